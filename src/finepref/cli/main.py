@@ -1,0 +1,54 @@
+"""`finepref`: collect the commands, turn a `FineprefError` into one sentence and its exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from finepref.errors import FineprefError
+
+# In the order of the journey. Every name is a module of this package that exposes `command`:
+# a function (one command) or a `typer.Typer` (a group of commands).
+COMMANDS: tuple[str, ...] = ()
+
+
+def build() -> typer.Typer:
+    """The whole command line as one typer application."""
+    app = typer.Typer(
+        name="finepref",
+        help="Fine-grained preference optimisation of text-to-image diffusion models.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback()
+    def root() -> None:
+        pass
+
+    for name in COMMANDS:
+        command = importlib.import_module(f"finepref.cli.{name}").command
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
+
+
+def main() -> None:
+    """Entry point: exit 0 done, 1 ran and failed a check, 2 bad input."""
+    try:
+        build()()
+    except FineprefError as error:
+        print(f"finepref: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

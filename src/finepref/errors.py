@@ -1,0 +1,46 @@
+"""The exceptions a user can meet.
+
+    FineprefError            one sentence: where, what, remedy          exit code 2
+    +- InputError            a file, row, image or option that cannot be used
+    +- ConfigError           a run config that cannot be used
+    +- CheckFailed           it ran, and a check did not pass           exit code 1
+
+Programming errors stay ordinary exceptions and keep their traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FineprefError(ValueError):
+    """An error whose text is for the user: where it is, what is wrong, and what to do about it."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: object = None, remedy: str = "") -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        text = f"{where}: {what}" if where is not None else what
+        super().__init__(f"{text}; {remedy}" if remedy else text)
+
+
+class InputError(FineprefError):
+    """A file, row, image or option that cannot be used as it is."""
+
+
+class ConfigError(FineprefError):
+    """A run config that cannot be used as it is."""
+
+
+class CheckFailed(FineprefError):
+    """The command ran and a check that was asked for did not pass."""
+
+    exit_code = 1
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """`did you mean 'x'?` for the nearest of `names`, else the list of them; for the remedy of an error."""
+    options = [str(name) for name in names]
+    close = difflib.get_close_matches(str(word), options, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else "use one of " + ", ".join(options)

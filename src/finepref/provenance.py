@@ -1,0 +1,71 @@
+"""Where a result comes from: hashes of inputs, versions, device, seed."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("finepref", "torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "scipy", "pyarrow", "pillow")
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hex SHA-256 of a file's content, read in blocks."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_folder(path: str | Path, suffixes: Iterable[str] = (".safetensors", ".json", ".bin")) -> str:
+    """Hex SHA-256 over the relative names and contents of a folder's files with these suffixes, sorted by name."""
+    digest = hashlib.sha256()
+    wanted = tuple(suffixes)
+    for entry in sorted(p for p in Path(path).rglob("*") if p.is_file() and p.suffix in wanted):
+        digest.update(f"{entry.relative_to(path).as_posix()}\0{sha256_file(entry)}\n".encode())
+    return digest.hexdigest()
+
+
+def hash_config(config: Mapping[str, Any]) -> str:
+    """Hex SHA-256 of a config as sorted JSON: equal for equal settings in any order."""
+    return sha256_bytes(json.dumps(config, sort_keys=True, default=str).encode())
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that are installed (nothing is imported)."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def provenance(
+    *,
+    inputs: Iterable[str | Path] = (),
+    config: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """A record to save beside a result: time (UTC), command, versions, seed, config hash, hash of every input file."""
+    record: dict[str, Any] = {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": versions(),
+        "inputs": {str(p): sha256_file(p) for p in inputs if Path(p).is_file()},
+    }
+    if seed is not None:
+        record["seed"] = seed
+    if config is not None:
+        record["config_hash"] = hash_config(config)
+    return record
