@@ -121,13 +121,17 @@ def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table
             missing = [name for name in columns if name not in present]
             if missing:
                 raise InputError(
-                    f"column {missing[0]!r} is missing", where=path, remedy=f"it has {', '.join(sorted(present))}"
+                    f"column {missing[0]!r} is missing",
+                    where=path,
+                    remedy=f"it has {', '.join(sorted(present))}",
                 )
         return pq.read_table(path, columns=columns)
     except FileNotFoundError:
         raise InputError("no such file", where=path, remedy="run the stage that writes it first") from None
     except pa.ArrowException as error:
-        raise InputError(f"not a readable parquet file ({error})", where=path, remedy="write it again") from None
+        raise InputError(
+            f"not a readable parquet file ({error})", where=path, remedy="write it again"
+        ) from None
 
 
 def parquet_meta(path: str | Path) -> dict[str, Any]:

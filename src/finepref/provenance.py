@@ -12,7 +12,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("finepref", "torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "scipy", "pyarrow", "pillow")
+LIBRARIES = (
+    "finepref",
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "pyarrow",
+    "pillow",
+)
 
 
 def sha256_bytes(data: bytes) -> str:

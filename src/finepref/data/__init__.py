@@ -1,0 +1,1 @@
+"""Preference data: schemas, readers, the latent cache, batches, prompt sets."""

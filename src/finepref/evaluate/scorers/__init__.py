@@ -1,0 +1,1 @@
+"""Image scorers on plain transformers modules, one file each, behind one protocol."""

@@ -1,0 +1,91 @@
+"""What training and caching may ask of a model family. Shapes: N images, C channels, h w latent, L tokens, D width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from finepref.diffusion.path import Path
+
+Network = Literal["policy", "reference"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSize:
+    """The image's own size and the crop of its resized version, for SDXL micro-conditioning (pixels)."""
+
+    original_height: int
+    original_width: int
+    crop_top: int
+    crop_left: int
+
+
+class Encoder(Protocol):
+    """Images and prompts to what the denoiser is fed; used by the cache, then freed."""
+
+    resolution: int
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Hashes of the VAE, text encoders and tokenizers, for cache.json."""
+        ...
+
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 [N,3,H,W] -> (mean, std) of the latent posterior, float32 [N,C,h,w], scaled and shifted as trained."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Prompts -> name -> [N,...] tensors (`prompt_embeds` [N,L,D], for SDXL `pooled` [N,D] too)."""
+        ...
+
+
+class Adapter(Protocol):
+    """A denoiser with a frozen reference, behind one contract."""
+
+    family: str
+    path: Path
+    resolution: int
+    device: torch.device
+
+    def condition(self, prompts: Mapping[str, Tensor], sizes: Sequence[ImageSize]) -> dict[str, Tensor]:
+        """Cached prompt tensors and image sizes -> the conditions that `predict` takes, each [N,...]."""
+        ...
+
+    def predict(
+        self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor], *, network: Network = "policy"
+    ) -> Tensor:
+        """The network's native prediction at x [N,C,h,w], level t [N] (house time: discrete int or flow s in (0,1]).
+
+        Same kernels and autocast for both networks, so that policy == reference gives equal numbers.
+        """
+        ...
+
+    def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """The parameters that are trained, by name, in a stable order."""
+        ...
+
+    def policy_module(self) -> torch.nn.Module:
+        """The network that is trained (to wrap for several processes)."""
+        ...
+
+    def train_mode(self, on: bool) -> None:
+        """Switch dropout and checkpointing of the policy; the reference stays in evaluation mode."""
+        ...
+
+    def save(self, folder: FilePath) -> None:
+        """Write the trained part where diffusers expects it: `unet/` | `transformer/`, or the LoRA file with its metadata."""
+        ...
+
+    def pipeline(self) -> Any:
+        """A diffusers pipeline around the current policy, for validation samples."""
+        ...
+
+
+def parameter_count(parameters: Sequence[tuple[str, Any]]) -> int:
+    """Number of scalars in named parameters."""
+    return sum(parameter.numel() for _, parameter in parameters)
