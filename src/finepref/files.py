@@ -129,9 +129,7 @@ def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table
     except FileNotFoundError:
         raise InputError("no such file", where=path, remedy="run the stage that writes it first") from None
     except pa.ArrowException as error:
-        raise InputError(
-            f"not a readable parquet file ({error})", where=path, remedy="write it again"
-        ) from None
+        raise InputError(f"not a readable parquet file ({error})", where=path, remedy="write it again") from None
 
 
 def parquet_meta(path: str | Path) -> dict[str, Any]:

@@ -11,9 +11,7 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def progress(
-    items: Iterable[Item], what: str, *, total: int | None = None, unit: str = "it"
-) -> Iterator[Item]:
+def progress(items: Iterable[Item], what: str, *, total: int | None = None, unit: str = "it") -> Iterator[Item]:
     """Iterate with a progress bar on stderr; on a pipe it prints about every ten seconds instead of every frame."""
     return iter(
         tqdm(

@@ -31,8 +31,8 @@ class PairSignal:
 class PairBatch:
     """Paired training data: latents of winner and loser, one prompt condition per pair.
 
-    x0_w, x0_l: [B,C,H,W]. cond, cond_l: name -> [B,...], the conditions of winner and loser (they differ only where
-    the image sizes enter, as in SDXL). visit: [B] how often each pair was drawn before; with pair_id it keys every draw.
+    x0_w, x0_l: [B,C,H,W]. cond, cond_l: name -> [B,...], the conditions of winner and loser (they differ only
+    where image sizes enter, as in SDXL). visit: [B] how often each pair was drawn before; with pair_id it keys a draw.
     """
 
     pair_id: tuple[str, ...]

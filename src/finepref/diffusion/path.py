@@ -164,8 +164,6 @@ def scaled_linear(
     beta_end: float = 0.012,
     parametrisation: Parametrisation = "epsilon",
 ) -> Path:
-    """SD1.5's and SDXL's path: betas = linspace(sqrt(start), sqrt(end), steps)^2 in torch float32, cumulative product, upcast."""
+    """SD1.5's and SDXL's path: torch float32 linspace of sqrt(beta), squared; then upcast."""
     betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float32) ** 2
-    return Path(
-        alpha_bar=torch.cumprod(1.0 - betas, dim=0).to(torch.float64), parametrisation=parametrisation
-    )
+    return Path(alpha_bar=torch.cumprod(1.0 - betas, dim=0).to(torch.float64), parametrisation=parametrisation)

@@ -56,9 +56,7 @@ class Adapter(Protocol):
         """Cached prompt tensors and image sizes -> the conditions that `predict` takes, each [N,...]."""
         ...
 
-    def predict(
-        self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor], *, network: Network = "policy"
-    ) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor], *, network: Network = "policy") -> Tensor:
         """The network's native prediction at x [N,C,h,w], level t [N] (house time: discrete int or flow s in (0,1]).
 
         Same kernels and autocast for both networks, so that policy == reference gives equal numbers.
@@ -78,7 +76,7 @@ class Adapter(Protocol):
         ...
 
     def save(self, folder: FilePath) -> None:
-        """Write the trained part where diffusers expects it: `unet/` | `transformer/`, or the LoRA file with its metadata."""
+        """Write the trained part where diffusers expects it: `unet/`, `transformer/`, or the LoRA file."""
         ...
 
     def pipeline(self) -> Any:
