@@ -128,8 +128,7 @@ FLOW = Path(alpha_bar=None, parametrisation="flow")
 def from_scheduler_config(config: Mapping[str, Any]) -> Path:
     """The path of a diffusers scheduler config.
 
-    Discrete: beta_schedule linear | scaled_linear | squaredcos_cap_v2 or trained_betas, with the scheduler's own float32
-    arithmetic (a table built in float64 misses the published inversions by up to 4e-4), then upcast.
+    Discrete: any beta_schedule of DDPMScheduler or trained_betas, with the scheduler's own float32 arithmetic (a table built in float64 misses the published inversions by up to 4e-4), then upcast.
 
     Raises:
         ConfigError: an unknown schedule or prediction type.
@@ -153,7 +152,7 @@ def from_scheduler_config(config: Mapping[str, Any]) -> Path:
         "trained_betas",
         "rescale_betas_zero_snr",
     )
-    scheduler = DDPMScheduler(**{name: config[name] for name in known if config.get(name) is not None})
+    scheduler: Any = DDPMScheduler(**{name: config[name] for name in known if config.get(name) is not None})
     return Path(alpha_bar=scheduler.alphas_cumprod.to(torch.float64), parametrisation=parametrisation)
 
 
