@@ -1,0 +1,1 @@
+"""The exact loop: config, draws, step, checkpoints, log."""
