@@ -88,12 +88,12 @@ def autoencoder(scaling_factor: float = 1.0) -> Any:
 
     return AutoencoderKL(
         sample_size=world.SIZE,
-        block_out_channels=(32, 48, 64),
+        block_out_channels=(16, 32, 48),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=16,
+        norm_num_groups=8,
         scaling_factor=scaling_factor,
     )
 
