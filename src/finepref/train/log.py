@@ -1,0 +1,114 @@
+"""What a run writes while it goes on: metrics.jsonl (bit-identical after a resume), timing.jsonl (all seconds)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finepref.errors import ConfigError, InputError, nearest
+from finepref.files import finite, write_text
+from finepref.train.world import World
+
+
+class Tally:
+    """Sums of per-pair statistics over an optimiser step, per t-bucket, kept on the device until the step ends."""
+
+    def __init__(self, *, buckets: int, device: torch.device) -> None:
+        self.buckets, self.device = buckets, device
+        self.names: tuple[str, ...] = ()
+        self.sums = torch.zeros(0)
+
+    def add(self, stats: Mapping[str, Tensor], bucket: Tensor) -> None:
+        """Add statistics, name -> [B], of pairs that lie in t-buckets `bucket` [B] (int64)."""
+        if not self.names:
+            self.names = tuple(sorted(stats))
+            self.sums = torch.zeros(len(self.names) + 1, self.buckets, dtype=torch.float64, device=self.device)
+        rows = [stats[name].detach().to(torch.float64) for name in self.names]
+        values = torch.stack([*rows, torch.ones_like(rows[0])])
+        self.sums.index_add_(1, bucket, values)
+
+    def finish(self, world: World) -> dict[str, Any]:
+        """Means over the pairs of all processes: one reduction, one copy to the host."""
+        sums = world.sum(self.sums).cpu()
+        counts = sums[-1]
+        record: dict[str, Any] = {name: (sums[i].sum() / counts.sum()).item() for i, name in enumerate(self.names)}
+        record["pairs"] = int(counts.sum())
+        record["by_t"] = [
+            {"pairs": int(counts[b]), **{name: (sums[i, b] / counts[b]).item() for i, name in enumerate(self.names)}}
+            for b in range(self.buckets)
+        ]
+        return record
+
+
+def cut_after(path: Path, step: int) -> None:
+    """Drop the lines of a jsonl file that belong to steps after `step` (and a last line that was cut short)."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if record["step"] <= step:
+            kept.append(line)
+    write_text(path, "".join(line + "\n" for line in kept))
+
+
+def append(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one record as a JSON line; nan and infinity become null."""
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(finite(dict(record)), allow_nan=False) + "\n")
+
+
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The records of a jsonl file."""
+    try:
+        return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line]
+    except FileNotFoundError:
+        raise InputError("no such file", where=path, remedy="train first") from None
+
+
+TRACKERS = ("tensorboard", "wandb", "trackio")
+
+
+def make_trackers(names: list[str], folder: Path, config: Mapping[str, Any]) -> list[Any]:
+    """Trackers through accelerate, by name; each is given the resolved config once.
+
+    Raises:
+        ConfigError: an unknown tracker, or one that is not installed.
+    """
+    trackers = []
+    for name in names:
+        if name not in TRACKERS:
+            raise ConfigError(f"unknown tracker {name!r}", where="log.trackers", remedy=nearest(name, TRACKERS))
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+        if name not in {str(getattr(found, "value", found)) for found in get_available_trackers()}:
+            raise ConfigError(
+                f"tracker {name!r} is not installed", where="log.trackers", remedy=f"pip install 'finepref[{name}]'"
+            )
+        tracker_class = LOGGER_TYPE_TO_CLASS[name]
+        place = {"logging_dir": folder} if getattr(tracker_class, "requires_logging_directory", False) else {}
+        tracker = tracker_class(folder.name, **place)
+        if hasattr(tracker, "start"):
+            tracker.start()
+        tracker.store_init_configuration(dict(_flat(config)))
+        trackers.append(tracker)
+    return trackers
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    items: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            items.extend(_flat(value, f"{name}."))
+        else:
+            items.append((name, value if isinstance(value, bool | int | float | str) else str(value)))
+    return items

@@ -1,0 +1,69 @@
+"""Optimisers, and the learning rate as a function of the step alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+
+from finepref.errors import ConfigError
+from finepref.train.config import TrainSection
+
+
+def learning_rate(options: TrainSection, step: int) -> float:
+    """The learning rate of optimiser step `step` (from 0).
+
+    Warm-up is linear over `lr_warmup_steps` for every scheduler but `constant`; `linear` and `cosine` then fall to 0 at
+    `max_steps`. With `scale_lr` the base rate is multiplied by the pairs of a step (official: accumulation x local
+    batch x processes).
+    """
+    base = options.learning_rate * (options.pairs_per_step if options.scale_lr else 1)
+    if options.lr_scheduler == "constant":
+        return base
+    warmup = options.lr_warmup_steps
+    if step < warmup:
+        return base * (step + 1) / warmup
+    if options.lr_scheduler == "constant_with_warmup":
+        return base
+    done = (step - warmup) / max(1, options.max_steps - warmup)
+    return base * (1.0 - done if options.lr_scheduler == "linear" else 0.5 * (1.0 + math.cos(math.pi * done)))
+
+
+def make_optimizer(options: TrainSection, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser over `parameters`.
+
+    Adafactor as the official SDXL launchers use it: no relative step, no parameter scaling, clip threshold 1.
+
+    Raises:
+        ConfigError: adamw8bit without bitsandbytes.
+    """
+    betas = (options.adam_beta1, options.adam_beta2)
+    rate = learning_rate(options, 0)
+    if options.optimizer == "adafactor":
+        from transformers.optimization import Adafactor
+
+        return Adafactor(
+            list(parameters),
+            lr=rate,
+            weight_decay=options.adam_weight_decay,
+            clip_threshold=1.0,
+            scale_parameter=False,
+            relative_step=False,
+        )
+    settings = {"lr": rate, "betas": betas, "eps": options.adam_epsilon, "weight_decay": options.adam_weight_decay}
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **settings)  # type: ignore[arg-type]
+    try:
+        import bitsandbytes
+    except ImportError:
+        raise ConfigError(
+            "adamw8bit needs bitsandbytes", where="train.optimizer", remedy="pip install 'finepref[bnb]' or use adamw"
+        ) from None
+    return bitsandbytes.optim.AdamW8bit(parameters, **settings)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every parameter group the same rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
