@@ -1,0 +1,214 @@
+"""Who may import whom (docs: the import DAG), which third parties, and what importing costs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "src" / "finepref"
+LEVEL_0 = {"types", "errors", "rng", "provenance", "files", "progress"}
+PORTS = {"models.protocol", "data.schema", "evaluate.scorers.protocol"}
+# part -> parts it may import (level 0 and itself always; a dotted name allows that module only)
+ALLOWED: dict[str, set[str]] = {
+    "arena": set(),
+    "signals": {"arena"},
+    "diffusion": set(),
+    "objectives": set(),
+    "models": {"diffusion", *PORTS},
+    "data": PORTS,
+    "evaluate.scorers": PORTS,
+    "lab": {"arena", "signals", "diffusion", "objectives", *PORTS},
+    "train": {"diffusion", "objectives", "data", *PORTS},
+    "evaluate": {"arena", "evaluate.scorers", "data.prompts", "data.schema", "data.readers", "data.images", *PORTS},
+    "annotate": {"arena", *PORTS},
+}
+TOP = {"build", "study", "cli", "lab"}  # imported by build, study and cli alone
+THIRD_PARTIES: dict[str, set[str]] = {
+    "level0": {"numpy", "pyarrow", "tqdm", "torch"},
+    "arena": {"numpy", "scipy", "pyarrow", "numba"},
+    "signals": {"numpy", "scipy", "pyarrow", "pydantic"},
+    "diffusion": {"torch", "jaxtyping", "pydantic", "diffusers"},
+    "objectives": {"torch", "jaxtyping", "pydantic"},
+}
+BANNED = {
+    "torchvision",
+    "open_clip",
+    "timm",
+    "xformers",
+    "hpsv2",
+    "ImageReward",
+    "imscore",
+    "streaming",
+    "litdata",
+    "ray",
+}
+
+
+def part_of(module: str) -> str:
+    """finepref.evaluate.scorers.clip -> evaluate.scorers; finepref.train.loop -> train; finepref.rng -> rng."""
+    rest = module.split(".")[1:]
+    if rest[:2] == ["evaluate", "scorers"]:
+        return "evaluate.scorers"
+    return rest[0] if rest else ""
+
+
+def module_of(path: Path) -> str:
+    parts = ["finepref", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def imports(path: Path) -> tuple[tuple[str, int, bool], ...]:
+    """(module, line, whether it runs when the file is imported) of every import, TYPE_CHECKING blocks left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found: list[tuple[str, int, bool]] = []
+
+    def visit(node: ast.AST, top: bool) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                continue
+            inside = top and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            if isinstance(child, ast.Import):
+                found.extend((alias.name, child.lineno, top) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path}:{child.lineno} relative import"
+                module = child.module or ""
+                for alias in child.names:
+                    inner = PACKAGE.parent / Path(*module.split(".")) / f"{alias.name}.py"
+                    is_module = inner.exists() or inner.with_suffix("").is_dir()
+                    found.append((f"{module}.{alias.name}" if is_module else module, child.lineno, top))
+            visit(child, inside)
+
+    visit(tree, True)
+    return tuple(found)
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def test_import_directions() -> None:
+    """No part imports upward; nobody but the top imports the top."""
+    wrong = []
+    for path in FILES:
+        part = part_of(module_of(path))
+        for name, line, _ in imports(path):
+            if not name.startswith("finepref."):
+                continue
+            other, dotted = part_of(name), name.removeprefix("finepref.")
+            if other == part or other in LEVEL_0 or other == "":
+                continue
+            if part in TOP - {"lab"} or part == "__main__":
+                continue
+            allowed = (
+                part not in LEVEL_0
+                and other not in TOP
+                and (other in ALLOWED[part] or any(f"{dotted}.".startswith(f"{port}.") for port in ALLOWED[part]))
+            )
+            if not allowed:
+                wrong.append(f"{path.relative_to(PACKAGE)}:{line} {part} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nobody_imports_the_lab() -> None:
+    """Only build, study and the command line know that there is a lab."""
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{line}"
+        for path in FILES
+        for name, line, _ in imports(path)
+        if part_of(name + ".") == "lab" and name.startswith("finepref.lab")
+        if part_of(module_of(path)) not in {"lab", "build", "study", "cli"}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_cycles() -> None:
+    """Modules that are imported at import time form no cycle."""
+    graph = {
+        module_of(path): {name for name, _, top in imports(path) if top and name.startswith("finepref")}
+        for path in FILES
+    }
+    done: set[str] = set()
+
+    def walk(module: str, trail: tuple[str, ...]) -> None:
+        if module in trail:
+            raise AssertionError(" -> ".join([*trail[trail.index(module) :], module]))
+        if module in done or module not in graph:
+            return
+        for other in sorted(graph[module] - {module}):
+            walk(other, (*trail, module))
+        done.add(module)
+
+    for module in graph:
+        walk(module, ())
+
+
+@pytest.mark.parametrize("part", sorted(THIRD_PARTIES))
+def test_third_parties(part: str) -> None:
+    """The mathematical parts know few libraries."""
+    ours = [
+        p for p in FILES if (part_of(module_of(p)) in LEVEL_0 if part == "level0" else part_of(module_of(p)) == part)
+    ]
+    wrong = [
+        f"{path.name}:{line} {name}"
+        for path in ours
+        for name, line, _ in imports(path)
+        if name.split(".")[0] not in sys.stdlib_module_names | THIRD_PARTIES[part] | {"finepref"}
+    ]
+    assert ours
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_banned_library() -> None:
+    """Libraries that break other people's environments are not imported anywhere."""
+    folders = [PACKAGE, *(PACKAGE.parents[1] / name for name in ("tests", "benchmarks", "examples"))]
+    wrong = [
+        f"{path}:{line} {name}"
+        for folder in folders
+        for path in folder.rglob("*.py")
+        for name, line, _ in imports(path)
+        if name.split(".")[0] in BANNED
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+LIGHT = (
+    "finepref",
+    "finepref.arena",
+    "finepref.signals",
+    "finepref.data",
+    "finepref.evaluate.report",
+    "finepref.cli.main",
+)
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_imports_load_neither_torch_nor_diffusers(module: str) -> None:
+    """A laptop job must not pay for torch."""
+    code = (
+        f"import {module}, sys, json;"
+        "print(json.dumps([m for m in ('torch', 'diffusers', 'transformers', 'datasets') if m in sys.modules]))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == []
+
+
+def test_help_is_quick() -> None:
+    """`finepref --help` loads no torch and takes under 0.7 CPU-seconds."""
+    code = (
+        "import sys, resource\n"
+        "from finepref.cli.main import main\n"
+        "sys.argv = ['finepref', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "usage = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print('SECONDS', usage.ru_utime + usage.ru_stime, 'torch' in sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, torch_loaded = result.stdout.split("SECONDS")[1].split()
+    assert torch_loaded == "False"
+    assert float(seconds) < 0.7
