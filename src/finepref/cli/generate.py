@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from finepref.data.prompts import PromptSet
 
 
 def command(
@@ -28,12 +31,12 @@ def command(
     """Generate images of every model at equal prompts, seeds and initial noise."""
     import functools
 
-    from finepref.build import load_pipeline, prompt_set
+    from finepref.build import load_pipeline
     from finepref.evaluate.generate import generate
     from finepref.evaluate.sources import parse_integers, parse_size, sources
 
     numbers, pixels = parse_integers(seeds, "--seeds"), parse_size(size)
-    sets = [prompt_set(name).head(limit) for name in prompts]
+    sets = [_prompts(name).head(limit) for name in prompts]
     load = functools.partial(load_pipeline, base=base) if base else load_pipeline
     models = sources(model, load, extra=[("base", base)] if base else [])
     for chosen in sets:
@@ -50,3 +53,13 @@ def command(
             overwrite=overwrite,
         )
     print(manifest)
+
+
+def _prompts(name: str) -> PromptSet:
+    from finepref.data.prompts import as_prompt_set, read_prompts
+
+    if name.startswith("lab-"):
+        from finepref.build import prompt_set
+
+        return as_prompt_set(prompt_set(name), name)
+    return read_prompts(name)

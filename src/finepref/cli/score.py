@@ -1,0 +1,55 @@
+"""`finepref score`: numbers for generated images, or for the images of a preference data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    data: Annotated[list[Path], typer.Argument(help="One evaluation folder, or the files of a preference data set.")],
+    scorer: Annotated[list[str], typer.Option(help="Scorer name, repeatable; `finepref scorers` lists them.")],
+    out: Annotated[Path | None, typer.Option(help="Rewards file of a preference data set.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per call; does not change a score.")] = 16,
+    shard: Annotated[str, typer.Option(help="INDEX/COUNT of a data set that several processes share.")] = "0/1",
+    overwrite: Annotated[bool, typer.Option(help="Score again what has a score.")] = False,
+) -> None:
+    """Score images: DIR/scores.parquet of an evaluation folder, or the rewards of a preference data set."""
+    from finepref.errors import InputError
+    from finepref.evaluate.manifest import LINES
+
+    if (data[0] / LINES).is_file():
+        from finepref.build import make_scorer
+        from finepref.evaluate.score import score
+
+        if len(data) > 1 or out is not None or shard != "0/1":
+            raise InputError(
+                "an evaluation folder is scored alone and into itself", where=data[0], remedy="leave out --out, --shard"
+            )
+        print(score(data[0], (make_scorer(name) for name in scorer), batch_size=batch_size, overwrite=overwrite))
+        return
+    if out is None:
+        raise InputError(
+            "neither an evaluation folder nor a data set with a place for its rewards",
+            where=data[0],
+            remedy="run `finepref generate` into it, or give --out rewards.parquet",
+        )
+    from finepref.build import make_scorer
+    from finepref.data.readers import read_preferences
+    from finepref.evaluate.rewards import score_preferences
+
+    index, slash, count = shard.partition("/")
+    if not (slash and index.isdigit() and count.isdigit()):
+        raise InputError(f"'{shard}' is not INDEX/COUNT", where="--shard", remedy="write 0/4")
+    written = score_preferences(
+        read_preferences(data),
+        [make_scorer(name) for name in scorer],
+        out,
+        inputs=data,
+        batch_size=batch_size,
+        shard=(int(index), int(count)),
+        overwrite=overwrite,
+    )
+    print(written)

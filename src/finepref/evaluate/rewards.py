@@ -1,0 +1,162 @@
+"""Scores of both images of every preference: `rewards.parquet`, which reward signals read."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from finepref.data.prompts import prompt_sha256
+from finepref.data.schema import Preference
+from finepref.errors import InputError
+from finepref.evaluate.score import Cache, Item, Score, score_items
+from finepref.evaluate.scorers.protocol import Scorer
+from finepref.files import parquet_meta, read_parquet, write_parquet
+from finepref.progress import say
+from finepref.provenance import provenance, sha256_bytes, sha256_file
+
+SCHEMA = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("side", pa.int8()),
+        ("scorer", pa.string()),
+        ("fingerprint", pa.string()),
+        ("value", pa.float64()),
+        ("reason", pa.string()),
+        ("image_sha256", pa.string()),
+        ("prompt_sha256", pa.string()),
+    ]
+)
+BLOCK = 2048
+
+
+def score_preferences(
+    preferences: Iterable[Preference],
+    scorers: Sequence[Scorer],
+    out: str | Path,
+    *,
+    inputs: Sequence[str | Path] = (),
+    batch_size: int = 16,
+    shard: tuple[int, int] = (0, 1),
+    overwrite: bool = False,
+) -> Path:
+    """Score both images of every preference and write them as `rewards.parquet`.
+
+    Args:
+        preferences: the pairs, in a fixed order; images are read when they are scored, a block of pairs at a time.
+        scorers: the scorers.
+        out: the parquet file. What it holds already of equal fingerprint, image and prompt is kept.
+        inputs: files to hash into the footer.
+        batch_size: images per call, >= 1.
+        shard: (index, count); shard i of c takes the pairs i, i+c, ... and writes `<out stem>-i-of-c.parquet`. The
+            shard that finds all others finished writes `out`.
+        overwrite: score again what is there.
+
+    Returns:
+        Path of the file written last.
+
+    Raises:
+        InputError: no scorer, two of one name, no preference, or a shard outside 0..count-1.
+    """
+    index, count = shard
+    names = [scorer.name for scorer in scorers]
+    if not names or len(set(names)) != len(names):
+        raise InputError(f"scorers {names}", where="--scorer", remedy="give at least one, each once")
+    if not 0 <= index < count:
+        raise InputError(f"shard {index} of {count}", where="--shard", remedy="count from 0: 0/4 to 3/4")
+    out = Path(out)
+    target = out if count == 1 else shard_path(out, index, count)
+    parts = target.with_name(f"{target.name}.parts")
+    cache = {} if overwrite else _read_cache([target, out, *sorted(parts.glob("*.parquet"))])
+    written = []
+    for number, block in enumerate(_blocks(pair for place, pair in enumerate(preferences) if place % count == index)):
+        written.append(parts / f"{number:06d}.parquet")
+        write_parquet(written[-1], _score_block(block, scorers, cache, batch_size))
+    if not written and count == 1:
+        raise InputError("no preference to score", where=", ".join(map(str, inputs)) or "preferences")
+    table = pa.concat_tables([SCHEMA.empty_table(), *(_bare(path) for path in written)])
+    known = {s.name: {"fingerprint": s.fingerprint, "higher_is_better": s.higher_is_better} for s in scorers}
+    write_parquet(target, table, {"scorers": known, "shard": [index, count], **provenance(inputs=inputs)})
+    shutil.rmtree(parts, ignore_errors=True)
+    failed = int(np.isnan(table["value"].to_numpy()).sum())
+    if failed:
+        say(f"{failed} of {len(table)} scores are missing; their reasons are in {target}")
+    return (merge_shards(out, count, inputs) or target) if count > 1 else target
+
+
+def shard_path(out: Path, index: int, count: int) -> Path:
+    """`rewards.parquet` -> `rewards-0-of-4.parquet`."""
+    return out.with_name(f"{out.stem}-{index}-of-{count}{out.suffix}")
+
+
+def merge_shards(out: Path, count: int, inputs: Sequence[str | Path]) -> Path | None:
+    """Write `out` from its shards once all are there; None while one is missing."""
+    paths = [shard_path(out, index, count) for index in range(count)]
+    if not all(path.is_file() for path in paths):
+        return None
+    known = [parquet_meta(path).get("scorers") for path in paths]
+    if any(other != known[0] for other in known):
+        raise InputError("the shards were scored by different scorers", where=out, remedy="score them again")
+    meta = {"scorers": known[0], "shard": [0, 1], **provenance(inputs=inputs)}
+    write_parquet(out, pa.concat_tables([_bare(path) for path in paths]), meta)
+    return out
+
+
+def _bare(path: Path) -> pa.Table:
+    return read_parquet(path).replace_schema_metadata(None)
+
+
+def _blocks(pairs: Iterable[Preference]) -> Iterator[list[Preference]]:
+    block: list[Preference] = []
+    for pair in pairs:
+        block.append(pair)
+        if len(block) == BLOCK:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _read_cache(paths: Iterable[Path]) -> Cache:
+    cache: Cache = {}
+    for path in paths:
+        if path.is_file():
+            for row in read_parquet(path, [field.name for field in SCHEMA]).to_pylist():
+                if row["value"] is not None and not math.isnan(row["value"]):
+                    cache[(row["fingerprint"], row["image_sha256"], row["prompt_sha256"])] = Score(row["value"])
+    return cache
+
+
+def _score_block(block: Sequence[Preference], scorers: Sequence[Scorer], cache: Cache, batch_size: int) -> pa.Table:
+    sides: list[tuple[str, int, Item | str]] = []
+    for pair in block:
+        for side, image in enumerate((pair.image_0, pair.image_1)):
+            try:
+                digest = sha256_file(image.path) if image.path is not None else sha256_bytes(image.read())
+                sides.append((pair.pair_id, side, Item(digest, pair.prompt, prompt_sha256(pair.prompt), image.read)))
+            except OSError as error:
+                sides.append((pair.pair_id, side, f"the image cannot be read ({error.strerror})"))
+            except InputError as error:
+                sides.append((pair.pair_id, side, error.what))
+    records = []
+    for scorer in scorers:
+        score_items([item for _, _, item in sides if isinstance(item, Item)], scorer, cache, batch_size=batch_size)
+        for pair_id, side, item in sides:
+            found = cache[(scorer.fingerprint, *item.key)] if isinstance(item, Item) else Score(math.nan, item)
+            records.append(
+                {
+                    "pair_id": pair_id,
+                    "side": side,
+                    "scorer": scorer.name,
+                    "fingerprint": scorer.fingerprint,
+                    "value": found.value,
+                    "reason": found.reason,
+                    "image_sha256": item.image_sha256 if isinstance(item, Item) else "",
+                    "prompt_sha256": item.prompt_sha256 if isinstance(item, Item) else "",
+                }
+            )
+    return pa.Table.from_pylist(records, schema=SCHEMA)
