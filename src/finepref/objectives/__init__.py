@@ -1,0 +1,1 @@
+"""Objectives: pure, per-pair, unreduced losses on what the networks said. `table` lists them."""

@@ -1,0 +1,56 @@
+"""Diffusion-DPO with a margin and a weight per pair: DPO, uniform margin, ArenaPO, InPO, SmPO; and its hinge."""
+
+from __future__ import annotations
+
+from torch.nn.functional import relu
+
+from finepref.objectives.core import advantage_logit, pair_errors, sigmoid_loss, statistics
+from finepref.objectives.options import Beta, Options
+from finepref.types import ObjectiveOutput, PairPrediction, PairSignal
+
+
+class DpoOptions(Options):
+    """beta 5000: both official launchers (the paper's SD1.5 text says 2000)."""
+
+    beta: Beta = 5000.0
+
+
+def dpo(pred: PairPrediction, signal: PairSignal, *, beta: float) -> ObjectiveOutput:
+    """The logistic loss of the pair logit.
+
+        u = (beta/2) * w * (A_w - A_l) - m        A = L_ref - L        loss = -log sigmoid(u)
+
+    m = 0 and w = 1 is Diffusion-DPO; m = lambda * gap is ArenaPO; w = gamma (2p - 1) is SmPO.
+
+    Args:
+        pred: policies and targets [B,C,H,W], reference errors [B] (or tensors).
+        signal: margin and weight [B].
+        beta: > 0, the official flag; diffusers' SD script writes 2500 for what is 5000 here.
+
+    Returns:
+        loss [B]; statistics L_w, L_l, A_w, A_l, implicit_accuracy, u, sigmoid_minus_u, each [B].
+
+    Raises:
+        ValueError: the prediction has no reference.
+
+    References: Diffusion-DPO (arXiv 2311.12908) Eq. 14; ArenaPO Eq. 14; SmPO-Diffusion Eq. 15.
+    Deviations: both errors in float32 or wider (the official code rounds the reference error to half precision).
+    """
+    errors = pair_errors(pred)
+    u = advantage_logit(errors, signal, beta=beta)
+    return ObjectiveOutput(loss=sigmoid_loss(u), stats=statistics(errors, u))
+
+
+def hinge(pred: PairPrediction, signal: PairSignal, *, beta: float) -> ObjectiveOutput:
+    """The hinge loss of the pair logit.
+
+        loss = max(0, 1 - u),  u as in `dpo`
+
+    Args and Returns: as `dpo`.
+
+    References: diffusers examples/research_projects/diffusion_dpo/train_diffusion_dpo.py, loss_type hinge.
+    Deviations: beta is the official Diffusion-DPO value, twice the number of that script.
+    """
+    errors = pair_errors(pred)
+    u = advantage_logit(errors, signal, beta=beta)
+    return ObjectiveOutput(loss=relu(1 - u), stats=statistics(errors, u))

@@ -1,0 +1,66 @@
+"""The winner-preserving guard (Diffusion-SDPO): what the loser's gradient may not do to the winner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from finepref.objectives.core import wide
+from finepref.objectives.options import Options
+from finepref.objectives.published import aidc_ai_sdpo_scale
+from finepref.types import PairPrediction
+
+Scope = Literal["sample", "batch"]
+
+
+class GuardOptions(Options):
+    """mu 0.9: Diffusion-SDPO's SD1.5 launchers for DPO and DMPO (0.2 for DSPO, 0.6 for everything on SDXL)."""
+
+    mu: Annotated[float, Field(ge=0, le=1, description="Share of the winner's own descent that must survive.")] = 0.9
+    scope: Annotated[
+        Scope, Field(description="sample: one lambda per pair; batch: the published micro-batch scalar (parity only).")
+    ] = "sample"
+
+
+def pair_scale(pred: PairPrediction, *, mu: float) -> Float[Tensor, " B"]:
+    """lambda per pair, in [0, 1].
+
+        lambda = clip((1-mu) <r_w, r_w> / <r_l, r_w>, 0, 1) if <r_l, r_w> > 0 else 1,  r = policy - target
+
+    It follows from (-g_w + lambda g_l) . g_w <= -mu |g_w|^2 for output gradients g proportional to r. It does not
+    depend on the batch and is the same for epsilon- and v-prediction.
+    """
+    with torch.no_grad():
+        r_w = (wide(pred.policy_w) - wide(pred.target_w)).flatten(1)
+        r_l = (wide(pred.policy_l) - wide(pred.target_l)).flatten(1)
+        ww, lw = (r_w * r_w).sum(1), (r_l * r_w).sum(1)
+        return torch.where(lw > 0, ((1 - mu) * ww / lw).clamp(0, 1), torch.ones_like(lw))
+
+
+def guard(
+    pred: PairPrediction, *, mu: float, scope: Scope = "sample"
+) -> tuple[PairPrediction, dict[str, Float[Tensor, " B"]]]:
+    """Multiply the gradient of the loser's prediction by lambda; values stay what they are.
+
+        policy_l <- sg(policy_l) + lambda * (policy_l - sg(policy_l))
+
+    Args:
+        pred: a placed pair's prediction. mu: in [0, 1]; 0 only removes what would raise the winner's error.
+        scope: see `GuardOptions`.
+
+    Returns:
+        The prediction to hand to any paired objective, and {"guard_lambda": [B]}.
+
+    References: Diffusion-SDPO, repository AIDC-AI/Diffusion-SDPO train.py:84-124, 1182-1237.
+    Deviations: one lambda per pair by default; scale-free (no 1e-9 in the denominator).
+    """
+    scale = pair_scale(pred, mu=mu) if scope == "sample" else aidc_ai_sdpo_scale(pred, mu=mu)
+    policy_l = wide(pred.policy_l)
+    fixed = policy_l.detach()
+    shaped = scale.to(policy_l.dtype).view(-1, *[1] * (policy_l.ndim - 1))
+    return replace(pred, policy_l=fixed + shaped * (policy_l - fixed)), {"guard_lambda": scale}

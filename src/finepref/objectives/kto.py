@@ -1,0 +1,105 @@
+"""Diffusion-KTO: unpaired images with a label, measured against an anchor that the whole batch shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from finepref.objectives.core import image_errors
+from finepref.objectives.options import Options
+from finepref.types import ImagePrediction, ObjectiveOutput
+
+Utility = Literal["sigmoid", "loss_averse", "risk_seeking"]
+Offset = Literal["batch", "class_balanced"]
+
+
+class KtoOptions(Options):
+    """beta 5000 is the paper's (the code's default is 1000); the weights are 1."""
+
+    beta: Annotated[float, Field(gt=0, description="Gain of an image's advantage; no factor 1/2 here.")] = 5000.0
+    utility: Annotated[
+        Utility, Field(description="U: sigmoid (Kahneman-Tversky), loss_averse (log-sigmoid), risk_seeking.")
+    ] = "sigmoid"
+    lambda_desirable: Annotated[float, Field(ge=0, description="Weight of desirable images.")] = 1.0
+    lambda_undesirable: Annotated[float, Field(ge=0, description="Weight of undesirable images.")] = 1.0
+    offset: Annotated[
+        Offset, Field(description="Anchor z: batch mean clamped at 0, or the mean of both class means, unclamped.")
+    ] = "batch"
+
+
+def kto_anchor(
+    pred: ImagePrediction, *, offset: Offset, total: Callable[[Tensor], Tensor] | None = None
+) -> Float[Tensor, ""]:
+    """z, the reference point: the one quantity that depends on more than one image.
+
+        batch: z = max(0, mean g)    class_balanced: z = (mean g over y=1 + mean g over y=0) / 2    g = L_ref - L
+
+    Args:
+        pred: [B] images. offset: which of the two (official `bce_offset` none and sigmoid).
+        total: sums a vector over processes; None for one process.
+
+    Returns:
+        A scalar without gradient.
+
+    Deviations: class means divide by n + 1e-6 as the official code, in double precision (it used float32).
+    """
+    with torch.no_grad():
+        policy, reference = image_errors(pred)
+        gain = reference - policy
+        chosen = pred.label.to(gain.dtype)
+        parts = torch.stack([(gain * chosen).sum(), chosen.sum(), (gain * (1 - chosen)).sum(), (1 - chosen).sum()])
+        sum_1, count_1, sum_0, count_0 = (parts if total is None else total(parts)).double()
+        if offset == "batch":
+            return ((sum_1 + sum_0) / (count_1 + count_0)).clamp_min(0.0).to(gain.dtype)
+        return ((sum_1 / (count_1 + 1e-6) + sum_0 / (count_0 + 1e-6)) / 2).to(gain.dtype)
+
+
+def _utility(q: Tensor, name: Utility) -> Tensor:
+    if name == "sigmoid":
+        return torch.sigmoid(q)
+    return logsigmoid(q) if name == "loss_averse" else -logsigmoid(-q)
+
+
+def kto(
+    pred: ImagePrediction,
+    *,
+    beta: float,
+    utility: Utility,
+    lambda_desirable: float,
+    lambda_undesirable: float,
+    offset: Offset,
+    anchor: Tensor | None = None,
+) -> ObjectiveOutput:
+    """The utility that an image misses.
+
+        q = (2y - 1) * beta * (g - z),  g = L_ref - L,  loss = lambda_y * (1 - U(q))
+
+    Args:
+        pred: policy, target [B,C,H,W], label [B] in {0, 1}, ref_error [B].
+        beta, utility, lambda_desirable, lambda_undesirable, offset: see `KtoOptions`.
+        anchor: z, a scalar from `kto_anchor` over everything that shares it; None computes it from this batch.
+
+    Returns:
+        loss [B]; statistics L, A, u (= q), anchor, each [B].
+
+    Raises:
+        ValueError: the prediction has no reference error.
+
+    References: Diffusion-KTO (arXiv 2404.04465), repository jacklishufan/diffusion-kto train_kto_sd_v1.5.py:1395-1509.
+    Deviations: the paper's anchor uses unrelated image-prompt pairs; as in the code's default it is the batch itself.
+        The option `original` (rolled prompts) is not offered.
+    """
+    policy, reference = image_errors(pred)
+    z = kto_anchor(pred, offset=offset) if anchor is None else anchor.detach()
+    label = pred.label.to(policy.dtype)
+    q = (2 * label - 1) * beta * (reference - policy - z)
+    weight = label * lambda_desirable + (1 - label) * lambda_undesirable
+    advantage = (reference - policy).detach()
+    stats = {"L": policy.detach(), "A": advantage, "u": q.detach(), "anchor": z.expand_as(advantage)}
+    return ObjectiveOutput(loss=weight * (1 - _utility(q, utility)), stats=stats)
