@@ -128,8 +128,8 @@ FLOW = Path(alpha_bar=None, parametrisation="flow")
 def from_scheduler_config(config: Mapping[str, Any]) -> Path:
     """The path of a diffusers scheduler config.
 
-    Discrete: any beta_schedule of DDPMScheduler or trained_betas, with the scheduler's own float32 arithmetic, then upcast
-    (a table built in float64 misses the published inversions by up to 4e-4).
+    Discrete: any beta_schedule of DDPMScheduler or trained_betas, with the scheduler's own float32 arithmetic, then
+    upcast (a table built in float64 misses the published inversions by up to 4e-4).
 
     Raises:
         ConfigError: an unknown schedule or prediction type.

@@ -1,0 +1,167 @@
+"""Trajectories by inversion: DDIM inversion (InPO) and ReNoise (SmPO), each pair to its own level.
+
+Shapes: B pairs, R = 2B rows of cat(winners, losers), N rows that are still on their way, C channels, H W latent size.
+Rows whose pair has arrived leave the batch: it costs the longest pair's number of network calls, not the sum.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from finepref.diffusion.options import InversionOptions, Label, Renoise, RenoiseOptions
+from finepref.diffusion.path import Path
+from finepref.diffusion.programme import Programme, programme
+from finepref.errors import ConfigError
+from finepref.types import Placed
+
+
+class Denoise(Protocol):
+    """The network's native prediction at x [N,C,H,W], levels t [N], for rows [N] (int64, CPU) of cat(winners, losers).
+
+    Rows below B are winners of pair `row`, the others losers of pair `row - B`: conditions are gathered with them.
+    """
+
+    def __call__(self, x: Tensor, t: Tensor, rows: Tensor) -> Tensor: ...
+
+
+class Draw(Protocol):
+    """Standard normal [N,C,H,W] for rows [N] (int64, CPU, as in `Denoise`) after each row's own step number [N]."""
+
+    def __call__(self, rows: Tensor, steps: Tensor) -> Tensor: ...
+
+
+def guided(conditional: Denoise, unconditional: Denoise, *, scale: float) -> Denoise:
+    """Classifier-free guidance, uncond + scale (cond - uncond), as one `Denoise`; no second call at scale 1 or 0."""
+    if scale == 1:
+        return conditional
+    if scale == 0:
+        return unconditional
+
+    def denoise(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        base = unconditional(x, t, rows)
+        return base + scale * (conditional(x, t, rows) - base)
+
+    return denoise
+
+
+def direction(path: Path, prediction: Tensor, x: Tensor, label: Tensor) -> Tensor:
+    """What a step is made with: the predicted noise on discrete paths, the velocity on flows.
+
+    Labels below 0 (first call of the official grid) stand for level 0.
+    """
+    if not path.discrete:
+        return prediction
+    return path.epsilon(prediction, x, label.clamp_min(0))
+
+
+def step(path: Path, x: Tensor, towards: Tensor, source: Tensor, destination: Tensor) -> Tensor:
+    """One inversion step from level `source` to `destination`.
+
+        discrete: x' = a_d (x - b_s eps) / a_s + b_d eps        flow: x' = x + (d - s) v
+
+    References: SmPO-Diffusion Eq. 13; diffusers DDIMInverseScheduler.step; Euler's rule on the flow ODE.
+    """
+    if not path.discrete:
+        length = (destination - source).to(x.device, x.dtype)
+        return x + length.view(-1, 1, 1, 1) * towards
+    a_s, b_s = path.coefficients(source.clamp_min(0), x)
+    a_d, b_d = path.coefficients(destination, x)
+    return a_d * (x - b_s * towards) / a_s + b_d * towards
+
+
+def _fresh_noise(path: Path, x: Tensor, source: Tensor, destination: Tensor) -> Tensor:
+    """Standard deviation [N,1,1,1] of DDPM's noise between two levels: sqrt((1-A_s)/(1-A_d) (1 - A_d/A_s))."""
+    a_s, b_s = path.coefficients(source.clamp_min(0), x)
+    a_d, b_d = path.coefficients(destination, x)
+    return (b_s / b_d) * (1 - (a_d / a_s) ** 2).clamp_min(0).sqrt()
+
+
+def _run(
+    x: Tensor, plan: Programme, *, path: Path, denoise: Denoise, draw: Draw | None, eta: float, average: bool
+) -> Tensor:
+    """Carry rows x [R,C,H,W] through their programme; returns x at each row's last level."""
+    pairs = plan.calls.shape[0]
+    here, point, first = x, x, torch.zeros_like(x)
+    for call in range(int(plan.calls.max())):
+        active = (plan.calls > call).nonzero().flatten()
+        rows = torch.cat([active, active + pairs])
+        column = rows % pairs
+        index = rows.to(x.device)
+        source, destination = plan.source[call, column], plan.destination[call, column]
+        label = plan.label[call, column].to(x.device)
+        refine = plan.refine[call, column].to(x.device).view(-1, 1, 1, 1)
+        final = plan.final[call, column].to(x.device).view(-1, 1, 1, 1)
+
+        at, base = point[index], here[index]
+        towards = direction(path, denoise(at, label, rows).to(x.dtype), at, label)
+        used = torch.where(refine, (first[index] + towards) / 2, towards) if average else towards
+        reached = step(path, base, used, source, destination)
+        if eta > 0 and draw is not None:
+            noise = draw(rows, plan.step[call, column]).to(x.device, x.dtype)
+            reached = reached + final * (eta * _fresh_noise(path, x, source, destination) * noise)
+        point = point.index_copy(0, index, reached)
+        here = here.index_copy(0, index, torch.where(final, reached, base))
+        first = first.index_copy(0, index, towards) if average else first
+    return here
+
+
+@torch.no_grad()
+def place(
+    x0_w: Float[Tensor, "B C H W"],
+    x0_l: Float[Tensor, "B C H W"],
+    t: Shaped[Tensor, " B"],
+    *,
+    path: Path,
+    options: InversionOptions,
+    noise: Float[Tensor, "B C H W"] | None = None,
+    denoise: Denoise | None = None,
+    draw: Draw | None = None,
+) -> Placed:
+    """Invert winner and loser to level t and take the noise that explains the result as target.
+
+        x_t = the last level's x,  tau = (x_t - a(t) x0) / b(t),  target = tau in the network's parametrisation
+
+    With `RenoiseOptions` a step is refined once: predict at the point that the step reached, step again from its start.
+
+    Args:
+        x0_w, x0_l: latents. t: [B] levels, one per pair, at least `lowest_t` of the grid.
+        options: grid, steps, eta and, for ReNoise, which steps, label and averaging. (network and cfg are for whoever
+            makes `denoise`.)
+        noise: not looked at; the signature is that of every trajectory.
+        denoise: see `Denoise`; called without gradient, once per step of the longest pair.
+        draw: see `Draw`; needed where eta > 0.
+
+    Returns:
+        The placed pair, detached, in float32 or wider.
+
+    Raises:
+        ValueError: no denoiser, no draws for eta > 0, or t too low. ConfigError: official grid or eta on a flow.
+
+    References: SmPO-Diffusion Eq. 13, 14, 16; DDIM-InPO train.py:992-1052; SmPO train.py:999-1064.
+    Deviations: every pair has its own level and depth (the official code uses the first pair's for the batch); exact
+        levels by default; float64 schedule (official: tau from a float16 table).
+    """
+    del noise
+    if denoise is None:
+        raise ValueError("an inversion needs `denoise`")
+    if options.eta > 0 and draw is None:
+        raise ValueError("eta > 0 needs `draw`")
+    if options.eta > 0 and not path.discrete:
+        raise ConfigError("eta is a DDPM noise level", where="trajectory.eta", remedy="use eta: 0 with a flow")
+    renoise: Renoise = "none"
+    label: Label = "source"
+    average = False
+    if isinstance(options, RenoiseOptions):
+        renoise, label, average = options.renoise, options.label, options.average
+    plan = programme(t, path=path, grid=options.grid, steps=options.steps, renoise=renoise, label=label)
+    dtype = torch.promote_types(x0_w.dtype, torch.float32)
+    x0 = torch.cat([x0_w, x0_l]).to(dtype)
+    x_t = _run(x0, plan, path=path, denoise=denoise, draw=draw, eta=options.eta, average=average)
+    both = torch.cat([t, t])
+    target = path.target(x0, path.implied_noise(x0, x_t, both), both)
+    pairs = t.shape[0]
+    return Placed(xt_w=x_t[:pairs], xt_l=x_t[pairs:], t=t, target_w=target[:pairs], target_l=target[pairs:])
