@@ -1,0 +1,310 @@
+"""Paired comparison of models: `scores.parquet` -> `comparison.json`.
+
+Images are paired by (prompt set, prompt row, seed), never by prompt text; everything uncertain is clustered by prompt.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finepref.errors import InputError, nearest
+from finepref.evaluate import stats
+from finepref.evaluate.manifest import read_record
+from finepref.evaluate.score import SCORES
+from finepref.files import parquet_meta, read_json, read_parquet, write_json
+from finepref.provenance import provenance
+
+COMPARISON = "comparison.json"
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """The scores of one prompt set as a table: a row per (prompt row, seed), a column per (model, metric).
+
+    values: model -> metric -> [n], nan where missing. row, seed, cluster: [n]; cluster codes equal prompts.
+    """
+
+    prompt_set: str
+    row: NDArray[np.int64]
+    seed: NDArray[np.int64]
+    cluster: NDArray[np.int64]
+    values: Mapping[str, Mapping[str, Floats]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A scored evaluation folder: its models in manifest order, its metrics, and a sheet per prompt set."""
+
+    models: tuple[str, ...]
+    metrics: Mapping[str, Mapping[str, Any]]
+    sheets: tuple[Sheet, ...]
+
+
+def read_scores(folder: str | Path, *, force: bool = False) -> Scores:
+    """Read `scores.parquet` of an evaluation folder.
+
+    Args:
+        folder: the folder.
+        force: compare scores of one metric although their fingerprints differ.
+
+    Returns:
+        The scores by prompt set, model and metric.
+
+    Raises:
+        InputError: nothing scored, a key listed twice, or scores of one metric with different fingerprints.
+    """
+    path = Path(folder) / SCORES
+    names = ["model", "prompt_set", "prompt_index", "prompt_sha256", "seed", "scorer", "fingerprint", "value"]
+    table = read_parquet(path, names)
+    if not len(table):
+        raise InputError("no score in it", where=path, remedy="run `finepref score` first")
+    column = {name: np.asarray(table[name].to_pylist(), dtype=object) for name in names}
+    known = parquet_meta(path).get("scorers", {})
+    metrics = {}
+    for metric in dict.fromkeys(column["scorer"]):
+        prints = sorted(set(column["fingerprint"][column["scorer"] == metric]))
+        if len(prints) > 1 and not force:
+            raise InputError(
+                f"scores of '{metric}' come from {len(prints)} different scorers (fingerprints "
+                f"{', '.join(p[:12] for p in prints)})",
+                where=path,
+                remedy="score everything with one of them, or compare anyway with --force",
+            )
+        about = known.get(metric, {})
+        metrics[metric] = {"fingerprints": prints, "higher_is_better": bool(about.get("higher_is_better", True))}
+    models = tuple(dict.fromkeys(column["model"]))
+    sheets = tuple(
+        _sheet(str(name), {key: values[column["prompt_set"] == name] for key, values in column.items()}, path)
+        for name in dict.fromkeys(column["prompt_set"])
+    )
+    return Scores(models, metrics, sheets)
+
+
+def _sheet(name: str, column: Mapping[str, NDArray[Any]], path: Path) -> Sheet:
+    keys = sorted(set(zip(column["prompt_index"], column["seed"], strict=True)))
+    place = {key: position for position, key in enumerate(keys)}
+    prompt = [""] * len(keys)
+    values: dict[str, dict[str, Floats]] = {}
+    seen: set[tuple[object, ...]] = set()
+    for model, row, seed, sha, metric, value in zip(
+        *(column[key] for key in ("model", "prompt_index", "seed", "prompt_sha256", "scorer", "value")), strict=True
+    ):
+        if (model, row, seed, metric) in seen:
+            raise InputError(f"{metric} of {model}, prompt {row}, seed {seed} is there twice", where=path)
+        seen.add((model, row, seed, metric))
+        position = place[(row, seed)]
+        if prompt[position] not in ("", sha):
+            raise InputError(
+                f"prompt row {row} of '{name}' is another prompt for '{model}' than for the models before it",
+                where=path,
+                remedy="generate all models from one prompt set",
+            )
+        prompt[position] = sha
+        line = values.setdefault(model, {}).setdefault(metric, np.full(len(keys), np.nan))
+        line[position] = np.nan if value is None else value
+    rows, seeds = (np.array([key[side] for key in keys], dtype=np.int64) for side in (0, 1))
+    return Sheet(name, rows, seeds, stats.cluster_codes(prompt), values)
+
+
+def compare(
+    folder: str | Path,
+    baseline: str,
+    *,
+    out: str | Path | None = None,
+    level: float = 0.95,
+    resamples: int = stats.RESAMPLES,
+    seed: int = 0,
+    force: bool = False,
+) -> Path:
+    """Compare every model with the baseline and the others with each other; write `comparison.json`.
+
+    Args:
+        folder: scored evaluation folder.
+        baseline: name of a model in it.
+        out: the file; `folder/comparison.json` by default.
+        level: confidence level of every interval.
+        resamples: bootstrap resamples and permutation draws.
+        seed: of bootstrap and permutation; equal inputs give an equal file but for the time.
+        force: compare scores with different fingerprints.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        InputError: an unknown baseline, only one model, or unusable scores.
+    """
+    folder = Path(folder)
+    scores = read_scores(folder, force=force)
+    if baseline not in scores.models:
+        raise InputError(f"no model '{baseline}'", where=folder / SCORES, remedy=nearest(baseline, scores.models))
+    if len(scores.models) < 2:
+        raise InputError("only one model is scored", where=folder / SCORES, remedy="generate and score another one")
+    trained = {name: about.get("rewards", []) for name, about in read_record(folder).get("models", {}).items()}
+    metrics = {
+        name: {**about, "used_in_training": [m for m in scores.models if name in trained.get(m, [])]}
+        for name, about in scores.metrics.items()
+    }
+    models: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    for sheet in scores.sheets:
+        found = compare_sheet(
+            sheet, scores.models, metrics, baseline=baseline, level=level, resamples=resamples, seed=seed
+        )
+        models += found[0]
+        pairs += found[1]
+    adjust(pairs)
+    target = Path(out) if out is not None else folder / COMPARISON
+    write_json(
+        target,
+        {
+            "baseline": baseline,
+            "model_names": list(scores.models),
+            "prompt_sets": [sheet.prompt_set for sheet in scores.sheets],
+            "metrics": metrics,
+            "level": level,
+            "resamples": resamples,
+            "forced": force,
+            "models": models,
+            "pairs": pairs,
+            "provenance": provenance(inputs=[folder / SCORES], seed=seed),
+        },
+    )
+    return target
+
+
+def model_pairs(models: Sequence[str], baseline: str) -> list[tuple[str, str]]:
+    """Ordered pairs of a comparison: every other model against the baseline, then the others in both orders."""
+    others = [name for name in models if name != baseline]
+    return [(name, baseline) for name in others] + list(itertools.permutations(others, 2))
+
+
+def compare_sheet(
+    sheet: Sheet,
+    models: Sequence[str],
+    metrics: Mapping[str, Mapping[str, Any]],
+    *,
+    baseline: str,
+    level: float = 0.95,
+    resamples: int = stats.RESAMPLES,
+    seed: int = 0,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows per (model, metric) and per (pair, metric) of one prompt set; one bootstrap serves all of them."""
+    singles = [
+        (model, metric, sheet.values[model][metric])
+        for metric, model in itertools.product(metrics, models)
+        if metric in sheet.values.get(model, {})
+    ]
+    lines = {(model, metric): values for model, metric, values in singles}
+    paired = [
+        (a, b, metric, lines[(a, metric)] - lines[(b, metric)])
+        for metric, (a, b) in itertools.product(metrics, model_pairs(models, baseline))
+        if (a, metric) in lines and (b, metric) in lines
+    ]
+    columns = [values for *_, values in singles] + [difference for *_, difference in paired]
+    means = stats.bootstrap_means(np.stack(columns, axis=1), sheet.cluster, level=level, resamples=resamples, seed=seed)
+    model_rows = [
+        _model_row(sheet, model, metric, values, mean)
+        for (model, metric, values), mean in zip(singles, means, strict=False)
+    ]
+    pair_rows = [
+        _pair_row(sheet, entry, mean, bool(metrics[entry[2]]["higher_is_better"]), level, resamples, seed)
+        for entry, mean in zip(paired, means[len(singles) :], strict=True)
+        if np.isfinite(entry[3]).any()
+    ]
+    return model_rows, pair_rows
+
+
+def _model_row(sheet: Sheet, model: str, metric: str, values: Floats, mean: stats.Interval) -> dict[str, Any]:
+    there = np.isfinite(values)
+    kept = values[there]
+    seeds = [int(seed) for seed in np.unique(sheet.seed[there])]
+    return {
+        "prompt_set": sheet.prompt_set,
+        "metric": metric,
+        "model": model,
+        "n": len(kept),
+        "prompts": len(np.unique(sheet.cluster[there])),
+        "missing": int((~there).sum()),
+        "mean": mean.value,
+        "mean_low": mean.low,
+        "mean_high": mean.high,
+        "median": float(np.median(kept)) if len(kept) else None,
+        "sd": float(kept.std(ddof=1)) if len(kept) > 1 else None,
+        "seed_means": {str(seed): float(kept[sheet.seed[there] == seed].mean()) for seed in seeds},
+    }
+
+
+def _pair_row(
+    sheet: Sheet,
+    entry: tuple[str, str, str, Floats],
+    mean: stats.Interval,
+    higher_is_better: bool,
+    level: float,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    model, against, metric, difference = entry
+    there = np.isfinite(difference)
+    cluster = stats.cluster_codes(sheet.cluster[there])
+    better = difference[there] if higher_is_better else -difference[there]
+    rate = stats.win_rate(better, cluster, level=level)
+    return {
+        "prompt_set": sheet.prompt_set,
+        "metric": metric,
+        "model": model,
+        "against": against,
+        "n": len(better),
+        "prompts": int(cluster.max()) + 1,
+        "missing": int((~there).sum()),
+        "mean_difference": mean.value,
+        "difference_low": mean.low,
+        "difference_high": mean.high,
+        "win_rate": rate.value,
+        "win_low": rate.low,
+        "win_high": rate.high,
+        "wins": int((better > 0).sum()),
+        "ties": int((better == 0).sum()),
+        "losses": int((better < 0).sum()),
+        "sign_p": stats.sign_test(better, cluster),
+        "permutation_p": stats.permutation_test(better, cluster, draws=resamples, seed=seed),
+    }
+
+
+def adjust(pairs: Sequence[dict[str, Any]]) -> None:
+    """Add Holm's adjusted p-values; the family of a model pair is its metrics x prompt sets. In place."""
+    for key in {(row["model"], row["against"]) for row in pairs}:
+        family = [row for row in pairs if (row["model"], row["against"]) == key]
+        for test in ("sign", "permutation"):
+            for row, adjusted in zip(family, stats.holm([row[f"{test}_p"] for row in family]), strict=True):
+                row[f"{test}_holm"] = float(adjusted)
+        for row in family:
+            row["family"] = len(family)
+
+
+def read_comparison(folder: str | Path) -> dict[str, Any]:
+    """`comparison.json` of an evaluation folder."""
+    return read_json(Path(folder) / COMPARISON)
+
+
+def find_pair(
+    comparison: Mapping[str, Any], model: str, against: str, metric: str, prompt_set: str | None = None
+) -> dict[str, Any]:
+    """The row of one comparison; `prompt_set` may be left out where there is one."""
+    rows = [
+        row
+        for row in comparison["pairs"]
+        if (row["model"], row["against"], row["metric"]) == (model, against, metric)
+        and prompt_set in (None, row["prompt_set"])
+    ]
+    if len(rows) != 1:
+        raise InputError(f"{len(rows)} comparisons of {model} with {against} by {metric}", where="comparison")
+    return dict(rows[0])
