@@ -6,7 +6,7 @@ Sizes: pictures 32x32, latents [4,8,8] (an f4 autoencoder), prompts of at most 1
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 from finepref.lab import world
 
@@ -39,7 +39,7 @@ def vocabulary() -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
                 merges.append((letter, right))
                 names.append(letter + right)
             right = letter + right
-    names = list(dict.fromkeys(names)) + [START, END]
+    names = [*dict.fromkeys(names), START, END]
     return {name: i for i, name in enumerate(names)}, tuple(merges)
 
 
@@ -50,7 +50,7 @@ def tokenizer() -> Any:
     vocab, merges = vocabulary()
     made = CLIPTokenizer(
         vocab=dict(vocab),
-        merges=list(merges),
+        merges=cast(Any, list(merges)),
         model_max_length=TOKENS,
         bos_token=START,
         eos_token=END,

@@ -99,8 +99,8 @@ def _steps(
             part.load_state_dict(state[name])
         optimiser.load_state_dict(state["optimiser"])
         start = int(state["step"])
-    for part in trained:
-        parts[part].train()
+    for name in trained:
+        parts[name].train()
     for step in progress(range(start, total), what, total=total - start):
         for group in optimiser.param_groups:
             group["lr"] = _rate(step, total, peak)
@@ -156,11 +156,18 @@ def encode(vae: Any, images: np.ndarray, batch: int = 256) -> Tensor:
 
 
 def train_diffusion(
-    recipe: Recipe, vae: Any, images: np.ndarray, asked: list[str], work: Path, *, keep: Callable[[str, Any, Any], None]
+    recipe: Recipe,
+    vae: Any,
+    images: np.ndarray,
+    asked: list[str],
+    work: Path,
+    *,
+    keep: Callable[[str, dict[str, Tensor]], None],
 ) -> None:
-    """Train text encoder and UNet together on epsilon; `keep(variant, text_encoder, unet)` gets the averaged weights.
+    """Train text encoder and UNet together on epsilon; `keep(part, state)` gets the averaged weights at the end.
 
-    The average is exponential with a warm-up, min(ema, (1+step)/(10+step)); "early" is kept at `early_step`.
+    The average is exponential with a warm-up, min(ema, (1+step)/(10+step)). Parts are "base.text_encoder",
+    "base.unet" and, as they were at `early_step`, "early.text_encoder" and "early.unet".
     """
     parts = {
         "text": _initialised(architecture.text_encoder, recipe.seed, "text"),
@@ -188,6 +195,9 @@ def train_diffusion(
         states = parts["text"](words).last_hidden_state
         return F.mse_loss(parts["unet"](noiser.add_noise(x0, noise, t), t, states).sample, noise)
 
+    def averages() -> dict[str, dict[str, Tensor]]:
+        return {"text_encoder": parts["text_average"].state_dict(), "unet": parts["unet_average"].state_dict()}
+
     @torch.no_grad()
     def after(step: int) -> None:
         decay = min(recipe.unet_ema, (1.0 + step) / (10.0 + step))
@@ -196,7 +206,7 @@ def train_diffusion(
             for average, now in pairs:
                 average.lerp_(now, 1.0 - decay)
         if step == recipe.early_step:
-            keep("early", parts["text_average"], parts["unet_average"])
+            _save(work / "early.pt", averages())
 
     _steps(
         work / "diffusion.pt",
@@ -207,4 +217,6 @@ def train_diffusion(
         after=after,
         what="diffusion",
     )
-    keep("base", parts["text_average"], parts["unet_average"])
+    for variant, states in (("base", averages()), ("early", torch.load(work / "early.pt", weights_only=True))):
+        for name, state in states.items():
+            keep(f"{variant}.{name}", state)

@@ -255,7 +255,7 @@ def _best_fit(images: NDArray[np.uint8], asked: Sequence[Scene], place: Placemen
 
     A rendering is behind*(1-mask) + light*colour(v). With D = image - behind the squared distance is
     |D|^2 - 2<D, T> + |T|^2, T = light*colour(v) - mask*behind, whose dot products are matrix products with the K
-    masks, and which is quadratic in v.
+    masks, and which is quadratic in v. The search is in float32; the winner is measured again in float64.
     """
     n, sky = len(images), _sky()
     named = np.stack([_rgb(COLOURS, s.colour) for s in asked])
@@ -281,8 +281,12 @@ def _best_fit(images: NDArray[np.uint8], asked: Sequence[Scene], place: Placemen
     at_grey += products(grey, grey) * light2 - 2.0 * products(grey, ground) * cross + products(ground, ground) * mask2
     error = at_grey - 2.0 * v * slope + v**2 * products(step, step) * light2[None, :]
     best = error.argmin(1)
-    rms = np.sqrt(np.maximum(error[np.arange(n), best], 0.0) / (3 * SIZE * SIZE))
+    mask, light = place.mask[best].astype(np.float64)[:, :, None], place.light[best].astype(np.float64)[:, :, None]
+    rest = difference + mask * behind - light * grey[:, None, :]
+    pull = light * step[:, None, :]
+    exact = np.clip((rest * pull).sum((1, 2)) / (pull**2).sum((1, 2)), DULL, 1.0)
+    rms = np.sqrt(((rest - exact[:, None, None] * pull) ** 2).mean((1, 2)))
     size = (place.radius[best] - RADII[0]) / (RADII[-1] - RADII[0])
     far = np.linalg.norm(place.centre[best] - SIZE / 2, axis=1) / np.hypot(9.0, 9.0)
-    vivid = (v[np.arange(n), best] - DULL) / (1.0 - DULL)
+    vivid = (exact - DULL) / (1.0 - DULL)
     return np.stack([rms, size, 1.0 - far, vivid])

@@ -1,0 +1,62 @@
+"""The lab's two scorers behind the scorer protocol: learned `lab-reward`, and the computed true quality `lab-true`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from finepref.errors import InputError
+from finepref.lab import model, world
+from finepref.provenance import sha256_bytes, sha256_file
+
+
+@dataclass(frozen=True, slots=True)
+class LabScorer:
+    """A scorer of the lab (see `finepref.evaluate.scorers.protocol.Scorer`)."""
+
+    name: str
+    fingerprint: str
+    function: Callable[[NDArray[np.uint8], Sequence[str]], NDArray[np.float64]]
+    higher_is_better: bool = True
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> NDArray[np.float64]:
+        """Images (any mode and size) and their prompts -> float64 [n].
+
+        Raises:
+            InputError: not one prompt an image.
+        """
+        if len(images) != len(prompts):
+            raise InputError(f"{len(images)} images for {len(prompts)} prompts", remedy="give one prompt an image")
+        if not images:
+            return np.zeros(0)
+        return self.function(np.stack([_pixels(image) for image in images]), list(prompts))
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Any image as [32,32,3] uint8: RGB, box-filtered to the world's size when it has another."""
+    rgb = image.convert("RGB")
+    if rgb.size != (world.SIZE, world.SIZE):
+        rgb = rgb.resize((world.SIZE, world.SIZE), Image.Resampling.BOX)
+    return np.asarray(rgb)
+
+
+def lab_reward() -> LabScorer:
+    """The reward that was learned from votes on training prompts; it knows nothing of the true quality."""
+    from finepref.lab import reward
+
+    files = {f.name: sha256_file(f) for f in model.part_files("reward")}
+    code = inspect.getsource(reward) + inspect.getsource(_pixels)
+    fingerprint = sha256_bytes(json.dumps([files, code], sort_keys=True).encode())
+    return LabScorer("lab-reward", fingerprint, reward.scoring_function(model.read_part("reward")))
+
+
+def lab_true() -> LabScorer:
+    """The true quality, `world.judge`: for voters and the final evaluation only, never for training."""
+    fingerprint = sha256_bytes((inspect.getsource(world) + inspect.getsource(_pixels)).encode())
+    return LabScorer("lab-true", fingerprint, lambda images, prompts: world.judge(images, prompts).quality)

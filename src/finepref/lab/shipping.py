@@ -1,0 +1,91 @@
+"""Train everything the lab ships and write it as package data, with the recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from finepref import provenance
+from finepref.files import write_json
+from finepref.lab import makers, model, reward, training, votes, world
+from finepref.progress import say
+
+REWARD_SEEDS = (1001, 1002, 1003)
+"""Seeds of the votes that `lab-reward` learns from; the demo's votes have another."""
+
+
+def train_lab(work: str | Path, *, recipe: training.Recipe | None = None, weights: Path = model.WEIGHTS) -> None:
+    """Train autoencoder, both checkpoints and lab-reward, and write the shards and `recipe.json` into `weights`.
+
+    Args:
+        work: states while training; a run that was stopped continues from here.
+        recipe: the numbers; the shipped ones when not given.
+        weights: where the shards go.
+    """
+    work, recipe = Path(work), recipe or training.Recipe()
+    work.mkdir(parents=True, exist_ok=True)
+    weights.mkdir(parents=True, exist_ok=True)
+    images, asked = training.pictures(recipe)
+    vae = training.train_autoencoder(recipe, images, work)
+    model.write_part("vae", vae.state_dict(), folder=weights)
+    write_json(weights / "recipe.json", {"scaling_factor": vae.config.scaling_factor})
+
+    def keep(part: str, state: dict[str, Tensor]) -> None:
+        model.write_part(part, state, folder=weights)
+
+    training.train_diffusion(recipe, vae, images, asked, work, keep=keep)
+    train_lab_reward(recipe.seed, weights=weights)
+    write_recipe(recipe, scaling_factor=vae.config.scaling_factor, weights=weights)
+
+
+def train_lab_reward(seed: int, *, weights: Path = model.WEIGHTS) -> None:
+    """Train lab-reward on votes of its own seeds, all on training prompts, and write its shard."""
+    asked = world.prompts("train")
+    pipelines = {variant: model.pipeline(variant, weights=weights) for variant in model.VARIANTS}
+    images, left, right, share = [], [], [], []
+    for offset, own in enumerate(REWARD_SEEDS):
+        made = makers.make_images(pipelines, asked, seed=own)
+        ballots = votes.cast(made, asked, seed=own, votes=4_200)
+        images.append(ballots.images)
+        left.append(ballots.left + offset * len(ballots.images))
+        right.append(ballots.right + offset * len(ballots.images))
+        share.append(ballots.share)
+    net = reward.train_reward(
+        np.concatenate(images),
+        [prompt for prompt in asked for _ in makers.MAKERS] * len(REWARD_SEEDS),
+        np.concatenate(left),
+        np.concatenate(right),
+        np.concatenate(share),
+        seed=seed,
+    )
+    model.write_part("reward", net.state_dict(), folder=weights)
+
+
+def write_recipe(recipe: training.Recipe, *, scaling_factor: float, weights: Path = model.WEIGHTS) -> None:
+    """Write `recipe.json`: how the weights were made, and the hash of every shard."""
+    files = sorted(weights.glob("*.safetensors"))
+    record = {
+        "scaling_factor": scaling_factor,
+        "command": f"scripts/train_lab --seed {recipe.seed}",
+        "recipe": recipe.as_dict(),
+        "reward_seeds": list(REWARD_SEEDS),
+        "versions": provenance.versions(),
+        "bytes": {f.name: f.stat().st_size for f in files},
+        "sha256": {f.name: provenance.sha256_file(f) for f in files},
+    }
+    write_json(weights / "recipe.json", record)
+    say(f"{len(files)} shards, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB in {weights.name}/")
+
+
+def smaller(recipe: training.Recipe, factor: int) -> training.Recipe:
+    """The recipe with every step count and the number of pictures divided by `factor`: for a trial run."""
+    return replace(
+        recipe,
+        pictures=recipe.pictures // factor,
+        vae_steps=recipe.vae_steps // factor,
+        unet_steps=recipe.unet_steps // factor,
+        early_step=recipe.early_step // factor,
+    )
