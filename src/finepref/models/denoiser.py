@@ -1,0 +1,132 @@
+"""A denoiser with its frozen reference, behind the `Adapter` protocol; the family says how the network is called.
+
+Shapes: N images, C channels, h w latent size.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finepref.diffusion.path import Path
+from finepref.models import lora
+from finepref.models.family import Family
+from finepref.models.precision import autocast_forward, store_half, widen
+from finepref.models.protocol import ImageSize, Network
+from finepref.models.source import Source, load_class, load_vae, quiet
+
+
+class Denoiser:
+    """Policy and reference of one family.
+
+    Full fine-tuning: the reference is a frozen copy. LoRA: the reference is the policy with its adapters off. Both run
+    under the same autocast, so that equal weights give equal numbers.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        family: Family,
+        policy: Any,
+        *,
+        path: Path,
+        resolution: int,
+        device: torch.device,
+        reference: bool,
+        switch: lora.Switch | None,
+        dtype: torch.dtype | None,
+        micro_conditioning: str | None,
+        vae: str | None,
+    ) -> None:
+        self.family = family.name
+        self.path, self.resolution, self.device = path, resolution, device
+        self._family, self._source, self._vae = family, source, vae
+        self._micro, self._switch = micro_conditioning, switch
+        self._pipe: Any = None
+        self._reference: nn.Module | None = None
+        if reference and switch is None:
+            self._reference = copy.deepcopy(policy).eval().requires_grad_(False)
+        self._has_reference = reference
+        if dtype is not None:
+            frozen = policy if switch is not None else self._reference
+            if frozen is not None:
+                _store_frozen_half(frozen, dtype)
+        self._policy = policy.to(device)
+        if self._reference is not None:
+            self._reference.to(device)
+        if dtype is not None:
+            for network in filter(None, (self._policy, self._reference)):
+                autocast_forward(network, device, dtype)
+
+    def condition(self, prompts: Mapping[str, Tensor], sizes: Sequence[ImageSize]) -> dict[str, Tensor]:
+        """Cached prompt tensors and image sizes -> what `predict` takes, each [N,...], on the device."""
+        on_device = {name: value.to(self.device, non_blocking=True) for name, value in prompts.items()}
+        return self._family.condition(on_device, sizes, self.resolution, self._micro)
+
+    def predict(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor], *, network: Network = "policy") -> Tensor:
+        """Native prediction [N,C,h,w] at x [N,C,h,w] and house time t [N], at least float32; no gradient for the reference.
+
+        Raises:
+            RuntimeError: the reference is asked for and the adapter was loaded without one.
+        """
+        if network == "policy":
+            return widen(self._family.call(self._policy, x, t, cond))
+        if not self._has_reference:
+            raise RuntimeError("this adapter was loaded without a reference")
+        with torch.no_grad():
+            if self._switch is not None:
+                with self._switch.reference():
+                    return widen(self._family.call(self._policy, x, t, cond))
+            assert self._reference is not None
+            return widen(self._family.call(self._reference, x, t, cond))
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """The trained parameters by name, in the network's order."""
+        return [(name, p) for name, p in self._policy.named_parameters() if p.requires_grad]
+
+    def policy_module(self) -> nn.Module:
+        """The network that is trained."""
+        module: nn.Module = self._policy
+        return module
+
+    def reference_module(self) -> nn.Module | None:
+        """The frozen copy (to shard it); None where the reference is the policy without adapters, or there is none."""
+        return self._reference
+
+    def train_mode(self, on: bool) -> None:
+        """Training or evaluation mode of the policy; the frozen copy stays in evaluation mode."""
+        self._policy.train(on)
+
+    def save(self, folder: FilePath) -> None:
+        """Write `unet/` or `transformer/`, or the LoRA file, where diffusers expects them."""
+        folder = FilePath(folder)
+        if self._switch is None:
+            self._policy.save_pretrained(str(folder / self._family.part), safe_serialization=True)
+        else:
+            lora.save(self._pipeline_class(), self._policy, self._family.part, folder)
+
+    def pipeline(self) -> Any:
+        """A diffusers pipeline around the current policy; the other parts are read once, at the first call."""
+        if self._pipe is None:
+            source, part = self._source, self._family.part
+            held = {part: self._policy, "vae": load_vae(source, self._vae)}
+            with quiet():
+                self._pipe = self._pipeline_class().from_pretrained(str(source.folder), **(source.absent() | held))
+            self._pipe.to(self.device)
+            self._pipe.set_progress_bar_config(disable=True)
+        return self._pipe
+
+    def _pipeline_class(self) -> Any:
+        return load_class("diffusers", str(self._source.index["_class_name"]), where=self._source.folder)
+
+
+def _store_frozen_half(network: nn.Module, dtype: torch.dtype) -> None:
+    """Half storage of a frozen network's weights; LoRA weights inside it stay in full precision."""
+    for name, child in network.named_modules():
+        if "lora_" not in name and isinstance(child, nn.Module) and not list(child.children()):
+            store_half(child, dtype)

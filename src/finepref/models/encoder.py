@@ -1,0 +1,117 @@
+"""Images and prompts to latents and embeddings: a diffusers pipeline without its denoiser.
+
+Shapes: N images, R resolution, C channels, h w latent, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finepref.errors import ConfigError
+from finepref.models.family import Family
+from finepref.models.precision import compute_dtype
+from finepref.models.source import Source, load_class, load_part, load_vae, quiet, vae_folder
+from finepref.models.text import check_tokenizer
+from finepref.provenance import hash_config, sha256_folder
+
+
+class LatentEncoder:
+    """VAE and text encoders of a pipeline behind the `Encoder` protocol.
+
+    The VAE's weights are full precision; `mixed_precision` runs it under autocast (one that overflows in fp16 refuses).
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        family: Family,
+        *,
+        resolution: int,
+        vae: str | None = None,
+        device: str | torch.device = "cpu",
+        mixed_precision: str = "no",
+    ) -> None:
+        if resolution <= 0 or resolution % family.multiple:
+            raise ConfigError(
+                f"resolution {resolution} is not a multiple of {family.multiple}",
+                where="data.resolution",
+                remedy=f"use {max(1, round(resolution / family.multiple)) * family.multiple}",
+            )
+        self.source, self.family, self.resolution = source, family, resolution
+        self.device = torch.device(device)
+        self._vae_override = vae
+        self._dtype = compute_dtype(mixed_precision)
+        self.vae = load_vae(source, vae).to(self.device)
+        if self._dtype is torch.float16 and getattr(self.vae.config, "force_upcast", False):
+            raise ConfigError("this VAE overflows in fp16", where="train.mixed_precision", remedy="use bf16 or no")
+        self.pipe = _text_pipeline(source, family, self.device)
+        self.calls = {"vae": 0, "text": 0}
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Hashes of everything that shapes a latent or an embedding."""
+        folder = self.source.folder
+        texts = {
+            name: sha256_folder(folder / name) for pair in self.family.texts for name in pair if self.source.has(name)
+        }
+        return {
+            "family": self.family.name,
+            "vae": sha256_folder(vae_folder(self.source, self._vae_override)),
+            "precision": "full" if self._dtype is None else str(self._dtype).removeprefix("torch."),
+            "text_settings": hash_config(self.family.settings)[:16],
+            **texts,
+        }
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 [N,3,R,R] -> (mean, std) of the latent posterior, float32 [N,C,h,w], shifted and scaled as trained."""
+        self.calls["vae"] += 1
+        x = pixels.to(self.device).float().div(255.0).sub(0.5).div(0.5)
+        with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
+            mean, std = self.family.moments(self.vae, x)
+        shift, scale = latent_scale(self.vae.config, mean.float())
+        return (mean.float() - shift) * scale, std.float() * scale
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Prompts -> name -> float32 [N,...], exactly what the pipeline feeds its denoiser; "" like any other."""
+        self.calls["text"] += 1
+        with quiet():
+            encoded = self.family.encode(self.pipe, prompts)
+        return {name: value.float() if value.is_floating_point() else value for name, value in encoded.items()}
+
+
+def latent_scale(config: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(shift, scale) with latent = (z - shift) * scale, broadcastable to [N,C,h,w].
+
+    scaling_factor and shift_factor; where the config holds latents_mean and latents_std (per channel), the shift is
+    the mean and the scale is scaling_factor / std, as the pipelines undo it when they decode.
+    """
+    factor = getattr(config, "scaling_factor", None)
+    scale = like.new_tensor(1.0 if factor is None else factor)
+    shift = like.new_tensor(getattr(config, "shift_factor", None) or 0.0)
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is not None and std is not None:
+        shift = like.new_tensor(mean).view(1, -1, 1, 1)
+        scale = scale / like.new_tensor(std).view(1, -1, 1, 1)
+    return shift, scale
+
+
+def _text_pipeline(source: Source, family: Family, device: torch.device) -> Any:
+    """The pipeline with its text encoders only, tokenizers checked."""
+    parts: dict[str, Any] = {}
+    for _, encoder_name in family.texts:
+        if source.has(encoder_name):
+            parts[encoder_name] = load_part(source, encoder_name).to(device)
+    without = {name: None for name in (family.part, "vae", "scheduler")}
+    cls = load_class("diffusers", str(source.index["_class_name"]), where=source.folder)
+    with quiet():
+        pipe = cls.from_pretrained(str(source.folder), **(source.absent() | without | parts))
+    for tokenizer_name, encoder_name in family.texts:
+        if source.has(encoder_name):
+            vocabulary = parts[encoder_name].get_input_embeddings().num_embeddings
+            check_tokenizer(getattr(pipe, tokenizer_name), vocabulary, where=source.folder / tokenizer_name)
+    return pipe

@@ -1,0 +1,103 @@
+"""What distinguishes one model family from another, as a record of functions; one module per family holds one record.
+
+Shapes: N images, C channels, h w latent size, L tokens, D width, R resolution in pixels.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finepref.diffusion.path import Path
+from finepref.errors import ConfigError, InputError, nearest
+from finepref.models.protocol import ImageSize
+from finepref.models.source import INDEX, Source
+
+Cond = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """name: of the family. pipelines: diffusers classes it serves. part: `unet` or `transformer`, the denoiser.
+
+    path: scheduler config -> noise path. call: (network, x [N,C,h,w], t [N], cond) -> native prediction [N,C,h,w].
+    condition: (cached prompt tensors, sizes, R, micro_conditioning) -> what `call` reads.
+    encode: (pipeline without denoiser, prompts) -> named prompt tensors.
+    texts: (tokenizer part, text encoder part) pairs. multiple: R must be divisible by it.
+    moments: (vae, pixels [N,3,R,R] in [-1,1]) -> raw posterior (mean, std). lora_targets: module name endings.
+    settings: numbers that shape the prompt tensors, for the cache fingerprint.
+    """
+
+    name: str
+    pipelines: tuple[str, ...]
+    part: str
+    path: Callable[[Mapping[str, Any]], Path]
+    call: Callable[[nn.Module, Tensor, Tensor, Cond], Tensor]
+    condition: Callable[[Cond, Sequence[ImageSize], int, str | None], dict[str, Tensor]]
+    encode: Callable[[Any, Sequence[str]], dict[str, Tensor]]
+    texts: tuple[tuple[str, str], ...]
+    lora_targets: tuple[str, ...]
+    multiple: int = 8
+    moments: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = field(default=lambda vae, pixels: kl_moments(vae, pixels))
+    micro_conditioning: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+FAMILIES = ("sd15", "sdxl")
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def kl_moments(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of a diagonal Gaussian VAE posterior, unscaled."""
+    posterior = vae.encode(pixels).latent_dist
+    return posterior.mean, posterior.std
+
+
+def plain_condition(prompts: Cond, sizes: Sequence[ImageSize], resolution: int, micro: str | None) -> dict[str, Tensor]:
+    """Families whose denoiser sees nothing but the prompt."""
+    return dict(prompts)
+
+
+def family(name: str) -> Family:
+    """A family by name."""
+    if name not in FAMILIES:
+        raise ConfigError(f"unknown family {name!r}", where="model.family", remedy=nearest(name, ("auto", *FAMILIES)))
+    found: Family = importlib.import_module(f"finepref.models.{name}").FAMILY
+    return found
+
+
+def family_of(source: Source, name: str = "auto") -> Family:
+    """The family of a pipeline folder by its model_index.json; a named family must serve that pipeline class.
+
+    Raises:
+        InputError: a pipeline class that no family (or not the named one) serves.
+    """
+    written = str(source.index.get("_class_name", ""))
+    candidates = [family(name)] if name != "auto" else [family(each) for each in FAMILIES]
+    for found in candidates:
+        if written in found.pipelines:
+            return found
+    served = ", ".join(p for each in candidates for p in each.pipelines)
+    raise InputError(
+        f"pipeline class {written!r} is not served", where=source.folder / INDEX, remedy=f"served: {served}"
+    )
+
+
+def check_micro_conditioning(found: Family, value: str | None) -> str | None:
+    """The micro-conditioning rule in force; an option without effect is refused."""
+    if value is None:
+        return found.micro_conditioning[0] if found.micro_conditioning else None
+    if value not in found.micro_conditioning:
+        remedy = nearest(value, found.micro_conditioning) if found.micro_conditioning else "drop the option"
+        raise ConfigError(f"{found.name} has no {value!r}", where="model.micro_conditioning", remedy=remedy)
+    return value
+
+
+def image_labels(t: Tensor, x: Tensor) -> Tensor:
+    """Flow level s [N] on x's device, in float32: what transformers take as a time label before their own scale."""
+    return t.to(x.device, torch.float32)

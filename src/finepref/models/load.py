@@ -1,0 +1,204 @@
+"""Open a base model: its encoder for the cache, its adapter for training, its pipeline for sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+import yaml
+
+from finepref.errors import InputError
+from finepref.files import read_json
+from finepref.models import lora as low_rank
+from finepref.models.denoiser import Denoiser
+from finepref.models.encoder import LatentEncoder
+from finepref.models.family import Family, check_micro_conditioning, family_of
+from finepref.models.lora import LoraSettings
+from finepref.models.precision import compute_dtype
+from finepref.models.source import Source, load_class, load_module, load_part, load_vae, locate, locate_part, quiet
+
+_TRAINED = ("unet/*", "transformer/*", low_rank.FILE)
+
+
+def load_encoder(
+    base: str | FilePath,
+    *,
+    family: str = "auto",
+    revision: str | None = None,
+    vae: str | None = None,
+    resolution: int,
+    device: str | torch.device = "cpu",
+    mixed_precision: str = "no",
+) -> LatentEncoder:
+    """The VAE and text encoders of `base` (folder or hub name), with their sanity guards.
+
+    Args:
+        vae: another VAE (folder or hub name), None for the base's own.
+        resolution: side of the square images in pixels.
+
+    Raises:
+        InputError: no such model, weights missing, or a tokenizer that does not fit.
+        ConfigError: a resolution the VAE cannot take.
+    """
+    source = locate(base, revision=revision)
+    return LatentEncoder(
+        source,
+        family_of(source, family),
+        resolution=resolution,
+        vae=vae,
+        device=device,
+        mixed_precision=mixed_precision,
+    )
+
+
+def load_adapter(
+    base: str | FilePath,
+    *,
+    family: str = "auto",
+    revision: str | None = None,
+    init_from: str | FilePath | None = None,
+    reference: bool = True,
+    lora: LoraSettings | None = None,
+    mixed_precision: str = "no",
+    gradient_checkpointing: bool = False,
+    device: str | torch.device = "cpu",
+    resolution: int | None = None,
+    micro_conditioning: str | None = None,
+    vae: str | None = None,
+    seed: int = 0,
+) -> Denoiser:
+    """The denoiser of `base` as trainable policy, with its frozen reference.
+
+    Args:
+        init_from: run folder, pipeline or hub name whose trained part policy and reference start from.
+        reference: False where the objective needs none (no copy is kept).
+        lora: adapter settings; None trains all weights.
+        resolution: training side in pixels; None for the base's own. Used by SDXL's micro-conditioning.
+        micro_conditioning: SDXL only: `true` (sizes and crops of each image) or `official` ([R,R,0,0,R,R]).
+        vae: another VAE, for the pipeline's decoding.
+        seed: of the LoRA initialisation.
+
+    Raises:
+        InputError: no such model, or a file that leaves weights at random.
+        ConfigError: an option that the family does not have.
+    """
+    source = locate(base, revision=revision)
+    kind = family_of(source, family)
+    micro = check_micro_conditioning(kind, micro_conditioning)
+    dtype = compute_dtype(mixed_precision)
+    policy, start = _load_network(source, kind, init_from)
+    switch = None
+    if lora is None:
+        policy.requires_grad_(True)
+        if start is not None:
+            _fuse(policy, start, kind.part)
+    else:
+        if start is not None:
+            low_rank.attach_from(policy, start, kind.part, lora, kind.lora_targets)
+        else:
+            low_rank.attach(policy, lora, kind.lora_targets, seed=seed)
+        switch = low_rank.Switch(policy)
+    if gradient_checkpointing:
+        policy.enable_gradient_checkpointing()
+    return Denoiser(
+        source,
+        kind,
+        policy,
+        path=kind.path(read_json(source.folder / "scheduler" / "scheduler_config.json")),
+        resolution=resolution or native_resolution(source, policy),
+        device=torch.device(device),
+        reference=reference,
+        switch=switch,
+        dtype=dtype,
+        micro_conditioning=micro,
+        vae=vae,
+    )
+
+
+def load_pipeline(
+    base: str | FilePath,
+    run: str | FilePath | None = None,
+    *,
+    revision: str | None = None,
+    family: str = "auto",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """A plain diffusers pipeline of `base`, with the trained part of a run folder (or hub name) in it.
+
+    Where a run started from another model or decodes with another VAE, its config.yaml says so and is obeyed.
+
+    Raises:
+        InputError: no such model, or the run folder holds no trained part of this family.
+    """
+    source = locate(base, revision=revision)
+    kind = family_of(source, family)
+    settings = run_model_settings(run) if run is not None else {}
+    vae = load_vae(source, settings.get("vae"), dtype=dtype)
+    network, adapter = _load_network(source, kind, run, dtype=dtype)
+    cls = load_class("diffusers", str(source.index["_class_name"]), where=source.folder)
+    with quiet():
+        pipe = cls.from_pretrained(
+            str(source.folder), torch_dtype=dtype, **(source.absent() | {kind.part: network, "vae": vae})
+        )
+        if adapter is not None:
+            pipe.load_lora_weights(str(adapter), weight_name=low_rank.FILE)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(torch.device(device))
+
+
+def run_model_settings(run: str | FilePath) -> Mapping[str, Any]:
+    """The `model` section of a run folder's config.yaml; empty for a folder that another tool made."""
+    file = FilePath(run) / "config.yaml"
+    if not file.is_file():
+        return {}
+    section = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("model")
+    return section if isinstance(section, Mapping) else {}
+
+
+def native_resolution(source: Source, network: Any) -> int:
+    """Side in pixels at which the base was trained: latent size of the denoiser times the VAE's reduction."""
+    config = read_json(source.folder / "vae" / "config.json")
+    levels = (
+        config.get("block_out_channels") or config.get("encoder_block_out_channels") or config.get("dim_mult") or ()
+    )
+    side = getattr(network.config, "sample_size", None) or 128
+    return int(side) * 2 ** (len(levels) - 1)
+
+
+def _load_network(
+    source: Source,
+    kind: Family,
+    start: str | FilePath | None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Any, FilePath | None]:
+    """(network with the full weights of `start`, LoRA folder still to be put on it or None).
+
+    A LoRA run lies on the full weights that it started from; one that started from a LoRA went on with that LoRA.
+    """
+    if start is None:
+        return load_part(source, kind.part, dtype=dtype), None
+    folder = locate_part(start, patterns=_TRAINED)
+    if (folder / kind.part / "config.json").is_file():
+        cls = load_class("diffusers", source.index[kind.part][1], where=source.folder)
+        return load_module(cls, folder / kind.part, dtype=dtype), None
+    if not (folder / low_rank.FILE).is_file():
+        raise InputError(
+            f"holds neither {kind.part}/ nor {low_rank.FILE}",
+            where=start,
+            remedy="give the folder of a finished run of the same family",
+        )
+    network, _ = _load_network(source, kind, run_model_settings(start).get("init_from"), dtype=dtype)
+    return network, folder
+
+
+def _fuse(network: Any, folder: FilePath, part: str) -> None:
+    """Add a LoRA's B A alpha / rank to the weights, for full fine-tuning that starts from a LoRA run."""
+    with quiet():
+        network.load_lora_adapter(str(folder), weight_name=low_rank.FILE, prefix=part)
+        network.fuse_lora()
+        network.unload_lora()
+    network.requires_grad_(True)

@@ -1,0 +1,187 @@
+"""Low-rank adapters: attach, switch between policy and reference, save with their scale, load.
+
+W x + (alpha / rank) B A x, with A drawn from N(0, 1 / rank^2) and B = 0, so that the policy starts as the base.
+The names of the adapters inside the network: `default` is trained, `reference` is a frozen copy of a LoRA that the run
+starts from; without such a start the reference is the network with its adapters off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from finepref import rng
+from finepref.errors import ConfigError, InputError
+
+FILE = "pytorch_lora_weights.safetensors"
+POLICY, REFERENCE = "default", "reference"
+_METADATA = "lora_adapter_metadata"
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """rank: of A and B. alpha: strength, used as alpha / rank; None for rank. targets: name endings, None: the family's."""
+
+    rank: int = 8
+    alpha: float | None = None
+    targets: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"rank is {self.rank}", where="lora.rank", remedy="use a rank of 1 or more")
+        if self.alpha is not None and not self.alpha > 0:
+            raise ConfigError(
+                f"alpha is {self.alpha}", where="lora.alpha", remedy="use a positive alpha, or null for rank"
+            )
+        if self.targets is not None and not self.targets:
+            raise ConfigError(
+                "no target modules", where="lora.targets", remedy="name some, or null for the family's own"
+            )
+
+
+def attach(network: Any, settings: LoraSettings, default_targets: Sequence[str], *, seed: int) -> None:
+    """Add the trained adapter to a frozen network; A is a function of the seed and of the module's name.
+
+    Raises:
+        ConfigError: no module of the network ends in one of the targets.
+    """
+    from peft import LoraConfig
+
+    targets = list(default_targets if settings.targets is None else settings.targets)
+    alpha: Any = settings.rank if settings.alpha is None else settings.alpha
+    config = LoraConfig(r=settings.rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=targets)
+    try:
+        network.add_adapter(config, adapter_name=POLICY)
+    except ValueError as error:
+        raise ConfigError(
+            f"no module of the network is called {', '.join(targets)}",
+            where="lora.targets",
+            remedy=f"the family's own are {', '.join(default_targets)}",
+        ) from error
+    for name, parameter in network.named_parameters():
+        if f"lora_A.{POLICY}" in name:
+            draw = torch.randn(parameter.shape, generator=rng.torch_generator(seed, "lora", name))
+            parameter.data.copy_(draw / settings.rank)
+
+
+def attach_from(network: Any, folder: Path, part: str, settings: LoraSettings, default_targets: Sequence[str]) -> None:
+    """Start from a LoRA: the trained adapter and its frozen `reference` copy both hold the file's weights.
+
+    Raises:
+        ConfigError: the run asks for another rank, alpha or targets than the file has.
+    """
+    from peft import LoraConfig, set_peft_model_state_dict
+
+    tensors, metadata = read(folder, part)
+    config = LoraConfig(**{k: v for k, v in metadata.items() if k in _KEPT})
+    asked = {
+        "rank": (settings.rank, config.r),
+        "alpha": (settings.rank if settings.alpha is None else settings.alpha, config.lora_alpha),
+        "targets": (
+            sorted(default_targets if settings.targets is None else settings.targets),
+            sorted(config.target_modules or ()),
+        ),
+    }
+    for name, (wanted, held) in asked.items():
+        if wanted != held:
+            raise ConfigError(
+                f"the run asks for {wanted}, the LoRA of model.init_from has {held}",
+                where=f"lora.{name}",
+                remedy=f"set lora.{name} to the file's value",
+            )
+    for adapter in (REFERENCE, POLICY):
+        network.add_adapter(config, adapter_name=adapter)
+        set_peft_model_state_dict(network, tensors, adapter_name=adapter)
+    network.set_adapter(POLICY)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(f".{POLICY}." in name and "lora_" in name)
+
+
+_KEPT = (
+    "r",
+    "lora_alpha",
+    "target_modules",
+    "init_lora_weights",
+    "rank_pattern",
+    "alpha_pattern",
+    "lora_bias",
+    "use_dora",
+)
+
+
+class Switch:
+    """Turns a network's adapters off (or to their frozen copy) for a reference pass, without walking the network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        self.layers: list[Any] = [layer for layer in network.modules() if isinstance(layer, BaseTunerLayer)]
+        self.copy = any(REFERENCE in layer.lora_A for layer in self.layers)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, the network is the reference. Only for passes without gradient."""
+        field, value = ("_active_adapter", [REFERENCE]) if self.copy else ("_disable_adapters", True)
+        before = [getattr(layer, field) for layer in self.layers]
+        for layer in self.layers:
+            setattr(layer, field, value)
+        try:
+            yield
+        finally:
+            for layer, old in zip(self.layers, before, strict=True):
+                setattr(layer, field, old)
+
+
+def state(network: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(weights, metadata) of the trained adapter, as `save_lora_weights` of a diffusers pipeline takes them."""
+    from peft.utils import get_peft_model_state_dict
+
+    weights = get_peft_model_state_dict(network, adapter_name=POLICY)
+    metadata = {k: v for k, v in network.peft_config[POLICY].to_dict().items() if k in _KEPT}
+    metadata["target_modules"] = sorted(metadata["target_modules"])
+    return {k: v.detach().cpu().contiguous() for k, v in weights.items()}, metadata
+
+
+def save(pipeline_class: Any, network: Any, part: str, folder: Path) -> None:
+    """Write `pytorch_lora_weights.safetensors` with rank and alpha in its metadata (without it the scale is lost)."""
+    weights, metadata = state(network)
+    folder.mkdir(parents=True, exist_ok=True)
+    pipeline_class.save_lora_weights(
+        str(folder), **{f"{part}_lora_layers": weights, f"{part}_lora_adapter_metadata": metadata}
+    )
+
+
+def read(folder: Path, part: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(weights without the part's prefix, adapter metadata) of a LoRA file that we wrote.
+
+    Raises:
+        InputError: no such file, or one without rank and alpha.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    file = folder / FILE
+    if not file.is_file():
+        raise InputError(f"no {FILE}", where=folder, remedy="give the folder of a LoRA run")
+    with safe_open(str(file), framework="pt") as handle:
+        header: Mapping[str, str] = handle.metadata() or {}
+    if _METADATA not in header:
+        raise InputError(
+            "the LoRA file does not say its rank and alpha",
+            where=file,
+            remedy="save it again with diffusers' adapter metadata",
+        )
+    fields = {
+        k.removeprefix(f"{part}."): v for k, v in json.loads(header[_METADATA]).items() if k.startswith(f"{part}.")
+    }
+    weights = {k.removeprefix(f"{part}."): v for k, v in load_file(file).items() if k.startswith(f"{part}.")}
+    if not weights:
+        raise InputError(f"the LoRA file holds nothing for the {part}", where=file, remedy="it is of another family")
+    return weights, fields

@@ -1,0 +1,59 @@
+"""One numeric regime for policy and reference: the same kernels under the same autocast.
+
+Full precision weights under autocast cast every linear and convolution weight to half before use. A frozen network may
+therefore store exactly those weights in half: the numbers are bit for bit the same, at half the memory and no casting.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from finepref.errors import ConfigError, nearest
+
+MixedPrecision = Literal["no", "bf16", "fp16"]
+DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# What autocast runs in half; norms and everything else keep full-precision weights.
+_CAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
+
+
+def compute_dtype(mixed_precision: str) -> torch.dtype | None:
+    """The autocast dtype of a `mixed_precision` setting; None for full precision."""
+    if mixed_precision not in DTYPES:
+        raise ConfigError(
+            f"unknown mixed_precision {mixed_precision!r}",
+            where="train.mixed_precision",
+            remedy=nearest(mixed_precision, DTYPES),
+        )
+    return DTYPES[mixed_precision]
+
+
+def store_half(module: nn.Module, dtype: torch.dtype) -> None:
+    """Store a frozen network's linear and convolution weights in `dtype`, as autocast would cast them at each call."""
+    for child in module.modules():
+        if isinstance(child, _CAST):
+            for parameter in child.parameters(recurse=False):
+                if parameter.requires_grad:
+                    raise ValueError("a trained weight must stay in full precision")
+                parameter.data = parameter.data.to(dtype)
+
+
+def autocast_forward(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Make every call of `module` run under autocast, whoever calls it (our step or a diffusers pipeline)."""
+    forward = module.forward
+
+    @functools.wraps(forward)
+    def under_autocast(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device.type, dtype=dtype):
+            return forward(*args, **kwargs)
+
+    module.forward = under_autocast  # type: ignore[method-assign]
+
+
+def widen(prediction: torch.Tensor) -> torch.Tensor:
+    """Half to float32, so that errors are taken in full precision; float32 and float64 stay as they are."""
+    return prediction.float() if prediction.dtype in (torch.float16, torch.bfloat16) else prediction

@@ -1,0 +1,36 @@
+"""Stable Diffusion 1.x and 2.x: UNet on 4-channel latents, one CLIP text encoder, epsilon or v-prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from finepref.diffusion.path import from_scheduler_config
+from finepref.models.family import ATTENTION, Cond, Family, plain_condition
+
+
+def call(unet: nn.Module, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    """UNet prediction (epsilon or v) at x [N,C,h,w], integer t [N], prompt_embeds [N,L,D]."""
+    prediction: Tensor = unet(x, t, encoder_hidden_states=cond["prompt_embeds"], return_dict=False)[0]
+    return prediction
+
+
+def encode(pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+    """The pipeline's own prompt encoding: final CLIP hidden states, padded to 77 tokens."""
+    embeds, _ = pipe.encode_prompt(list(prompts), pipe.text_encoder.device, 1, False)
+    return {"prompt_embeds": embeds}
+
+
+FAMILY = Family(
+    name="sd15",
+    pipelines=("StableDiffusionPipeline",),
+    part="unet",
+    path=from_scheduler_config,
+    call=call,
+    condition=plain_condition,
+    encode=encode,
+    texts=(("tokenizer", "text_encoder"),),
+    lora_targets=ATTENTION,
+)

@@ -1,0 +1,63 @@
+"""Stable Diffusion XL: UNet with size and crop conditioning, two CLIP text encoders, epsilon or v-prediction.
+
+Shapes: N images, R resolution, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finepref.diffusion.path import from_scheduler_config
+from finepref.models.family import ATTENTION, Cond, Family
+from finepref.models.protocol import ImageSize
+
+
+def call(unet: nn.Module, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    """UNet prediction at x [N,C,h,w], integer t [N]; prompt_embeds [N,L,D], pooled [N,D2], time_ids [N,6]."""
+    added = {"text_embeds": cond["pooled"], "time_ids": cond["time_ids"]}
+    prediction: Tensor = unet(
+        x, t, encoder_hidden_states=cond["prompt_embeds"], added_cond_kwargs=added, return_dict=False
+    )[0]
+    return prediction
+
+
+def condition(prompts: Cond, sizes: Sequence[ImageSize], resolution: int, micro: str | None) -> dict[str, Tensor]:
+    """Prompt tensors and time_ids [N,6] = original height and width, crop top and left, target height and width.
+
+    micro "true": each image's own size and crop, as SDXL was trained. "official": [R,R,0,0,R,R] for every image, as the
+    published DPO, SmPO, DSPO and SDPO scripts do.
+    """
+    like = prompts["pooled"]
+    if micro == "official":
+        rows = [[resolution, resolution, 0, 0, resolution, resolution]] * like.shape[0]
+    else:
+        rows = [[s.original_height, s.original_width, s.crop_top, s.crop_left, resolution, resolution] for s in sizes]
+    return {**prompts, "time_ids": torch.tensor(rows, dtype=torch.float32, device=like.device)}
+
+
+def encode(pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+    """The pipeline's own encoding: penultimate hidden states of both encoders, pooled output of the second.
+
+    The empty prompt is encoded like any other (the pipeline's zeros stand only for an absent negative prompt).
+    """
+    device = (pipe.text_encoder or pipe.text_encoder_2).device
+    embeds, _, pooled, _ = pipe.encode_prompt(list(prompts), device=device, do_classifier_free_guidance=False)
+    return {"prompt_embeds": embeds, "pooled": pooled}
+
+
+FAMILY = Family(
+    name="sdxl",
+    pipelines=("StableDiffusionXLPipeline",),
+    part="unet",
+    path=from_scheduler_config,
+    call=call,
+    condition=condition,
+    encode=encode,
+    texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")),
+    lora_targets=ATTENTION,
+    micro_conditioning=("true", "official"),
+)

@@ -1,0 +1,45 @@
+"""Guards on tokenizers: current libraries can load one that maps every prompt to the same ids, without a word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finepref.errors import InputError
+
+
+def check_tokenizer(tokenizer: Any, vocabulary: int, *, where: object) -> None:
+    """Refuse a tokenizer that does not fit its text encoder.
+
+    Its length must be within 5 % of the encoder's vocabulary (padding of the embedding table is usual, more is not),
+    and two different words must get different ids.
+
+    Args:
+        vocabulary: size of the text encoder's embedding table.
+
+    Raises:
+        InputError: it does not fit; the usual cause is a folder of an old format that was read without a vocabulary.
+    """
+    remedy = "take tokenizer.json (or vocab.json and merges.txt) from the original model"
+    size = len(tokenizer)
+    if not 0.95 * vocabulary <= size <= vocabulary:
+        raise InputError(
+            f"the tokenizer knows {size} tokens, its text encoder {vocabulary}", where=where, remedy=remedy
+        )
+    words = _two_words(tokenizer)
+    if len(words) < 2:
+        raise InputError("the tokenizer has no two words", where=where, remedy=remedy)
+    first, second = (list(tokenizer(word)["input_ids"]) for word in words)
+    if first == second:
+        raise InputError(f"the tokenizer gives {words[0]!r} and {words[1]!r} equal ids", where=where, remedy=remedy)
+
+
+def _two_words(tokenizer: Any) -> list[str]:
+    special = set(tokenizer.all_special_ids)
+    words: list[str] = []
+    for token in sorted(i for i in tokenizer.get_vocab().values() if i not in special):
+        word = tokenizer.decode([token]).strip()
+        if word.isascii() and word.isalpha() and word.lower() not in words:
+            words.append(word.lower())
+            if len(words) == 2:
+                break
+    return words
