@@ -60,7 +60,8 @@ def kto_anchor(
         return ((sum_1 / (count_1 + 1e-6) + sum_0 / (count_0 + 1e-6)) / 2).to(gain.dtype)
 
 
-def _utility(q: Tensor, name: Utility) -> Tensor:
+def utility_of(q: Float[Tensor, " B"], name: Utility) -> Float[Tensor, " B"]:
+    """U(q): sigmoid(q), log sigmoid(q) (loss-averse) or -log sigmoid(-q) (risk-seeking)."""
     if name == "sigmoid":
         return torch.sigmoid(q)
     return logsigmoid(q) if name == "loss_averse" else -logsigmoid(-q)
@@ -102,4 +103,4 @@ def kto(
     weight = label * lambda_desirable + (1 - label) * lambda_undesirable
     advantage = (reference - policy).detach()
     stats = {"L": policy.detach(), "A": advantage, "u": q.detach(), "anchor": z.expand_as(advantage)}
-    return ObjectiveOutput(loss=weight * (1 - _utility(q, utility)), stats=stats)
+    return ObjectiveOutput(loss=weight * (1 - utility_of(q, utility)), stats=stats)

@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from finepref.errors import ConfigError, nearest
 from finepref.objectives.dmpo import DmpoOptions, dmpo
 from finepref.objectives.dpo import DpoOptions, dpo, hinge
 from finepref.objectives.dspo import DspoLogitOptions, DspoOptions, dspo, dspo_brier, dspo_shift
+from finepref.objectives.guard import GuardOptions, guard
 from finepref.objectives.kto import KtoOptions, kto
 from finepref.objectives.mapo import MapoOptions, mapo
 from finepref.objectives.options import Options
 from finepref.objectives.published import HuaishengzhuDspoSdxlOptions, huaishengzhu_dspo_sdxl, jaydenlyh_smpo
 from finepref.objectives.sft import SftOptions, sft
-from finepref.types import ObjectiveOutput, ReferenceNeed
+from finepref.types import ObjectiveOutput, PairPrediction, ReferenceNeed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +164,41 @@ ROWS: tuple[Row, ...] = (
 TABLE: Mapping[str, Row] = {row.name: row for row in ROWS}
 
 
+class NoGuardOptions(Options):
+    """No guard has no options."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardRow:
+    """One guard. function: (pred, **options) -> (pred, statistics [B] by name)."""
+
+    name: str
+    function: Callable[..., tuple[PairPrediction, dict[str, Tensor]]]
+    options: type[Options]
+    reference: str
+    deviations: str
+
+
+def no_guard(pred: PairPrediction) -> tuple[PairPrediction, dict[str, Tensor]]:
+    """Every gradient as it is."""
+    return pred, {}
+
+
+GUARDS: Mapping[str, GuardRow] = {
+    row.name: row
+    for row in (
+        GuardRow(name="none", function=no_guard, options=NoGuardOptions, reference="", deviations=""),
+        GuardRow(
+            name="sdpo",
+            function=guard,
+            options=GuardOptions,
+            reference="Diffusion-SDPO",
+            deviations="one lambda per pair by default; scale-free",
+        ),
+    )
+}
+
+
 def get(name: str) -> Row:
     """The row of an objective.
 
@@ -170,3 +208,14 @@ def get(name: str) -> Row:
     if name not in TABLE:
         raise ConfigError(f"unknown objective {name!r}", where="objective.name", remedy=nearest(name, TABLE))
     return TABLE[name]
+
+
+def get_guard(name: str) -> GuardRow:
+    """The row of a guard.
+
+    Raises:
+        ConfigError: an unknown name, with the nearest valid one.
+    """
+    if name not in GUARDS:
+        raise ConfigError(f"unknown guard {name!r}", where="guard.name", remedy=nearest(name, GUARDS))
+    return GUARDS[name]
