@@ -33,6 +33,7 @@ class PairBatch:
 
     x0_w, x0_l: [B,C,H,W]. cond, cond_l: name -> [B,...], the conditions of winner and loser (they differ only
     where image sizes enter, as in SDXL). visit: [B] how often each pair was drawn before; with pair_id it keys a draw.
+    empty_w, empty_l: the conditions of the empty prompt, only for trajectories with guidance.
     """
 
     pair_id: tuple[str, ...]
@@ -42,6 +43,8 @@ class PairBatch:
     cond_w: Mapping[str, Tensor]
     cond_l: Mapping[str, Tensor]
     signal: PairSignal
+    empty_w: Mapping[str, Tensor] | None = None
+    empty_l: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ class TrainSection(Section):
     adam_epsilon: float = 1e-8
     adam_weight_decay: float = 1e-2
     max_grad_norm: Annotated[float, Field(gt=0.0)] | None = Field(1.0, description="null = no clipping")
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    mixed_precision: Literal["no", "bf16"] = Field("no", description="bf16 = autocast; weights and errors stay fp32")
     gradient_checkpointing: bool = False
     compile: bool = False
     channels_last: bool = False

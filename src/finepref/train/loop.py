@@ -1,0 +1,268 @@
+"""The loop: optimiser steps over the seeded order, until the last; files are written by the main process alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finepref.errors import CheckFailed
+from finepref.models.protocol import Adapter
+from finepref.progress import progress, say
+from finepref.train import draws
+from finepref.train.config import RunConfig
+from finepref.train.draws import Draw
+from finepref.train.log import Tally, append, cut_after
+from finepref.train.method import Method
+from finepref.train.optim import learning_rate, make_optimizer, set_learning_rate
+from finepref.train.samples import write_samples
+from finepref.train.source import ImageSource, PairSource
+from finepref.train.state import Counters, checkpoints, load_checkpoint, save_checkpoint
+from finepref.train.step import Calls, image_step, pair_step, place_pairs
+from finepref.train.world import World
+from finepref.types import ObjectiveOutput, PairBatch, Placed
+
+CALLS = ("policy", "reference", "inversion")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Everything a step needs, fixed for the run."""
+
+    config: RunConfig
+    method: Method
+    adapter: Adapter
+    source: PairSource | ImageSource
+    world: World
+    out: Path
+    identity: str
+    trackers: Sequence[Any] = ()
+
+
+@dataclass(slots=True)
+class State:
+    """What changes from step to step; all of it is in a checkpoint."""
+
+    optimizer: torch.optim.Optimizer
+    named: list[tuple[str, torch.nn.Parameter]]
+    average: dict[str, Tensor] | None
+    step: int = 0
+    skipped: int = 0
+    calls: Calls = field(default_factory=lambda: dict.fromkeys(CALLS, 0))
+
+
+def train(run: Run, *, resume: bool) -> State:
+    """Run the optimiser steps that are left, and leave the trained part in `run.out`.
+
+    Raises:
+        InputError: the checkpoint belongs to another config or other data.
+        CheckFailed: more than `train.max_skipped` steps had gradients that were not finite.
+    """
+    options = run.config.train
+    state = _start(run, resume=resume)
+    run.adapter.train_mode(True)
+    _samples(run, state.step)
+    steps: Iterator[int] = iter(range(state.step, options.max_steps))
+    if run.world.main:
+        what = f"train {run.out.name}"
+        steps = progress(steps, what, total=options.max_steps - state.step, unit="step")
+    started = time.perf_counter()
+    for step in steps:
+        began = time.perf_counter()
+        record = optimiser_step(run, state, step)
+        state.step = step + 1
+        if run.world.main:
+            append(run.out / "metrics.jsonl", record)
+            now = time.perf_counter()
+            append(run.out / "timing.jsonl", {"step": step + 1, "seconds": now - began, "since_start": now - started})
+            for tracker in run.trackers:
+                tracker.log({k: v for k, v in record.items() if isinstance(v, float)}, step=step + 1)
+        if options.checkpoint_every and state.step % options.checkpoint_every == 0 and state.step < options.max_steps:
+            _checkpoint(run, state)
+        _samples(run, state.step)
+        if state.skipped > options.max_skipped:
+            raise CheckFailed(
+                f"{state.skipped} steps were skipped because their gradients were not finite; the last pairs were "
+                f"{', '.join(record['skipped_pairs'][:8])}",
+                where=run.out,
+                remedy="lower the learning rate or inspect these pairs",
+            )
+    _checkpoint(run, state)
+    return state
+
+
+def optimiser_step(run: Run, state: State, step: int) -> dict[str, Any]:
+    """One optimiser step over this process' share of the step's draws; one reduction, one host sync."""
+    options, world = run.config.train, run.world
+    order = run.source.order(options.seed, step=step, per_step=options.pairs_per_step)
+    positions = draws.share(order, rank=world.rank, world=world.size)
+    parameters = [p for _, p in state.named]
+    state.optimizer.zero_grad(set_to_none=True)
+    tally = Tally(buckets=run.config.log.t_buckets, device=world.device)
+    for out, t in _outputs(run, state, step=step, order=order, positions=positions):
+        (out.loss.sum() / options.pairs_per_step).backward()
+        tally.add({"loss": out.loss, **out.stats}, _bucket(run, t))
+    world.sum_gradients(parameters)
+    limit = options.max_grad_norm if options.max_grad_norm is not None else float("inf")
+    norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+    record: dict[str, Any] = {"step": step + 1, **tally.finish(world), "grad_norm": norm.item()}
+    rate = learning_rate(options, step)
+    if torch.isfinite(norm):
+        set_learning_rate(state.optimizer, rate)
+        state.optimizer.step()
+        if state.average is not None and options.ema_decay is not None:
+            for name, parameter in state.named:
+                state.average[name].lerp_(parameter.detach(), 1.0 - options.ema_decay)
+    else:
+        state.skipped += 1
+        ids = [run.source.id_of(draw.index) for draw in order]
+        record["skipped_pairs"] = ids
+        if world.main:
+            say(f"step {step + 1}: gradients are not finite, step skipped ({state.skipped} so far); pairs {ids[:8]}")
+    return {**record, "lr": rate}
+
+
+def _outputs(
+    run: Run, state: State, *, step: int, order: Sequence[Draw], positions: Sequence[int]
+) -> Iterator[tuple[ObjectiveOutput, Tensor]]:
+    """(objective output, t) of every micro-batch of this process, in order."""
+    options = run.config.train
+    uses_network = run.method.trajectory.uses_network
+    size = max(options.place_batch, options.micro_batch) if uses_network else options.micro_batch
+    chunks = [positions[i : i + size] for i in range(0, len(positions), size)]
+
+    def load(chunk: Sequence[int]) -> Any:
+        return run.source.batch([order[p] for p in chunk], seed=options.seed, device=run.world.device)
+
+    with ThreadPoolExecutor(1) as pool:  # the next batch is read while this one trains
+        ahead = pool.submit(load, chunks[0]) if chunks else None
+        for number, chunk in enumerate(chunks):
+            assert ahead is not None
+            batch = ahead.result()
+            ahead = pool.submit(load, chunks[number + 1]) if number + 1 < len(chunks) else None
+            t = _times(run, batch, step=step, positions=chunk)
+            if isinstance(batch, PairBatch):
+                yield from _pairs(run, state, batch, t)
+            else:
+                noise = draws.normals(options.seed, "noise", batch.image_id, batch.visit, batch.x0.shape[1:])
+                noise = noise.to(run.world.device)
+                yield image_step(run.adapter, run.method, batch, t=t, noise=noise, calls=state.calls), t
+
+
+def _pairs(run: Run, state: State, batch: PairBatch, t: Tensor) -> Iterator[tuple[ObjectiveOutput, Tensor]]:
+    options, seed = run.config.train, run.config.train.seed
+    shape, device, count = batch.x0_w.shape[1:], run.world.device, len(batch.pair_id)
+    noise = None
+    if not run.method.trajectory.uses_network:
+        noise = draws.normals(seed, "noise", batch.pair_id, batch.visit, shape).to(device)
+
+    def draw(rows: Tensor, steps: Tensor) -> Tensor:
+        words = [
+            f"{batch.pair_id[r % count]}\x1f{'wl'[r // count]}\x1f{s}" for r, s in zip(rows.tolist(), steps.tolist())
+        ]
+        return draws.normals(seed, "inversion", words, [batch.visit[r % count] for r in rows.tolist()], shape)
+
+    placed = place_pairs(run.adapter, run.method, batch, t=t, noise=noise, draw=draw, calls=state.calls)
+    for start in range(0, count, options.micro_batch):
+        part = slice(start, start + options.micro_batch)
+        known = run.source.reference_errors(batch, part, device) if isinstance(run.source, PairSource) else None
+        yield (
+            pair_step(
+                run.adapter,
+                run.method,
+                cut_batch(batch, part),
+                cut_placed(placed, part),
+                calls=state.calls,
+                known=known,
+            ),
+            placed.t[part],
+        )
+
+
+def cut_batch(batch: PairBatch, part: slice) -> PairBatch:
+    """Some pairs of a batch."""
+    from finepref.types import PairSignal
+
+    return PairBatch(
+        pair_id=batch.pair_id[part],
+        visit=batch.visit[part],
+        x0_w=batch.x0_w[part],
+        x0_l=batch.x0_l[part],
+        cond_w={name: value[part] for name, value in batch.cond_w.items()},
+        cond_l={name: value[part] for name, value in batch.cond_l.items()},
+        signal=PairSignal(margin=batch.signal.margin[part], weight=batch.signal.weight[part]),
+    )
+
+
+def cut_placed(placed: Placed, part: slice) -> Placed:
+    """Some pairs of a placed batch."""
+    return Placed(
+        xt_w=placed.xt_w[part],
+        xt_l=placed.xt_l[part],
+        t=placed.t[part],
+        target_w=placed.target_w[part],
+        target_l=placed.target_l[part],
+    )
+
+
+def _times(run: Run, batch: Any, *, step: int, positions: Sequence[int]) -> Tensor:
+    options = run.config.train
+    ids = batch.pair_id if isinstance(batch, PairBatch) else batch.image_id
+    u = draws.uniforms(options.seed, "t", ids, batch.visit)
+    if options.stratified_t:
+        u = draws.strata(options.seed, step=step, per_step=options.pairs_per_step, positions=positions, u=u)
+    return draws.times(run.adapter.path, u, lowest=run.method.lowest_t).to(run.world.device)
+
+
+def _bucket(run: Run, t: Tensor) -> Tensor:
+    buckets = run.config.log.t_buckets
+    top = 1.0 if run.adapter.path.alpha_bar is None else float(len(run.adapter.path.alpha_bar))
+    return (t.to(torch.float64) / top * buckets).long().clamp(0, buckets - 1)
+
+
+def _start(run: Run, *, resume: bool) -> State:
+    named = run.adapter.trainable()
+    average = None
+    if run.config.train.ema_decay is not None:
+        average = {name: parameter.detach().clone() for name, parameter in named}
+    optimizer = make_optimizer(run.config.train, [p for _, p in named])
+    state = State(optimizer=optimizer, named=named, average=average)
+    found = checkpoints(run.out) if resume else []
+    if found:
+        counters = load_checkpoint(found[-1], identity=run.identity, named=named, optimizer=optimizer, average=average)
+        state.step, state.skipped, state.calls = counters.step, counters.skipped, dict(counters.calls)
+    if run.world.main:
+        cut_after(run.out / "metrics.jsonl", state.step)
+        cut_after(run.out / "timing.jsonl", state.step)
+    run.world.barrier()
+    return state
+
+
+def _checkpoint(run: Run, state: State) -> None:
+    if run.world.main:
+        save_checkpoint(
+            run.out,
+            Counters(step=state.step, skipped=state.skipped, calls=dict(state.calls), identity=run.identity),
+            named=state.named,
+            optimizer=state.optimizer,
+            average=state.average,
+            keep=run.config.train.checkpoints_keep,
+        )
+    run.world.barrier()
+
+
+def _samples(run: Run, step: int) -> None:
+    options = run.config.validation
+    if not (options.prompts and options.every and step % options.every == 0):
+        return
+    if run.world.main:
+        run.adapter.train_mode(False)
+        write_samples(run.adapter.pipeline(), options, run.out / "samples" / f"step-{step:06d}")
+        run.adapter.train_mode(True)
+    run.world.barrier()

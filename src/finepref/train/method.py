@@ -1,0 +1,129 @@
+"""From the config's axes to one method: trajectory x objective x guard, with what it needs, or a reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from finepref.diffusion import table as trajectories
+from finepref.diffusion.options import InversionOptions
+from finepref.diffusion.path import LossSpace, Path
+from finepref.errors import ConfigError, nearest
+from finepref.objectives import table as objectives
+from finepref.objectives.guard import GuardOptions
+from finepref.train.config import RunConfig, validate_options
+
+GUARDS = ("none", "sdpo")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A point of the product of axes, ready for the step.
+
+    options: keyword arguments of the objective. lowest_t: the lowest discrete level that is drawn.
+    """
+
+    trajectory: trajectories.Row
+    place_options: BaseModel
+    objective: objectives.Row
+    options: Mapping[str, Any]
+    guard: GuardOptions | None
+    loss_space: LossSpace
+    lowest_t: int
+
+    @property
+    def inversion(self) -> InversionOptions | None:
+        """The inversion's options, None for forward noise."""
+        return self.place_options if isinstance(self.place_options, InversionOptions) else None
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the frozen reference is called at all."""
+        inverts = self.inversion is not None and self.inversion.network == "reference"
+        return inverts or self.objective.needs.reference != "none"
+
+
+def make_method(config: RunConfig) -> Method:
+    """Validate the axes of a config and their combination.
+
+    Raises:
+        ConfigError: an unknown name or option, or a combination that makes no sense, with the reason.
+    """
+    trajectory = trajectories.get(config.trajectory.name)
+    place_options = validate_options(trajectory.options, config.trajectory.options(), where="trajectory")
+    objective = objectives.get(config.objective.name)
+    options = validate_options(objective.options, config.objective.options(), where="objective")
+    method = Method(
+        trajectory=trajectory,
+        place_options=place_options,
+        objective=objective,
+        options=options.model_dump(),
+        guard=_guard(config),
+        loss_space=config.objective.loss_space,
+        lowest_t=trajectory.lowest_t(place_options),
+    )
+    _refuse_nonsense(config, method)
+    return method
+
+
+def _guard(config: RunConfig) -> GuardOptions | None:
+    given = config.guard.options()
+    if config.guard.name not in GUARDS:
+        raise ConfigError(
+            f"unknown guard {config.guard.name!r}", where="guard.name", remedy=nearest(config.guard.name, GUARDS)
+        )
+    if config.guard.name == "none":
+        if given:
+            raise ConfigError(f"{sorted(given)[0]} has no effect without a guard", where="guard", remedy="name: sdpo")
+        return None
+    options = validate_options(GuardOptions, given, where="guard")
+    assert isinstance(options, GuardOptions)
+    return options
+
+
+def _refuse_nonsense(config: RunConfig, method: Method) -> None:
+    needs, name = method.objective.needs, method.objective.name
+    if method.guard is not None and not (needs.paired and needs.loser):
+        raise ConfigError(
+            f"objective {name} does not look at losers, so a guard has no effect",
+            where="guard.name",
+            remedy="name: none",
+        )
+    if not needs.paired and method.trajectory.uses_network:
+        raise ConfigError(
+            f"objective {name} takes single images; {method.trajectory.name} places pairs",
+            where="trajectory.name",
+            remedy="name: forward",
+        )
+    if config.train.reference_cache is not None:
+        if needs.reference != "errors":
+            reason = "needs no reference" if needs.reference == "none" else "needs the reference's whole predictions"
+            raise ConfigError(f"objective {name} {reason}", where="train.reference_cache", remedy="null")
+        if method.trajectory.uses_network:
+            raise ConfigError(
+                f"{method.trajectory.name} places pairs with a network, so the reference is asked at points that no "
+                "cache knows",
+                where="train.reference_cache",
+                remedy="null",
+            )
+    if config.signal.margin_scale != 1.0 and (config.signal.file is None or not needs.margin):
+        reason = "there is no signal file" if config.signal.file is None else f"objective {name} takes no margin"
+        raise ConfigError(f"it has no effect: {reason}", where="signal.margin_scale", remedy="remove it")
+
+
+def check_path(method: Method, path: Path) -> None:
+    """Refuse what a path cannot do.
+
+    Raises:
+        ConfigError: an official grid or fresh noise on a flow.
+    """
+    inversion = method.inversion
+    if path.discrete or inversion is None:
+        return
+    if inversion.grid != "exact":
+        raise ConfigError("official grids exist for discrete paths only", where="trajectory.grid", remedy="grid: exact")
+    if inversion.eta > 0:
+        raise ConfigError("eta is a DDPM noise level", where="trajectory.eta", remedy="use eta: 0 with a flow")
