@@ -47,7 +47,10 @@ class ModelSection(Section):
     family: str = Field("auto", description="auto | sd15 | sdxl | sd3 | flux | ...; auto reads model_index.json")
     vae: str | None = Field(None, description="another VAE (folder or hub name), e.g. the fp16-safe SDXL VAE")
     init_from: str | None = Field(
-        None, description="run folder or unet/transformer folder that policy AND reference start from"
+        None, description="run or unet/transformer folder that policy AND reference start from"
+    )
+    micro_conditioning: Literal["true", "official"] | None = Field(
+        None, description="SDXL: true sizes and crops of each image, or the official [R,R,0,0,R,R]; null = true"
     )
 
 
@@ -113,7 +116,6 @@ class LoraSection(Section):
     targets: list[str] | None = Field(
         None, description="module name endings; null = the family's attention projections"
     )
-    dropout: Share = 0.0
 
 
 class TrainSection(Section):
