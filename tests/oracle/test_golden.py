@@ -7,7 +7,8 @@ without one it fails, except `eval_*` files, which are skipped by name. An adapt
     tolerance(case, name) -> (rtol, atol)                           optional; default (1e-9, 0)
     IGNORED = {names that are not outputs}                          optional
 
-or `check(case, meta)`, which asserts by itself. `case` has its tensor names replaced by the tensors.
+or `check(case, meta)`, which asserts by itself. `case` has its tensor names replaced by the tensors; for a file without
+a list of cases it is the whole content and `meta` is empty.
 """
 
 from __future__ import annotations
@@ -53,8 +54,11 @@ def _resolve(value: Any, tensors: dict[str, Any]) -> Any:
 def _cases() -> Iterator[Any]:
     for path in sorted(FOLDER.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content.get("cases"), list):
+            yield pytest.param(path.stem, content, {}, id=path.stem)
+            continue
         tensors = content.get("tensors", {})
-        for number, case in enumerate(content.get("cases", [])):
+        for number, case in enumerate(content["cases"]):
             case = dict(case, inputs=_resolve(case.get("inputs", {}), tensors))
             name = f"{path.stem}-{case.get('name', number)}"
             yield pytest.param(path.stem, case, content.get("meta", {}), id=name)
@@ -86,6 +90,7 @@ def test_golden(file: str, case: dict[str, Any], meta: dict[str, Any]) -> None:
     if hasattr(adapter, "check"):
         adapter.check(case, meta)
         return
+    assert "outputs" in case, f"{file}.json has no list of cases with outputs"
     wanted = {name: value for name, value in case["outputs"].items() if name not in getattr(adapter, "IGNORED", ())}
     found = adapter.outputs(case, meta)
     missing = set(wanted) - set(found)
