@@ -164,7 +164,8 @@ def _pairs(run: Run, state: State, batch: PairBatch, t: Tensor) -> Iterator[tupl
 
     def draw(rows: Tensor, steps: Tensor) -> Tensor:
         words = [
-            f"{batch.pair_id[r % count]}\x1f{'wl'[r // count]}\x1f{s}" for r, s in zip(rows.tolist(), steps.tolist())
+            f"{batch.pair_id[r % count]}\x1f{'wl'[r // count]}\x1f{s}"
+            for r, s in zip(rows.tolist(), steps.tolist(), strict=True)
         ]
         return draws.normals(seed, "inversion", words, [batch.visit[r % count] for r in rows.tolist()], shape)
 
