@@ -69,7 +69,7 @@ class Denoiser:
         return self._family.condition(on_device, sizes, self.resolution, self._micro)
 
     def predict(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor], *, network: Network = "policy") -> Tensor:
-        """Native prediction [N,C,h,w] at x [N,C,h,w] and house time t [N], at least float32; no gradient for the reference.
+        """Native prediction [N,C,h,w] at x [N,C,h,w], house time t [N], in float32 or wider.
 
         Raises:
             RuntimeError: the reference is asked for and the adapter was loaded without one.

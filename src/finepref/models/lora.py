@@ -27,7 +27,7 @@ _METADATA = "lora_adapter_metadata"
 
 @dataclass(frozen=True, slots=True)
 class LoraSettings:
-    """rank: of A and B. alpha: strength, used as alpha / rank; None for rank. targets: name endings, None: the family's."""
+    """rank of A and B; alpha, used as alpha / rank (None: rank); targets, module name endings (None: the family's)."""
 
     rank: int = 8
     alpha: float | None = None
