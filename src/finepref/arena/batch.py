@@ -1,0 +1,139 @@
+"""The batch engine: all votes at once, so order cannot matter. Newton on the counts of model pairs.
+
+P(i beats j) = F((mu_i - mu_j - m)/c), P(tie) the rest, c = sqrt(2) beta, mu_i ~ N(25, sd^2) or flat.
+Everything here is in units of c: x = (mu - 25)/c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from finepref.arena.counts import PairCounts
+from finepref.arena.link import Link
+from finepref.arena.normal import Floats
+from finepref.errors import InputError
+
+TOLERANCE = 1e-11
+MAX_STEPS = 200
+MOST_MODELS = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """x: [M] ratings, margin: tie margin, precision: [M, M] curvature of x without the margin; in units of c."""
+
+    x: Floats
+    margin: float
+    log_likelihood: float
+    precision: Floats
+
+
+def fit(counts: PairCounts, link: Link, *, prior_precision: float, start: Fit | None = None) -> Fit:
+    """The most probable ratings and tie margin, by Newton's method with halved steps where a full one would be worse.
+
+    maximise sum over pairs of log P(votes | x_i - x_j, margin) - prior_precision/2 |x|^2. The objective is concave, so
+    the result is the only maximum. Without ties the margin is 0; with ties it is fitted.
+
+    Args:
+        counts: wins and ties per pair.
+        prior_precision: 1/sd^2 in units of c; 0 is the flat prior (the common level of x is then set to 0).
+
+    Raises:
+        InputError: every vote is a tie.
+    """
+    m = counts.n_models
+    if m > MOST_MODELS:
+        raise InputError(f"{m} models are to be rated", remedy=f"rate at most {MOST_MODELS}, with images as images")
+    tied = bool(counts.ties.sum() > 0)
+    if tied and counts.i_wins.sum() + counts.j_wins.sum() == 0:
+        raise InputError("every vote between different models is a tie", remedy="add votes that were decided")
+    x = np.zeros(m) if start is None else start.x.copy()
+    margin = (0.3 if start is None or start.margin <= 0 else start.margin) if tied else 0.0
+    gauge = 1.0 if prior_precision == 0 else 0.0
+    value = _objective(counts, link, x, margin, prior_precision)
+    for _ in range(MAX_STEPS):
+        gradient, hessian = _derivatives(counts, link, x, margin, prior_precision)
+        system = hessian.copy()
+        system[:m, :m] += gauge / m
+        step = np.linalg.solve(system, gradient)
+        size = 1.0
+        while tied and margin + size * step[m] <= 0:
+            size *= 0.5
+        while True:
+            new_x, new_margin = x + size * step[:m], margin + (size * step[m] if tied else 0.0)
+            new_value = _objective(counts, link, new_x, new_margin, prior_precision)
+            if new_value >= value - 1e-12 * abs(value) or size < 1e-6:
+                break
+            size *= 0.5
+        x, margin, value = new_x, float(new_margin), new_value
+        if size * np.max(np.abs(step)) < TOLERANCE:
+            break
+    _, hessian = _derivatives(counts, link, x, margin, prior_precision)
+    precision = hessian[:m, :m]
+    if tied:
+        precision = precision - np.outer(hessian[:m, m], hessian[m, :m]) / hessian[m, m]
+    if gauge:
+        x = x - x.mean()
+    likelihood = value + 0.5 * prior_precision * float(x @ x)
+    return Fit(x, margin, likelihood, precision)
+
+
+def covariance_of_centred(precision: Floats) -> Floats:
+    """[M, M] covariance of x minus its mean over models: Q V Q with Q = I - 1/M.
+
+    The common level is the null direction of a flat prior; it is given a unit precision, which Q removes again.
+    """
+    m = len(precision)
+    covariance = np.linalg.inv(precision + np.full((m, m), 1.0 / m))
+    covariance -= covariance.mean(axis=0, keepdims=True)
+    covariance -= covariance.mean(axis=1, keepdims=True)
+    return np.asarray(0.5 * (covariance + covariance.T))
+
+
+def _objective(counts: PairCounts, link: Link, x: Floats, margin: float, prior_precision: float) -> float:
+    d = x[counts.i] - x[counts.j]
+    value = counts.i_wins @ link.win(d - margin)[0] + counts.j_wins @ link.win(-d - margin)[0]
+    if margin > 0:
+        value += counts.ties @ link.tie(d, margin)[0]
+    return float(value - 0.5 * prior_precision * (x @ x))
+
+
+def _derivatives(
+    counts: PairCounts, link: Link, x: Floats, margin: float, prior_precision: float
+) -> tuple[Floats, Floats]:
+    """Gradient and negative Hessian in (x, margin); the margin's row is absent where there is none."""
+    m, i, j = counts.n_models, counts.i, counts.j
+    d = x[i] - x[j]
+    _, up, up2 = link.win(d - margin)
+    _, down, down2 = link.win(-d - margin)
+    g = counts.i_wins * up - counts.j_wins * down
+    h = -(counts.i_wins * up2 + counts.j_wins * down2)
+    size = m + (margin > 0)
+    gradient, hessian = np.zeros(size), np.zeros((size, size))
+    if margin > 0:
+        _, t_d, t_m, t_dd, t_dm, t_mm = link.tie(d, margin)
+        g = g + counts.ties * t_d
+        h = h - counts.ties * t_dd
+        gradient[m] = np.sum(counts.ties * t_m - counts.i_wins * up - counts.j_wins * down)
+        hessian[m, m] = -np.sum(counts.ties * t_mm + counts.i_wins * up2 + counts.j_wins * down2)
+        cross = counts.i_wins * up2 - counts.j_wins * down2 - counts.ties * t_dm
+        hessian[m, :m] = hessian[:m, m] = np.bincount(i, cross, m) - np.bincount(j, cross, m)
+    gradient[:m] = np.bincount(i, g, m) - np.bincount(j, g, m) - prior_precision * x
+    hessian[i, j] = hessian[j, i] = -h
+    hessian[np.arange(m), np.arange(m)] = np.bincount(i, h, m) + np.bincount(j, h, m) + prior_precision
+    return gradient, hessian
+
+
+def prior_precision(sd: float, c: float) -> float:
+    """1/sd^2 in units of c."""
+    return (c / sd) ** 2
+
+
+def names_outside(component: npt.NDArray[np.int64], models: tuple[str, ...], most: int = 3) -> str:
+    """A few names of models that are not in the largest part, for a sentence."""
+    outside = [models[k] for k in np.flatnonzero(component != 0)]
+    shown = ", ".join(repr(name) for name in outside[:most])
+    return shown + (f" and {len(outside) - most} more" if len(outside) > most else "")

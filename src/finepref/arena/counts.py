@@ -1,0 +1,142 @@
+"""Votes collapsed to counts per pair of models: all that a batch rating needs, however many the votes were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from finepref.arena.normal import Floats
+from finepref.arena.votes import Votes
+
+DENSE_UP_TO = 1500  # models; above it pairs are found by sorting instead of an M x M table
+CHUNK = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PairCounts:
+    """Counts of P pairs of different models, i < j: i won, j won, tie. Votes of a model against itself are not in it.
+
+    i, j: [P] int64 codes. i_wins, j_wins, ties: [P] float64 (weights of a bootstrap are fractions of votes too).
+    """
+
+    n_models: int
+    i: npt.NDArray[np.int64]
+    j: npt.NDArray[np.int64]
+    i_wins: Floats
+    j_wins: Floats
+    ties: Floats
+
+    @property
+    def total(self) -> float:
+        """Number of votes between different models."""
+        return float(self.i_wins.sum() + self.j_wins.sum() + self.ties.sum())
+
+    def matrix(self, what: str) -> Floats:
+        """[M, M] table: "wins" (row beat column), "ties" (symmetric) or "games" (symmetric)."""
+        table = np.zeros((self.n_models, self.n_models))
+        first, second = {
+            "wins": (self.i_wins, self.j_wins),
+            "ties": (self.ties, self.ties),
+            "games": (self.i_wins + self.j_wins + self.ties,) * 2,
+        }[what]
+        table[self.i, self.j] = first
+        table[self.j, self.i] = second
+        return table
+
+    def record(self) -> npt.NDArray[np.int64]:
+        """[M, 3] wins, losses and ties of every model."""
+        out = np.zeros((self.n_models, 3))
+        for column, (of_i, of_j) in enumerate(
+            ((self.i_wins, self.j_wins), (self.j_wins, self.i_wins), (self.ties, self.ties))
+        ):
+            np.add.at(out[:, column], self.i, of_i)
+            np.add.at(out[:, column], self.j, of_j)
+        return np.rint(out).astype(np.int64)
+
+    def components(self) -> npt.NDArray[np.int64]:
+        """[M] number of the connected part of the vote graph that each model is in (0 is the largest)."""
+        played = self.i_wins + self.j_wins + self.ties > 0
+        return _components(self.i[played], self.j[played], self.n_models, strong=False)
+
+    def mutual_components(self) -> npt.NDArray[np.int64]:
+        """[M] strongly connected part: within one, every split has wins both ways, so no rating runs off."""
+        i_up, j_up = (self.i_wins + self.ties) > 0, (self.j_wins + self.ties) > 0
+        a = np.concatenate([self.i[i_up], self.j[j_up]])
+        b = np.concatenate([self.j[i_up], self.i[j_up]])
+        return _components(a, b, self.n_models, strong=True)
+
+    def with_ties(self, how: str) -> PairCounts:
+        """Ties as they are ("fit"), as half a win each ("half"), or left out ("drop")."""
+        if how == "fit":
+            return self
+        half = 0.5 * self.ties if how == "half" else np.zeros_like(self.ties)
+        none = np.zeros_like(self.ties)
+        return PairCounts(self.n_models, self.i, self.j, self.i_wins + half, self.j_wins + half, none)
+
+
+def count(votes: Votes) -> PairCounts:
+    """Pair counts of votes, in chunks so that memory-mapped votes stay on disk."""
+    m = len(votes.models)
+    if m <= DENSE_UP_TO:
+        return _dense(votes, m)
+    tables = [_sorted(votes, m, start) for start in range(0, len(votes), CHUNK)]
+    keys = np.concatenate([t[0] for t in tables])
+    unique, inverse = np.unique(keys, return_inverse=True)
+    sums = [_sum(inverse, [t[1][c] for t in tables], len(unique)) for c in range(3)]
+    return PairCounts(m, unique // m, unique % m, *sums)
+
+
+def add(first: PairCounts, second: PairCounts) -> PairCounts:
+    """Counts of both: the streaming reader adds one table per batch."""
+    m = first.n_models
+    keys = np.concatenate([first.i * m + first.j, second.i * m + second.j])
+    unique, inverse = np.unique(keys, return_inverse=True)
+    sums = [
+        _sum(inverse, [a, b], len(unique))
+        for a, b in ((first.i_wins, second.i_wins), (first.j_wins, second.j_wins), (first.ties, second.ties))
+    ]
+    return PairCounts(m, unique // m, unique % m, *sums)
+
+
+def _sum(cell: npt.NDArray[np.int64], parts: list[Floats], cells: int) -> Floats:
+    return np.bincount(cell, np.concatenate(parts), cells).astype(np.float64)
+
+
+def _dense(votes: Votes, m: int) -> PairCounts:
+    cells = np.zeros(3 * m * m, dtype=np.int64)
+    for start in range(0, len(votes), CHUNK):
+        rows = slice(start, start + CHUNK)
+        key = votes.left[rows].astype(np.int64)
+        key *= m
+        key += votes.right[rows]
+        key += (votes.outcome[rows].astype(np.int64) + 1) * (m * m)
+        cells += np.bincount(key, minlength=3 * m * m)
+    right_won, tied, left_won = cells.reshape(3, m, m).astype(np.float64)
+    beat, tie = left_won + right_won.T, tied + tied.T
+    i, j = np.nonzero(np.triu(beat + beat.T + tie, 1))
+    return PairCounts(m, i, j, beat[i, j], beat[j, i], tie[i, j])
+
+
+def _sorted(votes: Votes, m: int, start: int) -> tuple[npt.NDArray[np.int64], list[Floats]]:
+    rows = slice(start, start + CHUNK)
+    left, right = votes.left[rows].astype(np.int64), votes.right[rows].astype(np.int64)
+    swap = left > right
+    sign = np.where(swap, -1, 1) * votes.outcome[rows]
+    differ = left != right
+    key = (np.where(swap, right, left) * m + np.where(swap, left, right))[differ]
+    unique, inverse = np.unique(key, return_inverse=True)
+    return unique, [np.bincount(inverse[sign[differ] == s], minlength=len(unique)).astype(float) for s in (1, -1, 0)]
+
+
+def _components(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], m: int, *, strong: bool) -> npt.NDArray[np.int64]:
+    graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(m, m))
+    _, label = connected_components(graph, directed=strong, connection="strong" if strong else "weak")
+    sizes = np.bincount(label)
+    order = np.lexsort((np.arange(len(sizes)), -sizes))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return np.asarray(rank[label], dtype=np.int64)

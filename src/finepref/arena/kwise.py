@@ -1,0 +1,48 @@
+"""K-wise games: ranked lists of items, and all the pairs that follow from each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finepref.arena.normal import Ints
+from finepref.arena.votes import Games
+
+
+def group_rows(group: Ints, n_groups: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Row order that puts each group together (rows keep their order), and [G + 1] where each group starts in it."""
+    order = np.argsort(group, kind="stable")
+    start = np.zeros(n_groups + 1, dtype=np.int64)
+    np.cumsum(np.bincount(group, minlength=n_groups), out=start[1:])
+    return order, start
+
+
+def all_pairs(games: Games) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Every pair of items within every game: positions of the two items in the games' arrays, and the game.
+
+    Only neighbours in the ranking would be biased (research: RMSE 1.1 and 1.7 against 0.4), so all pairs it is.
+    """
+    sizes = np.diff(games.start)
+    first: list[Any] = []
+    second: list[Any] = []
+    game: list[Any] = []
+    for size in np.unique(sizes[sizes > 1]):
+        which = np.flatnonzero(sizes == size)
+        a, b = np.triu_indices(int(size), 1)
+        base = games.start[which][:, None]
+        first.append((base + a).ravel())
+        second.append((base + b).ravel())
+        game.append(np.repeat(which, len(a)))
+    if not first:
+        none = np.zeros(0, dtype=np.int64)
+        return none, none, none
+    columns = [np.concatenate(part) for part in (first, second, game)]
+    order = np.argsort(columns[2], kind="stable")
+    return columns[0][order], columns[1][order], columns[2][order]
+
+
+def outcomes(games: Games, first: Ints, second: Ints) -> npt.NDArray[np.int8]:
+    """+1 where the first item is ranked better (lower), -1 where the second is, 0 for equal ranks."""
+    return np.sign(games.rank[second] - games.rank[first]).astype(np.int8)

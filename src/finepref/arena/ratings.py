@@ -1,0 +1,148 @@
+"""Ratings: what an engine found out about the models, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finepref.arena.normal import SQRT_2, Floats, quantile
+from finepref.errors import InputError
+from finepref.files import read_json, write_json
+
+MU0 = 25.0
+SIGMA0 = 25.0 / 3.0
+BETA = 25.0 / 6.0
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Ratings:
+    """Ratings of M models, in units where one model's performance has the spread beta = 25/6.
+
+    mu: [M] rating. sigma: [M] its uncertainty; for the batch engine of mu minus its mean over models (the common level
+    is unidentified), for the online engine raw. covariance: [M, M] of mu minus its mean, None for the online engine.
+    tie_margin: dead zone m, the vote is a tie when performances differ by less. component: [M] connected part.
+    wins, losses, ties: [M]. settings: what the engine was told and found. warnings: sentences for the user.
+    """
+
+    models: tuple[str, ...]
+    mu: Floats
+    sigma: Floats
+    covariance: Floats | None
+    engine: str
+    settings: Mapping[str, Any]
+    tie_margin: float
+    wins: npt.NDArray[np.int64]
+    losses: npt.NDArray[np.int64]
+    ties: npt.NDArray[np.int64]
+    component: npt.NDArray[np.int64]
+    warnings: tuple[str, ...] = field(default=())
+    beta: float = BETA
+
+    @property
+    def c(self) -> float:
+        """Spread of a performance difference, sqrt(2) beta."""
+        return SQRT_2 * self.beta
+
+    @property
+    def score(self) -> Floats:
+        """[M] conservative score mu - 3 sigma."""
+        return self.mu - 3.0 * self.sigma
+
+    def interval(self, level: float = LEVEL) -> tuple[Floats, Floats]:
+        """[M] lower and [M] upper end of mu -+ z sigma at that confidence level."""
+        if not 0.0 < level < 1.0:
+            raise InputError(f"the confidence level is {level}", remedy="give one between 0 and 1, such as 0.95")
+        reach = quantile(0.5 + 0.5 * level) * self.sigma
+        return self.mu - reach, self.mu + reach
+
+    def difference_sd(self) -> Floats:
+        """[M, M] standard deviation of mu_i - mu_j."""
+        if self.covariance is None:
+            variance = np.add.outer(self.sigma**2, self.sigma**2)
+            np.fill_diagonal(variance, 0.0)
+        else:
+            diagonal = np.diag(self.covariance)
+            variance = np.add.outer(diagonal, diagonal) - 2.0 * self.covariance
+        return np.sqrt(np.maximum(variance, 0.0))
+
+    def rank_interval(self, level: float = LEVEL) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """[M] best and [M] worst rank that the votes allow: 1 + models surely better, M - models surely worse."""
+        reach = quantile(0.5 + 0.5 * level) * self.difference_sd()
+        lead = np.subtract.outer(self.mu, self.mu)
+        best = 1 + np.sum(lead < -reach, axis=1)
+        worst = len(self.models) - np.sum(lead > reach, axis=1)
+        return best, worst
+
+    def order(self) -> npt.NDArray[np.int64]:
+        """[M] model codes from best to worst mu; equal mu by name."""
+        return np.asarray(sorted(range(len(self.models)), key=lambda k: (-self.mu[k], self.models[k])))
+
+
+def save_ratings(path: str | Path, ratings: Ratings, *, provenance: Mapping[str, Any]) -> None:
+    """Write ratings.json, models from best to worst."""
+    low, high = ratings.interval()
+    best, worst = ratings.rank_interval()
+    order = ratings.order()
+    models = [
+        {
+            "name": ratings.models[k], "mu": ratings.mu[k], "sigma": ratings.sigma[k], "low": low[k], "high": high[k],
+            "rank_low": best[k], "rank_high": worst[k],
+            "wins": ratings.wins[k], "losses": ratings.losses[k], "ties": ratings.ties[k],
+            "score": ratings.score[k], "component": ratings.component[k],
+        }
+        for k in order
+    ]  # fmt: skip
+    covariance = None if ratings.covariance is None else ratings.covariance[np.ix_(order, order)]
+    settings = {**ratings.settings, "beta": ratings.beta, "tie_margin": ratings.tie_margin, "level": LEVEL}
+    write_json(
+        path,
+        {
+            "engine": ratings.engine, "settings": settings, "models": models, "covariance": covariance,
+            "warnings": list(ratings.warnings), "provenance": dict(provenance),
+        },
+    )  # fmt: skip
+
+
+def load_ratings(path: str | Path) -> Ratings:
+    """Read ratings.json (or the folder that holds it) back to `Ratings`.
+
+    Raises:
+        InputError: the file is missing, broken or lacks a field.
+    """
+    path = Path(path)
+    path = path / "ratings.json" if path.is_dir() else path
+    found = read_json(path)
+    try:
+        rows, settings = found["models"], dict(found["settings"])
+        beta, margin = float(settings.pop("beta")), float(settings.pop("tie_margin"))
+        settings.pop("level", None)
+        covariance = found["covariance"]
+        return Ratings(
+            models=tuple(row["name"] for row in rows),
+            mu=np.array([row["mu"] for row in rows], dtype=np.float64),
+            sigma=np.array([row["sigma"] for row in rows], dtype=np.float64),
+            covariance=None if covariance is None else np.array(covariance, dtype=np.float64),
+            engine=found["engine"], settings=settings, tie_margin=margin,
+            wins=np.array([row["wins"] for row in rows]), losses=np.array([row["losses"] for row in rows]),
+            ties=np.array([row["ties"] for row in rows]), component=np.array([row["component"] for row in rows]),
+            warnings=tuple(found["warnings"]), beta=beta,
+        )  # fmt: skip
+    except (KeyError, TypeError) as error:
+        raise InputError(f"not a ratings file ({error})", where=path, remedy="write it with `finepref arena`") from None
+
+
+def align(ratings: Ratings, models: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """[len(models)] position in `ratings` of each of these models; one that was not rated is an `InputError`."""
+    if ratings.models == models:
+        return np.arange(len(models))
+    position = {name: k for k, name in enumerate(ratings.models)}
+    missing = [name for name in models if name not in position]
+    if missing:
+        raise InputError(f"model {missing[0]!r} has votes but no rating", remedy="rate the same votes first")
+    return np.array([position[name] for name in models], dtype=np.int64)

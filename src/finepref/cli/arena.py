@@ -1,0 +1,64 @@
+"""`finepref arena`: votes to ratings, gaps and a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Votes = Annotated[
+    list[Path], typer.Argument(help="Vote files (csv, jsonl, parquet) or folders of them.", show_default=False)
+]
+Out = Annotated[Path, typer.Option(help="Folder to write.")]
+Engine = Annotated[str, typer.Option(help="batch (all votes at once) or online (vote by vote).")]
+Preset = Annotated[str | None, typer.Option(help="online: ksort (default) or appendix_a.")]
+Link = Annotated[str | None, typer.Option(help="batch: probit (default) or logit.")]
+Prior = Annotated[str | None, typer.Option(help="batch: normal (default), flat or empirical-bayes.")]
+Ties = Annotated[str | None, typer.Option(help="batch: fit (default), half, drop; online: draw, skip, half.")]
+Order = Annotated[str, typer.Option(help="online: given, or shuffled by --seed.")]
+Column = Annotated[str | None, typer.Option(metavar="COLUMN", show_default=False, rich_help_panel="Columns")]
+
+
+def command(
+    votes: Votes,
+    out: Out = Path("arena"),
+    engine: Engine = "batch",
+    preset: Preset = None,
+    link: Link = None,
+    prior: Prior = None,
+    ties: Ties = None,
+    order: Order = "given",
+    passes: Annotated[int, typer.Option(help="online: how often to go through the votes.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    left: Column = None,
+    right: Column = None,
+    winner: Column = None,
+    left_image: Column = None,
+    right_image: Column = None,
+    prompt: Column = None,
+    voter: Column = None,
+    id: Column = None,
+    group: Column = None,
+    model: Column = None,
+    rank: Column = None,
+    image: Column = None,
+    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="List bad rows instead of stopping.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another arena in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the ratings as JSON.")] = False,
+) -> None:
+    """Rate models from votes: ratings.json, leaderboard.csv, gaps.parquet and arena.html."""
+    from finepref.arena.run import Options, run_arena
+    from finepref.arena.terminal import print_result
+
+    named = {
+        "left": left, "right": right, "winner": winner, "left_image": left_image, "right_image": right_image,
+        "prompt": prompt, "voter": voter, "id": id, "group": group, "model": model, "rank": rank, "image": image,
+    }  # fmt: skip
+    options = Options(
+        columns={role: column for role, column in named.items() if column is not None},
+        engine=engine, preset=preset, link=link, prior=prior, ties=ties, order=order, passes=passes, seed=seed,
+        skip_bad_rows=skip_bad_rows, overwrite=overwrite,
+    )  # fmt: skip
+    run_arena(votes, out, options)
+    print_result(out, as_json=as_json)
