@@ -1,0 +1,182 @@
+"""ImageReward's network on transformers' BLIP modules: vision tower, text tower that looks at the image, linear head.
+
+N images, P patches + 1, L tokens. reward = (head(text state of [CLS]) - MEAN) / STD.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers.models.blip.configuration_blip import BlipTextConfig, BlipVisionConfig
+from transformers.models.blip.modeling_blip import BlipVisionModel
+from transformers.models.blip.modeling_blip_text import BlipTextModel
+
+from finepref.evaluate.scorers.clip import Tower
+from finepref.evaluate.scorers.heads import LinearHead
+from finepref.evaluate.scorers.weights import drop, fill, read_state
+
+REWARD_MEAN = 0.16717362830052426
+REWARD_STD = 1.0333394966054072
+VISION_NAMES = {
+    "cls_token": "embeddings.class_embedding",
+    "pos_embed": "embeddings.position_embedding",
+    "patch_embed.proj.weight": "embeddings.patch_embedding.weight",
+    "patch_embed.proj.bias": "embeddings.patch_embedding.bias",
+    "norm.weight": "post_layernorm.weight",
+    "norm.bias": "post_layernorm.bias",
+}
+VISION_BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)\.(weight|bias)$")
+VISION_BLOCK_NAMES = {
+    "norm1": "layer_norm1",
+    "norm2": "layer_norm2",
+    "attn.qkv": "self_attn.qkv",
+    "attn.proj": "self_attn.projection",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+UNUSED = ("blip.vision_proj.", "blip.text_proj.")
+
+
+@dataclass(frozen=True, slots=True)
+class BlipShape:
+    """ImageReward's architecture. vision_eps is 1e-6 in the original (transformers' default is 1e-5)."""
+
+    vision: Tower
+    text: Tower
+    patch: int = 16
+    image: int = 224
+    vocab: int = 30524
+    positions: int = 512
+    vision_eps: float = 1e-6
+    text_eps: float = 1e-12
+
+
+IMAGEREWARD = BlipShape(vision=Tower(24, 1024, 16, 4096), text=Tower(12, 768, 12, 3072))
+
+
+class RewardNetwork(nn.Module):
+    """Vision tower, text tower with cross attention, head; names of its state: `vision.`, `text.`, `head.`."""
+
+    def __init__(self, shape: BlipShape) -> None:
+        super().__init__()
+        v, t = shape.vision, shape.text
+        self.side = shape.image
+        self.vision = BlipVisionModel(
+            BlipVisionConfig(
+                hidden_size=v.width,
+                intermediate_size=v.mlp,
+                num_hidden_layers=v.layers,
+                num_attention_heads=v.heads,
+                image_size=shape.image,
+                patch_size=shape.patch,
+                hidden_act="gelu",
+                layer_norm_eps=shape.vision_eps,
+            )
+        )
+        text = BlipTextConfig(
+            vocab_size=shape.vocab,
+            hidden_size=t.width,
+            encoder_hidden_size=v.width,
+            intermediate_size=t.mlp,
+            num_hidden_layers=t.layers,
+            num_attention_heads=t.heads,
+            max_position_embeddings=shape.positions,
+            hidden_act="gelu",
+            layer_norm_eps=shape.text_eps,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=0,
+            sep_token_id=None,
+        )
+        self.text = BlipTextModel(text, add_pooling_layer=False)
+        self.head = LinearHead(t.width)
+
+    def image_states(self, pixels: Tensor) -> Tensor:
+        """States of the class token and of every patch [N, P, width] of normalised pixels [N, 3, S, S]."""
+        return self.vision(pixel_values=pixels).last_hidden_state
+
+    def text_state(self, states: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """State of [CLS] [N, width] of ids [N, L] (mask 1: a real token) that look at image states [N, P, .]."""
+        seen = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+        out = self.text(
+            input_ids=ids,
+            attention_mask=mask,
+            encoder_hidden_states=states,
+            encoder_attention_mask=seen,
+            is_decoder=False,
+        )
+        return out.last_hidden_state[:, 0]
+
+    def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Reward [N] of images for their prompts.
+
+        References:
+            THUDM/ImageReward ImageReward.py `score`: (mlp - mean) / std.
+        """
+        raw = self.head(self.text_state(self.image_states(pixels), ids, mask))
+        return (raw - REWARD_MEAN) / REWARD_STD
+
+
+def from_imagereward(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names of the official ImageReward.pt to those of `RewardNetwork`; two unused projections are left out.
+
+    294 vision and 316 text tensors and 10 of the head. Names that are not known are kept, so the strict load
+    reports them.
+    """
+    out: dict[str, Tensor] = {}
+    for name, tensor in drop(state, ("position_ids",), UNUSED).items():
+        if name.startswith("blip.visual_encoder."):
+            out["vision." + _vision_name(name.removeprefix("blip.visual_encoder."))] = tensor
+        elif name.startswith("blip.text_encoder."):
+            out["text." + name.removeprefix("blip.text_encoder.")] = tensor
+        elif name.startswith("mlp."):
+            out["head." + name.removeprefix("mlp.")] = tensor
+        else:
+            out[name] = tensor
+    return out
+
+
+def _vision_name(name: str) -> str:
+    block = VISION_BLOCK.match(name)
+    if block and block[2] in VISION_BLOCK_NAMES:
+        return f"encoder.layers.{block[1]}.{VISION_BLOCK_NAMES[block[2]]}.{block[3]}"
+    return VISION_NAMES.get(name, name)
+
+
+def is_imagereward(state: Mapping[str, Tensor]) -> bool:
+    """Whether the names are those of the official file."""
+    return "blip.visual_encoder.cls_token" in state
+
+
+def build_reward(
+    shape: BlipShape, state: Mapping[str, Tensor], *, where: object, device: str | torch.device
+) -> RewardNetwork:
+    """A float32 `RewardNetwork` in evaluation mode from official or converted weights.
+
+    Raises:
+        InputError: the weights are not of this architecture.
+    """
+    with torch.device("meta"):
+        network = RewardNetwork(shape)
+    fill(network, from_imagereward(state) if is_imagereward(state) else state, where=where, device=device)
+    return network
+
+
+def load_reward(path: Path, *, device: str | torch.device) -> RewardNetwork:
+    """ImageReward-v1.0 from its official `.pt` or from a converted folder."""
+    return build_reward(IMAGEREWARD, read_state(path), where=path, device=device)
+
+
+def pad_ids(ids: Sequence[Sequence[int]], length: int, pad: int = 0) -> tuple[Tensor, Tensor]:
+    """Token ids padded to `length`, and their mask (1 for real tokens); both int64 [N, length]."""
+    rows = [torch.tensor(row, dtype=torch.long) for row in ids]
+    rows.append(torch.zeros(length, dtype=torch.long))
+    batch = pad_sequence(rows, batch_first=True, padding_value=pad)[:-1]
+    lengths = torch.tensor([len(row) for row in ids])
+    return batch, (torch.arange(length)[None, :] < lengths[:, None]).long()

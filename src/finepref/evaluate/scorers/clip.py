@@ -1,0 +1,208 @@
+"""CLIP backbones on transformers' CLIPModel: architectures, the mapping from open_clip's names, features.
+
+N images or prompts, L tokens, D embedding width. Every score here is cos(image feature, text feature).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import CLIPConfig, CLIPModel
+
+from finepref.errors import InputError
+from finepref.evaluate.scorers.weights import drop, fill, read_state
+from finepref.files import read_json
+
+
+@dataclass(frozen=True, slots=True)
+class Tower:
+    """One transformer of a CLIP: layers, width, attention heads, width of the hidden layer of its MLP."""
+
+    layers: int
+    width: int
+    heads: int
+    mlp: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClipShape:
+    """A CLIP architecture. embed: D; act: "gelu" (open_clip) or "quick_gelu" (OpenAI); end: id of the end token."""
+
+    embed: int
+    vision: Tower
+    text: Tower
+    act: str
+    patch: int = 14
+    image: int = 224
+    context: int = 77
+    vocab: int = 49408
+    end: int = 49407
+
+
+SHAPES: dict[str, ClipShape] = {
+    "vit-h-14": ClipShape(1024, Tower(32, 1280, 16, 5120), Tower(24, 1024, 16, 4096), "gelu"),
+    "vit-l-14": ClipShape(768, Tower(24, 1024, 16, 4096), Tower(12, 768, 12, 3072), "quick_gelu"),
+    "vit-b-32": ClipShape(512, Tower(12, 768, 12, 3072), Tower(12, 512, 8, 2048), "quick_gelu", patch=32),
+    "vit-b-16": ClipShape(512, Tower(12, 768, 12, 3072), Tower(12, 512, 8, 2048), "quick_gelu", patch=16),
+}
+
+# open_clip / OpenAI name -> transformers name
+TOP_NAMES = {
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",
+    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
+    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
+    "logit_scale": "logit_scale",
+}
+TRANSPOSED = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
+BLOCK_NAMES = {
+    "attn.out_proj": "self_attn.out_proj",
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+BLOCK = re.compile(r"^(visual\.)?transformer\.resblocks\.(\d+)\.(.+)\.(weight|bias)$")
+FUSED = re.compile(r"^(visual\.)?transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)$")
+NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "position_ids")
+
+
+def clip_config(shape: ClipShape) -> CLIPConfig:
+    """The transformers configuration of an architecture (layer norm epsilon 1e-5, no dropout)."""
+
+    def tower(t: Tower) -> dict[str, object]:
+        return {
+            "hidden_size": t.width,
+            "intermediate_size": t.mlp,
+            "num_hidden_layers": t.layers,
+            "num_attention_heads": t.heads,
+            "hidden_act": shape.act,
+            "layer_norm_eps": 1e-5,
+            "projection_dim": shape.embed,
+        }
+
+    text = {
+        "vocab_size": shape.vocab,
+        "max_position_embeddings": shape.context,
+        "bos_token_id": shape.end - 1,
+        "eos_token_id": shape.end,
+        "pad_token_id": shape.end,
+    }
+    vision = {"image_size": shape.image, "patch_size": shape.patch}
+    return CLIPConfig(
+        text_config={**tower(shape.text), **text},
+        vision_config={**tower(shape.vision), **vision},
+        projection_dim=shape.embed,
+    )
+
+
+def is_open_clip(state: Mapping[str, Tensor]) -> bool:
+    """Whether the names are open_clip's (or OpenAI's), not transformers'."""
+    return "visual.conv1.weight" in state
+
+
+def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """open_clip / OpenAI CLIP names to transformers names: 686 -> 910 tensors for ViT-H-14.
+
+    The fused attention input projection [3W, W] is cut into q, k, v in that order; the two output projections are
+    transposed. Names that are not known are kept, so that the strict load reports them.
+
+    References:
+        open_clip model.py `CLIP`; transformers convert_clip_original_pytorch_to_hf.py.
+    """
+    out: dict[str, Tensor] = {}
+    for name, tensor in drop(state, NOT_WEIGHTS).items():
+        fused, block = FUSED.match(name), BLOCK.match(name)
+        if name in TRANSPOSED:
+            out[TRANSPOSED[name]] = tensor.T.contiguous()
+        elif fused:
+            side = "vision_model" if fused[1] else "text_model"
+            for letter, part in zip("qkv", tensor.chunk(3, dim=0), strict=True):
+                key = f"{side}.encoder.layers.{fused[2]}.self_attn.{letter}_proj.{fused[3]}"
+                out[key] = part.contiguous()
+        elif block and block[3] in BLOCK_NAMES:
+            side = "vision_model" if block[1] else "text_model"
+            out[f"{side}.encoder.layers.{block[2]}.{BLOCK_NAMES[block[3]]}.{block[4]}"] = tensor
+        else:
+            out[TOP_NAMES.get(name, name)] = tensor
+    return out
+
+
+def transformers_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A CLIP state in transformers names, whichever of the two layouts it comes in."""
+    return from_open_clip(state) if is_open_clip(state) else drop(state, NOT_WEIGHTS)
+
+
+def build_clip(
+    config: CLIPConfig, state: Mapping[str, Tensor], *, where: object, device: str | torch.device
+) -> CLIPModel:
+    """A float32 CLIPModel in evaluation mode from weights in either layout (made on the meta device, filled once).
+
+    Raises:
+        InputError: the weights are not of this architecture.
+    """
+    with torch.device("meta"):
+        model = CLIPModel(config)
+    fill(model, transformers_state(state), where=where, device=device)
+    return model
+
+
+def config_of(path: Path, shape: str | None) -> CLIPConfig:
+    """The configuration of a local CLIP: its own config.json if the folder has one, else the named architecture.
+
+    Raises:
+        InputError: there is neither.
+    """
+    own = path / "config.json"
+    if path.is_dir() and own.is_file():
+        return CLIPConfig.from_dict(read_json(own))
+    if shape is None:
+        raise InputError(
+            "no config.json beside the weights", where=path, remedy="give a folder in transformers' layout"
+        )
+    return clip_config(SHAPES[shape])
+
+
+def load_clip(path: Path, *, shape: str | None, device: str | torch.device) -> CLIPModel:
+    """A CLIPModel from an official file or a folder; see `build_clip` and `config_of`."""
+    return build_clip(config_of(path, shape), read_state(path), where=path, device=device)
+
+
+def image_side(model: CLIPModel) -> int:
+    """S, the side in pixels of the images that the model takes."""
+    config: Any = model.config
+    return int(config.vision_config.image_size)
+
+
+def image_features(model: CLIPModel, pixels: Tensor) -> Tensor:
+    """Unit-length image features [N, D] of normalised pixels [N, 3, S, S]."""
+    pooled = model.vision_model(pixel_values=pixels.to(model.device)).pooler_output
+    return torch.nn.functional.normalize(model.visual_projection(pooled), dim=-1)
+
+
+def text_features(model: CLIPModel, ids: Sequence[Sequence[int]]) -> Tensor:
+    """Unit-length text features [N, D] of token ids.
+
+    Rows are padded with the end token; the text tower is causal and is read at the first end token, so the padding
+    (and with it the other prompts of the batch) cannot change a feature.
+    """
+    rows = [torch.tensor(row, dtype=torch.long) for row in ids]
+    config: Any = model.config
+    end = int(config.text_config.eos_token_id)
+    batch = pad_sequence(rows, batch_first=True, padding_value=end if end != 2 else 0).to(model.device)
+    pooled = model.text_model(input_ids=batch).pooler_output
+    return torch.nn.functional.normalize(model.text_projection(pooled), dim=-1)
