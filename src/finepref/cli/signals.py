@@ -1,0 +1,124 @@
+"""`finepref signals`: what the votes, the arena or a reward say of every pair, as one sidecar file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from finepref.data.schema import ImageRef, Quarantined
+    from finepref.signals.make import VoteTable
+
+
+def command(
+    votes: Annotated[list[Path], typer.Argument(help="Files of the preference data set.")],
+    out: Annotated[Path, typer.Option(help="Sidecar to write (signals.parquet).")],
+    kind: Annotated[
+        list[str],
+        typer.Option(
+            help="binary | uniform | paper | truncated | selection | image | smoothed | reward-margin | relabel | kto; "
+            "repeatable where kinds set different things."
+        ),
+    ],
+    arena: Annotated[Path | None, typer.Option(help="Folder that `finepref arena` wrote.")] = None,
+    rewards: Annotated[Path | None, typer.Option(help="File that `finepref score` wrote.")] = None,
+    scorer: Annotated[str | None, typer.Option(help="Which scores of --rewards, where it has several.")] = None,
+    margin: Annotated[float | None, typer.Option(help="uniform: the margin of every pair [1].")] = None,
+    rho: Annotated[
+        float | None, typer.Option(help="selection: share of noise that is the images' [estimated].")
+    ] = None,
+    clip: Annotated[bool, typer.Option("--clip", help="Arena kinds: negative gaps become 0.")] = False,
+    gamma: Annotated[float | None, typer.Option(help="smoothed: weight = gamma (2p - 1) [10].")] = None,
+    quantile: Annotated[float | None, typer.Option(help="smoothed: clip the extremes at q and 1-q [0].")] = None,
+    extremes: Annotated[
+        str | None, typer.Option(help="smoothed: data | pickscore (published constants) [data].")
+    ] = None,
+    desirable: Annotated[str | None, typer.Option(help="kto: any_win | only_wins | per_pair [any_win].")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write again what is finished.")] = False,
+) -> None:
+    """Write signals.parquet: winner, margins, weight and labels of every decided vote, keyed by pair_id."""
+    from finepref.arena import load_ratings
+    from finepref.files import parquet_meta
+    from finepref.progress import say
+    from finepref.provenance import provenance
+    from finepref.signals.make import SignalOptions, make_signals, needs, provenance_inputs
+    from finepref.signals.rewards import read_rewards
+    from finepref.signals.sidecar import write_signals
+
+    needs(kind)
+    options = SignalOptions(
+        margin=margin,
+        rho=rho,
+        clip=clip or None,
+        gamma=gamma,
+        quantile=quantile,
+        extremes=extremes,
+        desirable=desirable,
+    )
+    settings = {"kinds": kind, "scorer": scorer, **{name: getattr(options, name) for name in options.__slots__}}
+    record = provenance(inputs=provenance_inputs(votes, arena, rewards), config=settings)
+    if out.is_file() and not overwrite:
+        known = parquet_meta(out).get("provenance", {})
+        if all(known.get(name) == record[name] for name in ("inputs", "config_hash")):
+            say(f"{out} is finished")
+            print(out)
+            return
+    table, faults = _read(votes, named_images="image" in kind or ("kto" in kind and desirable != "per_pair"))
+    signals = make_signals(
+        table,
+        kind,
+        options=options,
+        ratings=None if arena is None else load_ratings(arena),
+        rewards=None if rewards is None else read_rewards(rewards, table.pair_id, scorer=scorer),
+    )
+    write_signals(out, signals, provenance=record)
+    for fault in faults[:3]:
+        say(f"row {fault.row} (pair {fault.pair_id}) left out: {fault.reason}")
+    counts = signals.meta
+    say(
+        f"{counts['pairs']} pairs of {counts['votes']} votes: {counts['ties']} ties, {counts['no_value']} without a "
+        f"value, {len(faults)} unusable rows; mean margin {signals.margin.mean():.3f}, mean weight "
+        f"{signals.weight.mean():.3f}"
+    )
+    print(out)
+
+
+def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Quarantined]]:
+    """The votes without their images; where images must have names and the data set gives none, from their content."""
+    import numpy as np
+
+    from finepref.data.readers import read_preferences
+    from finepref.progress import progress
+    from finepref.signals.make import VoteTable
+
+    for images in (False, True):
+        faults: list[Quarantined] = []
+        rows = [
+            (vote.pair_id, vote.label, vote.model_0, vote.model_1, _name(vote.image_0), _name(vote.image_1))
+            for vote in progress(read_preferences(votes, images=images, quarantine=faults), "votes", unit="vote")
+        ]
+        pair_id, label, model_0, model_1, image_0, image_1 = zip(*rows, strict=True)
+        if not named_images or None not in (*image_0, *image_1):
+            break
+    table = VoteTable(
+        pair_id=pair_id,
+        label=np.array(label, dtype=np.float64),
+        model_0=model_0,
+        model_1=model_1,
+        image_0=image_0,
+        image_1=image_1,
+    )
+    return table, faults
+
+
+def _name(image: ImageRef) -> str | None:
+    """The data set's name of an image, its file, or the hash of its bytes; None where the row was read without it."""
+    from finepref.provenance import sha256_bytes
+
+    if image.uid is not None:
+        return image.uid
+    if image.path is not None:
+        return str(image.path)
+    return None if image.data is None else sha256_bytes(image.data)
