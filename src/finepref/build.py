@@ -138,3 +138,22 @@ def make_scorer(name: str, *, device: str | None = None) -> Scorer:
     from finepref.evaluate.scorers import table
 
     return table.make(name, device=device or default_device())
+
+
+def run_training(config: RunConfig, out: Path, *, resume: bool, overwrite: bool) -> Path:
+    """Train by config into a run folder, on all processes that the launcher started; makes the cache where missing."""
+    from finepref.train.run import train_run
+    from finepref.train.world import join_world
+
+    with join_world() as world:
+        device = str(world.device)
+        return train_run(
+            config,
+            out,
+            world=world,
+            open_cache=lambda: open_cache(config, out, rank=world.rank, size=world.size, barrier=world.barrier),
+            load_adapter=lambda reference: load_adapter(config, reference=reference, device=device),
+            about_base=about_base(config),
+            resume=resume,
+            overwrite=overwrite,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -12,7 +13,10 @@ Item = TypeVar("Item")
 
 
 def progress(items: Iterable[Item], what: str, *, total: int | None = None, unit: str = "it") -> Iterator[Item]:
-    """Iterate with a progress bar on stderr; on a pipe it prints about every ten seconds instead of every frame."""
+    """Iterate with a progress bar on stderr; on a pipe it is redrawn every ten seconds instead of every frame.
+
+    Commands that run side by side are given a line each by FINEPREF_BAR.
+    """
     return iter(
         tqdm(
             items,
@@ -22,6 +26,7 @@ def progress(items: Iterable[Item], what: str, *, total: int | None = None, unit
             file=sys.stderr,
             dynamic_ncols=True,
             mininterval=0.2 if sys.stderr.isatty() else 10.0,
+            position=int(os.environ.get("FINEPREF_BAR", "0")) or None,
             leave=True,
         )
     )

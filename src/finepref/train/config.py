@@ -68,6 +68,7 @@ class DataSection(Section):
     prompt_dropout: Share = Field(
         0.2, description="share of draws with the empty prompt, one draw per pair (official 0.2)"
     )
+    desirable_share: Share | None = Field(None, description="KTO: share of desirable images among draws; null = 0.8")
 
 
 class CacheSection(Section):
@@ -202,11 +203,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: no such file, not a mapping, an unknown key, a wrong value, an override without `=`.
     """
-    path = Path(path)
+    path = find_config(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError("no such config file", where=path, remedy="give the path of a YAML run config") from None
+        raise ConfigError(
+            "no such config file", where=path, remedy=nearest(path.as_posix(), shipped_configs())
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"not valid YAML ({' '.join(str(error).split())})", where=path) from None
     if not isinstance(data, dict):
@@ -214,6 +217,21 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     for override in overrides:
         _apply(data, override)
     return parse_config(data, where=path)
+
+
+SHIPPED = Path(__file__).resolve().parent.parent / "configs"
+
+
+def find_config(name: str | Path) -> Path:
+    """A config file by path, or a shipped one by its name: `lab/arenapo`."""
+    path = Path(name)
+    shipped = SHIPPED / path.with_suffix(".yaml")
+    return shipped if not path.exists() and not path.is_absolute() and shipped.is_file() else path
+
+
+def shipped_configs() -> list[str]:
+    """The names of the configs that ship with the package."""
+    return sorted(p.relative_to(SHIPPED).with_suffix("").as_posix() for p in SHIPPED.rglob("*.yaml"))
 
 
 def parse_config(data: Mapping[str, Any], *, where: object = "config") -> RunConfig:

@@ -1,0 +1,26 @@
+"""`finepref train`: a run config to a trained model; torchrun and `accelerate launch` start it on many devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    config: Annotated[str, typer.Option("-c", "--config", help="Run config: a YAML file, or a shipped one by name.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="section.key=value, repeatable; values are YAML.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/run"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last complete checkpoint.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove what is in the run folder and start again.")
+    ] = False,
+) -> None:
+    """Train a model on preferences. The cache is made first where it is missing."""
+    from finepref.build import run_training
+    from finepref.train.config import load_config
+
+    print(run_training(load_config(config, overrides or ()), out, resume=resume, overwrite=overwrite))

@@ -1,0 +1,119 @@
+"""The demo: the main job on the embedded world, stage by stage, each a command on files. There is no private path."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from finepref import provenance
+from finepref.errors import InputError
+from finepref.evaluate.compare import find_pair, read_comparison
+from finepref.files import write_json
+from finepref.progress import say
+from finepref.study.stages import Stage, Timing, run_stage
+
+MODELS = ("base", "dpo", "arenapo")
+SEEDS = "0,1,2"
+PAIRS = (("arenapo", "base"), ("dpo", "base"), ("arenapo", "dpo"))
+TRUTH = "lab-true"
+
+
+def stages(out: Path, *, seed: int, quick: bool) -> list[Stage]:
+    """The commands of the demo, in order."""
+    votes, signals, evaluation = out / "votes.parquet", out / "signals.parquet", out / "eval"
+    shared = [f"data.paths=[{votes}]", f"cache.folder={out / 'cache'}", f"train.seed={seed}"]
+    shared += ["train.max_steps=4", "train.lr_warmup_steps=0"] if quick else []
+    arenapo = ("-c", "lab/arenapo", f"signal.file={signals}", *shared)
+    dpo = ("-c", "lab/dpo", *shared)
+    models = [f"base={'lab'}", *(f"{name}={out / 'runs' / name}" for name in ("dpo", "arenapo"))]
+    limit = ("--limit", "4") if quick else ()
+    sampling = ("--steps", "10", "--guidance", "2", "--batch-size", "64")
+
+    def one(name: str, *words: object) -> Stage:
+        return Stage(name, (tuple(str(word) for word in words),))
+
+    train = tuple(
+        ("train", "--resume", *words, "--out", str(out / "runs" / name))
+        for name, words in (("dpo", dpo), ("arenapo", arenapo))
+    )
+    model_words = [word for model in models for word in ("--model", model)]
+    return [
+        one("votes", "lab", "votes", "--out", votes, "--seed", seed, *(("--count", 120) if quick else ())),
+        one("arena", "arena", votes, "--engine", "online", "--out", out / "arena"),
+        one("signals", "signals", votes, "--kind", "paper", "--arena", out / "arena", "--out", signals),
+        one("cache", "cache", *arenapo),
+        Stage("train", train),
+        one(
+            "generate",
+            "generate",
+            *model_words,
+            "--prompts",
+            "lab-eval",
+            "--seeds",
+            SEEDS,
+            *sampling,
+            *limit,
+            "--out",
+            evaluation,
+        ),
+        one("score", "score", evaluation, "--scorer", TRUTH, "--scorer", "lab-reward"),
+        one("compare", "compare", evaluation, "--baseline", "base"),
+        one("report", "report", out, "--out", out / "report.html"),
+    ]
+
+
+def run_demo(out: Path, *, seed: int = 0, workers: int = 0, quick: bool = False) -> list[str]:
+    """Run every stage, write `summary.json`, and return the lines to print.
+
+    Raises:
+        InputError: `out` is a file.
+        FineprefError: a stage failed.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError("not a folder", where=out, remedy="give the folder of the demo with --out")
+    out.mkdir(parents=True, exist_ok=True)
+    plan = stages(out, seed=seed, quick=quick)
+    side_by_side = workers or min(2, os.cpu_count() or 1)
+    timings = [run_stage(stage, workers=side_by_side, number=f"{i}/{len(plan)}") for i, stage in enumerate(plan, 1)]
+    summary = summarise(out, timings, seed=seed)
+    write_json(out / "summary.json", summary)
+    for timing in timings:
+        say(f"{timing.name:>9} {timing.seconds:6.1f} s   {timing.peak_memory_mb:6.0f} MB")
+    return lines(out, summary)
+
+
+def summarise(out: Path, timings: list[Timing], *, seed: int) -> dict[str, Any]:
+    """Win rates on true quality, true quality of every model, seconds and memory, from the files of the stages."""
+    comparison = read_comparison(out / "eval")
+    rates = {}
+    for model, against in PAIRS:
+        row = find_pair(comparison, model, against, TRUTH)
+        rates[f"{model}_vs_{against}"] = {
+            "mean": row["win_rate"],
+            "low": row["win_low"],
+            "high": row["win_high"],
+            "n": row["n"],
+            "prompts": row["prompts"],
+        }
+    seconds = {timing.name: round(timing.seconds, 2) for timing in timings}
+    return {
+        "win_rate": rates,
+        "true_quality": {m["model"]: m["mean"] for m in comparison["models"] if m["metric"] == TRUTH},
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 2)},
+        "peak_memory_mb": round(max(timing.peak_memory_mb for timing in timings)),
+        "stages": [asdict(timing) for timing in timings],
+        "provenance": provenance.provenance(seed=seed),
+    }
+
+
+def lines(out: Path, summary: dict[str, Any]) -> list[str]:
+    """What the demo prints at its end."""
+    text = ["", "win rate on true quality, held-out prompts (95 % interval, clustered by prompt)"]
+    for name, rate in summary["win_rate"].items():
+        interval = f"[{rate['low']:.1%}, {rate['high']:.1%}]"
+        text.append(f"  {name.replace('_vs_', ' vs '):<18} {rate['mean']:.1%}  {interval}  n = {rate['n']}")
+    total, memory = summary["seconds"]["total"], summary["peak_memory_mb"]
+    text += ["", f"{total:.0f} s, at most {memory} MB", f"report: {(out / 'report.html').resolve().as_uri()}"]
+    return text

@@ -1,0 +1,97 @@
+"""Run `finepref` commands as a user would, side by side where they do not wait for each other, and time them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finepref.errors import FineprefError
+from finepref.progress import say
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Commands (each the words after `finepref`) that may run side by side, under one name."""
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a stage took: wall seconds, CPU seconds, and the sum of the peaks of what ran side by side."""
+
+    name: str
+    seconds: float
+    cpu_seconds: float
+    peak_memory_mb: float
+
+
+def run_stage(stage: Stage, *, workers: int, number: str) -> Timing:
+    """Run a stage's commands as processes, at most `workers` at once, each with its share of the cores.
+
+    Raises:
+        FineprefError: a command failed; its own message is on stderr.
+    """
+    started = time.perf_counter()
+    usages: list[tuple[float, float]] = []
+    waiting = list(stage.commands)
+    side_by_side = min(workers, len(waiting))
+    threads = max(1, (os.cpu_count() or 1) // side_by_side)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    for words in stage.commands:
+        say(f"[{number}] finepref {shlex.join(words)}")
+    while waiting:
+        batch, waiting = waiting[:side_by_side], waiting[side_by_side:]
+        usages += _side_by_side(batch, environment)
+    peaks = sorted((peak for _, peak in usages), reverse=True)[:side_by_side]
+    return Timing(stage.name, time.perf_counter() - started, sum(cpu for cpu, _ in usages), sum(peaks))
+
+
+def _side_by_side(batch: Sequence[tuple[str, ...]], environment: dict[str, str]) -> list[tuple[float, float]]:
+    """(CPU seconds, peak MB) of every command; on a failure the others are ended."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "finepref", *words],
+            env={**environment, "FINEPREF_BAR": str(i)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        for i, words in enumerate(batch)
+    ]
+    usages: list[tuple[float, float] | None] = [None] * len(batch)
+    codes: list[int] = [0] * len(batch)
+
+    def wait(index: int) -> None:
+        _, status, usage = os.wait4(processes[index].pid, 0)
+        codes[index] = processes[index].returncode = os.waitstatus_to_exitcode(status)
+        usages[index] = (usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+        if codes[index]:
+            for other in processes:
+                if other.returncode is None:
+                    other.terminate()
+
+    threads = [threading.Thread(target=wait, args=(i,), daemon=True) for i in range(len(batch))]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        for process in processes:
+            process.terminate()
+        raise
+    for code, words in zip(codes, batch, strict=True):
+        if code > 0:
+            error = FineprefError(f"the stage `finepref {shlex.join(words)}` stopped with exit code {code}")
+            error.exit_code = code if code in (1, 2) else 1
+            raise error
+    if any(codes):
+        raise FineprefError("a stage was ended by a signal", remedy="run the same command again; it goes on")
+    return [usage for usage in usages if usage is not None]
