@@ -43,11 +43,10 @@ def command(
     from finepref.files import parquet_meta
     from finepref.progress import say
     from finepref.provenance import provenance
-    from finepref.signals.make import SignalOptions, make_signals, needs, provenance_inputs
+    from finepref.signals.make import SignalOptions, check_request, make_signals, provenance_inputs
     from finepref.signals.rewards import read_rewards
     from finepref.signals.sidecar import write_signals
 
-    needs(kind)
     options = SignalOptions(
         margin=margin,
         rho=rho,
@@ -57,6 +56,7 @@ def command(
         extremes=extremes,
         desirable=desirable,
     )
+    check_request(kind, options, arena=arena is not None, rewards=rewards is not None)
     settings = {"kinds": kind, "scorer": scorer, **{name: getattr(options, name) for name in options.__slots__}}
     record = provenance(inputs=provenance_inputs(votes, arena, rewards), config=settings)
     if out.is_file() and not overwrite:

@@ -64,18 +64,32 @@ class SignalOptions:
     desirable: str | None = None
 
 
-def needs(kinds: Sequence[str]) -> tuple[bool, bool]:
-    """(whether these kinds need an arena, whether they need rewards).
+def check_request(kinds: Sequence[str], options: SignalOptions, *, arena: bool, rewards: bool) -> None:
+    """Refuse a request before anything is read. arena, rewards: whether they were given.
 
     Raises:
-        InputError: an unknown kind, one named twice, or binary beside others.
+        InputError: an unknown kind, one named twice, binary beside others, an option without effect, a missing input.
     """
+    listed = ", ".join(kinds)
     for kind in kinds:
         if kind not in KINDS:
             raise InputError(f"unknown kind of signal {kind!r}", where="--kind", remedy=nearest(kind, KINDS))
     if not kinds or len(set(kinds)) != len(kinds) or ("binary" in kinds and len(kinds) > 1):
-        raise InputError(f"kinds {', '.join(kinds) or '(none)'}", where="--kind", remedy="name each once, binary alone")
-    return any(kind in ARENA_KINDS for kind in kinds), any(kind in REWARD_KINDS for kind in kinds)
+        raise InputError(f"kinds {listed or '(none)'}", where="--kind", remedy="name each once, binary alone")
+    for name, acts_on in ACTS_ON.items():
+        if getattr(options, name) is not None and not set(acts_on) & set(kinds):
+            raise InputError(
+                f"it has no effect on {listed}", where=f"--{name}", remedy=f"it acts on {', '.join(acts_on)}"
+            )
+    for needed_by, given, option, stage in (
+        (ARENA_KINDS, arena, "--arena", "finepref arena"),
+        (REWARD_KINDS, rewards, "--rewards", "finepref score"),
+    ):
+        wanted = bool(set(needed_by) & set(kinds))
+        if wanted and not given:
+            raise InputError(f"kind {listed} needs it", where=option, remedy=f"name what `{stage}` wrote")
+        if given and not wanted:
+            raise InputError(f"it has no effect on {listed}", where=option, remedy="leave it out")
 
 
 def make_signals(
@@ -96,20 +110,7 @@ def make_signals(
         InputError: unknown or clashing kinds, an option without effect; no ratings, rewards, models or image names.
     """
     options = SignalOptions() if options is None else options
-    wants_arena, wants_rewards = needs(kinds)
-    for name, acts_on in ACTS_ON.items():
-        if getattr(options, name) is not None and not set(acts_on) & set(kinds):
-            raise InputError(
-                "it has no effect on " + ", ".join(kinds), where=f"--{name}", remedy=f"it acts on {', '.join(acts_on)}"
-            )
-    for wanted, given, option, stage in (
-        (wants_arena, ratings, "--arena", "finepref arena"),
-        (wants_rewards, rewards, "--rewards", "finepref score"),
-    ):
-        if wanted and given is None:
-            raise InputError(f"{', '.join(kinds)} needs it", where=option, remedy=f"name what `{stage}` wrote")
-        if given is not None and not wanted:
-            raise InputError(f"it has no effect on {', '.join(kinds)}", where=option, remedy="leave it out")
+    check_request(kinds, options, arena=ratings is not None, rewards=rewards is not None)
     found: dict[str, Part] = {}
     for kind in kinds:
         if kind == "uniform":
