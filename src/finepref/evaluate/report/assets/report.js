@@ -1,0 +1,161 @@
+"use strict";
+// Builds every gallery from its JSON island. Text reaches the page as text only, never as markup.
+(() => {
+  const PAGE = 24;
+  const make = (name, attributes = {}, ...children) => {
+    const node = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (key === "class") node.className = value;
+      else if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+      else if (value !== false && value !== null) node.setAttribute(key, value === true ? "" : value);
+    }
+    node.append(...children.filter((child) => child !== null));
+    return node;
+  };
+  const digits = (value, sign) => {
+    const text = Math.abs(value) >= 1000 || value === 0 ? value.toFixed(0) : Number(value.toPrecision(3)).toString();
+    return (sign && value > 0 ? "+" : "") + text.replace("-", "\u2212");
+  };
+
+  class Gallery {
+    constructor(root) {
+      this.root = root;
+      this.data = JSON.parse(document.getElementById(root.dataset.source).textContent);
+      this.colour = new Map(this.data.models.map((model, place) => [model, `c${place}`]));
+      this.limit = PAGE;
+      this.state = { metric: this.data.metrics.length ? this.data.metrics[0].name : "", sort: "order", filters: {}, text: "" };
+      if (this.data.tiny) root.classList.add("tinyset");
+      this.controls = make("div", { class: "controls" });
+      this.count = make("p", { class: "count", role: "status", "aria-live": "polite" });
+      this.cards = make("div", { class: "cards" });
+      this.more = make("button", { class: "more", type: "button", onclick: () => { this.limit += PAGE; this.draw(); } }, "Show more");
+      root.replaceChildren(this.controls, this.count, this.cards, this.more);
+      this.dialog = make("dialog", { "aria-label": "Images in large" });
+      this.dialog.addEventListener("keydown", (event) => {
+        if (event.key === "ArrowRight") this.step(1);
+        if (event.key === "ArrowLeft") this.step(-1);
+      });
+      root.append(this.dialog);
+      if (this.data.tiny) this.dialog.classList.add("tinyset");
+      this.buildControls();
+      this.draw();
+    }
+
+    select(label, options, value, change) {
+      const node = make("select", { onchange: () => { change(node.value); this.limit = PAGE; this.draw(); } },
+        ...options.map(([key, words]) => make("option", { value: key }, words)));
+      node.value = value;
+      this.controls.append(make("label", {}, label, node));
+    }
+
+    buildControls() {
+      const { data, state } = this;
+      if (data.metrics.length > 0) {
+        this.select("Metric", data.metrics.map((m) => [m.name, m.name + (m.trained.length ? " (trained on)" : "")]),
+          state.metric, (value) => { state.metric = value; });
+        const sorts = [["order", "prompt order"]];
+        for (const model of data.models.filter((name) => name !== data.baseline)) {
+          sorts.push([`win\u0000${model}`, `largest wins of ${model}`], [`loss\u0000${model}`, `largest losses of ${model}`]);
+        }
+        this.select("Sort by", sorts, state.sort, (value) => { state.sort = value; });
+      }
+      const facets = new Map();
+      for (const item of data.items) {
+        for (const [tag, value] of [["prompt set", item.set], ["seed", String(item.seed)], ...Object.entries(item.tags)]) {
+          if (!facets.has(tag)) facets.set(tag, new Set());
+          facets.get(tag).add(value);
+        }
+      }
+      for (const [tag, values] of facets) {
+        if (values.size < 2) continue;
+        this.select(tag[0].toUpperCase() + tag.slice(1), [["", "all"], ...[...values].map((value) => [value, value])], "",
+          (value) => { state.filters[tag] = value; });
+      }
+      const search = make("input", { type: "search", placeholder: "words of a prompt" });
+      search.addEventListener("input", () => { state.text = search.value.toLowerCase(); this.limit = PAGE; this.draw(); });
+      this.controls.append(make("label", {}, "Find", search));
+    }
+
+    difference(item, model) {
+      const line = item.scores[this.state.metric] || {};
+      const metric = this.data.metrics.find((one) => one.name === this.state.metric);
+      if (!metric || line[model] === null || line[model] === undefined) return null;
+      if (line[this.data.baseline] === null || line[this.data.baseline] === undefined) return null;
+      return { raw: line[model] - line[this.data.baseline], better: (line[model] - line[this.data.baseline]) * (metric.higher ? 1 : -1) };
+    }
+
+    visible() {
+      const { state, data } = this;
+      const items = data.items.filter((item) => Object.entries(state.filters).every(([tag, wanted]) => wanted === "" ||
+          (tag === "prompt set" ? item.set : tag === "seed" ? String(item.seed) : item.tags[tag] || "") === wanted)
+        && item.prompt.toLowerCase().includes(state.text));
+      if (state.sort === "order") return items;
+      const [kind, model] = state.sort.split("\u0000");
+      const sign = kind === "win" ? -1 : 1;
+      return items.map((item) => [item, this.difference(item, model)]).filter(([, found]) => found !== null)
+        .sort((a, b) => sign * (a[1].better - b[1].better)).map(([item]) => item);
+    }
+
+    draw() {
+      this.shown = this.visible();
+      const there = this.shown.slice(0, this.limit);
+      this.count.textContent = `${this.shown.length.toLocaleString("en")} of ${this.data.items.length.toLocaleString("en")} sets of images`;
+      this.cards.replaceChildren(...there.map((item, place) => this.card(item, place)));
+      this.more.hidden = this.shown.length <= this.limit;
+    }
+
+    caption(item, model) {
+      const words = make("figcaption", {}, make("span", { class: this.colour.get(model) }, make("i", { class: "swatch" }), model));
+      const found = model === this.data.baseline ? null : this.difference(item, model);
+      if (found) words.append(make("span", { class: `delta ${found.better >= 0 ? "up" : "down"}` }, digits(found.raw, true)));
+      return words;
+    }
+
+    picture(item, model) {
+      const source = item.images[model];
+      return source ? make("img", { src: source, alt: `${model}: ${item.prompt}`, loading: "lazy" })
+        : make("div", { class: "gone" }, "no image");
+    }
+
+    card(item, place) {
+      const figures = this.data.models.map((model) => make("figure", {},
+        make("button", { type: "button", "aria-label": `Enlarge ${model}`, onclick: () => this.open(place) }, this.picture(item, model)),
+        this.caption(item, model)));
+      const tags = Object.values(item.tags).join(", ");
+      return make("article", { class: "card" }, make("div", { class: "images" }, ...figures), make("p", {}, item.prompt || "(empty prompt)"),
+        make("div", { class: "meta" }, `${item.set} ${item.row}, seed ${item.seed}${tags ? `, ${tags}` : ""}`));
+    }
+
+    open(place) {
+      this.place = place;
+      this.fill();
+      if (!this.dialog.open) this.dialog.showModal();
+    }
+
+    step(by) {
+      this.place = (this.place + by + this.shown.length) % this.shown.length;
+      this.fill();
+    }
+
+    fill() {
+      const item = this.shown[this.place];
+      const figures = this.data.models.map((model) => {
+        const rows = this.data.metrics.map((metric) => {
+          const value = (item.scores[metric.name] || {})[model];
+          return make("tr", {}, make("th", {}, metric.name), make("td", {}, value === null || value === undefined ? "\u2013" : digits(value, false)));
+        });
+        return make("figure", {}, this.picture(item, model), this.caption(item, model), make("table", {}, make("tbody", {}, ...rows)));
+      });
+      this.dialog.replaceChildren(
+        make("h3", {}, item.prompt || "(empty prompt)"),
+        make("div", { class: "soft" }, `${item.set} ${item.row}, seed ${item.seed}; ${this.place + 1} of ${this.shown.length}`),
+        make("div", { class: "big" }, ...figures),
+        make("div", { class: "bar" },
+          make("span", {}, make("button", { type: "button", onclick: () => this.step(-1) }, "\u2190 Previous"), " ",
+            make("button", { type: "button", onclick: () => this.step(1) }, "Next \u2192")),
+          make("button", { type: "button", onclick: () => this.dialog.close(), autofocus: true }, "Close")));
+    }
+  }
+
+  for (const root of document.querySelectorAll(".gallery")) new Gallery(root);
+})();

@@ -1,0 +1,183 @@
+"""report.html and report.md from the folders that the other commands wrote. No torch, no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+from finepref.arena.html import STYLE, Raw, esc, paragraph, section, tiles
+from finepref.evaluate.report import background, images, results
+from finepref.evaluate.report.inputs import Evaluation, Inputs, find_inputs
+from finepref.evaluate.report.markdown import markdown
+from finepref.evaluate.report.parts import json_island, legend
+from finepref.files import write_text
+from finepref.provenance import provenance
+
+STRIP = 8
+
+
+def report(
+    folders: Iterable[str | Path],
+    out: str | Path,
+    *,
+    title: str | None = None,
+    metric: str | None = None,
+    budget: int = images.BUDGET,
+) -> Path:
+    """Write `out` (html) and its neighbour with the suffix .md.
+
+    Args:
+        folders: arena, run and evaluation folders, or folders that hold them.
+        out: the html file.
+        title: heading of the page; the result itself by default.
+        metric: metric of the summary; the first that no training used by default.
+        budget: bytes of pictures in the page.
+
+    Returns:
+        Path of the html file.
+
+    Raises:
+        InputError: nothing to report, or a folder is unfinished.
+    """
+    out = Path(out)
+    inputs = find_inputs(folders)
+    metrics = [results.primary_metric(evaluation, metric) for evaluation in inputs.evaluations]
+    made = provenance()
+    write_text(out, html_page(inputs, metrics, made, title=title, budget=budget))
+    write_text(out.with_suffix(".md"), markdown(inputs, metrics, made, title=title))
+    return out
+
+
+def html_page(
+    inputs: Inputs,
+    metrics: Sequence[str],
+    made: Mapping[str, object],
+    *,
+    title: str | None = None,
+    budget: int = images.BUDGET,
+) -> str:
+    """The whole page as a string."""
+    parts: list[Raw] = []
+    links: list[tuple[str, str]] = []
+    heads = []
+    for number, (evaluation, metric) in enumerate(zip(inputs.evaluations, metrics, strict=True)):
+        heads.append(results.headline(evaluation, metric))
+        colours = {model: place for place, model in enumerate(evaluation.models)}
+        items = images.find_items(evaluation)
+        chosen = images.choose(evaluation, items, metric, budget=budget // len(inputs.evaluations))
+        parts += [
+            strip(evaluation, chosen),
+            results.win_rates(evaluation, colours),
+            results.score_table(evaluation),
+            gallery(evaluation, chosen, len(items), number),
+        ]
+        links += [("wins", "Win rates"), ("scores", "Scores"), ("images", "Images")] if number == 0 else []
+    if inputs.runs:
+        parts.append(background.training(inputs.runs))
+        links.append(("training", "Training"))
+    for number, arena in enumerate(inputs.arenas):
+        parts.append(background.arena_section(arena, "arena" if number == 0 else f"arena-{number}"))
+        links += [("arena", "Arena")] if number == 0 else []
+    parts.append(background.provenance_section(inputs, made))
+    links.append(("provenance", "Provenance"))
+    heading = title or (heads[0] if heads else "Report")
+    sentences = [s for e, m in zip(inputs.evaluations, metrics, strict=True) for s in results.summary_sentences(e, m)]
+    return frame(heading, sentences, overview(inputs), links, parts, made)
+
+
+def overview(inputs: Inputs) -> Raw:
+    """The size of everything in a few big figures."""
+    figures: list[tuple[object, object]] = []
+    for evaluation in inputs.evaluations[:1]:
+        prompts = {(row.prompt_set, row.prompt_index) for row in evaluation.rows}
+        seeds = {row.seed for row in evaluation.rows}
+        figures += [(f"{len(prompts):,}", "prompts"), (len(seeds), "seeds" if len(seeds) > 1 else "seed")]
+        figures += [(f"{len(evaluation.rows):,}", "images"), (len(evaluation.models), "models")]
+    if inputs.arenas:
+        ratings = inputs.arenas[0].ratings
+        figures.append((f"{int(ratings.wins.sum() + ratings.ties.sum() // 2):,}", "votes"))
+    for run in inputs.runs[:2]:
+        seconds = background.duration(run.about.get("device_seconds"))
+        if seconds != "–":
+            figures.append((seconds, f"to train {run.name}"))
+    return tiles(figures)
+
+
+def strip(evaluation: Evaluation, items: Sequence[images.Item]) -> Raw:
+    """A row of pictures per model at a few evenly spaced prompts, all from the same noise."""
+    whole = [item for item in items if all(item.pictures.get(model) for model in evaluation.models)]
+    first_seed = [item for item in whole if item.seed == whole[0].seed]
+    count = min(STRIP, len(first_seed))
+    if not count:
+        return Raw("")
+    shown = [first_seed[round(k * (len(first_seed) - 1) / max(1, count - 1))] for k in range(count)]
+    tiny = all(max(row.size) <= images.TINY for item in shown for row in item.rows.values())
+    rows = "".join(
+        f'<div class="row c{place}"><span class=who><i class=swatch></i>{esc(model)}</span>'
+        + "".join(
+            f'<img src="{esc(item.pictures[model])}" alt="{esc(model + ": " + item.prompt)}" title="{esc(item.prompt)}">'
+            for item in shown
+        )
+        + "</div>"
+        for place, model in enumerate(evaluation.models)
+    )
+    words = paragraph(
+        "Every column is one prompt and one seed: the same noise, another model. Evenly spaced, not picked.", "soft"
+    )
+    return Raw(f'<div class="strip{" tiny" if tiny else ""}" style="--count:{count}">{rows}</div>{words}')
+
+
+def gallery(evaluation: Evaluation, items: Sequence[images.Item], total: int, number: int) -> Raw:
+    """The place where the page's script shows images side by side, and its data."""
+    name = "images" if number == 0 else f"images-{number}"
+    names = [(model, place) for place, model in enumerate(evaluation.models)]
+    which = (
+        "All"
+        if len(items) == total
+        else f"{len(items):,} of {total:,} sets of images: evenly spread ones and large wins and losses."
+    )
+    return section(
+        "Side by side",
+        paragraph("Equal prompt, equal seed, equal noise. " + (which if which != "All" else ""), "soft"),
+        legend(names),
+        Raw(
+            f'<div class=gallery data-source="{name}-data"><noscript>{paragraph("Switch scripts on to see the images.")}</noscript></div>'
+        ),
+        json_island(images.gallery_data(evaluation, items, total), f"{name}-data"),
+        name=name,
+    )
+
+
+def frame(
+    title: str,
+    sentences: Sequence[str],
+    figures: Raw,
+    links: Sequence[tuple[str, str]],
+    parts: Sequence[Raw],
+    made: Mapping[str, object],
+) -> str:
+    """The document around the parts: style, navigation, and a policy that runs this page's script and nothing else."""
+    assets = resources.files("finepref.evaluate.report") / "assets"
+    style = STYLE + (assets / "report.css").read_text(encoding="utf-8")
+    script = (assets / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    nav = "".join(f'<a href="#{esc(anchor)}">{esc(words)}</a>' for anchor, words in links)
+    versions = made.get("versions")
+    footer = (
+        f"finepref {versions.get('finepref', '') if isinstance(versions, dict) else ''} · {made.get('created', '')}"
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{esc(title)}</title><style>{style}</style></head>\n"
+        f'<body><a class=skip href="#main">Skip to the result</a><nav aria-label="Sections"><div>{nav}</div></nav>'
+        f"<main id=main><header><h1>{esc(title)}</h1>{''.join(paragraph(s, 'lead') for s in sentences)}{figures}</header>\n"
+        + "\n".join(parts)
+        + f"\n<footer>{esc(footer)}</footer></main><script>{script}</script></body></html>\n"
+    )
