@@ -1,4 +1,4 @@
-"""Shared test settings: offline, one thread."""
+"""Shared test settings: offline, one thread, shapes of diffusion and objectives checked at every call."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Before anything imports them: every jaxtyping annotation of these packages is checked by beartype while testing.
+install_import_hook(["finepref.diffusion", "finepref.objectives"], "shape_checker.check")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

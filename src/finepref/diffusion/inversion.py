@@ -6,7 +6,7 @@ Rows whose pair has arrived leave the batch: it costs the longest pair's number 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -19,6 +19,7 @@ from finepref.errors import ConfigError
 from finepref.types import Placed
 
 
+@runtime_checkable
 class Denoise(Protocol):
     """The network's native prediction at x [N,C,H,W], levels t [N], for rows [N] (int64, CPU) of cat(winners, losers).
 
@@ -28,6 +29,7 @@ class Denoise(Protocol):
     def __call__(self, x: Tensor, t: Tensor, rows: Tensor) -> Tensor: ...
 
 
+@runtime_checkable
 class Draw(Protocol):
     """Standard normal [N,C,H,W] for rows [N] (int64, CPU, as in `Denoise`) after each row's own step number [N]."""
 
