@@ -165,7 +165,8 @@ def arena_section(arena: Arena, name: str) -> Raw:
     off = gap[~np.eye(len(order), dtype=bool)]
     gap_map = charts.heat_map(
         labels, np.where(np.eye(len(order), dtype=bool), np.nan, gap), middle=0.0,
-        title="Expected gap when the row beats the column", reach=float(np.max(off, initial=1e-9)), show=lambda v: number(v, 1),
+        title="Expected gap when the row beats the column",
+        reach=float(np.max(off, initial=1e-9)), show=lambda v: number(v, 1),
     )  # fmt: skip
     return section(
         "Arena",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from finepref.arena.html import STYLE, Raw, esc, paragraph, section, tiles
 from finepref.evaluate.report import background, images, results
-from finepref.evaluate.report.inputs import Evaluation, Inputs, find_inputs
+from finepref.evaluate.report.inputs import Evaluation, Inputs, Run, find_inputs
 from finepref.evaluate.report.markdown import markdown
 from finepref.evaluate.report.parts import json_island, legend
 from finepref.files import write_text
@@ -76,7 +76,7 @@ def html_page(
         ]
         links += [("wins", "Win rates"), ("scores", "Scores"), ("images", "Images")] if number == 0 else []
     if inputs.runs:
-        parts.append(background.training(inputs.runs))
+        parts.append(background.training(in_model_order(inputs)))
         links.append(("training", "Training"))
     for number, arena in enumerate(inputs.arenas):
         parts.append(background.arena_section(arena, "arena" if number == 0 else f"arena-{number}"))
@@ -86,6 +86,12 @@ def html_page(
     heading = title or (heads[0] if heads else "Report")
     sentences = [s for e, m in zip(inputs.evaluations, metrics, strict=True) for s in results.summary_sentences(e, m)]
     return frame(heading, sentences, overview(inputs), links, parts, made)
+
+
+def in_model_order(inputs: Inputs) -> list[Run]:
+    """Runs in the order of the models of the same name, so that one colour means one model on the whole page."""
+    order = [model for evaluation in inputs.evaluations[:1] for model in evaluation.models]
+    return sorted(inputs.runs, key=lambda run: order.index(run.name) if run.name in order else len(order))
 
 
 def overview(inputs: Inputs) -> Raw:
@@ -99,7 +105,7 @@ def overview(inputs: Inputs) -> Raw:
     if inputs.arenas:
         ratings = inputs.arenas[0].ratings
         figures.append((f"{int(ratings.wins.sum() + ratings.ties.sum() // 2):,}", "votes"))
-    for run in inputs.runs[:2]:
+    for run in in_model_order(inputs)[:2]:
         seconds = background.duration(run.about.get("device_seconds"))
         if seconds != "–":
             figures.append((seconds, f"to train {run.name}"))
@@ -117,11 +123,7 @@ def strip(evaluation: Evaluation, items: Sequence[images.Item]) -> Raw:
     tiny = all(max(row.size) <= images.TINY for item in shown for row in item.rows.values())
     rows = "".join(
         f'<div class="row c{place}"><span class=who><i class=swatch></i>{esc(model)}</span>'
-        + "".join(
-            f'<img src="{esc(item.pictures[model])}" alt="{esc(model + ": " + item.prompt)}" title="{esc(item.prompt)}">'
-            for item in shown
-        )
-        + "</div>"
+        f"{''.join(_picture(item, model) for item in shown)}</div>"
         for place, model in enumerate(evaluation.models)
     )
     words = paragraph(
@@ -130,22 +132,23 @@ def strip(evaluation: Evaluation, items: Sequence[images.Item]) -> Raw:
     return Raw(f'<div class="strip{" tiny" if tiny else ""}" style="--count:{count}">{rows}</div>{words}')
 
 
+def _picture(item: images.Item, model: str) -> str:
+    words = esc(item.prompt)
+    return f'<img src="{esc(item.pictures[model])}" alt="{esc(model)}: {words}" title="{words}">'
+
+
 def gallery(evaluation: Evaluation, items: Sequence[images.Item], total: int, number: int) -> Raw:
     """The place where the page's script shows images side by side, and its data."""
     name = "images" if number == 0 else f"images-{number}"
-    names = [(model, place) for place, model in enumerate(evaluation.models)]
-    which = (
-        "All"
-        if len(items) == total
-        else f"{len(items):,} of {total:,} sets of images: evenly spread ones and large wins and losses."
-    )
+    which = "Equal prompt, equal seed, equal noise."
+    if len(items) < total:
+        which += f" {len(items):,} of {total:,} sets of images: evenly spread ones, and large wins and losses."
+    script_off = paragraph("Switch scripts on to see the images.")
     return section(
         "Side by side",
-        paragraph("Equal prompt, equal seed, equal noise. " + (which if which != "All" else ""), "soft"),
-        legend(names),
-        Raw(
-            f'<div class=gallery data-source="{name}-data"><noscript>{paragraph("Switch scripts on to see the images.")}</noscript></div>'
-        ),
+        paragraph(which, "soft"),
+        legend([(model, place) for place, model in enumerate(evaluation.models)]),
+        Raw(f'<div class=gallery data-source="{name}-data"><noscript>{script_off}</noscript></div>'),
         json_island(images.gallery_data(evaluation, items, total), f"{name}-data"),
         name=name,
     )
@@ -164,8 +167,12 @@ def frame(
     style = STYLE + (assets / "report.css").read_text(encoding="utf-8")
     script = (assets / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+        f"script-src 'sha256-{digest}'"
+    )
     nav = "".join(f'<a href="#{esc(anchor)}">{esc(words)}</a>' for anchor, words in links)
+    lead = "".join(paragraph(sentence, "lead") for sentence in sentences)
     versions = made.get("versions")
     footer = (
         f"finepref {versions.get('finepref', '') if isinstance(versions, dict) else ''} · {made.get('created', '')}"
@@ -177,7 +184,7 @@ def frame(
         '<meta name="color-scheme" content="light dark">'
         f"<title>{esc(title)}</title><style>{style}</style></head>\n"
         f'<body><a class=skip href="#main">Skip to the result</a><nav aria-label="Sections"><div>{nav}</div></nav>'
-        f"<main id=main><header><h1>{esc(title)}</h1>{''.join(paragraph(s, 'lead') for s in sentences)}{figures}</header>\n"
+        f"<main id=main><header><h1>{esc(title)}</h1>{lead}{figures}</header>\n"
         + "\n".join(parts)
         + f"\n<footer>{esc(footer)}</footer></main><script>{script}</script></body></html>\n"
     )
