@@ -11,7 +11,7 @@ from finepref.errors import FineprefError
 
 # In the order of the journey. Every name is a module of this package that exposes `command`:
 # a function (one command) or a `typer.Typer` (a group of commands).
-COMMANDS: tuple[str, ...] = ("arena", "signals", "generate", "score", "compare", "report")
+COMMANDS: tuple[str, ...] = ("arena", "signals", "cache", "generate", "score", "compare", "report")
 
 
 def build() -> typer.Typer:

@@ -1,0 +1,130 @@
+"""Shards of tensors with an index: written whole or not at all, read row by row from the mapped file.
+
+A shard is `NAME.safetensors` (every tensor has the same first dimension) and `NAME.parquet` (one line per row or item).
+The index is written last: a shard without it does not exist.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+
+from finepref.errors import InputError
+from finepref.files import atomic_file, write_parquet
+
+STORAGE = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
+_NUMPY = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "BOOL": np.dtype("?"),
+}
+
+
+def write_shard(folder: Path, name: str, tensors: Mapping[str, Tensor], index: pa.Table) -> None:
+    """Write a shard; after this returns it is complete and on the disk."""
+    with atomic_file(folder / f"{name}.safetensors") as temporary:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, str(temporary))
+    write_parquet(folder / f"{name}.parquet", index)
+
+
+def shard_names(folder: Path) -> list[str]:
+    """Names of the complete shards in a folder, sorted."""
+    return sorted(p.stem for p in folder.glob("*.parquet") if p.with_suffix(".safetensors").is_file())
+
+
+def read_index(folder: Path, schema: pa.Schema) -> pa.Table:
+    """The indexes of all shards of a folder as one table, with a `shard` column."""
+    parts = []
+    for name in shard_names(folder):
+        part = pq.read_table(folder / f"{name}.parquet")
+        parts.append(part.append_column("shard", pa.array([name] * part.num_rows, pa.string())))
+    full = schema.append(pa.field("shard", pa.string()))
+    return pa.concat_tables(parts).select(full.names).cast(full) if parts else full.empty_table()
+
+
+class Shard:
+    """Rows of one safetensors file through memory maps; the file is not read before a row is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._maps: dict[str, tuple[NDArray[Any], bool]] = {}
+        try:
+            with path.open("rb") as handle:
+                (length,) = struct.unpack("<Q", handle.read(8))
+                header = json.loads(handle.read(length))
+            for name, entry in header.items():
+                if name != "__metadata__":
+                    at = 8 + length + entry["data_offsets"][0]
+                    kind: Any = _NUMPY[entry["dtype"]]
+                    mapped = np.memmap(path, dtype=kind, mode="r", offset=at, shape=tuple(entry["shape"]))
+                    self._maps[name] = (mapped, entry["dtype"] == "BF16")
+        except (OSError, ValueError, KeyError, struct.error) as error:
+            raise InputError(f"the shard cannot be read ({error})", where=path, remedy="make the cache again") from None
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the tensors."""
+        return tuple(self._maps)
+
+    def rows(self, name: str, rows: NDArray[np.int64]) -> Tensor:
+        """Rows of one tensor in the given order, as stored; a copy."""
+        mapped, bfloat = self._maps[name]
+        taken = torch.from_numpy(np.asarray(mapped[rows]))
+        return taken.view(torch.int16).view(torch.bfloat16) if bfloat else taken
+
+
+class ShardSet:
+    """All shards of a folder behind one gather."""
+
+    def __init__(self, folder: Path, shards: Sequence[str], rows: Sequence[int]) -> None:
+        self._folder = folder
+        self._names = sorted(set(shards))
+        place = {name: i for i, name in enumerate(self._names)}
+        self._shard = np.fromiter((place[s] for s in shards), dtype=np.int64, count=len(shards))
+        self._row = np.asarray(rows, dtype=np.int64)
+        self._open: dict[int, Shard] = {}
+
+    def shard(self, number: int) -> Shard:
+        """A shard by its number in name order, opened once."""
+        if number not in self._open:
+            self._open[number] = Shard(self._folder / f"{self._names[number]}.safetensors")
+        return self._open[number]
+
+    def gather(self, items: NDArray[np.int64], *, pad: frozenset[str] = frozenset()) -> dict[str, Tensor]:
+        """name -> [N,...] for the given items, in order; tensors in `pad` may differ in dimension 1 (zeros fill it)."""
+        shards = self._shard[items]
+        out: dict[str, Tensor] = {}
+        for number in np.unique(shards).tolist():
+            here = np.flatnonzero(shards == number)
+            shard = self.shard(number)
+            for name in shard.names():
+                part = shard.rows(name, self._row[items[here]])
+                if name not in out:
+                    out[name] = part.new_zeros((len(items), *part.shape[1:]))
+                if name in pad and part.shape[1] != out[name].shape[1]:
+                    out[name], part = _same_length(out[name], part)
+                out[name][torch.from_numpy(here)] = part
+        return out
+
+
+def _same_length(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    length = max(a.shape[1], b.shape[1])
+    return _padded(a, length), _padded(b, length)
+
+
+def _padded(x: Tensor, length: int) -> Tensor:
+    if x.shape[1] == length:
+        return x
+    return torch.cat([x, x.new_zeros((x.shape[0], length - x.shape[1], *x.shape[2:]))], dim=1)
