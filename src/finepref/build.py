@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 from finepref.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    from finepref.data.cache import CacheSummary
+    from finepref.data.latents import LatentCache
     from finepref.evaluate.scorers.protocol import Scorer
     from finepref.models.denoiser import Denoiser
     from finepref.models.encoder import LatentEncoder
     from finepref.train.config import RunConfig
+    from finepref.train.world import World
 
 LAB_MODELS = {"lab": "base", "lab:early": "early"}
 LAB_PROMPTS = {"lab-train": "train", "lab-eval": "eval"}
@@ -151,9 +154,80 @@ def run_training(config: RunConfig, out: Path, *, resume: bool, overwrite: bool)
             config,
             out,
             world=world,
-            open_cache=lambda: open_cache(config, out, rank=world.rank, size=world.size, barrier=world.barrier),
+            open_cache=lambda: open_cache(config, out, world=world),
             load_adapter=lambda reference: load_adapter(config, reference=reference, device=device),
             about_base=about_base(config),
             resume=resume,
             overwrite=overwrite,
         )
+
+
+def about_base(config: RunConfig) -> dict[str, Any]:
+    """What run.json says of the base: name as given, family, revision, and the hash of its weights."""
+    from finepref.models.family import family_of
+    from finepref.models.source import locate
+    from finepref.provenance import sha256_folder
+
+    source = locate(resolve_base(config.model.base), revision=config.model.revision)
+    return {
+        "base": config.model.base,
+        "revision": config.model.revision,
+        "family": family_of(source, config.model.family).name,
+        "base_sha256": sha256_folder(source.folder),
+    }
+
+
+def cache_folder(config: RunConfig, out: Path | None = None) -> Path:
+    """Where a run's cache is: `cache.folder`, else `cache/` in the run folder."""
+    if config.cache.folder is not None:
+        return Path(config.cache.folder)
+    return (out or Path()) / "cache"
+
+
+def make_cache(
+    config: RunConfig, folder: Path, *, rank: int = 0, size: int = 1, device: str, overwrite: bool = False
+) -> CacheSummary:
+    """Encode a run's data into its cache; what is there already is not encoded again.
+
+    Raises:
+        ConfigError: the config names no data. InputError: the cache was made for something else, or no pair is usable.
+    """
+    from finepref.data.building import CacheSettings
+    from finepref.data.cache import cache_from
+    from finepref.errors import ConfigError
+
+    if not config.data.paths:
+        raise ConfigError("no preferences are named", where="data.paths", remedy="list files or folders")
+    section = config.cache
+    settings = CacheSettings(
+        flips=config.data.flip,
+        posterior=section.posterior,
+        dtype=section.dtype,
+        shard_size=section.shard_size,
+        batch_size=section.batch_size,
+    )
+    return cache_from(
+        config.data.paths,
+        load_encoder(config, device=device),
+        folder,
+        format=config.data.format,
+        settings=settings,
+        rank=rank,
+        world=size,
+        overwrite=overwrite,
+    )
+
+
+def open_cache(config: RunConfig, out: Path, *, world: World) -> LatentCache:
+    """The cache of a run, made first where it is missing or unfinished.
+
+    Raises:
+        InputError: it was made for another model, resolution or setting, or there is no data to make it from.
+    """
+    from finepref.data.latents import LatentCache
+
+    folder = cache_folder(config, out)
+    if config.data.paths or not (folder / "cache.json").is_file():
+        make_cache(config, folder, rank=world.rank, size=world.size, device=str(world.device))
+        world.barrier()
+    return LatentCache(folder)

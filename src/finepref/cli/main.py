@@ -11,7 +11,18 @@ from finepref.errors import FineprefError
 
 # In the order of the journey. Every name is a module of this package that exposes `command`:
 # a function (one command) or a `typer.Typer` (a group of commands).
-COMMANDS: tuple[str, ...] = ("arena", "signals", "cache", "generate", "score", "compare", "report")
+COMMANDS: tuple[str, ...] = (
+    "arena",
+    "signals",
+    "cache",
+    "train",
+    "generate",
+    "score",
+    "compare",
+    "report",
+    "lab",
+    "demo",
+)
 
 
 def build() -> typer.Typer:

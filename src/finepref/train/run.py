@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from finepref import provenance
-from finepref.data.cache import LatentCache
+from finepref.data.latents import SHAPING, LatentCache
 from finepref.errors import ConfigError, InputError
 from finepref.files import parquet_meta, read_json, write_json, write_text
 from finepref.models.protocol import Adapter, parameter_count
@@ -65,16 +65,16 @@ def train_run(
     world.barrier()
     cache = open_cache()
     table = _table(config, method, cache)
-    identity = run_identity(config, base=about_base, cache=cache.identity, signal=table.about["sha256"])
+    held = cache_identity(cache)
+    identity = run_identity(config, base=about_base, cache=held, signal=table.about["sha256"])
     if _finished(out, identity, resume=resume):
         say(f"{out} is finished already (--overwrite trains it again)")
         return out
     adapter = load_adapter(method.needs_reference and config.train.reference_cache is None)
     check_path(method, adapter.path)
     drawing = Drawing(cache=cache, adapter=adapter, prompt_dropout=config.data.prompt_dropout, flip=config.data.flip)
-    source = _source(
-        config, method, drawing, table, identity=reference_identity(config, about_base, cache.identity, table)
-    )
+    draws = reference_identity(config, about_base, held, table)
+    source = _source(config, method, drawing, table, identity=draws)
     if world.main:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
@@ -99,6 +99,12 @@ def train_run(
         _finish(run, state, table=table, about_base=about_base)
     world.barrier()
     return out
+
+
+def cache_identity(cache: LatentCache) -> str:
+    """Hash of what a cache holds: everything that shaped its numbers, and its pairs."""
+    shaping = {key: cache.meta.get(key) for key in SHAPING}
+    return provenance.hash_config({**shaping, "pairs": provenance.sha256_file(cache.folder / "pairs.parquet")})
 
 
 def run_identity(config: RunConfig, *, base: dict[str, Any], cache: str, signal: str) -> str:
@@ -205,6 +211,7 @@ def _finish(run: Run, state: State, *, table: PairTable | ImageTable, about_base
     labelling = 0.0
     if config.signal.file is not None:
         labelling = float(parquet_meta(Path(config.signal.file)).get("device_seconds") or 0.0)
+    held = run.source.drawing.cache.meta["summary"]
     write_json(
         run.out / "run.json",
         {
@@ -223,7 +230,7 @@ def _finish(run: Run, state: State, *, table: PairTable | ImageTable, about_base
             "steps": state.step,
             "skipped_steps": state.skipped,
             "pairs": state.step * config.train.pairs_per_step,
-            "network_calls": {**state.calls, **run.source.drawing.cache.calls},
+            "network_calls": {**state.calls, "vae": held["encoded_images"], "text": held["encoded_prompts"]},
             "device_seconds": {"training": seconds, "labelling": labelling, "processes": run.world.size},
             "device": _device_name(run.world.device),
             "peak_memory_mb": _peak_memory_mb(run.world.device),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finepref.data.cache import LatentCache
+from finepref.data.latents import EMPTY_PROMPT, LatentCache
 from finepref.models.protocol import Adapter, ImageSize
 from finepref.train.draws import Draw, image_order, normals, pair_order, uniforms
 from finepref.train.reference import ReferenceCache
@@ -30,9 +30,9 @@ class Drawing:
         self, images: Sequence[str], word: str, *, ids: Sequence[str], visits: Sequence[int], seed: int
     ) -> tuple[Tensor, list[ImageSize]]:
         """Latents [B,C,h,w] float32 (a posterior sample where the cache keeps mean and std) and image sizes."""
-        flips = np.zeros(len(images), dtype=bool)
+        flips: Sequence[bool] | None = None
         if self.flip:
-            flips = uniforms(seed, f"flip-{word}", ids, visits) < 0.5
+            flips = (uniforms(seed, f"flip-{word}", ids, visits) < 0.5).tolist()
         mean, std, sizes = self.cache.latents(images, flips)
         if std is None:
             return mean, sizes
@@ -43,7 +43,7 @@ class Drawing:
     ) -> dict[str, Tensor]:
         """Prompt tensors [B,...]; a draw has the empty prompt with probability `prompt_dropout`."""
         dropped = uniforms(seed, "prompt", ids, visits) < self.prompt_dropout
-        names = [self.cache.empty_prompt if drop else p for p, drop in zip(prompts, dropped, strict=True)]
+        names = [EMPTY_PROMPT if drop else p for p, drop in zip(prompts, dropped, strict=True)]
         return self.cache.prompts(names)
 
 
@@ -76,7 +76,7 @@ class PairSource:
         empty_w: Mapping[str, Tensor] | None = None
         empty_l: Mapping[str, Tensor] | None = None
         if self.guidance:
-            empty = drawing.cache.prompts([drawing.cache.empty_prompt] * len(rows))
+            empty = drawing.cache.prompts([EMPTY_PROMPT] * len(rows))
             empty_w, empty_l = condition(empty, sizes_w), condition(empty, sizes_l)
         return PairBatch(
             pair_id=tuple(ids),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finepref.data.cache import LatentCache
+from finepref.data.latents import LatentCache
 from finepref.data.readers import read_pair_ids, winner_of
 from finepref.errors import InputError
 from finepref.files import parquet_meta, read_parquet
@@ -71,24 +71,25 @@ def pair_table(
     """
     known = _from_file(signals) if signals is not None else _from_votes(votes, format)
     pairs = cache.pairs
-    kept = [(i, known.row[pair]) for i, pair in enumerate(pairs.pair_id) if pair in known.row]
+    kept = [(pair, known.row[pair]) for pair in pairs if pair in known.row]
     if not kept:
         raise InputError(
-            f"none of the {len(pairs.pair_id)} cached pairs is in the signal",
+            f"none of the {len(pairs)} cached pairs is in the signal",
             where=signals or ", ".join(votes),
             remedy="make signals and cache from the same votes",
         )
     rows = np.array([row for _, row in kept])
     winner = known.winner[rows]
-    missing = len(pairs.pair_id) - len(kept)
+    missing = len(pairs) - len(kept)
     if missing:
-        say(f"{missing} of {len(pairs.pair_id)} cached pairs have no signal (ties or no score) and are left out")
-    sides = (pairs.image_0, pairs.image_1)
+        say(f"{missing} of {len(pairs)} cached pairs have no signal (ties or no score) and are left out")
+    held = [pairs[pair] for pair, _ in kept]
+    sides = [(pair.image_0, pair.image_1) for pair in held]
     return PairTable(
-        pair_id=tuple(pairs.pair_id[i] for i, _ in kept),
-        prompt=tuple(pairs.prompt[i] for i, _ in kept),
-        winner=tuple(sides[w][i] for (i, _), w in zip(kept, winner, strict=True)),
-        loser=tuple(sides[1 - w][i] for (i, _), w in zip(kept, winner, strict=True)),
+        pair_id=tuple(pair for pair, _ in kept),
+        prompt=tuple(pair.prompt for pair in held),
+        winner=tuple(side[w] for side, w in zip(sides, winner, strict=True)),
+        loser=tuple(side[1 - w] for side, w in zip(sides, winner, strict=True)),
         margin=(scale * known.margin[rows]).astype(np.float32),
         weight=known.weight[rows],
         about={**known.about, "pairs": len(kept), "left_out": missing},
@@ -102,15 +103,14 @@ def image_table(cache: LatentCache, *, signals: str) -> ImageTable:
         InputError: the signal has no labels, or only one kind of them.
     """
     known = _from_file(signals)
-    pairs = cache.pairs
     found: dict[tuple[str, str], int] = {}
-    for i, pair in enumerate(pairs.pair_id):
+    for pair, held in cache.pairs.items():
         if pair not in known.row:
             continue
-        for side, images in enumerate((pairs.image_0, pairs.image_1)):
+        for side, image in enumerate((held.image_0, held.image_1)):
             label = int(known.labels[known.row[pair], side])
             if label >= 0:
-                found.setdefault((images[i], pairs.prompt[i]), label)
+                found.setdefault((image, held.prompt), label)
     desirable = np.array(list(found.values()), dtype=bool)
     if not len(desirable) or desirable.all() or not desirable.any():
         raise InputError(
