@@ -20,6 +20,7 @@ COMMANDS: tuple[str, ...] = (
     "score",
     "compare",
     "report",
+    "scorers",
     "lab",
     "demo",
 )
