@@ -1,0 +1,145 @@
+"""`finepref scorers`: list, convert, verify, and K-Sort Eval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from finepref.evaluate.scorers.ksort_data import Instance
+
+command = typer.Typer(no_args_is_help=True, help="Scorers of images: list, convert official weights, verify, rank.")
+
+
+@command.command("list")
+def list_scorers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Print every scorer's name and what it is."""
+    from finepref.evaluate.scorers.table import KINDS
+
+    if as_json:
+        import json
+
+        fields = ("name", "about", "preprocess", "family")
+        print(json.dumps([{field: getattr(kind, field) for field in fields} for kind in KINDS.values()], indent=2))
+        return
+    for kind in KINDS.values():
+        print(f"{kind.name:<12} {kind.preprocess:<11} {kind.about}")
+
+
+@command.command("convert")
+def convert_file(
+    file: Annotated[Path, typer.Argument(help="Official weights: .pt, .pth, .bin, .safetensors, or a folder.")],
+    scorer: Annotated[str | None, typer.Option(help="Scorer; needed where hash and file name do not tell it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: ./NAME of the scorer.")] = None,
+    vocabulary: Annotated[Path | None, typer.Option(help="Tokenizer files to copy in (for use without hub).")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the folder.")] = False,
+) -> None:
+    """Convert an official weights file to a safetensors folder with provenance; use it as NAME@FOLDER."""
+    from finepref.evaluate.scorers.convert import convert, recognise
+    from finepref.evaluate.scorers.weights import weights_id
+
+    name = recognise(file, weights_id(file), scorer).name
+    done = convert(file, out=out or Path(name), scorer=name, vocabulary=vocabulary, overwrite=overwrite)
+    dropped = f", left out {len(done.dropped)}" if done.dropped else ""
+    print(f"{done.scorer}: {done.tensors} tensors, {done.parameters:,} parameters{dropped} -> {done.folder}")
+    print(f"use it as {done.scorer}@{done.folder}")
+
+
+@command.command("verify")
+def verify_scorer(
+    spec: Annotated[str, typer.Argument(help="NAME, NAME:PREPROCESS, NAME@PATH or NAME:PREPROCESS@PATH.")],
+    expected: Annotated[Path | None, typer.Option(help="csv image,prompt,value of the original package.")] = None,
+    tolerance: Annotated[float, typer.Option(min=0.0, help="Largest difference from --expected.")] = 2e-6,
+    images: Annotated[Path | None, typer.Option(help="HPSv2's published SDXL Base 0.9 images (hpsv2.1).")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="HPSv2's benchmark prompts (hpsv2.1).")] = None,
+    device: Annotated[str | None, typer.Option(help="torch device; default: cuda where there is one.")] = None,
+) -> None:
+    """Compare a scorer that has its real weights with published or reference numbers; exit 1 where they differ."""
+    from finepref.build import default_device
+    from finepref.errors import CheckFailed
+    from finepref.evaluate.scorers.verify import verify
+
+    checks = verify(
+        spec,
+        device=device or default_device(),
+        expected=expected,
+        tolerance=tolerance,
+        images=images,
+        prompts=prompts,
+    )
+    for check in checks:
+        mark = "" if check.tolerance != check.tolerance else ("ok  " if check.passed else "FAIL")
+        print(f"{mark:<5}{check.what:<48} found {check.found:.6f}  wanted {check.wanted:.6f} +- {check.tolerance:g}")
+    failed = sum(not check.passed for check in checks)
+    if failed:
+        raise CheckFailed(f"{failed} of {len(checks)} numbers differ", where=spec)
+
+
+@command.command("ksort")
+def ksort_eval(
+    data: Annotated[Path, typer.Argument(help="Folder of the data set ksort/K-Sort-Eval (Image/, Image_meta/).")],
+    write_prompts: Annotated[Path | None, typer.Option(help="Only write the prompts, for finepref generate.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Evaluation folder with images for those prompts.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model of that folder; may be left out where it has one.")] = None,
+    judge: Annotated[Path | None, typer.Option(help="YAML file of the judge's endpoint.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the result and the judge's transcripts.")] = Path("ksort"),
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of comparisons.")] = 150,
+    seed: Annotated[int, typer.Option(help="Seed of the order in which images are shown.")] = 0,
+) -> None:
+    """Place a model on the K-Sort leaderboard with a judge (K-Sort Eval). Run again to resume."""
+    from finepref.errors import InputError
+    from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings
+    from finepref.evaluate.scorers.judge_scorer import read_settings
+    from finepref.evaluate.scorers.ksort import KSortSettings, run
+    from finepref.evaluate.scorers.ksort_data import load_benchmark
+    from finepref.files import write_json
+
+    benchmark = load_benchmark(data)
+    if write_prompts is not None:
+        rows = {instance.prompt: {"prompt": instance.prompt} for instance in benchmark.instances}
+        write_json(write_prompts, list(rows.values()))
+        print(write_prompts)
+        return
+    if images is None or judge is None:
+        raise InputError("--images and --judge are needed", where="ksort", remedy="or --write-prompts to begin with")
+    result = run(
+        benchmark,
+        _images(images, model),
+        Endpoint(read_settings(judge, EndpointSettings), out / "transcripts"),
+        out=out,
+        settings=KSortSettings(limit=limit, seed=seed),
+    )
+    print(
+        f"score {result['score']:.2f}  (mu {result['mu']:.3f}, sigma {result['sigma']:.3f}, "
+        f"{result['comparisons']} comparisons, {result['unanswered']} unanswered) -> {out / 'ksort.json'}"
+    )
+
+
+def _images(folder: Path, model: str | None) -> Callable[[Instance], Image]:
+    """Instance -> the image of its prompt in an evaluation folder (the lowest seed)."""
+    from PIL import Image as PillowImage
+
+    from finepref.errors import InputError, nearest
+    from finepref.evaluate.manifest import read_rows
+
+    rows = read_rows(folder)
+    models = sorted({row.model for row in rows})
+    if model is None and len(models) > 1:
+        raise InputError("it has several models", where=folder, remedy="add --model " + "|".join(models))
+    chosen = model or models[0]
+    if chosen not in models:
+        raise InputError(f"no images of {chosen!r}", where=folder, remedy=nearest(chosen, models))
+    ordered = sorted((row for row in rows if row.model == chosen), key=lambda row: -row.seed)
+    paths = {row.prompt: folder / row.path for row in ordered}
+
+    def image_of(instance: Instance) -> Image:
+        if instance.prompt not in paths:
+            raise InputError(f"no image of {chosen!r} for the prompt of {instance.name}", where=folder)
+        return PillowImage.open(paths[instance.prompt])
+
+    return image_of

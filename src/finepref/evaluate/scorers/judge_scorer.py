@@ -1,0 +1,152 @@
+"""A judge that gives every image a number for its prompt, described by a YAML file: `judge@FILE.yaml`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL.Image import Image
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from finepref.errors import InputError, nearest
+from finepref.evaluate.scorers.clip_scorer import check_inputs
+from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings, Unparsable, picture
+from finepref.evaluate.scorers.weights import fingerprint
+from finepref.progress import say
+
+PLACE = "{prompt}"
+
+
+class JudgeSettings(EndpointSettings):
+    """An endpoint, the question, and how a number is read from the reply."""
+
+    question: str = Field(description="what is asked; {prompt} stands for the image's prompt")
+    pattern: str = Field(description="regular expression with one group, the number; its last match counts")
+    low: float = Field(description="smallest number that is a valid reply")
+    high: float = Field(description="largest number that is a valid reply")
+    higher_is_better: bool = True
+    workers: int = Field(4, ge=1, description="questions under way at once")
+    transcripts: Path | None = Field(None, description="folder of the transcripts; default: beside the file")
+
+    @field_validator("question")
+    @classmethod
+    def _has_place(cls, value: str) -> str:
+        if PLACE not in value:
+            raise ValueError(f"the question must contain {PLACE}")
+        return value
+
+    @field_validator("pattern")
+    @classmethod
+    def _has_group(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression ({error})") from None
+        if groups != 1:
+            raise ValueError(f"the pattern must have one group, it has {groups}")
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> JudgeSettings:
+        if not self.low < self.high:
+            raise ValueError("low must be below high")
+        return self
+
+
+def read_settings(path: Path, model: type[EndpointSettings]) -> Any:
+    """Settings from a YAML file; unknown keys, missing keys and bad values are an `InputError` with the place."""
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"not a readable YAML file ({error})", where=path) from None
+    if not isinstance(content, dict):
+        raise InputError("the file must be a mapping of settings", where=path, remedy="write `key: value` lines")
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"unknown key {key!r}", where=path, remedy=nearest(key, model.model_fields)) from None
+        raise InputError(f"{key or 'settings'}: {first['msg']}", where=path, remedy="see docs/scorers.md") from None
+
+
+class JudgeScorer:
+    """One number per image from a judge's replies; nan where no reply could be read (the transcripts say why)."""
+
+    def __init__(self, name: str, settings: JudgeSettings, endpoint: Endpoint) -> None:
+        """A scorer on an endpoint.
+
+        Args:
+            name: stable short name.
+            settings: question, pattern, range.
+            endpoint: where to ask.
+        """
+        self.name, self.higher_is_better = name, settings.higher_is_better
+        self.fingerprint = fingerprint(
+            {
+                "scorer": "judge",
+                "version": 1,
+                **settings.model_dump(
+                    include={
+                        "model",
+                        "temperature",
+                        "max_tokens",
+                        "seed",
+                        "attempts",
+                        "question",
+                        "pattern",
+                        "low",
+                        "high",
+                    }
+                ),
+            }
+        )
+        self._settings, self._endpoint = settings, endpoint
+
+    def _read(self, reply: str) -> float:
+        s = self._settings
+        found = re.findall(s.pattern, reply)
+        if not found:
+            raise Unparsable(f"there is no match of {s.pattern!r} in it")
+        try:
+            value = float(found[-1])
+        except ValueError:
+            raise Unparsable(f"{found[-1]!r} is not a number") from None
+        if not (math.isfinite(value) and s.low <= value <= s.high):
+            raise Unparsable(f"{value:g} is not between {s.low:g} and {s.high:g}")
+        return value
+
+    def score(self, images: Sequence[Image], prompts: Sequence[str]) -> np.ndarray:
+        """Numbers read from the replies, float64 [n], nan where there is none.
+
+        Raises:
+            InputError: the endpoint does not answer; what was answered is kept on disk.
+        """
+        check_inputs(self.name, images, prompts)
+
+        def one(item: tuple[Image, str]) -> float:
+            text = self._settings.question.replace(PLACE, item[1])
+            answer = self._endpoint.ask(text, [picture(item[0])], self._read)
+            if answer.value is None:
+                say(f"{self.name}: no usable reply ({answer.reason})")
+                return math.nan
+            return answer.value
+
+        with ThreadPoolExecutor(self._settings.workers) as pool:
+            return np.array(list(pool.map(one, zip(images, prompts, strict=True))), dtype=np.float64)
+
+
+def load_judge_scorer(path: Path, *, name: str) -> JudgeScorer:
+    """The judge that a YAML file describes. Transcripts go to `transcripts`, by default `FILE.transcripts/`."""
+    settings: JudgeSettings = read_settings(path, JudgeSettings)
+    folder = settings.transcripts or path.with_suffix(".transcripts")
+    if not folder.is_absolute():
+        folder = path.parent / folder
+    return JudgeScorer(name, settings, Endpoint(settings, folder))

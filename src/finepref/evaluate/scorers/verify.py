@@ -1,0 +1,216 @@
+"""Does a scorer with the real weights give the numbers that were published for it? One command per scorer."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+from PIL.Image import Image
+
+from finepref.errors import InputError
+from finepref.evaluate.scorers.heads import load_head
+from finepref.evaluate.scorers.preprocess import VARIANTS
+from finepref.evaluate.scorers.protocol import Scorer
+from finepref.evaluate.scorers.sources import UrlFile, fetch
+from finepref.evaluate.scorers.table import Spec, make, parse, weights_path
+from finepref.files import read_json
+from finepref.progress import progress
+
+# LAION head on numpy.random.RandomState(0).standard_normal((6, 768)), rows of unit length
+HEAD_SCORES = (4.96226, 5.035243, 6.029985, 6.253081, 4.902097, 4.855991)
+HEAD_TOLERANCE = 1e-5
+# THUDM/ImageReward README, "Example Use"
+README_PROMPT = "a painting of an ocean with clouds and birds, day time, low depth field effect"
+README_URL = (
+    "https://raw.githubusercontent.com/THUDM/ImageReward/c1392c6dd0fd6ecd6d416c96959ab744a6d0a8fb/assets/images/"
+)
+README_IMAGES = {
+    "1.webp": ("a5fcd126763da8b3fe2a9e620fc1ba03d215d20de36c77bf6770a540a9bc972d", 0.5811622738838196),
+    "2.webp": ("dc13919a49a37987d19c8be3ba0c1ef2941570f820f90fb66ac91a9a9db24082", 0.2745276093482971),
+    "3.webp": ("ee859bac167e6a04cbcde63454757b6fc7d9b8704429c15725ca8c4accf176e3", -1.4131819009780884),
+    "4.webp": ("84faf59d59d9ca7ab298c9acb957d727365ae104768ac1a1ec55ab96be68aaf9", -2.029569625854492),
+}
+README_TOLERANCE = 0.02
+# tgxs002/HPSv2 issue 30, v2.1
+HPS_IMAGE = UrlFile(
+    url="https://raw.githubusercontent.com/tgxs002/HPSv2/866735ecaae999fa714bd9edfa05aa2672669ee3/hpsv2/assets/demo_image.jpg",
+    sha256="798dfb5bc544fca70ea15d21571530c4389a25536d6a511e0b0c915b0aba144d",
+    name="hpsv2-demo_image.jpg",
+)
+HPS_PROMPT, HPS_SCORE, HPS_TOLERANCE = "cat with horn", 0.288, 1e-3
+# x100 means of the published SDXL Base 0.9 images under v2.1: README (tensor_noaa), issue 43 (tensor_aa)
+HPS_STYLES = ("anime", "concept-art", "paintings", "photo")
+HPS_BENCHMARK = {
+    "tensor_noaa": (32.84, 31.36, 30.86, 27.48, 30.63),
+    "tensor_aa": (31.03, 29.42, 28.83, 25.56, 28.71),
+}
+BENCHMARK_TOLERANCE = 0.05
+PICKSCORE_RANGE = (0.11543526500463486, 0.28201571106910706)  # cosines on Pick-a-Pic v2 train, from JaydenLyh/SmPO
+DEFAULT_TOLERANCE = 2e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One comparison: what, the number found, the number wanted, how far apart they may be (nan: for information)."""
+
+    what: str
+    found: float
+    wanted: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is close enough; a check for information always is."""
+        return bool(np.isnan(self.tolerance)) or abs(self.found - self.wanted) <= self.tolerance
+
+
+def _head(chosen: Spec) -> Iterator[Check]:
+    rows = np.random.RandomState(0).standard_normal((6, 768))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    with torch.inference_mode():
+        found = load_head(weights_path(chosen))(torch.from_numpy(rows.astype(np.float32))).tolist()
+    for number, (value, wanted) in enumerate(zip(found, HEAD_SCORES, strict=True)):
+        yield Check(f"head on seeded vector {number}", value, wanted, HEAD_TOLERANCE)
+
+
+def _readme(scorer: Scorer) -> Iterator[Check]:
+    names = list(README_IMAGES)
+    files = [
+        fetch(UrlFile(README_URL + name, README_IMAGES[name][0], f"imagereward-{name}"), scorer=scorer.name)
+        for name in names
+    ]
+    found = scorer.score([PillowImage.open(file) for file in files], [README_PROMPT] * len(files))
+    for name, value in zip(names, found.tolist(), strict=True):
+        yield Check(f"README image {name}", value, README_IMAGES[name][1], README_TOLERANCE)
+    ranking = np.argsort(-found, kind="stable").tolist()
+    agrees = float(ranking == sorted(ranking))
+    yield Check("README ranking 1, 2, 3, 4", agrees, 1.0, 0.0)
+
+
+def _demo(chosen: Spec, spec: str, device: str) -> Iterator[Check]:
+    image = PillowImage.open(fetch(HPS_IMAGE, scorer=chosen.kind.name))
+    own = chosen.preprocess or chosen.kind.preprocess
+    place = f"@{chosen.path}" if chosen.path is not None else ""
+    for variant in (own, *(v for v in VARIANTS if v != own)):
+        scorer = make(f"{chosen.kind.name}:{variant}{place}", device=device)
+        value = float(scorer.score([image], [HPS_PROMPT])[0])
+        what = f"demo_image.jpg, {HPS_PROMPT!r}, {variant}"
+        yield Check(what, value, HPS_SCORE, HPS_TOLERANCE if variant == own else float("nan"))
+
+
+def benchmark(scorer: Scorer, images: Path, prompts: Path, *, variant: str) -> Iterator[Check]:
+    """HPSv2's benchmark over published images: means of each style and of all, times 100.
+
+    Args:
+        scorer: hpsv2.1 with the preprocess `variant`.
+        images: folder with anime/, concept-art/, paintings/, photo/ of 00000.jpg to 00799.jpg.
+        prompts: folder with anime.json, ... (lists of prompts).
+        variant: preprocess, which decides the published numbers to compare with.
+    """
+    wanted = HPS_BENCHMARK.get(variant)
+    everything: list[float] = []
+    for number, style in enumerate((*HPS_STYLES, "all four")):
+        if style != "all four":
+            texts = read_json(prompts / f"{style}.json")
+            files = [images / style / f"{index:05d}.jpg" for index in range(len(texts))]
+            values: list[float] = []
+            for start in progress(range(0, len(files), 16), style, unit="batch"):
+                loaded = [_open(file) for file in files[start : start + 16]]
+                values += scorer.score(loaded, texts[start : start + 16]).tolist()
+            everything += values
+        else:
+            values = everything
+        found = 100 * float(np.mean(values))
+        published = wanted[number] if wanted else float("nan")
+        yield Check(f"SDXL Base 0.9, {style}", found, published, BENCHMARK_TOLERANCE if wanted else float("nan"))
+
+
+def _open(path: Path) -> Image:
+    try:
+        image = PillowImage.open(path)
+        image.load()
+    except OSError as error:
+        raise InputError(f"the image cannot be read ({error})", where=path) from None
+    return image
+
+
+def read_expected(path: Path) -> tuple[list[Path], list[str], list[float]]:
+    """Rows of a csv `image,prompt[,value]`; images are relative to the csv; without values they are nan."""
+    try:
+        with open(path, newline="", encoding="utf-8") as handle:
+            rows = list(csv.DictReader(handle))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"not a readable csv file ({error})", where=path) from None
+    if not rows or not {"image", "prompt"} <= set(rows[0]):
+        raise InputError("needs the columns image, prompt and (optionally) value", where=path)
+    try:
+        values = [float(row["value"]) if row.get("value") else float("nan") for row in rows]
+    except ValueError as error:
+        raise InputError(str(error), where=path) from None
+    return [path.parent / row["image"] for row in rows], [row["prompt"] for row in rows], values
+
+
+def compare(scorer: Scorer, path: Path, *, tolerance: float) -> Iterator[Check]:
+    """The scorer against a csv of images, prompts and the values that the original package gave for them.
+
+    Rows without a value are checked against the known range of PickScore cosines, or shown for information.
+    """
+    files, prompts, values = read_expected(path)
+    found = scorer.score([_open(file) for file in files], prompts)
+    low, high = PICKSCORE_RANGE
+    for file, value, wanted in zip(files, found.tolist(), values, strict=True):
+        if not np.isnan(wanted):
+            yield Check(file.name, value, wanted, tolerance)
+        elif scorer.name.startswith("pickscore"):
+            yield Check(f"{file.name}, in the known range", value, (low + high) / 2, (high - low) / 2)
+        else:
+            yield Check(file.name, value, float("nan"), float("nan"))
+
+
+def verify(
+    spec: str,
+    *,
+    device: str = "cpu",
+    expected: Path | None = None,
+    tolerance: float = DEFAULT_TOLERANCE,
+    images: Path | None = None,
+    prompts: Path | None = None,
+) -> list[Check]:
+    """Every check there is for a scorer: published numbers, a csv of reference values, HPSv2's benchmark images.
+
+    Args:
+        spec: NAME[:PREPROCESS][@PATH].
+        device: torch device.
+        expected: csv `image,prompt,value` from the original package.
+        tolerance: for `expected`.
+        images: HPSv2's published SDXL Base 0.9 images (hpsv2.1 only), with `prompts`.
+        prompts: HPSv2's benchmark prompts.
+
+    Raises:
+        InputError: there is nothing to check this scorer against, or something cannot be had.
+    """
+    chosen = parse(spec)
+    name = chosen.kind.name
+    checks: list[Check] = []
+    if (images is None) != (prompts is None) or (images is not None and name != "hpsv2.1"):
+        raise InputError("--images and --prompts go together, and with hpsv2.1 alone", where=spec)
+    if images is not None and prompts is not None:
+        variant = chosen.preprocess or chosen.kind.preprocess
+        checks += benchmark(make(spec, device=device), images, prompts, variant=variant)
+    elif name == "aesthetic":
+        checks += _head(chosen)
+    elif name == "imagereward":
+        checks += _readme(make(spec, device=device))
+    elif name == "hpsv2.1":
+        checks += _demo(chosen, spec, device)
+    if expected is not None:
+        checks += compare(make(spec, device=device), expected, tolerance=tolerance)
+    if not checks:
+        remedy = "add --expected FILE.csv with values of the original package (docs/scorers.md says how)"
+        raise InputError(f"no number of {name} was published for a known image", where=spec, remedy=remedy)
+    return checks
