@@ -6,10 +6,12 @@ Everything here is in units of c: x = (mu - 25)/c.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar
 
 from finepref.arena.counts import PairCounts
 from finepref.arena.link import Link
@@ -19,16 +21,28 @@ from finepref.errors import InputError
 TOLERANCE = 1e-11
 MAX_STEPS = 200
 MOST_MODELS = 5000
+SD_BOUNDS = (math.log(0.01), math.log(10.0))
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """x: [M] ratings, margin: tie margin, precision: [M, M] curvature of x without the margin; in units of c."""
+    """The maximum, in units of c.
+
+    x: [M] ratings. margin: tie margin. hessian: negative curvature in (x, margin); the margin's row only with ties.
+    """
 
     x: Floats
     margin: float
     log_likelihood: float
-    precision: Floats
+    hessian: Floats
+
+    @property
+    def precision(self) -> Floats:
+        """[M, M] curvature of x with the margin integrated out."""
+        m, full = len(self.x), self.hessian
+        if len(full) == m:
+            return full
+        return np.asarray(full[:m, :m] - np.outer(full[:m, m], full[m, :m]) / full[m, m])
 
 
 def fit(counts: PairCounts, link: Link, *, prior_precision: float, start: Fit | None = None) -> Fit:
@@ -72,25 +86,48 @@ def fit(counts: PairCounts, link: Link, *, prior_precision: float, start: Fit | 
         if size * np.max(np.abs(step)) < TOLERANCE:
             break
     _, hessian = _derivatives(counts, link, x, margin, prior_precision)
-    precision = hessian[:m, :m]
-    if tied:
-        precision = precision - np.outer(hessian[:m, m], hessian[m, :m]) / hessian[m, m]
     if gauge:
         x = x - x.mean()
     likelihood = value + 0.5 * prior_precision * float(x @ x)
-    return Fit(x, margin, likelihood, precision)
+    return Fit(x, margin, likelihood, hessian)
 
 
-def covariance_of_centred(precision: Floats) -> Floats:
-    """[M, M] covariance of x minus its mean over models: Q V Q with Q = I - 1/M.
-
-    The common level is the null direction of a flat prior; it is given a unit precision, which Q removes again.
-    """
-    m = len(precision)
-    covariance = np.linalg.inv(precision + np.full((m, m), 1.0 / m))
-    covariance -= covariance.mean(axis=0, keepdims=True)
-    covariance -= covariance.mean(axis=1, keepdims=True)
+def centred(covariance: Floats) -> Floats:
+    """[M, M] covariance of x minus its mean over models: Q V Q with Q = I - 1/M."""
+    covariance = covariance - covariance.mean(axis=0, keepdims=True)
+    covariance = covariance - covariance.mean(axis=1, keepdims=True)
     return np.asarray(0.5 * (covariance + covariance.T))
+
+
+def inverse_with_gauge(hessian: Floats, m: int) -> Floats:
+    """Inverse of a curvature whose first m unknowns have a free common level: the level gets a unit precision.
+
+    `centred` removes the level again, so its precision is of no consequence.
+    """
+    system = hessian.copy()
+    system[:m, :m] += 1.0 / m
+    return np.asarray(np.linalg.inv(system))
+
+
+def empirical_bayes(counts: PairCounts, link: Link) -> tuple[float, Fit]:
+    """The standard deviation of the prior (in units of c) under which the votes are most probable, and the fit with it.
+
+    Maximises Laplace's approximation of the evidence, log P(votes, x, margin at the maximum) + M/2 log p
+    - 1/2 log det H with p = 1/sd^2, over sd in [0.01, 10].
+    """
+    m = counts.n_models
+    latest: list[Fit | None] = [None]
+
+    def loss(log_sd: float) -> float:
+        p = math.exp(-2.0 * log_sd)
+        found = fit(counts, link, prior_precision=p, start=latest[0])
+        latest[0] = found
+        _, log_det = np.linalg.slogdet(found.hessian)
+        return float(0.5 * log_det - found.log_likelihood + 0.5 * p * (found.x @ found.x) + m * log_sd)
+
+    best = minimize_scalar(loss, bounds=SD_BOUNDS, method="bounded", options={"xatol": 1e-4})
+    sd = math.exp(float(best.x))
+    return sd, fit(counts, link, prior_precision=sd**-2, start=latest[0])
 
 
 def _objective(counts: PairCounts, link: Link, x: Floats, margin: float, prior_precision: float) -> float:
@@ -125,11 +162,6 @@ def _derivatives(
     hessian[i, j] = hessian[j, i] = -h
     hessian[np.arange(m), np.arange(m)] = np.bincount(i, h, m) + np.bincount(j, h, m) + prior_precision
     return gradient, hessian
-
-
-def prior_precision(sd: float, c: float) -> float:
-    """1/sd^2 in units of c."""
-    return (c / sd) ** 2
 
 
 def names_outside(component: npt.NDArray[np.int64], models: tuple[str, ...], most: int = 3) -> str:

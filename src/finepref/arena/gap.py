@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from finepref.arena.image import cavities, duels, expected_difference, image_models, infer
 from finepref.arena.normal import Floats, inverse_mills, truncated_mean
 from finepref.arena.ratings import Ratings, align
+from finepref.arena.rho import estimate_rho
 from finepref.arena.votes import Votes
 from finepref.errors import InputError, nearest
 
-KINDS = ("uniform", "paper", "truncated")
+KINDS = ("uniform", "paper", "truncated", "selection", "image")
+WITH_RHO = ("selection", "image")
+MOST_RHO = 0.95
 NORMALISE = ("none", "mean")
 
 
@@ -76,10 +80,16 @@ def gaps(
     References:
         ArenaPO Eq. 12 (paper); definitions and evidence in docs/arena.md.
     """
-    _check(kind, normalise)
-    table = gap_table(ratings, kind, rho=1.0 if rho is None else rho)
-    values = _gather(votes, ratings, table)
-    return _finish(values, clip=clip, normalise=normalise)
+    rho = _settle(votes, ratings, kind, normalise, rho, seed)
+    if kind == "image" and rho < 1.0:
+        values = _image_gaps(votes, ratings, rho)
+    else:
+        values = _gather(votes, ratings, gap_table(ratings, kind, rho=rho))
+    if clip:
+        np.maximum(values, 0.0, out=values)
+    if normalise == "mean":
+        values /= _mean(values)
+    return values
 
 
 def gaps_both(
@@ -101,16 +111,71 @@ def gaps_both(
     Returns:
         ([n], [n]) float64, finite.
     """
-    _check(kind, normalise)
-    table = gap_table(ratings, kind, rho=1.0 if rho is None else rho)
-    position = align(ratings, votes.models)
-    left, right = position[votes.left], position[votes.right]
-    sides = table[left, right], table[right, left]
-    scale = 1.0
+    rho = _settle(votes, ratings, kind, normalise, rho, seed)
+    if kind == "image" and rho < 1.0:
+        left, right = _image_gaps_both(votes, ratings, rho)
+    else:
+        table = gap_table(ratings, kind, rho=rho)
+        position = align(ratings, votes.models)
+        a, b = position[votes.left], position[votes.right]
+        left, right = table[a, b], table[b, a]
+    if clip:
+        left, right = np.maximum(left, 0.0), np.maximum(right, 0.0)
     if normalise == "mean":
-        scale = _mean(_finish(_gather(votes, ratings, table), clip=clip, normalise="none"))
-    low = 0.0 if clip else -np.inf
-    return np.maximum(sides[0], low) / scale, np.maximum(sides[1], low) / scale
+        won = np.where(votes.outcome == 0, np.nan, np.where(votes.outcome > 0, left, right))
+        scale = _mean(won)
+        left, right = left / scale, right / scale
+    return left, right
+
+
+def _settle(votes: Votes, ratings: Ratings, kind: str, normalise: str, rho: float | None, seed: int) -> float:
+    """Check the options; rho as given, estimated, or 1 where it plays no part."""
+    if kind not in KINDS:
+        raise InputError(f"unknown kind of gap {kind!r}", remedy=nearest(kind, KINDS))
+    if normalise not in NORMALISE:
+        raise InputError(f"unknown normalisation {normalise!r}", remedy=nearest(normalise, NORMALISE))
+    if kind == "image":
+        image_models(votes)
+    if rho is not None:
+        if kind not in WITH_RHO:
+            raise InputError(f"rho has no effect on kind {kind!r}", remedy="leave rho out")
+        if not (0.0 < rho <= MOST_RHO or rho == 1.0):
+            raise InputError(
+                f"rho is {rho}", remedy=f"give one above 0 and up to {MOST_RHO}, or 1 for the truncated gap"
+            )
+        return rho
+    if kind in WITH_RHO and votes.has_images:
+        return estimate_rho(votes, ratings, seed=seed).rho
+    return 1.0
+
+
+def _image_gaps(votes: Votes, ratings: Ratings, rho: float) -> Floats:
+    fight, rows = duels(votes, ratings.mu[align(ratings, votes.models)], c=ratings.c)
+    mean = infer(fight, rho).mean
+    values = np.where(votes.outcome == 0, np.nan, 0.0)  # an image against itself differs by nothing
+    values[rows] = ratings.c * (mean[fight.winner] - mean[fight.loser])
+    return values
+
+
+def _image_gaps_both(votes: Votes, ratings: Ratings, rho: float) -> tuple[Floats, Floats]:
+    fight, rows = duels(votes, ratings.mu[align(ratings, votes.models)], c=ratings.c)
+    assert votes.left_image is not None
+    assert votes.right_image is not None
+    fit = infer(fight, rho)
+    pair = np.stack([votes.left_image, votes.right_image])
+    m, v = fit.mean[pair], fit.variance[pair]  # of a tie: nothing to leave out
+    left_won = votes.outcome[rows] > 0
+    cavity_m, cavity_v = cavities(fight, fit)
+    m[:, rows] = np.where(left_won, cavity_m, cavity_m[::-1])
+    v[:, rows] = np.where(left_won, cavity_v, cavity_v[::-1])
+    left = ratings.c * expected_difference(m, v, rho)
+    right = ratings.c * expected_difference(m[::-1], v[::-1], rho)
+    own = ratings.c * (fit.mean[fight.winner] - fit.mean[fight.loser])
+    left[rows[left_won]] = own[left_won]
+    right[rows[~left_won]] = own[~left_won]
+    same = votes.left_image == votes.right_image
+    left[same] = right[same] = 0.0
+    return left, right
 
 
 def _gather(votes: Votes, ratings: Ratings, table: Floats) -> Floats:
@@ -127,24 +192,9 @@ def _gather(votes: Votes, ratings: Ratings, table: Floats) -> Floats:
     return cells.ravel()[key]
 
 
-def _finish(values: Floats, *, clip: bool, normalise: str) -> Floats:
-    if clip:
-        np.maximum(values, 0.0, out=values)
-    if normalise == "mean":
-        values /= _mean(values)
-    return values
-
-
 def _mean(values: Floats) -> float:
     decided = values[~np.isnan(values)]
     mean = float(decided.mean()) if len(decided) else 0.0
     if mean <= 0:
         raise InputError(f"the mean gap is {mean:.3g}", remedy="leave the gaps unscaled (normalise none)")
     return mean
-
-
-def _check(kind: str, normalise: str) -> None:
-    if kind not in KINDS:
-        raise InputError(f"unknown kind of gap {kind!r}", remedy=nearest(kind, KINDS))
-    if normalise not in NORMALISE:
-        raise InputError(f"unknown normalisation {normalise!r}", remedy=nearest(normalise, NORMALISE))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from finepref.arena import batch, online
+from finepref.arena import batch, intervals, online
 from finepref.arena.counts import PairCounts, count
-from finepref.arena.link import get_link
-from finepref.arena.normal import SQRT_2
+from finepref.arena.freeforall import run_games
+from finepref.arena.link import Link, get_link
+from finepref.arena.normal import SQRT_2, Floats
 from finepref.arena.ratings import BETA, MU0, SIGMA0, Ratings
 from finepref.arena.votes import Votes
 from finepref.errors import InputError, nearest
@@ -17,8 +19,10 @@ from finepref.rng import numpy_generator
 
 C = SQRT_2 * BETA
 FEW = 30  # votes under which a model is called thinly rated
-
-Engine = Literal["batch", "online"]
+CHUNK = 1 << 20  # votes that are Python numbers at one time
+ENGINES = ("batch", "online")
+PRIORS = ("normal", "flat", "empirical-bayes")
+BATCH_TIES = ("fit", "half", "drop")
 
 
 def rate(
@@ -29,6 +33,8 @@ def rate(
     link: str | None = None,
     prior: str | None = None,
     ties: str | None = None,
+    interval: str | None = None,
+    cluster: str | None = None,
     order: str = "given",
     passes: int = 1,
     seed: int = 0,
@@ -43,10 +49,14 @@ def rate(
         engine: "batch" or "online".
         preset: online only: "ksort" (default; tau = 25/300, ties as draws) or "appendix_a" (tau = 0, ties skipped).
         link: batch only: "probit" (default) or "logit".
-        prior: batch only: "normal" (default; N(25, (25/3)^2) per model), "flat", or "empirical-bayes".
+        prior: batch only: "normal" (default; N(25, (25/3)^2) per model), "flat", or "empirical-bayes" (sd fitted).
         ties: batch: "fit" (default), "half", "drop". online: "draw", "skip", "half"; the preset's own by default.
+        interval: batch only: "laplace", "sandwich", "bootstrap", or "auto" (default; sandwich over games, prompts or
+            voters where there are at least 30 and 4 per model, else Laplace).
+        cluster: "game", "prompt" or "voter": which votes go together, for sandwich and bootstrap; by default as "auto".
         order: online only: "given" or "shuffled" (by `seed`).
         passes: online only: how often to go through the votes, >= 1.
+        seed: of the shuffled order and of the bootstrap.
 
     Returns:
         Ratings with [M] mu and sigma; batch also the [M, M] covariance of mu minus its mean.
@@ -58,41 +68,76 @@ def rate(
         ArenaPO section 4.1 and Appendix A (online); research behind both engines: docs/arena.md.
     """
     if engine == "online":
-        _idle(engine, link=link, prior=prior)
+        _idle(engine, link=link, prior=prior, interval=interval, cluster=cluster)
         return _online(votes, preset=preset or "ksort", ties=ties, order=order, passes=passes, seed=seed)
     if engine != "batch":
-        raise InputError(f"unknown engine {engine!r}", remedy=nearest(engine, ("batch", "online")))
+        raise InputError(f"unknown engine {engine!r}", remedy=nearest(engine, ENGINES))
     _idle(engine, preset=preset, order=None if order == "given" else order, passes=None if passes == 1 else passes)
-    return rate_counts(count(votes), votes.models, link=link or "probit", prior=prior or "normal", ties=ties or "fit")
+    plan = intervals.plan(votes, interval or "auto", cluster)
+    counts = count(votes)
+    model = fit_counts(counts, votes.models, link=link or "probit", prior=prior or "normal", ties=ties or "fit")
+    covariance = intervals.covariance(
+        votes,
+        model.counts,
+        model.link,
+        model.fit,
+        plan,
+        ties=model.ties,
+        prior_precision=model.prior_precision,
+        seed=seed,
+    )
+    covariance = C * C * batch.centred(covariance)
+    record = counts.record()
+    settings: dict[str, Any] = {
+        "link": model.link.name, "prior": model.prior, "prior_sd": model.prior_sd, "ties": model.ties,
+        "intervals": plan.method, "cluster": plan.cluster, "intervals_why": plan.why,
+        "votes": int(counts.total), "log_likelihood": model.fit.log_likelihood,
+    }  # fmt: skip
+    if plan.method == "bootstrap":
+        settings["seed"] = seed
+    return Ratings(
+        models=votes.models, mu=model.mu, sigma=np.sqrt(np.maximum(np.diag(covariance), 0.0)), covariance=covariance,
+        engine="batch", settings=settings, tie_margin=C * model.fit.margin, wins=record[:, 0], losses=record[:, 1],
+        ties=record[:, 2], component=counts.components(), warnings=_warnings(counts, votes.models),
+    )  # fmt: skip
 
 
-def rate_counts(
-    counts: PairCounts, models: tuple[str, ...], *, link: str = "probit", prior: str = "normal", ties: str = "fit"
-) -> Ratings:
-    """The batch engine on counts per pair of models; arguments as in `rate`."""
+@dataclass(frozen=True, slots=True)
+class BatchModel:
+    """A batch fit and what it was fitted with; counts: with ties as they were treated, prior_sd in rating units."""
+
+    counts: PairCounts
+    link: Link
+    fit: batch.Fit
+    prior: str
+    prior_sd: float | None
+    ties: str
+
+    @property
+    def mu(self) -> Floats:
+        """[M] ratings."""
+        return np.asarray(MU0 + C * self.fit.x)
+
+    @property
+    def prior_precision(self) -> float:
+        """1/sd^2 in units of c, 0 for the flat prior."""
+        return 0.0 if self.prior_sd is None else (C / self.prior_sd) ** 2
+
+
+def fit_counts(counts: PairCounts, models: tuple[str, ...], *, link: str, prior: str, ties: str) -> BatchModel:
+    """The batch engine on counts per pair of models, without intervals; arguments as in `rate`."""
     for value, known, what in ((prior, PRIORS, "prior"), (ties, BATCH_TIES, "treatment of ties")):
         if value not in known:
             raise InputError(f"unknown {what} {value!r}", remedy=nearest(value, known))
     chosen, used = get_link(link), counts.with_ties(ties)
-    warnings = _warnings(counts, models)
     if prior == "flat":
         _refuse_infinite(used, models)
-    fit = batch.fit(used, chosen, prior_precision=0.0 if prior == "flat" else batch.prior_precision(SIGMA0, C))
-    covariance = C * C * batch.covariance_of_centred(fit.precision)
-    record = counts.record()
-    settings: dict[str, Any] = {
-        "link": link, "prior": prior, "prior_sd": None if prior == "flat" else SIGMA0, "ties": ties,
-        "intervals": "laplace", "votes": int(counts.total), "log_likelihood": fit.log_likelihood,
-    }  # fmt: skip
-    return Ratings(
-        models=models, mu=MU0 + C * fit.x, sigma=np.sqrt(np.maximum(np.diag(covariance), 0.0)), covariance=covariance,
-        engine="batch", settings=settings, tie_margin=C * fit.margin,
-        wins=record[:, 0], losses=record[:, 1], ties=record[:, 2], component=counts.components(), warnings=warnings,
-    )  # fmt: skip
-
-
-PRIORS = ("normal", "flat")
-BATCH_TIES = ("fit", "half", "drop")
+        return BatchModel(used, chosen, batch.fit(used, chosen, prior_precision=0.0), prior, None, ties)
+    if prior == "empirical-bayes":
+        sd, fit = batch.empirical_bayes(used, chosen)
+        return BatchModel(used, chosen, fit, prior, C * sd, ties)
+    fit = batch.fit(used, chosen, prior_precision=(C / SIGMA0) ** 2)
+    return BatchModel(used, chosen, fit, prior, SIGMA0, ties)
 
 
 def _online(votes: Votes, *, preset: str, ties: str | None, order: str, passes: int, seed: int) -> Ratings:
@@ -104,16 +149,21 @@ def _online(votes: Votes, *, preset: str, ties: str | None, order: str, passes: 
         raise InputError(f"unknown order {order!r}", remedy=nearest(order, ("given", "shuffled")))
     if passes < 1:
         raise InputError(f"passes is {passes}", remedy="give at least 1")
-    columns = [votes.left, votes.right, votes.outcome]
-    if order == "shuffled":
-        permutation = numpy_generator(seed, "arena order").permutation(len(votes))
-        columns = [column[permutation] for column in columns]
-    left, right, outcome = (column.tolist() for column in columns)
+    games = votes.games if ties == "draw" else None  # Appendix A knows pairs only
+    n = len(votes) if games is None else len(games)
+    permutation = numpy_generator(seed, "arena order").permutation(n) if order == "shuffled" else None
     mu, sigma = online.start(len(votes.models))
     for _ in range(passes):
-        mu, sigma = online.run_votes(
-            left, right, outcome, mu, sigma, tau=chosen.tau, draw_margin=chosen.draw_margin, ties=ties
-        )
+        for begin in range(0, n, CHUNK):
+            rows: Any = slice(begin, begin + CHUNK) if permutation is None else permutation[begin : begin + CHUNK]
+            if games is not None:
+                turn = np.arange(n)[rows].tolist()
+                mu, sigma = run_games(games, turn, mu, sigma, tau=chosen.tau, draw_margin=chosen.draw_margin)
+                continue
+            left, right, outcome = (c[rows].tolist() for c in (votes.left, votes.right, votes.outcome))
+            mu, sigma = online.run_votes(
+                left, right, outcome, mu, sigma, tau=chosen.tau, draw_margin=chosen.draw_margin, ties=ties
+            )
     counts = count(votes)
     record = counts.record()
     settings: dict[str, Any] = {
