@@ -21,6 +21,7 @@ COMMANDS: tuple[str, ...] = (
     "compare",
     "report",
     "scorers",
+    "methods",
     "lab",
     "demo",
 )

@@ -127,11 +127,12 @@ def make_signals(
 
 
 def _arena_part(table: VoteTable, ratings: Ratings, kind: str, options: SignalOptions) -> Part:
-    """Gaps for both winners; votes without model names get nan."""
+    """Gaps for both winners; nan without model names and, for kind image, without a vote."""
     named = [
         first is not None and second is not None for first, second in zip(table.model_0, table.model_1, strict=True)
     ]
-    rows = np.flatnonzero(np.array(named, dtype=bool) & ~np.isnan(table.label))
+    unvoted = np.isnan(table.label)
+    rows = np.flatnonzero(np.array(named, dtype=bool) & ~(unvoted if kind == "image" else np.zeros_like(unvoted)))
     if not len(rows):
         raise InputError("the votes name no models", where=f"--kind {kind}", remedy="use kind binary or uniform")
 
@@ -145,9 +146,8 @@ def _arena_part(table: VoteTable, ratings: Ratings, kind: str, options: SignalOp
                 "the votes do not name their images", where="--kind image", remedy="use kind truncated or selection"
             )
         images = {"left_image": column(table.image_0), "right_image": column(table.image_1)}
-    votes = Votes.from_columns(
-        left=column(table.model_0), right=column(table.model_1), outcome=table.label[rows], **images
-    )
+    outcome = np.where(unvoted, parts.TIE, table.label)[rows]
+    votes = Votes.from_columns(left=column(table.model_0), right=column(table.model_1), outcome=outcome, **images)
     clip = bool(options.clip)
     found = gaps_both(votes, ratings, kind=kind, rho=options.rho, clip=clip)
     sides = [np.full(len(table.label), np.nan) for _ in found]

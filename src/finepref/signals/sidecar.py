@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from finepref import files
 from finepref.errors import InputError
-from finepref.signals.parts import Part, voted
+from finepref.signals.parts import TIE, Part, voted
 
 COLUMNS = ("pair_id", "winner", "margin_0", "margin_1", "weight", "label_0", "label_1")
 NO_LABEL = -1
@@ -61,8 +61,8 @@ def combine(pair_id: Sequence[str], label: npt.ArrayLike, parts: Mapping[str, Pa
     """Put kinds together: votes decide the winner unless a kind does; weight 1 and margin 0 unless a kind sets them.
 
     Pairs without a winner (ties, equal rewards) and pairs for which a kind has no value are left out and counted in
-    `meta`. When a reward decides the winner, ties of the voters are left out too (published practice), and the margin
-    is that of the winner that is used.
+    `meta`. When a reward decides the winner, ties of the voters are left out too (published practice), pairs that
+    nobody voted on are used, and the margin is that of the winner that is used.
 
     Args:
         pair_id: [n] distinct ids. label: [n] P(image 0 preferred) in {1, 0.5, 0}, nan for no vote. parts: kind -> Part.
@@ -71,7 +71,7 @@ def combine(pair_id: Sequence[str], label: npt.ArrayLike, parts: Mapping[str, Pa
         InputError: two kinds set the same thing; a pair id twice; nothing left.
     """
     winner = voted(label)
-    ties = winner < 0
+    ties = np.asarray(label, dtype=np.float64) == TIE
     count = len(winner)
     if len(set(pair_id)) != len(pair_id):
         raise InputError("a pair id occurs twice", where="pair_id", remedy="name a column with unique ids")

@@ -1,0 +1,89 @@
+"""`finepref methods`: what can be trained, as axes, and every option of every axis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+def command(
+    name: Annotated[str | None, typer.Argument(help="One method in full; all of them in short without it.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """List the methods: signal, trajectory, objective, guard, what each needs and where it comes from."""
+    import json as json_module
+
+    from finepref.objectives import methods
+
+    chosen = methods.METHODS if name is None else (methods.get(name),)
+    if json:
+        content: dict[str, Any] = {"methods": [method.as_dict() for method in chosen]}
+        if name is None:
+            content |= _axes()
+        print(json_module.dumps(content, indent=2))
+        return
+    if name is not None:
+        for key, value in chosen[0].as_dict().items():
+            print(f"{key:<12} {_words(value)}")
+        return
+    rows = [("method", "signal", "trajectory", "objective", "guard", "needs", "source")]
+    for method in chosen:
+        needs = method.needs()
+        wanted = [word for word in ("labels", "reward", "arena") if needs[word]]
+        wanted += [] if needs["reference"] == "none" else [f"reference {needs['reference']}"]
+        guard = "-" if method.guard == "none" else method.guard
+        signal = "+".join(method.signal) or "binary"
+        rows.append((method.name, signal, method.trajectory, method.objective, guard, ", ".join(wanted), method.source))
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:6], widths, strict=True)), row[6]]))
+    print()
+    for axis, entries in _axes().items():
+        for entry, described in entries.items():
+            print(f"{axis} {entry}: {described['source']}" if described["source"] else f"{axis} {entry}")
+            for option, text in described["options"].items():
+                print(f"    {option} [{text['default']}]  {text['description']}")
+    print("\nfinepref methods NAME shows one method in full, --json everything; train it with -c lab/NAME.")
+
+
+def _axes() -> dict[str, dict[str, dict[str, Any]]]:
+    """axis -> row -> source and options, from the tables of trajectories, objectives and guards."""
+    from finepref.diffusion import table as trajectories
+    from finepref.objectives import table as objectives
+
+    return {
+        "trajectory": {
+            row.name: {"source": row.reference, "deviations": row.deviations, "options": _options(row.options)}
+            for row in trajectories.ROWS
+        },
+        "objective": {
+            row.name: {"source": row.reference, "deviations": row.deviations, "options": _options(row.options)}
+            for row in objectives.ROWS
+        },
+        "guard": {
+            row.name: {"source": row.reference, "deviations": row.deviations, "options": _options(row.options)}
+            for row in objectives.GUARDS.values()
+        },
+    }
+
+
+def _options(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"default": field.default, "description": field.description or ""}
+        for name, field in model.model_fields.items()
+    }
+
+
+def _words(value: Any) -> str:
+    """A value of the table as words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_words(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return " + ".join(str(inner) for inner in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) or "-"
