@@ -56,10 +56,11 @@ def command(
 
 
 def _prompts(name: str) -> PromptSet:
-    from finepref.data.prompts import as_prompt_set, read_prompts
+    from finepref.data.prompt_sets import load_prompt_set
+    from finepref.data.prompts import as_prompt_set
 
     if name.startswith("lab-"):
         from finepref.build import prompt_set
 
         return as_prompt_set(prompt_set(name), name)
-    return read_prompts(name)
+    return load_prompt_set(name)

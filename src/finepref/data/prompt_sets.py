@@ -1,0 +1,133 @@
+"""The three published prompt sets, read from a file or the hub and checked by hash; their styles and categories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+from finepref.data.prompts import PromptSet, read_prompts
+from finepref.errors import InputError, nearest
+
+STYLES = ("anime", "concept-art", "paintings", "photo")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A published set: rows and hash of its prompts (`PromptSet.sha256`), and where the hub keeps it.
+
+    repository, revision, files: a hub data set; files are joined in this order. unique: keep first occurrences only.
+    """
+
+    rows: int
+    sha256: str
+    repository: str
+    revision: str | None
+    files: tuple[str, ...]
+    unique: bool = False
+
+
+PUBLISHED: Mapping[str, Published] = {
+    "papv2": Published(
+        487,
+        "bb686432c3a09798773d69cfdc8802b89f126d335f08f24a23ce53db43f0df1b",
+        "yuvalkirstain/pickapic_v2_no_images",
+        None,
+        ("data/test-*.parquet",),
+        unique=True,
+    ),
+    "hpsv2": Published(
+        3200,
+        "cd9bbe4bb6457b5c683ae272d2900303b57b5b885b206f2280aa8a17976dbc56",
+        "zhwang/HPDv2",
+        "b9517430f34b1080d4f741118d2a440155a165cd",
+        tuple(f"benchmark/{style}.json" for style in STYLES),
+    ),
+    "partiprompts": Published(
+        1632,
+        "2abb98084b1d558d0cbcdd53b1b7231368ef097338244ee9f604c7198a42258d",
+        "nateraw/parti-prompts",
+        "944b156abfdad7627c3221b5ec4f6a6fb060a197",
+        ("PartiPrompts.tsv",),
+    ),
+}
+
+
+def load_prompt_set(name: str) -> PromptSet:
+    """A prompt set by what the command line calls it.
+
+    Args:
+        name: a prompt file; a published set (`papv2`, `hpsv2`, `partiprompts`), which the hub is asked for; or
+            `NAME=FILE`, a published set from a file.
+
+    Returns:
+        The set; a published one with its hash checked and its tags.
+
+    Raises:
+        InputError: no such file or set, or a published set whose prompts are not the published ones.
+    """
+    head, equals, path = name.partition("=")
+    if head in PUBLISHED:
+        return published(head, path) if equals else published(head)
+    if equals and not Path(name).exists():
+        raise InputError(f"unknown prompt set '{head}'", where="--prompts", remedy=nearest(head, PUBLISHED))
+    if not Path(name).exists() and not Path(name).suffix:
+        known = [*PUBLISHED, "lab-eval", "lab-train"]
+        raise InputError(f"unknown prompt set '{name}'", where="--prompts", remedy=nearest(name, known))
+    return read_prompts(name)
+
+
+def published(name: str, path: str | Path | None = None) -> PromptSet:
+    """A published set from a file, or from the hub where no file is given; hash checked, tags joined by row.
+
+    Raises:
+        InputError: unknown name, the prompts differ from the published ones, or the hub cannot be reached.
+    """
+    if name not in PUBLISHED:
+        raise InputError(f"unknown prompt set '{name}'", where="--prompts", remedy=nearest(name, PUBLISHED))
+    about = PUBLISHED[name]
+    found = read_prompts(path, name=name) if path is not None else _from_hub(name, about)
+    if found.sha256 != about.sha256:
+        raise InputError(
+            f"these {len(found):,} prompts are not the published {name} ({about.rows:,} prompts, hash "
+            f"{about.sha256[:12]}, here {found.sha256[:12]})",
+            where=path or about.repository,
+            remedy="give the published file, or use your file under another name",
+        )
+    return replace(found, tags=_tags(name))
+
+
+def _from_hub(name: str, about: Published) -> PromptSet:
+    from fnmatch import fnmatch
+
+    from huggingface_hub import HfApi, hf_hub_download
+
+    try:
+        files = list(about.files)
+        if any("*" in file for file in files):
+            listed = HfApi().list_repo_files(about.repository, repo_type="dataset", revision=about.revision)
+            files = sorted(file for file in listed for wanted in about.files if fnmatch(file, wanted))
+        paths = [hf_hub_download(about.repository, f, repo_type="dataset", revision=about.revision) for f in files]
+    except Exception as error:  # the hub's client raises many kinds; all mean that there is no file
+        raise InputError(
+            f"the hub did not give it ({type(error).__name__})",
+            where=about.repository,
+            remedy=f"give the file itself: --prompts {name}=FILE",
+        ) from None
+    prompts = [prompt for path in paths for prompt in read_prompts(path).prompts]
+    return PromptSet(name, tuple(dict.fromkeys(prompts) if about.unique else prompts))
+
+
+def _tags(name: str) -> dict[str, tuple[str, ...]]:
+    if name == "hpsv2":
+        return {"style": tuple(style for style in STYLES for _ in range(800))}
+    if name == "partiprompts":
+        text = (resources.files("finepref.data") / "partiprompts_tags.json").read_text(encoding="utf-8")
+        packed = json.loads(text)
+        return {
+            tag: tuple(packed[tag]["names"][ord(letter) - ord("a")] for letter in packed[tag]["rows"])
+            for tag in ("category", "challenge")
+        }
+    return {}
