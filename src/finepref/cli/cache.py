@@ -21,9 +21,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
 ) -> None:
     """Encode every image and prompt of a run's data; resumes where it stopped. torchrun shares the work out."""
-    from finepref.build import default_device, load_encoder
-    from finepref.data.building import CacheSettings
-    from finepref.data.cache import cache_from
+    from finepref.build import default_device, make_cache
     from finepref.errors import ConfigError
     from finepref.train.config import load_config
 
@@ -31,26 +29,14 @@ def command(
     folder = out or (Path(run.cache.folder) if run.cache.folder else None)
     if folder is None:
         raise ConfigError("no cache folder is named", where="cache.folder", remedy="set it, or give --out")
-    if not run.data.paths:
-        raise ConfigError("no preferences are named", where="data.paths", remedy="list files or folders")
-    section = run.cache
+    rank, size, local = (int(os.environ.get(name, default)) for name, default in _PROCESS)
     device = default_device()
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    summary = cache_from(
-        run.data.paths,
-        load_encoder(run, device=device),
+    summary = make_cache(
+        run,
         folder,
-        format=run.data.format,
-        settings=CacheSettings(
-            flips=run.data.flip,
-            posterior=section.posterior,
-            dtype=section.dtype,
-            shard_size=section.shard_size,
-            batch_size=section.batch_size,
-        ),
-        rank=int(os.environ.get("RANK", "0")),
-        world=int(os.environ.get("WORLD_SIZE", "1")),
+        rank=rank,
+        size=size,
+        device=f"cuda:{local}" if device == "cuda" else device,
         overwrite=overwrite,
     )
     if as_json:
@@ -60,3 +46,6 @@ def command(
             f"{summary.folder}: {summary.pairs} pairs, {summary.images} images ({summary.encoded_images} encoded now), "
             f"{summary.prompts} prompts, {summary.quarantined} pairs dropped"
         )
+
+
+_PROCESS = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

@@ -12,6 +12,7 @@ from finepref.errors import FineprefError
 # In the order of the journey. Every name is a module of this package that exposes `command`:
 # a function (one command) or a `typer.Typer` (a group of commands).
 COMMANDS: tuple[str, ...] = (
+    "data",
     "arena",
     "signals",
     "cache",
@@ -24,6 +25,7 @@ COMMANDS: tuple[str, ...] = (
     "methods",
     "lab",
     "demo",
+    "doctor",
 )
 
 

@@ -5,6 +5,7 @@ Shapes: N images, R resolution, C channels, h w latent, L tokens, D width.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from finepref.provenance import hash_config, sha256_folder
 
 
 class LatentEncoder:
-    """VAE and text encoders of a pipeline behind the `Encoder` protocol.
+    """VAE and text encoders of a pipeline behind the `Encoder` protocol, each read when it is first used.
 
     The VAE's weights are full precision; `mixed_precision` runs it under autocast (one that overflows in fp16 refuses).
     """
@@ -45,24 +46,31 @@ class LatentEncoder:
         self.device = torch.device(device)
         self._vae_override = vae
         self._dtype = compute_dtype(mixed_precision)
-        self.vae = load_vae(source, vae).to(self.device)
-        if self._dtype is torch.float16 and getattr(self.vae.config, "force_upcast", False):
-            raise ConfigError("this VAE overflows in fp16", where="train.mixed_precision", remedy="use bf16 or no")
-        self.pipe = _text_pipeline(source, family, self.device)
         self.calls = {"vae": 0, "text": 0}
 
+    @functools.cached_property
+    def vae(self) -> Any:
+        """The VAE on the device."""
+        vae = load_vae(self.source, self._vae_override).to(self.device)
+        if self._dtype is torch.float16 and getattr(vae.config, "force_upcast", False):
+            raise ConfigError("this VAE overflows in fp16", where="train.mixed_precision", remedy="use bf16 or no")
+        return vae
+
+    @functools.cached_property
+    def pipe(self) -> Any:
+        """The pipeline with its text encoders alone, tokenizers checked."""
+        return _text_pipeline(self.source, self.family, self.device)
+
     def fingerprint(self) -> Mapping[str, str]:
-        """Hashes of everything that shapes a latent or an embedding."""
+        """Hashes of everything that shapes a latent or an embedding; nothing is loaded for it."""
         folder = self.source.folder
-        texts = {
-            name: sha256_folder(folder / name) for pair in self.family.texts for name in pair if self.source.has(name)
-        }
+        names = [name for pair in self.family.texts for name in pair if self.source.has(name)]
         return {
             "family": self.family.name,
             "vae": sha256_folder(vae_folder(self.source, self._vae_override)),
             "precision": "full" if self._dtype is None else str(self._dtype).removeprefix("torch."),
             "text_settings": hash_config(self.family.settings)[:16],
-            **texts,
+            **{name: sha256_folder(folder / name) for name in names},
         }
 
     @torch.no_grad()

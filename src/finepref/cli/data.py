@@ -1,0 +1,114 @@
+"""`finepref data`: look at preference data, check it, convert it, or make it from scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from finepref.data.inspect import DataReport
+
+command = typer.Typer(help="Preference data: inspect, validate, convert, pair.", no_args_is_help=True)
+
+Data = Annotated[list[str], typer.Argument(help="Files, folders or patterns of one preference data set.")]
+Format = Annotated[str, typer.Option("--format", help="auto, or the name of a format (docs/data.md).")]
+Columns = Annotated[list[str] | None, typer.Option("--column", help="FIELD=COLUMN where the names differ; repeatable.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Look at this many pairs only.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@command.command("inspect")
+def inspect_command(
+    data: Data, format: Format = "auto", column: Columns = None, limit: Limit = None, as_json: AsJson = False
+) -> None:
+    """Counts, ties, models, voters and image sizes; images are opened but not decoded."""
+    from finepref.data.inspect import inspect
+
+    report = inspect(data, format=format, columns=_columns(column), limit=limit)
+    print(json.dumps(report.as_dict()) if as_json else _text(report))
+
+
+@command.command("validate")
+def validate_command(
+    data: Data, format: Format = "auto", column: Columns = None, limit: Limit = None, as_json: AsJson = False
+) -> None:
+    """Decode every image; list what is unusable; exit 1 if anything is."""
+    from finepref.data.inspect import inspect
+    from finepref.errors import CheckFailed
+
+    report = inspect(data, format=format, columns=_columns(column), limit=limit, full=True)
+    print(json.dumps(report.as_dict()) if as_json else _text(report))
+    if report.problems:
+        raise CheckFailed(
+            f"{len(report.problems)} pairs are unusable",
+            where=", ".join(data),
+            remedy="`finepref cache` and `finepref data convert` leave them out and list them",
+        )
+
+
+@command.command("convert")
+def convert_command(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    format: Format = "auto",
+    column: Columns = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Write the house format: one parquet with pair_id, prompt, both images' bytes, label, models, voter."""
+    from finepref.data.convert import convert
+
+    written, left_out = convert(data, out, format=format, columns=_columns(column), overwrite=overwrite)
+    print(f"{out}: {written} pairs, {left_out} left out")
+
+
+@command.command("pair")
+def pair_command(
+    folder: Annotated[Path, typer.Argument(help="Evaluation folder with manifest.jsonl and scores.parquet.")],
+    scorer: Annotated[str, typer.Option(help="Whose scores decide.")],
+    out: Annotated[Path, typer.Option(help="Folder for pairs.parquet and rewards.parquet.")],
+    choose: Annotated[str, typer.Option(help="all | best_worst pairs of a prompt's images.")] = "all",
+    min_gap: Annotated[float, typer.Option(min=0.0, help="Leave out pairs whose scores differ by less.")] = 0.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files.")] = False,
+) -> None:
+    """Make a preference set from generated images and their scores; no human votes are needed."""
+    from finepref.data.pairing import pair_from_scores
+
+    counts = pair_from_scores(folder, out, scorer=scorer, choose=choose, min_gap=min_gap, overwrite=overwrite)
+    print(f"{out}: {counts['pairs']} pairs of {counts['prompts']} prompts, {counts['skipped']} images without a score")
+
+
+def _columns(given: list[str] | None) -> dict[str, str]:
+    from finepref.errors import InputError
+
+    found = {}
+    for entry in given or ():
+        field, equals, name = entry.partition("=")
+        if not (equals and field and name):
+            raise InputError(f"{entry!r} is not FIELD=COLUMN", where="--column", remedy="write prompt=text")
+        found[field] = name
+    return found
+
+
+def _text(report: DataReport) -> str:
+    share = {name: f"{count} ({count / max(1, report.pairs):.1%})" for name, count in report.labels.items()}
+    lines = [
+        f"format {report.format}: {report.pairs} pairs, {report.prompts} prompts, {report.images} distinct images, "
+        f"{report.voters} voters",
+        "labels: " + ", ".join(f"{name} {text}" for name, text in share.items()),
+        f"repeated pairs {report.repeated} (votes disagree in {report.contradicted}), "
+        f"pairs of two identical images {report.identical}",
+        "image sizes: " + (", ".join(f"{size}: {n}" for size, n in list(report.sizes.items())[:12]) or "none"),
+    ]
+    if report.models:
+        width = max(len(name) for name in report.models)
+        lines.append(f"{'model':{width}}  {'shown':>8} {'won':>8} {'tied':>8} {'lost':>8}")
+        for name, row in report.models.items():
+            lines.append(f"{name:{width}}  {row['shown']:8} {row['won']:8} {row['tied']:8} {row['lost']:8}")
+    lines.append(f"unusable pairs: {len(report.problems)}")
+    lines += [f"  row {each.row}, pair {each.pair_id}: {each.reason}" for each in report.problems[:20]]
+    if len(report.problems) > 20:
+        lines.append(f"  and {len(report.problems) - 20} more (--json lists all)")
+    return "\n".join(lines)
