@@ -116,7 +116,7 @@ def write_gaps(
             if table.other is not None:
                 columns.append(pa.array(table.other[rows]))
             if table.ids is not None:
-                columns.append(table.ids.slice(start, len(rows)))
+                columns.append(table.ids.slice(start, len(rows)).combine_chunks())
             for kind, value in kinds.items():
                 values = value[rows] if isinstance(value, np.ndarray) else gaps(chunk, ratings, kind=kind, rho=value)
                 columns.append(pa.array(values, from_pandas=False))

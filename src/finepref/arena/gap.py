@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from finepref.arena.image import cavities, duels, expected_difference, image_models, infer
+from finepref.arena.image import image_models
+from finepref.arena.imagegap import image_gaps, image_gaps_both
 from finepref.arena.normal import Floats, inverse_mills, truncated_mean
 from finepref.arena.ratings import Ratings, align
 from finepref.arena.rho import estimate_rho
@@ -82,7 +83,7 @@ def gaps(
     """
     rho = _settle(votes, ratings, kind, normalise, rho, seed)
     if kind == "image" and rho < 1.0:
-        values = _image_gaps(votes, ratings, rho)
+        values = image_gaps(votes, ratings, rho)
     else:
         values = _gather(votes, ratings, gap_table(ratings, kind, rho=rho))
     if clip:
@@ -113,7 +114,7 @@ def gaps_both(
     """
     rho = _settle(votes, ratings, kind, normalise, rho, seed)
     if kind == "image" and rho < 1.0:
-        left, right = _image_gaps_both(votes, ratings, rho)
+        left, right = image_gaps_both(votes, ratings, rho)
     else:
         table = gap_table(ratings, kind, rho=rho)
         position = align(ratings, votes.models)
@@ -147,35 +148,6 @@ def _settle(votes: Votes, ratings: Ratings, kind: str, normalise: str, rho: floa
     if kind in WITH_RHO and votes.has_images:
         return estimate_rho(votes, ratings, seed=seed).rho
     return 1.0
-
-
-def _image_gaps(votes: Votes, ratings: Ratings, rho: float) -> Floats:
-    fight, rows = duels(votes, ratings.mu[align(ratings, votes.models)], c=ratings.c)
-    mean = infer(fight, rho).mean
-    values = np.where(votes.outcome == 0, np.nan, 0.0)  # an image against itself differs by nothing
-    values[rows] = ratings.c * (mean[fight.winner] - mean[fight.loser])
-    return values
-
-
-def _image_gaps_both(votes: Votes, ratings: Ratings, rho: float) -> tuple[Floats, Floats]:
-    fight, rows = duels(votes, ratings.mu[align(ratings, votes.models)], c=ratings.c)
-    assert votes.left_image is not None
-    assert votes.right_image is not None
-    fit = infer(fight, rho)
-    pair = np.stack([votes.left_image, votes.right_image])
-    m, v = fit.mean[pair], fit.variance[pair]  # of a tie: nothing to leave out
-    left_won = votes.outcome[rows] > 0
-    cavity_m, cavity_v = cavities(fight, fit)
-    m[:, rows] = np.where(left_won, cavity_m, cavity_m[::-1])
-    v[:, rows] = np.where(left_won, cavity_v, cavity_v[::-1])
-    left = ratings.c * expected_difference(m, v, rho)
-    right = ratings.c * expected_difference(m[::-1], v[::-1], rho)
-    own = ratings.c * (fit.mean[fight.winner] - fit.mean[fight.loser])
-    left[rows[left_won]] = own[left_won]
-    right[rows[~left_won]] = own[~left_won]
-    same = votes.left_image == votes.right_image
-    left[same] = right[same] = 0.0
-    return left, right
 
 
 def _gather(votes: Votes, ratings: Ratings, table: Floats) -> Floats:

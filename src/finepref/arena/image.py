@@ -91,7 +91,7 @@ def infer(fight: Duels, rho: float, *, start: Sites | None = None) -> ImageFit:
 
     With cavities (m_w, v_w), (m_l, v_l): S = v_w + v_l + 1 - rho, t = (m_w - m_l)/sqrt(S), A = lambda (lambda + t)/S;
     the new site of the winner has precision A/(1 - v_w A) and precision-mean prec m_w + lambda/sqrt(S) (1 + v_w prec),
-    the loser's the same with a minus. Sites move by 0.7 of the way; sweeps until no posterior mean moves by 7e-4 (or 100).
+    the loser's the same with a minus. Sites move by 0.7 of the way, until no posterior mean moves by 7e-4 (100 sweeps).
 
     Args:
         fight: the votes. rho: in (0, 0.95]. start: sites to begin with.

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finepref.arena import kwise, tables
-from finepref.arena.hashing import dense_codes, hash_names
+from finepref.arena.hashing import hash_names
 from finepref.arena.layout import NO_MODEL, Layout, detect
+from finepref.arena.store import IN_MEMORY, Store
 from finepref.arena.votes import LEFT, OUTCOME_HELP, OUTCOME_WORDS, Games, Votes
 from finepref.errors import InputError, nearest
 
@@ -40,30 +41,29 @@ class VoteTable:
     paths: tuple[Path, ...]
     row: npt.NDArray[np.int64]
     other: npt.NDArray[np.int64] | None = None
-    ids: pa.Array | None = None
+    ids: pa.ChunkedArray | None = None
     rejected: tuple[tuple[str, str], ...] = ()
     unlabelled: int = 0
 
 
 @dataclass
 class _Rows:
-    """What has been read so far, one chunk per batch."""
+    """What has been read so far."""
 
-    columns: dict[str, list[Any]] = field(default_factory=dict)
+    store: Store
     models: dict[str, int] = field(default_factory=dict)
     voters: dict[str, int] = field(default_factory=dict)
     rejected: list[tuple[str, str]] = field(default_factory=list)
     unlabelled: int = 0
 
-    def add(self, name: str, chunk: Any) -> None:
-        self.columns.setdefault(name, []).append(chunk)
-
-    def joined(self, name: str) -> Any:
-        return np.concatenate(self.columns[name])
-
 
 def read_votes(
-    paths: Sequence[str | Path], *, columns: Mapping[str, str] | None = None, skip_bad_rows: bool = False
+    paths: Sequence[str | Path],
+    *,
+    columns: Mapping[str, str] | None = None,
+    skip_bad_rows: bool = False,
+    spill: Path | None = None,
+    in_memory: int = IN_MEMORY,
 ) -> VoteTable:
     """Read votes from files and folders.
 
@@ -72,6 +72,7 @@ def read_votes(
         columns: role -> column, for what the schema does not say by itself; roles: left, right, winner, left_image,
             right_image, prompt, voter, id, or group, model, rank (and image).
         skip_bad_rows: leave out rows with a missing name or outcome and list them, instead of stopping at the first.
+        spill: an empty folder for the codes of more than `in_memory` votes; the result stays mapped to its files.
 
     Raises:
         InputError: nothing to read, a column is missing, a bad row, an unknown outcome word, a repeated id in a column
@@ -79,7 +80,7 @@ def read_votes(
     """
     named = dict(columns or {})
     files = tables.find_files(paths)
-    rows = _Rows()
+    rows = _Rows(Store(spill, in_memory))
     layout: Layout | None = None
     offset = 0
     for path in files:
@@ -93,9 +94,10 @@ def read_votes(
         start = offset
         for batch in tables.batches(path, layout.wanted):
             _read_batch(rows, layout, batch, path, offset, offset - start, skip_bad_rows)
+            rows.store.settle()
             offset += batch.num_rows
     assert layout is not None
-    if offset == 0 or not rows.columns or sum(map(len, rows.columns["row"])) == 0:
+    if rows.store.rows == 0:
         raise InputError("there are no votes in it", where=files[0], remedy="give at least one vote")
     ids = _ids(rows, files, unique="id" in named)
     build = _game_table if layout.kwise else _pair_table
@@ -136,12 +138,12 @@ def _read_batch(
     else:
         values["outcome"] = _outcomes(layout, batch, reject)
     for role, value in values.items():
-        rows.add(role, value[good])
+        rows.store.add(role, value[good])
     for role, array in names.items():
-        rows.add(role, _name_codes(rows, role, array, good))
-    rows.add("row", np.flatnonzero(good) + offset)
+        rows.store.add(role, _name_codes(rows, role, array, good))
+    rows.store.add("row", np.flatnonzero(good) + offset)
     if "id" in layout.columns:
-        rows.add("id", _as_text(batch.column(layout.columns["id"])).cast(pa.string()).filter(pa.array(good)))
+        rows.store.add("id", _as_text(batch.column(layout.columns["id"])).cast(pa.string()).filter(pa.array(good)))
 
 
 def _labelled(layout: Layout, batch: pa.RecordBatch) -> Bools:
@@ -248,59 +250,61 @@ def _number(word: str | None) -> float:
         return float("nan")
 
 
-def _ids(rows: _Rows, files: list[Path], *, unique: bool) -> pa.Array | None:
-    if "id" not in rows.columns:
+def _ids(rows: _Rows, files: list[Path], *, unique: bool) -> pa.ChunkedArray | None:
+    if "id" not in rows.store:
         return None
-    ids = pa.chunked_array(rows.columns["id"]).combine_chunks()
-    if unique:
-        if ids.null_count:
-            raise InputError("an id is missing", where=files[0], remedy="fill it in, or do not name an id column")
-        counts = pc.value_counts(ids)
-        worst = int(np.argmax(counts.field("counts").to_numpy()))
-        if counts.field("counts")[worst].as_py() > 1:
-            raise InputError(
-                f"the id {counts.field('values')[worst].as_py()!r} is repeated", where=files[0],
-                remedy="make ids unique, or do not name an id column",
-            )  # fmt: skip
+    ids = rows.store.column("id")
+    if not unique:
+        return ids
+    if ids.null_count:
+        raise InputError("an id is missing", where=files[0], remedy="fill it in, or do not name an id column")
+    hashes = np.concatenate([hash_names(chunk) for chunk in ids.chunks])
+    ordered = np.sort(hashes)
+    for value in ordered[1:][ordered[1:] == ordered[:-1]]:
+        names = ids.take(pa.array(np.flatnonzero(hashes == value))).to_pylist()
+        if len(set(names)) < len(names):
+            double = next(name for name in names if names.count(name) > 1)
+            remedy = "make ids unique, or do not name an id column"
+            raise InputError(f"the id {double!r} is repeated", where=files[0], remedy=remedy)
     return ids
 
 
 def _optional(rows: _Rows, role: str) -> npt.NDArray[np.int32] | None:
-    return dense_codes(rows.joined(role))[0][0] if role in rows.columns else None
+    return rows.store.codes(role)[0][0] if role in rows.store else None
 
 
 def _common(rows: _Rows) -> dict[str, Any]:
-    voter = rows.joined("voter") if "voter" in rows.columns else None
+    voter = rows.store.column("voter") if "voter" in rows.store else None
     return {"voter": voter, "voters": None if voter is None else tuple(rows.voters)}
 
 
-def _pair_table(rows: _Rows, layout: Layout, paths: tuple[Path, ...], ids: pa.Array | None) -> VoteTable:
-    row = rows.joined("row")
+def _pair_table(rows: _Rows, layout: Layout, paths: tuple[Path, ...], ids: pa.ChunkedArray | None) -> VoteTable:
+    row = rows.store.column("row")
     n = len(row)
     images: list[Any] = [None, None]
-    if "left_image" in rows.columns and "right_image" in rows.columns:
-        images, _ = dense_codes(rows.joined("left_image"), rows.joined("right_image"))
+    if "left_image" in rows.store and "right_image" in rows.store:
+        images, _ = rows.store.codes("left_image", "right_image")
     one_model = np.zeros(n, dtype=np.int32)
     votes = Votes(
         models=tuple(rows.models) or (NO_MODEL,),
-        left=rows.joined("left") if "left" in rows.columns else one_model,
-        right=rows.joined("right") if "right" in rows.columns else one_model,
-        outcome=rows.joined("outcome"), left_image=images[0], right_image=images[1],
+        left=rows.store.column("left") if "left" in rows.store else one_model,
+        right=rows.store.column("right") if "right" in rows.store else one_model,
+        outcome=rows.store.column("outcome"), left_image=images[0], right_image=images[1],
         prompt=_optional(rows, "prompt"), **_common(rows),
     )  # fmt: skip
     return VoteTable(votes, layout, paths, row, None, ids, tuple(rows.rejected), rows.unlabelled)
 
 
-def _game_table(rows: _Rows, layout: Layout, paths: tuple[Path, ...], ids: pa.Array | None) -> VoteTable:
-    (group,), n_groups = dense_codes(rows.joined("group"))
+def _game_table(rows: _Rows, layout: Layout, paths: tuple[Path, ...], ids: pa.ChunkedArray | None) -> VoteTable:
+    (group,), n_groups = rows.store.codes("group")
     order, start = kwise.group_rows(group, n_groups)
-    model = rows.joined("model") if "model" in rows.columns else np.zeros(len(group), dtype=np.int32)
-    games = Games(start, model[order], rows.joined("rank")[order])
+    model = rows.store.column("model") if "model" in rows.store else np.zeros(len(group), dtype=np.int32)
+    games = Games(start, model[order], rows.store.column("rank")[order])
     first, second, game = kwise.all_pairs(games)
     if len(first) == 0:
         raise InputError("no group has two rows", where=paths[0], remedy="a ranking needs at least two items")
-    row = rows.joined("row")[order]
-    image = dense_codes(rows.joined("image"))[0][0][order] if "image" in rows.columns else None
+    row = rows.store.column("row")[order]
+    image = rows.store.codes("image")[0][0][order] if "image" in rows.store else None
     prompt, common = _optional(rows, "prompt"), _common(rows)
     if common["voter"] is not None:
         common["voter"] = common["voter"][order][first]

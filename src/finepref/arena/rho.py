@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from scipy.special import log_ndtr
 
-from finepref.arena.image import Sites, cavities, duels, evidence, infer
+from finepref.arena.blocks import components, image_count, slices
+from finepref.arena.image import Sites, cavities, duels, evidence, image_models, infer
+from finepref.arena.normal import Ints
 from finepref.arena.ratings import Ratings, align
 from finepref.arena.votes import Votes
 from finepref.rng import numpy_generator
@@ -53,6 +53,8 @@ def estimate_rho(votes: Votes, ratings: Ratings, *, seed: int = 0) -> RhoCurve:
     Raises:
         InputError: votes without image names.
     """
+    if votes.left_image is None:
+        image_models(votes)
     sample = _sample(votes, seed)
     mu = ratings.mu[align(ratings, votes.models)]
     fight, rows = duels(sample, mu, c=ratings.c)
@@ -69,47 +71,33 @@ def estimate_rho(votes: Votes, ratings: Ratings, *, seed: int = 0) -> RhoCurve:
 
 
 def _sample(votes: Votes, seed: int) -> Votes:
-    """Whole clusters in random order until there are enough decided votes."""
-    decided = np.flatnonzero(votes.outcome != 0)
-    if len(decided) <= MOST_VOTES:
-        return _compact(votes.take(decided))
-    cluster = _clusters(votes)[decided]
-    sizes = np.bincount(cluster)
-    order = numpy_generator(seed, "rho votes").permutation(len(sizes))
-    keep = np.zeros(len(sizes), dtype=bool)
-    kept = order[np.cumsum(sizes[order]) <= MOST_VOTES]
-    keep[kept if len(kept) else order[:1]] = True
-    return _compact(votes.take(decided[keep[cluster]]))
+    """Whole clusters in random order until there are enough decided votes; looked at block by block."""
+    cluster_of = _clusters(votes)
+    sizes = np.zeros(1, dtype=np.int64)
+    for rows in slices(len(votes)):
+        found = np.bincount(cluster_of(rows)[votes.outcome[rows] != 0], minlength=len(sizes))
+        found[: len(sizes)] += sizes
+        sizes = found
+    keep = np.ones(len(sizes), dtype=bool)
+    if sizes.sum() > MOST_VOTES:
+        order = numpy_generator(seed, "rho votes").permutation(len(sizes))
+        inside = order[np.cumsum(sizes[order]) <= MOST_VOTES]
+        keep[:] = False
+        keep[inside if sizes[inside].sum() > 0 else order[:1]] = True
+    chosen = [
+        rows.start + np.flatnonzero((votes.outcome[rows] != 0) & keep[np.minimum(cluster_of(rows), len(keep) - 1)])
+        for rows in slices(len(votes))
+    ]
+    return votes.take(np.concatenate(chosen)).with_dense_images()
 
 
-def _clusters(votes: Votes) -> npt.NDArray[np.integer]:
-    if votes.prompt is not None:
-        return votes.prompt
-    return image_components(votes)[0]
-
-
-def image_components(votes: Votes) -> tuple[npt.NDArray[np.integer], int]:
-    """[n] which connected group of images each vote is in, and the number of groups (unused codes count as groups)."""
-    assert votes.left_image is not None
+def _clusters(votes: Votes) -> Callable[[slice], Ints]:
+    """Which cluster the votes of a slice are in: prompts, or connected groups of images."""
+    prompt = votes.prompt
+    if prompt is not None:
+        return lambda rows: prompt[rows]
+    left = votes.left_image
+    assert left is not None
     assert votes.right_image is not None
-    k = 1 + max(int(votes.left_image.max()), int(votes.right_image.max()))
-    graph = coo_matrix((np.ones(len(votes), dtype=np.int8), (votes.left_image, votes.right_image)), shape=(k, k))
-    count, label = connected_components(graph, directed=False)
-    return label[votes.left_image], int(count)
-
-
-def _compact(votes: Votes) -> Votes:
-    """The same votes with image codes that leave no holes."""
-    if votes.left_image is None or votes.right_image is None or len(votes) == 0:
-        return votes
-    _, codes = np.unique(np.concatenate([votes.left_image, votes.right_image]), return_inverse=True)
-    n = len(votes)
-    return Votes(
-        votes.models,
-        votes.left,
-        votes.right,
-        votes.outcome,
-        left_image=codes[:n],
-        right_image=codes[n:],
-        prompt=votes.prompt,
-    )
+    label = components(left, votes.right_image, image_count(votes))
+    return lambda rows: label[left[rows]]

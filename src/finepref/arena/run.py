@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from finepref import files
 from finepref.arena import folder, tables
-from finepref.arena.gap import KINDS
+from finepref.arena.imagegap import image_gaps
 from finepref.arena.page import write_page
 from finepref.arena.rate import rate
 from finepref.arena.ratings import Ratings, save_ratings
-from finepref.arena.read import read_votes
+from finepref.arena.read import VoteTable, read_votes
+from finepref.arena.rho import RhoCurve, estimate_rho
+from finepref.errors import InputError
 from finepref.progress import say
 
 
@@ -30,6 +37,7 @@ class Options:
     order: str = "given"
     passes: int = 1
     seed: int = 0
+    rho: float | None = None
     skip_bad_rows: bool = False
     overwrite: bool = False
 
@@ -52,9 +60,46 @@ def run_arena(votes: Sequence[str | Path], out: str | Path, options: Options) ->
     if folder.finished(out, made["fingerprint"], folder.ALWAYS, overwrite=options.overwrite):
         say(f"{out}: already holds the arena of these votes and settings")
         return None
-    table = read_votes(votes, columns=options.columns, skip_bad_rows=options.skip_bad_rows)
-    ratings = rate(table.votes, **options.rating())
-    kinds: dict[str, Any] = dict.fromkeys(KINDS)
+    with _scratch(out) as scratch:
+        table = read_votes(votes, columns=options.columns, skip_bad_rows=options.skip_bad_rows, spill=scratch)
+        ratings = rate(table.votes, **options.rating())
+        kinds, curve, warnings = _gap_kinds(table, ratings, options, scratch)
+        ratings = replace(ratings, warnings=ratings.warnings + warnings)
+        _write(out, table, ratings, kinds, made)
+    return ratings
+
+
+def _gap_kinds(
+    table: VoteTable, ratings: Ratings, options: Options, scratch: Path
+) -> tuple[dict[str, Any], RhoCurve | None, tuple[str, ...]]:
+    """Kind -> its rho (kinds that are a table of models) or its values; the curve of rho; what to warn of."""
+    kinds: dict[str, Any] = {"uniform": None, "paper": None, "truncated": None}
+    votes = table.votes
+    if not votes.has_images:
+        return {**kinds, "selection": options.rho or 1.0}, None, ()
+    try:
+        curve = estimate_rho(votes, ratings, seed=options.seed)
+        rho = curve.rho if options.rho is None else options.rho
+        if rho == 1.0:
+            return {**kinds, "selection": 1.0, "image": 1.0}, curve, ()
+        values = np.memmap(scratch / "image-gaps.bin", dtype=np.float64, mode="w+", shape=(len(votes),))
+        return {**kinds, "selection": rho, "image": image_gaps(votes, ratings, rho, out=values)}, curve, ()
+    except InputError as error:
+        return {**kinds, "selection": options.rho or 1.0}, None, (f"No image-level gaps: {error}.",)
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A folder beside `out` for what does not fit in memory; removed at the end."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(out: Path, table: VoteTable, ratings: Ratings, kinds: dict[str, Any], made: dict[str, Any]) -> None:
     meta = {**made, "engine": ratings.engine, "settings": dict(ratings.settings), "layout": asdict(table.layout)}
     folder.write_gaps(out / "gaps.parquet", table, ratings, kinds, meta=meta)
     folder.write_leaderboard(out / "leaderboard.csv", ratings)
@@ -64,7 +109,6 @@ def run_arena(votes: Sequence[str | Path], out: str | Path, options: Options) ->
         files.write_text(out / "quarantine.jsonl", lines)
         say(f"{len(table.rejected)} rows left out, listed in {out / 'quarantine.jsonl'}")
     save_ratings(out / "ratings.json", ratings, provenance=made)  # last: it says that the folder is whole
-    return ratings
 
 
 def _quote(text: str) -> str:

@@ -6,7 +6,7 @@ n votes over M models. Outcome is the sign of left minus right: +1 left won, -1 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,24 @@ class Votes:
             left_image=pick(self.left_image), right_image=pick(self.right_image),
             prompt=pick(self.prompt), voter=pick(self.voter), voters=self.voters, game=pick(self.game),
         )  # fmt: skip
+
+    def with_dense_images(self) -> Votes:
+        """The same votes with image codes that leave no holes."""
+        if self.left_image is None or self.right_image is None or len(self) == 0:
+            return self
+        count = 1 + max(int(self.left_image.max()), int(self.right_image.max()))
+        if count <= 4 * len(self):
+            used = np.zeros(count, dtype=bool)
+            used[self.left_image] = used[self.right_image] = True
+            if used.all():
+                return self
+            new = np.cumsum(used) - 1
+            left, right = new[self.left_image], new[self.right_image]
+        else:
+            joined = np.concatenate([self.left_image, self.right_image])
+            codes = np.unique(joined, return_inverse=True)[1]
+            left, right = codes[: len(self)], codes[len(self) :]
+        return replace(self, left_image=left, right_image=right)
 
     @classmethod
     def from_codes(
