@@ -1,0 +1,235 @@
+"""How images are sampled: one diffusers pipeline call per batch, plain, with a control map, or with a refiner.
+
+B images of a batch. Every (prompt row, seed) has its own CPU generator, so neither the model nor the batch size nor
+the order changes the noise an image starts from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from finepref.errors import InputError, nearest
+from finepref.provenance import sha256_bytes, sha256_file
+from finepref.rng import torch_generator
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+Noise = Literal["per-prompt", "shared"]
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "ddpm": "DDPMScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler-a": "EulerAncestralDiscreteScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "lms": "LMSDiscreteScheduler",
+    "pndm": "PNDMScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+CONTROLLED = {
+    "StableDiffusionPipeline": "StableDiffusionControlNetPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLControlNetPipeline",
+}
+IMAGES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Control maps, one file a prompt row (`00012.png` for row 12), and the network that reads them.
+
+    network: folder or hub id of a ControlNet. maps: folder. scale: conditioning scale (SmPO: 0.3 canny, 0.5 depth).
+    """
+
+    network: str
+    maps: Path
+    scale: float = 1.0
+
+    def file(self, row: int) -> Path:
+        """The map of a prompt row."""
+        for suffix in IMAGES:
+            path = self.maps / f"{row:05d}{suffix}"
+            if path.is_file():
+                return path
+        raise InputError(f"no control map of prompt row {row}", where=self.maps, remedy=f"name it {row:05d}.png")
+
+    def record(self, rows: int) -> dict[str, Any]:
+        """What of it changes the images: network, scale, and the hash of all maps."""
+        maps = sha256_bytes("\n".join(sha256_file(self.file(row)) for row in range(rows)).encode())
+        return {"network": self.network, "scale": self.scale, "maps_sha256": maps}
+
+
+@dataclass(frozen=True, slots=True)
+class Refiner:
+    """A second denoiser for the last steps (SDXL). model: folder or hub id. start: share of steps before it, (0, 1)."""
+
+    model: str
+    start: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.start < 1:
+            raise InputError(
+                f"a refiner that starts at {self.start}", where="refiner", remedy="use a share such as 0.8"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an image is sampled; the pipeline's own default where None.
+
+    guidance is diffusers' guidance_scale. size is (width, height) in pixels. scheduler is a short name (`ddim`,
+    `euler`, ...) or a diffusers class name. noise "shared" starts every prompt from the same noise (SDPO's protocol).
+    """
+
+    steps: int
+    guidance: float
+    scheduler: str | None = None
+    size: tuple[int, int] | None = None
+    negative_prompt: str | None = None
+    noise: Noise = "per-prompt"
+    control: Control | None = None
+    refiner: Refiner | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"{self.steps} sampling steps", where="steps", remedy="use at least 1")
+        if not self.guidance >= 0:
+            raise InputError(f"a guidance of {self.guidance}", where="guidance", remedy="use 0 or more")
+        if self.noise not in ("per-prompt", "shared"):
+            raise InputError(f"noise '{self.noise}'", where="noise", remedy="use per-prompt or shared")
+        if self.control is not None and self.refiner is not None:
+            raise InputError("a control map and a refiner at once", where="refiner", remedy="use one of them")
+
+    def record(self, rows: int) -> dict[str, Any]:
+        """Everything that changes an image of a set of `rows` prompts, as JSON."""
+        return {
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "scheduler": self.scheduler,
+            "size": list(self.size) if self.size else None,
+            "negative_prompt": self.negative_prompt,
+            "noise": self.noise,
+            "control": self.control.record(rows) if self.control else None,
+            "refiner": {"model": self.refiner.model, "start": self.refiner.start} if self.refiner else None,
+        }
+
+
+def noise_generator(seed: int, row: int, noise: Noise = "per-prompt") -> torch.Generator:
+    """The CPU generator of an image: a function of the seed and, unless noise is "shared", of the prompt row."""
+    return torch_generator(seed, "image") if noise == "shared" else torch_generator(seed, "image", row)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """A pipeline made ready by `prepare`, and its refiner if there is one."""
+
+    pipeline: Any
+    sampling: Sampling
+    refiner: Any = None
+
+    @property
+    def scheduler(self) -> str:
+        """Class name of the scheduler in use."""
+        return type(self.pipeline.scheduler).__name__
+
+    def sample(self, prompts: Sequence[str], keys: Sequence[tuple[int, int]]) -> list[Image]:
+        """One call: prompts [B] and their (prompt row, seed) -> B images."""
+        options = dict(self._shared(prompts, keys))
+        if self.sampling.size is not None:
+            options["width"], options["height"] = self.sampling.size
+        if self.sampling.control is not None:
+            maps = [read_map(self.sampling.control.file(row), self.sampling.size) for row, _ in keys]
+            options.update(image=maps, controlnet_conditioning_scale=self.sampling.control.scale)
+        if self.sampling.refiner is None:
+            return list(self.pipeline(**options, output_type="pil").images)
+        start = self.sampling.refiner.start
+        latents = self.pipeline(**options, output_type="latent", denoising_end=start).images
+        again = dict(self._shared(prompts, keys))
+        return list(self.refiner(**again, image=latents, denoising_start=start, output_type="pil").images)
+
+    def _shared(self, prompts: Sequence[str], keys: Sequence[tuple[int, int]]) -> Mapping[str, Any]:
+        options: dict[str, Any] = {
+            "prompt": list(prompts),
+            "num_inference_steps": self.sampling.steps,
+            "guidance_scale": self.sampling.guidance,
+            "generator": [noise_generator(seed, row, self.sampling.noise) for row, seed in keys],
+        }
+        if self.sampling.negative_prompt is not None:
+            options["negative_prompt"] = [self.sampling.negative_prompt] * len(prompts)
+        return options
+
+
+def prepare(pipeline: Any, sampling: Sampling) -> Sampler:
+    """Set a pipeline up: the scheduler asked for, no safety checker (it blackens images), control or refiner, no bar.
+
+    Raises:
+        InputError: an unknown scheduler, or a pipeline that takes no control map or refiner.
+    """
+    if sampling.control is not None:
+        pipeline = controlled(pipeline, sampling.control)
+    refiner = load_refiner(pipeline, sampling.refiner) if sampling.refiner is not None else None
+    if sampling.scheduler is not None:
+        pipeline.scheduler = scheduler_class(sampling.scheduler).from_config(pipeline.scheduler.config)
+    if refiner is not None:
+        refiner.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
+        refiner.set_progress_bar_config(disable=True)
+    if getattr(pipeline, "safety_checker", None) is not None:
+        pipeline.safety_checker = None
+    pipeline.set_progress_bar_config(disable=True)
+    return Sampler(pipeline, sampling, refiner)
+
+
+def scheduler_class(name: str) -> Any:
+    """The diffusers scheduler of a short name or class name."""
+    import diffusers
+
+    full = SCHEDULERS.get(name, name)
+    if not full.endswith("Scheduler") or not hasattr(diffusers, full):
+        raise InputError(f"unknown scheduler '{name}'", where="scheduler", remedy=nearest(name, SCHEDULERS))
+    return getattr(diffusers, full)
+
+
+def controlled(pipeline: Any, control: Control) -> Any:
+    """The ControlNet pipeline around the same components."""
+    import diffusers
+
+    kind = type(pipeline).__name__
+    if kind not in CONTROLLED:
+        raise InputError(f"{kind} takes no control map", where="controlnet", remedy="use " + " or ".join(CONTROLLED))
+    network = from_pretrained(diffusers.ControlNetModel, control.network, pipeline)
+    return getattr(diffusers, CONTROLLED[kind]).from_pipe(pipeline, controlnet=network, torch_dtype=pipeline.dtype)
+
+
+def load_refiner(pipeline: Any, refiner: Refiner) -> Any:
+    """The image-to-image pipeline of a refiner, on the base pipeline's device and in its precision."""
+    import diffusers
+
+    if type(pipeline).__name__ != "StableDiffusionXLPipeline":
+        raise InputError(f"{type(pipeline).__name__} has no refiner", where="refiner", remedy="use it with SDXL")
+    return from_pretrained(diffusers.StableDiffusionXLImg2ImgPipeline, refiner.model, pipeline)
+
+
+def from_pretrained(kind: Any, name: str, pipeline: Any) -> Any:
+    """Load a diffusers class for use beside a pipeline: its dtype, its device, safetensors only."""
+    try:
+        return kind.from_pretrained(name, torch_dtype=pipeline.dtype, use_safetensors=True).to(pipeline.device)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot be loaded ({str(error).splitlines()[0]})", where=name, remedy="give a folder or hub id of one"
+        ) from None
+
+
+def read_map(path: Path, size: tuple[int, int] | None) -> Image:
+    """A control map as RGB, at the size of the image to make."""
+    from PIL import Image as PillowImage
+
+    try:
+        with PillowImage.open(path) as image:
+            found = image.convert("RGB")
+    except (OSError, ValueError) as error:
+        raise InputError(f"not a readable image ({error})", where=path, remedy="save it as PNG") from None
+    return found if size is None or found.size == size else found.resize(size, PillowImage.Resampling.LANCZOS)
