@@ -13,7 +13,7 @@ from finepref.evaluate.scorers.clip import image_features, image_side
 from finepref.evaluate.scorers.clip_scorer import check_inputs
 from finepref.evaluate.scorers.heads import LinearHead
 from finepref.evaluate.scorers.preprocess import check_variant, pixel_batch
-from finepref.evaluate.scorers.weights import fingerprint, full_precision
+from finepref.evaluate.scorers.weights import fingerprint, full_precision, in_blocks
 
 
 class AestheticScorer:
@@ -67,5 +67,5 @@ class AestheticScorer:
         with full_precision(model.device):
             for start in range(0, len(images), self._batch):
                 batch = pixel_batch(images[start : start + self._batch], self.preprocess, size=size)
-                values.append(head(image_features(model, batch)).double().cpu().numpy())
+                values.append(in_blocks(head, image_features(model, batch)).double().cpu().numpy())
         return np.concatenate(values) if values else np.zeros(0)

@@ -19,7 +19,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from finepref.evaluate.scorers.clip import Tower
 from finepref.evaluate.scorers.heads import LinearHead
-from finepref.evaluate.scorers.weights import drop, fill, read_state
+from finepref.evaluate.scorers.weights import drop, fill, in_blocks, read_state
 
 REWARD_MEAN = 0.16717362830052426
 REWARD_STD = 1.0333394966054072
@@ -119,7 +119,7 @@ class RewardNetwork(nn.Module):
         References:
             THUDM/ImageReward ImageReward.py `score`: (mlp - mean) / std.
         """
-        raw = self.head(self.text_state(self.image_states(pixels), ids, mask))
+        raw = in_blocks(self.head, self.text_state(self.image_states(pixels), ids, mask))
         return (raw - REWARD_MEAN) / REWARD_STD
 
 

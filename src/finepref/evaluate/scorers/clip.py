@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPConfig, CLIPModel
 
 from finepref.errors import InputError
-from finepref.evaluate.scorers.weights import drop, fill, read_state
+from finepref.evaluate.scorers.weights import drop, fill, in_blocks, read_state
 from finepref.files import read_json
 
 
@@ -191,18 +190,20 @@ def image_side(model: CLIPModel) -> int:
 def image_features(model: CLIPModel, pixels: Tensor) -> Tensor:
     """Unit-length image features [N, D] of normalised pixels [N, 3, S, S]."""
     pooled = model.vision_model(pixel_values=pixels.to(model.device)).pooler_output
-    return torch.nn.functional.normalize(model.visual_projection(pooled), dim=-1)
+    return torch.nn.functional.normalize(in_blocks(model.visual_projection, pooled), dim=-1)
 
 
 def text_features(model: CLIPModel, ids: Sequence[Sequence[int]]) -> Tensor:
     """Unit-length text features [N, D] of token ids.
 
-    Rows are padded with the end token; the text tower is causal and is read at the first end token, so the padding
-    (and with it the other prompts of the batch) cannot change a feature.
+    Prompts of equal length go through the tower together, without padding, so the others cannot change a feature.
+    (The tower is causal and is read at the end token: the originals' padding to 77 changes nothing either.)
     """
-    rows = [torch.tensor(row, dtype=torch.long) for row in ids]
-    config: Any = model.config
-    end = int(config.text_config.eos_token_id)
-    batch = pad_sequence(rows, batch_first=True, padding_value=end if end != 2 else 0).to(model.device)
-    pooled = model.text_model(input_ids=batch).pooler_output
-    return torch.nn.functional.normalize(model.text_projection(pooled), dim=-1)
+    features: dict[int, Tensor] = {}
+    for length in sorted({len(row) for row in ids}):
+        places = [place for place, row in enumerate(ids) if len(row) == length]
+        batch = torch.tensor([list(ids[place]) for place in places], dtype=torch.long, device=model.device)
+        pooled = model.text_model(input_ids=batch).pooler_output
+        found = torch.nn.functional.normalize(in_blocks(model.text_projection, pooled), dim=-1)
+        features |= zip(places, found, strict=True)
+    return torch.stack([features[place] for place in range(len(ids))])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.random import RandomState
 from PIL import Image as PillowImage
 from PIL.Image import Image
 
@@ -70,7 +71,7 @@ class Check:
 
 
 def _head(chosen: Spec) -> Iterator[Check]:
-    rows = np.random.RandomState(0).standard_normal((6, 768))
+    rows = RandomState(0).standard_normal((6, 768))  # not a draw: the vectors that the numbers belong to
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     with torch.inference_mode():
         found = load_head(weights_path(chosen))(torch.from_numpy(rows.astype(np.float32))).tolist()

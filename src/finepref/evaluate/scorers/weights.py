@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,16 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], *, where: object, devic
             if name == POSITION_IDS and buffer.is_meta:
                 setattr(part, name, torch.arange(buffer.shape[-1]).expand(buffer.shape))
     module.eval().requires_grad_(False).to(device)
+
+
+def in_blocks(module: Callable[[Tensor], Tensor], x: Tensor, *, block: int = 16) -> Tensor:
+    """module(x) row by row [N, W] -> [N, ...], always in blocks of `block` rows (the last one filled with zeros).
+
+    A matrix product rounds differently for one row than for many; with blocks of one size a row's result does not
+    depend on how many others there are.
+    """
+    padded = torch.nn.functional.pad(x, (0, 0, 0, -len(x) % block))
+    return torch.cat([module(part) for part in padded.split(block)])[: len(x)]
 
 
 def drop(state: Mapping[str, Tensor], names: Iterable[str], prefixes: tuple[str, ...] = ()) -> dict[str, Tensor]:

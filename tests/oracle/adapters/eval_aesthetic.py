@@ -1,0 +1,45 @@
+"""LAION's head: a synthetic one always, the real one where its file is here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from adapters.eval_files import aesthetic_head
+from adapters.eval_recipe import state, unit_rows
+from finepref.evaluate.scorers.heads import HIDDEN, INDICES, build_head, load_head
+from finepref.evaluate.scorers.sources import AESTHETIC_HEAD
+from finepref.evaluate.scorers.verify import HEAD_SCORES, HEAD_TOLERANCE
+from finepref.provenance import sha256_file
+
+
+def check(content: dict[str, Any], meta: dict[str, Any]) -> None:
+    real, synthetic = content["real_head"], content["synthetic_head"]
+    head = build_head(state(synthetic["shapes"], synthetic["seed"]), width=768, where="golden", device="cpu")
+    with torch.inference_mode():
+        found = head(unit_rows()).numpy()
+    np.testing.assert_allclose(found, synthetic["scores"], rtol=0, atol=1e-6)
+    sizes = (768, *HIDDEN)
+    shapes = {f"layers.{i}.weight": [b, a] for i, a, b in zip(INDICES, sizes[:-1], sizes[1:], strict=True)}
+    shapes |= {f"layers.{i}.bias": [b] for i, b in zip(INDICES, HIDDEN, strict=True)}
+    assert shapes == real["shapes"]
+    assert real["sha256"] == AESTHETIC_HEAD.sha256
+    assert real["file"] == AESTHETIC_HEAD.name
+    np.testing.assert_allclose(HEAD_SCORES, real["scores"], rtol=0, atol=1e-6)
+    path = aesthetic_head()
+    if path is not None:
+        _real(real, path)
+
+
+def _real(real: dict[str, Any], path: Any) -> None:
+    assert sha256_file(path) == real["sha256"]
+    head = load_head(path)
+    with torch.inference_mode():
+        found, zero = head(unit_rows()).numpy(), head(torch.zeros(1, 768)).item()
+        units = head(torch.eye(768)[:3]).numpy()
+    np.testing.assert_allclose(found, real["scores"], rtol=0, atol=HEAD_TOLERANCE)
+    np.testing.assert_allclose(found, real["scores_float64"], rtol=0, atol=HEAD_TOLERANCE)
+    np.testing.assert_allclose(zero, real["zero_embedding"], rtol=0, atol=HEAD_TOLERANCE)
+    np.testing.assert_allclose(units, real["unit_vectors_e0_e1_e2"], rtol=0, atol=HEAD_TOLERANCE)

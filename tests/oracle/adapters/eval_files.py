@@ -1,0 +1,33 @@
+"""Published files that tests use where this machine has them: vocabularies and LAION's head."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import huggingface_hub
+
+from finepref.evaluate.scorers.sources import AESTHETIC_HEAD, BERT, cache_folder
+
+
+def clip_bpe() -> Path | None:
+    """CLIP's merges from the openai-clip package (a development dependency)."""
+    spec = importlib.util.find_spec("clip")
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / "bpe_simple_vocab_16e6.txt.gz"
+    return path if path.is_file() else None
+
+
+def bert_vocabulary() -> Path | None:
+    """bert-base-uncased's vocab.txt: $FINEPREF_BERT_VOCAB, or the hub's cache."""
+    given = os.environ.get("FINEPREF_BERT_VOCAB")
+    found = given or huggingface_hub.try_to_load_from_cache(BERT[0], "vocab.txt", revision=BERT[1])
+    return Path(found) if isinstance(found, str) else None
+
+
+def aesthetic_head() -> Path | None:
+    """LAION's head: $FINEPREF_AESTHETIC_HEAD, or where the scorer keeps it."""
+    path = Path(os.environ.get("FINEPREF_AESTHETIC_HEAD") or cache_folder() / AESTHETIC_HEAD.name)
+    return path if path.is_file() else None
