@@ -10,7 +10,10 @@ import typer
 
 def command(
     data: Annotated[list[Path], typer.Argument(help="One evaluation folder, or the files of a preference data set.")],
-    scorer: Annotated[list[str], typer.Option(help="Scorer name, repeatable; `finepref scorers` lists them.")],
+    scorer: Annotated[
+        list[str] | None, typer.Option(help="Scorer name, repeatable; `finepref scorers` lists them.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="Use the scorers of a protocol.")] = None,
     out: Annotated[Path | None, typer.Option(help="Rewards file of a preference data set.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; does not change a score.")] = 16,
     shard: Annotated[str, typer.Option(help="INDEX/COUNT of a data set that several processes share.")] = "0/1",
@@ -20,6 +23,7 @@ def command(
     from finepref.errors import InputError
     from finepref.evaluate.manifest import LINES
 
+    specs = _scorers(scorer or [], protocol)
     if (data[0] / LINES).is_file():
         from finepref.build import make_scorer
         from finepref.evaluate.score import score
@@ -28,7 +32,7 @@ def command(
             raise InputError(
                 "an evaluation folder is scored alone and into itself", where=data[0], remedy="leave out --out, --shard"
             )
-        print(score(data[0], (make_scorer(name) for name in scorer), batch_size=batch_size, overwrite=overwrite))
+        print(score(data[0], (make_scorer(name) for name in specs), batch_size=batch_size, overwrite=overwrite))
         return
     if out is None:
         raise InputError(
@@ -45,7 +49,7 @@ def command(
         raise InputError(f"'{shard}' is not INDEX/COUNT", where="--shard", remedy="write 0/4")
     written = score_preferences(
         read_preferences(data),
-        [make_scorer(name) for name in scorer],
+        [make_scorer(name) for name in specs],
         out,
         inputs=data,
         batch_size=batch_size,
@@ -53,3 +57,14 @@ def command(
         overwrite=overwrite,
     )
     print(written)
+
+
+def _scorers(given: list[str], protocol: str | None) -> list[str]:
+    from finepref.errors import InputError
+    from finepref.evaluate.protocols import choose_scorers, load_protocol
+
+    if protocol is not None:
+        return choose_scorers(load_protocol(protocol), given)
+    if not given:
+        raise InputError("no scorer", where="--scorer", remedy="name at least one, or a --protocol")
+    return given

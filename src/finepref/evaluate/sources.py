@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,39 +46,49 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return int(words[0]), int(words[-1])
 
 
-def sources(
-    words: Sequence[str], load: Callable[[str], Any], *, extra: Iterable[tuple[str, str]] = ()
-) -> dict[str, Source]:
+def sources(words: Sequence[str], load: Callable[[str], Any]) -> dict[str, Source]:
     """The models of `NAME=PATH` words.
 
     Args:
         words: NAME=PATH each.
         load: path -> diffusers pipeline.
-        extra: (name, value) of whatever else changes what is loaded (an overriding base), for the fingerprint.
 
     Returns:
         name -> `Source`. A local folder is hashed where it lies; anything else is loaded once and its weights hashed.
     """
-    suffix = "".join(f"\n{name} {value}" for name, value in extra)
     found = {}
     for name, path in parse_models(words).items():
         folder = Path(path)
         if folder.is_dir():
             run = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
             base = f"base {run.get('base_sha256', '')}\n" if run else ""
-            fingerprint = sha256_bytes((base + folder_fingerprint(folder) + suffix).encode())
+            fingerprint = sha256_bytes((base + folder_fingerprint(folder)).encode())
             found[name] = Source(
-                functools.partial(load, path), origin=path, fingerprint=fingerprint, rewards=training_rewards(run)
+                functools.partial(load, path),
+                origin=path,
+                fingerprint=fingerprint,
+                rewards=training_rewards(run),
+                pipeline=str(run.get("family") or pipeline_class(folder)),
             )
         else:
             pipeline = load(path)
-            fingerprint = sha256_bytes((pipeline_fingerprint(pipeline) + suffix).encode())
-            found[name] = Source(functools.partial(_same, pipeline), origin=path, fingerprint=fingerprint)
+            found[name] = Source(
+                functools.partial(_same, pipeline),
+                origin=path,
+                fingerprint=pipeline_fingerprint(pipeline),
+                pipeline=type(pipeline).__name__,
+            )
     return found
 
 
 def _same(pipeline: Any) -> Any:
     return pipeline
+
+
+def pipeline_class(folder: Path) -> str:
+    """The diffusers class that a pipeline folder's model_index.json names; empty without one."""
+    index = folder / "model_index.json"
+    return str(read_json(index).get("_class_name", "")) if index.is_file() else ""
 
 
 def folder_fingerprint(folder: Path) -> str:
