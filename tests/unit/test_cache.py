@@ -1,0 +1,271 @@
+"""The latent cache: each image once, resumable at every shard, refused when it is of something else."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from finepref.data.building import CacheSettings
+from finepref.data.cache import build_cache, cache_from
+from finepref.data.convert import write_pairs
+from finepref.data.images import square
+from finepref.data.latents import EMPTY_PROMPT, LatentCache
+from finepref.data.readers import read_preferences
+from finepref.data.schema import Quarantined
+from finepref.errors import ConfigError, InputError
+from finepref.provenance import sha256_bytes
+
+R = 8
+
+
+class Plain:
+    """An encoder whose numbers can be worked out by hand: mean = pixel / 255 at every second pixel, std = mean / 2."""
+
+    resolution = R
+
+    def __init__(self, name: str = "a", stop_after: int | None = None) -> None:
+        self.name, self.seen, self.texts, self.stop_after = name, [], [], stop_after
+
+    def fingerprint(self) -> Mapping[str, str]:
+        return {"family": "plain", "vae": self.name, "tokenizer": "t"}
+
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        if self.stop_after is not None and len(self.seen) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.seen += [sha256_bytes(row.numpy().tobytes()) for row in pixels]
+        mean = pixels[:, :, ::2, ::2].float() / 255
+        return mean, mean / 2
+
+    def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        self.texts += list(prompts)
+        rows = [torch.full((3, 2), float(len(prompt))) for prompt in prompts]
+        return {"prompt_embeds": torch.stack(rows), "pooled": torch.stack(rows)[:, 0]}
+
+
+def image(seed: int, size: tuple[int, int] = (10, 8)) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pairs_file(path: Path, sides: Sequence[tuple[int, int]], *, broken: Sequence[int] = ()) -> Path:
+    rows = [
+        {
+            "pair_id": f"p{i}",
+            "prompt": f"prompt {'x' * (i % 3)}",
+            "image_0": image(a),
+            "image_1": b"broken" if i in broken else image(b),
+            "label": 1.0,
+        }
+        for i, (a, b) in enumerate(sides)
+    ]
+    write_pairs(rows, path)
+    return path
+
+
+SIDES = [(0, 1), (1, 2), (3, 4), (5, 6), (7, 0), (2, 8)]
+SMALL = CacheSettings(shard_size=4, batch_size=2, dtype="float32", workers=1)
+
+
+def test_each_image_and_prompt_once(tmp_path: Path) -> None:
+    data, encoder = pairs_file(tmp_path / "pairs.parquet", SIDES), Plain()
+    summary = cache_from(data, encoder, tmp_path / "cache", settings=SMALL)
+    assert (summary.pairs, summary.images, summary.prompts, summary.quarantined) == (6, 9, 4, 0)
+    assert (summary.encoded_images, summary.encoded_prompts, summary.complete) == (9, 4, True)
+    assert len(encoder.seen) == len(set(encoder.seen)) == 9
+    assert sorted(encoder.texts) == ["", "prompt ", "prompt x", "prompt xx"]
+    cache = LatentCache(tmp_path / "cache")
+    assert list(cache.pairs) == [f"p{i}" for i in range(6)]
+    pair = cache.pairs["p5"]
+    assert (pair.image_0, pair.image_1) == (sha256_bytes(image(2)), sha256_bytes(image(8)))
+    mean, std, sizes = cache.latents([pair.image_1, pair.image_0, pair.image_1])
+    for row, content in zip(mean, (image(8), image(2), image(8)), strict=True):
+        pixels, size = square(content, R)
+        assert torch.equal(row, torch.from_numpy(pixels)[:, ::2, ::2].float() / 255)
+        assert sizes[0] == size
+    assert std is not None
+    assert torch.equal(std, mean / 2)
+    prompts = cache.prompts([pair.prompt, EMPTY_PROMPT])
+    assert prompts["prompt_embeds"][:, 0, 0].tolist() == [9.0, 0.0]
+    assert prompts["pooled"].shape == (2, 2)
+    with pytest.raises(InputError, match="no image 000"):
+        cache.latents(["000"])
+    with pytest.raises(InputError, match="no mirrored image"):
+        cache.latents([pair.image_0], [True])
+    with pytest.raises(InputError, match="no prompt 000"):
+        cache.prompts(["000"])
+
+
+def test_mirror_mode_and_storage_types(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path / "pairs.parquet", SIDES)
+    for dtype, tolerance in (("float32", 0.0), ("float16", 3e-4), ("bfloat16", 3e-3)):
+        settings = CacheSettings(flips=True, posterior="mode", dtype=dtype, shard_size=3, batch_size=2)
+        cache_from(data, Plain(), tmp_path / dtype, settings=settings)
+        cache = LatentCache(tmp_path / dtype)
+        pixels, size = square(image(3), R)
+        mean, std, mirrored = cache.latent(sha256_bytes(image(3)), flip=True)
+        expected = torch.from_numpy(pixels).flip(-1)[:, ::2, ::2].float() / 255
+        assert std is None
+        assert mean.dtype == torch.float32
+        assert (mean - expected).abs().max() <= tolerance
+        # 10 x 8 resized is 10 x 8, cropped 8 wide from 1: the mirror image's crop starts at 10 - 8 - 1
+        assert (size.crop_left, mirrored.crop_left) == (1, 1)
+
+
+def test_a_bad_image_drops_its_pair_whole(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path / "pairs.parquet", SIDES, broken=[1, 4])
+    summary = cache_from(data, Plain(), tmp_path / "cache", settings=SMALL)
+    assert (summary.pairs, summary.quarantined) == (4, 2)
+    assert list(LatentCache(tmp_path / "cache").pairs) == ["p0", "p2", "p3", "p5"]
+    lines = [json.loads(line) for line in (tmp_path / "cache" / "quarantine.jsonl").read_text().splitlines()]
+    assert [(line["row"], line["pair_id"]) for line in lines] == [(1, "p1"), (4, "p4")]
+    assert all(line["reason"] == "image_1: not an image of a known kind" for line in lines)
+
+
+def test_rows_that_the_reader_drops_keep_their_numbers(tmp_path: Path) -> None:
+    rows = [
+        {"pair_id": f"p{i}", "prompt": "" if i == 1 else "x", "image_0": image(i), "image_1": image(9), "label": 1.0}
+        for i in range(4)
+    ]
+    rows[3]["image_0"] = b"broken"
+    write_pairs(rows, tmp_path / "pairs.parquet")
+    cache_from(tmp_path / "pairs.parquet", Plain(), tmp_path / "cache", settings=SMALL)
+    lines = [json.loads(line) for line in (tmp_path / "cache" / "quarantine.jsonl").read_text().splitlines()]
+    assert [(line["row"], line["pair_id"]) for line in lines] == [(1, "p1"), (3, "p3")]
+
+
+def test_nothing_usable(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path / "pairs.parquet", SIDES[:2], broken=[0, 1])
+    with pytest.raises(InputError, match="no pair is usable"):
+        cache_from(data, Plain(), tmp_path / "cache", settings=SMALL)
+    with pytest.raises(InputError, match="the cache is not finished"):
+        LatentCache(tmp_path / "cache")
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.suffix in (".safetensors", ".jsonl")
+    }
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 2, 4, 6])
+def test_resume_equals_the_uninterrupted_run(tmp_path: Path, stop_after: int) -> None:
+    data = pairs_file(tmp_path / "pairs.parquet", SIDES, broken=[2])
+    cache_from(data, Plain(), tmp_path / "whole", settings=SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        cache_from(data, Plain(stop_after=stop_after), tmp_path / "cache", settings=SMALL)
+    second = Plain()
+    summary = cache_from(data, second, tmp_path / "cache", settings=SMALL)
+    assert summary.complete
+    assert len(second.seen) == 8 - stop_after // 4 * 4  # finished shards of 4 are not encoded again
+    assert folder_bytes(tmp_path / "cache") == folder_bytes(tmp_path / "whole")
+    for name in ("images.parquet", "prompts.parquet", "pairs.parquet"):
+        assert pq.read_table(tmp_path / "cache" / name) == pq.read_table(tmp_path / "whole" / name)
+
+
+def test_a_second_run_reads_nothing_and_more_data_adds_to_it(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path / "pairs.parquet", SIDES[:3])
+    cache_from(data, Plain(), tmp_path / "cache", settings=SMALL)
+    again = Plain()
+    summary = cache_from(data, again, tmp_path / "cache", settings=SMALL)
+    assert (summary.pairs, summary.encoded_images, again.seen, again.texts) == (3, 0, [], [])
+    more = pairs_file(tmp_path / "more.parquet", SIDES)
+    summary = cache_from(more, again, tmp_path / "cache", settings=SMALL)
+    assert (summary.pairs, summary.images, summary.encoded_images) == (6, 9, 4)
+    fresh = cache_from(more, Plain(), tmp_path / "cache", settings=SMALL, overwrite=True)
+    assert fresh.encoded_images == 9
+
+
+def test_refused_for_another_model_or_setting(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path / "pairs.parquet", SIDES[:2])
+    cache_from(data, Plain(), tmp_path / "cache", settings=SMALL)
+    before = folder_bytes(tmp_path / "cache")
+    with pytest.raises(InputError, match="the cache was made for another vae; use another folder, or --overwrite"):
+        cache_from(data, Plain("b"), tmp_path / "cache", settings=SMALL)
+    larger = Plain()
+    larger.resolution = 16
+    with pytest.raises(InputError, match=r"another resolution \(8, now 16\)"):
+        cache_from(data, larger, tmp_path / "cache", settings=SMALL)
+    with pytest.raises(InputError, match="another posterior"):
+        cache_from(data, Plain(), tmp_path / "cache", settings=CacheSettings(posterior="mode", dtype="float32"))
+    assert folder_bytes(tmp_path / "cache") == before
+    with pytest.raises(InputError, match="another resolution"):
+        LatentCache(tmp_path / "cache").require(resolution=9)
+    LatentCache(tmp_path / "cache").require(resolution=8, fingerprint=Plain().fingerprint())
+    for wrong in ({"posterior": "median"}, {"dtype": "int8"}, {"shard_size": 0}):
+        with pytest.raises(ConfigError, match=r"cache\."):
+            CacheSettings(**wrong)
+
+
+def test_processes_share_the_work_and_the_last_one_writes_the_index(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path / "pairs.parquet", SIDES, broken=[3])
+    cache_from(data, Plain(), tmp_path / "one", settings=SMALL)
+    encoders = [Plain(), Plain(), Plain()]
+    for rank in (2, 0, 1):
+        summary = cache_from(data, encoders[rank], tmp_path / "three", settings=SMALL, rank=rank, world=3)
+        assert summary.complete == (rank == 1)
+    seen = [sha for encoder in encoders for sha in encoder.seen]
+    assert len(seen) == len(set(seen)) == 8
+    assert sorted(text for encoder in encoders for text in encoder.texts) == ["", "prompt ", "prompt x", "prompt xx"]
+    one, three = LatentCache(tmp_path / "one"), LatentCache(tmp_path / "three")
+    assert dict(one.pairs) == dict(three.pairs)
+    shas = [pair.image_0 for pair in one.pairs.values()]
+    assert torch.equal(one.latents(shas)[0], three.latents(shas)[0])
+    assert (tmp_path / "three" / "quarantine.jsonl").read_text() == (tmp_path / "one" / "quarantine.jsonl").read_text()
+    assert not list((tmp_path / "three").glob("done-*"))
+
+
+def test_a_latent_that_is_not_finite_is_quarantined(tmp_path: Path) -> None:
+    class Overflowing(Plain):
+        def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+            mean, std = super().encode_images(pixels)
+            return mean + 1e5 * (pixels[:, :1, :1, :1] == square(image(2), R)[0][0, 0, 0]), std
+
+    data = pairs_file(tmp_path / "pairs.parquet", SIDES)
+    summary = cache_from(data, Overflowing(), tmp_path / "cache", settings=CacheSettings(dtype="float16", batch_size=3))
+    assert summary.quarantined == 2
+    assert list(LatentCache(tmp_path / "cache").pairs) == ["p0", "p2", "p3", "p4"]
+    assert "its latent is not finite in float16" in (tmp_path / "cache" / "quarantine.jsonl").read_text()
+
+
+def test_masked_prompts_of_different_length(tmp_path: Path) -> None:
+    class Masked(Plain):
+        def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+            lengths = torch.tensor([len(prompt) for prompt in prompts])
+            mask = (torch.arange(12) < lengths[:, None]).long()
+            return {"prompt_embeds": mask[..., None] * torch.arange(1.0, 13)[:, None], "prompt_mask": mask}
+
+    data = pairs_file(tmp_path / "pairs.parquet", SIDES)
+    cache_from(data, Masked(), tmp_path / "cache", settings=SMALL)
+    cache = LatentCache(tmp_path / "cache")
+    shas = [sha256_bytes(text.encode()) for text in ("prompt xx", "", "prompt ")]
+    found = cache.prompts(shas)
+    assert found["prompt_mask"].sum(1).tolist() == [9, 0, 7]
+    assert found["prompt_embeds"].shape == (3, 9, 1)
+    assert found["prompt_embeds"][:, :, 0].sum(1).tolist() == [45.0, 0.0, 28.0]
+    index = pq.read_table(tmp_path / "cache" / "prompts.parquet").to_pylist()
+    assert {row["prompt_sha256"]: row["tokens"] for row in index}[shas[2]] == 7
+
+
+def test_preferences_of_any_source(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path / "pairs.parquet", SIDES)
+    rejected: list[Quarantined] = []
+    summary = build_cache(
+        read_preferences(data, quarantine=rejected), Plain(), tmp_path / "c", settings=SMALL, rejected=rejected
+    )
+    assert summary.pairs == 6
+    meta = json.loads((tmp_path / "c" / "cache.json").read_text())
+    assert meta["complete"] is True
+    assert meta["fingerprint"] == Plain().fingerprint()
