@@ -75,7 +75,7 @@ def test_pickapic_without_images_gives_the_same_ids(tmp_path: Path) -> None:
     small = write(tmp_path / "bare.parquet", bare)
     assert detect_format(small) == "pickapic"
     assert read_pair_ids(small)[0] == read_pair_ids(full)[0]
-    with pytest.raises(InputError, match="column 'jpg_0' is missing; it has .*caption"):
+    with pytest.raises(InputError, match=r"column 'jpg_0' is missing; it has .*caption"):
         list(read_preferences(small))
 
 
@@ -261,7 +261,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no data was named"):
         tables([])
     (tmp_path / "x.bin").write_bytes(b"1")
-    with pytest.raises(InputError, match="unknown kind of file '.bin'"):
+    with pytest.raises(InputError, match=r"unknown kind of file '\.bin'"):
         tables(tmp_path / "x.bin")
     (tmp_path / "x.parquet").write_bytes(b"PAR1 but not really")
     with pytest.raises(InputError, match="not a readable parquet file"):
@@ -270,7 +270,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the table has no rows"):
         detect_format(tmp_path / "x.csv")
     (tmp_path / "y.csv").write_text("alpha,beta\n1,2\n")
-    with pytest.raises(InputError, match="no known preference format has these columns; .* alpha, beta"):
+    with pytest.raises(InputError, match=r"no known preference format has these columns; .* alpha, beta"):
         detect_format(tmp_path / "y.csv")
     with pytest.raises(InputError, match="unknown format 'pickapick'; did you mean 'pickapic'"):
         list(read_preferences(tmp_path / "y.csv", format="pickapick"))
