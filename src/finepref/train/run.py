@@ -15,7 +15,7 @@ import yaml
 from finepref import provenance
 from finepref.data.latents import SHAPING, LatentCache
 from finepref.errors import ConfigError, InputError
-from finepref.files import parquet_meta, read_json, write_json, write_text
+from finepref.files import read_json, write_json, write_text
 from finepref.models.protocol import Adapter, parameter_count
 from finepref.progress import say
 from finepref.train.config import RunConfig
@@ -208,9 +208,7 @@ def _finish(run: Run, state: State, *, table: PairTable | ImageTable, about_base
     run.adapter.save(run.out)
     config, method = run.config, run.method
     seconds = sum(line["seconds"] for line in read_lines(run.out / "timing.jsonl"))
-    labelling = 0.0
-    if config.signal.file is not None:
-        labelling = float(parquet_meta(Path(config.signal.file)).get("device_seconds") or 0.0)
+    labelling = table.about.get("device_seconds") if table.about["rewards"] else 0.0  # None: not measured
     held = run.source.drawing.cache.meta["summary"]
     write_json(
         run.out / "run.json",

@@ -15,7 +15,7 @@ from finepref.data.readers import read_pair_ids, winner_of
 from finepref.errors import InputError
 from finepref.files import parquet_meta, read_parquet
 from finepref.progress import say
-from finepref.provenance import hash_config, sha256_file
+from finepref.provenance import hash_config, sha256_bytes
 
 Floats = npt.NDArray[np.float32]
 
@@ -138,14 +138,22 @@ def _from_file(path: str) -> _Signal:
         raise InputError(
             f"the margin of pair {ids[int(np.flatnonzero(~np.isfinite(margin))[0])]} is not finite", where=path
         )
+    weight = columns["weight"].to_numpy().astype(np.float32)
     labels = np.stack([columns[f"label_{side}"].fill_null(-1).to_numpy() for side in (0, 1)], axis=1)
     return _Signal(
         row={pair: i for i, pair in enumerate(ids)},
         winner=winner,
         margin=margin.astype(np.float32),
-        weight=columns["weight"].to_numpy().astype(np.float32),
+        weight=weight,
         labels=labels.astype(np.int64),
-        about={"kind": meta.get("kind", "unknown"), "sha256": sha256_file(path), "rewards": meta.get("rewards", [])},
+        about={
+            "kind": "+".join(meta.get("kinds", ["unknown"])),
+            "sha256": sha256_bytes(
+                b"".join([*map(str.encode, ids), *(values.tobytes() for values in (winner, margins, weight, labels))])
+            ),
+            "rewards": sorted({value for key, value in meta.items() if key.endswith(".scorer")}),
+            "device_seconds": meta.get("device_seconds"),
+        },
     )
 
 
