@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,12 @@ import typer
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(help="Scored evaluation folder.")],
-    baseline: Annotated[str, typer.Option(help="Name of the model that the others are compared with.")],
+    folder: Annotated[Path | None, typer.Argument(help="Scored evaluation folder.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Name of the model the others are compared with.")] = None,
+    from_counts: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a folder: csv of printed win rates (comparison,metric,prompts,n,win_rate)."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write; DIR/comparison.json by default.")] = None,
     level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of every interval.")] = 0.95,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples and permutation draws.")] = 10_000,
@@ -18,7 +23,16 @@ def command(
     force: Annotated[bool, typer.Option(help="Compare scores whose fingerprints differ.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
 ) -> None:
-    """Compare models at equal prompts and seeds."""
+    """Compare models at equal prompts and seeds, or judge printed win rates."""
+    from finepref.errors import InputError
+
+    if from_counts is not None:
+        if folder is not None or baseline is not None:
+            raise InputError("it stands alone", where="--from-counts", remedy="leave out the folder and --baseline")
+        _counts(from_counts, out, level, as_json)
+        return
+    if folder is None or baseline is None:
+        raise InputError("a folder and its --baseline are needed", where="compare", remedy="or give --from-counts")
     from finepref.evaluate.compare import compare
     from finepref.evaluate.show import comparison_lines
     from finepref.files import read_json
@@ -30,3 +44,17 @@ def command(
     for line in comparison_lines(read_json(path)):
         print(line)
     print(path)
+
+
+def _counts(path: Path, out: Path | None, level: float, as_json: bool) -> None:
+    from finepref.evaluate.counts import counts_json, counts_lines, read_counts
+    from finepref.files import write_json
+
+    rows = read_counts(path, level=level)
+    if out is not None:
+        write_json(out, counts_json(rows, level=level))
+    if as_json:
+        print(json.dumps(counts_json(rows, level=level), indent=2))
+        return
+    for line in counts_lines(rows):
+        print(line)
