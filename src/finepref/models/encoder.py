@@ -23,7 +23,8 @@ from finepref.provenance import hash_config, sha256_folder
 class LatentEncoder:
     """VAE and text encoders of a pipeline behind the `Encoder` protocol, each read when it is first used.
 
-    The VAE's weights are full precision; `mixed_precision` runs it under autocast (one that overflows in fp16 refuses).
+    mixed_precision: the VAE (full-precision weights) runs under that autocast, one that overflows in fp16 refuses; text
+    encoders are loaded in that type.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class LatentEncoder:
     @functools.cached_property
     def pipe(self) -> Any:
         """The pipeline with its text encoders alone, tokenizers checked."""
-        return _text_pipeline(self.source, self.family, self.device)
+        return _text_pipeline(self.source, self.family, self.device, dtype=self._dtype or torch.float32)
 
     def fingerprint(self) -> Mapping[str, str]:
         """Hashes of everything that shapes a latent or an embedding; nothing is loaded for it."""
@@ -108,13 +109,15 @@ def latent_scale(config: Any, like: Tensor) -> tuple[Tensor, Tensor]:
     return shift, scale
 
 
-def _text_pipeline(source: Source, family: Family, device: torch.device) -> Any:
+def _text_pipeline(source: Source, family: Family, device: torch.device, *, dtype: torch.dtype) -> Any:
     """The pipeline with its text encoders only, tokenizers checked."""
     parts: dict[str, Any] = {}
     for _, encoder_name in family.texts:
         if source.has(encoder_name):
-            parts[encoder_name] = load_part(source, encoder_name).to(device)
-    without = {name: None for name in (family.part, "vae", "scheduler")}
+            parts[encoder_name] = load_part(source, encoder_name, dtype=dtype).to(device)
+    without: dict[str, Any] = {name: None for name in (family.part, "vae", "scheduler")}
+    if len(parts) < len(family.texts):
+        without[family.part] = _shape_of(source, family.part)
     cls = load_class("diffusers", str(source.index["_class_name"]), where=source.folder)
     with quiet():
         pipe = cls.from_pretrained(str(source.folder), **(source.absent() | without | parts))
@@ -123,3 +126,11 @@ def _text_pipeline(source: Source, family: Family, device: torch.device) -> Any:
             vocabulary = parts[encoder_name].get_input_embeddings().num_embeddings
             check_tokenizer(getattr(pipe, tokenizer_name), vocabulary, where=source.folder / tokenizer_name)
     return pipe
+
+
+def _shape_of(source: Source, part: str) -> Any:
+    """The denoiser without weights: pipelines ask it how wide the states of an absent text encoder are."""
+    library, name = source.index[part]
+    cls = load_class(library, name, where=source.folder)
+    with quiet(), torch.device("meta"):
+        return cls.from_config(cls.load_config(str(source.folder / part)))

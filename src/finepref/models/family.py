@@ -48,7 +48,7 @@ class Family:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-FAMILIES = ("sd15", "sdxl")
+FAMILIES = ("sd15", "sdxl", "sd3", "flux", "sana", "qwen_image")
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
