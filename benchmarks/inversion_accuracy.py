@@ -9,6 +9,7 @@ integration: x_t = F_t^-1(F_0(x_0)). Errors are root-mean-square over 4,096 pixe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from finepref.diffusion.options import InversionOptions, RenoiseOptions
 from finepref.diffusion.path import FLOW, Path, scaled_linear
 from finepref.diffusion.table import TABLE
 
-PIXELS = 4096
+SHAPE = (1, 1, 64, 64)
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,11 @@ def exact(density: Density, path: Path, x0: np.ndarray, t: float) -> np.ndarray:
 def invert(density: Density, path: Path, t: float, options: InversionOptions) -> tuple[float, int]:
     """(relative error of x_t, network calls)."""
     kind = torch.int64 if path.discrete else torch.float64
-    x0 = density.sample(PIXELS)
+    x0 = density.sample(math.prod(SHAPE))
     if path.discrete:  # a sample of level 0
         a_0, b_0 = (float(v[0]) for v in path.levels(torch.zeros(1, dtype=torch.int64)))
         x0 = density.quantile(density.cdf(x0, 1.0, 0.0), a_0, b_0)
-    image = torch.from_numpy(x0).view(1, 1, 64, 64)
+    image = torch.from_numpy(x0).view(SHAPE)
     calls: list[int] = []
     row = TABLE["renoise" if isinstance(options, RenoiseOptions) else "ddim_inversion"]
     placed = row.place(

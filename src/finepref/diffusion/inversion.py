@@ -50,14 +50,15 @@ def guided(conditional: Denoise, unconditional: Denoise, *, scale: float) -> Den
     return denoise
 
 
-def direction(path: Path, prediction: Tensor, x: Tensor, label: Tensor) -> Tensor:
+def direction(path: Path, prediction: Tensor, x: Tensor, level: Tensor) -> Tensor:
     """What a step is made with: the predicted noise on discrete paths, the velocity on flows.
 
-    Labels below 0 (first call of the official grid) stand for level 0.
+    level: [N] where a v-prediction at x is read: a step's own source, or the label of a refinement; below 0 (first call
+    of the official grid) it stands for 0.
     """
     if not path.discrete:
         return prediction
-    return path.epsilon(prediction, x, label.clamp_min(0))
+    return path.epsilon(prediction, x, level.clamp_min(0))
 
 
 def step(path: Path, x: Tensor, towards: Tensor, source: Tensor, destination: Tensor) -> Tensor:
@@ -95,11 +96,13 @@ def _run(
         index = rows.to(x.device)
         source, destination = plan.source[call, column], plan.destination[call, column]
         label = plan.label[call, column].to(x.device)
-        refine = plan.refine[call, column].to(x.device).view(-1, 1, 1, 1)
+        refine = plan.refine[call, column].to(x.device)
+        level = torch.where(refine, label, source.to(x.device))
+        refine = refine.view(-1, 1, 1, 1)
         final = plan.final[call, column].to(x.device).view(-1, 1, 1, 1)
 
         at, base = point[index], here[index]
-        towards = direction(path, denoise(at, label, rows).to(x.dtype), at, label)
+        towards = direction(path, denoise(at, label, rows).to(x.dtype), at, level)
         used = torch.where(refine, (first[index] + towards) / 2, towards) if average else towards
         reached = step(path, base, used, source, destination)
         if eta > 0 and draw is not None:

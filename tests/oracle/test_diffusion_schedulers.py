@@ -1,0 +1,122 @@
+"""Paths and official grids against the schedulers of diffusers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMInverseScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
+
+from finepref.diffusion import forward
+from finepref.diffusion.path import FLOW, from_scheduler_config, scaled_linear
+from finepref.diffusion.table import get
+from finepref.errors import ConfigError
+from small_network import SmallNetwork, latents
+
+SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def test_scaled_linear_is_the_schedulers_table() -> None:
+    """Bit for bit, in float64."""
+    table = scaled_linear().alpha_bar
+    assert table is not None
+    assert table.dtype == torch.float64
+    assert torch.equal(table, DDPMScheduler(**SD).alphas_cumprod.double())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SD,
+        {"beta_schedule": "linear"},
+        {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 200},
+        {"trained_betas": [0.01, 0.02, 0.05]},
+        {**SD, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
+    ],
+)
+def test_any_scheduler_config(config: dict[str, Any]) -> None:
+    """x_t and the v target equal add_noise and get_velocity of the scheduler that the config describes."""
+    scheduler = DDPMScheduler(**config)
+    path = from_scheduler_config({**scheduler.config, "prediction_type": "v_prediction"})
+    count = scheduler.config.num_train_timesteps if "trained_betas" not in config else 3
+    t = torch.tensor([0, count // 2, count - 1])
+    x0, noise = latents(1, 3, "x0", dtype=torch.float32), latents(1, 3, "noise", dtype=torch.float32)
+    placed = forward.place(x0, -x0, t, path=path, noise=noise)
+    torch.testing.assert_close(placed.xt_w, scheduler.add_noise(x0, noise, t), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(placed.target_w, scheduler.get_velocity(x0, noise, t), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(placed.xt_l, scheduler.add_noise(-x0, noise, t), rtol=1e-6, atol=1e-6)
+
+
+def test_flow_matching() -> None:
+    """x_s = (1 - s) x0 + s eps as scale_noise; the velocity is eps - x0."""
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    assert from_scheduler_config({"_class_name": "FlowMatchEulerDiscreteScheduler"}) is FLOW
+    x0, noise = latents(2, 1, "x0", dtype=torch.float32), latents(2, 1, "noise", dtype=torch.float32)
+    for index in (0, 400, 999):
+        s = scheduler.sigmas[index : index + 1].double()
+        placed = forward.place(x0, x0, s, path=FLOW, noise=noise)
+        wanted = scheduler.scale_noise(x0, scheduler.timesteps[index : index + 1], noise)
+        torch.testing.assert_close(placed.xt_w, wanted, rtol=1e-6, atol=1e-6)
+        assert torch.equal(placed.target_w, noise - x0)
+
+
+@pytest.mark.parametrize("parametrisation", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(
+    ("steps", "t"), [(5, 500), (5, 2), (5, 201), (5, 999), (10, 321), (3, 334), (3, 335), (20, 777)]
+)
+def test_official_current_grid(steps: int, t: int, parametrisation: Any) -> None:
+    """The grid of today's DDIMInverseScheduler, loop and labels included, epsilon and v."""
+    scheduler = DDIMInverseScheduler(
+        **SD, steps_offset=1, set_alpha_to_one=False, clip_sample=False, prediction_type=parametrisation
+    )
+    scheduler.set_timesteps(steps)
+    network = SmallNetwork(4)
+    x0 = torch.cat([latents(3, 1, "w"), latents(3, 1, "l")])
+    x, rows = x0, torch.arange(2)
+    for level in scheduler.timesteps:
+        if level < t:
+            prediction = network(x, level.expand(2), rows)
+            x = scheduler.step(prediction, level, x).prev_sample
+    mine = SmallNetwork(4)
+    row = get("ddim_inversion")
+    placed = row.place(
+        x0[:1],
+        x0[1:],
+        torch.tensor([t]),
+        path=scaled_linear(parametrisation=parametrisation),
+        options=row.options(grid="official-current", steps=steps),
+        denoise=mine,
+    )
+    assert mine.seen == network.seen
+    assert len(mine.seen) >= 1
+    torch.testing.assert_close(torch.cat([placed.xt_w, placed.xt_l]), x.detach(), rtol=1e-6, atol=1e-6)
+
+
+def test_official_020_differs_from_current() -> None:
+    """The pinned scheduler's first label is negative and it ends one level higher."""
+    levels = {}
+    for grid in ("official-0.20", "official-current"):
+        network, row = SmallNetwork(5), get("ddim_inversion")
+        x0 = latents(4, 1)
+        row.place(
+            x0, x0, torch.tensor([500]), path=scaled_linear(), options=row.options(grid=grid, steps=5), denoise=network
+        )
+        levels[grid] = [t[0] for t, _ in network.seen]
+    assert levels == {"official-0.20": [-199, 1, 201, 401], "official-current": [1, 201, 401]}
+
+
+def test_half_precision_latents_do_not_lose_the_schedule() -> None:
+    """Tables are gathered in float64 and multiply in float32: at t = 1, bfloat16 would make b(t) zero."""
+    x0 = latents(6, 2, dtype=torch.bfloat16)
+    t = torch.tensor([0, 1])
+    a, b = scaled_linear().coefficients(t, x0)
+    assert a.dtype == b.dtype == torch.float32
+    wanted = (1 - DDPMScheduler(**SD).alphas_cumprod.double()[t]).sqrt()
+    torch.testing.assert_close(b.flatten().double(), wanted, rtol=1e-6, atol=0)
+
+
+def test_unknown_prediction_type() -> None:
+    """A scheduler that predicts something else is refused with a name."""
+    with pytest.raises(ConfigError, match="did you mean 'epsilon'"):
+        from_scheduler_config({**SD, "prediction_type": "epsilonn"})
