@@ -22,7 +22,7 @@ from finepref.evaluate.manifest import (
     write_record,
     write_rows,
 )
-from finepref.evaluate.sampling import Control, Noise, Refiner, Sampling, prepare
+from finepref.evaluate.sampling import SCHEDULERS, Control, Noise, Refiner, Sampling, prepare, scheduler_class
 from finepref.files import atomic_file
 from finepref.progress import progress, say
 from finepref.provenance import provenance, sha256_bytes, sha256_file
@@ -88,6 +88,8 @@ def generate(
     sampling = Sampling(steps, guidance, scheduler, size, negative_prompt, noise, control, refiner)
     sources = {name: _source(name, model) for name, model in models.items()}
     _check(sources, prompt_set, seeds, batch_size)
+    if scheduler is not None and scheduler not in SCHEDULERS:
+        scheduler_class(scheduler)
     out = Path(out)
     rows = {row.key: row for row in read_rows(out, partial=True)} if (out / LINES).is_file() else {}
     record = _merged_record(out, sources, prompt_set, sampling, rows, overwrite=overwrite)
