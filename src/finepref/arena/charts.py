@@ -64,10 +64,10 @@ def interval_chart(
     *,
     title: str,
     axis: str,
-    groups: Sequence[int] = (),
-    width: float = 820.0,
+    strong: Sequence[bool] = (),
+    width: float = 980.0,
 ) -> Raw:
-    """A dot with a whisker per row: (label, low, middle, high). `groups` colours the rows."""
+    """A dot with a whisker per row: (label, low, middle, high). rows that are not `strong` are drawn grey."""
     label_width = 12.0 + 7.1 * min(LABEL_CHARACTERS, max((len(row[0]) for row in rows), default=1))
     top, step, bottom = 8.0, 24.0, 40.0
     height = top + step * len(rows) + bottom
@@ -86,7 +86,7 @@ def interval_chart(
     body.append(_text((label_width + right) / 2, height - 4, axis, anchor="middle", kind="soft"))
     for at, (label, a, mid, b) in enumerate(rows):
         y = top + step * (at + 0.5)
-        colour = f"var(--{COLOURS[groups[at] % len(COLOURS)] if groups else 'accent'})"
+        colour = "var(--accent)" if not strong or strong[at] else "var(--plain)"
         body.append(_text(label_width - 10, y + 4, shorten(label), anchor="end", full=label))
         stroke = f' style="stroke:{colour};stroke-width:3" stroke-linecap="round" opacity=".45"'
         body.append(_line(x(a), y, x(b), y, "whisker", stroke))

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 STYLE = """
 :root{--paper:#fbfaf7;--card:#ffffff;--ink:#1d2433;--soft:#5b6475;--line:#e3e1da;--accent:#2f5bd0;--accent-soft:#dfe7fb;
 --good:#1c7d55;--bad:#b8452f;--warn:#8a6100;--warn-soft:#fdf3d7;--second:#c2571a;--third:#1c7d75;--fourth:#7d4bb0;
---fifth:#a33d6c;--sixth:#5d6b1e;--heat:47,91,208;--cold:194,87,26}
+--fifth:#a33d6c;--sixth:#5d6b1e;--plain:#8791a5;--heat:47,91,208;--cold:194,87,26}
 @media (prefers-color-scheme:dark){:root{--paper:#14171d;--card:#1c2029;--ink:#e8eaf0;--soft:#a0a8b8;--line:#323846;
 --accent:#86a8ff;--accent-soft:#263250;--good:#63c79b;--bad:#f0907a;--warn:#ecc662;--warn-soft:#3a3118;--second:#f0a06a;
---third:#62c9bf;--fourth:#c09be8;--fifth:#ea8fb6;--sixth:#b9c866;--heat:134,168,255;--cold:240,160,106}}
+--third:#62c9bf;--fourth:#c09be8;--fifth:#ea8fb6;--sixth:#b9c866;--plain:#7d879a;--heat:134,168,255;--cold:240,160,106}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,
@@ -40,7 +40,7 @@ table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:
 th{font-weight:600;color:var(--soft);text-align:right;font-size:.82rem;vertical-align:bottom}
 th,td{padding:.36rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th.l,td.l{text-align:left}
-td.w{white-space:normal;min-width:12rem}
+td.w{white-space:normal;min-width:11rem}
 tbody tr:last-child td{border-bottom:0}
 tr.tied td:first-child{color:var(--accent);font-weight:600}
 figure{margin:.8rem 0 0}
@@ -51,6 +51,8 @@ svg .soft{fill:var(--soft)}
 svg .grid{stroke:var(--line);stroke-width:1}
 svg .axis{stroke:var(--soft);stroke-width:1}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(320px,1fr));gap:1.2rem}
+nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem;font-size:.92rem}
+a{color:var(--accent)}
 details{margin:.8rem 0 0}
 summary{cursor:pointer;color:var(--accent);font-weight:600}
 code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
@@ -82,14 +84,18 @@ def number(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
 
 
 def table(
-    head: Sequence[object], rows: Iterable[Sequence[object]], *, left: Sequence[int] = (0,), marked: Sequence[bool] = ()
+    head: Sequence[object],
+    rows: Iterable[Sequence[object]],
+    *,
+    left: Sequence[int] = (0,),
+    wrap: Sequence[int] = (),
+    marked: Sequence[bool] = (),
 ) -> Raw:
-    """A table; `left` lists the left-aligned columns, `marked` the rows whose first cell is emphasised."""
+    """A table; `left`: left-aligned columns, `wrap`: of them those that break, `marked`: bold first cells."""
 
     def cells(values: Sequence[object], tag: str) -> str:
-        return "".join(
-            f"<{tag}{' class=l' if at in left else ''}>{esc(value)}</{tag}>" for at, value in enumerate(values)
-        )
+        kinds = [' class="l w"' if at in wrap else " class=l" if at in left else "" for at in range(len(values))]
+        return "".join(f"<{tag}{kind}>{esc(value)}</{tag}>" for kind, value in zip(kinds, values, strict=True))
 
     body = "".join(
         f"<tr{' class=tied' if at < len(marked) and marked[at] else ''}>{cells(row, 'td')}</tr>"
@@ -134,6 +140,11 @@ def figure(drawing: str, caption: object = "", *, wide: bool = False) -> Raw:
 def pair(*parts: str) -> Raw:
     """Parts side by side where there is room, below each other on a phone."""
     return Raw(f"<div class=pair>{''.join(f'<div>{part}</div>' for part in parts)}</div>")
+
+
+def contents(links: Iterable[tuple[str, str]]) -> Raw:
+    """A line of links to the cards of this page: (name of the card, words)."""
+    return Raw("<nav>" + "".join(f'<a href="#{esc(name)}">{esc(words)}</a>' for name, words in links) + "</nav>")
 
 
 def details(summary: object, *parts: str) -> Raw:

@@ -7,33 +7,62 @@ from pathlib import Path
 from typing import Any
 
 from finepref import files
-from finepref.arena import charts, html
-from finepref.arena.folder import leaderboard_rows
-from finepref.arena.ratings import Ratings
-from finepref.arena.read import VoteTable
+from finepref.arena import checks, html, panels
+from finepref.arena.findings import Findings, tie_share
 
 
-def write_page(path: Path, table: VoteTable, ratings: Ratings, made: Mapping[str, Any]) -> None:
+def write_page(path: Path, found: Findings, made: Mapping[str, Any]) -> None:
     """Write the page of this arena."""
-    rows = leaderboard_rows(ratings)
-    n, tied = len(table.votes), int((table.votes.outcome == 0).sum())
-    head = ("Rank", "Model", "μ", "95 % interval", "Possible ranks", "μ − 3σ", "Wins", "Losses", "Ties")
-    cells = [
-        (
-            r["rank"], r["model"], html.number(r["mu"]), f"{html.number(r['low'])} – {html.number(r['high'])}",
-            f"{r['rank_low']}–{r['rank_high']}", html.number(r["score"]), r["wins"], r["losses"], r["ties"],
-        )
-        for r in rows
-    ]  # fmt: skip
-    chart = charts.interval_chart(
-        [(r["model"], r["low"], r["mu"], r["high"]) for r in rows], title="Ratings with 95 % intervals", axis="rating μ"
-    )
-    figures = ((f"{n:,}", "votes"), (len(rows), "models"), (f"{100 * tied / n:.0f} %", "ties"))
+    cards = [
+        ("ratings", "Ratings", panels.interval_card(found)),
+        ("leaderboard", "Leaderboard", panels.leaderboard_card(found)),
+        ("matrix", "Who beats whom", panels.matrix_card(found)),
+        ("board", "Other board", panels.board_card(found)),
+        ("prediction", "Prediction", checks.prediction_card(found)),
+        ("gaps", "Gaps", panels.gap_card(found)),
+        ("connections", "Connections", checks.connection_card(found)),
+        ("order", "Order", checks.order_card(found)),
+        ("voters", "Voters", checks.voter_card(found)),
+        ("method", "How this was made", checks.method_card(found, made)),
+    ]
+    shown = [(name, words, card) for name, words, card in cards if card is not None]
     text = html.page(
-        "Model arena", f"{len(rows)} models rated from {n:,} votes.", html.tiles(figures),
-        *(html.note(w, warn=True) for w in ratings.warnings),
-        html.section("Ratings", html.figure(chart, wide=True)),
-        html.section("Leaderboard", html.table(head, cells, left=(1,), marked=[r["rank_low"] == 1 for r in rows])),
+        "Model arena", lead(found), html.contents((name, words) for name, words, _ in shown), tiles(found),
+        *(html.note(w, warn=True) for w in found.ratings.warnings), *(card for _, _, card in shown),
         footer=f"finepref {made['versions'].get('finepref', '')} · {made['created']} · {made['command']}",
     )  # fmt: skip
     files.write_text(path, text)
+
+
+def lead(found: Findings) -> str:
+    """The result in a sentence or two."""
+    ratings, n = found.ratings, len(found.table.votes)
+    order = ratings.order()
+    best, _ = ratings.rank_interval()
+    first = [ratings.models[k] for k in order if best[k] == 1]
+    if len(order) < 2:
+        return f"{n:,} votes that name no more than one model: nothing to rank, but images can be compared."
+    start = f"{len(order)} models, {n:,} votes. "
+    if len(first) == 1:
+        return f"{start}{first[0]} is ahead of all others beyond doubt (95 %)."
+    names = ", ".join(first[:3]) + (f" and {len(first) - 3} more" if len(first) > 3 else "")
+    return f"{start}{ratings.models[order[0]]} leads, but {len(first)} models may be the best: {names}."
+
+
+def tiles(found: Findings) -> html.Raw:
+    """The arena in figures."""
+    votes = found.table.votes
+    rows: list[tuple[object, object]] = [
+        (f"{len(votes):,}", "votes"), (f"{len(votes.models):,}", "models"),
+        (f"{100 * tie_share(found.table):.0f} %", "ties"),
+    ]  # fmt: skip
+    for codes, word in ((votes.voter, "voters"), (votes.prompt, "prompts"), (votes.game, "K-wise games")):
+        if codes is not None:
+            rows.append((f"{int(codes.max()) + 1:,}", word))
+    if votes.left_image is not None and votes.right_image is not None:
+        rows.append((f"{1 + max(int(votes.left_image.max()), int(votes.right_image.max())):,}", "images"))
+    if found.table.unlabelled:
+        rows.append((f"{found.table.unlabelled:,}", "rows without a vote"))
+    if found.table.rejected:
+        rows.append((f"{len(found.table.rejected):,}", "bad rows left out"))
+    return html.tiles(rows)

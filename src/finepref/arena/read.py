@@ -64,6 +64,7 @@ def read_votes(
     skip_bad_rows: bool = False,
     spill: Path | None = None,
     in_memory: int = IN_MEMORY,
+    on_rows: Callable[[int], None] | None = None,
 ) -> VoteTable:
     """Read votes from files and folders.
 
@@ -73,6 +74,7 @@ def read_votes(
             right_image, prompt, voter, id, or group, model, rank (and image).
         skip_bad_rows: leave out rows with a missing name or outcome and list them, instead of stopping at the first.
         spill: an empty folder for the codes of more than `in_memory` votes; the result stays mapped to its files.
+        on_rows: called with the number of rows read so far.
 
     Raises:
         InputError: nothing to read, a column is missing, a bad row, an unknown outcome word, a repeated id in a column
@@ -96,6 +98,8 @@ def read_votes(
             _read_batch(rows, layout, batch, path, offset, offset - start, skip_bad_rows)
             rows.store.settle()
             offset += batch.num_rows
+            if on_rows is not None:
+                on_rows(offset)
     assert layout is not None
     if rows.store.rows == 0:
         raise InputError("there are no votes in it", where=files[0], remedy="give at least one vote")

@@ -1,7 +1,8 @@
-"""The whole of `finepref arena`: read, rate, gaps, page."""
+"""The whole of `finepref arena`: read, rate, gaps, checks, page."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +15,19 @@ import numpy as np
 
 from finepref import files
 from finepref.arena import folder, tables
+from finepref.arena.boards import load_board
+from finepref.arena.findings import Findings, examine
 from finepref.arena.imagegap import image_gaps
 from finepref.arena.page import write_page
 from finepref.arena.rate import rate
 from finepref.arena.ratings import Ratings, save_ratings
 from finepref.arena.read import VoteTable, read_votes
 from finepref.arena.rho import RhoCurve, estimate_rho
+from finepref.arena.validate import validate
 from finepref.errors import InputError
 from finepref.progress import say
+
+SAY_EVERY = 10_000_000  # rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +40,22 @@ class Options:
     link: str | None = None
     prior: str | None = None
     ties: str | None = None
+    interval: str | None = None
+    cluster: str | None = None
     order: str = "given"
     passes: int = 1
     seed: int = 0
     rho: float | None = None
+    validate: int | None = None
+    compare_board: str | None = None
     skip_bad_rows: bool = False
     overwrite: bool = False
 
     def rating(self) -> dict[str, Any]:
         """The arguments of `rate`."""
-        names = ("engine", "preset", "link", "prior", "ties", "order", "passes", "seed")
+        names = (
+            "engine", "preset", "link", "prior", "ties", "interval", "cluster", "order", "passes", "seed",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
 
@@ -54,18 +66,25 @@ def run_arena(votes: Sequence[str | Path], out: str | Path, options: Options) ->
         InputError: the votes cannot be used; nothing has been written then.
     """
     out = Path(out)
-    paths = tables.find_files(votes)
-    config = asdict(options) | {"overwrite": None}
-    made = folder.record(paths, config)
-    if folder.finished(out, made["fingerprint"], folder.ALWAYS, overwrite=options.overwrite):
+    made = folder.record(tables.find_files(votes), asdict(options) | {"overwrite": None})
+    wanted = [*folder.ALWAYS, *(["validation.json"] if options.validate is not None else [])]
+    if folder.finished(out, made["fingerprint"], wanted, overwrite=options.overwrite):
         say(f"{out}: already holds the arena of these votes and settings")
         return None
+    board = None if options.compare_board is None else load_board(options.compare_board)
     with _scratch(out) as scratch:
-        table = read_votes(votes, columns=options.columns, skip_bad_rows=options.skip_bad_rows, spill=scratch)
+        table = read_votes(
+            votes, columns=options.columns, skip_bad_rows=options.skip_bad_rows, spill=scratch, on_rows=_tell()
+        )
+        say(f"{len(table.votes):,} votes on {len(table.votes.models):,} models ({table.layout.schema})")
         ratings = rate(table.votes, **options.rating())
         kinds, curve, warnings = _gap_kinds(table, ratings, options, scratch)
         ratings = replace(ratings, warnings=ratings.warnings + warnings)
-        _write(out, table, ratings, kinds, made)
+        validation = None
+        if options.validate is not None:
+            validation = validate(table.votes, folds=options.validate, chosen=options.rating(), seed=options.seed)
+        found = examine(table, ratings, kinds, curve=curve, validation=validation, board=board, seed=options.seed)
+        _write(out, found, kinds, made)
     return ratings
 
 
@@ -76,7 +95,7 @@ def _gap_kinds(
     kinds: dict[str, Any] = {"uniform": None, "paper": None, "truncated": None}
     votes = table.votes
     if not votes.has_images:
-        return {**kinds, "selection": options.rho or 1.0}, None, ()
+        return {**kinds, "selection": 1.0 if options.rho is None else options.rho}, None, ()
     try:
         curve = estimate_rho(votes, ratings, seed=options.seed)
         rho = curve.rho if options.rho is None else options.rho
@@ -85,33 +104,50 @@ def _gap_kinds(
         values = np.memmap(scratch / "image-gaps.bin", dtype=np.float64, mode="w+", shape=(len(votes),))
         return {**kinds, "selection": rho, "image": image_gaps(votes, ratings, rho, out=values)}, curve, ()
     except InputError as error:
-        return {**kinds, "selection": options.rho or 1.0}, None, (f"No image-level gaps: {error}.",)
+        why = f"No image-level gaps: {error}."
+        return {**kinds, "selection": 1.0 if options.rho is None else options.rho}, None, (why,)
+
+
+def _tell() -> Any:
+    told = [SAY_EVERY]
+
+    def on_rows(rows: int) -> None:
+        if rows >= told[0]:
+            say(f"{rows:,} rows read")
+            told[0] += SAY_EVERY
+
+    return on_rows
 
 
 @contextmanager
 def _scratch(out: Path) -> Iterator[Path]:
     """A folder beside `out` for what does not fit in memory; removed at the end."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        yield folder
+        yield scratch
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write(out: Path, table: VoteTable, ratings: Ratings, kinds: dict[str, Any], made: dict[str, Any]) -> None:
-    meta = {**made, "engine": ratings.engine, "settings": dict(ratings.settings), "layout": asdict(table.layout)}
+def _write(out: Path, found: Findings, kinds: dict[str, Any], made: dict[str, Any]) -> None:
+    table, ratings = found.table, found.ratings
+    (out / "ratings.json").unlink(missing_ok=True)  # its absence says that the folder is not whole
+    rhos = {summary.kind: summary.rho for summary in found.gaps if summary.rho is not None}
+    meta = {
+        **made, "engine": ratings.engine, "settings": dict(ratings.settings), "rho": rhos,
+        "layout": asdict(table.layout),
+    }  # fmt: skip
     folder.write_gaps(out / "gaps.parquet", table, ratings, kinds, meta=meta)
     folder.write_leaderboard(out / "leaderboard.csv", ratings)
-    write_page(out / "arena.html", table, ratings, made)
+    if found.validation is None:
+        (out / "validation.json").unlink(missing_ok=True)
+    else:
+        files.write_json(out / "validation.json", {**found.validation.record(), "provenance": made})
+    (out / "quarantine.jsonl").unlink(missing_ok=True)
     if table.rejected:
-        lines = "".join(f'{{"where": {_quote(place)}, "reason": {_quote(why)}}}\n' for place, why in table.rejected)
-        files.write_text(out / "quarantine.jsonl", lines)
+        rows = (json.dumps({"where": place, "reason": why}, ensure_ascii=False) for place, why in table.rejected)
+        files.write_text(out / "quarantine.jsonl", "\n".join(rows) + "\n")
         say(f"{len(table.rejected)} rows left out, listed in {out / 'quarantine.jsonl'}")
-    save_ratings(out / "ratings.json", ratings, provenance=made)  # last: it says that the folder is whole
-
-
-def _quote(text: str) -> str:
-    import json
-
-    return json.dumps(text, ensure_ascii=False)
+    write_page(out / "arena.html", found, made)
+    save_ratings(out / "ratings.json", ratings, provenance=made)

@@ -16,6 +16,14 @@ Preset = Annotated[str | None, typer.Option(help="online: ksort (default) or app
 Link = Annotated[str | None, typer.Option(help="batch: probit (default) or logit.")]
 Prior = Annotated[str | None, typer.Option(help="batch: normal (default), flat or empirical-bayes.")]
 Ties = Annotated[str | None, typer.Option(help="batch: fit (default), half, drop; online: draw, skip, half.")]
+Interval = Annotated[str | None, typer.Option(help="batch: auto (default), laplace, sandwich or bootstrap.")]
+Cluster = Annotated[str | None, typer.Option(help="Votes that go together: game, prompt or voter.")]
+Rho = Annotated[float | None, typer.Option(help="Share of the noise that is the images' own; estimated if absent.")]
+Validate = Annotated[int | None, typer.Option(metavar="K", help="Held-out scores over K folds: validation.json.")]
+Board = Annotated[
+    str | None,
+    typer.Option(metavar="BOARD", help="arenapo-pickapic, arenapo-hpdv3, a ratings.json or a csv (model, mu)."),
+]
 Order = Annotated[str, typer.Option(help="online: given, or shuffled by --seed.")]
 Column = Annotated[str | None, typer.Option(metavar="COLUMN", show_default=False, rich_help_panel="Columns")]
 
@@ -28,6 +36,11 @@ def command(
     link: Link = None,
     prior: Prior = None,
     ties: Ties = None,
+    interval: Interval = None,
+    cluster: Cluster = None,
+    rho: Rho = None,
+    validate: Validate = None,
+    compare_board: Board = None,
     order: Order = "given",
     passes: Annotated[int, typer.Option(help="online: how often to go through the votes.")] = 1,
     seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
@@ -57,7 +70,8 @@ def command(
     }  # fmt: skip
     options = Options(
         columns={role: column for role, column in named.items() if column is not None},
-        engine=engine, preset=preset, link=link, prior=prior, ties=ties, order=order, passes=passes, seed=seed,
+        engine=engine, preset=preset, link=link, prior=prior, ties=ties, interval=interval, cluster=cluster,
+        rho=rho, validate=validate, compare_board=compare_board, order=order, passes=passes, seed=seed,
         skip_bad_rows=skip_bad_rows, overwrite=overwrite,
     )  # fmt: skip
     run_arena(votes, out, options)

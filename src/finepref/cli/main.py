@@ -13,7 +13,7 @@ from finepref.errors import FineprefError
 # a function (one command) or a `typer.Typer` (a group of commands).
 COMMANDS: tuple[str, ...] = (
     "data",
-    "arena",
+    "arena", "next",
     "signals",
     "cache",
     "train",

@@ -1,0 +1,98 @@
+"""Everything that the arena page tells, gathered before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finepref.arena.blocks import slices
+from finepref.arena.boards import Board, Comparison, compare
+from finepref.arena.counts import PairCounts, count
+from finepref.arena.gap import gaps
+from finepref.arena.normal import Floats
+from finepref.arena.orders import OrderSensitivity, order_sensitivity
+from finepref.arena.ratings import Ratings
+from finepref.arena.read import VoteTable
+from finepref.arena.rho import RhoCurve
+from finepref.arena.validate import Validation
+from finepref.arena.voters import VoterCheck, check_voters
+
+SAMPLE = 200_000  # votes from which the quantiles of gaps are drawn up
+
+
+@dataclass(frozen=True, slots=True)
+class GapSummary:
+    """Gaps of one kind over decided votes: quantiles 5, 25, 50, 75, 95 % and mean; rho where it has one."""
+
+    kind: str
+    quantiles: Floats
+    mean: float
+    rho: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """table, ratings, counts of pairs, gaps per kind, and the checks (None: nothing to check)."""
+
+    table: VoteTable
+    ratings: Ratings
+    counts: PairCounts
+    gaps: tuple[GapSummary, ...]
+    curve: RhoCurve | None
+    order: OrderSensitivity | None
+    voters: VoterCheck | None
+    validation: Validation | None
+    comparison: Comparison | None
+
+
+def examine(
+    table: VoteTable,
+    ratings: Ratings,
+    kinds: Mapping[str, Any],
+    *,
+    curve: RhoCurve | None,
+    validation: Validation | None,
+    board: Board | None,
+    seed: int,
+) -> Findings:
+    """Make all the checks."""
+    votes = table.votes
+    met = len(votes.models) > 1
+    preset = ratings.settings.get("preset", "ksort")
+    return Findings(
+        table=table, ratings=ratings, counts=count(votes), gaps=summarise(table, ratings, kinds, curve), curve=curve,
+        order=order_sensitivity(votes, preset=preset, seed=seed) if met else None,
+        voters=None if votes.voter is None else check_voters(votes, ratings),
+        validation=validation, comparison=None if board is None else compare(ratings, board),
+    )  # fmt: skip
+
+
+def summarise(
+    table: VoteTable, ratings: Ratings, kinds: Mapping[str, Any], curve: RhoCurve | None
+) -> tuple[GapSummary, ...]:
+    """Quantiles and means of every kind of gap, on evenly spaced votes where there are many."""
+    n = len(table.votes)
+    rows = np.arange(0, n, max(1, n // SAMPLE))
+    votes = table.votes.take(rows)
+    found = []
+    for kind, value in kinds.items():
+        values = (
+            np.asarray(value[rows]) if isinstance(value, np.ndarray) else gaps(votes, ratings, kind=kind, rho=value)
+        )
+        decided = values[~np.isnan(values)]
+        if len(decided) == 0:
+            continue
+        rho = None
+        if kind in ("selection", "image"):
+            rho = value if isinstance(value, float) else (curve.rho if curve is not None else None)
+        found.append(GapSummary(kind, np.quantile(decided, (0.05, 0.25, 0.5, 0.75, 0.95)), float(decided.mean()), rho))
+    return tuple(found)
+
+
+def tie_share(table: VoteTable) -> float:
+    """Share of votes that are ties."""
+    outcome = table.votes.outcome
+    return sum(int(np.count_nonzero(outcome[rows] == 0)) for rows in slices(len(outcome))) / len(outcome)

@@ -1,0 +1,87 @@
+"""What the order of the votes does to the online engine, and how many more votes would settle neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from finepref.arena.link import get_link
+from finepref.arena.normal import Floats, quantile
+from finepref.arena.rate import rate
+from finepref.arena.ratings import LEVEL, Ratings
+from finepref.arena.votes import Votes
+from finepref.rng import numpy_generator
+
+SHUFFLES = 10
+MOST_VOTES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class OrderSensitivity:
+    """Spread over shuffles of the same votes.
+
+    sd: [M] standard deviation of each model's centred mu. swaps: share of neighbours (in the mean ranking) that change
+    places in a shuffle. winners: how many different models came first. kendall: mean rank correlation of two shuffles.
+    """
+
+    preset: str
+    shuffles: int
+    votes: int
+    sd: Floats
+    swaps: float
+    winners: int
+    kendall: float
+
+
+def order_sensitivity(
+    votes: Votes, *, preset: str = "ksort", shuffles: int = SHUFFLES, seed: int = 0
+) -> OrderSensitivity:
+    """Rate shuffled votes `shuffles` times with the online engine (a random 100,000 of them, if there are more)."""
+    if len(votes) > MOST_VOTES:
+        rows = np.sort(numpy_generator(seed, "order votes").choice(len(votes), MOST_VOTES, replace=False))
+        votes = votes.take(rows)
+    mus = np.array(
+        [rate(votes, engine="online", preset=preset, order="shuffled", seed=seed + k).mu for k in range(shuffles)]
+    )
+    mus -= mus.mean(axis=1, keepdims=True)
+    ranking = np.argsort(-mus.mean(axis=0), kind="stable")
+    ahead, behind = mus[:, ranking[:-1]], mus[:, ranking[1:]]
+    pairs = [(a, b) for a in range(shuffles) for b in range(a)]
+    varied = mus.shape[1] > 1 and float(np.ptp(mus)) > 0
+    kendall = float(np.mean([kendalltau(mus[a], mus[b]).statistic for a, b in pairs])) if varied else float("nan")
+    return OrderSensitivity(
+        preset, shuffles, len(votes), mus.std(axis=0, ddof=1), float(np.mean(ahead < behind)) if varied else 0.0,
+        len(set(np.argmax(mus, axis=1).tolist())), kendall,
+    )  # fmt: skip
+
+
+def information(ratings: Ratings, difference: Floats) -> Floats:
+    """Fisher information of one vote about a rating difference, at that difference (rating units; a tie informs too).
+
+    sum over outcomes of P (d log P / d D)^2; for the probit without ties phi^2 / (Phi (1 - Phi)) / c^2.
+    """
+    link = get_link(ratings.settings.get("link") or "probit")
+    d, m = np.asarray(difference, dtype=np.float64) / ratings.c, ratings.tie_margin / ratings.c
+    left, up, _ = link.win(d - m)
+    right, down, _ = link.win(-d - m)
+    found = np.exp(left) * up**2 + np.exp(right) * down**2
+    if m > 0:
+        log_tie, slope, *_ = link.tie(d, m)
+        found = found + np.exp(log_tie) * slope**2
+    return np.asarray(found / ratings.c**2)
+
+
+def votes_to_separate(ratings: Ratings, first: int, second: int, *, level: float = LEVEL) -> float:
+    """Further votes between two models until their difference, if it is what it seems, is clear at this level.
+
+    n = ((z/D)^2 - 1/var(D)) / information(D), at least 0; infinite for equal ratings.
+    """
+    d = float(ratings.mu[first] - ratings.mu[second])
+    sd = float(ratings.difference_sd()[first, second])
+    if d == 0:
+        return float("inf")
+    needed = (quantile(0.5 + 0.5 * level) / d) ** 2
+    known = 1.0 / sd**2 if sd > 0 else float("inf")
+    return float(max(0.0, (needed - known) / float(information(ratings, np.array(d)))))
