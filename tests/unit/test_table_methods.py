@@ -1,0 +1,101 @@
+"""The method table: published combinations are all there, their words are words of the axes, their files exist."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finepref.cli.main import COMMANDS
+from finepref.errors import ConfigError
+from finepref.objectives import methods
+from finepref.signals.make import ARENA_KINDS, KINDS, REWARD_KINDS, SignalOptions, check_request
+
+GOLDENS = Path(__file__).parents[1] / "goldens"
+PUBLISHED = {
+    "sft",
+    "dpo",
+    "dpo_hinge",
+    "uniform_margin",
+    "arenapo",
+    "arenapo_dspo",
+    "arenapo_dspo_brier",
+    "dspo",
+    "dspo_sdxl_shift",
+    "dspo_sdxl_brier",
+    "dmpo",
+    "mapo",
+    "kto",
+    "sdpo_dpo",
+    "sdpo_dspo",
+    "sdpo_dmpo",
+    "inpo",
+    "smpo",
+    "reward_margin",
+    "reward_relabel",
+    "reward_soft",
+}
+UNPUBLISHED = {"arenapo_smpo_trajectory", "smpo_sdpo", "arena_image_dspo"}
+
+
+def test_every_method_is_there() -> None:
+    """Both papers, their baselines, and three combinations of nobody."""
+    assert set(methods.TABLE) >= PUBLISHED | UNPUBLISHED
+    assert {m.name for m in methods.METHODS if m.source.startswith("unpublished")} == UNPUBLISHED
+
+
+@pytest.mark.parametrize("method", methods.METHODS, ids=lambda m: m.name)
+def test_a_method_is_made_of_words_of_its_axes(method: methods.Method) -> None:
+    """Signal kinds and options are those of `finepref signals`; needs follow from them; golden files exist."""
+    assert set(method.signal) <= set(KINDS)
+    needs = method.needs()
+    check_request(
+        method.signal or ("binary",),
+        SignalOptions(**method.signal_options),
+        arena=needs["arena"],
+        rewards=needs["reward"],
+    )
+    assert method.golden
+    assert all((GOLDENS / file).exists() for file in method.golden)
+    assert method.deviations
+    assert method.lab_config == f"lab/{method.name}"
+
+
+def test_kinds_are_the_same_everywhere() -> None:
+    """The table repeats the kinds that need ratings or rewards, because it may not import signals."""
+    assert set(ARENA_KINDS) == methods.ARENA
+    assert set(REWARD_KINDS) == methods.REWARD
+
+
+def test_unknown_method() -> None:
+    """The nearest name is offered."""
+    with pytest.raises(ConfigError, match="did you mean 'arenapo'"):
+        methods.get("arenpo")
+
+
+def test_command() -> None:
+    """`finepref methods --json` has the methods with what they need, and every option with its default."""
+    assert "methods" in COMMANDS
+    done = subprocess.run(
+        [sys.executable, "-m", "finepref", "methods", "--json"], capture_output=True, text=True, check=True
+    )
+    content = json.loads(done.stdout)
+    by_name = {row["name"]: row for row in content["methods"]}
+    assert by_name["smpo"]["needs"] == {
+        "paired": True,
+        "reference": "errors",
+        "labels": False,
+        "reward": True,
+        "arena": False,
+    }
+    assert by_name["kto"]["needs"]["paired"] is False
+    assert by_name["arenapo_dspo"]["needs"]["reference"] == "tensors"
+    assert content["objective"]["dmpo"]["options"]["alpha"]["default"] == 0.01
+    assert content["trajectory"]["renoise"]["options"]["steps"]["default"] == 9
+    assert content["guard"]["sdpo"]["options"]["mu"]["default"] == 0.9
+    for axis in ("objective", "trajectory", "guard"):
+        for row in content[axis].values():
+            assert all(option["description"] for option in row["options"].values())
