@@ -18,6 +18,7 @@ MODELS = ("base", "dpo", "arenapo")
 SEEDS = "0,1,2"
 PAIRS = (("arenapo", "base"), ("dpo", "base"), ("arenapo", "dpo"))
 TRUTH = "lab-true"
+SAMPLING = ("--steps", "10", "--guidance", "2", "--batch-size", "64")
 
 
 def stages(out: Path, *, seed: int, quick: bool) -> list[Stage]:
@@ -29,7 +30,6 @@ def stages(out: Path, *, seed: int, quick: bool) -> list[Stage]:
     dpo = ("-c", "lab/dpo", *shared)
     models = [f"base={'lab'}", *(f"{name}={out / 'runs' / name}" for name in ("dpo", "arenapo"))]
     limit = ("--limit", "4") if quick else ()
-    sampling = ("--steps", "10", "--guidance", "2", "--batch-size", "64")
 
     def one(name: str, *words: object) -> Stage:
         return Stage(name, (tuple(str(word) for word in words),))
@@ -53,7 +53,7 @@ def stages(out: Path, *, seed: int, quick: bool) -> list[Stage]:
             "lab-eval",
             "--seeds",
             SEEDS,
-            *sampling,
+            *SAMPLING,
             *limit,
             "--out",
             evaluation,
