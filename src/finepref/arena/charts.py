@@ -65,34 +65,34 @@ def interval_chart(
     title: str,
     axis: str,
     strong: Sequence[bool] = (),
-    width: float = 980.0,
+    digits: int = 2,
 ) -> Raw:
-    """A dot with a whisker per row: (label, low, middle, high). rows that are not `strong` are drawn grey."""
-    label_width = 12.0 + 7.1 * min(LABEL_CHARACTERS, max((len(row[0]) for row in rows), default=1))
-    top, step, bottom = 8.0, 24.0, 40.0
-    height = top + step * len(rows) + bottom
+    """A dot with a whisker per row: (label, low, middle, high); rows that are not `strong` are grey.
+
+    Made of HTML boxes instead of SVG, so that a phone shows labels above the bars.
+    """
     values = [v for row in rows for v in row[1:] if math.isfinite(v)] or [0.0, 1.0]
     low, high = min(values), max(values)
-    pad = 0.04 * (high - low) or 1.0
+    pad = 0.03 * (high - low) or 1.0
     low, high = low - pad, high + pad
-    right = width - 64.0
 
-    def x(value: float) -> float:
-        return label_width + (value - low) / (high - low) * (right - label_width)
+    def at(value: float) -> float:
+        return 100.0 * (value - low) / (high - low)
 
     ticks = nice_ticks(low, high, 6)
-    body = [_line(x(t), top, x(t), height - bottom) for t in ticks]
-    body += [_text(x(t), height - bottom + 17, _tick_text(t, ticks), anchor="middle", kind="soft") for t in ticks]
-    body.append(_text((label_width + right) / 2, height - 4, axis, anchor="middle", kind="soft"))
-    for at, (label, a, mid, b) in enumerate(rows):
-        y = top + step * (at + 0.5)
-        colour = "var(--accent)" if not strong or strong[at] else "var(--plain)"
-        body.append(_text(label_width - 10, y + 4, shorten(label), anchor="end", full=label))
-        stroke = f' style="stroke:{colour};stroke-width:3" stroke-linecap="round" opacity=".45"'
-        body.append(_line(x(a), y, x(b), y, "whisker", stroke))
-        body.append(f'<circle cx="{x(mid):.1f}" cy="{y:.1f}" r="4.6" fill="{colour}"/>')
-        body.append(_text(right + 10, y + 4, number(mid), kind="soft"))
-    return _svg(width, height, title, body)
+    grid = "".join(f'<s style="left:{at(t):.2f}%"></s>' for t in ticks)
+    body = []
+    for row, (label, a, mid, b) in enumerate(rows):
+        plain = "" if not strong or strong[row] else " plain"
+        bar = f'<i style="left:{at(a):.2f}%;width:{at(b) - at(a):.2f}%"></i><b style="left:{at(mid):.2f}%"></b>'
+        tip = f"{label}: {number(mid, digits)} ({number(a, digits)} to {number(b, digits)})"
+        body.append(
+            f'<div class="iv{plain}" title="{esc(tip)}"><span>{esc(shorten(label, 44))}</span>'
+            f"<div>{grid}{bar}</div><em>{number(mid, digits)}</em></div>"
+        )
+    scale = "".join(f'<s style="left:{at(t):.2f}%">{_tick_text(t, ticks)}</s>' for t in ticks)
+    foot = f'<div class="iv scale"><span></span><div>{scale}</div><em></em></div><p class=ivname>{esc(axis)}</p>'
+    return Raw(f'<div role="img" aria-label="{esc(title)}">{"".join(body)}{foot}</div>')
 
 
 def line_chart(
@@ -122,7 +122,7 @@ def line_chart(
     everything = [p for line in points for p in line] or [(0.0, 0.0), (1.0, 1.0)]
     x0, x1 = _span([p[0] for p in everything], x_range, fx)
     y0, y1 = _span([p[1] for p in everything], y_range, fy)
-    left, top, right, bottom = 58.0, 12.0 + 18.0 * (len(series) > 1), width - 14.0, height - 44.0
+    left, top, right, bottom = 70.0, 12.0 + 18.0 * (len(series) > 1), width - 14.0, height - 44.0
 
     def sx(value: float) -> float:
         return left + (value - x0) / (x1 - x0) * (right - left)
@@ -141,7 +141,7 @@ def line_chart(
         at = sx(fx(value))
         body.append(_line(at, top, at, bottom, "axis", ' stroke-dasharray="3 3"'))
         on_left = at > (left + right) / 2
-        body.append(_text(at + (-6 if on_left else 6), top + 12, words, anchor="end" if on_left else "start"))
+        body.append(_text(at + (-6 if on_left else 6), bottom - 8, words, anchor="end" if on_left else "start"))
     for at, line in enumerate(points):
         body += _curve([(sx(a), sy(b)) for a, b in line], COLOURS[at % len(COLOURS)], dots, sizes if at == 0 else ())
     if len(series) > 1:
@@ -242,14 +242,19 @@ def heat_map(
     """A square of coloured cells: above `middle` one colour, below another, full at +-`reach`; nan cells stay empty."""
     across = labels if across is None else across
     cell = 36.0 if len(across) <= 24 else 22.0
+    longest = max((len(x) for x in across), default=1)
     label_width = 12.0 + 6.8 * min(LABEL_CHARACTERS, max((len(x) for x in labels), default=1))
-    head = 14.0 + 4.9 * min(LABEL_CHARACTERS, max((len(x) for x in across), default=1))
-    width, height = label_width + cell * len(across) + head * 0.75, head + cell * len(labels) + 6
+    turned = longest > 4
+    head = 14.0 + 4.9 * min(LABEL_CHARACTERS, longest) if turned else 22.0
+    width, height = label_width + cell * len(across) + head * 0.75 * turned, head + cell * len(labels) + 6
     body = []
     for at, label in enumerate(across):
         x = label_width + cell * (at + 0.5)
-        body.append(f'<text transform="translate({x + 3:.1f} {head - 6:.1f}) rotate(-45)" class="soft">'
-                    f"{esc(shorten(label))}</text>")  # fmt: skip
+        if turned:
+            place = f'transform="translate({x + 3:.1f} {head - 6:.1f}) rotate(-45)"'
+            body.append(f'<text {place} class="soft">{esc(shorten(label))}</text>')
+        else:
+            body.append(_text(x, head - 7, label, anchor="middle", kind="soft"))
     for row, label in enumerate(labels):
         y = head + cell * row
         body.append(_text(label_width - 8, y + cell / 2 + 4, shorten(label), anchor="end", full=label))

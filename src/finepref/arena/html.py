@@ -50,15 +50,28 @@ svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",Arial
 svg .soft{fill:var(--soft)}
 svg .grid{stroke:var(--line);stroke-width:1}
 svg .axis{stroke:var(--soft);stroke-width:1}
+.pair>div{min-width:0}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(320px,1fr));gap:1.2rem}
 nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem;font-size:.92rem}
 a{color:var(--accent)}
 details{margin:.8rem 0 0}
 summary{cursor:pointer;color:var(--accent);font-weight:600}
+.iv{display:grid;grid-template-columns:minmax(8rem,auto) 1fr 3.6rem;gap:0 .8rem;align-items:center;font-size:.88rem}
+.iv>span{text-align:right;width:16.5rem;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
+.iv>div{position:relative;height:1.55rem}
+.iv>em{font-style:normal;color:var(--soft);text-align:right;font-variant-numeric:tabular-nums}
+.iv s{position:absolute;top:0;bottom:0;border-left:1px solid var(--line);text-decoration:none}
+.iv i{position:absolute;top:50%;height:4px;margin-top:-2px;border-radius:2px;background:var(--accent);opacity:.42}
+.iv b{position:absolute;top:50%;width:10px;height:10px;margin:-5px 0 0 -5px;border-radius:50%;background:var(--accent)}
+.iv.plain i,.iv.plain b{background:var(--plain)}
+.iv.scale s{border:0;color:var(--soft);transform:translateX(-50%);font-size:.8rem}
+.ivname{color:var(--soft);font-size:.82rem;text-align:center;max-width:none;margin:0}
 code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
 footer{color:var(--soft);font-size:.85rem;margin-top:2rem;overflow-wrap:anywhere}
 @media (max-width:560px){main{padding:1.2rem .7rem 3rem}section{padding:1rem .85rem;border-radius:10px}
 h1{font-size:1.55rem}
+.iv{grid-template-columns:1fr 3.4rem;gap:0 .5rem}.iv>span{text-align:left;width:auto;grid-column:1}
+.iv>em{grid-row:1;grid-column:2}.iv>div{grid-column:1/3;height:1.1rem}
 .pair{grid-template-columns:1fr}th,td{padding:.32rem .42rem}.wide{min-width:560px}}
 @media print{body{background:#fff}section{break-inside:avoid}}
 """

@@ -16,7 +16,8 @@ from finepref.arena.ratings import Ratings
 from finepref.arena.rho import RhoCurve
 
 IN_CHART = 60
-IN_MATRIX = 16
+IN_MATRIX = 18
+SIDE_BY_SIDE = 8
 IN_TABLE = 25
 GAP_WORDS = {
     "uniform": "the same for every vote",
@@ -41,11 +42,11 @@ def interval_card(found: Findings) -> Raw:
     share = p_left_decisive(link, lead / ratings.c, ratings.tie_margin / ratings.c)
     words = (
         "A dot is a model's rating, the bar its 95 % interval; the coloured ones may still be the best. With a lead of "
-        f"{lead[0]:.0f} a model wins {share[0]:.0%} of its decided votes, with a lead of {lead[1]:.0f} {share[1]:.0%}."
+        f"{lead[0]:.0f} a model wins {share[0]:.0%} of its decided votes, with one of {lead[1]:.0f} {share[1]:.0%}."
     )
     if len(rows) > len(shown):
         words += f" The first {len(shown)} of {len(rows)} models are drawn."
-    return html.section("Ratings", html.figure(chart, words, wide=True), name="ratings")
+    return html.section("Ratings", html.figure(chart, words), name="ratings")
 
 
 def leaderboard_card(found: Findings) -> Raw:
@@ -53,20 +54,15 @@ def leaderboard_card(found: Findings) -> Raw:
     ratings = found.ratings
     rows = leaderboard_rows(ratings)
     order = ratings.order()
-    head = (
-        "Rank", "Model", "μ", "95 % interval", "Possible ranks", "Votes to tell", "μ − 3σ", "Wins", "Losses", "Ties"
-    )  # fmt: skip
+    head = ("Rank", "Model", "μ", "95 % interval", "Possible ranks", "Votes to tell", "μ − 3σ", "Won / lost / tied")
     cells = []
     for at, r in enumerate(rows):
         further = _count(votes_to_separate(ratings, order[at], order[at + 1])) if at + 1 < len(rows) else "–"
         span = str(r["rank_low"]) if r["rank_low"] == r["rank_high"] else f"{r['rank_low']}–{r['rank_high']}"
         interval = f"{number(r['low'])} to {number(r['high'])}"
-        cells.append(
-            (
-                r["rank"], charts.shorten(r["model"], 60), number(r["mu"]), interval, span, further, number(r["score"]),
-                f"{r['wins']:,}", f"{r['losses']:,}", f"{r['ties']:,}",
-            )
-        )  # fmt: skip
+        games = f"{r['wins']:,} / {r['losses']:,} / {r['ties']:,}"
+        name = charts.shorten(r["model"], 60)
+        cells.append((r["rank"], name, number(r["mu"]), interval, span, further, number(r["score"]), games))
     tied = [r["rank_low"] == 1 for r in rows]
     words = (
         "Possible ranks: how high and how low the votes allow a model to stand. Votes to tell: further votes between a "
@@ -111,20 +107,21 @@ def matrix_card(found: Findings) -> Raw:
             f"{ties[row, column]:.0f} ties; predicted {predicted[row, column]:.0%}"
         )
 
-    def draw(values: Floats, title: str) -> Raw:
-        return charts.heat_map(
-            names, values, title=title, middle=0.5, reach=0.5, show=lambda v: f"{100 * v:.0f}", tips=tip
+    places = [str(place) for place in range(1, len(names) + 1)]
+    labels = [f"{charts.shorten(name, 30)}  {place}" for name, place in zip(names, places, strict=True)]
+
+    def draw(values: Floats, title: str) -> str:
+        drawing = charts.heat_map(
+            labels, values, title=title, middle=0.5, reach=0.5, show=lambda v: f"{100 * v:.0f}", tips=tip, across=places
         )
+        return html.heading(title) + html.figure(drawing, wide=len(names) > SIDE_BY_SIDE)
 
     words = "Percent of points (a tie is half a point) of the row's model against the column's. Empty: they never met."
     if len(found.ratings.models) > IN_MATRIX:
         words += f" The best {IN_MATRIX} of {len(found.ratings.models)} models."
-    return html.section(
-        "Who beats whom", html.paragraph(words, "soft"), html.heading("Observed"),
-        html.figure(draw(observed, "Observed share of points"), wide=True),
-        html.heading("Predicted from the ratings"),
-        html.figure(draw(predicted, "Predicted share of points"), wide=True), name="matrix",
-    )  # fmt: skip
+    both = draw(observed, "Observed"), draw(predicted, "Predicted from the ratings")
+    body = html.pair(*both) if len(names) <= SIDE_BY_SIDE else html.Raw("".join(both))
+    return html.section("Who beats whom", html.paragraph(words, "soft"), body, name="matrix")
 
 
 def gap_card(found: Findings) -> Raw:
