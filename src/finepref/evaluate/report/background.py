@@ -15,6 +15,7 @@ from finepref.arena.gap import gap_table
 from finepref.arena.html import Raw, details, esc, figure, heading, note, number, pair, paragraph, section, table
 from finepref.evaluate.report.inputs import Arena, Inputs, Run
 from finepref.evaluate.report.parts import block_means, significant
+from finepref.evaluate.report.strips import strips_block
 
 FIRST = ("loss", "implicit_accuracy")
 LAST = ("learning_rate", "lr", "grad_norm")
@@ -41,23 +42,37 @@ def training(runs: Sequence[Run]) -> Raw:
                 series.append((run.name, x, y))
         if series:
             title = WORDS.get(name, name.replace("_", " ").capitalize())
+            series, power = readable(series)
+            title += f" (times 10^{power})" if power else ""
             drawn.append(
                 figure(
                     charts.line_chart(series, title=title, x_axis="step", y_axis=title if len(title) < 22 else ""),
                     title,
                 )
             )
-    head, rest = drawn[:4], drawn[4:]
-    more = details(f"{len(rest)} more curves", pair(*rest)) if rest else Raw("")
+    head, rest = drawn[:3], drawn[3:]
+    more = details("More curves", pair(*rest)) if rest else Raw("")
     return section(
         "Training",
         paragraph("What every run logged, averaged over blocks of steps.", "soft") if drawn else Raw(""),
         pair(*head) if head else note("These runs have no metrics.jsonl."),
         more,
+        strips_block(runs),
         heading("Runs"),
         run_table(runs),
         name="training",
     )
+
+
+def readable(
+    series: list[tuple[str, list[float], list[float]]],
+) -> tuple[list[tuple[str, list[float], list[float]]], int]:
+    """Curves of very small numbers times a power of ten, so that their axis can be read; and that power."""
+    most = max((abs(value) for _, _, y in series for value in y), default=0.0)
+    if most == 0 or most >= 0.01:
+        return series, 0
+    power = -math.floor(math.log10(most))
+    return [(name, x, [value * 10**power for value in y]) for name, x, y in series], power
 
 
 def _is_number(value: object) -> bool:

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Item:
 
 
 def find_items(evaluation: Evaluation) -> list[Item]:
-    """Items with images of at least two models, in the order of prompt set, row and seed, with their scores."""
+    """Items with images of at least two models, in the order of seed, prompt set and row, with their scores."""
     found: dict[tuple[str, int, int], Item] = {}
     for row in evaluation.rows:
         key = (row.prompt_set, row.prompt_index, row.seed)
@@ -52,7 +53,8 @@ def find_items(evaluation: Evaluation) -> list[Item]:
                     }
                     for metric in evaluation.scores.metrics
                 }
-    return [item for _, item in sorted(found.items()) if len(item.rows) > 1]
+    ordered = sorted(found.values(), key=lambda item: (item.seed, item.prompt_set, item.index))
+    return [item for item in ordered if len(item.rows) > 1]
 
 
 def _number(value: float) -> float | None:
@@ -103,7 +105,7 @@ def choose(evaluation: Evaluation, items: Sequence[Item], metric: str, *, budget
             if position is None:
                 break
         item = items[position]
-        pictures = {model: thumbnail(evaluation, row) for model, row in item.rows.items()}
+        pictures = {model: data_uri(evaluation.folder / row.path) for model, row in item.rows.items()}
         size = sum(len(picture) for picture in pictures.values())
         if chosen and spent + size > budget:
             break
@@ -113,10 +115,10 @@ def choose(evaluation: Evaluation, items: Sequence[Item], metric: str, *, budget
     return [items[position] for position in sorted(chosen)]
 
 
-def thumbnail(evaluation: Evaluation, row: ImageRow) -> str:
+def data_uri(path: Path) -> str:
     """A data URI of an image, at most 256 pixels a side; tiny ones as they are; empty where it cannot be read."""
     try:
-        with Image.open(evaluation.folder / row.path) as image:
+        with Image.open(path) as image:
             image.load()
             buffer = io.BytesIO()
             if max(image.size) <= TINY:
@@ -151,6 +153,7 @@ def gallery_data(evaluation: Evaluation, items: Sequence[Item], total: int) -> d
                 "prompt": item.prompt,
                 "tags": item.tags,
                 "images": {model: picture for model, picture in item.pictures.items() if picture},
+                "paths": {model: row.path for model, row in item.rows.items()},
                 "scores": item.scores,
             }
             for item in items

@@ -8,6 +8,7 @@ from finepref.arena.folder import leaderboard_rows
 from finepref.evaluate.report import background, results
 from finepref.evaluate.report.inputs import Inputs
 from finepref.evaluate.report.parts import percent, significant
+from finepref.evaluate.report.published import markdown_tables
 
 SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~$"} | {"\n": " ", "\r": " "})
 
@@ -61,6 +62,8 @@ def markdown(inputs: Inputs, metrics: Sequence[str], made: Mapping[str, object],
                 ],
             )
         )  # fmt: skip
+        for words, head, rows in markdown_tables(evaluation):
+            blocks += [f"### {plain(words)}", md_table(head, rows)]
     if inputs.runs:
         blocks.append("## Runs")
         blocks.append(

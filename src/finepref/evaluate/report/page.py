@@ -10,9 +10,11 @@ from pathlib import Path
 
 from finepref.arena.html import STYLE, Raw, esc, paragraph, section, tiles
 from finepref.evaluate.report import background, images, results
+from finepref.evaluate.report.distributions import distributions
 from finepref.evaluate.report.inputs import Evaluation, Inputs, Run, find_inputs
 from finepref.evaluate.report.markdown import markdown
 from finepref.evaluate.report.parts import json_island, legend
+from finepref.evaluate.report.published import published
 from finepref.files import write_text
 from finepref.provenance import provenance
 
@@ -71,7 +73,8 @@ def html_page(
         parts += [
             strip(evaluation, chosen),
             results.win_rates(evaluation, colours),
-            results.score_table(evaluation),
+            results.score_table(evaluation, distributions(evaluation, colours)),
+            published(evaluation),
             gallery(evaluation, chosen, len(items), number),
         ]
         links += [("wins", "Win rates"), ("scores", "Scores"), ("images", "Images")] if number == 0 else []

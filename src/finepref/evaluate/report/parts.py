@@ -11,7 +11,7 @@ from typing import Any
 from finepref.arena.html import Raw, esc
 from finepref.files import finite
 
-POINTS = 80
+POINTS = 48
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finepref.arena.html import Raw, details, esc, heading, note, paragraph, section, table
+from finepref.arena.html import Raw, details, esc, heading, note, number, paragraph, section, table
 from finepref.errors import InputError, nearest
 from finepref.evaluate.report.inputs import Evaluation
 from finepref.evaluate.report.parts import Estimate, forest, percent, share_axis, significant
@@ -150,8 +151,8 @@ def p_value(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
-def score_table(evaluation: Evaluation) -> Raw:
-    """Mean with interval and median of every model, metric and prompt set; the best mean of a column is marked."""
+def score_table(evaluation: Evaluation, more: Raw) -> Raw:
+    """Mean with interval and median of every model, metric and prompt set, the best mean marked; then `more`."""
     comparison = evaluation.comparison
     parts: list[str] = []
     for prompt_set in comparison["prompt_sets"]:
@@ -175,7 +176,7 @@ def score_table(evaluation: Evaluation) -> Raw:
     lead = paragraph(
         "Mean over prompts and seeds with its interval; below it the median and the means by seed.", "soft"
     )
-    return section("Scores", lead, *parts, name="scores")
+    return section("Scores", lead, *parts, more, name="scores")
 
 
 def _score_cell(rows: Sequence[Row], model: str, metric: str, higher: bool) -> Raw:
@@ -185,9 +186,17 @@ def _score_cell(rows: Sequence[Row], model: str, metric: str, higher: bool) -> R
         return Raw("–")
     means = [one["mean"] for one in line]
     best = row["mean"] == (max(means) if higher else min(means)) and len(means) > 1
-    seeds = ", ".join(significant(value) for value in row["seed_means"].values())
+    places = decimals([one["mean_high"] - one["mean_low"] for one in line])
+    seeds = ", ".join(number(value, places) for value in row["seed_means"].values())
     return Raw(
-        f'<span class="score{" best" if best else ""}">{significant(row["mean"])}</span>'
-        f"<small>{significant(row['mean_low'])} – {significant(row['mean_high'])}</small>"
-        f"<small>median {significant(row['median'])}{f'; seeds {seeds}' if len(row['seed_means']) > 1 else ''}</small>"
+        f'<span class="score{" best" if best else ""}">{number(row["mean"], places)}</span>'
+        f"<small>{number(row['mean_low'], places)} to {number(row['mean_high'], places)}</small>"
+        f"<small>median {number(row['median'], places)}"
+        f"{f'; seeds {seeds}' if len(row['seed_means']) > 1 else ''}</small>"
     )
+
+
+def decimals(widths: Sequence[float]) -> int:
+    """Decimals that show an interval of this width with two figures, the narrowest deciding; from 0 to 6."""
+    narrow = min((width for width in widths if width > 0), default=1.0)
+    return min(6, max(0, 1 - math.floor(math.log10(narrow))))

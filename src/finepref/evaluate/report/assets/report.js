@@ -74,6 +74,8 @@
       const search = make("input", { type: "search", placeholder: "words of a prompt" });
       search.addEventListener("input", () => { state.text = search.value.toLowerCase(); this.limit = PAGE; this.draw(); });
       this.controls.append(make("label", {}, "Find", search));
+      this.controls.append(make("span", { class: "tools" },
+        make("button", { type: "button", onclick: () => new Duel(this).open() }, "Vote blind")));
     }
 
     difference(item, model) {
@@ -154,6 +156,102 @@
           make("span", {}, make("button", { type: "button", onclick: () => this.step(-1) }, "\u2190 Previous"), " ",
             make("button", { type: "button", onclick: () => this.step(1) }, "Next \u2192")),
           make("button", { type: "button", onclick: () => this.dialog.close(), autofocus: true }, "Close")));
+    }
+  }
+
+  // Two images of one prompt and seed, sides drawn at random, names hidden; votes leave as csv for `finepref arena`.
+  class Duel {
+    constructor(gallery) {
+      this.data = gallery.data;
+      this.items = gallery.shown.filter((item) => Object.keys(item.images).length > 1);
+      this.votes = [];
+      this.voter = "";
+      this.dialog = make("dialog", { "aria-label": "Blind vote" });
+      if (this.data.tiny) this.dialog.classList.add("tinyset");
+      this.dialog.addEventListener("keydown", (event) => {
+        if (event.target.tagName === "INPUT") return;
+        const winner = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie" }[event.key];
+        if (winner) { event.preventDefault(); this.vote(winner); }
+        if (event.key === "Backspace") this.undo();
+      });
+      this.dialog.addEventListener("close", () => this.dialog.remove());
+      gallery.root.append(this.dialog);
+    }
+
+    random(count) {
+      return crypto.getRandomValues(new Uint32Array(1))[0] % count;
+    }
+
+    open() {
+      this.deck = this.items.flatMap((item) => {
+        const models = this.data.models.filter((model) => item.images[model]);
+        return models.flatMap((one, place) => models.slice(place + 1).map((other) => [item, one, other]));
+      });
+      for (let place = this.deck.length - 1; place > 0; place -= 1) {
+        const other = this.random(place + 1);
+        [this.deck[place], this.deck[other]] = [this.deck[other], this.deck[place]];
+      }
+      this.deck = this.deck.map(([item, one, other]) => (this.random(2) ? [item, one, other] : [item, other, one]));
+      this.draw();
+      this.dialog.showModal();
+    }
+
+    vote(winner) {
+      const pair = this.deck[this.votes.length];
+      if (!pair) return;
+      const [item, left, right] = pair;
+      this.votes.push({ vote_id: crypto.randomUUID ? crypto.randomUUID() : String(Date.now() + this.votes.length), left, right, winner,
+        left_image: item.paths[left], right_image: item.paths[right], prompt: item.prompt, time: new Date().toISOString() });
+      this.draw();
+    }
+
+    undo() {
+      this.votes.pop();
+      this.draw();
+    }
+
+    csv() {
+      const columns = ["vote_id", "left", "right", "winner", "left_image", "right_image", "prompt", "voter", "time"];
+      const quoted = (value) => `"${String(value).replaceAll('"', '""')}"`;
+      const lines = this.votes.map((vote) => columns.map((name) => quoted(name === "voter" ? this.voter || "reader" : vote[name])).join(","));
+      return `${[columns.join(","), ...lines].join("\n")}\n`;
+    }
+
+    save() {
+      const link = make("a", { href: URL.createObjectURL(new Blob([this.csv()], { type: "text/csv" })), download: "votes.csv" });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    }
+
+    tally() {
+      const wins = new Map(this.data.models.map((model) => [model, [0, 0, 0]]));
+      for (const { left, right, winner } of this.votes) {
+        for (const [model, side] of [[left, "left"], [right, "right"]]) wins.get(model)[winner === "tie" ? 1 : winner === side ? 0 : 2] += 1;
+      }
+      return make("table", {}, make("thead", {}, make("tr", {}, ...["Model", "Wins", "Ties", "Losses"].map((word) => make("th", {}, word)))),
+        make("tbody", {}, ...[...wins].map(([model, counts]) => make("tr", {}, make("th", {}, model), ...counts.map((n) => make("td", {}, String(n)))))));
+    }
+
+    draw(shown) {
+      const pair = this.deck[this.votes.length];
+      const side = (name, model) => make("button", { type: "button", "data-side": name, onclick: () => this.vote(name) },
+        make("img", { src: pair[0].images[model], alt: `${name} image` }), make("span", {}, name));
+      const name = make("input", { type: "text", value: this.voter, placeholder: "your name", "aria-label": "Your name" });
+      name.addEventListener("input", () => { this.voter = name.value; });
+      this.dialog.replaceChildren(
+        make("h3", {}, pair ? pair[0].prompt || "(empty prompt)" : "No more pairs"),
+        make("div", { class: "soft" }, `Which image is better? ${this.votes.length} of ${this.deck.length} pairs. `,
+          make("kbd", {}, "\u2190"), " ", make("kbd", {}, "\u2192"), " ", make("kbd", {}, "\u2193"), " tie, ", make("kbd", {}, "Backspace"), " undo"),
+        pair ? make("div", { class: "duel" }, side("left", pair[1]), side("right", pair[2])) : "",
+        shown ? this.tally() : "",
+        make("div", { class: "bar" },
+          make("span", {}, make("button", { type: "button", disabled: !pair, onclick: () => this.vote("tie") }, "Tie"), " ",
+            make("button", { type: "button", disabled: !this.votes.length, onclick: () => this.undo() }, "Undo"), " ",
+            make("button", { type: "button", disabled: !this.votes.length, onclick: () => this.draw(true) }, "Reveal")),
+          make("span", {}, name, " ", make("button", { class: "primary", type: "button", disabled: !this.votes.length, onclick: () => this.save() }, "Save votes"), " ",
+            make("button", { type: "button", onclick: () => this.dialog.close() }, "Close"))));
+      const focus = this.dialog.querySelector(".duel button") || this.dialog.querySelector("button");
+      if (!shown) focus.focus();
     }
   }
 
