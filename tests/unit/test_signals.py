@@ -1,0 +1,429 @@
+"""Signals: each kind by hand, their composition, the sidecar, refusals, the command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from finepref import rng
+from finepref.arena import Ratings, Votes, gaps, rate
+from finepref.cli.main import build
+from finepref.errors import InputError
+from finepref.files import parquet_meta
+from finepref.signals import parts
+from finepref.signals.make import SignalOptions, VoteTable, check_request, make_signals
+from finepref.signals.rewards import Rewards, read_rewards
+from finepref.signals.sidecar import combine, read_signals, write_signals
+from finepref.signals.smooth import PICKSCORE_EXTREMES, extremes, smoothed, weight_of
+
+COUNT = 60
+MODELS = ("A", "B", "C")
+
+
+@pytest.fixture(scope="module")
+def table() -> VoteTable:
+    """60 votes among three makers on seven prompts, ties included, images recurring, one row without a vote."""
+    g = rng.numpy_generator(5, "votes")
+    left = g.integers(0, 3, COUNT)
+    right = (left + 1 + g.integers(0, 2, COUNT)) % 3
+    label = g.choice([1.0, 0.0, 0.5], COUNT, p=[0.5, 0.35, 0.15])
+    label[11] = np.nan
+    return VoteTable(
+        pair_id=[f"r{k}" for k in range(COUNT)],
+        label=label,
+        model_0=[MODELS[k] for k in left],
+        model_1=[MODELS[k] for k in right],
+        image_0=[f"{MODELS[k]}{row % 7}" for row, k in enumerate(left)],
+        image_1=[f"{MODELS[k]}{row % 7}" for row, k in enumerate(right)],
+    )
+
+
+@pytest.fixture(scope="module")
+def votes(table: VoteTable) -> Votes:
+    """The same votes as the arena sees them."""
+    rows = ~np.isnan(table.label)
+    return Votes.from_columns(
+        left=np.array(table.model_0)[rows],
+        right=np.array(table.model_1)[rows],
+        outcome=table.label[rows],
+        left_image=np.array(table.image_0)[rows],
+        right_image=np.array(table.image_1)[rows],
+    )
+
+
+@pytest.fixture(scope="module")
+def ratings(votes: Votes) -> Ratings:
+    return rate(votes)
+
+
+@pytest.fixture(scope="module")
+def rewards() -> Rewards:
+    """Scores with one missing and one pair equal."""
+    g = rng.numpy_generator(6, "scores")
+    first, second = 0.2 + 0.02 * g.normal(size=COUNT), 0.2 + 0.02 * g.normal(size=COUNT)
+    first[3] = np.nan
+    second[4] = first[4]
+    return Rewards(score_0=first, score_1=second, scorer="pickscore", fingerprint="f")
+
+
+def test_binary(table: VoteTable) -> None:
+    """Winner by vote, margin 0, weight 1; ties and rows without a vote are not there."""
+    found = make_signals(table, ["binary"])
+    decided = [row for row, label in enumerate(table.label) if label in (0.0, 1.0)]
+    assert found.pair_id == tuple(f"r{row}" for row in decided)
+    assert found.winner.tolist() == [int(table.label[row] == 0.0) for row in decided]
+    assert not found.margin_0.any()
+    assert not found.margin_1.any()
+    assert (found.weight == 1).all()
+    assert (found.label_0 == -1).all()
+    assert found.meta["kinds"] == ["binary"]
+    assert found.meta["ties"] == int((table.label == 0.5).sum())
+    assert found.meta["pairs"] + found.meta["ties"] + found.meta["no_value"] == COUNT == found.meta["votes"]
+
+
+@pytest.mark.parametrize("margin", [None, 0.0, 2.5])
+def test_uniform(table: VoteTable, margin: float | None) -> None:
+    """One number for both sides; 0 is a number."""
+    found = make_signals(table, ["uniform"], options=SignalOptions(margin=margin))
+    assert set(found.margin_0) == set(found.margin_1) == {1.0 if margin is None else margin}
+
+
+@pytest.mark.parametrize("kind", ["paper", "truncated", "image"])
+def test_arena_margins_are_the_arenas(table: VoteTable, votes: Votes, ratings: Ratings, kind: str) -> None:
+    """The winner's margin is the arena's gap of that vote."""
+    found = make_signals(table, [kind], ratings=ratings)
+    gap = gaps(votes, ratings, kind=kind)
+    np.testing.assert_allclose(found.margin, gap[~np.isnan(gap)], rtol=1e-6)
+    assert not np.allclose(found.margin_0, found.margin_1)
+    assert found.meta[f"{kind}.engine"] == "batch"
+
+
+def test_relabelling_takes_the_margin_of_the_winner_that_is_used(
+    table: VoteTable, ratings: Ratings, rewards: Rewards
+) -> None:
+    """Where the reward turns a vote round, the margin is the gap had the other side won."""
+    alone, both = (
+        make_signals(table, kinds, ratings=ratings, rewards=rewards if "relabel" in kinds else None)
+        for kinds in (["paper"], ["paper", "relabel"])
+    )
+    index = {pair: row for row, pair in enumerate(both.pair_id)}
+    turned = 0
+    for row, pair in enumerate(alone.pair_id):
+        if pair in ("r3", "r4"):
+            assert pair not in index
+            continue
+        other = index[pair]
+        wanted = 0 if rewards.score_0[int(pair[1:])] > rewards.score_1[int(pair[1:])] else 1
+        assert both.winner[other] == wanted
+        assert both.margin[other] == (alone.margin_0 if wanted == 0 else alone.margin_1)[row]
+        if wanted != alone.winner[row]:
+            turned += 1
+            assert both.margin[other] != alone.margin[row]
+    assert turned > 5
+    assert "r11" in index  # nobody voted, the reward decides
+
+
+def test_reward_margin(table: VoteTable, rewards: Rewards) -> None:
+    """Human winners, z-scored difference of rewards, negative where they disagree."""
+    found = make_signals(table, ["reward-margin"], rewards=rewards)
+    known = np.isfinite(rewards.score_0) & np.isfinite(rewards.score_1)
+    scores = np.concatenate([rewards.score_0[known], rewards.score_1[known]])
+    assert "r3" not in found.pair_id
+    for row, pair in enumerate(found.pair_id):
+        source = int(pair[1:])
+        sides = rewards.score_0[source], rewards.score_1[source]
+        winner = found.winner[row]
+        assert winner == int(table.label[source] == 0.0)
+        assert found.margin[row] == pytest.approx((sides[winner] - sides[1 - winner]) / scores.std(), rel=1e-5)
+    assert (found.margin < 0).any()
+    assert found.meta["reward-margin.scorer"] == "pickscore"
+
+
+def test_smoothed_by_hand() -> None:
+    """p = softmax of the normalised pair, weight gamma (2p - 1): SmPO Eq. 8-12 by plain exponentials."""
+    low, high = 0.1, 0.3
+    first, second = np.array([0.22, 0.15, 0.2, 0.3]), np.array([0.18, 0.29, 0.2, 0.1])
+    found = smoothed(first, second, low=low, high=high, gamma=10.0)
+    assert found.winner.tolist() == [0, 1, 1, 0]
+    for row in range(4):
+        r = sorted(((first[row] - low) / (high - low), (second[row] - low) / (high - low)), reverse=True)
+        p = np.exp(r[0]) / (np.exp(r[0]) + np.exp(r[1]))
+        assert found.p_win[row] == pytest.approx(p, rel=1e-12)
+        assert found.weight[row] == pytest.approx(10 * (2 * p - 1), rel=1e-9, abs=1e-14)
+    assert found.weight[2] == 0
+    assert found.weight[3] == pytest.approx(4.621171572600098, rel=1e-12)
+    assert (smoothed(first, second, low=low, high=high, gamma=0.0).weight == 0).all()
+    assert weight_of(0.62, gamma=10) == pytest.approx(2.4)
+
+
+def test_smoothed_kind(table: VoteTable, rewards: Rewards) -> None:
+    """Extremes over all images, kept in the footer; quantile clipping; published extremes on raw cosines only."""
+    found = make_signals(table, ["smoothed"], rewards=rewards)
+    scores = np.concatenate([rewards.score_0, rewards.score_1])
+    assert found.meta["smoothed.reward_low"] == np.nanmin(scores)
+    assert found.meta["smoothed.reward_high"] == np.nanmax(scores)
+    assert found.weight.max() <= 4.6212
+    assert found.weight.min() >= 0
+    assert found.weight[found.pair_id.index("r4")] == 0
+    assert "r3" not in found.pair_id
+    clipped = make_signals(table, ["smoothed"], rewards=rewards, options=SignalOptions(quantile=0.1, gamma=2.0))
+    assert clipped.meta["smoothed.reward_high"] == pytest.approx(np.nanquantile(scores, 0.9))
+    assert clipped.weight.max() <= 0.92424
+    official = make_signals(table, ["smoothed"], rewards=rewards, options=SignalOptions(extremes="pickscore"))
+    assert (official.meta["smoothed.reward_low"], official.meta["smoothed.reward_high"]) == PICKSCORE_EXTREMES
+    scaled = Rewards(score_0=100 * rewards.score_0, score_1=100 * rewards.score_1, scorer="s", fingerprint="f")
+    with pytest.raises(InputError, match="far outside PickScore's raw cosines"):
+        make_signals(table, ["smoothed"], rewards=scaled, options=SignalOptions(extremes="pickscore"))
+
+
+def test_composition(table: VoteTable, ratings: Ratings, rewards: Rewards) -> None:
+    """Margin of one kind and weight of another, for the winner of the second."""
+    found = make_signals(table, ["paper", "smoothed"], ratings=ratings, rewards=rewards)
+    weight = make_signals(table, ["smoothed"], rewards=rewards)
+    assert found.pair_id == weight.pair_id
+    assert (found.weight == weight.weight).all()
+    assert (found.winner == weight.winner).all()
+    assert (found.margin > 0).all()
+    with pytest.raises(InputError, match="paper and uniform both set the margin"):
+        make_signals(table, ["paper", "uniform"], ratings=ratings)
+    with pytest.raises(InputError, match="relabel and smoothed both set the winner"):
+        make_signals(table, ["relabel", "smoothed"], rewards=rewards)
+
+
+def test_kto_labels_by_hand() -> None:
+    """a beats b, b beats c, c and d tie, a loses to e: any_win, only_wins and per_pair."""
+    label = [1.0, 1.0, 0.5, 0.0, np.nan]
+    first, second = ["a", "b", "c", "a", "f"], ["b", "c", "d", "e", "g"]
+    found = {rule: parts.desirable(label, first, second, rule=rule) for rule in parts.DESIRABLE_RULES}
+    assert found["any_win"].label_0.tolist() == [1, 1, 0, 1, -1]
+    assert found["any_win"].label_1.tolist() == [1, 0, -1, 1, -1]
+    assert found["only_wins"].label_0.tolist() == [-1, -1, 0, -1, -1]
+    assert found["only_wins"].label_1.tolist() == [-1, 0, -1, 1, -1]
+    assert found["per_pair"].label_0.tolist() == [1, 1, -1, 0, -1]
+    assert found["per_pair"].label_1.tolist() == [0, 0, -1, 1, -1]
+    assert found["any_win"].meta == {"desirable": "any_win", "desirable_images": 3, "undesirable_images": 1}
+
+
+def test_kto_sidecar(table: VoteTable, tmp_path: Path) -> None:
+    """Labels travel as nullable int8; an image has one label wherever it occurs."""
+    found = make_signals(table, ["kto"], options=SignalOptions(desirable="only_wins"))
+    write_signals(tmp_path / "s.parquet", found, provenance={})
+    back = read_signals(tmp_path / "s.parquet")
+    stored = pq.read_table(tmp_path / "s.parquet")
+    assert stored["label_0"].null_count == int((found.label_0 == -1).sum()) > 0
+    assert stored.schema.field("winner").type == pa.int8()
+    assert stored.schema.field("margin_0").type == pa.float32()
+    assert back.label_0.tolist() == found.label_0.tolist()
+    labels: dict[str, set[int]] = {}
+    rows = [int(pair[1:]) for pair in back.pair_id]
+    for row, one, two in zip(rows, back.label_0.tolist(), back.label_1.tolist(), strict=True):
+        labels.setdefault(str(table.image_0[row]), set()).add(one)
+        labels.setdefault(str(table.image_1[row]), set()).add(two)
+    assert all(len(values) == 1 for values in labels.values())
+
+
+def test_sidecar_round_trip(table: VoteTable, ratings: Ratings, tmp_path: Path) -> None:
+    """What is written is read; rows are found by pair id; the footer carries the kinds and the provenance."""
+    found = make_signals(table, ["paper"], ratings=ratings)
+    write_signals(tmp_path / "s.parquet", found, provenance={"seed": 3})
+    back = read_signals(tmp_path / "s.parquet")
+    assert back.pair_id == found.pair_id
+    for name in ("winner", "margin_0", "margin_1", "weight"):
+        assert (getattr(back, name) == getattr(found, name)).all()
+    meta = parquet_meta(tmp_path / "s.parquet")
+    assert meta["kinds"] == ["paper"]
+    assert meta["provenance"] == {"seed": 3}
+    rows = back.rows_of(["nobody", back.pair_id[4], back.pair_id[0]])
+    assert rows.tolist() == [-1, 4, 0]
+    taken = back.take(rows[1:])
+    assert taken.pair_id == (back.pair_id[4], back.pair_id[0])
+    assert taken.margin.tolist() == [back.margin[4], back.margin[0]]
+    assert len(taken) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "fault"),
+    [
+        ("winner", 2, "neither 0 nor 1"),
+        ("weight", -1.0, "negative or not finite"),
+        ("weight", float("nan"), "negative or not finite"),
+        ("margin_0", float("inf"), "margin is not finite"),
+        ("label_1", 3, "none of 0, 1 and null"),
+        ("pair_id", "same", "occurs twice"),
+        ("margin_1", None, "'margin_1' is missing"),
+    ],
+)
+def test_broken_sidecar(tmp_path: Path, column: str, value: Any, fault: str) -> None:
+    """A sidecar that was written by something else is checked before it is used."""
+    columns = {
+        "pair_id": pa.array(["a", "b"]),
+        "winner": pa.array([0, 0], pa.int8()),
+        "margin_0": pa.array([1.0, 1.0], pa.float32()),
+        "margin_1": pa.array([1.0, 1.0], pa.float32()),
+        "weight": pa.array([1.0, 1.0], pa.float32()),
+        "label_0": pa.array([None, None], pa.int8()),
+        "label_1": pa.array([None, None], pa.int8()),
+    }
+    if value is None:
+        del columns[column]
+    else:
+        columns[column] = pa.array([value, value], columns[column].type)
+    pq.write_table(pa.table(columns), tmp_path / "s.parquet")
+    with pytest.raises(InputError, match=fault):
+        read_signals(tmp_path / "s.parquet")
+
+
+def write_rewards(path: Path, **changed: Any) -> Path:
+    columns = {
+        "pair_id": ["r0", "r0", "r1", "r1"],
+        "side": [0, 1, 1, 0],
+        "scorer": ["s"] * 4,
+        "fingerprint": ["f"] * 4,
+        "value": [0.5, 0.25, None, 0.75],
+    } | changed
+    pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), path)
+    return path
+
+
+def test_read_rewards(tmp_path: Path) -> None:
+    """Aligned with the votes by pair and side; a missing score is nan, never a neighbour's."""
+    found = read_rewards(write_rewards(tmp_path / "r.parquet"), ["r1", "other", "r0"])
+    np.testing.assert_array_equal(found.score_0, [0.75, np.nan, 0.5])
+    np.testing.assert_array_equal(found.score_1, [np.nan, np.nan, 0.25])
+    several = write_rewards(tmp_path / "several.parquet", scorer=["s", "s", "t", "t"])
+    assert read_rewards(several, ["r0"], scorer="s").score_0.tolist() == [0.5]
+    for changed, asked, fault in (
+        ({"scorer": ["s", "s", "t", "t"]}, {}, "choose one with --scorer"),
+        ({}, {"scorer": "pickscor"}, "no scores of 'pickscor'"),
+        ({"fingerprint": ["f", "f", "g", "g"]}, {}, "2 versions"),
+        ({"side": [0, 1, 2, 0]}, {}, "neither 0 nor 1"),
+        ({"pair_id": ["x", "x", "y", "y"]}, {}, "none of its pairs"),
+    ):
+        path = write_rewards(tmp_path / "wrong.parquet", **changed)
+        with pytest.raises(InputError, match=fault):
+            read_rewards(path, ["r0", "r1"], **asked)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "own", "given", "fault"),
+    [
+        (["papr"], {}, {}, "did you mean 'paper'"),
+        ([], {}, {}, "name each once"),
+        (["binary", "paper"], {}, {"arena": True}, "binary alone"),
+        (["paper", "paper"], {}, {"arena": True}, "name each once"),
+        (["paper"], {}, {}, "--arena: kind paper needs it"),
+        (["smoothed"], {}, {}, "--rewards: kind smoothed needs it"),
+        (["binary"], {}, {"rewards": True}, "no effect on binary"),
+        (["uniform"], {"gamma": 0.0}, {}, "--gamma: it has no effect"),
+        (["paper"], {"margin": 0.0}, {"arena": True}, "--margin: it has no effect"),
+        (["binary"], {"desirable": "any_win"}, {}, "--desirable: it has no effect"),
+    ],
+)
+def test_requests_refused(kinds: list[str], own: dict[str, Any], given: dict[str, bool], fault: str) -> None:
+    """Unknown words, clashes and options without effect are refused before anything is read; 0 counts as given."""
+    inputs = {"arena": False, "rewards": False, **given}
+    with pytest.raises(InputError, match=fault):
+        check_request(kinds, SignalOptions(**own), **inputs)
+
+
+def test_data_refused(table: VoteTable, ratings: Ratings) -> None:
+    """Labels that are none, ids twice, nothing left, no model or image names, scores that say nothing."""
+    with pytest.raises(InputError, match=r"row 1.*0\.3 is none of"):
+        combine(["a", "b"], [1.0, 0.3], {})
+    with pytest.raises(InputError, match="occurs twice"):
+        combine(["a", "a"], [1.0, 0.0], {})
+    with pytest.raises(InputError, match="no pair is left of 2 votes"):
+        combine(["a", "b"], [0.5, 0.5], {})
+    nameless = VoteTable(
+        pair_id=table.pair_id,
+        label=table.label,
+        model_0=[None] * COUNT,
+        model_1=table.model_1,
+        image_0=[None] * COUNT,
+        image_1=table.image_1,
+    )
+    with pytest.raises(InputError, match="name no models"):
+        make_signals(nameless, ["paper"], ratings=ratings)
+    with pytest.raises(InputError, match="do not name their images"):
+        make_signals(nameless, ["kto"])
+    with pytest.raises(InputError, match="did you mean 'any_win'"):
+        make_signals(table, ["kto"], options=SignalOptions(desirable="any_wins"))
+    for scores, quantile, fault in (
+        ([1.0, 1.0], 0.0, "equal"),
+        ([np.nan], 0.0, "no image"),
+        ([1.0, 2.0], 0.5, "quantile"),
+    ):
+        with pytest.raises(InputError, match=fault):
+            extremes(scores, quantile=quantile)
+    with pytest.raises(InputError, match="negative"):
+        smoothed([1.0], [2.0], low=0, high=3, gamma=-1)
+    with pytest.raises(InputError, match="not above"):
+        smoothed([1.0], [2.0], low=3, high=3)
+    with pytest.raises(InputError, match="not finite"):
+        smoothed([np.nan], [2.0], low=0, high=3)
+
+
+def test_a_vote_without_a_model_gets_no_margin(table: VoteTable, ratings: Ratings) -> None:
+    """It is left out of an arena signal and counted, not given a neighbour's margin."""
+    row = next(r for r, label in enumerate(table.label) if label in (0.0, 1.0))
+    models = list(table.model_0)
+    models[row] = None
+    holed = VoteTable(
+        pair_id=table.pair_id,
+        label=table.label,
+        model_0=models,
+        model_1=table.model_1,
+        image_0=table.image_0,
+        image_1=table.image_1,
+    )
+    full, found = (make_signals(t, ["paper"], ratings=ratings) for t in (table, holed))
+    assert f"r{row}" not in found.pair_id
+    assert found.meta["no_value"] == full.meta["no_value"] + 1
+    rest = full.rows_of(found.pair_id)
+    assert (full.margin[rest] == found.margin).all()
+
+
+def test_command(table: VoteTable, tmp_path: Path) -> None:
+    """A Pick-a-Pic file to its sidecar; a second run is skipped, a wrong word exits 2 and writes nothing."""
+    label = np.where(np.isnan(table.label), 0.5, table.label)
+    data = pa.table(
+        {
+            "ranking_id": list(table.pair_id),
+            "caption": ["a prompt"] * COUNT,
+            "jpg_0": [b"0"] * COUNT,
+            "jpg_1": [b"1"] * COUNT,
+            "label_0": label,
+            "label_1": 1 - label,
+            "image_0_uid": list(table.image_0),
+            "image_1_uid": list(table.image_1),
+            "model_0": list(table.model_0),
+            "model_1": list(table.model_1),
+        }
+    )
+    pq.write_table(data, tmp_path / "votes.parquet")
+
+    words = ["signals", str(tmp_path / "votes.parquet"), "--out", str(tmp_path / "s.parquet"), "--kind"]
+    wrong = subprocess.run([sys.executable, "-m", "finepref", *words, "unifrom"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "did you mean 'uniform'?" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    assert not (tmp_path / "s.parquet").exists()
+
+    app = build()
+    assert CliRunner().invoke(app, [*words, "uniform", "--margin", "0.5", "--kind", "kto"]).exit_code == 0
+    found = read_signals(tmp_path / "s.parquet")
+    assert set(found.margin) == {0.5}
+    assert found.pair_id == make_signals(table, ["binary"]).pair_id
+    written = (tmp_path / "s.parquet").stat().st_mtime_ns
+    assert CliRunner().invoke(app, [*words, "uniform", "--margin", "0.5", "--kind", "kto"]).exit_code == 0
+    assert (tmp_path / "s.parquet").stat().st_mtime_ns == written
+    assert CliRunner().invoke(app, [*words, "uniform", "--margin", "0"]).exit_code == 0
+    assert set(read_signals(tmp_path / "s.parquet").margin) == {0.0}
