@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from adapters.eval_files import bert_vocabulary, clip_bpe
 from finepref.evaluate.scorers.text import bert_text, clip_text
 from finepref.provenance import sha256_file
+from published_files import bert_vocabulary, clip_bpe
 
 
 def check(content: dict[str, Any], meta: dict[str, Any]) -> None:

@@ -46,13 +46,13 @@ class ClipText:
 
 
 def clean(text: str) -> str:
-    """`text` as CLIP's own tokenizer sees it: ftfy, html entities twice, spaces collapsed (lower case comes later).
+    """`text` as CLIP's own tokenizer sees it: ftfy, html entities twice, spaces collapsed, lower case.
 
     References:
-        OpenAI CLIP simple_tokenizer.py `basic_clean`, `whitespace_clean`.
+        OpenAI CLIP and open_clip tokenizer `basic_clean`, `whitespace_clean`.
     """
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return re.sub(r"\s+", " ", text.strip()).strip()
+    return re.sub(r"\s+", " ", text.strip()).strip().lower()
 
 
 def _byte_letters() -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import huggingface_hub
+import pytest
 
 from finepref.evaluate.scorers.sources import AESTHETIC_HEAD, BERT, cache_folder
 
@@ -31,3 +33,16 @@ def aesthetic_head() -> Path | None:
     """LAION's head: $FINEPREF_AESTHETIC_HEAD, or where the scorer keeps it."""
     path = Path(os.environ.get("FINEPREF_AESTHETIC_HEAD") or cache_folder() / AESTHETIC_HEAD.name)
     return path if path.is_file() else None
+
+
+def original(name: str) -> ModuleType:
+    """One file of the openai-clip package, loaded by path (the package itself wants torchvision)."""
+    bpe = clip_bpe()
+    if bpe is None:
+        pytest.skip("the package openai-clip is not installed")
+    spec = importlib.util.spec_from_file_location(f"openai_clip_{name}", bpe.parent / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
