@@ -69,7 +69,7 @@ def step(path: Path, x: Tensor, towards: Tensor, source: Tensor, destination: Te
     References: SmPO-Diffusion Eq. 13; diffusers DDIMInverseScheduler.step; Euler's rule on the flow ODE.
     """
     if not path.discrete:
-        length = (destination - source).to(x.device, x.dtype)
+        length = (destination - source).to(x.device, x.dtype, non_blocking=True)
         return x + length.view(-1, 1, 1, 1) * towards
     a_s, b_s = path.coefficients(source.clamp_min(0), x)
     a_d, b_d = path.coefficients(destination, x)
@@ -93,20 +93,20 @@ def _run(
         active = (plan.calls > call).nonzero().flatten()
         rows = torch.cat([active, active + pairs])
         column = rows % pairs
-        index = rows.to(x.device)
+        index = rows.to(x.device, non_blocking=True)
         source, destination = plan.source[call, column], plan.destination[call, column]
-        label = plan.label[call, column].to(x.device)
-        refine = plan.refine[call, column].to(x.device)
-        level = torch.where(refine, label, source.to(x.device))
+        label = plan.label[call, column].to(x.device, non_blocking=True)
+        refine = plan.refine[call, column].to(x.device, non_blocking=True)
+        level = torch.where(refine, label, source.to(x.device, non_blocking=True))
         refine = refine.view(-1, 1, 1, 1)
-        final = plan.final[call, column].to(x.device).view(-1, 1, 1, 1)
+        final = plan.final[call, column].to(x.device, non_blocking=True).view(-1, 1, 1, 1)
 
         at, base = point[index], here[index]
         towards = direction(path, denoise(at, label, rows).to(x.dtype), at, level)
         used = torch.where(refine, (first[index] + towards) / 2, towards) if average else towards
         reached = step(path, base, used, source, destination)
         if eta > 0 and draw is not None:
-            noise = draw(rows, plan.step[call, column]).to(x.device, x.dtype)
+            noise = draw(rows, plan.step[call, column]).to(x.device, x.dtype, non_blocking=True)
             reached = reached + final * (eta * _fresh_noise(path, x, source, destination) * noise)
         point = point.index_copy(0, index, reached)
         here = here.index_copy(0, index, torch.where(final, reached, base))

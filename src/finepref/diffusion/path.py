@@ -43,7 +43,7 @@ class Path:
         if self.alpha_bar is None:
             s = t.to(torch.float64)
             return 1.0 - s, s
-        alpha_bar = self.alpha_bar.to(t.device)[t]
+        alpha_bar = self.alpha_bar.to(t.device, non_blocking=True)[t]
         return alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +51,8 @@ class Path:
         dtype = torch.promote_types(like.dtype, torch.float32)
         shape = (-1,) + (1,) * (like.ndim - 1)
         a, b = self.levels(t)
-        return a.to(like.device, dtype).view(shape), b.to(like.device, dtype).view(shape)
+        a, b = (value.to(like.device, dtype, non_blocking=True) for value in (a, b))
+        return a.view(shape), b.view(shape)
 
     def add_noise(
         self, x0: Float[Tensor, "B ..."], eps: Float[Tensor, "B ..."], t: Shaped[Tensor, " B"]

@@ -36,7 +36,7 @@ def condition(prompts: Cond, sizes: Sequence[ImageSize], resolution: int, micro:
         rows = [[resolution, resolution, 0, 0, resolution, resolution]] * like.shape[0]
     else:
         rows = [[s.original_height, s.original_width, s.crop_top, s.crop_left, resolution, resolution] for s in sizes]
-    return {**prompts, "time_ids": torch.tensor(rows, dtype=torch.float32, device=like.device)}
+    return {**prompts, "time_ids": torch.tensor(rows, dtype=torch.float32).to(like.device, non_blocking=True)}
 
 
 def encode(pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ def _outputs(
                 yield from _pairs(run, state, batch, t)
             else:
                 noise = draws.normals(options.seed, "noise", batch.image_id, batch.visit, batch.x0.shape[1:])
-                noise = noise.to(run.world.device)
+                noise, t = (value.to(run.world.device, non_blocking=True) for value in (noise, t))
                 yield image_step(run.adapter, run.method, batch, t=t, noise=noise, calls=state.calls), t
 
 
@@ -160,7 +160,7 @@ def _pairs(run: Run, state: State, batch: PairBatch, t: Tensor) -> Iterator[tupl
     shape, device, count = batch.x0_w.shape[1:], run.world.device, len(batch.pair_id)
     noise = None
     if not run.method.trajectory.uses_network:
-        noise = draws.normals(seed, "noise", batch.pair_id, batch.visit, shape).to(device)
+        noise = draws.normals(seed, "noise", batch.pair_id, batch.visit, shape).to(device, non_blocking=True)
 
     def draw(rows: Tensor, steps: Tensor) -> Tensor:
         words = [
@@ -170,6 +170,7 @@ def _pairs(run: Run, state: State, batch: PairBatch, t: Tensor) -> Iterator[tupl
         return draws.normals(seed, "inversion", words, [batch.visit[r % count] for r in rows.tolist()], shape)
 
     placed = place_pairs(run.adapter, run.method, batch, t=t, noise=noise, draw=draw, calls=state.calls)
+    placed = replace(placed, t=t.to(device, non_blocking=True))
     for start in range(0, count, options.micro_batch):
         part = slice(start, start + options.micro_batch)
         known = run.source.reference_errors(batch, part, device) if isinstance(run.source, PairSource) else None
@@ -213,12 +214,13 @@ def cut_placed(placed: Placed, part: slice) -> Placed:
 
 
 def _times(run: Run, batch: Any, *, step: int, positions: Sequence[int]) -> Tensor:
+    """Levels [B] on the CPU, where an inversion plans its calls."""
     options = run.config.train
     ids = batch.pair_id if isinstance(batch, PairBatch) else batch.image_id
     u = draws.uniforms(options.seed, "t", ids, batch.visit)
     if options.stratified_t:
         u = draws.strata(options.seed, step=step, per_step=options.pairs_per_step, positions=positions, u=u)
-    return draws.times(run.adapter.path, u, lowest=run.method.lowest_t).to(run.world.device)
+    return draws.times(run.adapter.path, u, lowest=run.method.lowest_t)
 
 
 def _bucket(run: Run, t: Tensor) -> Tensor:

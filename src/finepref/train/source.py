@@ -86,8 +86,8 @@ class PairSource:
             cond_w=condition(prompts, sizes_w),
             cond_l=condition(prompts, sizes_l),
             signal=PairSignal(
-                margin=torch.from_numpy(table.margin[rows]).to(device),
-                weight=torch.from_numpy(table.weight[rows]).to(device),
+                margin=torch.from_numpy(table.margin[rows]).to(device, non_blocking=True),
+                weight=torch.from_numpy(table.weight[rows]).to(device, non_blocking=True),
             ),
             empty_w=empty_w,
             empty_l=empty_l,
@@ -97,7 +97,7 @@ class PairSource:
         """Reference errors (winner, loser) of some pairs of a batch from the reference cache; None without one."""
         if self.reference is None:
             return None
-        found = self.reference.errors(batch.pair_id[part], batch.visit[part]).to(device)
+        found = self.reference.errors(batch.pair_id[part], batch.visit[part]).to(device, non_blocking=True)
         return found[:, 0], found[:, 1]
 
 
@@ -129,5 +129,5 @@ class ImageSource:
             visit=tuple(visits),
             x0=x0.to(device, non_blocking=True),
             cond=drawing.adapter.condition(prompts, sizes),
-            label=torch.from_numpy(table.desirable[rows].astype(np.float32)).to(device),
+            label=torch.from_numpy(table.desirable[rows].astype(np.float32)).to(device, non_blocking=True),
         )

@@ -32,7 +32,7 @@ def denoiser(adapter: Adapter, cond: Mapping[str, Tensor], *, network: Network, 
 
     def denoise(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
         calls["inversion"] += x.shape[0]
-        index = rows.to(x.device)
+        index = rows.to(x.device, non_blocking=True)
         return adapter.predict(x, t, {name: value[index] for name, value in cond.items()}, network=network)
 
     return denoise
@@ -95,16 +95,16 @@ def pair_step(
         cond: Mapping[str, Tensor] = both(batch.cond_w, batch.cond_l)
     else:
         x, t, cond = placed.xt_w, placed.t, batch.cond_w
-    policy = adapter.predict(x, t, cond)
-    calls["policy"] += x.shape[0]
     reference: dict[str, Any] = {}
     if known is not None:
         reference = {"ref_error_w": known[0], "ref_error_l": known[1]}
-    elif needs.reference != "none":
+    elif needs.reference != "none":  # before the policy, whose activations stay until backward
         with torch.no_grad():
             ref = adapter.predict(x, t, cond, network="reference")
         calls["reference"] += x.shape[0]
         reference = _reference(placed, ref, tensors=needs.reference == "tensors")
+    policy = adapter.predict(x, t, cond)
+    calls["policy"] += x.shape[0]
     prediction = PairPrediction(
         policy_w=policy[:pairs],
         policy_l=policy[pairs:] if needs.loser else placed.target_l,
@@ -132,9 +132,8 @@ def image_step(
     """The unpaired step (KTO): forward noise, policy, reference, objective. The anchor is the micro-batch's own."""
     with torch.no_grad():
         x_t, target = adapter.path.add_noise(batch.x0, noise, t), adapter.path.target(batch.x0, noise, t)
-    policy = adapter.predict(x_t, t, batch.cond)
-    with torch.no_grad():
         ref = adapter.predict(x_t, t, batch.cond, network="reference")
+    policy = adapter.predict(x_t, t, batch.cond)
     calls["policy"] += x_t.shape[0]
     calls["reference"] += x_t.shape[0]
     prediction = ImagePrediction(
@@ -158,4 +157,4 @@ def _reference(placed: Placed, ref: Tensor, *, tensors: bool) -> dict[str, Any]:
 
 def _scale(adapter: Adapter, method: Method, t: Tensor) -> Tensor | None:
     scale = adapter.path.error_scale(t, method.loss_space)
-    return None if scale is None else scale.to(t.device)
+    return None if scale is None else scale.to(t.device, non_blocking=True)
