@@ -46,6 +46,7 @@ def test_any_scheduler_config(config: dict[str, Any]) -> None:
     torch.testing.assert_close(placed.xt_w, scheduler.add_noise(x0, noise, t), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(placed.target_w, scheduler.get_velocity(x0, noise, t), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(placed.xt_l, scheduler.add_noise(-x0, noise, t), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(placed.target_l, scheduler.get_velocity(-x0, noise, t), rtol=1e-6, atol=1e-6)
 
 
 def test_flow_matching() -> None:

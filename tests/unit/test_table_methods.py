@@ -15,6 +15,7 @@ from finepref.objectives import methods
 from finepref.signals.make import ARENA_KINDS, KINDS, REWARD_KINDS, SignalOptions, check_request
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
+CONFIGS = Path(__file__).parents[2] / "src" / "finepref" / "configs"
 PUBLISHED = {
     "sft",
     "dpo",
@@ -61,7 +62,7 @@ def test_a_method_is_made_of_words_of_its_axes(method: methods.Method) -> None:
     assert method.golden
     assert all((GOLDENS / file).exists() for file in method.golden)
     assert method.deviations
-    assert method.lab_config == f"lab/{method.name}"
+    assert (CONFIGS / f"{method.lab_config}.yaml").exists()
 
 
 def test_kinds_are_the_same_everywhere() -> None:
