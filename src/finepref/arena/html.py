@@ -71,7 +71,7 @@ footer{color:var(--soft);font-size:.85rem;margin-top:2rem;overflow-wrap:anywhere
 @media (max-width:560px){main{padding:1.2rem .7rem 3rem}section{padding:1rem .85rem;border-radius:10px}
 h1{font-size:1.55rem}
 .iv{grid-template-columns:1fr 3.4rem;gap:0 .5rem}.iv>span{text-align:left;width:auto;grid-column:1}
-.iv>em{grid-row:1;grid-column:2}.iv>div{grid-column:1/3;height:1.1rem}
+.iv>em{grid-row:1;grid-column:2}.iv>div{grid-column:1/3;height:1rem;margin-bottom:.35rem}
 .pair{grid-template-columns:1fr}th,td{padding:.32rem .42rem}.wide{min-width:560px}}
 @media print{body{background:#fff}section{break-inside:avoid}}
 """

@@ -23,6 +23,7 @@ from finepref.arena.rate import rate
 from finepref.arena.ratings import Ratings, save_ratings
 from finepref.arena.read import VoteTable, read_votes
 from finepref.arena.rho import RhoCurve, estimate_rho
+from finepref.arena.store import IN_MEMORY
 from finepref.arena.validate import validate
 from finepref.errors import InputError
 from finepref.progress import say
@@ -59,8 +60,14 @@ class Options:
         return {name: getattr(self, name) for name in names}
 
 
-def run_arena(votes: Sequence[str | Path], out: str | Path, options: Options) -> Ratings | None:
+def run_arena(
+    votes: Sequence[str | Path], out: str | Path, options: Options, *, in_memory: int = IN_MEMORY
+) -> Ratings | None:
     """Rate the votes and write the arena folder; None if it holds exactly this result already.
+
+    Args:
+        votes: files and folders. out: folder to write. options: as on the command line.
+        in_memory: votes beyond which their codes are kept in files beside `out` until the end.
 
     Raises:
         InputError: the votes cannot be used; nothing has been written then.
@@ -74,8 +81,9 @@ def run_arena(votes: Sequence[str | Path], out: str | Path, options: Options) ->
     board = None if options.compare_board is None else load_board(options.compare_board)
     with _scratch(out) as scratch:
         table = read_votes(
-            votes, columns=options.columns, skip_bad_rows=options.skip_bad_rows, spill=scratch, on_rows=_tell()
-        )
+            votes, columns=options.columns, skip_bad_rows=options.skip_bad_rows, spill=scratch, in_memory=in_memory,
+            on_rows=_tell(),
+        )  # fmt: skip
         say(f"{len(table.votes):,} votes on {len(table.votes.models):,} models ({table.layout.schema})")
         ratings = rate(table.votes, **options.rating())
         kinds, curve, warnings = _gap_kinds(table, ratings, options, scratch)
