@@ -42,13 +42,16 @@ def command(
         )
     from finepref.build import make_scorer
     from finepref.data.readers import read_preferences
+    from finepref.data.schema import Quarantined
     from finepref.evaluate.rewards import score_preferences
+    from finepref.progress import say
 
     index, slash, count = shard.partition("/")
     if not (slash and index.isdigit() and count.isdigit()):
         raise InputError(f"'{shard}' is not INDEX/COUNT", where="--shard", remedy="write 0/4")
+    dropped: list[Quarantined] = []
     written = score_preferences(
-        read_preferences(data),
+        read_preferences(data, quarantine=dropped),
         [make_scorer(name) for name in specs],
         out,
         inputs=data,
@@ -56,6 +59,8 @@ def command(
         shard=(int(index), int(count)),
         overwrite=overwrite,
     )
+    if dropped:
+        say(f"{len(dropped)} rows were left out, first row {dropped[0].row}: {dropped[0].reason}")
     print(written)
 
 
