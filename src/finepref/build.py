@@ -163,17 +163,21 @@ def run_training(config: RunConfig, out: Path, *, resume: bool, overwrite: bool)
 
 
 def about_base(config: RunConfig) -> dict[str, Any]:
-    """What run.json says of the base: name as given, family, revision, and the hash of its weights."""
+    """What run.json says of the base: name as given, family, revision, hashes of its weights and of `init_from`'s."""
     from finepref.models.family import family_of
+    from finepref.models.load import start_sha256
     from finepref.models.source import locate
     from finepref.provenance import sha256_folder
 
-    source = locate(resolve_base(config.model.base), revision=config.model.revision)
+    section = config.model
+    source = locate(resolve_base(section.base), revision=section.revision)
+    kind = family_of(source, section.family)
     return {
-        "base": config.model.base,
-        "revision": config.model.revision,
-        "family": family_of(source, config.model.family).name,
+        "base": section.base,
+        "revision": section.revision,
+        "family": kind.name,
         "base_sha256": sha256_folder(source.folder),
+        "init_sha256": None if section.init_from is None else start_sha256(section.init_from, kind.part),
     }
 
 

@@ -18,6 +18,7 @@ from finepref.models.family import Family, check_micro_conditioning, family_of
 from finepref.models.lora import LoraSettings
 from finepref.models.precision import compute_dtype
 from finepref.models.source import Source, load_class, load_module, load_part, load_vae, locate, locate_part, quiet
+from finepref.provenance import hash_config, sha256_file, sha256_folder
 
 _TRAINED = ("unet/*", "transformer/*", low_rank.FILE)
 
@@ -158,6 +159,22 @@ def run_model_settings(run: str | FilePath) -> Mapping[str, Any]:
     return section if isinstance(section, Mapping) else {}
 
 
+def start_sha256(start: str | FilePath, part: str) -> str:
+    """Hash of the weights that `init_from` names: a trained part, or a LoRA and what it lies on.
+
+    Raises:
+        InputError: it holds neither.
+    """
+    folder = locate_part(start, patterns=_TRAINED)
+    if (folder / part / "config.json").is_file():
+        return sha256_folder(folder / part)
+    if not (folder / low_rank.FILE).is_file():
+        raise _nothing_trained(start, part)
+    below = run_model_settings(start).get("init_from")
+    file = sha256_file(folder / low_rank.FILE)
+    return file if below is None else hash_config({"lora": file, "below": start_sha256(below, part)})
+
+
 def native_resolution(source: Source, network: Any) -> int:
     """Side in pixels at which the base was trained: latent size of the denoiser times the VAE's reduction."""
     config = read_json(source.folder / "vae" / "config.json")
@@ -186,13 +203,17 @@ def _load_network(
         cls = load_class("diffusers", source.index[kind.part][1], where=source.folder)
         return load_module(cls, folder / kind.part, dtype=dtype), None
     if not (folder / low_rank.FILE).is_file():
-        raise InputError(
-            f"holds neither {kind.part}/ nor {low_rank.FILE}",
-            where=start,
-            remedy="give the folder of a finished run of the same family",
-        )
+        raise _nothing_trained(start, kind.part)
     network, _ = _load_network(source, kind, run_model_settings(start).get("init_from"), dtype=dtype)
     return network, folder
+
+
+def _nothing_trained(start: str | FilePath, part: str) -> InputError:
+    return InputError(
+        f"holds neither {part}/ nor {low_rank.FILE}",
+        where=start,
+        remedy="give the folder of a finished run of the same family",
+    )
 
 
 def _fuse(network: Any, folder: FilePath, part: str) -> None:

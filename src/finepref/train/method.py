@@ -99,6 +99,12 @@ def _refuse_nonsense(config: RunConfig, method: Method) -> None:
             remedy="name: forward",
         )
     if config.train.reference_cache is not None:
+        if not needs.paired:
+            raise ConfigError(
+                f"objective {name} takes single images; the cache holds pairs",
+                where="train.reference_cache",
+                remedy="null",
+            )
         if needs.reference != "errors":
             reason = "needs no reference" if needs.reference == "none" else "needs the reference's whole predictions"
             raise ConfigError(f"objective {name} {reason}", where="train.reference_cache", remedy="null")

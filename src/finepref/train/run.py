@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,17 @@ import torch
 import yaml
 
 from finepref import provenance
-from finepref.data.latents import SHAPING, LatentCache
-from finepref.errors import ConfigError, InputError
+from finepref.data.latents import LatentCache
+from finepref.errors import InputError
 from finepref.files import read_json, write_json, write_text
 from finepref.models.protocol import Adapter, parameter_count
 from finepref.progress import say
 from finepref.train.config import RunConfig
 from finepref.train.log import make_trackers, read_lines
 from finepref.train.loop import Run, State, train
-from finepref.train.method import Method, check_path, make_method
-from finepref.train.reference import load_reference
-from finepref.train.source import Drawing, ImageSource, PairSource
-from finepref.train.table import ImageTable, PairTable, image_table, pair_table
+from finepref.train.method import check_path, make_method
+from finepref.train.prepare import Prepared, check_data, make_source, prepare
 from finepref.train.world import World
-
-# What may differ between a checkpoint and the run that goes on from it.
-FREE = {
-    ("validation",),
-    ("log",),
-    ("train", "checkpoint_every"),
-    ("train", "checkpoints_keep"),
-    ("train", "max_skipped"),
-}
 
 
 def train_run(
@@ -44,7 +34,7 @@ def train_run(
     world: World,
     open_cache: Callable[[], LatentCache],
     load_adapter: Callable[[bool], Adapter],
-    about_base: dict[str, Any],
+    about_base: Mapping[str, Any],
     resume: bool,
     overwrite: bool,
 ) -> Path:
@@ -59,127 +49,50 @@ def train_run(
         ConfigError: a combination that makes no sense. InputError: files that do not fit, or a folder in use.
     """
     method = make_method(config)
-    _check_images(config, method)
+    check_data(config, method)
     if overwrite and world.main and out.exists():
         shutil.rmtree(out)
     world.barrier()
-    cache = open_cache()
-    table = _table(config, method, cache)
-    held = cache_identity(cache)
-    identity = run_identity(config, base=about_base, cache=held, signal=table.about["sha256"])
-    if _finished(out, identity, resume=resume):
+    prepared = prepare(config, cache=open_cache(), base=about_base)
+    if _finished(out, prepared.identity, resume=resume):
         say(f"{out} is finished already (--overwrite trains it again)")
         return out
-    adapter = load_adapter(method.needs_reference and config.train.reference_cache is None)
-    check_path(method, adapter.path)
-    drawing = Drawing(cache=cache, adapter=adapter, prompt_dropout=config.data.prompt_dropout, flip=config.data.flip)
-    draws = reference_identity(config, about_base, held, table)
-    source = _source(config, method, drawing, table, identity=draws)
+    run = make_run(prepared, out, world=world, load_adapter=load_adapter)
     if world.main:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
-        trainable = parameter_count(adapter.trainable())
-        say(f"{config.objective.name} on {len(_rows(table))} rows, {trainable / 1e6:.2f} M trained parameters, {out}")
+        trainable = parameter_count(run.adapter.trainable())
+        say(f"{config.objective.name} on {len(prepared.rows)} rows, {trainable / 1e6:.2f} M trained parameters, {out}")
+        run = replace(run, trackers=make_trackers(config.log.trackers, out, config.as_dict()))
     world.barrier()
-    trackers = make_trackers(config.log.trackers, out, config.as_dict()) if world.main else []
-    run = Run(
-        config=config,
-        method=method,
-        adapter=adapter,
-        source=source,
-        world=world,
-        out=out,
-        identity=identity,
-        trackers=trackers,
-    )
     state = train(run, resume=resume)
-    for tracker in trackers:
+    for tracker in run.trackers:
         tracker.finish()
     if world.main:
-        _finish(run, state, table=table, about_base=about_base)
+        _finish(run, state, prepared=prepared)
     world.barrier()
     return out
 
 
-def cache_identity(cache: LatentCache) -> str:
-    """Hash of what a cache holds: everything that shaped its numbers, and its pairs."""
-    shaping = {key: cache.meta.get(key) for key in SHAPING}
-    return provenance.hash_config({**shaping, "pairs": provenance.sha256_file(cache.folder / "pairs.parquet")})
+def make_run(prepared: Prepared, out: Path, *, world: World, load_adapter: Callable[[bool], Adapter]) -> Run:
+    """Load the networks of a prepared config; the run is ready for its first step.
 
-
-def run_identity(config: RunConfig, *, base: dict[str, Any], cache: str, signal: str) -> str:
-    """Hash of everything that decides the weights: config (but for paths, logging, checkpoints), base, cache, signal."""
-    settings = config.as_dict()
-    for place in FREE:
-        section = settings
-        for part in place[:-1]:
-            section = section[part]
-        section.pop(place[-1])
-    settings["cache"].pop("folder")
-    settings["signal"].pop("file")
-    settings["data"].pop("paths")
-    settings["model"].pop("base")
-    return provenance.hash_config({"config": settings, "base": base["base_sha256"], "cache": cache, "signal": signal})
-
-
-def reference_identity(config: RunConfig, base: dict[str, Any], cache: str, table: PairTable | ImageTable) -> str:
-    """Hash of everything that decides a reference error: reference, data, draws."""
-    plan = {
-        "base": base["base_sha256"],
-        "init_from": config.model.init_from,
-        "micro_conditioning": config.model.micro_conditioning,
-        "cache": cache,
-        "winners": getattr(table, "winner", ()),
-        "seed": config.train.seed,
-        "flip": config.data.flip,
-        "prompt_dropout": config.data.prompt_dropout,
-        "stratified_t": config.train.stratified_t and config.train.pairs_per_step,
-        "mixed_precision": config.train.mixed_precision,
-    }
-    return provenance.hash_config(plan)
-
-
-def _check_images(config: RunConfig, method: Method) -> None:
-    if method.objective.needs.paired:
-        if config.data.desirable_share is not None:
-            raise ConfigError(
-                f"objective {method.objective.name} takes pairs", where="data.desirable_share", remedy="null"
-            )
-    elif config.signal.file is None:
-        raise ConfigError(
-            f"objective {method.objective.name} needs image labels",
-            where="signal.file",
-            remedy="make them with `finepref signals --kind kto`",
-        )
-
-
-def _table(config: RunConfig, method: Method, cache: LatentCache) -> PairTable | ImageTable:
-    if not method.objective.needs.paired:
-        assert config.signal.file is not None
-        return image_table(cache, signals=config.signal.file)
-    return pair_table(
-        cache,
-        signals=config.signal.file,
-        votes=config.data.paths,
-        format=config.data.format,
-        scale=config.signal.margin_scale,
+    Raises:
+        ConfigError: a trajectory that the model's noise path cannot do. InputError: a model or reference cache that
+            cannot be used.
+    """
+    config, method = prepared.config, prepared.method
+    adapter = load_adapter(method.needs_reference and config.train.reference_cache is None)
+    check_path(method, adapter.path)
+    return Run(
+        config=config,
+        method=method,
+        adapter=adapter,
+        source=make_source(prepared, adapter),
+        world=world,
+        out=out,
+        identity=prepared.identity,
     )
-
-
-def _source(
-    config: RunConfig, method: Method, drawing: Drawing, table: PairTable | ImageTable, *, identity: str
-) -> PairSource | ImageSource:
-    if isinstance(table, ImageTable):
-        share = config.data.desirable_share
-        return ImageSource(drawing=drawing, table=table, ratio=0.8 if share is None else share)
-    folder = config.train.reference_cache
-    reference = None if folder is None else load_reference(folder, identity=identity)
-    guidance = method.inversion is not None and method.inversion.cfg != 1
-    return PairSource(drawing=drawing, table=table, guidance=guidance, reference=reference)
-
-
-def _rows(table: PairTable | ImageTable) -> tuple[str, ...]:
-    return table.pair_id if isinstance(table, PairTable) else table.image_id
 
 
 def _finished(out: Path, identity: str, *, resume: bool) -> bool:
@@ -199,14 +112,14 @@ def _finished(out: Path, identity: str, *, resume: bool) -> bool:
     return False
 
 
-def _finish(run: Run, state: State, *, table: PairTable | ImageTable, about_base: dict[str, Any]) -> None:
+def _finish(run: Run, state: State, *, prepared: Prepared) -> None:
     if state.average is not None:
         with torch.no_grad():
             for name, parameter in state.named:
                 parameter.copy_(state.average[name])
     run.adapter.train_mode(False)
     run.adapter.save(run.out)
-    config, method = run.config, run.method
+    config, method, table = run.config, run.method, prepared.table
     seconds = sum(line["seconds"] for line in read_lines(run.out / "timing.jsonl"))
     labelling = table.about.get("device_seconds") if table.about["rewards"] else 0.0  # None: not measured
     held = run.source.drawing.cache.meta["summary"]
@@ -220,7 +133,7 @@ def _finish(run: Run, state: State, *, table: PairTable | ImageTable, about_base
                 "objective": method.objective.name,
                 "guard": config.guard.name,
             },
-            **about_base,
+            **prepared.base,
             "seed": config.train.seed,
             "config_hash": provenance.hash_config(config.as_dict()),
             "identity": run.identity,

@@ -1,0 +1,164 @@
+"""A config with its data, checked and identified: everything a run is made of but its networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finepref import provenance
+from finepref.data.latents import SHAPING, LatentCache
+from finepref.errors import ConfigError
+from finepref.models.protocol import Adapter
+from finepref.train.config import RunConfig
+from finepref.train.method import Method, make_method
+from finepref.train.reference import load_reference
+from finepref.train.source import Drawing, ImageSource, PairSource
+from finepref.train.table import ImageTable, PairTable, image_table, pair_table
+
+# What may differ between a checkpoint and the run that goes on from it.
+FREE = {
+    ("validation",),
+    ("log",),
+    ("train", "checkpoint_every"),
+    ("train", "checkpoints_keep"),
+    ("train", "max_skipped"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Method and data of a config.
+
+    base: what run.json says of the base model (base, base_sha256, init_sha256, family, revision).
+    identity: hash of everything that decides the weights. reference: hash of everything that decides a reference error.
+    """
+
+    config: RunConfig
+    method: Method
+    cache: LatentCache
+    table: PairTable | ImageTable
+    base: Mapping[str, Any]
+    identity: str
+    reference: str
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The ids that are drawn from."""
+        return self.table.pair_id if isinstance(self.table, PairTable) else self.table.image_id
+
+
+def prepare(config: RunConfig, *, cache: LatentCache, base: Mapping[str, Any]) -> Prepared:
+    """Check a config against its data.
+
+    Raises:
+        ConfigError: a combination that makes no sense. InputError: files that do not fit.
+    """
+    method = make_method(config)
+    check_data(config, method)
+    table = _table(config, method, cache)
+    held = cache_identity(cache)
+    return Prepared(
+        config=config,
+        method=method,
+        cache=cache,
+        table=table,
+        base=base,
+        identity=run_identity(config, base=base, cache=held, signal=table.about["sha256"]),
+        reference=reference_identity(config, base=base, cache=held, table=table)
+        if isinstance(table, PairTable)
+        else "",
+    )
+
+
+def make_source(prepared: Prepared, adapter: Adapter) -> PairSource | ImageSource:
+    """What batches are drawn from, with the reference cache where the config names one.
+
+    Raises:
+        InputError: the reference cache was filled for something else.
+    """
+    config, method, table = prepared.config, prepared.method, prepared.table
+    drawing = Drawing(
+        cache=prepared.cache, adapter=adapter, prompt_dropout=config.data.prompt_dropout, flip=config.data.flip
+    )
+    if isinstance(table, ImageTable):
+        share = config.data.desirable_share
+        return ImageSource(drawing=drawing, table=table, ratio=0.8 if share is None else share)
+    folder = config.train.reference_cache
+    reference = None if folder is None else load_reference(folder, identity=prepared.reference)
+    guidance = method.inversion is not None and method.inversion.cfg != 1
+    return PairSource(drawing=drawing, table=table, guidance=guidance, reference=reference)
+
+
+def cache_identity(cache: LatentCache) -> str:
+    """Hash of what a cache holds: everything that shaped its numbers, and its pairs."""
+    shaping = {key: cache.meta.get(key) for key in SHAPING}
+    return provenance.hash_config({**shaping, "pairs": provenance.sha256_file(cache.folder / "pairs.parquet")})
+
+
+def run_identity(config: RunConfig, *, base: Mapping[str, Any], cache: str, signal: str) -> str:
+    """Hash of everything that decides the weights: config (no paths, logging, checkpoints), base, cache, signal."""
+    settings = config.as_dict()
+    for place in FREE:
+        section = settings
+        for part in place[:-1]:
+            section = section[part]
+        section.pop(place[-1])
+    settings["train"]["reference_cache"] = config.train.reference_cache is not None
+    settings["cache"].pop("folder")
+    settings["signal"].pop("file")
+    settings["data"].pop("paths")
+    settings["model"].pop("base")
+    settings["model"].pop("init_from")
+    weights = {key: base[key] for key in ("base_sha256", "init_sha256")}
+    return provenance.hash_config({"config": settings, "base": weights, "cache": cache, "signal": signal})
+
+
+def reference_identity(config: RunConfig, *, base: Mapping[str, Any], cache: str, table: PairTable) -> str:
+    """Hash of everything that decides a reference error: reference, data, draws. How many steps there are is not in it.
+
+    Neither are margins and weights: a grid over them shares one reference cache.
+    """
+    plan = {
+        "base": base["base_sha256"],
+        "init": base["init_sha256"],
+        "micro_conditioning": config.model.micro_conditioning,
+        "resolution": config.data.resolution,
+        "cache": cache,
+        "pairs": table.pair_id,
+        "winners": table.winner,
+        "seed": config.train.seed,
+        "flip": config.data.flip,
+        "prompt_dropout": config.data.prompt_dropout,
+        "stratified_t": config.train.stratified_t and config.train.pairs_per_step,
+        "mixed_precision": config.train.mixed_precision,
+    }
+    return provenance.hash_config(plan)
+
+
+def check_data(config: RunConfig, method: Method) -> None:
+    """Refuse options of pairs where single images are taken, and the reverse."""
+    if method.objective.needs.paired:
+        if config.data.desirable_share is not None:
+            raise ConfigError(
+                f"objective {method.objective.name} takes pairs", where="data.desirable_share", remedy="null"
+            )
+    elif config.signal.file is None:
+        raise ConfigError(
+            f"objective {method.objective.name} needs image labels",
+            where="signal.file",
+            remedy="make them with `finepref signals --kind kto`",
+        )
+
+
+def _table(config: RunConfig, method: Method, cache: LatentCache) -> PairTable | ImageTable:
+    if not method.objective.needs.paired:
+        assert config.signal.file is not None
+        return image_table(cache, signals=config.signal.file)
+    return pair_table(
+        cache,
+        signals=config.signal.file,
+        votes=config.data.paths,
+        format=config.data.format,
+        scale=config.signal.margin_scale,
+    )
