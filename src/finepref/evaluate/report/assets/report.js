@@ -35,6 +35,11 @@
         if (event.key === "ArrowRight") this.step(1);
         if (event.key === "ArrowLeft") this.step(-1);
       });
+      this.large = make("div");
+      this.dialog.append(this.large, make("div", { class: "bar" },
+        make("span", {}, make("button", { type: "button", onclick: () => this.step(-1) }, "\u2190 Previous"), " ",
+          make("button", { type: "button", onclick: () => this.step(1) }, "Next \u2192")),
+        make("button", { type: "button", onclick: () => this.dialog.close(), autofocus: true }, "Close")));
       root.append(this.dialog);
       if (this.data.tiny) this.dialog.classList.add("tinyset");
       this.buildControls();
@@ -148,14 +153,10 @@
         });
         return make("figure", {}, this.picture(item, model), this.caption(item, model), make("table", {}, make("tbody", {}, ...rows)));
       });
-      this.dialog.replaceChildren(
+      this.large.replaceChildren(
         make("h3", {}, item.prompt || "(empty prompt)"),
         make("div", { class: "soft" }, `${item.set} ${item.row}, seed ${item.seed}; ${this.place + 1} of ${this.shown.length}`),
-        make("div", { class: "big" }, ...figures),
-        make("div", { class: "bar" },
-          make("span", {}, make("button", { type: "button", onclick: () => this.step(-1) }, "\u2190 Previous"), " ",
-            make("button", { type: "button", onclick: () => this.step(1) }, "Next \u2192")),
-          make("button", { type: "button", onclick: () => this.dialog.close(), autofocus: true }, "Close")));
+        make("div", { class: "big" }, ...figures));
     }
   }
 

@@ -1,0 +1,145 @@
+"""A headless Chromium over its debugging pipe: no driver, no sockets, no further package."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "headless_shell")
+
+
+def find() -> str | None:
+    """The first Chromium on the path."""
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+class Page:
+    """One page; `events` collects what it reported (console errors, dialogs, requests)."""
+
+    def __init__(self, program: str, profile: Path) -> None:
+        to_child, self._write = os.pipe()
+        self._read, from_child = os.pipe()
+
+        def pipes() -> None:
+            os.dup2(to_child, 13)
+            os.dup2(from_child, 14)
+            os.dup2(13, 3)
+            os.dup2(14, 4)
+
+        self._process = subprocess.Popen(
+            [
+                program,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--remote-debugging-pipe",
+                f"--user-data-dir={profile}",
+                "about:blank",
+            ],
+            preexec_fn=pipes,
+            close_fds=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(to_child)
+        os.close(from_child)
+        self._buffer, self._number, self._session = b"", 0, None
+        self.events: list[dict[str, Any]] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def close(self) -> None:
+        """End this browser."""
+        self._process.kill()
+        self._process.wait(timeout=20)
+        os.close(self._write)
+        os.close(self._read)
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Send a command and wait for its answer."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": params}
+        if self._session and not method.startswith("Target."):
+            message["sessionId"] = self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._receive(60)
+            if answer.get("id") == self._number:
+                assert "error" not in answer, answer
+                return answer["result"]
+
+    def _receive(self, seconds: float) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        while b"\0" not in self._buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._read], [], [], left)[0]:
+                raise TimeoutError("Chromium does not answer")
+            data = os.read(self._read, 1 << 20)
+            assert data, "Chromium went away"
+            self._buffer += data
+        line, self._buffer = self._buffer.split(b"\0", 1)
+        message = json.loads(line)
+        if "method" in message:
+            self.events.append(message)
+            if message["method"] == "Page.javascriptDialogOpening":
+                self.call("Page.handleJavaScriptDialog", accept=False)
+        return message
+
+    def open(self, path: Path) -> None:
+        """Open a file and wait until it is loaded."""
+        self.events.clear()
+        self.call("Page.navigate", url=path.as_uri())
+        deadline = time.monotonic() + 60
+        while self.run("document.readyState") != "complete" or self.run("location.href") != path.as_uri():
+            assert time.monotonic() < deadline, "the page does not load"
+            time.sleep(0.05)
+
+    def run(self, script: str) -> Any:
+        """The value of a JavaScript expression."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def key(self, name: str, code: int) -> None:
+        """Press and release a key such as Tab or ArrowLeft."""
+        text = {"Enter": "\r", " ": " "}.get(name, "")
+        for kind in ("keyDown", "keyUp"):
+            extra = {"text": text} if text and kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code, **extra)
+
+    def size(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Set the window, and light or dark."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.call("Emulation.setEmulatedMedia", features=features)
+
+    def screenshot(self, path: Path) -> None:
+        """Write what is visible as PNG."""
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+
+    def problems(self) -> list[str]:
+        """Console errors, exceptions, refused resources and dialogs since the page was opened."""
+        found = []
+        for event in self.events:
+            method, params = event["method"], event.get("params", {})
+            if method in ("Runtime.exceptionThrown", "Page.javascriptDialogOpening"):
+                found.append(json.dumps(params))
+            if method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+                found.append(params["entry"]["text"])
+            if method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
+                found.append(json.dumps(params["args"]))
+        return found
+
+    def requests(self) -> list[str]:
+        """Addresses that were asked for since the page was opened, data: left out."""
+        urls = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
+        return [url for url in urls if not url.startswith(("data:", "blob:"))]

@@ -1,0 +1,196 @@
+"""The report in a real browser: from a file, on a phone, dark, by keyboard, with hostile prompts, blind votes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import chromium
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation_folder import Table, make_folder
+from finepref.evaluate.compare import compare
+from finepref.evaluate.report import report
+from finepref.evaluate.score import score
+
+pytestmark = [
+    pytest.mark.web,
+    pytest.mark.skipif(chromium.find() is None, reason="no Chromium on this machine"),
+]
+
+HOSTILE = (
+    "</script><script>window.pwned=1</script>",
+    "<img src=x onerror=window.pwned=1>",
+    '"><svg onload=alert(1)> \' onmouseover=alert(1) x="',
+    "{{constructor.constructor('window.pwned=1')()}} \u2028 ${window.pwned=1} <!-- ]]>",
+    "=cmd|' /C calc'!A0, \"quoted\"",
+)
+PLAIN = tuple(f"a plain prompt {n}" for n in range(25))
+MODELS = ("base", "<b>bold</b>&co", "new")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("report")
+    rows = make_folder(root / "eval", {"set": HOSTILE + PLAIN}, models=MODELS, seeds=(0, 1), size=16)
+    value = {row.image_sha256: (n * 7919 % 101) / 10 + MODELS.index(row.model) for n, row in enumerate(rows)}
+    score(root / "eval", [Table(rows, lambda row: value[row.image_sha256], name="metric <i>x</i>")])
+    compare(root / "eval", "base", resamples=200)
+    run = root / "runs" / "new"
+    run.mkdir(parents=True)
+    about = {"method": "<script>window.pwned=1</script>", "signals": None, "steps": 3, "device_seconds": 7200.0}
+    (run / "run.json").write_text(json.dumps(about))
+    lines = [{"step": s, "loss": 1 / s, "implicit_accuracy": 0.5, "lr": 1e-5} for s in range(1, 30)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report([root], root / "report.html")
+    return root
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Page]:
+    page = chromium.Page(chromium.find(), tmp_path_factory.mktemp("profile"))
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def page(browser: chromium.Page, folder: Path) -> chromium.Page:
+    browser.size(1280, 900)
+    browser.open(folder / "report.html")
+    return browser
+
+
+def test_the_page_stands_alone_and_reports_no_problem(page: chromium.Page, folder: Path) -> None:
+    assert page.problems() == []
+    assert page.requests() == [(folder / "report.html").as_uri()]
+    assert page.run("document.querySelectorAll('.card').length") == 24
+    assert page.run("[...document.images].filter(i => i.complete && i.naturalWidth === 0).length") == 0
+
+
+def test_hostile_words_do_nothing_and_are_shown(page: chromium.Page) -> None:
+    page.run("document.querySelectorAll('.more').forEach(b => b.click())")
+    assert page.run("typeof window.pwned") == "undefined"
+    assert page.run("document.querySelectorAll('main script:not([type=\"application/json\"])').length") == 0
+    assert page.run("document.querySelectorAll('[onerror],[onload],[onmouseover]').length") == 0
+    assert page.run("document.querySelectorAll('main b').length") == page.run(
+        "[...document.querySelectorAll('main b')].filter(b => b.textContent !== 'bold').length"
+    )
+    texts = page.run("[...document.querySelectorAll('.card p')].map(p => p.textContent)")
+    assert set(HOSTILE) <= set(texts)
+    assert MODELS[1] in page.run("document.querySelector('.legend').textContent")
+    assert page.problems() == []
+
+
+def test_no_other_script_can_run(page: chromium.Page) -> None:
+    page.run("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.pwned=1\">')")
+    page.run("document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.pwned=1'}))")
+    page.run("new Promise(done => setTimeout(done, 200))")
+    assert page.run("typeof window.pwned") == "undefined"
+    assert any("Content Security Policy" in text for text in page.problems())
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_nothing_is_wider_than_the_window(page: chromium.Page, width: int) -> None:
+    page.size(width, 800)
+    assert page.run("document.documentElement.scrollWidth") <= width
+    assert page.run("document.body.scrollWidth") <= width
+
+
+def test_light_and_dark(page: chromium.Page, tmp_path: Path) -> None:
+    def brightness() -> tuple[float, float]:
+        page.screenshot(tmp_path / "shot.png")
+        pixels = np.asarray(Image.open(tmp_path / "shot.png").convert("L")).astype(float)
+        return float(np.median(pixels)), float(pixels.max() - pixels.min())
+
+    light, contrast = brightness()
+    page.size(1280, 900, dark=True)
+    dark, dark_contrast = brightness()
+    assert light > 200 > 60 > dark
+    assert min(contrast, dark_contrast) > 150
+
+
+def test_the_keyboard_opens_walks_and_closes_the_images(page: chromium.Page) -> None:
+    page.run("document.querySelector('.card .images button').focus()")
+    page.key("Enter", 13)
+    assert page.run("document.querySelector('dialog[open] h3').textContent") == HOSTILE[0]
+    page.key("ArrowRight", 39)
+    assert page.run("document.querySelector('dialog[open] h3').textContent") == HOSTILE[1]
+    page.key("ArrowLeft", 37)
+    page.key("ArrowLeft", 37)
+    assert page.run("document.querySelector('dialog[open] h3').textContent") == PLAIN[-1]
+    page.key("Escape", 27)
+    assert page.run("document.querySelector('dialog[open]')") is None
+    assert page.run("document.activeElement.tagName") == "BUTTON"
+
+
+def test_tab_reaches_the_navigation_and_the_controls(page: chromium.Page) -> None:
+    seen = []
+    for _ in range(60):
+        page.key("Tab", 9)
+        seen.append(
+            page.run("document.activeElement.tagName + ' ' + (document.activeElement.textContent || '').slice(0, 12)")
+        )
+    assert "A Skip to the " in seen[0]
+    assert any(one.startswith("A Images") for one in seen)
+    assert any(one.startswith("SELECT") for one in seen)
+    assert any(one.startswith("BUTTON Vote blind") for one in seen)
+
+
+def choose(page: chromium.Page, label: str, value: str) -> None:
+    page.run(
+        "(() => { const s = [...document.querySelectorAll('.controls label')].find(l => l.firstChild.textContent === "
+        f"{json.dumps(label)}).querySelector('select'); s.value = {json.dumps(value)}; "
+        "s.dispatchEvent(new Event('change')); })()"
+    )
+
+
+def test_sorting_filters_and_search(page: chromium.Page) -> None:
+    deltas = (
+        "[...document.querySelectorAll('.card')].map(c => "
+        "parseFloat(c.querySelectorAll('.delta')[1].textContent.replace('\\u2212','-')))"
+    )
+    choose(page, "Sort by", "win\0new")
+    found = page.run(deltas)
+    assert found == sorted(found, reverse=True)
+    choose(page, "Sort by", "loss\0new")
+    found = page.run(deltas)
+    assert found == sorted(found)
+    choose(page, "Seed", "1")
+    assert page.run("[...document.querySelectorAll('.card .meta')].every(m => m.textContent.includes('seed 1'))")
+    assert page.run("document.querySelector('.count').textContent").startswith("30 of 60")
+    page.run(
+        "(() => { const i = document.querySelector('.controls input'); i.value = 'PLAIN prompt 7'; "
+        "i.dispatchEvent(new Event('input')); })()"
+    )
+    assert page.run("[...document.querySelectorAll('.card p')].map(p => p.textContent)") == ["a plain prompt 7"]
+
+
+def test_blind_votes_leave_as_csv_that_the_arena_reads(page: chromium.Page, tmp_path: Path) -> None:
+    page.run("URL.createObjectURL = (blob) => { window.saved = blob; return '#'; }")
+    page.run("[...document.querySelectorAll('.tools button')].find(b => b.textContent === 'Vote blind').click()")
+    shown = page.run("document.querySelector('dialog[open]').textContent")
+    shown += str(page.run("[...document.querySelectorAll('dialog[open] img')].map(i => i.alt)"))
+    assert not any(model in shown for model in MODELS if model != "new")
+    assert page.run("document.querySelectorAll('dialog[open] .duel img').length") == 2
+    for name, code in [("ArrowLeft", 37), ("ArrowRight", 39), ("ArrowDown", 40)] * 30:
+        page.key(name, code)
+    page.key("Backspace", 8)
+    page.run(
+        "(() => { const i = document.querySelector('dialog[open] input'); i.value = 'An, \"expert\"'; "
+        "i.dispatchEvent(new Event('input')); })()"
+    )
+    page.run("[...document.querySelectorAll('dialog[open] button')].find(b => b.textContent === 'Save votes').click()")
+    (tmp_path / "votes.csv").write_text(page.run("window.saved.text()"), encoding="utf-8")
+    from finepref.arena.read import read_votes
+
+    table = read_votes([tmp_path / "votes.csv"])
+    assert len(table.votes) == 89
+    assert set(table.votes.models) <= set(MODELS)
+    counts = {int(k): int(n) for k, n in zip(*np.unique(table.votes.outcome, return_counts=True), strict=True)}
+    assert sorted(counts.values()) == [29, 30, 30]
+    page.run("[...document.querySelectorAll('dialog[open] button')].find(b => b.textContent === 'Reveal').click()")
+    assert page.run("document.querySelectorAll('dialog[open] table tbody tr').length") == 3
+    assert page.problems() == []
