@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from finepref.cli.main import COMMANDS
+from finepref.diffusion import table as trajectories
 from finepref.errors import ConfigError
 from finepref.objectives import methods
+from finepref.objectives import table as objectives
 from finepref.signals.make import ARENA_KINDS, KINDS, REWARD_KINDS, SignalOptions, check_request
 
+DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"
 GOLDENS = Path(__file__).parents[1] / "goldens"
 CONFIGS = Path(__file__).parents[2] / "src" / "finepref" / "configs"
 PUBLISHED = {
@@ -69,6 +72,17 @@ def test_kinds_are_the_same_everywhere() -> None:
     """The table repeats the kinds that need ratings or rewards, because it may not import signals."""
     assert set(ARENA_KINDS) == methods.ARENA
     assert set(REWARD_KINDS) == methods.REWARD
+
+
+def test_documented() -> None:
+    """Every row of every axis has its row in docs/objectives.md: the fourth edit of a new one."""
+    text = DOCS.read_text(encoding="utf-8")
+    for name in objectives.TABLE:
+        assert f"| `{name}` |" in text, name
+    for name in trajectories.TABLE:
+        assert f"| `{name}` |" in text, name
+    for kind in KINDS:
+        assert kind in text, kind
 
 
 def test_unknown_method() -> None:
