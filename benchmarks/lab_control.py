@@ -3,7 +3,8 @@
     python benchmarks/lab_control.py demo --out benchmarks/results/2026-11-21-lab-control.json
 
 DEMO is a folder that `finepref demo` left (votes, arena, signals, cache). A control that is trained on winners
-that were drawn by a coin must not beat the base: the lower bound of its win rate on true quality has to stay below one half.
+that were drawn by a coin must not beat the base: the lower bound of its win rate on true quality has to stay below one
+half.
 """
 
 from __future__ import annotations

@@ -14,18 +14,20 @@ command = typer.Typer(help="The embedded world, whose true quality is known.", n
 def votes(
     out: Annotated[Path, typer.Option(help="The parquet file, in the Pick-a-Pic v2 schema.")] = Path("votes.parquet"),
     count: Annotated[int, typer.Option(min=1, help="Number of votes.")] = 4200,
+    prompts: Annotated[int | None, typer.Option(min=1, help="Only the first training prompts [all].")] = None,
     seed: Annotated[int, typer.Option(help="Decides images, pairs, voters and their noise.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make the votes again.")] = False,
 ) -> None:
     """Make preference data: image makers of different strength, noisy voters, ties."""
     from finepref.files import parquet_meta
     from finepref.lab.votes import make_votes
+    from finepref.lab.world import prompts as prompt_set
     from finepref.progress import say
 
     if out.is_file() and not overwrite and parquet_meta(out).get("seed") == seed:
         say(f"{out} is there already (--overwrite makes it again)")
     else:
-        make_votes(out, seed=seed, votes=count)
+        make_votes(out, seed=seed, votes=count, prompts=prompt_set("train")[:prompts])
     print(out)
 
 
@@ -38,3 +40,49 @@ def model(
     from finepref.lab.model import materialise
 
     print(materialise(out, variant))
+
+
+@command.command("study")
+def study(
+    config: Annotated[
+        Path | None, typer.Option("-c", "--config", help="The study; the shipped one by default.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the rows: one JSON file an arm.")] = Path(
+        "benchmarks/results/study"
+    ),
+    work: Annotated[Path, typer.Option(help="Folder of votes, caches and runs; may be removed afterwards.")] = Path(
+        "study-work"
+    ),
+    workers: Annotated[int, typer.Option(min=0, help="Trials side by side, one thread each; 0 = one a core.")] = 0,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Start no trial after so many minutes; go on with the same command.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Run nothing; write the page from the rows that are there.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the rows and start again.")] = False,
+) -> None:
+    """Train every method at equal cost and compare true quality; what is finished is not run again."""
+    import os
+    import shutil
+
+    from finepref.errors import CheckFailed, InputError
+    from finepref.study.plan import load_study
+
+    plan = load_study(config)
+    if report is not None:
+        from finepref.study.page import write_page
+
+        if overwrite or minutes is not None:
+            raise InputError("it has no effect with --report", where="--overwrite, --minutes", remedy="leave it out")
+        write_page(plan, rows=out, page=report, config="" if config is None else config.as_posix())
+        print(report)
+        return
+    from finepref.study.schedule import run_study
+
+    if overwrite and out.is_dir():
+        shutil.rmtree(out)
+    limit = None if minutes is None else 60 * minutes
+    if not run_study(plan, out=out, work=work, workers=workers or os.cpu_count() or 1, limit=limit):
+        raise CheckFailed("not every trial has run", where=out, remedy="go on with the same command")
+    print(out)

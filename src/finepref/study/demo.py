@@ -40,7 +40,16 @@ def stages(out: Path, *, seed: int, quick: bool) -> list[Stage]:
     )
     model_words = [word for model in models for word in ("--model", model)]
     return [
-        one("votes", "lab", "votes", "--out", votes, "--seed", seed, *(("--count", 120) if quick else ())),
+        one(
+            "votes",
+            "lab",
+            "votes",
+            "--out",
+            votes,
+            "--seed",
+            seed,
+            *(("--count", 120, "--prompts", 12) if quick else ()),
+        ),
         one("arena", "arena", votes, "--engine", "online", "--out", out / "arena"),
         one("signals", "signals", votes, "--kind", "paper", "--arena", out / "arena", "--out", signals),
         one("cache", "cache", *arenapo),
