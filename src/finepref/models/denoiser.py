@@ -5,7 +5,6 @@ Shapes: N images, C channels, h w latent size.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from finepref.diffusion.path import Path
 from finepref.models import lora
 from finepref.models.family import Family
-from finepref.models.precision import autocast_forward, store_half, widen
+from finepref.models.precision import autocast_forward, follow_mode, freeze_copy, store_half, widen
 from finepref.models.protocol import ImageSize, Network
 from finepref.models.source import Source, load_class, load_vae, quiet
 
@@ -50,7 +49,7 @@ class Denoiser:
         self._pipe: Any = None
         self._reference: nn.Module | None = None
         if reference and switch is None:
-            self._reference = copy.deepcopy(policy).eval().requires_grad_(False)
+            self._reference = freeze_copy(policy)
         self._has_reference = reference
         if dtype is not None:
             frozen = policy if switch is not None else self._reference
@@ -99,8 +98,10 @@ class Denoiser:
         return self._reference
 
     def train_mode(self, on: bool) -> None:
-        """Training or evaluation mode of the policy; the frozen copy stays in evaluation mode."""
+        """Training or evaluation mode of the policy; the frozen copy never drops anything out."""
         self._policy.train(on)
+        if self._reference is not None:
+            follow_mode(self._reference, on)
 
     def save(self, folder: FilePath) -> None:
         """Write `unet/` or `transformer/`, or the LoRA file, where diffusers expects them."""

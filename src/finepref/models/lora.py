@@ -19,6 +19,7 @@ from torch import nn
 
 from finepref import rng
 from finepref.errors import ConfigError, InputError
+from finepref.models.source import quiet
 
 FILE = "pytorch_lora_weights.safetensors"
 POLICY, REFERENCE = "default", "reference"
@@ -96,9 +97,10 @@ def attach_from(network: Any, folder: Path, part: str, settings: LoraSettings, d
                 where=f"lora.{name}",
                 remedy=f"set lora.{name} to the file's value",
             )
-    for adapter in (REFERENCE, POLICY):
-        network.add_adapter(config, adapter_name=adapter)
-        set_peft_model_state_dict(network, tensors, adapter_name=adapter)
+    with quiet():
+        for adapter in (REFERENCE, POLICY):
+            network.add_adapter(config, adapter_name=adapter)
+            set_peft_model_state_dict(network, tensors, adapter_name=adapter)
     network.set_adapter(POLICY)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(f".{POLICY}." in name and "lora_" in name)

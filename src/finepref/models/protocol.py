@@ -72,7 +72,7 @@ class Adapter(Protocol):
         ...
 
     def train_mode(self, on: bool) -> None:
-        """Switch dropout and checkpointing of the policy; the reference stays in evaluation mode."""
+        """Switch dropout and checkpointing of the policy; the reference never drops anything out."""
         ...
 
     def save(self, folder: FilePath) -> None:
