@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from finepref.arena.charts import nice_ticks
 from finepref.arena.html import Raw, details, esc, figure, pair, paragraph
 from finepref.evaluate.report.inputs import Evaluation
 from finepref.evaluate.report.parts import significant
@@ -65,8 +66,8 @@ def ridges(series: Sequence[tuple[str, int, Floats]], *, title: str) -> Raw:
             f'<text x="{LEFT - 8}" y="{base - 6}" text-anchor="end">{esc(name[:13])}<title>{esc(name)}</title></text>'
             "</g>"
         )
-    for tick in np.linspace(at[0], at[-1], 5)[1:-1]:
-        words = significant(float(tick), 3)
+    for tick in nice_ticks(float(at[0]), float(at[-1]), 4):
+        words = significant(tick, 3)
         body.append(f'<text x="{x(tick):.1f}" y="{height - 10}" text-anchor="middle" class=soft>{words}</text>')
     words = f"{title}: " + "; ".join(f"{name} median {significant(float(np.median(v)))}" for name, _, v in series)
     return Raw(
