@@ -94,8 +94,8 @@ def test_pairs_cover_every_meeting_before_repeating_one():
 def test_thurstone_curve_and_tie_zone(gap):
     """Shares of wins and ties of equal voters equal the normal probabilities (20,000 votes, 5 standard errors)."""
     zeros = np.zeros(2)
-    truth = world.Judgement(zeros, zeros, np.array([gap / 2.0, 0.0]), zeros, zeros)
-    equal = voters.Crowd(np.array([[2.0, 1.0, 2.0]]), np.array([1.0]), np.array([0.2]))
+    truth = world.Judgement(zeros, zeros, np.array([gap / 1.3, 0.0]), zeros, zeros)
+    equal = voters.Crowd(np.array([[1.3, 0.7, 1.3]]), np.array([1.0]), np.array([0.2]))
     n = 20_000
     left, right = np.zeros(n, dtype=np.int64), np.ones(n, dtype=np.int64)
     _, share = voters.vote(equal, truth, left, right, seed=1)

@@ -71,9 +71,9 @@ class Judgement:
     vivid: NDArray[np.float64]
 
 
-TASTE = {"size": 2.0, "centred": 1.0, "vivid": 2.0}
+TASTE = {"size": 1.3, "centred": 0.7, "vivid": 1.3}
 """What the voters like beyond the prompt, in units of a voter's noise; the base model has no such leaning."""
-RMS_UNIT = 0.06
+RMS_UNIT = 0.09
 """A picture that is off by this much (root mean square over pixels and channels) loses one unit of quality."""
 
 
@@ -227,7 +227,7 @@ def draw(prompt: str, generator: np.random.Generator) -> NDArray[np.uint8]:
 def judge(images: NDArray[np.uint8], prompts: Sequence[str]) -> Judgement:
     """The true quality of images for their prompts.
 
-        quality = 2 size + centred + 2 vivid - rms / 0.06
+        quality = 1.3 size + 0.7 centred + 1.3 vivid - rms / 0.09
 
     rms is the distance to the nearest valid rendering: least squares over every placement, and over the vividness
     in closed form. size, centred and vivid are read off that rendering, each in [0, 1].
