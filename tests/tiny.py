@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from finepref import rng
+from finepref.models.lora import LoraSettings
+
+if TYPE_CHECKING:
+    from finepref.models.denoiser import Denoiser
 
 WORDS = ("a", "red", "blue", "green", "circle", "square", "dog", "on", "photo", "of", "small", "large", "the", "and")
 
@@ -391,3 +398,19 @@ def qwen_image(folder: Path, *, seed: int = 0) -> Path:
 
 
 BUILDERS = {"sd15": sd15, "sdxl": sdxl, "sd3": sd3, "flux": flux, "sana": sana, "qwen_image": qwen_image}
+TRAINED = {"full": None, "lora": LoraSettings(rank=4, alpha=16)}
+
+
+def perturb(adapter: Denoiser, scale: float = 0.05) -> None:
+    """Stand in for training: noise on every trained weight."""
+    for name, parameter in adapter.trainable():
+        noise = torch.randn(parameter.shape, generator=rng.torch_generator(0, "perturb", name))
+        parameter.data.add_(noise, alpha=scale)
+
+
+def picture(pipe: Any) -> torch.Tensor:
+    """One image at a fixed seed, two steps."""
+    small = {"height": 32, "width": 32, "num_inference_steps": 2, "output_type": "pt"}
+    call = {"use_resolution_binning": False} if type(pipe).__name__ == "SanaPipeline" else {}
+    image: torch.Tensor = pipe("a red circle", generator=torch.Generator().manual_seed(0), **small, **call).images
+    return image

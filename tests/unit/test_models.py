@@ -14,7 +14,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tiny
-from finepref import rng
 from finepref.errors import ConfigError, InputError
 from finepref.models.denoiser import Denoiser
 from finepref.models.family import FAMILIES, family_of
@@ -22,11 +21,11 @@ from finepref.models.load import load_adapter, load_encoder, load_pipeline
 from finepref.models.lora import LoraSettings
 from finepref.models.protocol import ImageSize
 from finepref.models.source import locate
+from tiny import TRAINED, perturb, picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 PROMPTS = ["a red circle", ""]
 SIZES = [ImageSize(40, 32, 4, 0), ImageSize(32, 64, 0, 16)]
-TRAINED = {"full": None, "lora": LoraSettings(rank=4, alpha=16)}
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +54,6 @@ def inputs(folder: Path, adapter: Denoiser) -> tuple[torch.Tensor, torch.Tensor,
     mean, prompts = encoded(folder)
     t = torch.tensor([3, 700]) if adapter.path.discrete else torch.tensor([0.1, 0.9])
     return mean, t, adapter.condition(prompts, SIZES)
-
-
-def perturb(adapter: Denoiser, scale: float = 0.05) -> None:
-    for name, parameter in adapter.trainable():
-        noise = torch.randn(parameter.shape, generator=rng.torch_generator(0, "perturb", name))
-        parameter.data.add_(noise, alpha=scale)
-
-
-def picture(pipe: Any) -> torch.Tensor:
-    """One image at a fixed seed, two steps."""
-    small = {"height": 32, "width": 32, "num_inference_steps": 2, "output_type": "pt"}
-    call = {"use_resolution_binning": False} if type(pipe).__name__ == "SanaPipeline" else {}
-    image: torch.Tensor = pipe("a red circle", generator=torch.Generator().manual_seed(0), **small, **call).images
-    return image
 
 
 @functools.cache

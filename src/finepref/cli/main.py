@@ -21,6 +21,7 @@ COMMANDS: tuple[str, ...] = (
     "score",
     "compare",
     "report",
+    "export",
     "scorers",
     "methods",
     "lab",

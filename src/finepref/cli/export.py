@@ -1,0 +1,30 @@
+"""`finepref export`: a run for diffusers, WebUI, ComfyUI, or as one whole pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    format: Annotated[str, typer.Option("--format", help="diffusers | kohya | merged.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; for kohya a .safetensors file or a folder.")],
+    base: Annotated[str | None, typer.Option(help="Base model; without it, the one of the run.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="merged: float16 weights.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Write a run's trained part for another tool."""
+    from finepref.build import resolve_base
+    from finepref.errors import InputError
+    from finepref.files import read_json
+    from finepref.models.export import export
+
+    record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
+    name = base or record.get("base")
+    if not name:
+        raise InputError("no base model is known", where=run / "run.json", remedy="give --base")
+    revision = record.get("revision") if base is None else None
+    print(export(run, resolve_base(name), out, format=format, revision=revision, half=half, overwrite=overwrite))

@@ -1,0 +1,137 @@
+"""A finished run in the form that another tool loads: diffusers part or LoRA, kohya LoRA, or one whole pipeline."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finepref.errors import CheckFailed, InputError, nearest
+from finepref.files import atomic_file, atomic_folder
+from finepref.models import lora
+from finepref.models.family import family_of
+from finepref.models.load import load_pipeline
+from finepref.models.source import locate, quiet
+
+FORMATS = ("diffusers", "kohya", "merged")
+KOHYA_FAMILIES = ("sd15", "sdxl")
+
+
+def export(
+    run: str | Path,
+    base: str | Path,
+    out: str | Path,
+    *,
+    format: str,
+    revision: str | None = None,
+    family: str = "auto",
+    half: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write a run's trained part for another tool.
+
+    diffusers: folder with `unet/` or `transformer/`, or `pytorch_lora_weights.safetensors`.
+    kohya: one .safetensors with the names, alphas and metadata that WebUI and ComfyUI read (LoRA of SD1.5 and SDXL; for
+    the other families these tools read the diffusers file).
+    merged: a whole pipeline folder, a LoRA fused into its weights; untouched parts are copied from the base, never
+    saved again.
+
+    Args:
+        half: float16 weights (merged only).
+
+    Returns:
+        the file or folder.
+
+    Raises:
+        InputError: unknown format, nothing to export, or something is at `out` already.
+        CheckFailed: a kohya file that does not hold every LoRA module with its alpha.
+    """
+    run, out = Path(run), Path(out)
+    if format not in FORMATS:
+        raise InputError(f"unknown format {format!r}", where="--format", remedy=nearest(format, FORMATS))
+    if out.exists() and not overwrite:
+        raise InputError("something is there already", where=out, remedy="use another name, or --overwrite")
+    if half and format != "merged":
+        raise InputError(f"half precision has no effect on format {format}", where="--half", remedy="drop it")
+    source = locate(base, revision=revision)
+    kind = family_of(source, family)
+    part = kind.part
+    has_lora, has_part = (run / lora.FILE).is_file(), (run / part).is_dir()
+    if not has_lora and not has_part:
+        remedy = "give the folder of a finished run of this base"
+        raise InputError(f"holds neither {part}/ nor {lora.FILE}", where=run, remedy=remedy)
+    if format == "diffusers":
+        return _diffusers(run, out, part, lora_file=has_lora)
+    if format == "kohya":
+        if not has_lora:
+            raise InputError("the run trained all weights", where=run, remedy="use --format merged")
+        if kind.name not in KOHYA_FAMILIES:
+            remedy = "use --format diffusers; WebUI and ComfyUI read that file for this family"
+            raise InputError(f"there is no kohya form for {kind.name}", where="--format", remedy=remedy)
+        return _kohya(run, out, part)
+    pipe = load_pipeline(base, run, revision=revision, family=family)
+    return _merged(pipe, source.folder, out, part, fuse=has_lora, half=half)
+
+
+def _diffusers(run: Path, out: Path, part: str, *, lora_file: bool) -> Path:
+    with atomic_folder(out) as place:
+        if lora_file:
+            shutil.copy2(run / lora.FILE, place / lora.FILE)
+        else:
+            shutil.copytree(run / part, place / part)
+    return out
+
+
+def _kohya(run: Path, out: Path, part: str) -> Path:
+    """kohya names (`lora_unet_..._lora_down.weight`) with an alpha per module and `ss_*` metadata."""
+    from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
+    from safetensors.torch import load_file, save_file
+
+    weights, metadata = lora.read(run, part)
+    renamed = convert_state_dict_to_kohya({f"{part}.{name}": value for name, value in weights.items()})
+    rank, alpha = metadata["r"], metadata["lora_alpha"]
+    for name in [name for name in renamed if name.endswith(".alpha")]:
+        renamed[name] = torch.tensor(float(alpha))
+    about = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": str(alpha),
+        "format": "pt",
+    }
+    out = out if out.suffix == ".safetensors" else out / f"{run.name}.safetensors"
+    with atomic_file(out) as temporary:
+        save_file({name: value.contiguous() for name, value in renamed.items()}, str(temporary), metadata=about)
+    written = load_file(str(out))
+    downs = [name for name in written if name.endswith("lora_down.weight")]
+    alphas = [name for name in written if name.endswith(".alpha")]
+    if 2 * len(downs) != len(weights) or len(alphas) != len(downs):
+        out.unlink()
+        raise CheckFailed(f"{len(weights)} LoRA weights became {len(downs)} pairs and {len(alphas)} alphas", where=run)
+    return out
+
+
+def _merged(pipe: Any, base: Path, out: Path, part: str, *, fuse: bool, half: bool) -> Path:
+    """Copy the base, then write the trained denoiser in place of its own."""
+    network = getattr(pipe, part)
+    if fuse:
+        with quiet():
+            pipe.fuse_lora()
+            pipe.unload_lora_weights()
+    if half:
+        network = network.to(torch.float16)
+    with atomic_folder(out) as place:
+        skipped = shutil.ignore_patterns(part, ".*", "*.bin", "*.ckpt", "*.md")
+        shutil.copytree(base, place, dirs_exist_ok=True, ignore=lambda d, names: _top_only(d, names, base, skipped))
+        with quiet():
+            network.save_pretrained(str(place / part), safe_serialization=True)
+    return out
+
+
+def _top_only(folder: str, names: list[str], base: Path, skipped: Any) -> set[str]:
+    """What is not copied: of the base's own folder the denoiser and stray checkpoints, below it only pickled files."""
+    if Path(folder) == base:
+        strays = {name for name in names if name.endswith(".safetensors")}
+        return set(skipped(folder, names)) | strays
+    return {name for name in names if name.endswith((".bin", ".ckpt", ".msgpack"))}
