@@ -13,8 +13,9 @@ from scipy import stats as scipy_stats
 
 from evaluation_folder import Table, make_folder
 from finepref.errors import InputError
-from finepref.evaluate.compare import compare, find_pair, model_pairs, read_scores
+from finepref.evaluate.compare import compare, find_pair, model_pairs
 from finepref.evaluate.score import SCHEMA, score
+from finepref.evaluate.sheets import read_scores
 from finepref.evaluate.show import comparison_lines
 from finepref.files import read_json, read_parquet, write_parquet
 from finepref.rng import uniform

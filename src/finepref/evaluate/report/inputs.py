@@ -10,9 +10,10 @@ from typing import Any
 
 from finepref.arena.ratings import Ratings, load_ratings
 from finepref.errors import InputError
-from finepref.evaluate.compare import COMPARISON, Scores, read_scores
+from finepref.evaluate.compare import COMPARISON
 from finepref.evaluate.manifest import LINES, ImageRow, read_record, read_rows
 from finepref.evaluate.score import SCORES
+from finepref.evaluate.sheets import Scores, read_scores
 from finepref.files import read_json
 
 RATINGS, RUN = "ratings.json", "run.json"

@@ -72,7 +72,7 @@ def html_page(
         chosen = images.choose(evaluation, items, metric, budget=budget // len(inputs.evaluations))
         parts += [
             strip(evaluation, chosen),
-            results.win_rates(evaluation, colours),
+            results.win_rates(evaluation, colours, metric),
             results.score_table(evaluation, distributions(evaluation, colours)),
             published(evaluation),
             gallery(evaluation, chosen, len(items), number),

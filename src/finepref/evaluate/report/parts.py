@@ -42,8 +42,12 @@ class Axis:
         return 100.0 * (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
 
     def words(self, value: float) -> str:
-        """A value as this axis writes it."""
-        return percent(value, 0 if value in self.ticks else 1) if self.share else significant(value)
+        """An end of an interval as this axis writes it."""
+        return percent(value) if self.share else significant(value)
+
+    def tick(self, value: float) -> str:
+        """A tick as this axis writes it."""
+        return percent(value, 0) if self.share else significant(value)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -84,7 +88,7 @@ def forest(rows: Sequence[Estimate], axis: Axis) -> Raw:
             f"<span class=nums><b>{esc(row.shown)}</b><small>{esc(axis.words(row.low))} to {esc(axis.words(row.high))}"
             "</small></span></li>"
         )
-    ticks = "".join(f'<i style="left:{axis.at(t):.2f}%">{esc(axis.words(t))}</i>' for t in axis.ticks)
+    ticks = "".join(f'<i style="left:{axis.at(t):.2f}%">{esc(axis.tick(t))}</i>' for t in axis.ticks)
     scale = f"<li class=scale aria-hidden=true><span></span><span class=track>{ticks}</span><span></span></li>"
     return Raw(f"<ul class=forest>{''.join(lines)}{scale}</ul>")
 

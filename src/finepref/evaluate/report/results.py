@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -86,35 +87,59 @@ def badge(evaluation: Evaluation, metric: str, models: Sequence[str]) -> Raw:
     )
 
 
-def win_rates(evaluation: Evaluation, colours: Mapping[str, int]) -> Raw:
-    """Win rates of every pair by metric and prompt set as intervals, and the numbers behind them."""
+def win_rates(evaluation: Evaluation, colours: Mapping[str, int], metric: str) -> Raw:
+    """Win rates of every pair by metric and prompt set as intervals, and the numbers behind them; `metric` by group."""
     parts: list[str] = []
     comparison = evaluation.comparison
-    for prompt_set in comparison["prompt_sets"]:
-        for metric in comparison["metrics"]:
-            rows = [
-                row for row in pairs_of(evaluation, prompt_set=prompt_set, metric=metric) if _shown(row, comparison)
-            ]
-            if not rows:
-                continue
-            estimates = [
-                Estimate(
-                    Raw(f"<b>{esc(row['model'])}</b> over {esc(row['against'])}"),
-                    row["win_rate"], row["win_low"], row["win_high"], percent(row["win_rate"]),
-                    f"{row['wins']:,} wins, {row['ties']:,} ties, {row['losses']:,} losses", colours[row["model"]],
-                )
-                for row in rows
-            ]  # fmt: skip
-            mark = badge(evaluation, metric, [row["model"] for row in rows])
-            where = f" on {prompt_set}" if len(comparison["prompt_sets"]) > 1 else ""
-            parts.append(heading(Raw(f"{esc(metric)}{esc(where)} {mark}")))
-            parts.append(forest(estimates, share_axis(estimates)))
+    for prompt_set, name in itertools.product(comparison["prompt_sets"], comparison["metrics"]):
+        rows = [row for row in pairs_of(evaluation, prompt_set=prompt_set, metric=name) if _shown(row, comparison)]
+        if not rows:
+            continue
+        estimates = [
+            Estimate(
+                Raw(f"<b>{esc(row['model'])}</b> over {esc(row['against'])}"),
+                row["win_rate"], row["win_low"], row["win_high"], percent(row["win_rate"]),
+                f"{row['wins']:,} wins, {row['ties']:,} ties, {row['losses']:,} losses", colours[row["model"]],
+            )
+            for row in rows
+        ]  # fmt: skip
+        mark = badge(evaluation, name, [row["model"] for row in rows])
+        where = f" on {prompt_set}" if len(comparison["prompt_sets"]) > 1 else ""
+        parts.append(heading(Raw(f"{esc(name)}{esc(where)} {mark}")))
+        parts.append(forest(estimates, share_axis(estimates)))
     lead = paragraph(
         f"How often the first model's image scores higher at equal prompt and seed; ties count one half. "
         f"Whiskers are {100 * comparison['level']:g} % intervals that treat the seeds of one prompt as one cluster.",
         "soft",
     )
-    return section("Win rates", lead, *parts, details("All comparisons and tests", pair_table(evaluation)), name="wins")
+    more = [details("All comparisons and tests", pair_table(evaluation))]
+    groups = group_charts(evaluation, metric)
+    if groups:
+        more.append(details(f"By kind of prompt ({metric})", groups))
+    return section("Win rates", lead, *parts, *more, name="wins")
+
+
+def group_charts(evaluation: Evaluation, metric: str) -> Raw:
+    """Win rates of the farthest model over the baseline by style, category and challenge, best first."""
+    baseline = evaluation.comparison["baseline"]
+    groups = [row for row in evaluation.comparison.get("groups", []) if row["metric"] == metric]
+    parts: list[str] = []
+    for prompt_set, tag in dict.fromkeys((row["prompt_set"], row["tag"]) for row in groups):
+        pairs = pairs_of(evaluation, metric=metric, prompt_set=prompt_set, against=baseline)
+        best = max(pairs, key=lambda row: row["win_rate"])["model"]
+        mine = [row for row in groups if (row["prompt_set"], row["tag"], row["model"]) == (prompt_set, tag, best)]
+        estimates = [
+            Estimate(
+                row["value"], row["win_rate"], row["win_low"], row["win_high"], percent(row["win_rate"]),
+                f"{row['prompts']:,} prompts", 1,
+            )
+            for row in sorted(mine, key=lambda row: -row["win_rate"])
+        ]  # fmt: skip
+        parts += [heading(f"{best} over {baseline} by {tag}, {prompt_set}"), forest(estimates, share_axis(estimates))]
+    if not parts:
+        return Raw("")
+    words = paragraph("For looking, not for testing: the intervals are not corrected for the number of groups.", "soft")
+    return Raw(words + "".join(parts))
 
 
 def _shown(row: Row, comparison: Mapping[str, Any]) -> bool:
@@ -134,9 +159,9 @@ def pair_table(evaluation: Evaluation) -> Raw:
     rows = [
         (
             row["metric"], row["prompt_set"], row["model"], row["against"], f"{row['n']:,}", percent(row["win_rate"]),
-            f"{percent(row['win_low'])} – {percent(row['win_high'])}",
+            f"{percent(row['win_low'])} to {percent(row['win_high'])}",
             significant(row["mean_difference"], 3, sign=True),
-            f"{significant(row['difference_low'], 3, sign=True)} – {significant(row['difference_high'], 3, sign=True)}",
+            f"{significant(row['difference_low'], 3, sign=True)} to {significant(row['difference_high'], 3, sign=True)}",
             p_value(row["sign_p"]), p_value(row["permutation_p"]), p_value(row["permutation_holm"]),
         )
         for row in evaluation.comparison["pairs"]
