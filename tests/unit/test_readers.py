@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.machinery
 import io
 import json
 import math
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -295,3 +298,71 @@ def test_a_missing_image_still_has_an_id(tmp_path: Path) -> None:
     assert pair.pair_id == ids[0]
     with pytest.raises(InputError, match="image cannot be read"):
         pair.image_0.read()
+
+
+def test_twin_folders(tmp_path: Path) -> None:
+    """The two-folder layout of kohya's preference proposal: w/ and l/ with equal names, captions beside the winner."""
+    save_images(tmp_path / "w", 2)
+    for i in range(2):
+        (tmp_path / "w" / f"{i}.txt").write_text(f"caption {i}\n")
+    (tmp_path / "l").mkdir()
+    (tmp_path / "l" / "0.webp").write_bytes(png(50))
+    (tmp_path / "l" / "1.png").write_bytes(png(51))
+    assert detect_format(tmp_path) == "imagefolder"
+    pairs = list(read_preferences(tmp_path))
+    assert [p.prompt for p in pairs] == ["caption 0", "caption 1"]
+    assert [p.image_1.read() for p in pairs] == [png(50), png(51)]
+    (tmp_path / "l" / "1.png").unlink()
+    with pytest.raises(InputError, match="no image of this name in l/"):
+        list(read_preferences(tmp_path))
+
+
+class Streamed:
+    """What the `datasets` library hands out for streaming=True, as far as the reader uses it."""
+
+    def __init__(self, rows: list[dict], asked: list) -> None:
+        self.rows, self.asked, self.features = rows, asked, dict.fromkeys(rows[0])
+
+    def decode(self, on: bool) -> Streamed:
+        self.asked.append(("decode", on))
+        return self
+
+    def select_columns(self, columns: list[str]) -> Streamed:
+        self.asked.append(("columns", columns))
+        return Streamed([{k: row[k] for k in columns} for row in self.rows], self.asked)
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+def test_hub_names_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked: list = []
+
+    def load_dataset(name: str, *, split: str, revision: str, streaming: bool) -> Streamed:
+        asked.append((name, split, revision, streaming))
+        return Streamed(pickapic_rows(3), asked)
+
+    module = types.ModuleType("datasets")
+    module.load_dataset = load_dataset
+    module.__spec__ = importlib.machinery.ModuleSpec("datasets", None)
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    info = types.SimpleNamespace(sha="abc")
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name: info)
+    pairs = list(read_preferences("owner/votes:validation"))
+    assert [p.pair_id for p in pairs] == ["1000", "1001", "1002"]
+    assert pairs[0].image_0.read() == png(0)
+    assert asked[0] == ("owner/votes", "validation", "abc", True)
+    assert ("decode", False) in asked
+    assert ("columns", ["ranking_id"]) in asked
+    (table,) = tables("owner/votes")
+    assert table.version == "abc"
+    assert read_pair_ids("owner/votes")[0] == ["1000", "1001", "1002"]
+    assert not any("jpg_0" in columns for kind, columns in asked[-1:] if kind == "columns")
+
+
+def test_hub_name_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finepref.data.rows.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"owner/votes: no such file or folder; .* install finepref\[datasets\]"):
+        tables("owner/votes")

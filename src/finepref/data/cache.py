@@ -137,15 +137,14 @@ def cache_from(
 def stamp_of(
     paths: str | Path | Sequence[str | Path], *, format: str = "auto", columns: Mapping[str, str] | None = None
 ) -> str:
-    """A name for tables that hold their images (path, size, time of each); empty where images are files."""
-    found = tables(paths)
-    if any(table.path.suffix != ".parquet" for table in found):
+    """A name for tables that hold their images, from the version of each; empty where images are files."""
+    versions = [table.version for table in tables(paths)]
+    if not all(versions):
         return ""
-    first = next(iter(read_preferences(found[0].path, format=format, columns=columns, quarantine=[])))
+    first = next(iter(read_preferences(paths, format=format, columns=columns, quarantine=[])))
     if first.image_0.data is None or first.image_1.data is None:
         return ""
-    entries = [(str(t.path.resolve()), t.path.stat().st_size, t.path.stat().st_mtime_ns) for t in found]
-    return hash_config({"format": format, "columns": dict(columns or {}), "tables": entries})
+    return hash_config({"format": format, "columns": dict(columns or {}), "tables": versions})
 
 
 def shaping_of(encoder: Encoder, settings: CacheSettings) -> dict[str, Any]:

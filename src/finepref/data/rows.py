@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,28 +18,32 @@ from finepref.errors import InputError
 
 Row = dict[str, Any]
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _BATCH = 64
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A file of rows. columns: its names, from the schema or the first row; root: where relative image paths start."""
+    """A source of rows. columns: its names, from the schema or the first row; root: where relative image paths start.
+
+    read: rows in order, with only the given columns where the rest can be skipped. version: changes with the content;
+    empty where that is not known.
+    """
 
     path: Path
     columns: tuple[str, ...]
     root: Path
+    read: Callable[[Sequence[str] | None], Iterator[Row]]
+    version: str = ""
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[Row]:
-        """Rows in file order, with only `columns` where the format can skip the rest."""
-        if self.path.suffix == ".parquet":
-            yield from _parquet_rows(self.path, columns)
-        else:
-            yield from _text_rows(self.path)
+        """Rows in order."""
+        return self.read(columns)
 
 
 def tables(paths: str | Path | Sequence[str | Path]) -> list[Table]:
-    """Every table behind the given files, folders and patterns, in the order given and sorted inside a folder.
+    """Every table behind the given files, folders, patterns and hub names, in order, sorted inside a folder.
 
     Raises:
         InputError: nothing there, an unknown kind of file, or a broken one.
@@ -45,7 +51,65 @@ def tables(paths: str | Path | Sequence[str | Path]) -> list[Table]:
     names = [paths] if isinstance(paths, str | Path) else list(paths)
     if not names:
         raise InputError("no data was named", remedy="give files or folders of preferences")
-    return [_table(file) for name in names for file in _files(Path(name).expanduser())]
+    found: list[Table] = []
+    for name in names:
+        path = Path(name).expanduser()
+        if is_hub_name(str(name)) and not path.exists():
+            found.append(_hub_table(str(name)))
+        elif path.is_dir() and (path / "w").is_dir() and (path / "l").is_dir():
+            found.append(_twin_folders(path))
+        else:
+            found += [_table(file) for file in _files(path)]
+    return found
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a name can be a data set on the hub: `owner/name` or `owner/name:split`."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w\[\]%:+-]+)?", name) is not None
+
+
+def _hub_table(name: str) -> Table:
+    """A data set on the hub, streamed by the `datasets` library; images stay encoded."""
+    if importlib.util.find_spec("datasets") is None:
+        remedy = "check the path; to read it from the hub, install finepref[datasets]"
+        raise InputError("no such file or folder", where=name, remedy=remedy)
+    import datasets
+    from huggingface_hub import HfApi
+
+    repository, _, split = name.partition(":")
+    try:
+        version = str(HfApi().dataset_info(repository).sha)
+        rows = datasets.load_dataset(repository, split=split or "train", revision=version, streaming=True).decode(False)
+        columns = tuple(rows.features or next(iter(rows)))
+    except (OSError, ValueError, StopIteration) as error:
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"the hub does not hand it out ({what})", where=name, remedy="check name and split") from None
+    return Table(
+        path=Path(name),
+        columns=columns,
+        root=Path(),
+        read=lambda wanted: iter(rows if wanted is None else rows.select_columns(list(wanted))),
+        version=version,
+    )
+
+
+def _twin_folders(path: Path) -> Table:
+    """Folders `w` and `l` with images of equal names; the caption is the text file beside the winner."""
+
+    def read(columns: Sequence[str] | None) -> Iterator[Row]:
+        losers = {image.stem: image.name for image in sorted((path / "l").iterdir()) if image.suffix in _IMAGES}
+        for image in sorted((path / "w").iterdir()):
+            if image.suffix not in _IMAGES:
+                continue
+            if image.stem not in losers:
+                raise InputError("no image of this name in l/", where=image, remedy="give both folders equal names")
+            notes = [image.with_suffix(suffix) for suffix in (".txt", ".caption")]
+            text = next((note.read_text(encoding="utf-8").strip() for note in notes if note.is_file()), "")
+            names = {"chosen_file_name": f"w/{image.name}", "rejected_file_name": f"l/{losers[image.stem]}"}
+            yield names | {"prompt": text}
+
+    columns = ("chosen_file_name", "rejected_file_name", "prompt")
+    return Table(path=path, columns=columns, root=path, read=read)
 
 
 def _files(path: Path) -> list[Path]:
@@ -82,7 +146,11 @@ def _table(path: Path) -> Table:
         if first is None:
             raise InputError("the table has no rows", where=path, remedy="give a table with at least one preference")
         columns = tuple(first)
-    return Table(path=path, columns=columns, root=path.parent)
+    if path.suffix == ".parquet":
+        state = path.stat()
+        version = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
+        return Table(path, columns, path.parent, lambda wanted: _parquet_rows(path, wanted), version)
+    return Table(path, columns, path.parent, lambda wanted: _text_rows(path))
 
 
 def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
