@@ -71,14 +71,6 @@ def _scored(score_0: npt.ArrayLike, score_1: npt.ArrayLike) -> tuple[Floats, Flo
     return first, second, np.isfinite(first) & np.isfinite(second)
 
 
-def _spread(values: Floats, both: npt.NDArray[np.bool_], columns: Sequence[Floats]) -> float:
-    stacked = np.concatenate([column[both] for column in columns])
-    spread = float(stacked.std()) if len(stacked) else 0.0
-    if spread <= 0:
-        raise InputError("all scores are equal or missing, so they say nothing", where="rewards")
-    return spread
-
-
 def reward_margin(score_0: npt.ArrayLike, score_1: npt.ArrayLike) -> Part:
     """m = (r_w - r_l) / sd, z-scored rewards of the winner and the loser; negative where the reward disagrees.
 
@@ -87,7 +79,10 @@ def reward_margin(score_0: npt.ArrayLike, score_1: npt.ArrayLike) -> Part:
     References: ArenaPO Appendix F ("ImageReward as reward model"; the text gives no mechanism, this is our default).
     """
     first, second, both = _scored(score_0, score_1)
-    spread = _spread(first, both, (first, second))
+    known = np.concatenate([first[both], second[both]])
+    spread = float(known.std()) if len(known) else 0.0
+    if spread <= 0:
+        raise InputError("all scores are equal or missing, so they say nothing", where="rewards")
     difference = np.where(both, (first - second) / spread, np.nan)
     return Part(margin_0=difference, margin_1=-difference, meta={"reward_sd": spread})
 
