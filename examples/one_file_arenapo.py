@@ -98,7 +98,7 @@ def encode_images(pipe: StableDiffusionPipeline, images: list[bytes]) -> dict[by
     for start in range(0, len(unique), 32):
         batch = unique[start : start + 32]
         pixels = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in batch])
-        x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.5)
+        x = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div(255).sub(0.5).div(0.5)
         posterior = pipe.vae.encode(x).latent_dist
         mean, std = (value * pipe.vae.config.scaling_factor for value in (posterior.mean, posterior.std))
         for i, data in enumerate(batch):
@@ -118,6 +118,7 @@ def error(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 def train(
     pipe: StableDiffusionPipeline,
+    images: list[bytes],
     pairs: list[tuple[str, str, bytes, bytes, float]],
     *,
     steps: int,
@@ -130,7 +131,7 @@ def train(
     dropout: float,
 ) -> list[float]:
     """pairs: (pair id, prompt, winner, loser, gap). Returns the mean loss of every step."""
-    latents = encode_images(pipe, [image for pair in pairs for image in pair[2:4]])
+    latents = encode_images(pipe, images)
     texts = encode_prompts(pipe, [prompt for _, prompt, *_ in pairs])
     policy, reference = pipe.unet.train(), copy.deepcopy(pipe.unet).eval().requires_grad_(False)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
@@ -207,11 +208,12 @@ def main() -> None:
             pairs.append((str(row["ranking_id"]), row["caption"], row[f"jpg_{won}"], row[f"jpg_{lost}"], delta))
     print(f"{len(pairs)} pairs, mean gap {np.mean([pair[4] for pair in pairs]):.2f}")
 
+    images = [row[f"jpg_{side}"] for row in votes for side in (0, 1)]  # those of ties too: the cache encodes them all
     with tempfile.TemporaryDirectory() as folder:
         model = materialise(options.model or Path(folder) / "lab")
         pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, requires_safety_checker=False)
     names = ("steps", "seed", "per_step", "beta", "scale", "rate", "warmup", "dropout")
-    losses = train(pipe, pairs, **{name: getattr(options, name) for name in names})
+    losses = train(pipe, images, pairs, **{name: getattr(options, name) for name in names})
     if options.out:
         Path(options.out).write_text(json.dumps(losses))
 

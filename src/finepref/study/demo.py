@@ -18,7 +18,7 @@ MODELS = ("base", "dpo", "arenapo")
 SEEDS = "0,1,2"
 PAIRS = (("arenapo", "base"), ("dpo", "base"), ("arenapo", "dpo"))
 TRUTH = "lab-true"
-SAMPLING = ("--steps", "10", "--guidance", "2", "--batch-size", "64")
+SAMPLING = ("--steps", "10", "--guidance", "3", "--batch-size", "64")
 
 
 def stages(out: Path, *, seed: int, quick: bool) -> list[Stage]:

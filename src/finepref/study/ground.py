@@ -1,0 +1,172 @@
+"""What all runs of a seed share: votes, latent cache, rewards; and the signals that arms take from them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from finepref.arena import Votes, rate
+from finepref.build import make_cache, make_scorer
+from finepref.data.readers import read_preferences
+from finepref.evaluate.rewards import score_preferences
+from finepref.files import read_json, read_parquet, write_json, write_parquet
+from finepref.lab import model, voters, world
+from finepref.lab.votes import make_votes
+from finepref.objectives.methods import ARENA, REWARD
+from finepref.provenance import hash_config
+from finepref.signals.make import SignalOptions, VoteTable, make_signals
+from finepref.signals.rewards import Rewards, read_rewards
+from finepref.signals.sidecar import write_signals
+from finepref.study.plan import Arm, Data
+from finepref.train.config import load_config
+
+Floats = npt.NDArray[np.float64]
+ONLINE = frozenset({"paper"})
+"""Kinds whose ratings are K-Sort Arena's, vote by vote, as ArenaPO has them; the others use the batch engine."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """Votes of a seed as arrays: M votes on N images. left, right: [M] image numbers; prompts: [N]."""
+
+    table: VoteTable
+    images: npt.NDArray[np.uint8]
+    prompts: tuple[str, ...]
+    left: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
+
+
+def make_ground(folder: Path, *, seed: int, data: Data) -> None:
+    """Votes, cache and rewards of a seed, in `folder`; nothing is done where they are there.
+
+    The folder belongs to this function: what was made with other weights or settings is made again.
+    """
+    wanted = {"seed": seed, "votes": data.votes, "weights": lab_fingerprint()}
+    record = folder / "ground.json"
+    if record.is_file() and read_json(record) == wanted:
+        return
+    votes = folder / "votes.parquet"
+    make_votes(votes, seed=seed, votes=data.votes)
+    config = load_config("lab/dpo", [f"data.paths=[{votes}]"])
+    make_cache(config, folder / "cache", device="cpu", overwrite=True)
+    rewards = folder / "rewards.parquet"
+    score_preferences(read_preferences([votes]), [make_scorer("lab-reward")], rewards, inputs=[votes], overwrite=True)
+    for old in (folder / "signals").glob("*.parquet"):
+        old.unlink()
+    write_json(record, wanted)
+
+
+@lru_cache(maxsize=1)
+def lab_fingerprint() -> str:
+    """Hash of everything that the lab ships: both models, reward, world."""
+    names = [(scorer.name, scorer.fingerprint) for scorer in map(make_scorer, ("lab-reward", "lab-true"))]
+    return hash_config({"models": [model.fingerprint(variant) for variant in model.VARIANTS], "scorers": names})[:16]
+
+
+@lru_cache(maxsize=2)
+def read_ground(folder: Path) -> Ground:
+    """The votes of `make_ground` with their images."""
+    file = folder / "votes.parquet"
+    votes = list(read_preferences([file], images=False))
+    columns = read_parquet(file, ["image_0_uid", "image_1_uid", "jpg_0", "jpg_1", "caption"]).to_pydict()
+    content: dict[str, bytes] = {}
+    asked: dict[str, str] = {}
+    for side in (0, 1):
+        for uid, data, prompt in zip(
+            columns[f"image_{side}_uid"], columns[f"jpg_{side}"], columns["caption"], strict=True
+        ):
+            content.setdefault(uid, data)
+            asked.setdefault(uid, prompt)
+    number = {uid: i for i, uid in enumerate(content)}
+    pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in content.values()]
+    return Ground(
+        table=VoteTable(
+            pair_id=tuple(vote.pair_id for vote in votes),
+            label=np.array([vote.label for vote in votes], dtype=np.float64),
+            model_0=tuple(vote.model_0 for vote in votes),
+            model_1=tuple(vote.model_1 for vote in votes),
+            image_0=tuple(vote.image_0.uid for vote in votes),
+            image_1=tuple(vote.image_1.uid for vote in votes),
+        ),
+        images=np.stack(pixels),
+        prompts=tuple(asked.values()),
+        left=np.array([number[uid] for uid in columns["image_0_uid"]]),
+        right=np.array([number[uid] for uid in columns["image_1_uid"]]),
+    )
+
+
+def labels(ground: Ground, *, seed: int, noise: float) -> Floats:
+    """The votes had the voters' noise been `noise` times what it is: same pairs, voters, tastes, draws; [M]."""
+    crowd = voters.crowd(seed)
+    crowd = replace(crowd, noise=noise * crowd.noise)
+    return voters.vote(crowd, world.judge(ground.images, ground.prompts), ground.left, ground.right, seed=seed)[1]
+
+
+def agreement(ground: Ground, label: Floats) -> float:
+    """Share of decided votes that agree with the true quality."""
+    truth = world.judge(ground.images, ground.prompts).quality
+    difference = truth[ground.left] - truth[ground.right]
+    decided = (label != 0.5) & (difference != 0)
+    return float(((difference > 0) == (label == 1.0))[decided].mean())
+
+
+def signal_file(folder: Path, arm: Arm, *, seed: int, reward_steps: int) -> Path:
+    """The sidecar of an arm, made where it is missing; arms of equal signal share it."""
+    options = arm.signal_options()
+    settings = {"kinds": arm.kinds, "options": options, "noise": arm.noise, "reward": [arm.reward, reward_steps]}
+    out = folder / "signals" / f"{'-'.join(arm.kinds)}-{hash_config(settings)[:12]}.parquet"
+    if out.is_file():
+        return out
+    ground = read_ground(folder)
+    table = ground.table
+    if arm.noise != 1.0:
+        table = replace(table, label=labels(ground, seed=seed, noise=arm.noise))
+    made = make_signals(
+        table,
+        arm.kinds,
+        options=SignalOptions(**options),  # type: ignore[arg-type]
+        ratings=_ratings(table, arm.kinds) if set(arm.kinds) & ARENA else None,
+        rewards=_rewards(folder, ground, table, arm, seed=seed, steps=reward_steps)
+        if set(arm.kinds) & REWARD
+        else None,
+    )
+    write_signals(out, made, provenance={"settings": settings, "agreement": agreement(ground, table.label)})
+    return out
+
+
+def _ratings(table: VoteTable, kinds: Sequence[str]) -> Any:
+    votes = Votes.from_columns(
+        left=list(table.model_0), right=list(table.model_1), outcome=table.label,
+        left_image=list(table.image_0), right_image=list(table.image_1),
+    )  # fmt: skip
+    return rate(votes, engine="online" if set(kinds) & ONLINE else "batch")
+
+
+def _rewards(folder: Path, ground: Ground, table: VoteTable, arm: Arm, *, seed: int, steps: int) -> Rewards:
+    """The shipped reward's scores, or those of a reward that learned from the arm's own votes alone."""
+    if arm.reward == "shipped":
+        return read_rewards(folder / "rewards.parquet", table.pair_id)
+    file = folder / "rewards" / f"noise-{arm.noise:g}-{steps}.parquet"
+    if not file.is_file():
+        from finepref.lab.reward import scoring_function, train_reward
+
+        net = train_reward(
+            ground.images, ground.prompts, ground.left, ground.right, table.label, seed=seed, steps=steps
+        )
+        _write_scores(file, scoring_function(net.state_dict())(ground.images, ground.prompts))
+    scores = read_parquet(file)["score"].to_numpy()
+    return Rewards(scores[ground.left], scores[ground.right], f"own reward, noise {arm.noise:g}", str(steps))
+
+
+def _write_scores(file: Path, scores: Floats) -> None:
+    import pyarrow as pa
+
+    write_parquet(file, pa.table({"score": scores}))

@@ -1,0 +1,137 @@
+"""One trial: an arm with a seed, trained through the front door, sampled on held-out prompts, and judged."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finepref.build import load_pipeline, make_scorer, prompt_set, run_training
+from finepref.errors import CheckFailed
+from finepref.evaluate.sampling import Sampling, prepare
+from finepref.files import parquet_meta, read_json
+from finepref.progress import say
+from finepref.study import cost
+from finepref.study.ground import make_ground, signal_file
+from finepref.study.plan import BASE, Arm, Evaluation, Study, strength_option
+from finepref.train.config import RunConfig, load_config
+from finepref.train.method import make_method
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Tuned values: learning rate, and factor of the method's strength in its lab config."""
+
+    learning_rate: float
+    strength: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """An arm (None: the base model), a seed, values, and which prompts judge it (`evaluation` or `validation`)."""
+
+    arm: Arm | None
+    seed: int
+    point: Point | None
+    prompts: str = "evaluation"
+
+
+def ground_folder(work: Path, seed: int) -> Path:
+    """Where the votes of a seed are."""
+    return work / f"seed-{seed}"
+
+
+def prepare_seed(study: Study, work: Path, seed: int) -> dict[str, Any]:
+    """Votes, cache and rewards of a seed."""
+    began = time.process_time()
+    make_ground(ground_folder(work, seed), seed=seed, data=study.data)
+    return {"cpu_seconds": round(time.process_time() - began, 1)}
+
+
+def run_trial(study: Study, work: Path, trial: Trial) -> dict[str, Any]:
+    """Train and judge; `{"failed": reason}` where the training broke off."""
+    if trial.arm is None:
+        return judge("lab", study.evaluation, trial)
+    config, extra = trial_config(study, work, trial)
+    out = work / "runs" / f"{trial.arm.name}-{trial.seed}-{trial.prompts}"
+    began = time.process_time()
+    try:
+        run_training(config, out, resume=False, overwrite=True)
+    except CheckFailed as error:
+        say(str(error))
+        return {"failed": str(error)}
+    trained = time.process_time() - began
+    record = read_json(out / "run.json")
+    counts = {name: record["network_calls"][name] for name in cost.WEIGHTS}
+    found = {
+        "steps": record["steps"],
+        "rows": record["pairs"],
+        "calls": counts,
+        "cost": cost.spent(counts),
+        "beta": config.objective.options(),
+        **extra,
+        "train_seconds": round(trained, 1),
+        **judge(str(out), study.evaluation, trial),
+    }
+    shutil.rmtree(out)
+    return found
+
+
+def trial_config(study: Study, work: Path, trial: Trial) -> tuple[RunConfig, dict[str, Any]]:
+    """The run config of a trial, and what its signal file says of itself."""
+    arm, point, training = trial.arm, trial.point, study.training
+    assert arm is not None
+    assert point is not None
+    folder = ground_folder(work, trial.seed)
+    signals = signal_file(folder, arm, seed=trial.seed, reward_steps=study.data.reward_steps)
+    own = [f"{key}={value}" for key, value in arm.set.items()]
+    fixed = [
+        "data.paths=[]", f"cache.folder={folder / 'cache'}", f"signal.file={signals}", f"train.seed={trial.seed}",
+        f"train.pairs_per_step={training.pairs_per_step}", f"train.micro_batch={training.micro_batch}",
+        f"train.learning_rate={point.learning_rate}", "train.checkpoint_every=0",
+    ]  # fmt: skip
+    option = strength_option(arm.method)
+    name = f"lab/{arm.method}"
+    config = load_config(name, [*fixed, *own])
+    method = make_method(config)
+    steps = cost.steps_for(training.cost, method, per_step=training.pairs_per_step)
+    fixed += [f"train.max_steps={steps}", f"train.lr_warmup_steps={max(1, round(training.warmup * steps))}"]
+    if option is not None:
+        value = method.options[option] * point.strength * arm.strength
+        fixed.append(f"objective.{option}={value}")
+    about = parquet_meta(signals)
+    return load_config(name, [*fixed, *own]), {"agreement": about["provenance"]["agreement"], "pairs": about["pairs"]}
+
+
+def judged_prompts(evaluation: Evaluation, which: str) -> Sequence[str]:
+    """The first held-out prompts for evaluation, the last ones for validation."""
+    held_out = prompt_set("lab-eval")
+    return held_out[-evaluation.validation_prompts :] if which == "validation" else held_out[: evaluation.prompts]
+
+
+def judge(model: str, evaluation: Evaluation, trial: Trial) -> dict[str, Any]:
+    """Sample one image a prompt and score it: true quality and the shipped reward, a list in prompt order."""
+    began = time.process_time()
+    prompts = judged_prompts(evaluation, trial.prompts)
+    sampler = prepare(load_pipeline(model), Sampling(steps=evaluation.steps, guidance=evaluation.guidance))
+    images: list[Any] = []
+    for start in range(0, len(prompts), evaluation.batch):
+        rows = range(start, min(start + evaluation.batch, len(prompts)))
+        images += sampler.sample([prompts[row] for row in rows], [(row, trial.seed) for row in rows])
+    scores = {
+        name: [round(float(value), 4) for value in np.asarray(make_scorer(scorer).score(images, prompts))]
+        for name, scorer in (("quality", "lab-true"), ("reward", "lab-reward"))
+    }
+    return {**scores, "judge_seconds": round(time.process_time() - began, 1)}
+
+
+def label_of(trial: Trial) -> str:
+    """What a trial is called in the log."""
+    name = BASE if trial.arm is None else trial.arm.name
+    where = "" if trial.point is None else f" lr {trial.point.learning_rate:g} strength {trial.point.strength:g}"
+    return f"{name} seed {trial.seed}{where if trial.prompts == 'validation' else ''}"

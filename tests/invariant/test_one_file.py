@@ -1,0 +1,108 @@
+"""The one-file examples give the library's loss series, from the same votes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from finepref.arena.run import Options, run_arena
+from finepref.build import make_scorer, run_training
+from finepref.cli.signals import command as signals
+from finepref.data.readers import read_preferences
+from finepref.evaluate.rewards import score_preferences
+from finepref.lab.votes import make_votes
+from finepref.lab.world import prompts
+from finepref.train.config import load_config
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+STEPS, PAIRS, SEED = 3, 8, 5
+
+
+@pytest.fixture(scope="module")
+def votes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 votes on 5 prompts."""
+    file = tmp_path_factory.mktemp("votes") / "votes.parquet"
+    make_votes(file, seed=3, votes=60, prompts=prompts("train")[:5])
+    return file
+
+
+def by_library(config: str, votes: Path, folder: Path, *overrides: str) -> list[float]:
+    words = [
+        f"data.paths=[{votes}]", f"cache.folder={votes.parent / 'cache'}", f"train.max_steps={STEPS}",
+        f"train.pairs_per_step={PAIRS}", f"train.seed={SEED}", "train.lr_warmup_steps=2", "train.learning_rate=1e-4",
+    ]  # fmt: skip
+    run = run_training(load_config(config, [*words, *overrides]), folder / "run", resume=False, overwrite=False)
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def by_example(name: str, votes: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *extra: str) -> list[float]:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    out = folder / "losses.json"
+    words = ["--steps", STEPS, "--per-step", PAIRS, "--seed", SEED, "--warmup", 2, "--rate", 1e-4, "--out", out, *extra]
+    monkeypatch.setattr(sys, "argv", [name, str(votes), *map(str, words)])
+    module.main()
+    losses: list[float] = json.loads(out.read_text())
+    return losses
+
+
+def arenapo(votes: Path, folder: Path) -> tuple[str, ...]:
+    run_arena([votes], folder / "arena", Options(engine="online"))
+    signals([votes], folder / "signals.parquet", ["paper"], arena=folder / "arena")
+    return (f"signal.file={folder / 'signals.parquet'}",)
+
+
+def smpo(votes: Path, folder: Path) -> tuple[str, ...]:
+    rewards = folder / "rewards.parquet"
+    score_preferences(read_preferences([votes]), [make_scorer("lab-reward")], rewards, inputs=[votes])
+    signals([votes], folder / "signals.parquet", ["smoothed"], rewards=rewards)
+    return (f"signal.file={folder / 'signals.parquet'}",)
+
+
+@pytest.mark.parametrize(("method", "prepare"), [("arenapo", arenapo), ("smpo", smpo)])
+def test_one_file_equals_the_library(
+    method: str,
+    prepare: Callable[[Path, Path], tuple[str, ...]],
+    votes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Same votes, same seed: every loss agrees to 1e-6, and they do move."""
+    config = load_config(f"lab/{method}")
+    expected = by_library(f"lab/{method}", votes, tmp_path, *prepare(votes, tmp_path))
+    beta = config.objective.options()["beta"]
+    found = by_example(
+        f"one_file_{method}", votes, tmp_path, monkeypatch, "--beta", beta, "--dropout", config.data.prompt_dropout
+    )
+    assert len(found) == STEPS
+    assert found == pytest.approx(expected, abs=1e-6, rel=0)
+    assert abs(found[-1] - found[0]) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["one_file_arenapo", "one_file_smpo"])
+def test_one_file_is_one_short_file(name: str) -> None:
+    """At most 250 lines, nothing of finepref but the lab; its defaults are those of the lab config."""
+    text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    assert text.count("\n") <= 250
+    for line in text.splitlines():
+        if line.startswith(("import finepref", "from finepref")):
+            assert line.startswith("from finepref.lab."), line
+    config = load_config(f"lab/{name.removeprefix('one_file_')}")
+    defaults = {
+        "--per-step": config.train.pairs_per_step,
+        "--beta": config.objective.options()["beta"],
+        "--rate": config.train.learning_rate,
+        "--warmup": config.train.lr_warmup_steps,
+        "--dropout": config.data.prompt_dropout,
+    }
+    for option, value in defaults.items():
+        written = next(line for line in text.splitlines() if f'"{option}"' in line)
+        assert float(written.split("default=")[1].split(",")[0].rstrip(")")) == value, option
