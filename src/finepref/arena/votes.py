@@ -129,7 +129,10 @@ class Votes:
                 or double.
         """
         result = np.asarray(outcome)
-        result = _codes(result, "outcome") if result.dtype.kind in "iu" else outcome_codes(outcome)
+        if result.dtype.kind in "iu":
+            _refuse_zero_one(result)
+        else:
+            result = outcome_codes(outcome)
         names = tuple(str(name) for name in models)
         columns = {
             "left": _codes(left, "left"), "right": _codes(right, "right"), "outcome": result,
@@ -176,12 +179,15 @@ class Votes:
         voters: tuple[str, ...] | None = None
         voter_codes: Ints | None = None
         if voter is not None:
-            voter_codes, names = encode([to_arrow(voter, "voter")], "voter")
-            voters = tuple(names.to_pylist())
-        return cls.from_codes(
-            pair[0], pair[1], outcome_codes(outcome), models=models.to_pylist(),
-            left_image=images[0], right_image=images[1], prompt=prompt_codes, voter=voter_codes, voters=voters,
-        )  # fmt: skip
+            voter_codes, known = encode([to_arrow(voter, "voter")], "voter")
+            voters = tuple(known.to_pylist())
+        columns = {
+            "left": pair[0], "right": pair[1], "outcome": outcome_codes(outcome), "left_image": images[0],
+            "right_image": images[1], "prompt": prompt_codes, "voter": voter_codes, "game": None,
+        }  # fmt: skip
+        names = tuple(models.to_pylist())
+        _check(columns, names)
+        return cls(models=names, voters=voters, **columns)  # type: ignore[arg-type]
 
 
 def outcome_codes(values: Any) -> npt.NDArray[np.int8]:
@@ -230,13 +236,13 @@ def to_arrow(values: Any, name: str) -> pa.ChunkedArray:
 def encode(columns: Sequence[pa.ChunkedArray], name: str) -> tuple[Ints, pa.Array]:
     """Integer codes (in order of first appearance) and the names of columns that share one space of names."""
     chunks = [chunk for column in columns for chunk in column.chunks]
-    if not chunks:
-        return np.zeros(0, dtype=np.int32), pa.array([], pa.string())
     if len({str(chunk.type) for chunk in chunks}) > 1:
         chunks = [chunk.cast(pa.string()) for chunk in chunks]
-    joined = pa.chunked_array(chunks)
+    joined = pa.chunked_array(chunks, None if chunks else pa.string())
     encoded = joined.unify_dictionaries() if pa.types.is_dictionary(joined.type) else joined.dictionary_encode()
-    names = encoded.chunk(encoded.num_chunks - 1).dictionary if encoded.num_chunks else pa.array([], pa.string())
+    if encoded.num_chunks == 0:
+        return np.zeros(0, dtype=np.int32), pa.array([], pa.string())
+    names = encoded.chunk(encoded.num_chunks - 1).dictionary
     codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks])
     empty = pc.index(names, "").as_py()
     if empty >= 0 and bool(np.any(codes == empty)):
@@ -298,8 +304,10 @@ def _check_outcome(outcome: Ints) -> None:
         raise InputError(
             f"outcome holds the code {low if low < RIGHT else high}", remedy="use +1 left, 0 tie, -1 right"
         )
-    if low == TIE and high == LEFT and len(outcome) > 1:
-        raise InputError(
-            "outcome holds 0 and 1 but never -1",
-            remedy="use +1 left, 0 tie, -1 right, or the words of Votes.from_columns",
-        )
+
+
+def _refuse_zero_one(outcome: Ints) -> None:
+    """0 and 1 without -1 are most likely labels that mean right and left; as codes 0 is a tie."""
+    if outcome.ndim == 1 and len(outcome) > 1 and int(outcome.min()) == TIE and int(outcome.max()) == LEFT:
+        remedy = "use +1 left, 0 tie, -1 right, or the words of Votes.from_columns"
+        raise InputError("outcome holds 0 and 1 but never -1", remedy=remedy)
