@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from finepref.models.denoiser import Denoiser
     from finepref.models.encoder import LatentEncoder
     from finepref.train.config import RunConfig
+    from finepref.train.fill import FillSummary
     from finepref.train.world import World
 
 LAB_MODELS = {"lab": "base", "lab:early": "early"}
@@ -158,6 +159,27 @@ def run_training(config: RunConfig, out: Path, *, resume: bool, overwrite: bool)
             load_adapter=lambda reference: load_adapter(config, reference=reference, device=device),
             about_base=about_base(config),
             resume=resume,
+            overwrite=overwrite,
+        )
+
+
+def fill_reference(config: RunConfig, *, overwrite: bool) -> FillSummary:
+    """Fill `train.reference_cache` for a run, on all processes that were launched; makes the cache where missing.
+
+    Raises:
+        ConfigError: the run cannot use reference errors. InputError: the folder holds errors of something else.
+    """
+    from finepref.train.fill import fill
+    from finepref.train.world import join_world
+
+    with join_world() as world:
+        device = str(world.device)
+        return fill(
+            config,
+            world=world,
+            open_cache=lambda: open_cache(config, Path(), world=world),
+            load_adapter=lambda reference: load_adapter(config, reference=reference, device=device),
+            about_base=about_base(config),
             overwrite=overwrite,
         )
 

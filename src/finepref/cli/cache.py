@@ -1,4 +1,4 @@
-"""`finepref cache`: encode images and prompts once, before training."""
+"""`finepref cache`: encode images and prompts once, before training; fill the reference-loss cache."""
 
 from __future__ import annotations
 
@@ -17,35 +17,50 @@ def command(
         list[str] | None, typer.Argument(help="section.key=value, repeatable; values are YAML.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Cache folder; without it, cache.folder of the config.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again.")] = False,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Also compute train.reference_cache: reference errors of every draw.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start again (with --reference, the reference errors alone).")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
 ) -> None:
     """Encode every image and prompt of a run's data; resumes where it stopped. torchrun shares the work out."""
-    from finepref.build import default_device, make_cache
+    from finepref import build
     from finepref.errors import ConfigError
-    from finepref.train.config import load_config
+    from finepref.train.config import load_config, parse_config
 
     run = load_config(config, overrides or ())
     folder = out or (Path(run.cache.folder) if run.cache.folder else None)
     if folder is None:
         raise ConfigError("no cache folder is named", where="cache.folder", remedy="set it, or give --out")
+    if reference and run.train.reference_cache is None:
+        raise ConfigError("no folder is named", where="train.reference_cache", remedy="name one to fill")
     rank, size, local = (int(os.environ.get(name, default)) for name, default in _PROCESS)
-    device = default_device()
-    summary = make_cache(
+    device = build.default_device()
+    summary = build.make_cache(
         run,
         folder,
         rank=rank,
         size=size,
         device=f"cuda:{local}" if device == "cuda" else device,
-        overwrite=overwrite,
+        overwrite=overwrite and not reference,
     )
-    if as_json:
-        print(json.dumps(dataclasses.asdict(summary)))
-    else:
-        print(
-            f"{summary.folder}: {summary.pairs} pairs, {summary.images} images ({summary.encoded_images} encoded now), "
-            f"{summary.prompts} prompts, {summary.quarantined} pairs dropped"
+    record = dataclasses.asdict(summary)
+    lines = [
+        f"{summary.folder}: {summary.pairs} pairs, {summary.images} images ({summary.encoded_images} encoded now), "
+        f"{summary.prompts} prompts, {summary.quarantined} pairs dropped"
+    ]
+    if reference:
+        placed = parse_config({**run.as_dict(), "cache": {**run.cache.model_dump(), "folder": str(folder)}})
+        filled = build.fill_reference(placed, overwrite=overwrite)
+        record["reference"] = dataclasses.asdict(filled)
+        lines.append(
+            f"{filled.folder}: reference errors of {filled.draws} draws ({filled.computed} computed now: "
+            f"{filled.images} reference images, {filled.device_seconds:.1f} device seconds)"
         )
+    if rank == 0:
+        print(json.dumps(record) if as_json else "\n".join(lines))
 
 
 _PROCESS = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

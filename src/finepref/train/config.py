@@ -125,7 +125,9 @@ class TrainSection(Section):
     max_steps: Positive = 2000
     pairs_per_step: Positive = Field(2048, description="pairs (or images, KTO) per optimiser step over all processes")
     micro_batch: Positive = Field(8, description="pairs per forward on one process")
-    place_batch: Positive = Field(64, description="pairs placed at once by a trajectory that calls the network")
+    place_batch: Positive = Field(
+        64, description="pairs per forward without gradient: trajectories that call the network, reference cache"
+    )
     learning_rate: Annotated[float, Field(ge=0.0)] = 1e-8
     scale_lr: bool = Field(False, description="multiply learning_rate by pairs_per_step (the official launchers' rule)")
     lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"

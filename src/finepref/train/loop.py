@@ -26,7 +26,7 @@ from finepref.train.source import ImageSource, PairSource
 from finepref.train.state import Counters, checkpoints, load_checkpoint, save_checkpoint
 from finepref.train.step import Calls, image_step, pair_step, place_pairs
 from finepref.train.world import World
-from finepref.types import ObjectiveOutput, PairBatch, Placed
+from finepref.types import ImageBatch, ObjectiveOutput, PairBatch, PairSignal, Placed
 
 CALLS = ("policy", "reference", "inversion")
 
@@ -146,7 +146,7 @@ def _outputs(
             assert ahead is not None
             batch = ahead.result()
             ahead = pool.submit(load, chunks[number + 1]) if number + 1 < len(chunks) else None
-            t = _times(run, batch, step=step, positions=chunk)
+            t = draw_times(run, batch, step=step, positions=chunk)
             if isinstance(batch, PairBatch):
                 yield from _pairs(run, state, batch, t)
             else:
@@ -156,24 +156,13 @@ def _outputs(
 
 
 def _pairs(run: Run, state: State, batch: PairBatch, t: Tensor) -> Iterator[tuple[ObjectiveOutput, Tensor]]:
-    options, seed = run.config.train, run.config.train.seed
-    shape, device, count = batch.x0_w.shape[1:], run.world.device, len(batch.pair_id)
-    noise = None
-    if not run.method.trajectory.uses_network:
-        noise = draws.normals(seed, "noise", batch.pair_id, batch.visit, shape).to(device, non_blocking=True)
-
-    def draw(rows: Tensor, steps: Tensor) -> Tensor:
-        words = [
-            f"{batch.pair_id[r % count]}\x1f{'wl'[r // count]}\x1f{s}"
-            for r, s in zip(rows.tolist(), steps.tolist(), strict=True)
-        ]
-        return draws.normals(seed, "inversion", words, [batch.visit[r % count] for r in rows.tolist()], shape)
-
-    placed = place_pairs(run.adapter, run.method, batch, t=t, noise=noise, draw=draw, calls=state.calls)
-    placed = replace(placed, t=t.to(device, non_blocking=True))
-    for start in range(0, count, options.micro_batch):
+    options = run.config.train
+    placed = place_batch(run, batch, t, calls=state.calls)
+    for start in range(0, len(batch.pair_id), options.micro_batch):
         part = slice(start, start + options.micro_batch)
-        known = run.source.reference_errors(batch, part, device) if isinstance(run.source, PairSource) else None
+        known = (
+            run.source.reference_errors(batch, part, run.world.device) if isinstance(run.source, PairSource) else None
+        )
         yield (
             pair_step(
                 run.adapter,
@@ -187,10 +176,27 @@ def _pairs(run: Run, state: State, batch: PairBatch, t: Tensor) -> Iterator[tupl
         )
 
 
+def place_batch(run: Run, batch: PairBatch, t: Tensor, *, calls: Calls) -> Placed:
+    """Put a batch on its trajectory at levels t [B] (CPU), with the noise of its draws."""
+    seed, shape = run.config.train.seed, batch.x0_w.shape[1:]
+    device, count = run.world.device, len(batch.pair_id)
+    noise = None
+    if not run.method.trajectory.uses_network:
+        noise = draws.normals(seed, "noise", batch.pair_id, batch.visit, shape).to(device, non_blocking=True)
+
+    def draw(rows: Tensor, steps: Tensor) -> Tensor:
+        words = [
+            f"{batch.pair_id[r % count]}\x1f{'wl'[r // count]}\x1f{s}"
+            for r, s in zip(rows.tolist(), steps.tolist(), strict=True)
+        ]
+        return draws.normals(seed, "inversion", words, [batch.visit[r % count] for r in rows.tolist()], shape)
+
+    placed = place_pairs(run.adapter, run.method, batch, t=t, noise=noise, draw=draw, calls=calls)
+    return replace(placed, t=t.to(device, non_blocking=True))
+
+
 def cut_batch(batch: PairBatch, part: slice) -> PairBatch:
     """Some pairs of a batch."""
-    from finepref.types import PairSignal
-
     return PairBatch(
         pair_id=batch.pair_id[part],
         visit=batch.visit[part],
@@ -213,7 +219,7 @@ def cut_placed(placed: Placed, part: slice) -> Placed:
     )
 
 
-def _times(run: Run, batch: Any, *, step: int, positions: Sequence[int]) -> Tensor:
+def draw_times(run: Run, batch: PairBatch | ImageBatch, *, step: int, positions: Sequence[int]) -> Tensor:
     """Levels [B] on the CPU, where an inversion plans its calls."""
     options = run.config.train
     ids = batch.pair_id if isinstance(batch, PairBatch) else batch.image_id

@@ -19,13 +19,16 @@ from torch import Tensor
 from finepref.errors import InputError
 from finepref.files import atomic_folder, read_json, write_json
 
+FILL = "fill it with `finepref cache -c run.yaml --reference`"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceCache:
-    """row: pair id -> row. values: [visits, pairs, 2] float32."""
+    """row: pair id -> row. values: [visits, pairs, 2] float32. device_seconds: what filling it cost."""
 
     row: dict[str, int]
     values: npt.NDArray[np.float32]
+    device_seconds: float
 
     def errors(self, pair_id: Sequence[str], visit: Sequence[int]) -> Tensor:
         """Reference errors [B,2] (winner, loser) of some draws.
@@ -37,7 +40,7 @@ class ReferenceCache:
         for pair, row, when in zip(pair_id, rows, visit, strict=True):
             if row < 0 or when >= len(self.values) or not np.isfinite(self.values[when, row]).all():
                 raise InputError(
-                    f"visit {when} of pair {pair} is not in it", where="train.reference_cache", remedy="fill it again"
+                    f"visit {when} of pair {pair} is not in it", where="train.reference_cache", remedy=FILL
                 )
         return torch.from_numpy(self.values[list(visit), rows])
 
@@ -57,12 +60,35 @@ def load_reference(folder: str | Path, *, identity: str) -> ReferenceCache:
     Raises:
         InputError: it is not there, or it was filled for another seed, data, reference or draw plan.
     """
-    record = read_json(Path(folder) / "reference.json")
+    if not (Path(folder) / "reference.json").is_file():
+        raise InputError("there is no reference cache", where=folder, remedy=FILL)
+    record, values = _read(Path(folder), identity, remedy=f"{FILL}, or set train.reference_cache to null")
+    row = {pair: i for i, pair in enumerate(record["pair_id"])}
+    return ReferenceCache(row=row, values=values, device_seconds=record["device_seconds"])
+
+
+def held_values(
+    folder: str | Path, *, identity: str, pair_id: Sequence[str], visits: int, overwrite: bool
+) -> tuple[npt.NDArray[np.float32], float]:
+    """(errors [visits or more, pairs, 2] with nan where there is none yet, device seconds spent so far), to fill up.
+
+    Raises:
+        InputError: the folder holds errors of another seed, data set, reference or draw plan.
+    """
+    values = np.full((visits, len(pair_id), 2), np.nan, dtype=np.float32)
+    if overwrite or not (Path(folder) / "reference.json").is_file():
+        return values, 0.0
+    record, held = _read(Path(folder), identity, remedy="name another folder, or --overwrite")
+    if len(held) >= visits:
+        return held, record["device_seconds"]
+    values[: len(held)] = held
+    return values, record["device_seconds"]
+
+
+def _read(folder: Path, identity: str, *, remedy: str) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
+    record: dict[str, Any] = read_json(folder / "reference.json")
     if record["identity"] != identity:
         raise InputError(
-            "it was filled for another seed, data set, reference or draw plan",
-            where=folder,
-            remedy="fill it again with `finepref cache --reference`, or set train.reference_cache to null",
+            "it was filled for another seed, data set, reference or draw plan", where=folder, remedy=remedy
         )
-    values = np.load(Path(folder) / "errors.npy", allow_pickle=False)
-    return ReferenceCache(row={pair: i for i, pair in enumerate(record["pair_id"])}, values=values)
+    return record, np.load(folder / "errors.npy", allow_pickle=False)

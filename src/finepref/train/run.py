@@ -24,6 +24,7 @@ from finepref.train.log import make_trackers, read_lines
 from finepref.train.loop import Run, State, train
 from finepref.train.method import check_path, make_method
 from finepref.train.prepare import Prepared, check_data, make_source, prepare
+from finepref.train.source import PairSource
 from finepref.train.world import World
 
 
@@ -123,6 +124,7 @@ def _finish(run: Run, state: State, *, prepared: Prepared) -> None:
     seconds = sum(line["seconds"] for line in read_lines(run.out / "timing.jsonl"))
     labelling = table.about.get("device_seconds") if table.about["rewards"] else 0.0  # None: not measured
     held = run.source.drawing.cache.meta["summary"]
+    errors = run.source.reference if isinstance(run.source, PairSource) else None
     write_json(
         run.out / "run.json",
         {
@@ -142,7 +144,12 @@ def _finish(run: Run, state: State, *, prepared: Prepared) -> None:
             "skipped_steps": state.skipped,
             "pairs": state.step * config.train.pairs_per_step,
             "network_calls": {**state.calls, "vae": held["encoded_images"], "text": held["encoded_prompts"]},
-            "device_seconds": {"training": seconds, "labelling": labelling, "processes": run.world.size},
+            "device_seconds": {
+                "training": seconds,
+                "labelling": labelling,
+                "reference_cache": 0.0 if errors is None else errors.device_seconds,
+                "processes": run.world.size,
+            },
             "device": _device_name(run.world.device),
             "peak_memory_mb": _peak_memory_mb(run.world.device),
             **provenance.provenance(seed=config.train.seed),

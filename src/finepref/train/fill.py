@@ -1,0 +1,132 @@
+"""Fill a reference-loss cache: the two reference errors of every draw of a run's plan, without training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finepref.data.latents import LatentCache
+from finepref.errors import ConfigError
+from finepref.models.protocol import Adapter
+from finepref.progress import progress
+from finepref.train.config import RunConfig
+from finepref.train.draws import Draw
+from finepref.train.loop import Run, draw_times, place_batch
+from finepref.train.prepare import prepare
+from finepref.train.reference import held_values, save_reference
+from finepref.train.run import make_run
+from finepref.train.source import PairSource
+from finepref.train.step import both, reference_errors
+from finepref.train.world import World
+
+SAVE_EVERY = 300.0  # seconds between two saves of a cache that is being filled
+
+
+@dataclass(frozen=True, slots=True)
+class FillSummary:
+    """What filling cost: draws of the plan, draws and reference images computed now, seconds of all processes."""
+
+    folder: str
+    draws: int
+    computed: int
+    images: int
+    device_seconds: float
+
+
+def fill(
+    config: RunConfig,
+    *,
+    world: World,
+    open_cache: Callable[[], LatentCache],
+    load_adapter: Callable[[bool], Adapter],
+    about_base: Mapping[str, Any],
+    overwrite: bool,
+) -> FillSummary:
+    """Fill `train.reference_cache` with every draw of the run's plan that it does not hold yet.
+
+    Raises:
+        ConfigError: no folder is named, the objective needs no reference errors, or a network places its pairs.
+        InputError: the folder holds errors of another seed, data set, reference or draw plan.
+    """
+    folder = config.train.reference_cache
+    if folder is None:
+        raise ConfigError("no folder is named", where="train.reference_cache", remedy="name one to fill")
+    prepared = prepare(config, cache=open_cache(), base=about_base)
+    options = config.train.model_copy(update={"reference_cache": None})
+    without = replace(prepared, config=config.model_copy(update={"train": options}))
+    run = make_run(without, Path(folder), world=world, load_adapter=load_adapter)
+    return fill_reference(run, Path(folder), identity=prepared.reference, overwrite=overwrite)
+
+
+def fill_reference(run: Run, folder: Path, *, identity: str, overwrite: bool) -> FillSummary:
+    """Compute missing reference errors in the run's own order, `train.place_batch` pairs at once; saved as it goes on.
+
+    Processes share the draws of a step as they share them in the run.
+    """
+    source, world, options = run.source, run.world, run.config.train
+    assert isinstance(source, PairSource)
+    ids = source.table.pair_id
+    visits = -(-options.max_steps * options.pairs_per_step // len(ids))
+    values, spent = held_values(folder, identity=identity, pair_id=ids, visits=visits, overwrite=overwrite)
+    world.barrier()
+    run.adapter.train_mode(True)  # the mode it will be asked in: some kernels depend on it
+    computed, began = 0, time.perf_counter()
+    saved = began
+
+    def write() -> None:
+        if world.main and computed:
+            about = {"device_seconds": spent + (time.perf_counter() - began) * world.size}
+            save_reference(folder, values, identity=identity, pair_id=ids, about=about)
+
+    steps: Iterable[int] = range(options.max_steps)
+    if world.main:
+        steps = progress(steps, f"reference errors {folder.name}", total=options.max_steps, unit="step")
+    for step in steps:
+        order = source.order(options.seed, step=step, per_step=options.pairs_per_step)
+        missing = [k for k, draw in enumerate(order) if not np.isfinite(values[draw.visit, draw.index]).all()]
+        if not missing:
+            continue
+        found = world.sum(_errors(run, source, step=step, order=order, positions=missing)).cpu().numpy()
+        values[[order[k].visit for k in missing], [order[k].index for k in missing]] = found
+        computed += len(missing)
+        if time.perf_counter() - saved > SAVE_EVERY:
+            write()
+            saved = time.perf_counter()
+    write()
+    world.barrier()
+    return FillSummary(
+        folder=str(folder),
+        draws=options.max_steps * options.pairs_per_step,
+        computed=computed,
+        images=2 * computed,
+        device_seconds=(time.perf_counter() - began) * world.size,
+    )
+
+
+@torch.no_grad()
+def _errors(run: Run, source: PairSource, *, step: int, order: Sequence[Draw], positions: Sequence[int]) -> Tensor:
+    """float32 [N,2] on the device: errors of this process' share of N positions, zero elsewhere.
+
+    Every process makes equally many network calls (a shorter share repeats its last draw), as sharded networks need.
+    """
+    world, options = run.world, run.config.train
+    errors = torch.zeros(len(positions), 2, device=world.device)
+    padded = range(world.rank, -(-len(positions) // world.size) * world.size, world.size)
+    for start in range(0, len(padded), options.place_batch):
+        rows = [min(row, len(positions) - 1) for row in padded[start : start + options.place_batch]]
+        chunk = [positions[row] for row in rows]
+        batch = source.batch([order[k] for k in chunk], seed=options.seed, device=world.device)
+        placed = place_batch(run, batch, draw_times(run, batch, step=step, positions=chunk), calls={})
+        x, t = torch.cat([placed.xt_w, placed.xt_l]), torch.cat([placed.t, placed.t])
+        cond = both(batch.cond_w, batch.cond_l)
+        found = reference_errors(placed, run.adapter.predict(x, t, cond, network="reference"))
+        own = [k for k, row in enumerate(padded[start : start + options.place_batch]) if row < len(positions)]
+        errors[[rows[k] for k in own]] = torch.stack(found, dim=1)[own].to(errors.dtype)
+    return errors

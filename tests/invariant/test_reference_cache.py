@@ -1,0 +1,160 @@
+"""A run that reads its reference errors from a cache is the run that computes them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from finepref.build import fill_reference, run_training
+from finepref.cli.main import build
+from finepref.errors import ConfigError, InputError
+from finepref.train.config import load_config
+from finepref.train.reference import load_reference
+
+WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
+SHORT = ("train.max_steps=3", "train.place_batch=4")
+
+
+def config(world: Path, *overrides: str):
+    return load_config(world / "run.yaml", (*SHORT, *overrides))
+
+
+def lines(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def filled(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("errors") / "reference"
+    summary = fill_reference(config(world, f"train.reference_cache={folder}"), overwrite=False)
+    assert (summary.draws, summary.computed, summary.images) == (24, 24, 48)
+    assert summary.device_seconds > 0
+    return folder
+
+
+def test_a_run_with_the_cache_is_the_run_without(world: Path, filled: Path, tmp_path: Path) -> None:
+    """Equal micro-batches: weights, losses and every statistic are bit-identical; no reference network is called."""
+    runs = {}
+    for name, words in (("with", [f"train.reference_cache={filled}"]), ("without", [])):
+        runs[name] = run_training(config(world, *words), tmp_path / name, resume=False, overwrite=False)
+    assert lines(runs["with"]) == lines(runs["without"])
+    assert (runs["with"] / WEIGHTS).read_bytes() == (runs["without"] / WEIGHTS).read_bytes()
+    about = {name: json.loads((run / "run.json").read_text()) for name, run in runs.items()}
+    assert about["with"]["network_calls"]["reference"] == 0
+    assert about["without"]["network_calls"]["reference"] == 48
+    assert about["with"]["device_seconds"]["reference_cache"] > 0
+    assert about["without"]["device_seconds"]["reference_cache"] == 0
+
+
+def test_other_batches_change_only_the_last_bits(world: Path, filled: Path, tmp_path: Path) -> None:
+    """Filled with batches of 5: the same errors to 1e-6."""
+    other = tmp_path / "other"
+    fill_reference(config(world, f"train.reference_cache={other}", "train.place_batch=5"), overwrite=False)
+    a, b = (np.load(folder / "errors.npy") for folder in (filled, other))
+    assert a.shape == (2, 12, 2)
+    assert np.isfinite(a).all()
+    np.testing.assert_allclose(a, b, rtol=1e-6, atol=0)
+
+
+def test_filling_goes_on_where_it_stopped(world: Path, filled: Path, tmp_path: Path) -> None:
+    """A longer run adds its own draws; a second filling computes nothing."""
+    folder = tmp_path / "reference"
+    shutil.copytree(filled, folder)
+    before = np.load(folder / "errors.npy")
+    same = fill_reference(config(world, f"train.reference_cache={folder}"), overwrite=False)
+    assert same.computed == 0
+    longer = fill_reference(config(world, f"train.reference_cache={folder}", "train.max_steps=4"), overwrite=False)
+    assert longer.computed == 8
+    after = np.load(folder / "errors.npy")
+    assert after.shape == (3, 12, 2)
+    np.testing.assert_array_equal(after[:2], before)
+    assert np.isfinite(after[2]).sum() == 16
+
+
+def test_a_draw_that_is_not_held_is_refused(world: Path, filled: Path, tmp_path: Path) -> None:
+    longer = config(world, f"train.reference_cache={filled}", "train.max_steps=4")
+    with pytest.raises(InputError, match=r"visit 2 of pair .* is not in it; fill it with `finepref cache"):
+        run_training(longer, tmp_path / "run", resume=False, overwrite=False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.seed=1",
+        "data.prompt_dropout=0.5",
+        "train.stratified_t=true",
+        "train.mixed_precision=bf16",
+        "model.init_from={start}",
+    ],
+)
+def test_a_cache_of_something_else_is_refused(world: Path, filled: Path, tmp_path: Path, change: str) -> None:
+    """Seed, data, draw plan and reference are in its identity."""
+    words = [f"train.reference_cache={filled}", change.format(start=world / "model")]
+    with pytest.raises(InputError, match="filled for another seed, data set, reference or draw plan"):
+        run_training(config(world, *words), tmp_path / "run", resume=False, overwrite=False)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_the_start_counts_by_its_weights(world: Path, tmp_path: Path) -> None:
+    """Other weights under the same `init_from` path: the cache is refused."""
+    start, folder = tmp_path / "start", tmp_path / "reference"
+    shutil.copytree(world / "model" / "unet", start / "unet")
+    words = [f"model.init_from={start}", f"train.reference_cache={folder}", "train.max_steps=1"]
+    fill_reference(config(world, *words), overwrite=False)
+    weights = load_file(start / WEIGHTS)
+    weights["conv_in.bias"] += 0.1
+    save_file(weights, start / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(InputError, match="another seed"):
+        fill_reference(config(world, *words), overwrite=False)
+    assert fill_reference(config(world, *words), overwrite=True).computed == 8
+
+
+def test_margins_and_learning_rates_share_a_cache(world: Path, filled: Path, tmp_path: Path) -> None:
+    """What does not enter a reference error does not enter the identity."""
+    words = (
+        f"train.reference_cache={filled}",
+        "objective={name: dmpo}",
+        "train.learning_rate=3e-5",
+        "train.max_steps=1",
+    )
+    run = run_training(config(world, *words), tmp_path / "run", resume=False, overwrite=False)
+    assert (run / "run.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["trajectory={name: renoise}"], "asked at points that no cache knows"),
+        (["objective={name: dspo}"], "needs the reference's whole predictions"),
+        (["objective={name: mapo}"], "needs no reference"),
+        (["objective={name: kto}"], "takes single images"),
+    ],
+)
+def test_runs_that_cannot_use_it_are_refused(world: Path, tmp_path: Path, words: list[str], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        fill_reference(config(world, f"train.reference_cache={tmp_path / 'r'}", *words), overwrite=False)
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_command_prints_what_filling_cost(world: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    folder = tmp_path / "reference"
+    arguments = ["cache", "-c", str(world / "run.yaml"), *SHORT, f"train.reference_cache={folder}", "--reference"]
+    result = CliRunner().invoke(build(), arguments)
+    assert result.exit_code == 0, result.output
+    assert "reference errors of 24 draws (24 computed now: 48 reference images" in result.stdout
+    again = CliRunner().invoke(build(), [*arguments, "--json"])
+    assert json.loads(again.stdout)["reference"]["computed"] == 0
+    refused = CliRunner().invoke(build(), ["cache", "-c", str(world / "run.yaml"), "--reference"])
+    assert "train.reference_cache: no folder is named" in str(refused.exception)
+
+
+def test_a_missing_cache_says_how_to_fill_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"finepref cache -c run\.yaml --reference"):
+        load_reference(tmp_path, identity="x")
