@@ -1,4 +1,4 @@
-"""Is the demo honest? Three training seeds of ArenaPO, DPO, and of both on permuted winners, against the base.
+"""Is the demo honest? Three training seeds of ArenaPO, DPO, and ArenaPO on permuted winners, against the base.
 
     python benchmarks/lab_control.py demo --out benchmarks/results/2026-11-21-lab-control.json
 
@@ -21,7 +21,7 @@ from finepref.files import parquet_meta, read_parquet, write_json, write_parquet
 from finepref.study.demo import SAMPLING, TRUTH
 from finepref.study.stages import Stage, run_stage
 
-ARMS = ("arenapo", "dpo", "permuted-arenapo", "permuted-dpo")
+ARMS = ("arenapo", "dpo", "permuted")
 
 
 def permute(source: Path, target: Path, *, seed: int) -> None:
@@ -42,7 +42,7 @@ def words(demo: Path, work: Path, arm: str, seed: int) -> tuple[str, ...]:
         signals = work / f"permuted-{seed}.parquet"
         permute(demo / "signals.parquet", signals, seed=seed)
     shared.append(f"signal.file={signals}")
-    if arm.endswith("dpo"):
+    if arm == "dpo":
         shared.append("signal.margin_scale=0")
     return ("train", "--resume", "-c", "lab/arenapo", *shared, "--out", str(work / "runs" / f"{arm}-{seed}"))
 
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("lab-control"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--limit", type=int, default=100, help="evaluation prompts, each with three seeds")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
 
@@ -64,7 +65,19 @@ def main() -> None:
     models = ["--model", "base=lab"]
     for arm, seed in runs:
         models += ["--model", f"{arm}-{seed}={options.work / 'runs' / f'{arm}-{seed}'}"]
-    generate = ("generate", *models, "--prompts", "lab-eval", "--seeds", "0,1,2", *SAMPLING, "--out", str(evaluation))
+    generate = (
+        "generate",
+        *models,
+        "--prompts",
+        "lab-eval",
+        "--seeds",
+        "0,1,2",
+        *SAMPLING,
+        "--limit",
+        str(options.limit),
+        "--out",
+        str(evaluation),
+    )
     for number, command in enumerate(
         (generate, ("score", str(evaluation), "--scorer", TRUTH), ("compare", str(evaluation), "--baseline", "base")), 2
     ):
