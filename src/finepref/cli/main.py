@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import typer
@@ -13,7 +14,8 @@ from finepref.errors import FineprefError
 # a function (one command) or a `typer.Typer` (a group of commands).
 COMMANDS: tuple[str, ...] = (
     "data",
-    "arena", "next",
+    "arena",
+    "next",
     "signals",
     "cache",
     "train",
@@ -57,6 +59,8 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Entry point: exit 0 done, 1 ran and failed a check, 2 bad input."""
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # read when they are imported
+        os.environ.setdefault(name, "error")
     try:
         build()()
     except FineprefError as error:
