@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,12 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import own_pairs
 import tiny
-from finepref.build import make_cache
-from finepref.errors import InputError
-from finepref.train.config import load_config
+from finepref.cli.main import main
 
 
-def test_cache_then_refusal_of_another_resolution(tmp_path: Path) -> None:
+def test_cache_then_refusal_of_another_resolution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     tiny.sd15(tmp_path / "model")
     own_pairs.make_folder(tmp_path / "data", pairs=5)
     next((tmp_path / "data").glob("chosen-003.*")).write_bytes(b"broken")
@@ -30,12 +29,18 @@ def test_cache_then_refusal_of_another_resolution(tmp_path: Path) -> None:
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
 
-    command = [sys.executable, "-m", "finepref", "cache", "-c", str(tmp_path / "run.yaml"), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    def finepref(*more: str) -> int | str | None:
+        """The command in this process (importing the libraries again would cost more than the work)."""
+        monkeypatch.setattr(sys, "argv", ["finepref", "cache", "-c", str(tmp_path / "run.yaml"), *more])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code
+
+    assert not finepref("--json")
+    done = capsys.readouterr()
+    summary = json.loads(done.out)
     assert (summary["pairs"], summary["quarantined"], summary["encoded_images"]) == (4, 1, 9)
-    assert "1 pairs dropped" in done.stderr
-    other = load_config(tmp_path / "run.yaml", ["data.resolution=64"])
-    with pytest.raises(InputError, match=r"another resolution \(32, now 64\); use another folder, or --overwrite"):
-        make_cache(other, tmp_path / "cache", device="cpu")
+    assert "1 pairs dropped" in done.err
+    assert finepref("data.resolution=64") == 2
+    said = capsys.readouterr().err
+    assert "the cache was made for another resolution (32, now 64); use another folder, or --overwrite" in said
