@@ -47,8 +47,8 @@ def test_a_run_with_the_cache_is_the_run_without(world: Path, filled: Path, tmp_
     about = {name: json.loads((run / "run.json").read_text()) for name, run in runs.items()}
     assert about["with"]["network_calls"]["reference"] == 0
     assert about["without"]["network_calls"]["reference"] == 48
-    assert about["with"]["device_seconds"]["reference_cache"] > 0
-    assert about["without"]["device_seconds"]["reference_cache"] == 0
+    assert about["with"]["device_seconds_by"]["reference_cache"] > 0
+    assert about["without"]["device_seconds_by"]["reference_cache"] == 0
 
 
 def test_other_batches_change_only_the_last_bits(world: Path, filled: Path, tmp_path: Path) -> None:

@@ -121,10 +121,14 @@ def _finish(run: Run, state: State, *, prepared: Prepared) -> None:
     run.adapter.train_mode(False)
     run.adapter.save(run.out)
     config, method, table = run.config, run.method, prepared.table
-    seconds = sum(line["seconds"] for line in read_lines(run.out / "timing.jsonl"))
-    labelling = table.about.get("device_seconds") if table.about["rewards"] else 0.0  # None: not measured
-    held = run.source.drawing.cache.meta["summary"]
     errors = run.source.reference if isinstance(run.source, PairSource) else None
+    seconds = {
+        "training": run.world.size * sum(line["seconds"] for line in read_lines(run.out / "timing.jsonl")),
+        "labelling": table.about.get("device_seconds") if table.about["rewards"] else 0.0,  # None: not measured
+        "reference_cache": 0.0 if errors is None else errors.device_seconds,
+    }
+    measured = [value for value in seconds.values() if value is not None]
+    held = run.source.drawing.cache.meta["summary"]
     write_json(
         run.out / "run.json",
         {
@@ -144,12 +148,9 @@ def _finish(run: Run, state: State, *, prepared: Prepared) -> None:
             "skipped_steps": state.skipped,
             "pairs": state.step * config.train.pairs_per_step,
             "network_calls": {**state.calls, "vae": held["encoded_images"], "text": held["encoded_prompts"]},
-            "device_seconds": {
-                "training": seconds,
-                "labelling": labelling,
-                "reference_cache": 0.0 if errors is None else errors.device_seconds,
-                "processes": run.world.size,
-            },
+            "device_seconds": sum(measured) if len(measured) == len(seconds) else None,
+            "device_seconds_by": seconds,
+            "processes": run.world.size,
             "device": _device_name(run.world.device),
             "peak_memory_mb": _peak_memory_mb(run.world.device),
             **provenance.provenance(seed=config.train.seed),
