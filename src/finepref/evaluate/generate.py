@@ -134,7 +134,8 @@ def _check(sources: Mapping[str, Source], prompts: PromptSet, seeds: Sequence[in
 def _source(name: str, model: Source | Any) -> Source:
     if isinstance(model, Source):
         return model
-    return Source(lambda: model, origin=type(model).__name__, fingerprint=pipeline_fingerprint(model))
+    kind = type(model).__name__
+    return Source(lambda: model, origin=kind, fingerprint=pipeline_fingerprint(model), pipeline=kind)
 
 
 def pipeline_fingerprint(pipeline: Any) -> str:
@@ -185,6 +186,7 @@ def _merged_record(
             "origin": source.origin,
             "fingerprint": source.fingerprint,
             "rewards": list(source.rewards),
+            "pipeline": source.pipeline,
         }
         settings[slot] = now
     sets[prompts.name] = {"sha256": prompts.sha256, "rows": len(prompts)}

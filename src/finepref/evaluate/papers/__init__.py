@@ -11,6 +11,10 @@ from typing import Any
 
 Values = tuple[float | None, ...]
 
+SET_ROWS = {"papv2": 487, "hpsv2": 3200, "partiprompts": 1632}
+"""Rows of the published prompt sets."""
+ABLATIONS = ("arenapo-4", "arenapo-5", "arenapo-8", "smpo-3", "smpo-4", "smpo-5", "smpo-6", "smpo-7")
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -35,6 +39,11 @@ class Table:
     win_rate_of: str | None = None
     win_rates: Mapping[str, Values] | None = None
     n: int | None = None
+
+    @property
+    def ablation(self) -> bool:
+        """Whether it varies one method instead of comparing methods."""
+        return self.id in ABLATIONS
 
 
 @functools.cache

@@ -134,16 +134,16 @@ def data_uri(path: Path) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def gallery_data(evaluation: Evaluation, items: Sequence[Item], total: int) -> dict[str, Any]:
-    """What the page's script needs to show, sort and filter the items."""
+def gallery_data(evaluation: Evaluation, items: Sequence[Item], metric: str) -> dict[str, Any]:
+    """What the page's script needs to show, sort and filter the items; `metric` is chosen first."""
     return {
+        "metric": metric,
         "models": list(evaluation.models),
         "baseline": evaluation.comparison["baseline"],
         "metrics": [
             {"name": name, "higher": about["higher_is_better"], "trained": about["used_in_training"]}
             for name, about in evaluation.comparison["metrics"].items()
         ],
-        "total": total,
         "tiny": all(max(row.size) <= TINY for item in items for row in item.rows.values()),
         "items": [
             {

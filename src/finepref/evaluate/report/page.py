@@ -19,6 +19,7 @@ from finepref.files import write_text
 from finepref.provenance import provenance
 
 STRIP = 8
+LINKS = {"wins": "Win rates", "scores": "Scores", "papers": "Papers", "images": "Images"}
 
 
 def report(
@@ -67,17 +68,9 @@ def html_page(
     heads = []
     for number, (evaluation, metric) in enumerate(zip(inputs.evaluations, metrics, strict=True)):
         heads.append(results.headline(evaluation, metric))
-        colours = {model: place for place, model in enumerate(evaluation.models)}
-        items = images.find_items(evaluation)
-        chosen = images.choose(evaluation, items, metric, budget=budget // len(inputs.evaluations))
-        parts += [
-            strip(evaluation, chosen),
-            results.win_rates(evaluation, colours, metric),
-            results.score_table(evaluation, distributions(evaluation, colours)),
-            published(evaluation),
-            gallery(evaluation, chosen, len(items), number),
-        ]
-        links += [("wins", "Win rates"), ("scores", "Scores"), ("images", "Images")] if number == 0 else []
+        found = evaluation_parts(evaluation, metric, "" if number == 0 else f"-{number}", budget // len(metrics))
+        parts += found.values()
+        links += [(name, words) for name, words in LINKS.items() if found.get(name)] if number == 0 else []
     if inputs.runs:
         parts.append(background.training(in_model_order(inputs)))
         links.append(("training", "Training"))
@@ -89,6 +82,20 @@ def html_page(
     heading = title or (heads[0] if heads else "Report")
     sentences = [s for e, m in zip(inputs.evaluations, metrics, strict=True) for s in results.summary_sentences(e, m)]
     return frame(heading, sentences, overview(inputs), links, parts, made)
+
+
+def evaluation_parts(evaluation: Evaluation, metric: str, anchor: str, budget: int) -> dict[str, Raw]:
+    """The sections of one evaluation by name; `anchor` is the end of their ids, `budget` the bytes of pictures."""
+    colours = {model: place for place, model in enumerate(evaluation.models)}
+    items = images.find_items(evaluation)
+    chosen = images.choose(evaluation, items, metric, budget=budget)
+    return {
+        "strip": strip(evaluation, chosen),
+        "wins": results.win_rates(evaluation, colours, metric, anchor=anchor),
+        "scores": results.score_table(evaluation, distributions(evaluation, colours), anchor=anchor),
+        "papers": published(evaluation, anchor=anchor),
+        "images": gallery(evaluation, chosen, metric, len(items), anchor),
+    }
 
 
 def in_model_order(inputs: Inputs) -> list[Run]:
@@ -140,9 +147,9 @@ def _picture(item: images.Item, model: str) -> str:
     return f'<img src="{esc(item.pictures[model])}" alt="{esc(model)}: {words}" title="{words}">'
 
 
-def gallery(evaluation: Evaluation, items: Sequence[images.Item], total: int, number: int) -> Raw:
-    """The place where the page's script shows images side by side, and its data."""
-    name = "images" if number == 0 else f"images-{number}"
+def gallery(evaluation: Evaluation, items: Sequence[images.Item], metric: str, total: int, anchor: str) -> Raw:
+    """The place where the page's script shows images side by side, and its data; `total` counts all sets of images."""
+    name = f"images{anchor}"
     which = "Equal prompt, equal seed, equal noise."
     if len(items) < total:
         which += f" {len(items):,} of {total:,} sets of images: evenly spread ones, and large wins and losses."
@@ -152,7 +159,7 @@ def gallery(evaluation: Evaluation, items: Sequence[images.Item], total: int, nu
         paragraph(which, "soft"),
         legend([(model, place) for place, model in enumerate(evaluation.models)]),
         Raw(f'<div class=gallery data-source="{name}-data"><noscript>{script_off}</noscript></div>'),
-        json_island(images.gallery_data(evaluation, items, total), f"{name}-data"),
+        json_island(images.gallery_data(evaluation, items, metric), f"{name}-data"),
         name=name,
     )
 

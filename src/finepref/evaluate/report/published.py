@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finepref.arena.html import Raw, details, esc, heading, note, paragraph, section
-from finepref.evaluate.papers import Table, best_and_second, same_metric, tables_for
-from finepref.evaluate.protocols import load_protocol
+from finepref.evaluate.papers import SET_ROWS, Table, best_and_second, same_metric, tables_for
+from finepref.evaluate.protocols import FAMILIES, load_protocol
 from finepref.evaluate.report.inputs import Evaluation
 from finepref.evaluate.report.results import pairs_of
 
@@ -19,29 +19,49 @@ def protocols_of(evaluation: Evaluation) -> set[str]:
     return set(evaluation.record.get("protocols", {}).values())
 
 
-def published(evaluation: Evaluation) -> Raw:
-    """Every table of the papers that this evaluation can stand beside, those of its own protocol first."""
+def family_of(evaluation: Evaluation) -> str | None:
+    """The backbone of all models of an evaluation, where it is known and one."""
+    kinds = {about.get("pipeline") for about in evaluation.record.get("models", {}).values()}
+    families = {FAMILIES.get(str(kind), str(kind)) for kind in kinds if kind}
+    return next(iter(families)) if len(families) == 1 and len(kinds) == 1 else None
+
+
+def published(evaluation: Evaluation, *, anchor: str = "") -> Raw:
+    """The tables of the papers that this evaluation can stand beside: its own protocol and backbone first."""
     comparison = evaluation.comparison
     tables = tables_for(list(comparison["metrics"]), comparison["prompt_sets"])
     if not tables:
         return Raw("")
-    used = protocols_of(evaluation)
-    own = [table for table in tables if table.protocol in used]
-    other = [table for table in tables if table.protocol not in used]
+    used, family = protocols_of(evaluation), family_of(evaluation)
+    own = [table for table in tables if table.protocol in used and family in (None, table.family)]
+    main = [table for table in own if not table.ablation]
+    ablations = [table for table in own if table.ablation]
+    other = [table for table in tables if table not in own]
     parts: list[str] = [
         paragraph("Printed rows and, marked, the rows of this evaluation. Bold best, underlined second.")
     ]
-    for name in sorted(used):
-        parts += [note(words) for words in load_protocol(name).deviations]
-    parts += [_table(evaluation, table) for table in own]
+    parts += [note(words) for name in sorted(used) for words in load_protocol(name).deviations]
+    parts += [note(words, warn=True) for words in _missing_prompts(evaluation)]
+    parts += [_table(evaluation, table) for table in main]
+    if ablations:
+        parts.append(details(f"{len(ablations)} ablation tables", *(_table(evaluation, t) for t in ablations)))
     if other:
         words = (
-            "These tables were made by another protocol (guidance, noise, preprocessing or statistic differ): "
+            "These tables are of another protocol or backbone (guidance, noise, preprocessing or statistic differ): "
             "their rows and yours are not comparable number by number."
         )
         block = [note(words, warn=True), *(_table(evaluation, table) for table in other)]
-        parts.append(details(f"{len(other)} tables of other protocols", *block))
-    return section("Beside the papers", *parts, name="papers")
+        parts.append(details(f"{len(other)} tables of other protocols or backbones", *block))
+    return section("Beside the papers", *parts, name=f"papers{anchor}")
+
+
+def _missing_prompts(evaluation: Evaluation) -> list[str]:
+    rows = {name: {r.prompt_index for r in evaluation.rows if r.prompt_set == name} for name in SET_ROWS}
+    return [
+        f"This evaluation has {len(found):,} of the {SET_ROWS[name]:,} prompts of {name}; the printed rows have all."
+        for name, found in rows.items()
+        if 0 < len(found) < SET_ROWS[name]
+    ]
 
 
 def user_rows(evaluation: Evaluation, table: Table) -> dict[str, Cells]:

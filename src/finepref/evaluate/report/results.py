@@ -87,7 +87,7 @@ def badge(evaluation: Evaluation, metric: str, models: Sequence[str]) -> Raw:
     )
 
 
-def win_rates(evaluation: Evaluation, colours: Mapping[str, int], metric: str) -> Raw:
+def win_rates(evaluation: Evaluation, colours: Mapping[str, int], metric: str, *, anchor: str = "") -> Raw:
     """Win rates of every pair by metric and prompt set as intervals, and the numbers behind them; `metric` by group."""
     parts: list[str] = []
     comparison = evaluation.comparison
@@ -116,7 +116,7 @@ def win_rates(evaluation: Evaluation, colours: Mapping[str, int], metric: str) -
     groups = group_charts(evaluation, metric)
     if groups:
         more.append(details(f"By kind of prompt ({metric})", groups))
-    return section("Win rates", lead, *parts, *more, name="wins")
+    return section("Win rates", lead, *parts, *more, name=f"wins{anchor}")
 
 
 def group_charts(evaluation: Evaluation, metric: str) -> Raw:
@@ -160,8 +160,7 @@ def pair_table(evaluation: Evaluation) -> Raw:
         (
             row["metric"], row["prompt_set"], row["model"], row["against"], f"{row['n']:,}", percent(row["win_rate"]),
             f"{percent(row['win_low'])} to {percent(row['win_high'])}",
-            significant(row["mean_difference"], 3, sign=True),
-            f"{significant(row['difference_low'], 3, sign=True)} to {significant(row['difference_high'], 3, sign=True)}",
+            signed(row["mean_difference"]), f"{signed(row['difference_low'])} to {signed(row['difference_high'])}",
             p_value(row["sign_p"]), p_value(row["permutation_p"]), p_value(row["permutation_holm"]),
         )
         for row in evaluation.comparison["pairs"]
@@ -171,12 +170,17 @@ def pair_table(evaluation: Evaluation) -> Raw:
     return Raw(table(head, rows, left=(0, 1, 2, 3)) + paragraph(words, "soft"))
 
 
+def signed(value: float | None) -> str:
+    """A difference with its sign and three figures."""
+    return significant(value, 3, sign=True)
+
+
 def p_value(p: float) -> str:
     """A p-value that is never rounded to zero."""
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
-def score_table(evaluation: Evaluation, more: Raw) -> Raw:
+def score_table(evaluation: Evaluation, more: Raw, *, anchor: str = "") -> Raw:
     """Mean with interval and median of every model, metric and prompt set, the best mean marked; then `more`."""
     comparison = evaluation.comparison
     parts: list[str] = []
@@ -201,7 +205,7 @@ def score_table(evaluation: Evaluation, more: Raw) -> Raw:
     lead = paragraph(
         "Mean over prompts and seeds with its interval; below it the median and the means by seed.", "soft"
     )
-    return section("Scores", lead, *parts, more, name="scores")
+    return section("Scores", lead, *parts, more, name=f"scores{anchor}")
 
 
 def _score_cell(rows: Sequence[Row], model: str, metric: str, higher: bool) -> Raw:

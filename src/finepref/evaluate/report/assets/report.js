@@ -23,7 +23,7 @@
       this.data = JSON.parse(document.getElementById(root.dataset.source).textContent);
       this.colour = new Map(this.data.models.map((model, place) => [model, `c${place}`]));
       this.limit = PAGE;
-      this.state = { metric: this.data.metrics.length ? this.data.metrics[0].name : "", sort: "order", filters: {}, text: "" };
+      this.state = { metric: this.data.metric, sort: "order", filters: {}, text: "" };
       if (this.data.tiny) root.classList.add("tinyset");
       this.controls = make("div", { class: "controls" });
       this.count = make("p", { class: "count", role: "status", "aria-live": "polite" });
