@@ -66,7 +66,7 @@ def train_reward(
     share: NDArray[np.float64],
     *,
     seed: int,
-    steps: int = 1_500,
+    steps: int = 1_200,
     batch: int = 128,
 ) -> RewardNet:
     """Bradley-Terry on votes: cross-entropy of sigmoid(score_left - score_right) against the left image's share.

@@ -13,7 +13,7 @@ from finepref.files import write_json
 from finepref.lab import makers, model, reward, training, votes, world
 from finepref.progress import say
 
-REWARD_SEEDS = (1001, 1002, 1003)
+REWARD_SEEDS = (1001, 1002)
 """Seeds of the votes that `lab-reward` learns from; the demo's votes have another."""
 
 
