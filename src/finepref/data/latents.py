@@ -5,12 +5,14 @@ Shapes: N images, C channels, h w latent size, L tokens, D width.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from torch import Tensor
 
 from finepref.data.shards import ShardSet
@@ -74,11 +76,11 @@ class LatentCache:
         prompts = read_parquet(self.folder / "prompts.parquet")
         pairs = read_parquet(self.folder / "pairs.parquet")
         names = ("pair_id", "prompt_sha256", "image_0", "image_1")
-        self.pairs = Pairs(*(pairs[name].to_pylist() for name in names))
-        keys = zip(images["image_sha256"].to_pylist(), images["flip"].to_pylist(), strict=True)
+        self.pairs = Pairs(*(_shared(pairs[name]) for name in names))
+        keys = zip(_shared(images["image_sha256"]), images["flip"].to_pylist(), strict=True)
         self._image = {key: row for row, key in enumerate(keys)}
-        sizes = (images[n].to_pylist() for n in ("original_height", "original_width", "crop_top", "crop_left"))
-        self._sizes = [ImageSize(*values) for values in zip(*sizes, strict=True)]
+        sizes = [images[n].to_numpy() for n in ("original_height", "original_width", "crop_top", "crop_left")]
+        self._sizes = np.stack(sizes, axis=1)
         self._prompt = {sha: row for row, sha in enumerate(prompts["prompt_sha256"].to_pylist())}
         self._images = ShardSet(self.folder / "images", images["shard"].to_pylist(), images["row"].to_pylist())
         self._prompts = ShardSet(self.folder / "prompts", prompts["shard"].to_pylist(), prompts["row"].to_pylist())
@@ -111,7 +113,8 @@ class LatentCache:
             raise InputError(what, where=self.folder, remedy="make the cache again, with flips if wanted") from None
         tensors = self._images.gather(rows)
         std = tensors.get("std")
-        return tensors["mean"].float(), None if std is None else std.float(), [self._sizes[row] for row in rows]
+        sizes = [ImageSize(*values) for values in self._sizes[rows].tolist()]
+        return tensors["mean"].float(), None if std is None else std.float(), sizes
 
     def latent(self, image: str, flip: bool = False) -> tuple[Tensor, Tensor | None, ImageSize]:
         """(mean [C,h,w], std or None, size) of one image."""
@@ -135,6 +138,11 @@ class LatentCache:
     def prompt(self, prompt: str) -> dict[str, Tensor]:
         """name -> [...] of one prompt; `EMPTY_PROMPT` is always there."""
         return {name: value[0] for name, value in self.prompts([prompt]).items()}
+
+
+def _shared(column: pa.ChunkedArray) -> list[str]:
+    """A column of strings, sys.intern-ed: a hash that many pairs name is one object."""
+    return [sys.intern(text) for text in column.to_pylist()]
 
 
 def check_same(made: Mapping[str, Any], expected: Mapping[str, Any], *, where: object) -> None:

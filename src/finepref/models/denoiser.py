@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from finepref.diffusion.path import Path
+from finepref.files import atomic_folder
 from finepref.models import lora
 from finepref.models.family import Family
 from finepref.models.precision import autocast_forward, follow_mode, freeze_copy, store_half, widen
@@ -104,10 +105,11 @@ class Denoiser:
             follow_mode(self._reference, on)
 
     def save(self, folder: FilePath) -> None:
-        """Write `unet/` or `transformer/`, or the LoRA file, where diffusers expects them."""
+        """Write `unet/` or `transformer/`, or the LoRA file, where diffusers expects them; whole or not at all."""
         folder = FilePath(folder)
         if self._switch is None:
-            self._policy.save_pretrained(str(folder / self._family.part), safe_serialization=True)
+            with atomic_folder(folder / self._family.part) as place:
+                self._policy.save_pretrained(str(place), safe_serialization=True)
         else:
             lora.save(self._pipeline_class(), self._policy, self._family.part, folder)
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from finepref import rng
 from finepref.errors import ConfigError, InputError
+from finepref.files import atomic_file
 from finepref.models.source import quiet
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -154,10 +155,9 @@ def state(network: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 def save(pipeline_class: Any, network: Any, part: str, folder: Path) -> None:
     """Write `pytorch_lora_weights.safetensors` with rank and alpha in its metadata (without it the scale is lost)."""
     weights, metadata = state(network)
-    folder.mkdir(parents=True, exist_ok=True)
-    pipeline_class.save_lora_weights(
-        str(folder), **{f"{part}_lora_layers": weights, f"{part}_lora_adapter_metadata": metadata}
-    )
+    parts = {f"{part}_lora_layers": weights, f"{part}_lora_adapter_metadata": metadata}
+    with atomic_file(folder / FILE) as temporary:
+        pipeline_class.save_lora_weights(str(folder), weight_name=temporary.name, **parts)
 
 
 def read(folder: Path, part: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
