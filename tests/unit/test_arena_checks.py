@@ -276,3 +276,15 @@ def test_numbers_and_ticks() -> None:
     assert charts.nice_ticks(-7.3, 11.0, 5) == pytest.approx([-5, 0, 5, 10])
     assert charts.nice_ticks(3.0, 3.0) == [3.0]
     assert charts.shorten("a" * 50, 11) == "aaaaaa…aaaa"
+
+
+def test_validation_of_many_votes_takes_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their order; games stay whole."""
+    monkeypatch.setattr("finepref.arena.validate.MOST_VOTES", 300)
+    votes, _ = simulate(10, 900, ties=0.0)
+    assert validate(votes, folds=3).n == 300
+    game = np.repeat(np.arange(150), 6)
+    grouped = Votes.from_codes(votes.left, votes.right, votes.outcome, models=votes.models, game=game)
+    found = validate(grouped, folds=3)
+    assert found.n % 6 == 0
+    assert 200 < found.n <= 300

@@ -428,3 +428,15 @@ def test_gap_tables_by_hand() -> None:
     assert gap_table(ratings, "truncated")[0, 1] == pytest.approx(d + C * mills, rel=1e-12)
     assert gap_table(ratings, "selection", rho=0.3)[0, 1] == pytest.approx(d + 0.3 * C * mills, rel=1e-12)
     assert gap_table(ratings, "uniform").tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_many_votes_are_scored_by_a_sample_of_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second cluster, counted twice, gives about the same interval."""
+    from finepref.arena import intervals as module
+
+    votes = simulate(14, 8000, 4)
+    whole = rate(votes, cluster="prompt").sigma
+    monkeypatch.setattr(module, "MOST_SCORED", 4000)
+    half = rate(votes, cluster="prompt").sigma
+    assert half.tolist() != whole.tolist()
+    assert half == pytest.approx(whole, rel=0.15)

@@ -27,12 +27,12 @@ def image_count(votes: Votes) -> int:
     return 1 + max(int(votes.left_image.max()), int(votes.right_image.max()))
 
 
-def components(left: Ints, right: Ints, count: int) -> npt.NDArray[np.int64]:
+def components(left: Ints, right: Ints, count: int) -> Ints:
     """[count] smallest member of the connected group that each node is in; edges left-right [n], looked at in blocks.
 
     Every pass hooks the larger of two groups' labels onto the smaller, then shortens all paths to their ends.
     """
-    label = np.arange(count, dtype=np.int64)
+    label: Ints = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
     changed = True
     while changed:
         changed = False
@@ -62,7 +62,7 @@ def image_blocks(votes: Votes) -> Iterator[npt.NDArray[np.int64]]:
     label = components(votes.left_image, votes.right_image, image_count(votes))
     sizes = np.zeros(len(label), dtype=np.int64)
     for rows in slices(n):
-        sizes += np.bincount(label[votes.left_image[rows]], minlength=len(label))
+        np.add.at(sizes, label[votes.left_image[rows]], 1)
     block_of_label = ((np.cumsum(sizes) - sizes) // VOTES_PER_BLOCK).astype(np.int32)
     block = np.empty(n, dtype=np.int32)
     for rows in slices(n):

@@ -27,6 +27,7 @@ FEWEST_CLUSTERS = 30
 CLUSTERS_PER_MODEL = 4
 REPLICATES = 1000
 STEPS = 5
+MOST_SCORED = 20_000_000  # votes whose scores are added up per cluster
 BLOCK = 4_000_000  # numbers in one block of bootstrap replicates
 
 
@@ -98,9 +99,13 @@ def _scores(link: Link, fit: Fit, difference: Floats, outcome: Any, ties: str) -
 
 
 def _meat(votes: Votes, cluster: Ints, link: Link, fit: Fit, ties: str) -> Floats:
-    """Sum over clusters of the outer product of the cluster's score, times G/(G - 1)."""
+    """Sum over clusters of the outer product of the cluster's score, times G/(G - 1).
+
+    Of more than 20 million votes it takes every k-th cluster and counts it k times.
+    """
     m, size = len(fit.x), len(fit.hessian)
-    n_clusters = int(cluster.max()) + 1
+    every = -(-len(votes) // MOST_SCORED)
+    n_clusters = int(cluster.max()) // every + 1
     table: tuple[Floats, Floats] | None = None
     if m <= DENSE_UP_TO:
         grid = np.subtract.outer(fit.x, fit.x)[None]
@@ -115,16 +120,17 @@ def _meat(votes: Votes, cluster: Ints, link: Link, fit: Fit, ties: str) -> Float
         else:
             key = ((outcome.astype(np.int64) + 1) * m + left) * m + right
             in_d, in_m = table[0].ravel()[key], table[1].ravel()[key]
-        differ = left != right
-        in_d, in_m = in_d * differ, in_m * differ
+        member = np.asarray(cluster[rows], dtype=np.int64)
+        counted = (left != right) & (member % every == 0)
+        in_d, in_m, left, right = in_d[counted], in_m[counted], left[counted], right[counted]
         values, columns, repeat = [in_d, -in_d], [left, right], 2
         if size > m:
             values, columns, repeat = [*values, in_m], [*columns, np.full(len(left), m)], 3
-        owner = np.tile(np.asarray(cluster[rows], dtype=np.int64), repeat)
+        owner = np.tile(member[counted] // every, repeat)
         total = total + coo_matrix((np.concatenate(values), (owner, np.concatenate(columns))), shape=(n_clusters, size))
     meat = np.asarray((total.T @ total).todense())
     filled = int((np.diff(csr_matrix(total).indptr) > 0).sum())
-    return meat * (filled / max(filled - 1, 1))
+    return meat * (every * filled / max(filled - 1, 1))
 
 
 def _bootstrap(

@@ -19,6 +19,7 @@ from finepref.progress import progress
 from finepref.rng import numpy_generator
 
 SEEDS = 5
+MOST_VOTES = 2_000_000
 BINS = 10
 STANDARD: dict[str, dict[str, Any]] = {
     "batch": {"engine": "batch"},
@@ -48,7 +49,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Scores per engine, each the mean over 5 fold seeds.
+    """Scores per engine, each the mean over 5 fold seeds, on at most 2 million votes (or so many whole games).
 
     log_loss, brier: of p(left | decisive) over the n decisive held-out votes. log_loss_3way: with ties as an outcome,
     over all held-out votes, for engines with a tie margin; None without ties. calibration: of the chosen engine.
@@ -78,12 +79,14 @@ def validate(votes: Votes, *, folds: int = 5, chosen: Mapping[str, Any] | None =
     (K-wise: whole games), the online engines see the others in the given order.
 
     Args:
-        folds: at least 2. chosen: arguments of `rate`, None for the batch engine. seed: the first of the 5 fold seeds.
+        votes: as rated. folds: at least 2.
+        chosen: arguments of `rate`, None for the batch engine.
+        seed: the first of the 5 fold seeds.
 
     Raises:
         InputError: fewer votes or games than folds.
     """
-    group = votes.game if votes.game is not None else np.arange(len(votes))
+    votes, group = _sample(votes, seed)
     groups = int(group.max()) + 1
     if folds < 2 or groups < folds:
         raise InputError(f"{folds} folds of {groups} votes or games", remedy="give at least 2 folds, and more votes")
@@ -109,6 +112,22 @@ def validate(votes: Votes, *, folds: int = 5, chosen: Mapping[str, Any] | None =
         log_loss={k: float(v[0]) for k, v in mean.items()}, brier={k: float(v[1]) for k, v in mean.items()},
         log_loss_3way=None if decisive.all() else three_way,
     )  # fmt: skip
+
+
+def _sample(votes: Votes, seed: int) -> tuple[Votes, npt.NDArray[np.integer]]:
+    """At most 2 million votes in their order, and which fold unit each belongs to (itself, or its game)."""
+    rng = numpy_generator(seed, "validation votes")
+    if len(votes) > MOST_VOTES:
+        if votes.game is None:
+            votes = votes.take(np.sort(rng.choice(len(votes), MOST_VOTES, replace=False)))
+        else:
+            games = int(votes.game.max()) + 1
+            kept = np.zeros(games, dtype=bool)
+            kept[rng.permutation(games)[: max(1, games * MOST_VOTES // len(votes))]] = True
+            votes = votes.take(kept[votes.game])
+    if votes.game is None:
+        return votes, np.arange(len(votes))
+    return votes, np.unique(votes.game, return_inverse=True)[1]
 
 
 def calibration_bins(p: Floats, happened: npt.NDArray[np.bool_]) -> tuple[Bin, ...]:
