@@ -73,7 +73,7 @@ def load_adapter(
     """The denoiser of `base` as trainable policy, with its frozen reference.
 
     Args:
-        init_from: run folder, pipeline or hub name whose trained part policy and reference start from.
+        init_from: run folder, pipeline, `unet/` or `transformer/` folder, or hub name that both networks start from.
         reference: False where the objective needs none (no copy is kept).
         lora: adapter settings; None trains all weights.
         resolution: training side in pixels; None for the base's own. Used by SDXL's micro-conditioning.
@@ -199,9 +199,10 @@ def _load_network(
     if start is None:
         return load_part(source, kind.part, dtype=dtype), None
     folder = locate_part(start, patterns=_TRAINED)
-    if (folder / kind.part / "config.json").is_file():
-        cls = load_class("diffusers", source.index[kind.part][1], where=source.folder)
-        return load_module(cls, folder / kind.part, dtype=dtype), None
+    for place in (folder / kind.part, folder):
+        if (place / "config.json").is_file():
+            cls = load_class("diffusers", source.index[kind.part][1], where=source.folder)
+            return load_module(cls, place, dtype=dtype), None
     if not (folder / low_rank.FILE).is_file():
         raise _nothing_trained(start, kind.part)
     network, _ = _load_network(source, kind, run_model_settings(start).get("init_from"), dtype=dtype)
