@@ -69,7 +69,7 @@ def write_recipe(recipe: training.Recipe, *, scaling_factor: float, weights: Pat
     files = sorted(weights.glob("*.safetensors"))
     record = {
         "scaling_factor": scaling_factor,
-        "command": f"scripts/train_lab --seed {recipe.seed}",
+        "command": f"scripts/train_lab --work DIR --seed {recipe.seed}",
         "recipe": recipe.as_dict(),
         "reward_seeds": list(REWARD_SEEDS),
         "versions": provenance.versions(),
