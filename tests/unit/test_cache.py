@@ -19,6 +19,7 @@ from finepref.data.cache import build_cache, cache_from
 from finepref.data.convert import write_pairs
 from finepref.data.images import square
 from finepref.data.latents import EMPTY_PROMPT, LatentCache
+from finepref.data.online import OnlineLatents
 from finepref.data.readers import read_preferences
 from finepref.data.schema import Quarantined
 from finepref.errors import ConfigError, InputError
@@ -269,3 +270,35 @@ def test_preferences_of_any_source(tmp_path: Path) -> None:
     meta = json.loads((tmp_path / "c" / "cache.json").read_text())
     assert meta["complete"] is True
     assert meta["fingerprint"] == Plain().fingerprint()
+
+
+def test_online_encoding_gives_what_the_cache_gives(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path / "pairs.parquet", SIDES, broken=[3])
+    cache_from(data, Plain(), tmp_path / "cache", settings=CacheSettings(dtype="float32", flips=True))
+    cache = LatentCache(tmp_path / "cache")
+    rejected: list[Quarantined] = []
+    encoder = Plain()
+    online = OnlineLatents(read_preferences(data, quarantine=rejected), encoder, rejected=rejected)
+    assert encoder.seen == []
+    assert dict(online.pairs) == dict(cache.pairs)
+    assert [(q.row, q.pair_id, q.reason) for q in online.quarantined] == [
+        (3, "p3", "image_1: not an image of a known kind")
+    ]
+    pairs = list(online.pairs.values())
+    images = [pairs[0].image_0, pairs[1].image_1, pairs[0].image_0, pairs[0].image_0]
+    flips = [False, True, False, True]
+    for ours, kept in zip(online.latents(images, flips), cache.latents(images, flips), strict=True):
+        assert torch.equal(ours, kept) if isinstance(ours, Tensor) else ours == kept
+    assert len(encoder.seen) == 3  # equal images of a batch are encoded once
+    prompts = [pairs[1].prompt, EMPTY_PROMPT, pairs[1].prompt]
+    for name, value in cache.prompts(prompts).items():
+        assert torch.equal(online.prompts(prompts)[name], value)
+    online.require(resolution=R, fingerprint=Plain().fingerprint())
+    with pytest.raises(InputError, match="another vae"):
+        online.require(fingerprint=Plain("b").fingerprint())
+    with pytest.raises(InputError, match="no image 000"):
+        online.latents(["000"])
+    with pytest.raises(InputError, match="no prompt 000"):
+        online.prompts(["000"])
+    with pytest.raises(InputError, match="the tables hold more than 500 bytes of images; make a cache"):
+        OnlineLatents(read_preferences(data, quarantine=[]), Plain(), in_memory=500)

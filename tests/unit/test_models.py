@@ -131,6 +131,9 @@ def test_init_from_moves_policy_and_reference(base, tmp_path: Path, name: str) -
     x, t, cond = inputs(base(name), first)
     with torch.no_grad():
         expected = {"full": first.predict(x, t, cond), "lora": low.predict(x, t, cond)}
+    part = next((tmp_path / "full").iterdir())
+    straight = load_adapter(base(name), init_from=part, reference=False)
+    assert torch.equal(straight.predict(x, t, cond), expected["full"])
     for start, settings in (("full", None), ("full", TRAINED["lora"]), ("lora", TRAINED["lora"]), ("lora", None)):
         adapter = load_adapter(base(name), init_from=tmp_path / start, lora=settings)
         policy, reference = adapter.predict(x, t, cond), adapter.predict(x, t, cond, network="reference")

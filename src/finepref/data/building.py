@@ -145,7 +145,11 @@ class Builder:
         good = torch.stack([m.flatten(1).isfinite().all(1) for pair in moments for m in pair.values()]).all(0).tolist()
         for flip, tensors in enumerate(moments):
             rows = [
-                {"image_sha256": sha, "flip": bool(flip), **asdict(size if not flip else _mirrored(size, self.encoder))}
+                {
+                    "image_sha256": sha,
+                    "flip": bool(flip),
+                    **asdict(size.mirrored(self.encoder.resolution) if flip else size),
+                }
                 for (sha, _, size), fine in zip(batch, good, strict=True)
                 if fine
             ]
@@ -189,15 +193,6 @@ def _tokens(tensors: dict[str, Tensor]) -> Tensor:
         return tensors[MASK].long().sum(1)
     embeds = tensors["prompt_embeds"]
     return torch.full((embeds.shape[0],), embeds.shape[1])
-
-
-def _mirrored(size: ImageSize, encoder: Encoder) -> ImageSize:
-    """Size of the mirrored image; its crop starts where the original's ended."""
-    short = min(size.original_height, size.original_width)
-    width = int(encoder.resolution * size.original_width / short)
-    return ImageSize(
-        size.original_height, size.original_width, size.crop_top, width - encoder.resolution - size.crop_left
-    )
 
 
 class Gathering:

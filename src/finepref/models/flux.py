@@ -34,7 +34,7 @@ def positions(h: int, w: int, device: torch.device) -> Tensor:
     """Patch positions [h/2 * w/2, 3] = (0, row, column)."""
     rows, columns = torch.meshgrid(torch.arange(h // 2), torch.arange(w // 2), indexing="ij")
     ids = torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).view(-1, 3)
-    return ids.to(device, torch.float32)
+    return ids.to(device, torch.float32, non_blocking=True)
 
 
 def call(transformer: nn.Module, x: Tensor, t: Tensor, cond: Cond) -> Tensor:

@@ -15,6 +15,7 @@ from finepref.models import lora as low_rank
 from finepref.models.denoiser import Denoiser
 from finepref.models.encoder import LatentEncoder
 from finepref.models.family import Family, check_micro_conditioning, family_of
+from finepref.models.kernels import Checkpointing, use_channels_last, use_checkpointing
 from finepref.models.lora import LoraSettings
 from finepref.models.precision import compute_dtype
 from finepref.models.source import Source, load_class, load_module, load_part, load_vae, locate, locate_part, quiet
@@ -63,7 +64,9 @@ def load_adapter(
     reference: bool = True,
     lora: LoraSettings | None = None,
     mixed_precision: str = "no",
-    gradient_checkpointing: bool = False,
+    gradient_checkpointing: Checkpointing = False,
+    channels_last: bool = False,
+    compile: bool = False,
     device: str | torch.device = "cpu",
     resolution: int | None = None,
     micro_conditioning: str | None = None,
@@ -76,6 +79,7 @@ def load_adapter(
         init_from: run folder, pipeline, `unet/` or `transformer/` folder, or hub name that both networks start from.
         reference: False where the objective needs none (no copy is kept).
         lora: adapter settings; None trains all weights.
+        gradient_checkpointing, channels_last, compile: see `models.kernels`; compile takes whole networks.
         resolution: training side in pixels; None for the base's own. Used by SDXL's micro-conditioning.
         micro_conditioning: SDXL only: `true` (sizes and crops of each image) or `official` ([R,R,0,0,R,R]).
         vae: another VAE, for the pipeline's decoding.
@@ -101,9 +105,10 @@ def load_adapter(
         else:
             low_rank.attach(policy, lora, kind.lora_targets, seed=seed)
         switch = low_rank.Switch(policy)
-    if gradient_checkpointing:
-        policy.enable_gradient_checkpointing()
-    return Denoiser(
+    use_checkpointing(policy, gradient_checkpointing)
+    if channels_last:
+        use_channels_last(policy, family=kind.name, part=kind.part)
+    adapter = Denoiser(
         source,
         kind,
         policy,
@@ -116,6 +121,9 @@ def load_adapter(
         micro_conditioning=micro,
         vae=vae,
     )
+    for network in filter(None, (adapter.policy_module(), adapter.reference_module()) if compile else ()):
+        network.compile()
+    return adapter
 
 
 def load_pipeline(
@@ -166,8 +174,9 @@ def start_sha256(start: str | FilePath, part: str) -> str:
         InputError: it holds neither.
     """
     folder = locate_part(start, patterns=_TRAINED)
-    if (folder / part / "config.json").is_file():
-        return sha256_folder(folder / part)
+    for place in (folder / part, folder):
+        if (place / "config.json").is_file():
+            return sha256_folder(place)
     if not (folder / low_rank.FILE).is_file():
         raise _nothing_trained(start, part)
     below = run_model_settings(start).get("init_from")

@@ -25,6 +25,12 @@ class ImageSize:
     crop_top: int
     crop_left: int
 
+    def mirrored(self, resolution: int) -> ImageSize:
+        """Of the image flipped left to right: its crop starts where the original's ended."""
+        width = int(resolution * self.original_width / min(self.original_height, self.original_width))
+        left = width - resolution - self.crop_left
+        return ImageSize(self.original_height, self.original_width, self.crop_top, left)
+
 
 class Encoder(Protocol):
     """Images and prompts to what the denoiser is fed; used by the cache, then freed."""
