@@ -49,12 +49,12 @@ def make_ground(folder: Path, *, seed: int, data: Data) -> None:
 
     The folder belongs to this function: what was made with other weights or settings is made again.
     """
-    wanted = {"seed": seed, "votes": data.votes, "weights": lab_fingerprint()}
+    wanted = {"seed": seed, "votes": data.votes, "prompts": data.prompts, "weights": lab_fingerprint()}
     record = folder / "ground.json"
     if record.is_file() and read_json(record) == wanted:
         return
     votes = folder / "votes.parquet"
-    make_votes(votes, seed=seed, votes=data.votes)
+    make_votes(votes, seed=seed, votes=data.votes, prompts=world.prompts("train")[: data.prompts])
     config = load_config("lab/dpo", [f"data.paths=[{votes}]"])
     make_cache(config, folder / "cache", device="cpu", overwrite=True)
     rewards = folder / "rewards.parquet"

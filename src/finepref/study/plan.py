@@ -22,7 +22,8 @@ STRENGTH: dict[str, str | None] = {"sft": None, "dspo": "lambda_residual"}
 class Data(Section):
     """The votes that every run of a seed learns from."""
 
-    votes: Positive = Field(4200, description="votes of a seed, on the training prompts")
+    votes: Positive = Field(4200, description="votes of a seed")
+    prompts: Annotated[int, Field(ge=1, le=252)] = Field(252, description="training prompts, the first ones")
     reward_steps: Positive = Field(600, description="training steps of a reward that an arm learns from its own votes")
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def run_study(study: Study, *, out: Path, work: Path, workers: int, limit: float
                     todo = []
                 for job in [job for job in todo if job.needs <= state.done][: workers - len(running)]:
                     todo.remove(job)
-                    running[pool.submit(*_call(job, study, work, state))] = job
+                    running[pool.submit(_call(job, study, work, state))] = job
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -116,11 +117,11 @@ def _start(log: Path) -> None:
     sys.stderr = open(log / f"worker-{os.getpid()}.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
 
 
-def _call(job: Job, study: Study, work: Path, state: Progress) -> tuple[Callable[..., Any], *tuple[Any, ...]]:
-    """The function of a job and its arguments."""
+def _call(job: Job, study: Study, work: Path, state: Progress) -> Callable[[], dict[str, Any]]:
+    """What a worker does for a job."""
     if job.key[0] == "seed":
-        return trial.prepare_seed, study, work, job.key[1]
-    return trial.run_trial, study, work, _trial(job.key, study, state)
+        return partial(trial.prepare_seed, study, work, job.key[1])
+    return partial(trial.run_trial, study, work, _trial(job.key, study, state))
 
 
 def _trial(key: Key, study: Study, state: Progress) -> Trial:
@@ -136,7 +137,7 @@ def _trial(key: Key, study: Study, state: Progress) -> Trial:
     return Trial(arm, seed, state.points[arm.method])
 
 
-_PLAIN = {"signal": None, "options": {}, "set": {}, "strength": 1.0, "noise": 1.0, "reward": "shipped"}
+_PLAIN: dict[str, Any] = {"signal": None, "options": {}, "set": {}, "strength": 1.0, "noise": 1.0, "reward": "shipped"}
 
 
 def _keep(job: Job, result: dict[str, Any], study: Study, out: Path, world: str, state: Progress) -> None:
@@ -201,6 +202,6 @@ def _words(job: Job, result: dict[str, Any]) -> str:
     if "failed" in result:
         return f"{name}: {result['failed']}"
     if "quality" not in result:
-        return name
+        return f"{name}: {result['cpu_seconds']:.0f} s"
     seconds = result.get("train_seconds", 0) + result["judge_seconds"]
     return f"{name}: true quality {sum(result['quality']) / len(result['quality']):.3f}, {seconds:.0f} s"

@@ -1,0 +1,223 @@
+"""Every shipped config: valid, its method builds, its header tells how it is run, and it takes two steps."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import own_pairs
+import tiny
+from finepref.build import make_cache, run_training
+from finepref.data.readers import read_preferences
+from finepref.diffusion import table as trajectories
+from finepref.objectives import methods
+from finepref.objectives import table as objectives
+from finepref.provenance import hash_config
+from finepref.signals.make import KINDS, SignalOptions, VoteTable, make_signals
+from finepref.signals.rewards import Rewards
+from finepref.signals.sidecar import write_signals
+from finepref.train.config import SHIPPED, RunConfig, load_config, parse_config, shipped_configs
+from finepref.train.method import make_method
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = shipped_configs()
+REAL = [name for name in CONFIGS if not name.startswith("lab/")]
+COMMANDS = ("hf", "torchrun", "finepref")
+
+
+def header(name: str) -> str:
+    """The comment at the top of a config, without the comment signs, broken lines joined."""
+    lines = (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line[1:].removeprefix(" ") for line in lines if line.startswith("#"))
+    return re.sub(r"\\\n\s+", "", text)
+
+
+def launch(name: str) -> list[list[str]]:
+    """The commands of a header, as words."""
+    lines = [line.strip() for line in header(name).splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(COMMANDS)]
+
+
+def signal_words(name: str) -> list[str]:
+    """The words of the `finepref signals` command of a header; empty where it has none."""
+    return next((words for words in launch(name) if words[:2] == ["finepref", "signals"]), [])
+
+
+def test_the_walk_finds_them() -> None:
+    """One level deep is not enough: lab, and two backbones with two data sets each."""
+    folders = {str(Path(name).parent) for name in CONFIGS}
+    assert folders == {"lab", *(f"{b}/{d}" for b in ("sd15", "sdxl") for d in ("pickapic_v2", "hpdv3"))}
+
+
+def test_written_from_the_table() -> None:
+    """No file was edited by hand where the table would write something else, and none is left over."""
+    loader = importlib.machinery.SourceFileLoader("write_configs", str(ROOT / "scripts" / "write_configs"))
+    spec = importlib.util.spec_from_loader("write_configs", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["write_configs"] = module
+    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+    loader.exec_module(module)
+    sys.dont_write_bytecode = before
+    wanted = module.everything()
+    assert sorted([*wanted, *module.BY_HAND]) == CONFIGS
+    for name, text in wanted.items():
+        assert (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8") == text, f"run scripts/write_configs ({name})"
+
+
+def test_every_method_has_its_configs() -> None:
+    """A lab config for every row of the table, and a real one per data set on at least one backbone."""
+    for method in methods.METHODS:
+        assert method.lab_config in CONFIGS
+        for data_set in ("pickapic_v2", "hpdv3"):
+            assert any(f"{backbone}/{data_set}/{method.name}" in CONFIGS for backbone in ("sd15", "sdxl"))
+
+
+@pytest.mark.parametrize("method", methods.METHODS, ids=lambda method: method.name)
+def test_lab_config_is_its_row(method: methods.Method) -> None:
+    """Objective, trajectory, guard and kind of signal are those of `finepref methods`."""
+    config = load_config(method.lab_config)
+    assert (config.objective.name, config.trajectory.name, config.guard.name) == (
+        method.objective,
+        method.trajectory,
+        method.guard,
+    )
+    for given, wanted, row in (
+        (config.trajectory.options(), method.trajectory_options, trajectories.get(method.trajectory).options),
+        (config.guard.options(), method.guard_options, objectives.get_guard(method.guard).options),
+    ):
+        assert row.model_validate(given) == row.model_validate(dict(wanted))
+    words = signal_words(method.lab_config)
+    kinds = [words[i + 1] for i, word in enumerate(words) if word == "--kind"]
+    assert tuple(kinds) == method.signal
+    assert (config.signal.file is None) == (not method.signal)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_valid_and_its_method_builds(name: str) -> None:
+    """Validation, combination, and a header whose stages fit the config."""
+    config = load_config(name)
+    make_method(config)
+    commands = launch(name)
+    train = commands[-1]
+    assert "finepref" in train
+    assert train[train.index("train") :][1:3] == ["-c", name]
+    made = [words[words.index("--out") + 1] for words in commands if "--out" in words]
+    for wanted in (config.signal.file, config.model.init_from):
+        assert wanted is None or wanted in made, f"no stage makes {wanted}"
+    if name in REAL:
+        assert any(words[:2] == ["finepref", "cache"] and name in words for words in commands)
+        assert "Sources of the values" in header(name)
+        body = yaml.safe_load((SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"))
+        numbers = {
+            key for section in ("objective", "train", "guard") for key in body.get(section, {}) if key != "name"
+        } - {"scale_lr", "lr_scheduler", "gradient_checkpointing", "utility"}
+        missing = [key for key in sorted(numbers) if key not in header(name)]
+        assert not missing, f"no source of {missing}"
+
+
+def test_backbones_differ_from_data_sets_only_in_data() -> None:
+    """HPDv3 runs are the Pick-a-Pic runs but for data, signal file, cache and the SFT run they start from."""
+    for name in REAL:
+        if "/pickapic_v2/" not in name:
+            continue
+        one, other = (load_config(each).as_dict() for each in (name, name.replace("pickapic_v2", "hpdv3")))
+        for record in (one, other):
+            for section, key in (("data", "paths"), ("data", "format"), ("cache", "folder"), ("signal", "file"),
+                                 ("model", "init_from")):  # fmt: skip
+                record[section].pop(key)
+        assert one == other
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model, pairs, their cache, and a signal file of every kind."""
+    folder = tmp_path_factory.mktemp("configs")
+    tiny.sd15(folder / "model")
+    own_pairs.make_folder(folder / "data", pairs=6)
+    config = swapped("lab/dpo", folder)
+    make_cache(config, folder / "cache", device="cpu")
+    votes = list(read_preferences([folder / "data"]))
+    draws = np.random.default_rng(0)
+    table = VoteTable(
+        pair_id=tuple(vote.pair_id for vote in votes),
+        label=np.array([vote.label for vote in votes]),
+        model_0=tuple("abc"[i % 3] for i in range(6)),
+        model_1=tuple("bca"[i % 3] for i in range(6)),
+        image_0=tuple(f"image {2 * i}" for i in range(6)),
+        image_1=tuple(f"image {2 * i + 1}" for i in range(6)),
+    )
+    from finepref.arena import Votes, rate
+
+    games = Votes.from_columns(
+        left=list(table.model_0), right=list(table.model_1), outcome=table.label,
+        left_image=list(table.image_0), right_image=list(table.image_1),
+    )  # fmt: skip
+    for kind in KINDS:
+        arena, reward = kind in methods.ARENA, kind in methods.REWARD
+        signals = make_signals(
+            table,
+            [kind],
+            options=SignalOptions(rho=0.5) if kind == "selection" else None,
+            ratings=rate(games) if arena else None,
+            rewards=Rewards(draws.normal(size=6), draws.normal(size=6), "drawn", "0") if reward else None,
+        )
+        write_signals(folder / f"{kind}.parquet", signals, provenance={})
+    return folder
+
+
+def swapped(name: str, folder: Path) -> RunConfig:
+    """A config with the tiny model, the tiny data, and two short steps; everything else is as shipped."""
+    record = load_config(name).as_dict()
+    record["model"] = {"base": str(folder / "model")}
+    record["data"] |= {"paths": [], "format": "auto", "resolution": 32, "flip": False}
+    if name == "lab/dpo":
+        record["data"]["paths"] = [str(folder / "data")]
+    record["cache"] |= {"folder": str(folder / "cache"), "posterior": "mean_std", "dtype": "float16"}
+    words = signal_words(name)
+    kind = next((words[i + 1] for i, word in enumerate(words) if word == "--kind"), "binary")
+    record["signal"]["file"] = str(folder / f"{kind}.parquet")
+    record["train"] |= {"max_steps": 2, "pairs_per_step": 4, "micro_batch": 2, "mixed_precision": "no",
+                        "checkpoint_every": 0, "lr_warmup_steps": 0}  # fmt: skip
+    return parse_config(record, where=name)
+
+
+def groups() -> list[Any]:
+    """Configs that are the same run once model and data are swapped: data sets of one backbone, and rewards of SmPO."""
+    found: dict[str, list[str]] = {}
+    for name in CONFIGS:
+        config = swapped(name, Path("folder"))
+        record = config.as_dict()
+        record["data"].pop("paths")
+        found.setdefault(hash_config(record), []).append(name)
+    return [pytest.param(names, id=names[0]) for names in found.values()]
+
+
+@pytest.mark.parametrize("names", groups())
+def test_two_steps(names: list[str], place: Path, tmp_path: Path) -> None:
+    """Two optimiser steps on the tiny model: finite losses, and weights that move."""
+    config = swapped(names[0], place)
+    run = run_training(config, tmp_path / "run", resume=False, overwrite=False)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    assert read_steps(run) == (2, 0)
+    assert lines[1]["grad_norm"] > 0
+
+
+def read_steps(run: Path) -> tuple[int, int]:
+    """(steps, skipped steps) of a run."""
+    record = json.loads((run / "run.json").read_text())
+    return record["steps"], record["skipped_steps"]

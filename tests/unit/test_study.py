@@ -1,0 +1,236 @@
+"""The study's plan, cost, comparisons and page; nothing is trained here."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from finepref.diffusion import inversion
+from finepref.diffusion.options import InversionOptions, RenoiseOptions
+from finepref.diffusion.path import scaled_linear
+from finepref.errors import ConfigError, InputError
+from finepref.objectives import methods
+from finepref.study import compare, cost, plan, rows, schedule
+from finepref.study.page import write_page
+from finepref.study.trial import Point
+from finepref.train.config import load_config
+from finepref.train.method import make_method
+
+SMALL: dict[str, Any] = {
+    "seeds": [0, 1],
+    "training": {"cost": 800},
+    "evaluation": {"prompts": 6, "validation_prompts": 2},
+    "tuning": {"seed": 9, "learning_rate": [1e-5, 1e-4], "strength": [1.0, 4.0]},
+    "groups": [{"name": "methods", "title": "Methods", "arms": [{"name": "dpo", "method": "dpo"},
+                                                                 {"name": "arenapo", "method": "arenapo"}]}],
+    "claims": [{"text": "ArenaPO beats DPO", "source": "paper", "better": "arenapo", "than": "dpo"}],
+}  # fmt: skip
+
+
+def small(tmp_path: Path, **changes: Any) -> plan.Study:
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump({**copy.deepcopy(SMALL), **changes}))
+    return plan.load_study(file)
+
+
+def test_the_shipped_study() -> None:
+    """It validates, every config of it can be trained, and it has what the papers' claims need."""
+    study = plan.load_study()
+    assert len(study.seeds) >= 5
+    for arm in study.arms():
+        words = [f"{key}={value}" for key, value in arm.set.items()]
+        words += ["signal.file=signals.parquet"] if words else []
+        make_method(load_config(f"lab/{arm.method}", words))
+    kinds = {kind for arm in study.arms() for kind in arm.kinds}
+    assert {"paper", "truncated", "image", "uniform", "smoothed"} <= kinds
+    left_out = {row.name for row in methods.METHODS} - {arm.method for arm in study.arms()}
+    assert left_out == {"dspo_sdxl_shift", "dspo_sdxl_published", "inpo_official", "sdpo_dspo"}
+
+
+def test_what_is_wrong_is_named(tmp_path: Path) -> None:
+    """Unknown keys, arms, methods, clashing seeds and names: one sentence each."""
+    twice = [{"name": "a", "title": "A", "arms": [{"name": "dpo", "method": "dpo"}, {"name": "dpo", "method": "sft"}]}]
+    unknown = [{"name": "a", "title": "A", "arms": [{"name": "dpo", "method": "dppo"}]}]
+    for changes, reason in (
+        ({"groups": twice, "claims": []}, "names must differ"),
+        ({"groups": unknown, "claims": []}, "did you mean 'dpo'"),
+        ({"claims": [{"text": "x", "source": "y", "better": "nobody", "than": "dpo"}]}, "no arm is called 'nobody'"),
+        ({"seeds": [0, 9]}, "seeds must differ"),
+        ({"evaluation": {"prompts": 250, "validation_prompts": 40}}, "252 held-out prompts"),
+        ({"trainnig": {}}, "did you mean 'training'"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            small(tmp_path, **changes)
+    with pytest.raises(ConfigError, match="no such study"):
+        plan.load_study(tmp_path / "nowhere.yaml")
+
+
+def test_every_method_gets_the_same_budget() -> None:
+    """As many grid points for SFT, which has no strength, as for the others, and no point twice."""
+    tuning = plan.load_study().tuning
+    sizes = {method.name: len(set(plan.grid(tuning, method.name))) for method in methods.METHODS}
+    assert set(sizes.values()) == {len(tuning.learning_rate) * len(tuning.strength)}
+    assert plan.strength_option("sft") is None
+    assert plan.strength_option("dspo") == "lambda_residual"
+    assert plan.strength_option("kto") == "beta"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("sft", 3), ("dpo", 8), ("mapo", 6), ("kto", 4), ("dspo", 8), ("sdpo_dpo", 8)],
+)
+def test_cost_by_hand(name: str, expected: float) -> None:
+    """Images times (3 for the policy, 1 for the reference)."""
+    assert cost.per_row(make_method(load_config(f"lab/{name}"))) == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        InversionOptions(),
+        RenoiseOptions(),
+        RenoiseOptions(steps=4),
+        RenoiseOptions(grid="official-0.20", renoise="each", steps=5),
+    ],
+)
+def test_inversion_calls_are_those_that_are_made(options: InversionOptions) -> None:
+    """The expected number of calls is the number that `place` makes for every level once."""
+    path, made = scaled_linear(), 0
+
+    def denoise(x: torch.Tensor, t: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        nonlocal made
+        made += len(x)
+        return x * 0
+
+    lowest = 0 if options.grid != "exact" else 1
+    t = torch.arange(lowest, 1000)
+    x0 = torch.zeros(len(t), 1, 1, 1)
+    inversion.place(x0, x0, t, path=path, options=options, denoise=denoise)
+    assert cost.inversion_calls(options) == pytest.approx(made / 2 / len(t), abs=1e-9)
+
+
+def test_cost_of_guidance_and_steps() -> None:
+    """A second pass doubles the inversion; the budget is spent to half a step."""
+    one, two = (make_method(load_config("lab/smpo", [f"trajectory.cfg={cfg}"])) for cfg in (1, 5))
+    assert cost.per_row(two) - 8 == 2 * (cost.per_row(one) - 8)
+    for method in (one, two):
+        steps = cost.steps_for(8192, method, per_step=16)
+        assert abs(8192 / 16 / cost.per_row(method) - steps) <= 0.5
+    assert cost.spent({"policy": 10, "reference": 7, "inversion": 100}) == 137
+
+
+def test_jobs_come_in_order(tmp_path: Path) -> None:
+    """The base first; every method is tuned before its arms, on votes that are made before."""
+    study = small(tmp_path)
+    jobs = schedule.jobs(study)
+    place = {job.key: i for i, job in enumerate(jobs)}
+    assert len(place) == len(jobs) == 2 + 3 + 2 * 4 + 2 * 2
+    assert [job.key for job in jobs[:2]] == [("arm", None, 0), ("arm", None, 1)]
+    for job in jobs:
+        assert all(place[need] < place[job.key] for need in job.needs)
+    arm = next(job for job in jobs if job.key == ("arm", "dpo", 1))
+    assert arm.needs == {("seed", 1), *(("tune", "dpo", i) for i in range(4))}
+
+
+def test_the_best_point_wins_and_failures_do_not() -> None:
+    """Highest validation mean; a tie goes to the earlier point; a failed training never wins."""
+    grid = [(1e-5, 1.0), (1e-4, 1.0), (1e-5, 4.0)]
+    row = {"grid": {"0": {"mean": 1.0}, "1": {"mean": 1.5}, "2": {"mean": 1.5}}}
+    assert rows.best_point(row, grid) == Point(1e-4, 1.0)
+    row["grid"]["1"] = {"failed": "nan"}  # type: ignore[dict-item]
+    assert rows.best_point(row, grid) == Point(1e-5, 4.0)
+    assert rows.best_point({"grid": {"0": {"mean": 1.0}}}, grid) is None
+    with pytest.raises(InputError, match="no grid point of dpo"):
+        rows.best_point({"method": "dpo", "grid": {key: {"failed": "nan"} for key in "012"}}, grid)
+
+
+def results(means: list[float], *, prompts: int = 40, spread: float = 0.05) -> dict[str, Any]:
+    """A row whose seeds have these mean qualities."""
+    draws = np.random.default_rng(0)
+    return {
+        str(seed): {
+            "quality": (mean + spread * draws.normal(size=prompts)).tolist(),
+            "reward": [mean] * prompts, "steps": 4, "judge_seconds": 1.0, "train_seconds": 2.0, "cost": 800,
+        }
+        for seed, mean in enumerate(means)
+    }  # fmt: skip
+
+
+def test_contrast_by_hand() -> None:
+    """Mean, win rate and seeds of differences that are known; only common seeds count."""
+    base = {
+        "seeds": {"0": {"quality": [0.0, 0.0], "reward": [0.0, 0.0]}, "1": {"quality": [1.0, 1.0], "reward": [0, 0]}}
+    }
+    arm = {"seeds": {"0": {"quality": [1.0, -1.0], "reward": [2, 2]}, "1": {"quality": [2.0, 3.0], "reward": [0, 0]}}}
+    found = compare.contrast(arm, base)
+    assert found is not None
+    assert found.by_seed == (0.0, 1.5)
+    assert found.gain.value == 0.75
+    assert found.wins.value == 0.75
+    assert found.reward == 1.0
+    del arm["seeds"]["1"]
+    again = compare.contrast(arm, base)
+    assert again is not None
+    assert again.by_seed == (0.0,)
+    assert compare.contrast({"seeds": {"0": {"failed": "nan"}}}, base) is None
+
+
+def test_verdicts(tmp_path: Path) -> None:
+    """Clear and agreed is decided, in either direction; seeds that disagree, or no difference, leave it open."""
+    study = small(tmp_path)
+    dpo = {"seeds": results([1.0] * 5)}
+    for means, word in (
+        ([1.5] * 5, "holds"),
+        ([0.5] * 5, "fails"),
+        ([1.0] * 5, "undecided"),
+        ([2.0, 2.0, 2.0, 0.9, 0.9], "undecided"),
+    ):
+        arenapo = {"seeds": results(means)}
+        (verdict,) = compare.verdicts(study, {"dpo": dpo, "arenapo": arenapo})
+        assert verdict.word == word, means
+    assert compare.verdicts(study, {"dpo": dpo}) == []
+
+
+def test_rows_of_other_settings_are_refused(tmp_path: Path) -> None:
+    """A row carries the hash of all that decides it; labels are not part of it."""
+    study, other = small(tmp_path), small(tmp_path, training={"cost": 900})
+    arm = next(study.arms())
+    point = Point(1e-4, 1.0)
+    mine = rows.arm_identity(study, arm, point, "world")
+    assert mine == rows.arm_identity(study, arm.model_copy(update={"label": "other words"}), point, "world")
+    assert len({mine, rows.arm_identity(other, arm, point, "world"), rows.arm_identity(study, arm, point, "new"),
+                rows.arm_identity(study, arm, Point(1e-4, 4.0), "world")}) == 4  # fmt: skip
+    file = tmp_path / "dpo.json"
+    rows.write_row(file, {"identity": mine, "seeds": results([1.0])})
+    assert json.loads(file.read_text())["seeds"].keys() == {"0"}
+    assert rows.read_row(file, mine)["seeds"]["0"]["steps"] == 4
+    with pytest.raises(InputError, match="other settings or other lab weights"):
+        rows.read_row(file, "another")
+
+
+def test_page(tmp_path: Path) -> None:
+    """Everything on the page comes from the rows; what has not run is said."""
+    study = small(tmp_path)
+    with pytest.raises(InputError, match="no row of the base model"):
+        write_page(study, rows=tmp_path / "rows", page=tmp_path / "page.md")
+    for name, means in (("base", [1.0, 1.0]), ("dpo", [2.0, 2.2])):
+        rows.write_row(tmp_path / "rows" / f"{name}.json", {"identity": "x", "seeds": results(means, prompts=6)})
+    write_page(study, rows=tmp_path / "rows", page=tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert "## The claims" not in text
+    assert "| dpo | 4 | +1.10 [" in text
+    assert "100.0% [" in text
+    seeds = results([0.5, 0.5], prompts=6)
+    rows.write_row(tmp_path / "rows" / "arenapo.json", {"identity": "x", "seeds": seeds})
+    write_page(study, rows=tmp_path / "rows", page=tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert "ArenaPO beats DPO (paper)" in text
+    assert "Of 1 claims 0 hold here, 1 fail" in text or "0 fail" in text
+    assert "\n\n\n" not in text
