@@ -107,6 +107,8 @@ def load_adapter(config: RunConfig, *, reference: bool, device: str) -> Denoiser
         lora=lora,
         mixed_precision=options.mixed_precision,
         gradient_checkpointing=options.gradient_checkpointing,
+        channels_last=options.channels_last,
+        compile=options.compile,
         device=device,
         resolution=config.data.resolution,
         micro_conditioning=section.micro_conditioning,

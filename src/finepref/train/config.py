@@ -139,9 +139,11 @@ class TrainSection(Section):
     adam_weight_decay: float = 1e-2
     max_grad_norm: Annotated[float, Field(gt=0.0)] | None = Field(1.0, description="null = no clipping")
     mixed_precision: Literal["no", "bf16"] = Field("no", description="bf16 = autocast; weights and errors stay fp32")
-    gradient_checkpointing: bool = False
-    compile: bool = False
-    channels_last: bool = False
+    gradient_checkpointing: bool | Literal["selective"] = Field(
+        False, description="true = recompute every block in backward; selective = every second block"
+    )
+    compile: bool = Field(False, description="torch.compile of the whole network; the first steps take minutes")
+    channels_last: bool = Field(False, description="N H W C layout of convolutions (UNets only)")
     distributed: Literal["ddp", "fsdp2"] = Field(
         "ddp", description="fsdp2 shards parameters, gradients and optimiser state"
     )
