@@ -221,3 +221,33 @@ def read_steps(run: Path) -> tuple[int, int]:
     """(steps, skipped steps) of a run."""
     record = json.loads((run / "run.json").read_text())
     return record["steps"], record["skipped_steps"]
+
+
+def rows_of_papers() -> list[Any]:
+    """(config pattern, overrides) of every row of docs/papers.md."""
+    found = []
+    for line in (ROOT / "docs" / "papers.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("| ") or cells[0] in ("row", "method", "combination"):
+            continue
+        words = [word for text in re.findall(r"`([^`]*)`", "".join(cells[2:])) for word in text.split()]
+        overrides = [word for word in words if re.fullmatch(r"[a-z_]+\.[a-z_]+=\S+", word)]
+        found += [pytest.param(name, overrides, id=f"{cells[0]} {name}") for name in re.findall(r"`([^`]*)`", cells[1])]
+    return found
+
+
+@pytest.mark.parametrize(("pattern", "overrides"), rows_of_papers())
+def test_rows_of_the_papers(pattern: str, overrides: list[str]) -> None:
+    """Every config that docs/papers.md names exists, and its overrides build."""
+    pattern = pattern if "/" in pattern else f"*/{pattern}"
+    named = [name for name in REAL if re.fullmatch(pattern.replace("*", ".+"), name)]
+    assert len(named) >= (1 if "*" not in pattern else 2)
+    for name in named:
+        make_method(load_config(name, overrides))
+
+
+def test_the_papers_page_is_whole() -> None:
+    """No real config is missing from docs/papers.md."""
+    text = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    missing = {name.rsplit("/", 1)[1] for name in REAL} - set(re.findall(r"[a-z0-9_]+", text))
+    assert not missing

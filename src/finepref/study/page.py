@@ -156,7 +156,8 @@ def _group(group: Group, study: Study, rows: dict[str, Row]) -> str:
         return ""
     header = ["arm", "steps", "gain over base", "sd over seeds", "wins over base"]
     header += [f"gain over {against}", f"wins over {against}", "lab-reward gain", "seeds"]
-    return f"## {group.title}\n\n{group.text}{_agreement(names, rows)}\n\n" + _table(header, body)
+    text = f"{group.text}{_agreement(names, rows)}".strip()
+    return f"## {group.title}\n\n" + (f"{text}\n\n" if text else "") + _table(header, body)
 
 
 def _agreement(names: Sequence[str], rows: dict[str, Row]) -> str:
