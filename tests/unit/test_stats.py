@@ -156,6 +156,15 @@ def test_permutation_test_agrees_with_scipys() -> None:
     assert stats.permutation_test(differences, np.arange(60), draws=20_000) == pytest.approx(expected, abs=0.02)
 
 
+def test_columns_of_permutation_tests_are_the_single_tests() -> None:
+    table = numpy_generator(9, "test").normal(0.1, 1.0, size=(60, 3))
+    table[:5, 2] = np.nan
+    cluster = np.repeat(np.arange(20), 3)
+    together = stats.permutation_tests(table, cluster, draws=500)
+    assert together.tolist() == [stats.permutation_test(table[:, k], cluster, draws=500) for k in range(3)]
+    assert stats.permutation_tests(np.zeros((60, 0)), cluster).shape == (0,)
+
+
 def test_permutation_test_never_gives_zero() -> None:
     assert stats.permutation_test(np.ones(100), np.arange(100), draws=999) == pytest.approx(1 / 1000)
     assert stats.permutation_test(np.zeros(100), np.arange(100), draws=99) == 1.0

@@ -128,9 +128,11 @@ def compare_sheet(
         _model_row(sheet, model, metric, values, mean)
         for (model, metric, values), mean in zip(singles, means, strict=False)
     ]
+    differences = np.stack(columns[len(singles) :], axis=1) if paired else np.zeros((len(sheet.row), 0))
+    p_values = stats.permutation_tests(differences, sheet.cluster, draws=resamples, seed=seed)
     pair_rows = [
-        _pair_row(sheet, entry, mean, bool(metrics[entry[2]]["higher_is_better"]), level, resamples, seed)
-        for entry, mean in zip(paired, means[len(singles) :], strict=True)
+        _pair_row(sheet, entry, mean, float(p), bool(metrics[entry[2]]["higher_is_better"]), level)
+        for entry, mean, p in zip(paired, means[len(singles) :], p_values, strict=True)
         if np.isfinite(entry[3]).any()
     ]
     return model_rows, pair_rows
@@ -160,10 +162,9 @@ def _pair_row(
     sheet: Sheet,
     entry: tuple[str, str, str, Floats],
     mean: stats.Interval,
+    permutation_p: float,
     higher_is_better: bool,
     level: float,
-    resamples: int,
-    seed: int,
 ) -> dict[str, Any]:
     model, against, metric, difference = entry
     there = np.isfinite(difference)
@@ -188,7 +189,7 @@ def _pair_row(
         "ties": int((better == 0).sum()),
         "losses": int((better < 0).sum()),
         "sign_p": stats.sign_test(better, cluster),
-        "permutation_p": stats.permutation_test(better, cluster, draws=resamples, seed=seed),
+        "permutation_p": permutation_p,
     }
 
 

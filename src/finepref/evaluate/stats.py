@@ -198,38 +198,41 @@ def sign_test(differences: ArrayLike, cluster: Codes) -> float:
     return min(1.0, 2.0 * float(special.bdtr(min(wins, losses), wins + losses, 0.5)))
 
 
-def permutation_test(differences: ArrayLike, cluster: Codes, *, draws: int = RESAMPLES, seed: int = 0) -> float:
-    """Two-sided paired permutation test of a mean difference of zero, flipping the sign of whole prompts.
+def permutation_tests(differences: ArrayLike, cluster: Codes, *, draws: int = RESAMPLES, seed: int = 0) -> Floats:
+    """Two-sided paired permutation tests of mean differences of zero, flipping the sign of whole prompts.
 
     Exact (all 2^G sign patterns) up to 14 prompts; above, p = (1 + #{|T*| >= |T|}) / (1 + draws).
 
     Args:
-        differences: [n] finite.
+        differences: [n] or [n, K]; nan means missing. Every column sees the same sign patterns.
         cluster: [n] prompt codes.
         draws: random sign patterns where enumeration is too long.
         seed: of the stream "permutation".
 
     Returns:
-        p in (0, 1].
+        [K] p in (0, 1].
 
     References:
         Phipson and Smyth, 2010 (the added ones).
     """
-    sums, _ = cluster_sums(differences, cluster)
-    totals = sums[:, 0]
+    totals, _ = cluster_sums(differences, cluster)
     groups = len(totals)
-    observed = abs(float(totals.sum()))
-    slack = 1e-12 * float(np.abs(totals).sum())
+    observed = np.abs(totals.sum(0)) - 1e-12 * np.abs(totals).sum(0)
     if groups <= EXACT_PROMPTS:
         patterns = (np.arange(2**groups)[:, None] >> np.arange(groups)) & 1
-        return float((np.abs((1.0 - 2.0 * patterns) @ totals) >= observed - slack).mean())
+        return (np.abs((1.0 - 2.0 * patterns) @ totals) >= observed).mean(0)
     stream = numpy_generator(seed, "permutation")
-    reached, chunk = 0, max(1, CHUNK // groups)
+    reached, chunk = np.zeros(totals.shape[1]), max(1, CHUNK // groups)
     for start in range(0, draws, chunk):
         rows = min(chunk, draws - start)
         signs = 1.0 - 2.0 * stream.integers(0, 2, size=(rows, groups), dtype=np.int8)
-        reached += int((np.abs(signs @ totals) >= observed - slack).sum())
+        reached += (np.abs(signs @ totals) >= observed).sum(0)
     return (1 + reached) / (1 + draws)
+
+
+def permutation_test(differences: ArrayLike, cluster: Codes, *, draws: int = RESAMPLES, seed: int = 0) -> float:
+    """`permutation_tests` of one column [n]; p in (0, 1]."""
+    return float(permutation_tests(differences, cluster, draws=draws, seed=seed)[0])
 
 
 def binomial_test(successes: float, n: int) -> float:
