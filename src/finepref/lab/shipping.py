@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,14 +77,3 @@ def write_recipe(recipe: training.Recipe, *, scaling_factor: float, weights: Pat
     }
     write_json(weights / "recipe.json", record)
     say(f"{len(files)} shards, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB in {weights.name}/")
-
-
-def smaller(recipe: training.Recipe, factor: int) -> training.Recipe:
-    """The recipe with every step count and the number of pictures divided by `factor`: for a trial run."""
-    return replace(
-        recipe,
-        pictures=recipe.pictures // factor,
-        vae_steps=recipe.vae_steps // factor,
-        unet_steps=recipe.unet_steps // factor,
-        early_step=recipe.early_step // factor,
-    )
