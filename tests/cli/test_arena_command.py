@@ -116,7 +116,7 @@ BAD = {
         "do not connect",
     ),
     "an always-winner": ("left,right,winner\nA,B,left\n", ("--prior", "flat"), "only ever won"),
-    "an idle option": ("left,right,winner\nA,B,left\n", ("--preset", "ksort"), "no effect"),
+    "an idle option": ("left,right,winner\nA,B,left\n", ("--preset", "appendix_a"), "no effect"),
     "an unknown board": ("left,right,winner\nA,B,left\n", ("--compare-board", "lmarena"), "unknown board"),
     "too many folds": ("left,right,winner\nA,B,left\n", ("--validate", "5"), "5 folds of 1"),
 }
@@ -148,6 +148,17 @@ def test_bad_rows_can_be_left_out(finepref: Run, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "a" / "quarantine.jsonl").read_text().splitlines()]
     assert [row["where"].rsplit(" ", 1)[1] for row in rows] == ["1", "3"]
     assert pq.read_table(tmp_path / "a" / "gaps.parquet")["row"].to_pylist() == [0, 2]
+
+
+def test_gaps_at_one_mean_margin(finepref: Run, tmp_path: Path) -> None:
+    votes = write(tmp_path / "votes.csv")
+    code, _, said = finepref("arena", votes, "--out", tmp_path / "a", "--normalise", "mean")
+    assert code == 0, said
+    table = pq.read_table(tmp_path / "a" / "gaps.parquet")
+    for kind in ("uniform", "paper", "truncated", "selection", "image"):
+        assert np.nanmean(table[kind].to_numpy()) == pytest.approx(1.0)
+    assert parquet_meta(tmp_path / "a" / "gaps.parquet")["divided_by"]["uniform"] == 1.0
+    assert finepref("arena", votes, "--out", tmp_path / "b", "--normalise", "sum")[0] == 2
 
 
 def test_next(finepref: Run, tmp_path: Path) -> None:

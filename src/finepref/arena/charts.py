@@ -92,7 +92,9 @@ def interval_chart(
         )
     scale = "".join(f'<s style="left:{at(t):.2f}%">{_tick_text(t, ticks)}</s>' for t in ticks)
     foot = f'<div class="iv scale"><span></span><div>{scale}</div><em></em></div><p class=ivname>{esc(axis)}</p>'
-    return Raw(f'<div role="img" aria-label="{esc(title)}">{"".join(body)}{foot}</div>')
+    longest = min(44, max((len(row[0]) for row in rows), default=1))
+    label = f'style="--label:{0.56 * longest + 0.5:.1f}em"'
+    return Raw(f'<div role="img" aria-label="{esc(title)}" {label}>{"".join(body)}{foot}</div>')
 
 
 def line_chart(

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finepref import files
+from finepref.arena.blocks import slices
 from finepref.arena.gap import gaps
 from finepref.arena.ratings import Ratings
 from finepref.arena.read import VoteTable
@@ -94,11 +95,18 @@ def write_leaderboard(path: Path, ratings: Ratings) -> None:
 
 
 def write_gaps(
-    path: Path, table: VoteTable, ratings: Ratings, kinds: Mapping[str, Any], *, meta: Mapping[str, Any]
+    path: Path,
+    table: VoteTable,
+    ratings: Ratings,
+    kinds: Mapping[str, Any],
+    *,
+    meta: Mapping[str, Any],
+    normalise: str = "none",
 ) -> None:
     """gaps.parquet: one row a vote (row, vote_id where known, one column per kind), written in chunks.
 
-    kinds: name -> finished values [n] (kind "image"), or the rho of a table kind.
+    kinds: name -> finished values [n] (kind "image"), or the rho of a table kind. normalise "mean": every kind divided
+    by its mean over decided votes, found in a pass of its own.
     """
     fields = [pa.field("row", pa.int64())]
     if table.other is not None:
@@ -106,18 +114,42 @@ def write_gaps(
     if table.ids is not None:
         fields.append(pa.field("vote_id", pa.string()))
     fields += [pa.field(kind, pa.float64()) for kind in kinds]
-    footer = {files.FOOTER: json.dumps(files.finite(dict(meta)), ensure_ascii=False).encode()}
-    schema = pa.schema(fields, metadata=footer)
+    means = _means(table, ratings, kinds) if normalise == "mean" else dict.fromkeys(kinds, 1.0)
+    content = files.finite({**meta, "normalise": normalise, "divided_by": means})
+    schema = pa.schema(fields, metadata={files.FOOTER: json.dumps(content, ensure_ascii=False).encode()})
     with files.atomic_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for start in range(0, len(table.votes), CHUNK):
-            rows = np.arange(start, min(start + CHUNK, len(table.votes)))
-            chunk = table.votes.take(slice(start, start + CHUNK))  # type: ignore[arg-type]
+        for rows, found in _chunks(table, ratings, kinds):
             columns: list[Any] = [pa.array(table.row[rows])]
             if table.other is not None:
                 columns.append(pa.array(table.other[rows]))
             if table.ids is not None:
-                columns.append(table.ids.slice(start, len(rows)).combine_chunks())
-            for kind, value in kinds.items():
-                values = value[rows] if isinstance(value, np.ndarray) else gaps(chunk, ratings, kind=kind, rho=value)
-                columns.append(pa.array(values, from_pandas=False))
+                columns.append(table.ids.slice(rows.start, rows.stop - rows.start).combine_chunks())
+            columns += [pa.array(values / means[kind], from_pandas=False) for kind, values in found.items()]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def _chunks(table: VoteTable, ratings: Ratings, kinds: Mapping[str, Any]) -> Iterator[tuple[slice, dict[str, Any]]]:
+    """The gaps of every kind, chunk by chunk."""
+    for rows in slices(len(table.votes), CHUNK):
+        chunk = table.votes.take(rows)
+        yield (
+            rows,
+            {
+                kind: np.asarray(value[rows])
+                if isinstance(value, np.ndarray)
+                else gaps(chunk, ratings, kind=kind, rho=value)
+                for kind, value in kinds.items()
+            },
+        )
+
+
+def _means(table: VoteTable, ratings: Ratings, kinds: Mapping[str, Any]) -> dict[str, float]:
+    total, count = dict.fromkeys(kinds, 0.0), 0
+    for rows, found in _chunks(table, ratings, kinds):
+        count += int(np.count_nonzero(table.votes.outcome[rows]))
+        for kind, values in found.items():
+            total[kind] += float(np.nansum(values))
+    for kind, value in total.items():
+        if value <= 0:
+            raise InputError(f"the mean gap of kind {kind} is not positive", remedy="leave --normalise out")
+    return {kind: value / count for kind, value in total.items()}

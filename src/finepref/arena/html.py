@@ -56,8 +56,8 @@ nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem;font-size:.92rem}
 a{color:var(--accent)}
 details{margin:.8rem 0 0}
 summary{cursor:pointer;color:var(--accent);font-weight:600}
-.iv{display:grid;grid-template-columns:minmax(8rem,auto) 1fr 3.6rem;gap:0 .8rem;align-items:center;font-size:.88rem}
-.iv>span{text-align:right;width:16.5rem;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
+.iv{display:grid;grid-template-columns:auto 1fr 3.6rem;gap:0 .8rem;align-items:center;font-size:.88rem}
+.iv>span{text-align:right;width:var(--label);white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
 .iv>div{position:relative;height:1.55rem}
 .iv>em{font-style:normal;color:var(--soft);text-align:right;font-variant-numeric:tabular-nums}
 .iv s{position:absolute;top:0;bottom:0;border-left:1px solid var(--line);text-decoration:none}

@@ -25,7 +25,8 @@ def write_page(path: Path, found: Findings, made: Mapping[str, Any]) -> None:
         ("voters", "Voters", checks.voter_card(found)),
         ("method", "How this was made", checks.method_card(found, made)),
     ]
-    shown = [(name, words, card) for name, words, card in cards if card is not None]
+    alone = () if len(found.ratings.models) > 1 else ("ratings", "leaderboard", "matrix", "prediction", "connections")
+    shown = [(name, words, card) for name, words, card in cards if card is not None and name not in alone]
     text = html.page(
         "Model arena", lead(found), html.contents((name, words) for name, words, _ in shown), tiles(found),
         *(html.note(w, warn=True) for w in found.ratings.warnings), *(card for _, _, card in shown),

@@ -57,7 +57,9 @@ def leaderboard_card(found: Findings) -> Raw:
     head = ("Rank", "Model", "μ", "95 % interval", "Possible ranks", "Votes to tell", "μ − 3σ", "Won / lost / tied")
     cells = []
     for at, r in enumerate(rows):
-        further = _count(votes_to_separate(ratings, order[at], order[at + 1])) if at + 1 < len(rows) else "–"
+        further = "–"
+        if at + 1 < len(rows) and not ratings.settings.get("tau"):  # under a random walk nothing ever settles
+            further = _count(votes_to_separate(ratings, order[at], order[at + 1]))
         span = str(r["rank_low"]) if r["rank_low"] == r["rank_high"] else f"{r['rank_low']}–{r['rank_high']}"
         interval = f"{number(r['low'])} to {number(r['high'])}"
         games = f"{r['wins']:,} / {r['losses']:,} / {r['ties']:,}"
@@ -154,7 +156,10 @@ def _gap_chart(ratings: Ratings) -> str:
     )  # fmt: skip
     caption = (
         f"What a win is worth. The paper's gap takes the ratings' uncertainty (here {number(spread)} for a pair) for "
-        "the spread of images, so upsets count for almost nothing and favourites for their lead."
+        f"the spread of performances (c = {number(ratings.c)})"
+    )
+    caption += (
+        ", so upsets count for almost nothing and favourites for their lead." if spread < 0.5 * ratings.c else "."
     )
     return html.heading("Gap by rating difference") + html.figure(chart, caption)
 

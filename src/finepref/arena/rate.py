@@ -29,11 +29,11 @@ def rate(
     votes: Votes,
     *,
     engine: str = "batch",
-    preset: str | None = None,
-    link: str | None = None,
-    prior: str | None = None,
-    ties: str | None = None,
-    interval: str | None = None,
+    preset: str = "ksort",
+    link: str = "probit",
+    prior: str = "normal",
+    ties: str = "fit",
+    interval: str = "auto",
     cluster: str | None = None,
     order: str = "given",
     passes: int = 1,
@@ -50,7 +50,7 @@ def rate(
         preset: online only: "ksort" (default; tau = 25/300, ties as draws) or "appendix_a" (tau = 0, ties skipped).
         link: batch only: "probit" (default) or "logit".
         prior: batch only: "normal" (default; N(25, (25/3)^2) per model), "flat", or "empirical-bayes" (sd fitted).
-        ties: batch: "fit" (default), "half", "drop". online: "draw", "skip", "half"; the preset's own by default.
+        ties: batch: "fit" (default), "half", "drop". online: "fit" (the preset's own way), "draw", "skip", "half".
         interval: batch only: "laplace", "sandwich", "bootstrap", or "auto" (default; sandwich over games, prompts or
             voters where there are at least 30 and 4 per model, else Laplace).
         cluster: "game", "prompt" or "voter": which votes go together, for sandwich and bootstrap; by default as "auto".
@@ -68,14 +68,16 @@ def rate(
         ArenaPO section 4.1 and Appendix A (online); research behind both engines: docs/arena.md.
     """
     if engine == "online":
-        _idle(engine, link=link, prior=prior, interval=interval, cluster=cluster)
-        return _online(votes, preset=preset or "ksort", ties=ties, order=order, passes=passes, seed=seed)
+        _idle(
+            engine, link=(link, "probit"), prior=(prior, "normal"), interval=(interval, "auto"), cluster=(cluster, None)
+        )
+        return _online(votes, preset=preset, ties=ties, order=order, passes=passes, seed=seed)
     if engine != "batch":
         raise InputError(f"unknown engine {engine!r}", remedy=nearest(engine, ENGINES))
-    _idle(engine, preset=preset, order=None if order == "given" else order, passes=None if passes == 1 else passes)
-    plan = intervals.plan(votes, interval or "auto", cluster)
+    _idle(engine, preset=(preset, "ksort"), order=(order, "given"), passes=(passes, 1))
+    plan = intervals.plan(votes, interval, cluster)
     counts = count(votes)
-    model = fit_counts(counts, votes.models, link=link or "probit", prior=prior or "normal", ties=ties or "fit")
+    model = fit_counts(counts, votes.models, link=link, prior=prior, ties=ties)
     covariance = intervals.covariance(
         votes,
         model.counts,
@@ -140,9 +142,9 @@ def fit_counts(counts: PairCounts, models: tuple[str, ...], *, link: str, prior:
     return BatchModel(used, chosen, fit, prior, SIGMA0, ties)
 
 
-def _online(votes: Votes, *, preset: str, ties: str | None, order: str, passes: int, seed: int) -> Ratings:
+def _online(votes: Votes, *, preset: str, ties: str, order: str, passes: int, seed: int) -> Ratings:
     chosen = online.get_preset(preset)
-    ties = ties or chosen.ties
+    ties = chosen.ties if ties == "fit" else ties
     if ties not in online.TIES:
         raise InputError(f"unknown treatment of ties {ties!r}", remedy=nearest(ties, online.TIES))
     if order not in ("given", "shuffled"):
@@ -179,9 +181,10 @@ def _online(votes: Votes, *, preset: str, ties: str | None, order: str, passes: 
     )  # fmt: skip
 
 
-def _idle(engine: str, **options: object) -> None:
-    for name, value in options.items():
-        if value is not None:
+def _idle(engine: str, **options: tuple[object, object]) -> None:
+    """Refuse an option of the other engine that is not at its default."""
+    for name, (value, default) in options.items():
+        if value != default:
             raise InputError(f"{name} has no effect with engine {engine!r}", remedy=f"leave {name} out")
 
 
@@ -203,6 +206,8 @@ def _refuse_infinite(counts: PairCounts, models: tuple[str, ...]) -> None:
 
 
 def _warnings(counts: PairCounts, models: tuple[str, ...]) -> tuple[str, ...]:
+    if len(models) == 1:
+        return (f"All votes name one model, {models[0]!r}: there is nothing to rate.",)
     record, component = counts.record(), counts.components()
     games = record.sum(axis=1)
     found = []
@@ -215,7 +220,8 @@ def _warnings(counts: PairCounts, models: tuple[str, ...]) -> tuple[str, ...]:
     if thin:
         names = ", ".join(f"{models[k]} ({games[k]})" for k in thin[:5])
         more = f" and {len(thin) - 5} more" if len(thin) > 5 else ""
-        found.append(f"{len(thin)} models have fewer than {FEW} votes: {names}{more}. Their intervals are wide.")
+        who = "1 model has" if len(thin) == 1 else f"{len(thin)} models have"
+        found.append(f"{who} fewer than {FEW} votes: {names}{more}. Such intervals are wide.")
     one_sided = [k for k in range(len(models)) if games[k] and record[k, 2] == 0 and 0 in record[k, :2]]
     if one_sided:
         names = ", ".join(models[k] for k in one_sided[:5])

@@ -18,6 +18,7 @@ MU0 = 25.0
 SIGMA0 = 25.0 / 3.0
 BETA = 25.0 / 6.0
 LEVEL = 0.95
+MOST_IN_FILE = 1000  # models whose covariance is written to ratings.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,9 @@ def save_ratings(path: str | Path, ratings: Ratings, *, provenance: Mapping[str,
         }
         for k in order
     ]  # fmt: skip
-    covariance = None if ratings.covariance is None else ratings.covariance[np.ix_(order, order)]
+    covariance = None
+    if ratings.covariance is not None and len(order) <= MOST_IN_FILE:
+        covariance = ratings.covariance[np.ix_(order, order)]
     settings = {**ratings.settings, "beta": ratings.beta, "tie_margin": ratings.tie_margin, "level": LEVEL}
     write_json(
         path,

@@ -17,6 +17,7 @@ from finepref import files
 from finepref.arena import folder, tables
 from finepref.arena.boards import load_board
 from finepref.arena.findings import Findings, examine
+from finepref.arena.gap import NORMALISE
 from finepref.arena.imagegap import image_gaps
 from finepref.arena.page import write_page
 from finepref.arena.rate import rate
@@ -25,7 +26,7 @@ from finepref.arena.read import VoteTable, read_votes
 from finepref.arena.rho import RhoCurve, estimate_rho
 from finepref.arena.store import IN_MEMORY
 from finepref.arena.validate import validate
-from finepref.errors import InputError
+from finepref.errors import InputError, nearest
 from finepref.progress import say
 
 SAY_EVERY = 10_000_000  # rows
@@ -37,16 +38,17 @@ class Options:
 
     columns: Mapping[str, str] = field(default_factory=dict)
     engine: str = "batch"
-    preset: str | None = None
-    link: str | None = None
-    prior: str | None = None
-    ties: str | None = None
-    interval: str | None = None
+    preset: str = "ksort"
+    link: str = "probit"
+    prior: str = "normal"
+    ties: str = "fit"
+    interval: str = "auto"
     cluster: str | None = None
     order: str = "given"
     passes: int = 1
     seed: int = 0
     rho: float | None = None
+    normalise: str = "none"
     validate: int | None = None
     compare_board: str | None = None
     skip_bad_rows: bool = False
@@ -78,6 +80,8 @@ def run_arena(
     if folder.finished(out, made["fingerprint"], wanted, overwrite=options.overwrite):
         say(f"{out}: already holds the arena of these votes and settings")
         return None
+    if options.normalise not in NORMALISE:
+        raise InputError(f"unknown normalisation {options.normalise!r}", remedy=nearest(options.normalise, NORMALISE))
     board = None if options.compare_board is None else load_board(options.compare_board)
     with _scratch(out) as scratch:
         table = read_votes(
@@ -92,7 +96,7 @@ def run_arena(
         if options.validate is not None:
             validation = validate(table.votes, folds=options.validate, chosen=options.rating(), seed=options.seed)
         found = examine(table, ratings, kinds, curve=curve, validation=validation, board=board, seed=options.seed)
-        _write(out, found, kinds, made)
+        _write(out, found, kinds, made, normalise=options.normalise)
     return ratings
 
 
@@ -138,7 +142,7 @@ def _scratch(out: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write(out: Path, found: Findings, kinds: dict[str, Any], made: dict[str, Any]) -> None:
+def _write(out: Path, found: Findings, kinds: dict[str, Any], made: dict[str, Any], *, normalise: str) -> None:
     table, ratings = found.table, found.ratings
     (out / "ratings.json").unlink(missing_ok=True)  # its absence says that the folder is not whole
     rhos = {summary.kind: summary.rho for summary in found.gaps if summary.rho is not None}
@@ -146,7 +150,7 @@ def _write(out: Path, found: Findings, kinds: dict[str, Any], made: dict[str, An
         **made, "engine": ratings.engine, "settings": dict(ratings.settings), "rho": rhos,
         "layout": asdict(table.layout),
     }  # fmt: skip
-    folder.write_gaps(out / "gaps.parquet", table, ratings, kinds, meta=meta)
+    folder.write_gaps(out / "gaps.parquet", table, ratings, kinds, meta=meta, normalise=normalise)
     folder.write_leaderboard(out / "leaderboard.csv", ratings)
     if found.validation is None:
         (out / "validation.json").unlink(missing_ok=True)

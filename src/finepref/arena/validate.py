@@ -28,6 +28,9 @@ STANDARD: dict[str, dict[str, Any]] = {
     "online_appendix_a": {"engine": "online", "preset": "appendix_a"},
 }
 
+DEFAULTS = {"preset": "ksort", "link": "probit", "prior": "normal", "ties": "fit", "order": "given", "passes": 1}
+QUIET = {"seed", "interval", "cluster"}  # they do not change a prediction
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -140,13 +143,7 @@ def calibration_bins(p: Floats, happened: npt.NDArray[np.bool_]) -> tuple[Bin, .
 
 def _engines(chosen: Mapping[str, Any] | None) -> tuple[dict[str, dict[str, Any]], str]:
     """The standard engines and the chosen one, and the name of the chosen one; options without a say are dropped."""
-    quiet = {"seed", "interval", "cluster"}
-    wanted = {k: v for k, v in (chosen or {"engine": "batch"}).items() if v is not None and k not in quiet}
-    wanted = {k: v for k, v in wanted.items() if (k, v) not in (("order", "given"), ("passes", 1))}
-    defaults = {"link": "probit", "prior": "normal", "ties": "fit"}
-    if wanted.get("engine") == "online":
-        defaults = {"preset": "ksort"}
-    wanted = {k: v for k, v in wanted.items() if defaults.get(k) != v}
+    wanted = {k: v for k, v in (chosen or {"engine": "batch"}).items() if k not in QUIET and DEFAULTS.get(k) != v}
     for name, options in STANDARD.items():
         if options == wanted:
             return dict(STANDARD), name
@@ -157,7 +154,7 @@ def _engines(chosen: Mapping[str, Any] | None) -> tuple[dict[str, dict[str, Any]
 
 def _train(votes: Votes, options: Mapping[str, Any]) -> Prediction:
     if options["engine"] == "batch":
-        named = {"link": "probit", "prior": "normal", "ties": "fit", **options}
+        named = {**DEFAULTS, **options}
         model = fit_counts(count(votes), votes.models, link=named["link"], prior=named["prior"], ties=named["ties"])
         return Prediction(model.mu, C * model.fit.margin, model.link)
     ratings = rate(votes, **options)

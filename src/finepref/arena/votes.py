@@ -68,8 +68,8 @@ class Votes:
         """Whether every vote names its two images."""
         return self.left_image is not None
 
-    def take(self, rows: npt.NDArray[Any]) -> Votes:
-        """The votes of these rows (indices or mask); the models stay. K-wise games become their pairs."""
+    def take(self, rows: npt.NDArray[Any] | slice) -> Votes:
+        """The votes of these rows (indices, mask or slice); the models stay. K-wise games become their pairs."""
 
         def pick(column: Ints | None) -> Ints | None:
             return None if column is None else column[rows]

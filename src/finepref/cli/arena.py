@@ -12,13 +12,14 @@ Votes = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
 Engine = Annotated[str, typer.Option(help="batch (all votes at once) or online (vote by vote).")]
-Preset = Annotated[str | None, typer.Option(help="online: ksort (default) or appendix_a.")]
-Link = Annotated[str | None, typer.Option(help="batch: probit (default) or logit.")]
-Prior = Annotated[str | None, typer.Option(help="batch: normal (default), flat or empirical-bayes.")]
-Ties = Annotated[str | None, typer.Option(help="batch: fit (default), half, drop; online: draw, skip, half.")]
-Interval = Annotated[str | None, typer.Option(help="batch: auto (default), laplace, sandwich or bootstrap.")]
+Preset = Annotated[str, typer.Option(help="online: ksort or appendix_a.")]
+Link = Annotated[str, typer.Option(help="batch: probit or logit.")]
+Prior = Annotated[str, typer.Option(help="batch: normal, flat or empirical-bayes.")]
+Ties = Annotated[str, typer.Option(help="batch: fit, half, drop; online: fit (as the preset does), draw, skip, half.")]
+Interval = Annotated[str, typer.Option(help="batch: auto, laplace, sandwich or bootstrap.")]
 Cluster = Annotated[str | None, typer.Option(help="Votes that go together: game, prompt or voter.")]
 Rho = Annotated[float | None, typer.Option(help="Share of the noise that is the images' own; estimated if absent.")]
+Normalise = Annotated[str, typer.Option(help="none, or mean: every kind of gap divided by its mean.")]
 Validate = Annotated[int | None, typer.Option(metavar="K", help="Held-out scores over K folds: validation.json.")]
 Board = Annotated[
     str | None,
@@ -32,13 +33,14 @@ def command(
     votes: Votes,
     out: Out = Path("arena"),
     engine: Engine = "batch",
-    preset: Preset = None,
-    link: Link = None,
-    prior: Prior = None,
-    ties: Ties = None,
-    interval: Interval = None,
+    preset: Preset = "ksort",
+    link: Link = "probit",
+    prior: Prior = "normal",
+    ties: Ties = "fit",
+    interval: Interval = "auto",
     cluster: Cluster = None,
     rho: Rho = None,
+    normalise: Normalise = "none",
     validate: Validate = None,
     compare_board: Board = None,
     order: Order = "given",
@@ -71,8 +73,8 @@ def command(
     options = Options(
         columns={role: column for role, column in named.items() if column is not None},
         engine=engine, preset=preset, link=link, prior=prior, ties=ties, interval=interval, cluster=cluster,
-        rho=rho, validate=validate, compare_board=compare_board, order=order, passes=passes, seed=seed,
-        skip_bad_rows=skip_bad_rows, overwrite=overwrite,
+        rho=rho, normalise=normalise, validate=validate, compare_board=compare_board, order=order, passes=passes,
+        seed=seed, skip_bad_rows=skip_bad_rows, overwrite=overwrite,
     )  # fmt: skip
     run_arena(votes, out, options)
     print_result(out, as_json=as_json)
