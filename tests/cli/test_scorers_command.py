@@ -16,10 +16,12 @@ import yaml
 from PIL import Image
 
 from finepref.cli.main import main
+from finepref.data.prompts import prompt_sha256
 from finepref.evaluate.manifest import ImageRow, append_rows
 from finepref.evaluate.scorers import verify
 from finepref.evaluate.scorers.table import make
 from finepref.evaluate.scorers.weights import read_state
+from finepref.files import read_parquet
 from finepref.provenance import sha256_file
 from tiny_endpoint import endpoint
 from tiny_ksort import brightest_first, write_data
@@ -84,6 +86,29 @@ def test_convert_then_use(run: Run, official: Path, tmp_path: Path, capsys: pyte
     assert run("convert", file, "--out", out) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert run("convert", official / "missing.pt") == 2
+
+
+def test_score_command_takes_a_local_spec(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole spec with variant and path through `finepref score`: the folder's scores are the scorer's."""
+    spec = f"hpsv2.1:tensor_noaa@{official / 'HPS_v2.1_compressed.pt'}"
+    folder, rows, images = tmp_path / "eval", [], []
+    folder.mkdir()
+    for index, prompt in enumerate(["a cat", "two dogs, running"]):
+        images.append(picture(60, 50, index))
+        images[-1].save(folder / f"{index}.png")
+        digest = sha256_file(folder / f"{index}.png")
+        rows.append(
+            ImageRow("m", "p", index, prompt, prompt_sha256(prompt), 0, f"{index}.png", digest, "x", 1, 1.0, (60, 50))
+        )
+    append_rows(folder, rows)
+    monkeypatch.setattr(sys, "argv", ["finepref", "score", str(folder), "--scorer", spec])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    table = read_parquet(folder / "scores.parquet").to_pylist()
+    scorer = make(spec)
+    assert [row["value"] for row in table] == scorer.score(images, [row.prompt for row in rows]).tolist()
+    assert {(row["scorer"], row["fingerprint"]) for row in table} == {("hpsv2.1:tensor_noaa", scorer.fingerprint)}
 
 
 def test_verify_head_with_published_numbers(

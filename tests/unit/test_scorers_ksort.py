@@ -85,6 +85,14 @@ def test_malformed_rankings_are_unparsable(reply: str) -> None:
         parse_ranking(reply, 3)
 
 
+def test_defaults_are_the_published_ones() -> None:
+    golden = json.loads((Path(__file__).parents[1] / "goldens" / "eval_ksort.json").read_text())
+    assert TrueSkill(**golden["env"]) == TrueSkill()
+    chosen = KSortSettings()
+    assert (chosen.sharpness, chosen.alpha) == (golden["sigmoid_k"], golden["alpha"])
+    assert (chosen.stop_sigma, chosen.limit) == (golden["stop_sigma"], golden["max_iterations"])
+
+
 def test_agreement() -> None:
     assert agreement([0, 1, 2, 3], [1, 2, 3, 4]) == pytest.approx(1)
     assert agreement([0, 1, 2, 3], [4, 3, 2, 0]) == pytest.approx(-1)

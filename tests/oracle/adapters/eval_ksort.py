@@ -6,20 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from finepref.evaluate.scorers.ksort import KSortSettings, update
+from finepref.evaluate.scorers.ksort import update
 from finepref.evaluate.scorers.trueskill import TrueSkill
 
 PACKAGE_ERROR = 1e-6  # trueskill's own normal distribution function is good to 1e-7
 
 
 def check(content: dict[str, Any], meta: dict[str, Any]) -> None:
-    env, defaults = TrueSkill(), KSortSettings()
-    for name, value in content["env"].items():
-        assert getattr(env, name) == value, name
-    assert defaults.sharpness == content["sigmoid_k"]
-    assert defaults.alpha == content["alpha"]
-    assert defaults.stop_sigma == content["stop_sigma"]
-    assert defaults.limit == content["max_iterations"]
+    env = TrueSkill(**content["env"])
     assert content["sequence"]
     for step in content["sequence"]:
         found = update(

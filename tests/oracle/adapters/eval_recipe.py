@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,8 +54,11 @@ def token_rows(spec: Mapping[str, Any]) -> list[list[int]]:
     ]
 
 
-def unit_rows() -> Tensor:
-    """The six unit vectors of the aesthetic file."""
-    rows = RandomState(0).standard_normal((6, 768))
+def unit_rows(text: str) -> Tensor:
+    """The unit vectors of the aesthetic file, whose seed and shape stand in its text."""
+    found = re.search(r"RandomState\((\d+)\)\.standard_normal\(\((\d+), *(\d+)\)\)", text)
+    assert found, text
+    seed, count, width = map(int, found.groups())
+    rows = RandomState(seed).standard_normal((count, width))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return torch.from_numpy(rows.astype(np.float32))

@@ -2,6 +2,8 @@
 
 CLIP's own tokenizer repairs the text first (ftfy, html entities, spaces) and knows no special tokens in it; the
 transformers tokenizer does neither. HPSv2 and CLIP scores use the first path (`cleaned=True`), PickScore the second.
+
+Deviations: open_clip takes a literal `<end_of_text>` in a prompt for the end token; here it is text.
 """
 
 from __future__ import annotations
