@@ -26,11 +26,11 @@ from finepref.evaluate.report.inputs import find_inputs
 from finepref.evaluate.report.markdown import plain
 from finepref.evaluate.report.parts import (
     Estimate,
-    block_means,
     json_island,
     percent,
     share_axis,
     significant,
+    smoothed,
 )
 from finepref.evaluate.report.published import published, user_rows, user_win_rates
 from finepref.evaluate.report.results import decimals, headline, primary_metric, summary_sentences, verdict
@@ -299,11 +299,15 @@ def test_axes_hold_their_rows() -> None:
     assert (wide.low, wide.high) == (0.0, 1.0)
 
 
-def test_block_means_are_means() -> None:
-    x, y = block_means(list(range(100)), [float(v % 2) for v in range(100)], points=10)
-    assert x == [4.5 + 10 * k for k in range(10)]
-    assert y == [0.5] * 10
-    assert block_means([1.0, 2.0], [float("nan"), 3.0]) == ([2.0], [3.0])
+def test_moving_averages_keep_lines_and_ends_and_flatten_noise() -> None:
+    x = [float(k) for k in range(241)]
+    places, line = smoothed(x, [2.0 * k + 1 for k in x])
+    assert line == pytest.approx([2 * k + 1 for k in places])
+    assert (places[0], places[-1], len(places)) == (0.0, 240.0, 80)
+    _, wave = smoothed(x, [(-1.0) ** int(k) for k in x])
+    assert max(abs(v) for v in wave[10:-10]) <= 1 / 21 + 1e-12
+    assert smoothed([1.0, 2.0], [float("nan"), 3.0]) == ([2.0], [3.0])
+    assert smoothed([], []) == ([], [])
 
 
 def test_a_density_integrates_to_one() -> None:

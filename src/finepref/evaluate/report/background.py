@@ -14,15 +14,22 @@ from finepref.arena.folder import leaderboard_rows
 from finepref.arena.gap import gap_table
 from finepref.arena.html import Raw, details, esc, figure, heading, note, number, pair, paragraph, section, table
 from finepref.evaluate.report.inputs import Arena, Inputs, Run
-from finepref.evaluate.report.parts import block_means, significant
+from finepref.evaluate.report.parts import significant, smoothed
 from finepref.evaluate.report.strips import strips_block
 
-FIRST = ("loss", "implicit_accuracy")
+FIRST = ("loss", "implicit_accuracy", "u")
 LAST = ("learning_rate", "lr", "grad_norm")
+WHAT = "Moving averages of what every run logged. Losses of different methods are on different scales."
 HIDDEN = ("step", "pairs", "epoch", "by_t")
 WORDS = {
     "loss": "Loss",
     "implicit_accuracy": "Pairs that the model ranks as the votes do",
+    "u": "Pair logit u (margin taken off)",
+    "A_w": "Gain over the reference, winners (A_w)",
+    "A_l": "Gain over the reference, losers (A_l)",
+    "L_w": "Error of the model, winners (L_w)",
+    "L_l": "Error of the model, losers (L_l)",
+    "sigmoid_minus_u": "Weight of a pair's gradient",
     "lr": "Learning rate",
     "learning_rate": "Learning rate",
     "grad_norm": "Gradient norm",
@@ -38,7 +45,7 @@ def training(runs: Sequence[Run]) -> Raw:
         for run in runs:
             points = [(r["step"], r[name]) for r in run.metrics if _is_number(r.get(name)) and "step" in r]
             if points:
-                x, y = block_means([float(p[0]) for p in points], [float(p[1]) for p in points])
+                x, y = smoothed([float(p[0]) for p in points], [float(p[1]) for p in points])
                 series.append((run.name, x, y))
         if series:
             title = WORDS.get(name, name.replace("_", " ").capitalize())
@@ -54,7 +61,7 @@ def training(runs: Sequence[Run]) -> Raw:
     more = details("More curves", pair(*rest)) if rest else Raw("")
     return section(
         "Training",
-        paragraph("What every run logged, averaged over blocks of steps.", "soft") if drawn else Raw(""),
+        paragraph(WHAT, "soft") if drawn else Raw(""),
         pair(*head) if head else note("These runs have no metrics.jsonl."),
         more,
         strips_block(runs),

@@ -11,7 +11,7 @@ from typing import Any
 from finepref.arena.html import Raw, esc
 from finepref.files import finite
 
-POINTS = 48
+POINTS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +107,19 @@ def json_island(value: Any, identity: str) -> Raw:
     return Raw(f'<script type="application/json" id="{esc(identity)}">{body}</script>')
 
 
-def block_means(x: Sequence[float], y: Sequence[float], points: int = POINTS) -> tuple[list[float], list[float]]:
-    """Means over equal blocks of a curve, at most `points` of them; values that are not finite are left out."""
+def smoothed(x: Sequence[float], y: Sequence[float], points: int = POINTS) -> tuple[list[float], list[float]]:
+    """A curve as centred moving averages over a twelfth of its length, at most `points` of them.
+
+    The window shrinks towards both ends so that it stays centred; values that are not finite are left out.
+    """
     kept = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
-    size = max(1, math.ceil(len(kept) / points))
-    blocks = [kept[start : start + size] for start in range(0, len(kept), size)]
-    return (
-        [sum(a for a, _ in block) / len(block) for block in blocks],
-        [sum(b for _, b in block) / len(block) for block in blocks],
-    )
+    half = len(kept) // 24
+    last = len(kept) - 1
+    count = min(points, len(kept))
+    places = sorted({round(k * last / max(1, count - 1)) for k in range(count)})
+    means = []
+    for place in places:
+        reach = min(half, place, last - place)
+        window = [b for _, b in kept[place - reach : place + reach + 1]]
+        means.append(sum(window) / len(window))
+    return [kept[place][0] for place in places], means
