@@ -164,7 +164,7 @@ def test_log_lines_are_cut_after_a_step(tmp_path) -> None:
 def test_reference_cache_refuses_other_runs_and_unknown_draws(tmp_path) -> None:
     values = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
     values[1, 1] = np.nan
-    save_reference(tmp_path / "ref", values, identity="a", pair_id=["p", "q"], about={})
+    save_reference(tmp_path / "ref", values, identity="a", pair_id=["p", "q"], about={"device_seconds": 0.0})
     with pytest.raises(InputError, match="filled for another"):
         load_reference(tmp_path / "ref", identity="b")
     cache = load_reference(tmp_path / "ref", identity="a")
