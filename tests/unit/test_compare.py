@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -14,6 +15,7 @@ from scipy import stats as scipy_stats
 from evaluation_folder import Table, make_folder
 from finepref.errors import InputError
 from finepref.evaluate.compare import compare, find_pair, model_pairs
+from finepref.evaluate.manifest import read_rows, write_rows
 from finepref.evaluate.score import SCHEMA, score
 from finepref.evaluate.sheets import read_scores
 from finepref.evaluate.show import comparison_lines
@@ -185,6 +187,17 @@ def test_unusable_scores_are_refused(tmp_path: Path) -> None:
         compare(tmp_path, "base")
     _rewrite(tmp_path, lambda rows: rows.clear())
     with pytest.raises(InputError, match="no score"):
+        compare(tmp_path, "base")
+
+
+def test_scores_of_images_that_were_made_again_are_refused(tmp_path: Path) -> None:
+    scored(tmp_path, noise)
+    rows = read_rows(tmp_path)
+    write_rows(tmp_path, [dataclasses.replace(rows[0], image_sha256="new"), *rows[1:]])
+    with pytest.raises(InputError, match="the score of base, set 0, seed 0 is of an image that is no longer there"):
+        compare(tmp_path, "base")
+    write_rows(tmp_path, rows[1:])
+    with pytest.raises(InputError, match="no longer there"):
         compare(tmp_path, "base")
 
 

@@ -146,6 +146,14 @@ def test_the_page_and_its_text_hold_the_numbers_of_the_files(tmp_path: Path) -> 
     assert "default-src 'none'" in page
 
 
+def test_a_comparison_of_older_scores_is_refused(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "e", 1.0)
+    rows = read_rows(folder)
+    score(folder, [Table(rows, lambda row: 0.0, name="later", fingerprint="l")])
+    with pytest.raises(InputError, match=r"is of other scores.*finepref compare"):
+        report([folder], tmp_path / "r.html")
+
+
 def test_two_evaluations_keep_their_ids_apart(tmp_path: Path) -> None:
     evaluation(tmp_path / "one", 1.0)
     evaluation(tmp_path / "two", 1.0)

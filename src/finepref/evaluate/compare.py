@@ -15,10 +15,10 @@ import numpy as np
 from finepref.errors import InputError, nearest
 from finepref.evaluate import stats
 from finepref.evaluate.groups import group_rows, tags_of
-from finepref.evaluate.manifest import LINES, read_record, read_rows
+from finepref.evaluate.manifest import LINES, ImageRow, read_record, read_rows
 from finepref.evaluate.score import SCORES
 from finepref.evaluate.sheets import Floats, Sheet, read_scores
-from finepref.files import read_json, write_json
+from finepref.files import read_json, read_parquet, write_json
 from finepref.provenance import provenance
 
 COMPARISON = "comparison.json"
@@ -65,7 +65,9 @@ def compare(
     models: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
     groups: list[dict[str, Any]] = []
-    tags = tags_of(read_rows(folder)) if (folder / LINES).is_file() else {}
+    rows = read_rows(folder) if (folder / LINES).is_file() else []
+    check_current(folder, rows)
+    tags = tags_of(rows)
     for sheet in scores.sheets:
         found = compare_sheet(
             sheet, scores.models, metrics, baseline=baseline, level=level, resamples=resamples, seed=seed
@@ -92,6 +94,22 @@ def compare(
         },
     )
     return target
+
+
+def check_current(folder: Path, rows: Sequence[ImageRow]) -> None:
+    """Refuse scores of images that the manifest no longer lists; a folder without a manifest is taken as it is."""
+    if not rows:
+        return
+    listed = {row.key: row.image_sha256 for row in rows}
+    table = read_parquet(folder / SCORES, ["model", "prompt_set", "prompt_index", "seed", "image_sha256"])
+    columns = [table[name].to_pylist() for name in table.column_names]
+    for model, prompt_set, index, seed, digest in zip(*columns, strict=True):
+        if listed.get((model, prompt_set, index, seed)) != digest:
+            raise InputError(
+                f"the score of {model}, {prompt_set} {index}, seed {seed} is of an image that is no longer there",
+                where=folder / SCORES,
+                remedy="run `finepref score` on the folder again",
+            )
 
 
 def model_pairs(models: Sequence[str], baseline: str) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from finepref.evaluate.manifest import LINES, ImageRow, read_record, read_rows
 from finepref.evaluate.score import SCORES
 from finepref.evaluate.sheets import Scores, read_scores
 from finepref.files import read_json
+from finepref.provenance import sha256_file
 
 RATINGS, RUN = "ratings.json", "run.json"
 DEPTH = 2
@@ -109,6 +110,11 @@ def read_evaluation(folder: Path) -> Evaluation:
         if not (folder / name).is_file():
             raise InputError(f"it has images but no {name}", where=folder, remedy=f"run `finepref {command}` on it")
     comparison = read_json(folder / COMPARISON)
+    known = comparison.get("provenance", {}).get("inputs", {}).values()
+    if known and sha256_file(folder / SCORES) not in known:
+        raise InputError(
+            f"{COMPARISON} is of other scores than {SCORES}", where=folder, remedy="run `finepref compare` again"
+        )
     scores = read_scores(folder, force=bool(comparison.get("forced")))
     return Evaluation(folder, tuple(read_rows(folder)), read_record(folder), scores, comparison)
 
