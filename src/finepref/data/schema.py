@@ -40,7 +40,7 @@ class ImageRef:
 class Preference:
     """A vote on two images of one prompt.
 
-    pair_id: stable id (interfaces.md). label: P(image_0 preferred) in {1.0, 0.5, 0.0}; 0.5 is a tie, nan no vote.
+    pair_id: stable id (docs/data.md). label: P(image_0 preferred) in {1.0, 0.5, 0.0}; 0.5 is a tie, nan no vote.
     """
 
     pair_id: str
