@@ -113,6 +113,7 @@ def load_adapter(config: RunConfig, *, reference: bool, device: str) -> Denoiser
         resolution=config.data.resolution,
         micro_conditioning=section.micro_conditioning,
         seed=options.seed,
+        sharded=options.distributed == "fsdp2",
     )
 
 

@@ -42,6 +42,7 @@ class Denoiser:
         dtype: torch.dtype | None,
         micro_conditioning: str | None,
         vae: str | None,
+        sharded: bool = False,
     ) -> None:
         self.family = family.name
         self.path, self.resolution, self.device = path, resolution, device
@@ -56,8 +57,8 @@ class Denoiser:
             frozen = policy if switch is not None else self._reference
             if frozen is not None:
                 _store_frozen_half(frozen, dtype)
-        self._policy = policy.to(device)
-        if self._reference is not None:
+        self._policy = policy if sharded else policy.to(device)
+        if self._reference is not None and not sharded:
             self._reference.to(device)
         if dtype is not None:
             for network in filter(None, (self._policy, self._reference)):
@@ -104,14 +105,23 @@ class Denoiser:
         if self._reference is not None:
             follow_mode(self._reference, on)
 
-    def save(self, folder: FilePath) -> None:
-        """Write `unet/` or `transformer/`, or the LoRA file, where diffusers expects them; whole or not at all."""
-        folder = FilePath(folder)
-        if self._switch is None:
-            with atomic_folder(folder / self._family.part) as place:
-                self._policy.save_pretrained(str(place), safe_serialization=True)
-        else:
-            lora.save(self._pipeline_class(), self._policy, self._family.part, folder)
+    def save(self, folder: FilePath, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write `unet/` or `transformer/`, or the LoRA file, where diffusers expects them; whole or not at all.
+
+        weights: the whole trained parameters by name, where the policy holds only shards of them.
+        """
+        folder, part = FilePath(folder), self._family.part
+        if self._switch is not None:
+            lora.save(self._pipeline_class(), self._policy, part, folder, weights)
+            return
+        network = self._policy
+        if weights is not None:
+            cls = load_class("diffusers", self._source.index[part][1], where=self._source.folder)
+            with torch.device("meta"):
+                network = cls.from_config(self._policy.config)
+            network.load_state_dict(weights, assign=True)
+        with atomic_folder(folder / part) as place:
+            network.save_pretrained(str(place), safe_serialization=True)
 
     def pipeline(self) -> Any:
         """A diffusers pipeline around the current policy; the other parts are read once, at the first call."""

@@ -72,6 +72,7 @@ def load_adapter(
     micro_conditioning: str | None = None,
     vae: str | None = None,
     seed: int = 0,
+    sharded: bool = False,
 ) -> Denoiser:
     """The denoiser of `base` as trainable policy, with its frozen reference.
 
@@ -84,6 +85,7 @@ def load_adapter(
         micro_conditioning: SDXL only: `true` (sizes and crops of each image) or `official` ([R,R,0,0,R,R]).
         vae: another VAE, for the pipeline's decoding.
         seed: of the LoRA initialisation.
+        sharded: leave the networks on the CPU, for whoever shards them over several devices.
 
     Raises:
         InputError: no such model, or a file that leaves weights at random.
@@ -120,6 +122,7 @@ def load_adapter(
         dtype=dtype,
         micro_conditioning=micro,
         vae=vae,
+        sharded=sharded,
     )
     for network in filter(None, (adapter.policy_module(), adapter.reference_module()) if compile else ()):
         network.compile()

@@ -142,20 +142,28 @@ class Switch:
                 setattr(layer, field, old)
 
 
-def state(network: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """(weights, metadata) of the trained adapter, as `save_lora_weights` of a diffusers pipeline takes them."""
+def state(
+    network: Any, weights: Mapping[str, torch.Tensor] | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(weights, metadata) of the trained adapter, as `save_lora_weights` of a diffusers pipeline takes them.
+
+    weights: the whole parameters by name, where the network holds only shards of them.
+    """
     from peft.utils import get_peft_model_state_dict
 
-    weights = get_peft_model_state_dict(network, adapter_name=POLICY)
+    given = None if weights is None else dict(weights)
+    weights = get_peft_model_state_dict(network, state_dict=given, adapter_name=POLICY)
     metadata = {k: v for k, v in network.peft_config[POLICY].to_dict().items() if k in _KEPT}
     metadata["target_modules"] = sorted(metadata["target_modules"])
     return {k: v.detach().cpu().contiguous() for k, v in weights.items()}, metadata
 
 
-def save(pipeline_class: Any, network: Any, part: str, folder: Path) -> None:
+def save(
+    pipeline_class: Any, network: Any, part: str, folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
     """Write `pytorch_lora_weights.safetensors` with rank and alpha in its metadata (without it the scale is lost)."""
-    weights, metadata = state(network)
-    parts = {f"{part}_lora_layers": weights, f"{part}_lora_adapter_metadata": metadata}
+    tensors, metadata = state(network, weights)
+    parts = {f"{part}_lora_layers": tensors, f"{part}_lora_adapter_metadata": metadata}
     with atomic_file(folder / FILE) as temporary:
         pipeline_class.save_lora_weights(str(folder), weight_name=temporary.name, **parts)
 

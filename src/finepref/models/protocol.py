@@ -77,12 +77,19 @@ class Adapter(Protocol):
         """The network that is trained (to wrap for several processes)."""
         ...
 
+    def reference_module(self) -> torch.nn.Module | None:
+        """The frozen copy; None where the reference is the policy without adapters, or there is none."""
+        ...
+
     def train_mode(self, on: bool) -> None:
         """Switch dropout and checkpointing of the policy; the reference never drops anything out."""
         ...
 
-    def save(self, folder: FilePath) -> None:
-        """Write the trained part where diffusers expects it: `unet/`, `transformer/`, or the LoRA file."""
+    def save(self, folder: FilePath, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write the trained part where diffusers expects it: `unet/`, `transformer/`, or the LoRA file.
+
+        weights: the whole trained parameters by name, where the network itself holds only shards of them.
+        """
         ...
 
     def pipeline(self) -> Any:

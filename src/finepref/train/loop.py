@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,10 @@ from finepref.train.draws import Draw
 from finepref.train.log import Tally, append, cut_after
 from finepref.train.method import Method
 from finepref.train.optim import learning_rate, make_optimizer, set_learning_rate
-from finepref.train.samples import write_samples
+from finepref.train.samples import draw_samples, write_samples
+from finepref.train.shard import whole
 from finepref.train.source import ImageSource, PairSource
-from finepref.train.state import Counters, checkpoints, load_checkpoint, save_checkpoint
+from finepref.train.state import Counters, checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from finepref.train.step import Calls, image_step, pair_step, place_pairs
 from finepref.train.world import World
 from finepref.types import ImageBatch, ObjectiveOutput, PairBatch, PairSignal, Placed
@@ -43,6 +45,11 @@ class Run:
     out: Path
     identity: str
     trackers: Sequence[Any] = ()
+
+    @property
+    def sharded(self) -> bool:
+        """Whether parameters are shards (FSDP2) on this process."""
+        return self.config.train.distributed == "fsdp2"
 
 
 @dataclass(slots=True)
@@ -105,15 +112,17 @@ def optimiser_step(run: Run, state: State, step: int) -> dict[str, Any]:
     parameters = [p for _, p in state.named]
     state.optimizer.zero_grad(set_to_none=True)
     tally = Tally(buckets=run.config.log.t_buckets, device=world.device)
+    scale = world.size if run.sharded else 1  # sharded gradients are averaged over the processes, others summed
     for out, t in _outputs(run, state, step=step, order=order, positions=positions):
-        (out.loss.sum() / options.pairs_per_step).backward()
+        (out.loss.sum() * scale / options.pairs_per_step).backward()
         tally.add({"loss": out.loss, **out.stats}, _bucket(run, t))
-    world.sum_gradients(parameters)
+    if not run.sharded:
+        world.sum_gradients(parameters)
     limit = options.max_grad_norm if options.max_grad_norm is not None else float("inf")
-    norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-    record: dict[str, Any] = {"step": step + 1, **tally.finish(world), "grad_norm": norm.item()}
+    norm = whole(torch.nn.utils.clip_grad_norm_(parameters, limit)).item()
+    record: dict[str, Any] = {"step": step + 1, **tally.finish(world), "grad_norm": norm}
     rate = learning_rate(options, step)
-    if torch.isfinite(norm):
+    if math.isfinite(norm):
         set_learning_rate(state.optimizer, rate)
         state.optimizer.step()
         if state.average is not None and options.ema_decay is not None:
@@ -247,6 +256,7 @@ def _start(run: Run, *, resume: bool) -> State:
         counters = load_checkpoint(found[-1], identity=run.identity, named=named, optimizer=optimizer, average=average)
         state.step, state.skipped, state.calls = counters.step, counters.skipped, dict(counters.calls)
     if run.world.main:
+        remove_leftovers(run.out)
         cut_after(run.out / "metrics.jsonl", state.step)
         cut_after(run.out / "timing.jsonl", state.step)
     run.world.barrier()
@@ -254,7 +264,7 @@ def _start(run: Run, *, resume: bool) -> State:
 
 
 def _checkpoint(run: Run, state: State) -> None:
-    if run.world.main:
+    if run.world.main or run.sharded:
         save_checkpoint(
             run.out,
             Counters(step=state.step, skipped=state.skipped, calls=dict(state.calls), identity=run.identity),
@@ -262,6 +272,7 @@ def _checkpoint(run: Run, state: State) -> None:
             optimizer=state.optimizer,
             average=state.average,
             keep=run.config.train.checkpoints_keep,
+            write=run.world.main,
         )
     run.world.barrier()
 
@@ -270,8 +281,10 @@ def _samples(run: Run, step: int) -> None:
     options = run.config.validation
     if not (options.prompts and options.every and step % options.every == 0):
         return
-    if run.world.main:
+    if run.world.main or run.sharded:
         run.adapter.train_mode(False)
-        write_samples(run.adapter.pipeline(), options, run.out / "samples" / f"step-{step:06d}")
+        images = draw_samples(run.adapter.pipeline(), options)
         run.adapter.train_mode(True)
+        if run.world.main:
+            write_samples(images, options, run.out / "samples" / f"step-{step:06d}")
     run.world.barrier()

@@ -24,6 +24,7 @@ from finepref.train.log import make_trackers, read_lines
 from finepref.train.loop import Run, State, train
 from finepref.train.method import check_path, make_method
 from finepref.train.prepare import Prepared, check_data, make_source, prepare
+from finepref.train.shard import check_sharding, shard, whole_tensors
 from finepref.train.source import PairSource
 from finepref.train.world import World
 
@@ -69,8 +70,7 @@ def train_run(
     state = train(run, resume=resume)
     for tracker in run.trackers:
         tracker.finish()
-    if world.main:
-        _finish(run, state, prepared=prepared)
+    _finish(run, state, prepared=prepared)
     world.barrier()
     return out
 
@@ -83,8 +83,13 @@ def make_run(prepared: Prepared, out: Path, *, world: World, load_adapter: Calla
             cannot be used.
     """
     config, method = prepared.config, prepared.method
+    sharded = config.train.distributed == "fsdp2"
+    if sharded:
+        check_sharding(config, method, world)
     adapter = load_adapter(method.needs_reference and config.train.reference_cache is None)
     check_path(method, adapter.path)
+    if sharded:
+        shard(adapter, world)
     return Run(
         config=config,
         method=method,
@@ -119,7 +124,10 @@ def _finish(run: Run, state: State, *, prepared: Prepared) -> None:
             for name, parameter in state.named:
                 parameter.copy_(state.average[name])
     run.adapter.train_mode(False)
-    run.adapter.save(run.out)
+    weights = whole_tensors(dict(state.named), keep=run.world.main) if run.sharded else None
+    if not run.world.main:
+        return
+    run.adapter.save(run.out, weights)
     config, method, table = run.config, run.method, prepared.table
     errors = run.source.reference if isinstance(run.source, PairSource) else None
     seconds = {

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from finepref.errors import InputError
 from finepref.files import atomic_folder, read_json, write_json
+from finepref.train.shard import as_sharded, whole_tensors
 
 Named = Sequence[tuple[str, torch.nn.Parameter]]
 STEP = re.compile(r"step-(\d{6,})")
@@ -56,19 +57,32 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     average: Mapping[str, Tensor] | None,
     keep: int,
-) -> Path:
-    """Write a checkpoint and remove the oldest beyond `keep`. A kill at any moment leaves the previous ones whole."""
+    write: bool = True,
+) -> None:
+    """Write a checkpoint and remove the oldest beyond `keep`. A kill at any moment leaves the previous ones whole.
+
+    Args:
+        write: False for processes that only give their shards to the one that writes.
+    """
     tensors, numbers = _split_state(optimizer)
-    target = checkpoint_path(run, counters.step)
-    with atomic_folder(target) as folder:
-        save_file({name: _plain(p) for name, p in named}, folder / "trainable.safetensors")
-        save_file(tensors, folder / "optimizer.safetensors")
-        if average is not None:
-            save_file({name: _plain(value) for name, value in average.items()}, folder / "average.safetensors")
+    files: dict[str, Mapping[str, Tensor]] = {"trainable": dict(named), "optimizer": tensors}
+    if average is not None:
+        files["average"] = average
+    held = {file: whole_tensors(values, keep=write) for file, values in files.items()}
+    if not write:
+        return
+    with atomic_folder(checkpoint_path(run, counters.step)) as folder:
+        for file, values in held.items():
+            save_file(values, folder / f"{file}.safetensors")
         write_json(folder / "state.json", {**asdict(counters), "optimizer": numbers})
     for old in checkpoints(run)[:-keep]:
         shutil.rmtree(old)
-    return target
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what a killed process was writing when it was killed."""
+    for left in [*run.glob(".*.tmp"), *(run / "checkpoints").glob(".*.tmp")]:
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def load_checkpoint(
@@ -96,16 +110,12 @@ def load_checkpoint(
         raise InputError("the trained parameters have other names or shapes", where=folder)
     with torch.no_grad():
         for name, parameter in named:
-            parameter.copy_(stored[name])
+            parameter.copy_(as_sharded(stored[name], parameter))
     _join_state(optimizer, load_file(folder / "optimizer.safetensors"), state["optimizer"])
     if average is not None:
         for name, value in load_file(folder / "average.safetensors").items():
-            average[name].copy_(value)
+            average[name].copy_(as_sharded(value, average[name]))
     return Counters(step=state["step"], skipped=state["skipped"], calls=state["calls"], identity=identity)
-
-
-def _plain(value: Tensor) -> Tensor:
-    return value.detach().cpu().contiguous()
 
 
 def _split_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -114,15 +124,18 @@ def _split_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], d
     for index, entries in optimizer.state_dict()["state"].items():
         for name, value in entries.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = _plain(value)
+                tensors[f"{index}.{name}"] = value
             else:
                 numbers[f"{index}.{name}"] = value
     return tensors, numbers
 
 
 def _join_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    groups = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**tensors, **numbers}.items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        like = parameters[int(index)]
+        state.setdefault(int(index), {})[name] = as_sharded(value, like) if isinstance(value, Tensor) else value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
