@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -71,15 +73,21 @@ def score_preferences(
     out = Path(out)
     target = out if count == 1 else shard_path(out, index, count)
     parts = target.with_name(f"{target.name}.parts")
-    cache = {} if overwrite else _read_cache([target, out, *sorted(parts.glob("*.parquet"))])
+    held = [] if overwrite else [path for path in (target, out, *sorted(parts.glob("*.parquet"))) if path.is_file()]
+    cache = _read_cache(held)
+    own = [path for path in held if path == target or path.parent == parts]
+    seconds = {scorer.name: sum(_seconds(path, scorer) for path in own) for scorer in scorers}
     written = []
     for number, block in enumerate(_blocks(pair for place, pair in enumerate(preferences) if place % count == index)):
         written.append(parts / f"{number:06d}.parquet")
-        write_parquet(written[-1], _score_block(block, scorers, cache, batch_size))
+        before = dict(seconds)
+        table = _score_block(block, scorers, cache, batch_size, seconds)
+        spent = {s.name: _about(s, seconds[s.name] - before[s.name]) for s in scorers}
+        write_parquet(written[-1], table, {"scorers": spent})
     if not written and count == 1:
         raise InputError("no preference to score", where=", ".join(map(str, inputs)) or "preferences")
     table = pa.concat_tables([SCHEMA.empty_table(), *(_bare(path) for path in written)])
-    known = {s.name: {"fingerprint": s.fingerprint, "higher_is_better": s.higher_is_better} for s in scorers}
+    known = {scorer.name: _about(scorer, seconds[scorer.name]) for scorer in scorers}
     write_parquet(target, table, {"scorers": known, "shard": [index, count], **provenance(inputs=inputs)})
     shutil.rmtree(parts, ignore_errors=True)
     failed = int(np.isnan(table["value"].to_numpy()).sum())
@@ -98,12 +106,32 @@ def merge_shards(out: Path, count: int, inputs: Sequence[str | Path]) -> Path | 
     paths = [shard_path(out, index, count) for index in range(count)]
     if not all(path.is_file() for path in paths):
         return None
-    known = [parquet_meta(path).get("scorers") for path in paths]
-    if any(other != known[0] for other in known):
+    known = [parquet_meta(path).get("scorers", {}) for path in paths]
+    versions = [{name: about["fingerprint"] for name, about in scorers.items()} for scorers in known]
+    if any(other != versions[0] for other in versions):
         raise InputError("the shards were scored by different scorers", where=out, remedy="score them again")
-    meta = {"scorers": known[0], "shard": [0, 1], **provenance(inputs=inputs)}
+    total = {
+        name: {**about, "device_seconds": sum(scorers[name]["device_seconds"] for scorers in known)}
+        for name, about in known[0].items()
+    }
+    meta = {"scorers": total, "shard": [0, 1], **provenance(inputs=inputs)}
     write_parquet(out, pa.concat_tables([_bare(path) for path in paths]), meta)
     return out
+
+
+def _about(scorer: Scorer, seconds: float) -> dict[str, Any]:
+    """What the footer says of a scorer; device_seconds is what its scores cost."""
+    return {
+        "fingerprint": scorer.fingerprint,
+        "higher_is_better": scorer.higher_is_better,
+        "device_seconds": seconds,
+    }
+
+
+def _seconds(path: Path, scorer: Scorer) -> float:
+    """Seconds that a file's scores of this very scorer took; 0 for another version."""
+    about = parquet_meta(path).get("scorers", {}).get(scorer.name, {})
+    return float(about.get("device_seconds", 0.0)) if about.get("fingerprint") == scorer.fingerprint else 0.0
 
 
 def _bare(path: Path) -> pa.Table:
@@ -124,14 +152,15 @@ def _blocks(pairs: Iterable[Preference]) -> Iterator[list[Preference]]:
 def _read_cache(paths: Iterable[Path]) -> Cache:
     cache: Cache = {}
     for path in paths:
-        if path.is_file():
-            for row in read_parquet(path, [field.name for field in SCHEMA]).to_pylist():
-                if row["value"] is not None and not math.isnan(row["value"]):
-                    cache[(row["fingerprint"], row["image_sha256"], row["prompt_sha256"])] = Score(row["value"])
+        for row in read_parquet(path, [field.name for field in SCHEMA]).to_pylist():
+            if row["value"] is not None and not math.isnan(row["value"]):
+                cache[(row["fingerprint"], row["image_sha256"], row["prompt_sha256"])] = Score(row["value"])
     return cache
 
 
-def _score_block(block: Sequence[Preference], scorers: Sequence[Scorer], cache: Cache, batch_size: int) -> pa.Table:
+def _score_block(
+    block: Sequence[Preference], scorers: Sequence[Scorer], cache: Cache, batch_size: int, seconds: dict[str, float]
+) -> pa.Table:
     sides: list[tuple[str, int, Item | str]] = []
     for pair in block:
         for side, image in enumerate((pair.image_0, pair.image_1)):
@@ -144,7 +173,9 @@ def _score_block(block: Sequence[Preference], scorers: Sequence[Scorer], cache: 
                 sides.append((pair.pair_id, side, error.what))
     records = []
     for scorer in scorers:
+        began = time.perf_counter()
         score_items([item for _, _, item in sides if isinstance(item, Item)], scorer, cache, batch_size=batch_size)
+        seconds[scorer.name] += time.perf_counter() - began
         for pair_id, side, item in sides:
             found = cache[(scorer.fingerprint, *item.key)] if isinstance(item, Item) else Score(math.nan, item)
             records.append(

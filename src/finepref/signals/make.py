@@ -170,7 +170,8 @@ def _reward_part(kind: str, rewards: Rewards, options: SignalOptions) -> Part:
             quantile=0.0 if options.quantile is None else options.quantile,
             limits=_limits(rewards, "data" if options.extremes is None else options.extremes),
         )
-    meta = {**part.meta, "scorer": rewards.scorer, "fingerprint": rewards.fingerprint}
+    about = {name: getattr(rewards, name) for name in ("scorer", "fingerprint", "device_seconds")}
+    meta = {**part.meta, **about}
     return Part(winner=part.winner, margin_0=part.margin_0, margin_1=part.margin_1, weight=part.weight, meta=meta)
 
 

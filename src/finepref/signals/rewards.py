@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from finepref.errors import InputError, nearest
-from finepref.files import read_parquet
+from finepref.files import parquet_meta, read_parquet
 from finepref.signals.parts import Floats
 
 COLUMNS = ["pair_id", "side", "scorer", "fingerprint", "value"]
@@ -18,12 +18,16 @@ COLUMNS = ["pair_id", "side", "scorer", "fingerprint", "value"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rewards:
-    """score_0, score_1: [n] in the order of the votes, nan where missing. scorer, fingerprint: whose they are."""
+    """score_0, score_1: [n] in the order of the votes, nan where missing. scorer, fingerprint: whose they are.
+
+    device_seconds: what scoring cost; None where it was not measured.
+    """
 
     score_0: Floats
     score_1: Floats
     scorer: str
     fingerprint: str
+    device_seconds: float | None = None
 
 
 def read_rewards(path: str | Path, pair_ids: Sequence[str], *, scorer: str | None = None) -> Rewards:
@@ -58,4 +62,11 @@ def read_rewards(path: str | Path, pair_ids: Sequence[str], *, scorer: str | Non
     scores = np.full((2, len(pair_ids)), np.nan)
     here = rows >= 0
     scores[side[here].astype(np.int64), rows[here]] = value[here]
-    return Rewards(score_0=scores[0], score_1=scores[1], scorer=wanted, fingerprint=versions[0])
+    about = parquet_meta(path).get("scorers", {}).get(wanted, {})
+    return Rewards(
+        score_0=scores[0],
+        score_1=scores[1],
+        scorer=wanted,
+        fingerprint=versions[0],
+        device_seconds=about.get("device_seconds"),
+    )

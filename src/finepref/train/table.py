@@ -139,6 +139,8 @@ def _from_file(path: str) -> _Signal:
             f"the margin of pair {ids[int(np.flatnonzero(~np.isfinite(margin))[0])]} is not finite", where=path
         )
     weight = columns["weight"].to_numpy().astype(np.float32)
+    kinds = [key.removesuffix(".scorer") for key in meta if key.endswith(".scorer")]
+    spent = {meta[f"{kind}.scorer"]: meta.get(f"{kind}.device_seconds") for kind in kinds}.values()
     labels = np.stack([columns[f"label_{side}"].fill_null(-1).to_numpy() for side in (0, 1)], axis=1)
     return _Signal(
         row={pair: i for i, pair in enumerate(ids)},
@@ -152,7 +154,7 @@ def _from_file(path: str) -> _Signal:
                 b"".join([*map(str.encode, ids), *(values.tobytes() for values in (winner, margins, weight, labels))])
             ),
             "rewards": sorted({value for key, value in meta.items() if key.endswith(".scorer")}),
-            "device_seconds": meta.get("device_seconds"),
+            "device_seconds": None if None in spent else sum(spent),
         },
     )
 
