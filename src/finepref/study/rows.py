@@ -14,7 +14,7 @@ from finepref.study.plan import BASE, Arm, Study
 from finepref.study.trial import Point
 from finepref.train.config import load_config
 
-FORMAT = 1
+FORMAT = 2
 
 
 def tuning_file(rows: Path, method: str) -> Path:
@@ -30,8 +30,8 @@ def arm_file(rows: Path, arm: Arm | None) -> Path:
 def tuning_identity(study: Study, method: str, world: str) -> str:
     """Hash of everything that decides the tuning of a method."""
     settings = study.model_dump(mode="json", include={"data", "training", "evaluation", "tuning"})
-    config = load_config(f"lab/{method}").as_dict()
-    return hash_config({"format": FORMAT, "study": settings, "method": method, "config": config, "world": world})[:16]
+    what = {"study": settings, "method": method, "axes": _axes(method), "world": world}
+    return hash_config({"format": FORMAT, **what})[:16]
 
 
 def arm_identity(study: Study, arm: Arm | None, point: Point | None, world: str) -> str:
@@ -42,10 +42,23 @@ def arm_identity(study: Study, arm: Arm | None, point: Point | None, world: str)
     what = {
         "study": study.model_dump(mode="json", include={"data", "training", "evaluation"}),
         "arm": arm.model_dump(mode="json", exclude={"label"}),
-        "config": load_config(f"lab/{arm.method}").as_dict(),
+        "axes": _axes(arm.method),
         "point": [point.learning_rate, point.strength],
     }
     return hash_config({"format": FORMAT, **what, "world": world})[:16]
+
+
+def _axes(method: str) -> dict[str, Any]:
+    """What of a lab config shapes a trial: all that the study does not set itself."""
+    config = load_config(f"lab/{method}")
+    return {
+        "trajectory": config.trajectory.model_dump(),
+        "objective": config.objective.model_dump(),
+        "guard": config.guard.model_dump(),
+        "margin_scale": config.signal.margin_scale,
+        "prompt_dropout": config.data.prompt_dropout,
+        "desirable_share": config.data.desirable_share,
+    }
 
 
 def read_row(file: Path, identity: str) -> dict[str, Any]:
