@@ -117,11 +117,11 @@ def test_ragged_property(t: list[int], steps: int, renoise: str, label: str, ave
     assert not placed.target_l.requires_grad
 
 
-@given(t=st.integers(1, 999), steps=st.integers(1, 40))
+@given(t=st.integers(1, 999), steps=st.one_of(st.integers(1, 40), st.integers(900, 1000)))
 def test_exact_levels(t: int, steps: int) -> None:
     """From 0 to t in max(1, ceil(steps t / 999)) strictly rising integer steps of nearly equal length."""
     levels = exact_levels(t, steps=steps, path=SD)
-    count = max(1, -(-steps * t // 999))
+    count = min(t, max(1, -(-steps * t // 999)))
     assert levels[0] == 0
     assert levels[-1] == t
     assert len(levels) == count + 1
@@ -146,6 +146,7 @@ def test_paper_example() -> None:
     """9 steps at the top, 1 near the data: the published numbers of steps; labels of the source, refined at t."""
     assert [len(steps_to(t, grid="exact", steps=9, path=SD)) for t in (1, 111, 112, 888, 999)] == [1, 1, 2, 8, 9]
     plan = programme(torch.tensor([500]), path=SD, grid="exact", steps=5, renoise="last", label="destination")
+    assert exact_levels(500, steps=15, path=SD) == [0, 62, 125, 188, 250, 312, 375, 438, 500]
     assert plan.label.flatten().tolist() == [0, 167, 333, 500]
     assert plan.source.flatten().tolist() == [0, 167, 333, 333]
     assert plan.destination.flatten().tolist() == [167, 333, 500, 500]

@@ -39,16 +39,17 @@ class Programme:
 
 
 def exact_levels(t: float, *, steps: int, path: Path) -> list[float]:
-    """s_0 = 0 .. s_K = t, s_k = round(k t / K), K = max(1, ceil(steps t / highest level)).
+    """s_0 = 0 .. s_K = t, s_k = round(k t / K), K = max(1, ceil(steps t / highest level)) and at most t.
 
-    Level 0 stands for the data (alpha_bar_0 and label 0 on discrete paths). On flows s_k = k t / K.
+    Halves go to the even level. Level 0 stands for the data (alpha_bar_0 and label 0 on discrete paths). On flows
+    s_k = k t / K.
     """
     if path.alpha_bar is None:
         count = max(1, math.ceil(steps * t - 1e-9))
         return [k * t / count for k in range(count)] + [t]
     level, highest = int(t), path.alpha_bar.shape[0] - 1
-    count = max(1, -(-steps * level // highest))
-    return [(2 * k * level + count) // (2 * count) for k in range(count + 1)]
+    count = max(1, min(level, -(-steps * level // highest)))
+    return [round(k * level / count) for k in range(count + 1)]
 
 
 def steps_to(t: float, *, grid: Grid, steps: int, path: Path) -> list[Step]:
