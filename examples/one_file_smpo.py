@@ -115,8 +115,8 @@ def step(x: torch.Tensor, eps: torch.Tensor, source: torch.Tensor, destination: 
 
 def levels(t: int, steps: int) -> list[int]:
     """0 = s_0 < ... < s_K = t, evenly spaced; K = steps at the highest level, fewer in proportion below."""
-    count = max(1, math.ceil(steps * t / 999))
-    return [(2 * k * t + count) // (2 * count) for k in range(count + 1)]
+    count = max(1, min(t, math.ceil(steps * t / 999)))
+    return [round(k * t / count) for k in range(count + 1)]
 
 
 @torch.no_grad()

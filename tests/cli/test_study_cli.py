@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+import pytest
+
+from finepref.cli.lab import study
+from finepref.errors import CheckFailed, InputError
 
 STUDY = """
 seeds: [0]
@@ -25,23 +28,17 @@ claims:
 """
 
 
-def finepref(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "finepref", "lab", "study", *map(str, words)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-
-
 def test_study_stops_resumes_and_reports(tmp_path: Path) -> None:
-    """No time: exit 1 and nothing lost; then everything; then nothing to do; then the page."""
+    """No time: nothing runs and that is said; then everything; then nothing is left to do; then the page."""
     (tmp_path / "study.yaml").write_text(STUDY)
-    words = ("-c", tmp_path / "study.yaml", "--out", tmp_path / "rows", "--work", tmp_path / "work", "--workers", 1)
-    stopped = finepref(*words, "--minutes", 0)
-    assert stopped.returncode == 1
-    assert "go on with the same command" in stopped.stderr
-    done = finepref(*words)
-    assert done.returncode == 0, done.stderr[-2000:]
-    dpo, smpo = (json.loads((tmp_path / "rows" / f"{name}.json").read_text()) for name in ("dpo", "noise_3_smpo"))
+    rows = tmp_path / "rows"
+    run = functools.partial(study, config=tmp_path / "study.yaml", out=rows, work=tmp_path / "work", workers=1)
+    rest = {"minutes": None, "report": None, "overwrite": False}
+    with pytest.raises(CheckFailed, match="go on with the same command"):
+        run(**{**rest, "minutes": 0.0})
+    assert not list(rows.glob("*.json"))
+    run(**rest)
+    dpo, smpo = (json.loads((rows / f"{name}.json").read_text()) for name in ("dpo", "noise_3_smpo"))
     assert len(dpo["seeds"]["0"]["quality"]) == 3
     assert dpo["seeds"]["0"]["steps"] == 8
     assert dpo["seeds"]["0"]["calls"] == {"policy": 64, "reference": 64, "inversion": 0}
@@ -49,9 +46,8 @@ def test_study_stops_resumes_and_reports(tmp_path: Path) -> None:
     assert smpo["seeds"]["0"]["steps"] == 3
     assert smpo["seeds"]["0"]["calls"]["inversion"] > 0
     assert smpo["seeds"]["0"]["agreement"] < dpo["seeds"]["0"]["agreement"]
-    again = finepref(*words)
-    assert again.returncode == 0
-    assert "0 of 7 jobs are to do" in again.stderr
-    page = finepref(*words[:6], "--report", tmp_path / "study.md")
-    assert page.returncode == 0, page.stderr
+    run(**{**rest, "minutes": 0.0})
+    run(**{**rest, "report": tmp_path / "study.md"})
     assert "SmPO beats DPO (a paper)" in (tmp_path / "study.md").read_text()
+    with pytest.raises(InputError, match="no effect with --report"):
+        run(**{**rest, "report": tmp_path / "study.md", "minutes": 1.0})
