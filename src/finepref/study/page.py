@@ -10,7 +10,7 @@ from finepref.errors import InputError
 from finepref.evaluate.stats import Interval
 from finepref.files import read_json, write_text
 from finepref.study.compare import AGREE, Contrast, Row, contrast, read_rows, seeds_of, verdicts
-from finepref.study.plan import BASE, Group, Study, strength_option
+from finepref.study.plan import BASE, Group, Study, grid, strength_option
 
 HEAD = """# Do the papers' claims hold where the truth is known?
 
@@ -128,6 +128,8 @@ def _agree(found: Contrast) -> str:
 
 
 def _group(group: Group, study: Study, rows: dict[str, Row]) -> str:
+    if not any(arm.name in rows for arm in group.arms):
+        return ""
     labels = {arm.name: arm.label or arm.name for arm in study.arms()}
     names = [name for name in (*group.also, *(arm.name for arm in group.arms)) if name in rows]
     body = []
@@ -152,8 +154,6 @@ def _group(group: Group, study: Study, rows: dict[str, Row]) -> str:
                 str(len(results)),
             ]
         )
-    if not body:
-        return ""
     header = ["arm", "steps", "gain over base", "sd over seeds", "wins over base"]
     header += [f"gain over {against}", f"wins over {against}", "lab-reward gain", "seeds"]
     text = f"{group.text}{_agreement(names, rows)}".strip()
@@ -179,7 +179,7 @@ def _tuned(study: Study, rows: Path) -> str:
             continue
         points: list[dict[str, Any]] = list(read_json(file)["grid"].values())
         good = [point for point in points if "mean" in point]
-        if good:
+        if good and len(points) == len(grid(study.tuning, method)):
             best = max(good, key=lambda point: point["mean"])
             option = strength_option(method)
             value = f"{option} {best['beta'][option]:g}" if option else "none"
