@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from finepref.errors import InputError, nearest
 
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from finepref.evaluate.scorers.protocol import Scorer
     from finepref.models.denoiser import Denoiser
     from finepref.models.encoder import LatentEncoder
+    from finepref.models.protocol import Counts
     from finepref.train.config import RunConfig
     from finepref.train.fill import FillSummary
+    from finepref.train.plan import Gpu, Plan
     from finepref.train.world import World
 
 LAB_MODELS = {"lab": "base", "lab:early": "early"}
@@ -185,6 +188,71 @@ def fill_reference(config: RunConfig, *, overwrite: bool) -> FillSummary:
             about_base=about_base(config),
             overwrite=overwrite,
         )
+
+
+def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
+    """What a run will need: its networks counted from their configs, its data from their tables.
+
+    Raises:
+        InputError: the base is not a local folder. ConfigError: a combination that makes no sense.
+    """
+    from functools import lru_cache
+
+    from finepref.models.family import family_of
+    from finepref.models.lora import LoraSettings
+    from finepref.models.skeleton import count
+    from finepref.models.source import locate
+    from finepref.train.fit import make_plan
+    from finepref.train.method import check_path, make_method
+    from finepref.train.prepare import check_data
+
+    method, base = make_method(config), resolve_base(config.model.base)
+    check_data(config, method)
+
+    @lru_cache
+    def counted(lora: str, checkpointing: bool | Literal["selective"], precision: str) -> tuple[Counts, Any]:
+        given = json.loads(lora)
+        return count(
+            base,
+            family=config.model.family,
+            vae=config.model.vae,
+            lora=None if given is None else LoraSettings(**given),
+            gradient_checkpointing=checkpointing,
+            mixed_precision=precision,
+            resolution=config.data.resolution,
+        )
+
+    def under(changed: RunConfig) -> tuple[Counts, Any]:
+        lora = None if changed.lora is None else changed.lora.model_dump()
+        return counted(json.dumps(lora), changed.train.gradient_checkpointing, changed.train.mixed_precision)
+
+    path = under(config)[1]
+    check_path(method, path)
+    return make_plan(
+        config,
+        method,
+        family=family_of(locate(base), config.model.family).name,
+        path=path,
+        count=lambda changed: under(changed)[0],
+        sizes=data_sizes(config),
+        processes=processes,
+        gpus=gpus,
+    )
+
+
+def data_sizes(config: RunConfig) -> tuple[int, int, int]:
+    """(images, prompts, pairs) of a run at most: what its cache holds, else rows of the data, else its draws."""
+    from finepref.data.rows import count_rows
+    from finepref.files import read_json
+
+    made = cache_folder(config) / "cache.json"
+    if config.cache.folder is not None and made.is_file() and read_json(made).get("complete"):
+        summary = read_json(made)["summary"]
+        return summary["images"], summary["prompts"], summary["pairs"]
+    draws = config.train.max_steps * config.train.pairs_per_step
+    rows = count_rows(config.data.paths) if config.data.paths else None
+    pairs = draws if rows is None else rows
+    return 2 * pairs, pairs, pairs
 
 
 def about_base(config: RunConfig) -> dict[str, Any]:

@@ -63,6 +63,20 @@ def tables(paths: str | Path | Sequence[str | Path]) -> list[Table]:
     return found
 
 
+def count_rows(paths: str | Path | Sequence[str | Path]) -> int | None:
+    """Rows of all tables behind the given names, without reading images; None where a hub data set is among them."""
+    names = [paths] if isinstance(paths, str | Path) else list(paths)
+    if any(is_hub_name(str(name)) and not Path(name).expanduser().exists() for name in names):
+        return None
+    count = 0
+    for table in tables(names):
+        if table.path.suffix == ".parquet":
+            count += pq.read_metadata(table.path).num_rows
+        else:
+            count += sum(1 for _ in table.rows(()))
+    return count
+
+
 def is_hub_name(name: str) -> bool:
     """Whether a name can be a data set on the hub: `owner/name` or `owner/name:split`."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w\[\]%:+-]+)?", name) is not None

@@ -19,7 +19,7 @@ MixedPrecision = Literal["no", "bf16", "fp16"]
 DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # What autocast runs in half; norms and everything else keep full-precision weights.
-_CAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
+CAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 
 
 def compute_dtype(mixed_precision: str) -> torch.dtype | None:
@@ -36,7 +36,7 @@ def compute_dtype(mixed_precision: str) -> torch.dtype | None:
 def store_half(module: nn.Module, dtype: torch.dtype) -> None:
     """Store linear and convolution weights in `dtype`, as autocast would cast them at each call; never trained ones."""
     for child in module.modules():
-        if isinstance(child, _CAST):
+        if isinstance(child, CAST):
             for parameter in child.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
 

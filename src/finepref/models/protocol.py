@@ -32,6 +32,33 @@ class ImageSize:
         return ImageSize(self.original_height, self.original_width, self.crop_top, left)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What the networks of a base cost; operations (FLOP) and bytes are of one image.
+
+    parameters, trained: of the denoiser, LoRA included. castable: weights that autocast runs in half. factored: numbers
+    of Adafactor's second moments. latent: (C, h, w). condition: numbers of an image's conditions.
+    forward_flop, training_flop: a forward; a forward with its backward, recomputation included.
+    training_bytes, forward_bytes: most bytes alive at once beyond weights and gradients, with and without gradient.
+    vae_*, text_*: encoding one image and one prompt.
+    """
+
+    parameters: int
+    trained: int
+    castable: int
+    factored: int
+    latent: tuple[int, ...]
+    condition: int
+    forward_flop: float
+    training_flop: float
+    training_bytes: float
+    forward_bytes: float
+    vae_parameters: int
+    vae_flop: float
+    text_parameters: int
+    text_flop: float
+
+
 class Encoder(Protocol):
     """Images and prompts to what the denoiser is fed; used by the cache, then freed."""
 

@@ -1,0 +1,44 @@
+"""`finepref plan`: what a run will need, before it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+
+
+def command(
+    config: Annotated[str, typer.Option("-c", "--config", help="Run config: a YAML file, or a shipped one by name.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="section.key=value, repeatable; values are YAML.")
+    ] = None,
+    gpu: Annotated[
+        list[str] | None, typer.Option(help="GPU to plan for, repeatable: H200, H100, A100, L40S, RTX4090.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="How many GPUs share the run.")] = 1,
+    price: Annotated[
+        list[str] | None, typer.Option(help="NAME=PRICE of one GPU hour, repeatable; adds what the run costs.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON.")] = False,
+) -> None:
+    """Parameters, work, memory, disk and time of a run, and which option makes it fit. Reads configs, no weights."""
+    from finepref.build import plan_run
+    from finepref.errors import ConfigError
+    from finepref.train.config import load_config
+    from finepref.train.plan import GPUS, gpus_of
+    from finepref.train.plan_text import describe
+
+    chosen = gpus_of(gpu or list(GPUS))
+    prices: dict[str, float] = {}
+    for word in price or ():
+        name, _, value = word.partition("=")
+        try:
+            prices[gpus_of([name])[0].name] = float(value)
+        except ValueError as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"{word!r} is not NAME=PRICE", where="--price", remedy="for example H200=3.5") from None
+    plan = plan_run(load_config(config, overrides or ()), gpus=chosen, processes=processes)
+    print(json.dumps(dataclasses.asdict(plan)) if as_json else describe(plan, prices=prices))

@@ -1,0 +1,77 @@
+"""`finepref plan` on a local folder: what it prints, what it refuses, and that it reads no weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+import own_pairs
+import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model without its weights, a user's pairs, a config."""
+    folder = tmp_path_factory.mktemp("plan")
+    tiny.sd15(folder / "model")
+    for weights in (folder / "model").rglob("*.safetensors"):
+        weights.unlink()
+    own_pairs.make_folder(folder / "data", pairs=5)
+    config = {
+        "model": {"base": str(folder / "model")},
+        "data": {"paths": [str(folder / "data")], "resolution": 32, "flip": False},
+        "train": {"max_steps": 10, "pairs_per_step": 8, "micro_batch": 4},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def test_plan_prints_every_part(finepref, folder: Path) -> None:
+    code, out, err = finepref("plan", "-c", folder / "run.yaml", "--gpu", "h200", "--price", "H200=3.5")
+    assert code == 0, err
+    assert "sd15, 0.79 M parameters" in out
+    assert "80 draws" in out
+    assert "10 images of 1.024 kB, 5 prompts" in out
+    for part in ("weights", "reference", "gradients", "optimiser", "activations", "batches", "estimate", "H200"):
+        assert part in out
+    assert "A100" not in out
+    assert "cost" in out
+
+
+def test_plan_as_json(finepref, folder: Path) -> None:
+    """Every number, with the overrides applied; hours follow the work."""
+    records = []
+    for steps in (10, 20):
+        code, out, err = finepref("plan", "-c", folder / "run.yaml", f"train.max_steps={steps}", "--json")
+        assert code == 0, err
+        records.append(json.loads(out))
+    short, long = records
+    assert long["work"]["run_flop"] == 2 * short["work"]["run_flop"]
+    assert [gpu["gpu"] for gpu in short["gpus"]] == ["H200", "H100", "A100", "L40S", "RTX4090"]
+    assert all(gpu["fits"] for gpu in short["gpus"])
+    rate = short["gpus"][0]
+    assert rate["hours"][0] == pytest.approx(short["work"]["run_flop"] / (67e12 * 0.5) / 3600)
+    assert rate["days"][1] == pytest.approx(rate["hours"][1] / 24)
+    assert short["counts"]["parameters"] == 792_964
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--gpu", "H300"], "unknown GPU 'H300'"),
+        (["--price", "H200=cheap"], "is not NAME=PRICE"),
+        (["--price", "H300=1"], "unknown GPU 'H300'"),
+        (["model.base=nobody/nothing"], "downloads nothing"),
+        (["train.micro_batches=3"], "did you mean 'micro_batch'"),
+        (["objective={name: kto}"], "needs image labels"),
+    ],
+)
+def test_plan_refuses_in_one_sentence(finepref, folder: Path, words: list[str], sentence: str) -> None:
+    code, out, err = finepref("plan", "-c", folder / "run.yaml", *words)
+    assert code == 2
+    assert sentence in err
+    assert out == ""
+    assert err.count("\n") == 1

@@ -1,0 +1,287 @@
+"""`finepref plan`: counts against published architectures, work against arithmetic, memory and remedies by hand."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import architectures
+
+import tiny
+from finepref.diffusion.path import FLOW, scaled_linear
+from finepref.errors import ConfigError, InputError
+from finepref.models.kernels import Checkpointing
+from finepref.models.lora import LoraSettings
+from finepref.models.protocol import Counts
+from finepref.models.skeleton import Peak, count
+from finepref.train.config import RunConfig, parse_config
+from finepref.train.fit import changed, remedies
+from finepref.train.method import make_method
+from finepref.train.plan import GPUS, Work, cache_of, gpus_of, mean_calls, memory_of, needed_gb, work_of
+
+TERA = 1e12
+
+
+def counts_of(
+    name: str, folder: Path, lora: LoraSettings | None = None, checkpointing: Checkpointing = False
+) -> Counts:
+    base = architectures.write_configs(folder / name, name)
+    return count(base, resolution=architectures.RESOLUTION[name], lora=lora, gradient_checkpointing=checkpointing)[0]
+
+
+@pytest.fixture(scope="module")
+def sd15(tmp_path_factory: pytest.TempPathFactory) -> Counts:
+    return counts_of("sd15", tmp_path_factory.mktemp("plan"))
+
+
+def config(**sections: object) -> RunConfig:
+    return parse_config({"model": {"base": "x"}, **sections})
+
+
+def work(counts: Counts, **sections: object) -> Work:
+    run = config(**sections)
+    return work_of(run, make_method(run), counts, scaled_linear(), images=0, prompts=0)
+
+
+def test_sd15_is_counted_as_published(sd15: Counts) -> None:
+    """859,520,964 parameters (the published checkpoint); 339 GMAC without attention; attention is 16 % of the work."""
+    assert sd15.parameters == sd15.trained == 859_520_964
+    assert sd15.latent == (4, 64, 64)
+    assert sd15.condition == 77 * 768
+    assert sd15.forward_flop / TERA == pytest.approx(0.8033, abs=5e-5)
+    attention = sum(
+        4 * heads * tokens * (tokens + 77) * width
+        for blocks, heads, tokens, width in ((5, 8, 4096, 40), (5, 8, 1024, 80), (5, 8, 256, 160), (1, 8, 64, 160))
+        for _ in range(blocks)
+    )
+    assert (sd15.forward_flop - attention) / 2e9 == pytest.approx(339, rel=3e-3)
+    assert sd15.training_flop / TERA == pytest.approx(2.470, abs=5e-4)
+    assert sd15.training_bytes / 2e9 == pytest.approx(0.94, rel=0.02)
+    assert sd15.vae_parameters == pytest.approx(34.16e6, rel=1e-3)
+    assert sd15.vae_flop / TERA == pytest.approx(1.117, abs=5e-4)
+    assert sd15.text_parameters == 123_060_480
+    assert sd15.text_flop / 1e9 == pytest.approx(13.3, rel=0.02)
+
+
+def test_sd15_lora_and_checkpointing(tmp_path: Path) -> None:
+    lora = counts_of("sd15", tmp_path, lora=LoraSettings(rank=8))
+    assert lora.trained == 1_594_368
+    assert lora.training_flop / TERA == pytest.approx(1.781, abs=5e-4)
+    every = counts_of("sd15", tmp_path, checkpointing=True)
+    assert every.training_flop / TERA == pytest.approx(3.065, abs=5e-4)
+
+
+def test_sdxl_is_counted_as_published(tmp_path: Path) -> None:
+    counts = counts_of("sdxl", tmp_path)
+    assert counts.parameters == 2_567_463_684
+    assert counts.forward_flop / TERA == pytest.approx(6.761, abs=5e-4)
+    assert counts.training_flop / TERA == pytest.approx(20.62, abs=5e-3)
+    assert counts.vae_flop / TERA == pytest.approx(4.879, abs=5e-4)
+    assert counts.text_parameters == 123_060_480 + 694_659_840
+    assert work(counts).draw_flop / TERA == pytest.approx(54.8, abs=0.05)
+    smpo = {"name": "renoise", "grid": "official-current", "steps": 10, "renoise": "each"}
+    assert work(counts, trajectory=smpo).draw_flop / TERA == pytest.approx(203.0, rel=3e-3)
+
+
+@pytest.mark.parametrize(
+    ("sections", "tera"),
+    [
+        ({"objective": {"name": "sft"}, "data": {}}, 2.47),
+        ({"objective": {"name": "mapo"}}, 4.94),
+        ({"objective": {"name": "dpo"}}, 6.55),
+        ({"objective": {"name": "dspo"}}, 6.55),
+        ({"objective": {"name": "dpo"}, "train": {"reference_cache": "errors"}}, 4.94),
+        ({"objective": {"name": "kto"}}, 2.47 + 0.8033),
+        ({"trajectory": {"name": "renoise", "grid": "official-current", "steps": 5, "renoise": "each"}}, 16.15),
+    ],
+)
+def test_the_work_of_a_draw(sd15: Counts, sections: dict, tera: float) -> None:
+    """TFLOP per pair (per image for unpaired objectives) on SD1.5."""
+    assert work(sd15, **sections).draw_flop / TERA == pytest.approx(tera, rel=2e-3)
+
+
+def test_the_work_of_a_run(sd15: Counts) -> None:
+    """2000 steps of 2048 pairs: 26.8 EFLOP."""
+    found = work(sd15, train={"max_steps": 2000, "pairs_per_step": 2048})
+    assert found.draws == 4_096_000
+    assert found.run_flop / 1e18 == pytest.approx(26.8, abs=0.05)
+
+
+def test_mean_calls_of_an_inversion() -> None:
+    """The official grids by their published means over t in 0..999, where levels below the first make no step."""
+    for steps, grid, lowest, expected in ((5, "official-current", 2, 5.98), (10, "official-current", 2, 10.96)):
+        run = config(trajectory={"name": "renoise", "grid": grid, "steps": steps, "renoise": "each"})
+        method = make_method(run)
+        assert method.inversion is not None
+        calls = mean_calls(method.inversion, scaled_linear(), lowest=lowest)
+        assert calls * (1000 - lowest) / 1000 == pytest.approx(expected, abs=0.006)
+    guided = make_method(config(trajectory={"name": "ddim_inversion", "cfg": 7.5})).inversion
+    plain = make_method(config(trajectory={"name": "ddim_inversion"})).inversion
+    assert guided is not None
+    assert plain is not None
+    for path in (scaled_linear(), FLOW):
+        assert mean_calls(guided, path, lowest=1) == 2 * mean_calls(plain, path, lowest=1)
+    assert 1 <= mean_calls(plain, FLOW, lowest=1) <= 9
+
+
+def made_up(**changes: float) -> Counts:
+    """A network of round numbers."""
+    numbers = {
+        "parameters": 1_000_000_000, "trained": 1_000_000_000, "castable": 900_000_000, "factored": 1_000_000,
+        "condition": 100_000, "forward_flop": 1e12, "training_flop": 3e12, "training_bytes": 3e9, "forward_bytes": 2e9,
+        "vae_parameters": 1, "vae_flop": 1e12, "text_parameters": 1, "text_flop": 1e10, **changes,
+    }  # fmt: skip
+    return Counts(latent=(4, 50, 50), **numbers)  # type: ignore[arg-type]
+
+
+def memory(counts: Counts, processes: int = 1, **sections: object) -> dict[str, float]:
+    run = config(**sections)
+    return {k: v / 1e9 for k, v in memory_of(run, make_method(run), counts, processes=processes).items()}
+
+
+def test_memory_by_part() -> None:
+    """Full fine-tuning in float32: 4 + 4 + 4 + 8 bytes a weight; activations of 2 images a pair; two batches."""
+    parts = memory(made_up(), train={"micro_batch": 5})
+    expected = {"weights": 4, "reference": 4, "gradients": 4, "optimiser": 8, "moving average": 0, "activations": 30}
+    assert {k: parts[k] for k in expected} == pytest.approx(expected)
+    assert parts["batches"] == pytest.approx(2 * 4 * 10 * (4 * 4 * 50 * 50 + 100_000) / 1e9)
+
+
+def test_memory_in_half_precision() -> None:
+    """The reference stores half where autocast would cast; the policy keeps half copies once, not once an image."""
+    parts = memory(made_up(), train={"micro_batch": 5, "mixed_precision": "bf16", "ema_decay": 0.999})
+    assert parts["weights"] == 4
+    assert parts["reference"] == pytest.approx(2 * 0.9 + 4 * 0.1)
+    assert parts["moving average"] == 4
+    assert parts["activations"] == pytest.approx(1.8 + 10 * (3 - 1.8))
+
+
+def test_memory_of_variants() -> None:
+    half = {"mixed_precision": "bf16", "micro_batch": 1}
+    lora = memory(made_up(trained=1_000_000), train=half, lora={"rank": 8})
+    assert lora["weights"] == pytest.approx(2.2)
+    assert (lora["reference"], lora["gradients"], lora["optimiser"]) == (0, 0.004, 0.008)
+    assert memory(made_up(), train={**half, "reference_cache": "errors"})["reference"] == 0
+    assert memory(made_up(), train={**half, "optimizer": "adafactor"})["optimiser"] == pytest.approx(0.004)
+    assert memory(made_up(), objective={"name": "mapo"})["reference"] == 0
+    sharded = memory(made_up(), processes=4, train={**half, "distributed": "fsdp2"})
+    assert (sharded["weights"], sharded["gradients"], sharded["optimiser"]) == (1, 1, 2)
+    inverted = memory(made_up(), train={**half, "place_batch": 64}, trajectory={"name": "renoise"})
+    assert inverted["activations"] == pytest.approx(1.8 + 128 * 0.2)
+
+
+def test_the_cache_on_disk() -> None:
+    """SD1.5: 32 kB a latent in float16, twice with mean and std, twice again with mirrors; 118 kB a prompt."""
+    counts = Counts(**{**_fields(made_up()), "latent": (4, 64, 64), "condition": 77 * 768})
+    once = cache_of(config(cache={"posterior": "mode"}), counts, images=10, prompts=3, pairs=5)
+    assert (once.image_bytes, once.prompt_bytes) == (32_768, 118_272)
+    assert once.total_bytes == 10 * 32_768 + 3 * 118_272
+    assert cache_of(config(data={"flip": True}), counts, images=1, prompts=0, pairs=1).image_bytes == 4 * 32_768
+    train = {"reference_cache": "errors", "max_steps": 2000, "pairs_per_step": 2048}
+    errors = cache_of(config(train=train), counts, images=1, prompts=1, pairs=4_096_000)
+    assert errors.reference_bytes / 1e6 == pytest.approx(33, rel=0.01)
+
+
+def _fields(counts: Counts) -> dict:
+    return {name: getattr(counts, name) for name in Counts.__slots__}
+
+
+def test_needed_memory_leaves_room() -> None:
+    assert needed_gb({"a": 19e9, "b": 19e9}) == pytest.approx(40 + 1.5)
+
+
+def fits_with(gpu: str, counts: Counts, **sections: object) -> tuple[str, ...]:
+    run = config(**sections)
+    return remedies(GPUS[gpu], run, make_method(run), lambda _: counts, processes=1)
+
+
+def test_remedies_are_the_mildest() -> None:
+    """First a smaller micro-batch alone; else half precision; else what recomputes; LoRA and more GPUs at last."""
+    train = {"micro_batch": 16, "mixed_precision": "no"}
+    assert fits_with("H100", made_up(), train=train)[0] == "train.micro_batch=8"
+    large = made_up(training_bytes=28e9)
+    assert fits_with("H100", large, train=train)[0] == "train.mixed_precision=bf16 train.micro_batch=1"
+    (lora,) = fits_with("RTX4090", made_up(trained=2e6, training_bytes=9e9), train=train, lora={"rank": 8})
+    assert lora == "train.mixed_precision=bf16 train.micro_batch=1"
+
+
+def test_what_each_remedy_saves_decides() -> None:
+    """Counts that depend on the config: checkpointing keeps a tenth, LoRA trains a thousandth."""
+
+    def counted(run: RunConfig) -> Counts:
+        kept = {False: 30e9, "selective": 16e9, True: 3e9}[run.train.gradient_checkpointing]
+        if run.train.mixed_precision == "bf16":
+            kept = kept / 2 + 1.8e9
+        return made_up(training_bytes=kept, trained=1e6 if run.lora else 1e9)
+
+    def found(gpu: str, **train: object) -> tuple[str, ...]:
+        run = config(train={"micro_batch": 1, **train})
+        return remedies(GPUS[gpu], run, make_method(run), counted, processes=1)
+
+    assert found("L40S")[0] == "train.mixed_precision=bf16 train.gradient_checkpointing=selective"
+    two = ("train.gradient_checkpointing=selective", "train.distributed=fsdp2 on 2 GPUs")
+    assert found("L40S", mixed_precision="bf16") == two
+    both = "train.gradient_checkpointing=true train.reference_cache=reference"
+    assert found("RTX4090", mixed_precision="bf16")[0] == both
+    smaller = {"mixed_precision": "bf16", "gradient_checkpointing": True}
+    assert found("RTX4090", **smaller)[0] == "train.reference_cache=reference"
+    assert found("RTX4090", ema_decay=0.9, **smaller)[0] == "train.optimizer=adafactor"
+    run = config(objective={"name": "dspo"}, train={"micro_batch": 1, **smaller})
+    assert remedies(GPUS["RTX4090"], run, make_method(run), counted, processes=1)[0] == "train.optimizer=adafactor"
+
+
+def test_nothing_helps() -> None:
+    assert fits_with("RTX4090", made_up(training_bytes=900e9)) == ()
+
+
+def test_changed_configs_are_checked() -> None:
+    assert changed(config(), {"train.micro_batch": 3}).train.micro_batch == 3
+    with pytest.raises(ConfigError, match="micro_batch"):
+        changed(config(), {"train.micro_batch": 0})
+
+
+def test_unknown_gpus_are_named() -> None:
+    assert [gpu.name for gpu in gpus_of(["h200", "RTX4090"])] == ["H200", "RTX4090"]
+    with pytest.raises(ConfigError, match="did you mean 'H100'"):
+        gpus_of(["H101"])
+
+
+def test_a_plan_downloads_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="downloads nothing"):
+        count("stable-diffusion-v1-5/stable-diffusion-v1-5", resolution=512)
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux", "sana", "qwen_image"])
+def test_counts_are_those_of_the_real_network(family: str, tmp_path: Path) -> None:
+    """Parameters and latent shape of every family, against the loaded network and a real encoding."""
+    from finepref.models.load import load_adapter, load_encoder
+
+    base = getattr(tiny, family)(tmp_path / family)
+    counts, path = count(base, resolution=32)
+    adapter = load_adapter(base, reference=False)
+    assert counts.parameters == sum(p.numel() for p in adapter.policy_module().parameters())
+    mean, _ = load_encoder(base, resolution=32).encode_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    assert counts.latent == tuple(mean.shape[1:])
+    assert path.discrete == adapter.path.discrete
+    assert counts.training_flop > 2.5 * counts.forward_flop > 0
+    assert counts.training_bytes > counts.forward_bytes > 0
+
+
+def test_peak_follows_what_lives() -> None:
+    """1000 floats live at once twice: 8000 bytes, however many were made."""
+    start = torch.zeros(1000)
+    with Peak([start]) as peak:
+        x = start + 1
+        for _ in range(5):
+            x = x * 2
+    assert peak.highest == 8000
+    assert peak.now == 4000
+    with Peak([start]) as flat:
+        nn.functional.relu(start.view(10, 100), inplace=True)
+    assert flat.highest == 0
