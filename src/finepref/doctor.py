@@ -22,11 +22,11 @@ FLOORS = {
 }
 EXTRAS = {
     "datasets": "hub data sets by name (extra: datasets)",
-    "matplotlib": "figures of reports (extra: report)",
-    "fastapi": "the annotation page (extra: web)",
     "sentencepiece": "T5 tokenizers without tokenizer.json (extra: sentencepiece)",
     "bitsandbytes": "8-bit AdamW (extra: bnb)",
     "tensorboard": "the tensorboard tracker (extra: tensorboard)",
+    "wandb": "the wandb tracker (extra: wandb)",
+    "trackio": "the trackio tracker (extra: trackio)",
 }
 
 

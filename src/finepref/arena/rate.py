@@ -193,7 +193,7 @@ def _refuse_infinite(counts: PairCounts, models: tuple[str, ...]) -> None:
     if component.max() > 0:
         raise InputError(
             "the votes do not connect all models, so their ratings cannot be compared without a prior "
-            f"(apart from the largest group: {batch.names_outside(component, models)})",
+            f"(never met the others: {batch.names_outside(component, models)})",
             remedy="use the normal prior, or add votes between the groups",
         )
     mutual = counts.mutual_components()
@@ -214,7 +214,7 @@ def _warnings(counts: PairCounts, models: tuple[str, ...]) -> tuple[str, ...]:
     if component.max() > 0:
         found.append(
             f"The votes fall into {component.max() + 1} groups of models that never met; ratings compare only within a "
-            f"group (apart from the largest: {batch.names_outside(component, models)})."
+            f"group (never met the largest: {batch.names_outside(component, models)})."
         )
     thin = [k for k in np.argsort(games, kind="stable") if games[k] < FEW]
     if thin:

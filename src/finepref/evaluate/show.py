@@ -8,7 +8,18 @@ from typing import Any
 
 def comparison_lines(comparison: Mapping[str, Any]) -> list[str]:
     """One line per prompt set, metric and pair: win rate with interval, mean difference with interval, adjusted p."""
-    header = ("prompts", "metric", "model", "against", "n", "win rate", "interval", "mean difference", "interval", "p")
+    header = (
+        "prompts",
+        "metric",
+        "model",
+        "against",
+        "n",
+        "win rate",
+        "interval",
+        "mean difference",
+        "its interval",
+        "p (Holm)",
+    )
     table = [header]
     for row in comparison["pairs"]:
         table.append(
