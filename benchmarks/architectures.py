@@ -53,7 +53,7 @@ UNETS: dict[str, dict[str, Any]] = {
         "down_block_types": [CROSS, CROSS, CROSS, PLAIN],
         "up_block_types": [UP_PLAIN, UP_CROSS, UP_CROSS, UP_CROSS],
         "layers_per_block": 1,
-        "attention_head_dim": 8,
+        "attention_head_dim": [2, 4, 8, 8],
         "cross_attention_dim": 64,
     },
 }
