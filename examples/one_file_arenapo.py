@@ -136,7 +136,9 @@ def train(
     policy, reference = pipe.unet.train(), copy.deepcopy(pipe.unet).eval().requires_grad_(False)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     alpha_bar = torch.cumprod(1 - betas, 0).double()
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(
+        policy.parameters(), lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, fused=True
+    )
     losses = []
     for step in range(steps):
         rows = []

@@ -171,7 +171,9 @@ def train(
     latents = encode_images(pipe, images)
     texts = encode_prompts(pipe, [pair[1] for pair in pairs])
     policy, reference = pipe.unet.train(), copy.deepcopy(pipe.unet).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(
+        policy.parameters(), lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, fused=True
+    )
     losses = []
     for number in range(steps):
         rows = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -76,9 +77,14 @@ def whole(value: Tensor) -> Tensor:
 
 
 def as_sharded(value: Tensor, like: Tensor) -> Tensor:
-    """This process' part of a whole tensor that every process holds, sharded as `like` is; unsharded: the tensor."""
-    if not isinstance(like, DTensor) or value.shape != like.shape:
+    """This process' part of a whole tensor that every process holds, sharded and laid out in memory as `like` is.
+
+    A tensor of another shape (an optimiser's step count, a row mean) is handed back as it is.
+    """
+    if value.shape != like.shape:
         return value
+    if not isinstance(like, DTensor):
+        return torch.empty_like(like, dtype=value.dtype).copy_(value)
     on_device = value.to(like.device, like.dtype)
     return distribute_tensor(on_device, like.device_mesh, like.placements, src_data_rank=None)
 
