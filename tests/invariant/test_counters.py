@@ -265,3 +265,26 @@ def test_metrics_are_valid_json(make_run) -> None:
     run, state = make_run()
     record = loop.optimiser_step(run, state, 0)
     assert json.loads(json.dumps(record))["pairs"] == 8
+
+
+def test_levels_that_share_a_trajectory_pay_for_it_once(make_run) -> None:
+    """8 pairs a step with 4 levels a trajectory: 2 draws, inverted once, trained on 8 rows; strata are all used."""
+    run, state = make_run(
+        "trajectory={name: ddim_inversion, share: 4}", "train.micro_batch=3", "train.stratified_t=true"
+    )
+    seen: list[torch.Tensor] = []
+    draw_times = loop.draw_times
+
+    def watched(*arguments: Any, **keywords: Any) -> torch.Tensor:
+        seen.append(draw_times(*arguments, **keywords))
+        return seen[-1]
+
+    with counted(run) as calls, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "draw_times", watched)
+        loop.optimiser_step(run, state, 0)
+    (t,) = seen
+    assert t.shape == (2, 4)
+    assert sorted((t.flatten() - 1).mul(8).div(999, rounding_mode="floor").tolist()) == list(range(8))
+    plan = programme(t, path=run.adapter.path, grid="exact", steps=9, renoise="none", label="source")
+    assert calls["policy"] == int(plan.calls.max()) + 3
+    assert state.calls == {"policy": 16, "reference": 16, "inversion": 2 * int(plan.calls.sum())}

@@ -16,6 +16,7 @@ CASES = {
     "adafactor": ["train.optimizer=adafactor"],
     "average": ["train.ema_decay=0.9", "train.channels_last=true"],
     "lora": ["lora={rank: 2, alpha: 4}", "train.gradient_checkpointing=selective"],
+    "shared": ["trajectory={name: renoise, share: 4, eta: 0.1}", "train.stratified_t=true"],
     "inversion": ["trajectory={name: renoise}", "train.stratified_t=true", "train.mixed_precision=bf16"],
 }
 

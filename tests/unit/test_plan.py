@@ -119,15 +119,22 @@ def test_mean_calls_of_an_inversion() -> None:
         run = config(trajectory={"name": "renoise", "grid": grid, "steps": steps, "renoise": "each"})
         method = make_method(run)
         assert method.inversion is not None
-        calls = mean_calls(method.inversion, scaled_linear(), lowest=lowest)
+        calls = mean_calls(method.inversion, scaled_linear())
         assert calls * (1000 - lowest) / 1000 == pytest.approx(expected, abs=0.006)
-    guided = make_method(config(trajectory={"name": "ddim_inversion", "cfg": 7.5})).inversion
     plain = make_method(config(trajectory={"name": "ddim_inversion"})).inversion
-    assert guided is not None
     assert plain is not None
-    for path in (scaled_linear(), FLOW):
-        assert mean_calls(guided, path, lowest=1) == 2 * mean_calls(plain, path, lowest=1)
-    assert 1 <= mean_calls(plain, FLOW, lowest=1) <= 9
+    assert 1 <= mean_calls(plain, FLOW) <= 9
+
+
+def test_the_work_of_guidance_and_of_shared_trajectories(sd15: Counts) -> None:
+    """Guidance asks twice; five levels on one trajectory of the official grid: 9.77 TFLOP a draw (SD1.5)."""
+    plain = work(sd15, trajectory={"name": "ddim_inversion"})
+    assert work(sd15, trajectory={"name": "ddim_inversion", "cfg": 7.5}).inversion == 2 * plain.inversion
+    assert work(sd15, trajectory={"name": "ddim_inversion", "cfg": 0}).inversion == plain.inversion
+    own = {"name": "renoise", "grid": "official-current", "renoise": "each", "steps": 5, "share": 5}
+    shared = work(sd15, trajectory=own, train={"pairs_per_step": 40})
+    assert 2 * 5 * 2 / 5 * 0.85 < shared.inversion < 2 * 5 * 2 / 5
+    assert shared.draw_flop / TERA == pytest.approx(9.77, rel=0.05)
 
 
 def made_up(**changes: float) -> Counts:

@@ -1,6 +1,7 @@
 """Trajectories by inversion: DDIM inversion (InPO) and ReNoise (SmPO), each pair to its own level.
 
-Shapes: B pairs, R = 2B rows of cat(winners, losers), N rows that are still on their way, C channels, H W latent size.
+Shapes: B pairs, R = 2B rows of cat(winners, losers), N rows that are still on their way, K levels at which each
+trajectory is read, C channels, H W latent size.
 Rows whose pair has arrived leave the batch: it costs the longest pair's number of network calls, not the sum.
 """
 
@@ -86,9 +87,10 @@ def _fresh_noise(path: Path, x: Tensor, source: Tensor, destination: Tensor) -> 
 def _run(
     x: Tensor, plan: Programme, *, path: Path, denoise: Denoise, draw: Draw | None, eta: float, average: bool
 ) -> Tensor:
-    """Carry rows x [R,C,H,W] through their programme; returns x at each row's last level."""
-    pairs = plan.calls.shape[0]
+    """Carry rows x [R,C,H,W] through their programme; returns x [K,R,C,H,W] at each row's levels."""
+    levels, pairs = plan.reads.shape
     here, point, first = x, x, torch.zeros_like(x)
+    found = x.new_zeros(levels * x.shape[0], *x.shape[1:])
     for call in range(int(plan.calls.max())):
         active = (plan.calls > call).nonzero().flatten()
         rows = torch.cat([active, active + pairs])
@@ -109,16 +111,21 @@ def _run(
             noise = draw(rows, plan.step[call, column]).to(x.device, x.dtype, non_blocking=True)
             reached = reached + final * (eta * _fresh_noise(path, x, source, destination) * noise)
         point = point.index_copy(0, index, reached)
-        here = here.index_copy(0, index, torch.where(final, reached, base))
+        now = torch.where(final, reached, base)
+        here = here.index_copy(0, index, now)
         first = first.index_copy(0, index, towards) if average else first
-    return here
+        level_read, at_row = (plan.reads[:, column] == call + 1).nonzero(as_tuple=True)
+        if len(at_row):
+            slot = (level_read * x.shape[0] + rows[at_row]).to(x.device, non_blocking=True)
+            found = found.index_copy(0, slot, now[at_row.to(x.device, non_blocking=True)])
+    return found.view(levels, *x.shape)
 
 
 @torch.no_grad()
 def place(
     x0_w: Float[Tensor, "B C H W"],
     x0_l: Float[Tensor, "B C H W"],
-    t: Shaped[Tensor, " B"],
+    t: Shaped[Tensor, "B ..."],
     *,
     path: Path,
     options: InversionOptions,
@@ -133,7 +140,8 @@ def place(
     With `RenoiseOptions` a step is refined once: predict at the point that the step reached, step again from its start.
 
     Args:
-        x0_w, x0_l: latents. t: [B] levels, one per pair, at least `lowest_t` of the grid.
+        x0_w, x0_l: latents. t: [B] levels, one per pair, at least `lowest_t` of the grid; or [B,K] levels in rising
+            order at which one trajectory a pair is read.
         options: grid, steps, eta and, for ReNoise, which steps, label and averaging. (network and cfg are for whoever
             makes `denoise`.)
         noise: not looked at; the signature is that of every trajectory.
@@ -141,7 +149,7 @@ def place(
         draw: see `Draw`; needed where eta > 0.
 
     Returns:
-        The placed pair, detached, in float32 or wider.
+        The placed pairs, detached, in float32 or wider; with [B,K] levels B K of them, the levels of a pair together.
 
     Raises:
         ValueError: no denoiser, no draws for eta > 0, or t too low. ConfigError: official grid or eta on a flow.
@@ -166,7 +174,14 @@ def place(
     dtype = torch.promote_types(x0_w.dtype, torch.float32)
     x0 = torch.cat([x0_w, x0_l]).to(dtype)
     x_t = _run(x0, plan, path=path, denoise=denoise, draw=draw, eta=options.eta, average=average)
+    return placed_at(x0_w.to(dtype), x0_l.to(dtype), t, *x_t.transpose(0, 1).flatten(0, 1).chunk(2), path=path)
+
+
+def placed_at(x0_w: Tensor, x0_l: Tensor, t: Tensor, xt_w: Tensor, xt_l: Tensor, *, path: Path) -> Placed:
+    """Inverted points with the targets that explain them. x0: [B,...]; t: [B] or [B,K]; xt: [B K,...]."""
+    x0, x_t = torch.cat([x0_w, x0_l]), torch.cat([xt_w, xt_l])
+    x0 = x0 if t.ndim == 1 else x0.repeat_interleave(t.shape[1], dim=0)
+    t = t.flatten()
     both = torch.cat([t, t])
-    target = path.target(x0, path.implied_noise(x0, x_t, both), both)
-    pairs = t.shape[0]
-    return Placed(xt_w=x_t[:pairs], xt_l=x_t[pairs:], t=t, target_w=target[:pairs], target_l=target[pairs:])
+    target_w, target_l = path.target(x0, path.implied_noise(x0, x_t, both), both).chunk(2)
+    return Placed(xt_w=xt_w, xt_l=xt_l, t=t, target_w=target_w, target_l=target_l)

@@ -18,6 +18,7 @@ _GRID = (
 _STEPS = (
     "exact: steps of a pair at the highest level, fewer in proportion below; official grids: number of grid entries."
 )
+_SHARE = "Levels at which a pair is looked at on one trajectory, one in each equal part of the range; paid for once."
 _CFG = "Guidance of the inversion: 1 is the conditional prediction, 0 the unconditional one."
 
 
@@ -39,6 +40,12 @@ class InversionOptions(BaseModel):
         float, Field(ge=0, description="Fresh noise after every step, in DDPM standard deviations (InPO: 0.1).")
     ] = 0.0
     cfg: Annotated[float, Field(description=_CFG)] = 1.0
+    share: Annotated[int, Field(ge=1, le=100, description=_SHARE)] = 1
+
+    @property
+    def passes(self) -> int:
+        """Network passes of one call: 2 where guidance asks with and without the prompt."""
+        return 1 if self.cfg in (0, 1) else 2
 
 
 class RenoiseOptions(InversionOptions):

@@ -1,6 +1,6 @@
 """Which network calls each pair of a batch makes on its way from x0 to x_t: a table of steps, made on the CPU.
 
-Shapes: N calls of the longest pair, B pairs.
+Shapes: N calls of the longest pair, B pairs, K levels at which each pair's trajectory is read.
 A step goes from level `source` to level `destination`; a call is either a step's first prediction or its refinement.
 """
 
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from finepref.diffusion.options import Grid, Label, Renoise
+from finepref import rng
+from finepref.diffusion.options import Grid, InversionOptions, Label, Renoise, RenoiseOptions
 from finepref.diffusion.path import Path
 from finepref.errors import ConfigError
 
@@ -26,7 +28,7 @@ class Programme:
 
     source, destination, label: levels (int64, or float64 on flows; official labels may be negative).
     step: index of the step. refine: whether this call refines a step. final: whether the step is over after it.
-    calls: [B] number of calls of each pair.
+    reads: [K,B] number of calls after which a pair is at its k-th level. calls: [B] of each pair, reads' last row.
     """
 
     source: Tensor
@@ -35,25 +37,31 @@ class Programme:
     step: Tensor
     refine: Tensor
     final: Tensor
-    calls: Tensor
+    reads: Tensor
+
+    @property
+    def calls(self) -> Tensor:
+        """[B] number of calls of each pair."""
+        return self.reads[-1]
 
 
-def exact_levels(t: float, *, steps: int, path: Path) -> list[float]:
-    """s_0 = 0 .. s_K = t, s_k = round(k t / K), K = max(1, ceil(steps t / highest level)) and at most t.
+def exact_levels(t: float, *, steps: int, path: Path, start: float = 0) -> list[float]:
+    """s_0 = start .. s_K = t, s_k = start + round(k d / K) with d = t - start, K = max(1, ceil(steps d / highest)).
 
-    Halves go to the even level. Level 0 stands for the data (alpha_bar_0 and label 0 on discrete paths). On flows
-    s_k = k t / K.
+    K is at most d; halves go to the even number. Level 0 stands for the data (alpha_bar_0 and label 0 on discrete
+    paths). On flows s_k = start + k d / K.
     """
+    length = t - start
     if path.alpha_bar is None:
-        count = max(1, math.ceil(steps * t - 1e-9))
-        return [k * t / count for k in range(count)] + [t]
-    level, highest = int(t), path.alpha_bar.shape[0] - 1
-    count = max(1, min(level, -(-steps * level // highest)))
-    return [round(k * level / count) for k in range(count + 1)]
+        count = max(1, math.ceil(steps * length - 1e-9))
+        return [start + k * length / count for k in range(count)] + [t]
+    length, highest = int(length), path.alpha_bar.shape[0] - 1
+    count = max(1, min(length, -(-steps * length // highest)))
+    return [int(start) + round(k * length / count) for k in range(count + 1)]
 
 
-def steps_to(t: float, *, grid: Grid, steps: int, path: Path) -> list[Step]:
-    """The steps from data to level t.
+def steps_to(t: float, *, grid: Grid, steps: int, path: Path, start: float = 0) -> list[Step]:
+    """The steps from data, or on the exact grid from level `start`, to level t.
 
     exact: between `exact_levels`, label of the source. official-0.20: sources 1-K, 1, 1+K, ... strictly below t, label
     of the source (the first is negative). official-current: destinations 1, 1+K, ... strictly below t, label of the
@@ -65,7 +73,7 @@ def steps_to(t: float, *, grid: Grid, steps: int, path: Path) -> list[Step]:
     if grid == "exact":
         if t < (1 if path.discrete else 1e-6):
             raise ValueError(f"an inversion to t = {t} has no target; draw t from {lowest_t(grid)} on")
-        levels = exact_levels(t, steps=steps, path=path)
+        levels = exact_levels(t, steps=steps, path=path, start=start)
         return [(s, d, s) for s, d in itertools.pairwise(levels)]
     if path.alpha_bar is None:
         raise ConfigError(f"grid {grid} is discrete", where="trajectory.grid", remedy="use grid: exact with a flow")
@@ -83,25 +91,51 @@ def lowest_t(grid: Grid) -> int:
     return {"exact": 1, "official-0.20": 0, "official-current": 2}[grid]
 
 
-def _calls(steps: list[Step], *, renoise: Renoise, label: Label) -> list[tuple[Step, int, bool, bool]]:
+def _route(levels: Sequence[float], *, grid: Grid, steps: int, path: Path) -> tuple[list[Step], list[int]]:
+    """One pair's steps through all its levels, in rising order, and after how many of them it is at each."""
+    if grid != "exact":  # a lower level's steps are the first ones of a higher level's
+        ways = [steps_to(level, grid=grid, steps=steps, path=path) for level in levels]
+        return ways[-1], [len(way) for way in ways]
+    made: list[Step] = []
+    ends: list[int] = []
+    here: float = 0
+    for level in levels:
+        if level > here or not ends:
+            made += steps_to(level, grid=grid, steps=steps, path=path, start=here)
+        ends.append(len(made))
+        here = level
+    return made, ends
+
+
+def _calls(
+    steps: list[Step], ends: list[int], *, renoise: Renoise, label: Label
+) -> tuple[list[tuple[Step, int, bool, bool]], list[int]]:
+    """The calls of some steps, and after how many calls the steps in `ends` are over."""
     calls = []
+    after = [0]
     for index, (source, destination, own) in enumerate(steps):
-        refined = renoise == "each" or (renoise == "last" and index == len(steps) - 1)
+        refined = renoise == "each" or (renoise == "last" and index + 1 in ends)
         calls.append(((source, destination, own), index, False, not refined))
         if refined:
             told = destination if label == "destination" else own
             calls.append(((source, destination, told), index, True, True))
-    return calls
+        after.append(len(calls))
+    return calls, [after[end] for end in ends]
 
 
 def programme(t: Tensor, *, path: Path, grid: Grid, steps: int, renoise: Renoise, label: Label) -> Programme:
-    """Every pair's calls, one column a pair, padded to the longest."""
-    wanted = t.tolist()
+    """Every pair's calls, one column a pair, padded to the longest. t: [B], or [B,K] levels in rising order.
+
+    A trajectory through several levels is, on the official grids, that of the highest one, read on its way; on the
+    exact grid it has each of them as a level of its own, in steps no longer than to that level alone. `last` refines
+    the last step before every level that is read.
+    """
+    wanted = [tuple(levels) for levels in t.view(t.shape[0], -1).tolist()]
     known = {
-        level: _calls(steps_to(level, grid=grid, steps=steps, path=path), renoise=renoise, label=label)
-        for level in set(wanted)
+        levels: _calls(*_route(levels, grid=grid, steps=steps, path=path), renoise=renoise, label=label)
+        for levels in set(wanted)
     }
-    columns = [known[level] for level in wanted]
+    columns = [known[levels][0] for levels in wanted]
     longest = max(len(column) for column in columns)
     padded = [column + [column[-1]] * (longest - len(column)) for column in columns]
     dtype = torch.int64 if path.discrete else torch.float64
@@ -116,5 +150,22 @@ def programme(t: Tensor, *, path: Path, grid: Grid, steps: int, renoise: Renoise
         step=table([[call[1] for call in column] for column in padded], torch.int64),
         refine=table([[call[2] for call in column] for column in padded], torch.bool),
         final=table([[call[3] for call in column] for column in padded], torch.bool),
-        calls=torch.tensor([len(column) for column in columns]),
+        reads=torch.tensor([known[levels][1] for levels in wanted]).T.contiguous(),
     )
+
+
+def mean_calls(options: InversionOptions, path: Path) -> float:
+    """Mean number of network calls of one image's trajectory, over the levels that are drawn (without guidance's)."""
+    renoise = options.renoise if isinstance(options, RenoiseOptions) else "none"
+    label = options.label if isinstance(options, RenoiseOptions) else "source"
+    lowest = lowest_t(options.grid)
+    points = 4096 if path.alpha_bar is None else path.alpha_bar.shape[0] - lowest
+    u = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    if options.share == 1:
+        t = path.draw_t(u, lowest=lowest)
+    else:
+        drawn = torch.from_numpy(rng.numpy_generator(0, "mean calls").random((points, options.share)))
+        parts = (torch.arange(options.share) + drawn) / options.share
+        t = path.draw_t(parts.flatten(), lowest=lowest).view(points, -1)
+    calls = programme(t, path=path, grid=options.grid, steps=options.steps, renoise=renoise, label=label).calls
+    return calls.double().mean().item()

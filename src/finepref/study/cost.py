@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-import torch
-
-from finepref.diffusion.options import InversionOptions, RenoiseOptions
-from finepref.diffusion.path import Path, scaled_linear
-from finepref.diffusion.programme import lowest_t, programme
+from finepref.diffusion.options import InversionOptions
+from finepref.diffusion.path import scaled_linear
+from finepref.diffusion.programme import mean_calls
 from finepref.train.method import Method
 
 WEIGHTS = {"policy": 3, "reference": 1, "inversion": 1}
@@ -23,7 +21,7 @@ def spent(calls: Mapping[str, int]) -> int:
 def per_row(method: Method) -> float:
     """Expected cost of one pair (one image, where the objective takes single images), over uniform t.
 
-    images * (3 policy + 1 reference) + 2 * (mean number of inversion calls) * (2 with guidance, else 1)
+    images * (3 policy + 1 reference) + 2 * (mean number of inversion calls) * (2 with guidance, else 1) / share
     """
     needs = method.objective.needs
     images = 2 if needs.paired and needs.loser else 1
@@ -31,8 +29,7 @@ def per_row(method: Method) -> float:
     options = method.inversion
     if options is None:
         return float(cost)
-    passes = 1 if options.cfg in (0, 1) else 2
-    return cost + 2 * passes * WEIGHTS["inversion"] * inversion_calls(options)
+    return cost + 2 * options.passes * WEIGHTS["inversion"] * inversion_calls(options) / options.share
 
 
 def steps_for(budget: int, method: Method, *, per_step: int) -> int:
@@ -42,16 +39,5 @@ def steps_for(budget: int, method: Method, *, per_step: int) -> int:
 
 @lru_cache(maxsize=64)
 def inversion_calls(options: InversionOptions) -> float:
-    """Mean number of calls of one image's inversion over the levels that are drawn."""
-    renoise = options.renoise if isinstance(options, RenoiseOptions) else "none"
-    label = options.label if isinstance(options, RenoiseOptions) else "source"
-    path = _path()
-    assert path.alpha_bar is not None
-    levels = torch.arange(lowest_t(options.grid), len(path.alpha_bar))
-    plan = programme(levels, path=path, grid=options.grid, steps=options.steps, renoise=renoise, label=label)
-    return plan.calls.double().mean().item()
-
-
-@lru_cache(maxsize=1)
-def _path() -> Path:
-    return scaled_linear()
+    """Mean number of calls of one image's trajectory over the levels that are drawn, on the lab's path."""
+    return mean_calls(options, scaled_linear())

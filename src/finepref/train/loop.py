@@ -107,7 +107,7 @@ def train(run: Run, *, resume: bool) -> State:
 def optimiser_step(run: Run, state: State, step: int) -> dict[str, Any]:
     """One optimiser step over this process' share of the step's draws; one reduction, one host sync."""
     options, world = run.config.train, run.world
-    order = run.source.order(options.seed, step=step, per_step=options.pairs_per_step)
+    order = run.source.order(options.seed, step=step, per_step=draws_per_step(run))
     positions = draws.share(order, rank=world.rank, world=world.size)
     parameters = [p for _, p in state.named]
     state.optimizer.zero_grad(set_to_none=True)
@@ -167,26 +167,16 @@ def _outputs(
 def _pairs(run: Run, state: State, batch: PairBatch, t: Tensor) -> Iterator[tuple[ObjectiveOutput, Tensor]]:
     options = run.config.train
     placed = place_batch(run, batch, t, calls=state.calls)
-    for start in range(0, len(batch.pair_id), options.micro_batch):
+    for start in range(0, len(placed.t), options.micro_batch):
         part = slice(start, start + options.micro_batch)
-        known = (
-            run.source.reference_errors(batch, part, run.world.device) if isinstance(run.source, PairSource) else None
-        )
-        yield (
-            pair_step(
-                run.adapter,
-                run.method,
-                cut_batch(batch, part),
-                cut_placed(placed, part),
-                calls=state.calls,
-                known=known,
-            ),
-            placed.t[part],
-        )
+        micro = cut_batch(batch, part, share=run.method.share)
+        known = run.source.reference_errors(micro, run.world.device) if isinstance(run.source, PairSource) else None
+        out = pair_step(run.adapter, run.method, micro, cut_placed(placed, part), calls=state.calls, known=known)
+        yield out, placed.t[part]
 
 
 def place_batch(run: Run, batch: PairBatch, t: Tensor, *, calls: Calls) -> Placed:
-    """Put a batch on its trajectory at levels t [B] (CPU), with the noise of its draws."""
+    """Put a batch on its trajectory at levels t [B] or [B,K] (CPU), with the noise of its draws."""
     seed, shape = run.config.train.seed, batch.x0_w.shape[1:]
     device, count = run.world.device, len(batch.pair_id)
     noise = None
@@ -201,19 +191,24 @@ def place_batch(run: Run, batch: PairBatch, t: Tensor, *, calls: Calls) -> Place
         return draws.normals(seed, "inversion", words, [batch.visit[r % count] for r in rows.tolist()], shape)
 
     placed = place_pairs(run.adapter, run.method, batch, t=t, noise=noise, draw=draw, calls=calls)
-    return replace(placed, t=t.to(device, non_blocking=True))
+    return replace(placed, t=placed.t.to(device, non_blocking=True))
 
 
-def cut_batch(batch: PairBatch, part: slice) -> PairBatch:
-    """Some pairs of a batch."""
+def cut_batch(batch: PairBatch, part: slice, *, share: int = 1) -> PairBatch:
+    """The pairs behind some rows of a placed batch, in which every pair stands `share` times."""
+    rows = range(len(batch.pair_id) * share)[part]
+    pairs = [row // share for row in rows]
+    index: slice | Tensor = part
+    if share > 1:
+        index = torch.tensor(pairs).to(batch.x0_w.device, non_blocking=True)
     return PairBatch(
-        pair_id=batch.pair_id[part],
-        visit=batch.visit[part],
-        x0_w=batch.x0_w[part],
-        x0_l=batch.x0_l[part],
-        cond_w={name: value[part] for name, value in batch.cond_w.items()},
-        cond_l={name: value[part] for name, value in batch.cond_l.items()},
-        signal=PairSignal(margin=batch.signal.margin[part], weight=batch.signal.weight[part]),
+        pair_id=tuple(batch.pair_id[pair] for pair in pairs),
+        visit=tuple(batch.visit[pair] for pair in pairs),
+        x0_w=batch.x0_w[index],
+        x0_l=batch.x0_l[index],
+        cond_w={name: value[index] for name, value in batch.cond_w.items()},
+        cond_l={name: value[index] for name, value in batch.cond_l.items()},
+        signal=PairSignal(margin=batch.signal.margin[index], weight=batch.signal.weight[index]),
     )
 
 
@@ -228,14 +223,25 @@ def cut_placed(placed: Placed, part: slice) -> Placed:
     )
 
 
+def draws_per_step(run: Run) -> int:
+    """Draws of an optimiser step: its pairs, or fewer where several levels of a pair share a trajectory."""
+    return run.config.train.pairs_per_step // run.method.share
+
+
 def draw_times(run: Run, batch: PairBatch | ImageBatch, *, step: int, positions: Sequence[int]) -> Tensor:
-    """Levels [B] on the CPU, where an inversion plans its calls."""
-    options = run.config.train
+    """Levels [B], or [B,K] in rising order where K share a trajectory, on the CPU, where an inversion plans its calls.
+
+    Of K levels the k-th is uniform in the k-th of K equal parts of the range, so that one taken at random is uniform.
+    """
+    options, share = run.config.train, run.method.share
     ids = batch.pair_id if isinstance(batch, PairBatch) else batch.image_id
-    u = draws.uniforms(options.seed, "t", ids, batch.visit)
-    if options.stratified_t:
-        u = draws.strata(options.seed, step=step, per_step=options.pairs_per_step, positions=positions, u=u)
-    return draws.times(run.adapter.path, u, lowest=run.method.lowest_t)
+    columns = []
+    for part in range(share):
+        u = draws.uniforms(options.seed, "t" if share == 1 else f"t-{part}", ids, batch.visit)
+        if options.stratified_t:
+            u = draws.strata(options.seed, step=step, per_step=draws_per_step(run), positions=positions, u=u)
+        columns.append(draws.times(run.adapter.path, (part + u) / share, lowest=run.method.lowest_t))
+    return columns[0] if share == 1 else torch.stack(columns, dim=1)
 
 
 def _bucket(run: Run, t: Tensor) -> Tensor:

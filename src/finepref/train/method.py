@@ -40,6 +40,11 @@ class Method:
         return self.place_options if isinstance(self.place_options, InversionOptions) else None
 
     @property
+    def share(self) -> int:
+        """At how many levels one trajectory of a pair is read."""
+        return 1 if self.inversion is None else self.inversion.share
+
+    @property
     def needs_reference(self) -> bool:
         """Whether the frozen reference is called at all."""
         inverts = self.inversion is not None and self.inversion.network == "reference"
@@ -115,6 +120,13 @@ def _refuse_nonsense(config: RunConfig, method: Method) -> None:
                 where="train.reference_cache",
                 remedy="null",
             )
+    if config.train.pairs_per_step % method.share:
+        raise ConfigError(
+            f"{method.share} levels share a trajectory, which does not divide train.pairs_per_step = "
+            f"{config.train.pairs_per_step}",
+            where="trajectory.share",
+            remedy="a divisor of it",
+        )
     if config.signal.margin_scale != 1.0 and (config.signal.file is None or not needs.margin):
         reason = "there is no signal file" if config.signal.file is None else f"objective {name} takes no margin"
         raise ConfigError(f"it has no effect: {reason}", where="signal.margin_scale", remedy="remove it")

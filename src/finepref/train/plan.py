@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
-from finepref.diffusion.options import InversionOptions, RenoiseOptions
 from finepref.diffusion.path import Path
-from finepref.diffusion.programme import programme
+from finepref.diffusion.programme import mean_calls
 from finepref.errors import ConfigError, nearest
 from finepref.models.protocol import Counts
 from finepref.train.config import RunConfig
@@ -122,25 +119,18 @@ class Plan:
     gpus: tuple[OnGpu, ...]
 
 
-def mean_calls(options: InversionOptions, path: Path, *, lowest: int) -> float:
-    """Mean number of network calls of one image's inversion over the levels that are drawn."""
-    renoise = options.renoise if isinstance(options, RenoiseOptions) else "none"
-    label = options.label if isinstance(options, RenoiseOptions) else "source"
-    points = 4096 if path.alpha_bar is None else path.alpha_bar.shape[0] - lowest
-    t = path.draw_t((torch.arange(points, dtype=torch.float64) + 0.5) / points, lowest=lowest)
-    calls = programme(t, path=path, grid=options.grid, steps=options.steps, renoise=renoise, label=label).calls
-    return calls.double().mean().item() * (1 if options.cfg in (0, 1) else 2)
-
-
 def work_of(config: RunConfig, method: Method, counts: Counts, path: Path, *, images: int, prompts: int) -> Work:
     """Count the work of a run.
 
-    draw = n (training + reference forward) + 2 (inversion calls) forwards,  n = 2 images, 1 without loser or pair
+    draw = n (training + reference forward) + 2 (inversion calls) forwards,  n = 2 images, 1 without loser or pair;
+    K draws that share a trajectory share its calls
     """
     needs, options = method.objective.needs, config.train
     count = 2 if needs.paired and needs.loser else 1
     uses = needs.reference != "none" and options.reference_cache is None
-    calls = 0.0 if method.inversion is None else mean_calls(method.inversion, path, lowest=method.lowest_t)
+    calls = 0.0
+    if method.inversion is not None:
+        calls = mean_calls(method.inversion, path) * method.inversion.passes / method.share
     draw = count * counts.training_flop + (count * uses + 2 * calls) * counts.forward_flop
     draws = options.max_steps * options.pairs_per_step
     return Work(
@@ -175,7 +165,7 @@ def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: i
     step = copies + images * max(0.0, counts.training_bytes - copies)
     if method.trajectory.uses_network:
         step = max(step, copies + 2 * options.place_batch * max(0.0, counts.forward_bytes - copies))
-    held = max(images, 2 * options.place_batch if method.trajectory.uses_network else 0)
+    held = max(images, 2 * options.place_batch * method.share if method.trajectory.uses_network else 0)
     numbers = 4 * counts.latent[0] * counts.latent[1] * counts.latent[2] + counts.condition
     return {
         **{name: value / shards for name, value in states.items()},

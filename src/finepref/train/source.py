@@ -93,11 +93,11 @@ class PairSource:
             empty_l=empty_l,
         )
 
-    def reference_errors(self, batch: PairBatch, part: slice, device: torch.device) -> tuple[Tensor, Tensor] | None:
-        """Reference errors (winner, loser) of some pairs of a batch from the reference cache; None without one."""
+    def reference_errors(self, batch: PairBatch, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """Reference errors (winner, loser) of a batch from the reference cache; None without one."""
         if self.reference is None:
             return None
-        found = self.reference.errors(batch.pair_id[part], batch.visit[part]).to(device, non_blocking=True)
+        found = self.reference.errors(batch.pair_id, batch.visit).to(device, non_blocking=True)
         return found[:, 0], found[:, 1]
 
 

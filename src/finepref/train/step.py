@@ -48,7 +48,9 @@ def place_pairs(
     draw: Draw | None,
     calls: Calls,
 ) -> Placed:
-    """Put pairs on their trajectory. Trajectories that call the network do so without gradient, in one ragged batch."""
+    """Put pairs on their trajectory, at levels t [B] or [B,K]. Where it calls the network it does so without gradient,
+    in one ragged batch.
+    """
     denoise: Denoise | None = None
     if method.inversion is not None:
         network, scale = method.inversion.network, method.inversion.cfg
