@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -176,6 +176,22 @@ def fill_reference(config: RunConfig, *, overwrite: bool) -> FillSummary:
         ConfigError: the run cannot use reference errors. InputError: the folder holds errors of something else.
     """
     from finepref.train.fill import fill
+
+    return _filled(fill, config, overwrite=overwrite)
+
+
+def fill_trajectories(config: RunConfig, *, overwrite: bool) -> FillSummary:
+    """Fill `train.trajectory_cache` for a run, on all processes that were launched; makes the cache where missing.
+
+    Raises:
+        ConfigError: the reference does not invert. InputError: the folder holds inversions of something else.
+    """
+    from finepref.train import fill
+
+    return _filled(fill.fill_trajectories, config, overwrite=overwrite)
+
+
+def _filled(fill: Callable[..., FillSummary], config: RunConfig, *, overwrite: bool) -> FillSummary:
     from finepref.train.world import join_world
 
     with join_world() as world:

@@ -1,4 +1,4 @@
-"""`finepref cache`: encode images and prompts once, before training; fill the reference-loss cache."""
+"""`finepref cache`: encode images and prompts once, before training; fill the caches of the frozen reference."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ def command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Cache folder; without it, cache.folder of the config.")] = None,
     reference: Annotated[
-        bool, typer.Option("--reference", help="Also compute train.reference_cache: reference errors of every draw.")
+        bool,
+        typer.Option(
+            "--reference",
+            help="Also compute what the frozen reference does with every draw: train.trajectory_cache, its inversions, "
+            "and train.reference_cache, its errors; those that are named.",
+        ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start again (with --reference, the reference errors alone).")
+        bool, typer.Option("--overwrite", help="Start again (with --reference, the reference's caches alone).")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
 ) -> None:
@@ -34,7 +39,7 @@ def command(
     folder = out or (Path(run.cache.folder) if run.cache.folder else None)
     if folder is None:
         raise ConfigError("no cache folder is named", where="cache.folder", remedy="set it, or give --out")
-    if reference and run.train.reference_cache is None:
+    if reference and run.train.reference_cache is None and run.train.trajectory_cache is None:
         raise ConfigError("no folder is named", where="train.reference_cache", remedy="name one to fill")
     rank, size, local = (int(os.environ.get(name, default)) for name, default in _PROCESS)
     device = build.default_device()
@@ -53,12 +58,18 @@ def command(
     ]
     if reference:
         placed = parse_config({**run.as_dict(), "cache": {**run.cache.model_dump(), "folder": str(folder)}})
-        filled = build.fill_reference(placed, overwrite=overwrite)
-        record["reference"] = dataclasses.asdict(filled)
-        lines.append(
-            f"{filled.folder}: reference errors of {filled.draws} draws ({filled.computed} computed now: "
-            f"{filled.images} reference images, {filled.device_seconds:.1f} device seconds)"
+        wanted = (
+            ("trajectories", placed.train.trajectory_cache, build.fill_trajectories, "inversions by the reference"),
+            ("reference", placed.train.reference_cache, build.fill_reference, "reference errors"),
         )
+        for name, named, fill, what in wanted:
+            if named is not None:
+                filled = fill(placed, overwrite=overwrite)
+                record[name] = dataclasses.asdict(filled)
+                lines.append(
+                    f"{filled.folder}: {what} of {filled.draws} draws ({filled.computed} computed now: "
+                    f"{filled.images} reference images, {filled.device_seconds:.1f} device seconds)"
+                )
     if rank == 0:
         print(json.dumps(record) if as_json else "\n".join(lines))
 

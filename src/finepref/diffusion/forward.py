@@ -40,10 +40,23 @@ def place(
     del options, denoise, draw
     if noise is None:
         raise ValueError("forward noising needs `noise`")
+    return noised(x0_w, x0_l, t, noise, noise, path=path)
+
+
+def noised(
+    x0_w: Float[Tensor, "B C H W"],
+    x0_l: Float[Tensor, "B C H W"],
+    t: Shaped[Tensor, " B"],
+    noise_w: Float[Tensor, "B C H W"],
+    noise_l: Float[Tensor, "B C H W"],
+    *,
+    path: Path,
+) -> Placed:
+    """Noise winner and loser at the same level, each with a noise of its own: x_t = a(t) x0 + b(t) eps."""
     return Placed(
-        xt_w=path.add_noise(x0_w, noise, t),
-        xt_l=path.add_noise(x0_l, noise, t),
+        xt_w=path.add_noise(x0_w, noise_w, t),
+        xt_l=path.add_noise(x0_l, noise_l, t),
         t=t,
-        target_w=path.target(x0_w, noise, t),
-        target_l=path.target(x0_l, noise, t),
+        target_w=path.target(x0_w, noise_w, t),
+        target_l=path.target(x0_l, noise_l, t),
     )

@@ -156,6 +156,9 @@ class TrainSection(Section):
     reference_cache: str | None = Field(
         None, description="folder of reference errors, two scalars a draw; null = compute them"
     )
+    trajectory_cache: str | None = Field(
+        None, description="folder of every draw's inversion by the frozen reference; null = invert in the step"
+    )
     seed: int = 0
     checkpoint_every: Count = Field(500, description="optimiser steps; 0 = only at the end")
     checkpoints_keep: Positive = Field(2, description="older checkpoints are removed")

@@ -1,7 +1,11 @@
-"""Fill a reference-loss cache: the two reference errors of every draw of a run's plan, without training."""
+"""Fill the caches of what the frozen reference does with every draw of a run's plan, without training.
+
+A reference cache holds its two errors, a trajectory cache where it inverted the pair to.
+"""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +22,13 @@ from finepref.models.protocol import Adapter
 from finepref.progress import progress
 from finepref.train.config import RunConfig
 from finepref.train.draws import Draw
-from finepref.train.loop import Run, draw_times, place_batch
+from finepref.train.loop import Run, draw_times, draws_per_step, place_batch
 from finepref.train.prepare import prepare
 from finepref.train.reference import held_values, save_reference
 from finepref.train.run import make_run
 from finepref.train.source import PairSource
 from finepref.train.step import both, reference_errors
+from finepref.train.trajectories import SHARD, held_shards, save_record, save_shard, shard_name
 from finepref.train.world import World
 
 SAVE_EVERY = 300.0  # seconds between two saves of a cache that is being filled
@@ -31,7 +36,9 @@ SAVE_EVERY = 300.0  # seconds between two saves of a cache that is being filled
 
 @dataclass(frozen=True, slots=True)
 class FillSummary:
-    """What filling cost: draws of the plan, draws and reference images computed now, seconds of all processes."""
+    """What filling cost: draws of the plan, draws and reference images computed now (by this process where they are
+    inversions), seconds of all processes.
+    """
 
     folder: str
     draws: int
@@ -108,6 +115,98 @@ def fill_reference(run: Run, folder: Path, *, identity: str, overwrite: bool) ->
         images=2 * computed,
         device_seconds=(time.perf_counter() - began) * world.size,
     )
+
+
+def fill_trajectories(
+    config: RunConfig,
+    *,
+    world: World,
+    open_cache: Callable[[], LatentCache],
+    load_adapter: Callable[[bool], Adapter],
+    about_base: Mapping[str, Any],
+    overwrite: bool,
+) -> FillSummary:
+    """Fill `train.trajectory_cache` with every draw of the run's plan that it does not hold yet, shard by shard.
+
+    Processes share the shards. What was written stays when it is killed.
+
+    Raises:
+        ConfigError: no folder is named, or it is not the frozen reference that inverts.
+        InputError: the folder holds inversions of another seed, data set, reference, trajectory or draw plan.
+    """
+    if config.train.trajectory_cache is None:
+        raise ConfigError("no folder is named", where="train.trajectory_cache", remedy="name one to fill")
+    folder = Path(config.train.trajectory_cache)
+    prepared = prepare(config, cache=open_cache(), base=about_base)
+    options = config.train.model_copy(update={"reference_cache": None, "trajectory_cache": None})
+    without = replace(prepared, config=config.model_copy(update={"train": options}))
+    run = make_run(without, folder, world=world, load_adapter=load_adapter)
+    if overwrite and world.main and folder.exists():
+        shutil.rmtree(folder)
+    world.barrier()
+    held, spent = held_shards(folder, identity=prepared.trajectories)
+    total = options.max_steps * draws_per_step(run)
+    missing = [
+        number
+        for number in range(-(-total // SHARD))
+        if held.get(shard_name(number), 0) < min(SHARD, total - number * SHARD)
+    ]
+    world.barrier()
+    run.adapter.train_mode(True)
+    began, images, computed = time.perf_counter(), 0, 0
+
+    def record() -> None:
+        if world.main and missing:
+            seconds = spent + (time.perf_counter() - began) * world.size
+            save_record(folder, identity=prepared.trajectories, device_seconds=seconds)
+
+    for number in progress(missing[world.rank :: world.size], f"trajectories {folder.name}", unit="shard"):
+        record()
+        positions = range(number * SHARD, min(total, (number + 1) * SHARD))
+        images += _save_trajectories(run, folder, number, positions)
+        computed += len(positions)
+    world.barrier()
+    record()
+    world.barrier()
+    return FillSummary(
+        folder=str(folder),
+        draws=total,
+        computed=computed,
+        images=images,
+        device_seconds=(time.perf_counter() - began) * world.size,
+    )
+
+
+def _save_trajectories(run: Run, folder: Path, number: int, positions: range) -> int:
+    """Invert the draws at some positions of the global order and write their shard; returns images called for."""
+    source, options, calls = run.source, run.config.train, {"inversion": 0}
+    assert isinstance(source, PairSource)
+    per_step, share, path = draws_per_step(run), run.method.share, run.adapter.path
+    order = source.order(options.seed, step=number, per_step=SHARD)[: len(positions)]
+    parts: list[tuple[Tensor, ...]] = []
+    start = positions.start
+    while start < positions.stop:
+        step = start // per_step  # a chunk stays inside an optimiser step, whose strata it shares
+        stop = min(start + options.place_batch, (step + 1) * per_step, positions.stop)
+        drawn = order[start - positions.start : stop - positions.start]
+        batch = source.batch(drawn, seed=options.seed, device=run.world.device)
+        t = draw_times(run, batch, step=step, positions=[p % per_step for p in range(start, stop)])
+        placed = place_batch(run, batch, t, calls=calls)
+        points = ((batch.x0_w, placed.xt_w), (batch.x0_l, placed.xt_l))
+        noise = (path.implied_noise(x0.repeat_interleave(share, dim=0), x_t, placed.t) for x0, x_t in points)
+        parts.append(tuple(tau.unflatten(0, (-1, share)).cpu() for tau in noise))
+        start = stop
+    tau_w, tau_l = (torch.cat(sides) for sides in zip(*parts, strict=True))
+    save_shard(
+        folder,
+        number,
+        tau_w,
+        tau_l,
+        pair_id=[source.id_of(draw.index) for draw in order],
+        visit=[draw.visit for draw in order],
+        dtype=run.config.cache.dtype,
+    )
+    return calls["inversion"]
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import yaml
 from finepref.diffusion.path import Path
 from finepref.models.protocol import Counts
 from finepref.train.config import RunConfig, parse_config
-from finepref.train.method import Method
+from finepref.train.method import Method, inverts
 from finepref.train.plan import GB, GOOD, POOR, Gpu, OnGpu, Plan, Work, cache_of, memory_of, needed_gb, work_of
 
 Count = Callable[[RunConfig], Counts]
@@ -95,7 +95,7 @@ def remedies(gpu: Gpu, config: RunConfig, method: Method, count: Count, *, proce
             new = {key: value for key, value in change.items() if changed(config, {key: value}) != config}
             found.append(" ".join([*_spelled(new), *words]))
             break
-    if not method.trajectory.uses_network and config.lora is None and config.train.optimizer == "adamw":
+    if not inverts(config, method) and config.lora is None and config.train.optimizer == "adamw":
         sharded = changed(config, {"train.distributed": "fsdp2", "train.compile": False, "train.channels_last": False})
         for shards in SHARDS:
             words = _fitting(gpu, sharded, method, count, processes=shards) if shards >= processes else None
@@ -121,7 +121,7 @@ def _applies(config: RunConfig, method: Method, change: Change) -> bool:
     """Whether a rung changes something and makes sense: every key of it is new to the config, and allowed."""
     options, needs = config.train, method.objective.needs
     if "train.reference_cache" in change:
-        usable = needs.paired and needs.reference == "errors" and not method.trajectory.uses_network
+        usable = needs.paired and needs.reference == "errors" and not inverts(config, method)
         if not usable or config.lora is not None or options.reference_cache is not None:
             return False
     if "train.optimizer" in change and (options.optimizer != "adamw" or options.distributed == "fsdp2"):
@@ -137,7 +137,7 @@ def _fitting(gpu: Gpu, config: RunConfig, method: Method, count: Count, *, proce
     """The batch sizes, largest first, with which a config fits, as overrides; None where none do."""
     counts, options = count(config), config.train
     for size in _halvings(options.micro_batch):
-        for place in _halvings(options.place_batch) if method.trajectory.uses_network else (options.place_batch,):
+        for place in _halvings(options.place_batch) if inverts(config, method) else (options.place_batch,):
             batch = {"train.micro_batch": size, "train.place_batch": place}
             if needed_gb(memory_of(changed(config, batch), method, counts, processes=processes)) <= gpu.memory_gb:
                 own = {"train.micro_batch": options.micro_batch, "train.place_batch": options.place_batch}

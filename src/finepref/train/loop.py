@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finepref.diffusion.forward import noised
+from finepref.diffusion.path import Path as NoisePath
 from finepref.errors import CheckFailed
 from finepref.models.protocol import Adapter
 from finepref.progress import progress, say
@@ -20,13 +22,14 @@ from finepref.train import draws
 from finepref.train.config import RunConfig
 from finepref.train.draws import Draw
 from finepref.train.log import Tally, append, cut_after
-from finepref.train.method import Method
+from finepref.train.method import Method, inverts
 from finepref.train.optim import learning_rate, make_optimizer, set_learning_rate
 from finepref.train.samples import draw_samples, write_samples
 from finepref.train.shard import whole
 from finepref.train.source import ImageSource, PairSource
 from finepref.train.state import Counters, checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from finepref.train.step import Calls, image_step, pair_step, place_pairs
+from finepref.train.trajectories import TrajectoryCache
 from finepref.train.world import World
 from finepref.types import ImageBatch, ObjectiveOutput, PairBatch, PairSignal, Placed
 
@@ -142,8 +145,9 @@ def _outputs(
 ) -> Iterator[tuple[ObjectiveOutput, Tensor]]:
     """(objective output, t) of every micro-batch of this process, in order."""
     options = run.config.train
-    uses_network = run.method.trajectory.uses_network
-    size = max(options.place_batch, options.micro_batch) if uses_network else options.micro_batch
+    size = options.micro_batch
+    if inverts(run.config, run.method):
+        size = max(options.place_batch, size)
     chunks = [positions[i : i + size] for i in range(0, len(positions), size)]
 
     def load(chunk: Sequence[int]) -> Any:
@@ -179,6 +183,8 @@ def place_batch(run: Run, batch: PairBatch, t: Tensor, *, calls: Calls) -> Place
     """Put a batch on its trajectory at levels t [B] or [B,K] (CPU), with the noise of its draws."""
     seed, shape = run.config.train.seed, batch.x0_w.shape[1:]
     device, count = run.world.device, len(batch.pair_id)
+    if isinstance(run.source, PairSource) and run.source.trajectories is not None:
+        return _place_known(run.source.trajectories, batch, t.to(device, non_blocking=True), path=run.adapter.path)
     noise = None
     if not run.method.trajectory.uses_network:
         noise = draws.normals(seed, "noise", batch.pair_id, batch.visit, shape).to(device, non_blocking=True)
@@ -192,6 +198,16 @@ def place_batch(run: Run, batch: PairBatch, t: Tensor, *, calls: Calls) -> Place
 
     placed = place_pairs(run.adapter, run.method, batch, t=t, noise=noise, draw=draw, calls=calls)
     return replace(placed, t=placed.t.to(device, non_blocking=True))
+
+
+def _place_known(known: TrajectoryCache, batch: PairBatch, t: Tensor, *, path: NoisePath) -> Placed:
+    """Put a batch where the reference's inversion had put it."""
+    noise_w, noise_l = (
+        tau.flatten(0, 1).to(t.device, non_blocking=True) for tau in known.noise(batch.pair_id, batch.visit)
+    )
+    share = noise_w.shape[0] // len(batch.pair_id)
+    x0_w, x0_l = (x0.repeat_interleave(share, dim=0) for x0 in (batch.x0_w, batch.x0_l))
+    return noised(x0_w, x0_l, t.flatten(), noise_w, noise_l, path=path)
 
 
 def cut_batch(batch: PairBatch, part: slice, *, share: int = 1) -> PairBatch:

@@ -44,11 +44,16 @@ class Method:
         """At how many levels one trajectory of a pair is read."""
         return 1 if self.inversion is None else self.inversion.share
 
-    @property
-    def needs_reference(self) -> bool:
-        """Whether the frozen reference is called at all."""
-        inverts = self.inversion is not None and self.inversion.network == "reference"
-        return inverts or self.objective.needs.reference != "none"
+
+def inverts(config: RunConfig, method: Method) -> bool:
+    """Whether a step calls a network to place its pairs."""
+    return method.trajectory.uses_network and config.train.trajectory_cache is None
+
+
+def needs_reference(config: RunConfig, method: Method) -> bool:
+    """Whether a step calls the frozen reference at all."""
+    places = inverts(config, method) and method.inversion is not None and method.inversion.network == "reference"
+    return places or (method.objective.needs.reference != "none" and config.train.reference_cache is None)
 
 
 def make_method(config: RunConfig) -> Method:
@@ -103,6 +108,13 @@ def _refuse_nonsense(config: RunConfig, method: Method) -> None:
             where="trajectory.name",
             remedy="name: forward",
         )
+    if config.train.trajectory_cache is not None and (method.inversion is None or method.inversion.network == "policy"):
+        reason = f"{method.trajectory.name} calls no network" if method.inversion is None else "the policy inverts"
+        raise ConfigError(
+            f"only what the frozen reference inverts can be known beforehand; {reason}",
+            where="train.trajectory_cache",
+            remedy="null, or trajectory.network: reference",
+        )
     if config.train.reference_cache is not None:
         if not needs.paired:
             raise ConfigError(
@@ -113,12 +125,18 @@ def _refuse_nonsense(config: RunConfig, method: Method) -> None:
         if needs.reference != "errors":
             reason = "needs no reference" if needs.reference == "none" else "needs the reference's whole predictions"
             raise ConfigError(f"objective {name} {reason}", where="train.reference_cache", remedy="null")
-        if method.trajectory.uses_network:
+        if inverts(config, method):
             raise ConfigError(
                 f"{method.trajectory.name} places pairs with a network, so the reference is asked at points that no "
                 "cache knows",
                 where="train.reference_cache",
-                remedy="null",
+                remedy="null, or keep the reference's inversions in train.trajectory_cache",
+            )
+        if method.share > 1:
+            raise ConfigError(
+                "it holds one level of a draw, and several share a trajectory",
+                where="train.reference_cache",
+                remedy="null, or trajectory.share: 1",
             )
     if config.train.pairs_per_step % method.share:
         raise ConfigError(

@@ -13,7 +13,7 @@ from finepref.diffusion.programme import mean_calls
 from finepref.errors import ConfigError, nearest
 from finepref.models.protocol import Counts
 from finepref.train.config import RunConfig
-from finepref.train.method import Method
+from finepref.train.method import Method, inverts, needs_reference
 
 GB = 1e9
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -80,7 +80,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
-    """Disk: bytes of an image and a prompt, rows at most, bytes in all; bytes of the reference errors, 0 where none."""
+    """Disk: bytes of an image and a prompt, rows at most, bytes in all; of the reference's errors and inversions."""
 
     image_bytes: float
     prompt_bytes: float
@@ -88,6 +88,7 @@ class Cache:
     prompts: int
     total_bytes: float
     reference_bytes: float
+    trajectory_bytes: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,7 @@ def work_of(config: RunConfig, method: Method, counts: Counts, path: Path, *, im
     count = 2 if needs.paired and needs.loser else 1
     uses = needs.reference != "none" and options.reference_cache is None
     calls = 0.0
-    if method.inversion is not None:
+    if method.inversion is not None and inverts(config, method):
         calls = mean_calls(method.inversion, path) * method.inversion.passes / method.share
     draw = count * counts.training_flop + (count * uses + 2 * calls) * counts.forward_flop
     draws = options.max_steps * options.pairs_per_step
@@ -149,7 +150,7 @@ def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: i
     options, half = config.train, config.train.mixed_precision == "bf16"
     lora = config.lora is not None
     frozen = 4.0 * counts.parameters - (2.0 * counts.castable if half else 0.0)
-    separate = method.needs_reference and not lora and options.reference_cache is None
+    separate = needs_reference(config, method) and not lora
     optimizer = {"adamw": 8.0 * counts.trained, "adafactor": 4.0 * counts.factored, "adamw8bit": 2.1 * counts.trained}
     shards = processes if options.distributed == "fsdp2" else 1
     states = {
@@ -163,9 +164,10 @@ def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: i
     needs = method.objective.needs
     images = options.micro_batch * (2 if needs.paired and needs.loser else 1)
     step = copies + images * max(0.0, counts.training_bytes - copies)
-    if method.trajectory.uses_network:
+    places = inverts(config, method)
+    if places:
         step = max(step, copies + 2 * options.place_batch * max(0.0, counts.forward_bytes - copies))
-    held = max(images, 2 * options.place_batch * method.share if method.trajectory.uses_network else 0)
+    held = max(images, 2 * options.place_batch if places else 0) * method.share
     numbers = 4 * counts.latent[0] * counts.latent[1] * counts.latent[2] + counts.condition
     return {
         **{name: value / shards for name, value in states.items()},
@@ -175,10 +177,11 @@ def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: i
 
 
 def cache_of(config: RunConfig, counts: Counts, *, images: int, prompts: int, pairs: int) -> Cache:
-    """Disk that the latent cache takes, and the reference errors where they are wanted."""
+    """Disk that the latent cache takes, and the reference's errors and inversions where they are wanted."""
     size = BYTES[config.cache.dtype]
     channels, height, width = counts.latent
-    image = size * channels * height * width * (2 if config.cache.posterior == "mean_std" else 1)
+    latent = size * channels * height * width
+    image = latent * (2 if config.cache.posterior == "mean_std" else 1)
     image *= 2 if config.data.flip else 1
     prompt = size * counts.condition
     draws = config.train.max_steps * config.train.pairs_per_step
@@ -190,6 +193,7 @@ def cache_of(config: RunConfig, counts: Counts, *, images: int, prompts: int, pa
         prompts=prompts,
         total_bytes=image * images + prompt * prompts,
         reference_bytes=8.0 * visits * pairs if config.train.reference_cache is not None else 0.0,
+        trajectory_bytes=2.0 * latent * draws if config.train.trajectory_cache is not None else 0.0,
     )
 
 

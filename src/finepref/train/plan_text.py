@@ -25,6 +25,8 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
     ]
     if cache.reference_bytes:
         lines.append(f"          reference errors {_scaled(cache.reference_bytes, SIZES)}")
+    if cache.trajectory_bytes:
+        lines.append(f"          inversions by the reference {_scaled(cache.trajectory_bytes, SIZES)}")
     lines += ["", f"Memory of one GPU (of {plan.processes}), estimate"]
     lines += [f"  {name:<16}{value:>9.2f} GB" for name, value in plan.memory_gb.items() if value > 0]
     lines += [

@@ -11,10 +11,11 @@ from finepref.data.latents import SHAPING, LatentCache
 from finepref.errors import ConfigError
 from finepref.models.protocol import Adapter
 from finepref.train.config import RunConfig
-from finepref.train.method import Method, make_method
+from finepref.train.method import Method, inverts, make_method
 from finepref.train.reference import load_reference
 from finepref.train.source import Drawing, ImageSource, PairSource
 from finepref.train.table import ImageTable, PairTable, image_table, pair_table
+from finepref.train.trajectories import SHARD, load_trajectories
 
 # What may differ between a checkpoint and the run that goes on from it.
 FREE = {
@@ -31,7 +32,8 @@ class Prepared:
     """Method and data of a config.
 
     base: what run.json says of the base model (base, base_sha256, init_sha256, family, revision).
-    identity: hash of everything that decides the weights. reference: hash of everything that decides a reference error.
+    identity: hash of everything that decides the weights. reference, trajectories: of everything that decides a
+    reference error, and the reference's inversion of a draw.
     """
 
     config: RunConfig
@@ -40,7 +42,8 @@ class Prepared:
     table: PairTable | ImageTable
     base: Mapping[str, Any]
     identity: str
-    reference: str
+    reference: str = ""
+    trajectories: str = ""
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -58,6 +61,12 @@ def prepare(config: RunConfig, *, cache: LatentCache, base: Mapping[str, Any]) -
     check_data(config, method)
     table = _table(config, method, cache)
     held = cache_identity(cache)
+    known: dict[str, str] = {}
+    if isinstance(table, PairTable):
+        known["trajectories"] = trajectory_identity(config, method, base=base, cache=held, table=table)
+        known["reference"] = reference_identity(config, base=base, cache=held, table=table)
+        if method.inversion is not None:
+            known["reference"] = provenance.hash_config(known)
     return Prepared(
         config=config,
         method=method,
@@ -65,17 +74,15 @@ def prepare(config: RunConfig, *, cache: LatentCache, base: Mapping[str, Any]) -
         table=table,
         base=base,
         identity=run_identity(config, base=base, cache=held, signal=table.about["sha256"]),
-        reference=reference_identity(config, base=base, cache=held, table=table)
-        if isinstance(table, PairTable)
-        else "",
+        **known,
     )
 
 
 def make_source(prepared: Prepared, adapter: Adapter) -> PairSource | ImageSource:
-    """What batches are drawn from, with the reference cache where the config names one.
+    """What batches are drawn from, with the caches of the reference where the config names them.
 
     Raises:
-        InputError: the reference cache was filled for something else.
+        InputError: one of them was filled for something else.
     """
     config, method, table = prepared.config, prepared.method, prepared.table
     drawing = Drawing(
@@ -84,10 +91,14 @@ def make_source(prepared: Prepared, adapter: Adapter) -> PairSource | ImageSourc
     if isinstance(table, ImageTable):
         share = config.data.desirable_share
         return ImageSource(drawing=drawing, table=table, ratio=0.8 if share is None else share)
-    folder = config.train.reference_cache
-    reference = None if folder is None else load_reference(folder, identity=prepared.reference)
-    guidance = method.inversion is not None and method.inversion.cfg != 1
-    return PairSource(drawing=drawing, table=table, guidance=guidance, reference=reference)
+    errors, points = config.train.reference_cache, config.train.trajectory_cache
+    return PairSource(
+        drawing=drawing,
+        table=table,
+        guidance=inverts(config, method) and method.inversion is not None and method.inversion.cfg != 1,
+        reference=None if errors is None else load_reference(errors, identity=prepared.reference),
+        trajectories=None if points is None else load_trajectories(points, identity=prepared.trajectories),
+    )
 
 
 def cache_identity(cache: LatentCache) -> str:
@@ -104,7 +115,8 @@ def run_identity(config: RunConfig, *, base: Mapping[str, Any], cache: str, sign
         for part in place[:-1]:
             section = section[part]
         section.pop(place[-1])
-    settings["train"]["reference_cache"] = config.train.reference_cache is not None
+    for name in ("reference_cache", "trajectory_cache"):
+        settings["train"][name] = settings["train"][name] is not None
     settings["cache"].pop("folder")
     settings["signal"].pop("file")
     settings["data"].pop("paths")
@@ -132,6 +144,19 @@ def reference_identity(config: RunConfig, *, base: Mapping[str, Any], cache: str
         "prompt_dropout": config.data.prompt_dropout,
         "stratified_t": config.train.stratified_t and config.train.pairs_per_step,
         "mixed_precision": config.train.mixed_precision,
+    }
+    return provenance.hash_config(plan)
+
+
+def trajectory_identity(
+    config: RunConfig, method: Method, *, base: Mapping[str, Any], cache: str, table: PairTable
+) -> str:
+    """Hash of everything that decides the reference's inversion of a draw, and how it is stored."""
+    plan = {
+        "drawn": reference_identity(config, base=base, cache=cache, table=table),
+        "trajectory": [method.trajectory.name, method.place_options.model_dump()],
+        "dtype": config.cache.dtype,
+        "shard": SHARD,
     }
     return provenance.hash_config(plan)
 

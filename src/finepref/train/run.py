@@ -22,7 +22,7 @@ from finepref.progress import say
 from finepref.train.config import RunConfig
 from finepref.train.log import make_trackers, read_lines
 from finepref.train.loop import Run, State, train
-from finepref.train.method import check_path, make_method
+from finepref.train.method import check_path, make_method, needs_reference
 from finepref.train.prepare import Prepared, check_data, make_source, prepare
 from finepref.train.shard import check_sharding, shard, whole_tensors
 from finepref.train.source import PairSource
@@ -86,7 +86,7 @@ def make_run(prepared: Prepared, out: Path, *, world: World, load_adapter: Calla
     sharded = config.train.distributed == "fsdp2"
     if sharded:
         check_sharding(config, method, world)
-    adapter = load_adapter(method.needs_reference and config.train.reference_cache is None)
+    adapter = load_adapter(needs_reference(config, method))
     check_path(method, adapter.path)
     if sharded:
         shard(adapter, world)
@@ -129,11 +129,13 @@ def _finish(run: Run, state: State, *, prepared: Prepared) -> None:
         return
     run.adapter.save(run.out, weights)
     config, method, table = run.config, run.method, prepared.table
-    errors = run.source.reference if isinstance(run.source, PairSource) else None
+    pairs = run.source if isinstance(run.source, PairSource) else None
+    errors, points = (None, None) if pairs is None else (pairs.reference, pairs.trajectories)
     seconds = {
         "training": run.world.size * sum(line["seconds"] for line in read_lines(run.out / "timing.jsonl")),
         "labelling": table.about.get("device_seconds") if table.about["rewards"] else 0.0,  # None: not measured
         "reference_cache": 0.0 if errors is None else errors.device_seconds,
+        "trajectory_cache": 0.0 if points is None else points.device_seconds,
     }
     measured = [value for value in seconds.values() if value is not None]
     held = run.source.drawing.cache.meta["summary"]

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from finepref.errors import ConfigError
 from finepref.models.protocol import Adapter
 from finepref.train.config import RunConfig
-from finepref.train.method import Method
+from finepref.train.method import Method, inverts
 from finepref.train.world import World
 
 UNITS = ("TransformerBlock", "ResnetBlock2D")  # endings of the class names of what is gathered at once
@@ -40,7 +40,7 @@ def check_sharding(config: RunConfig, method: Method, world: World) -> None:
             where="train.pairs_per_step",
             remedy=f"use {-(-options.pairs_per_step // world.size) * world.size}",
         )
-    if method.trajectory.uses_network:
+    if inverts(config, method):
         raise ConfigError(
             f"{method.trajectory.name} calls the network as often as a process' own longest pair needs, and fsdp2 "
             "needs equally many calls on every process",

@@ -14,6 +14,7 @@ from finepref.models.protocol import Adapter, ImageSize
 from finepref.train.draws import Draw, image_order, normals, pair_order, uniforms
 from finepref.train.reference import ReferenceCache
 from finepref.train.table import ImageTable, PairTable
+from finepref.train.trajectories import TrajectoryCache
 from finepref.types import ImageBatch, PairBatch, PairSignal
 
 
@@ -55,6 +56,7 @@ class PairSource:
     table: PairTable
     guidance: bool
     reference: ReferenceCache | None = None
+    trajectories: TrajectoryCache | None = None
 
     def order(self, seed: int, *, step: int, per_step: int) -> list[Draw]:
         """The draws of an optimiser step."""

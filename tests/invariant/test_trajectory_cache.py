@@ -1,0 +1,189 @@
+"""A run that reads the reference's inversions from a cache is the run that makes them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finepref.build import fill_reference, fill_trajectories, run_training
+from finepref.cli.main import build
+from finepref.errors import ConfigError, InputError
+from finepref.train import trajectories
+from finepref.train.config import load_config
+from finepref.train.trajectories import load_trajectories
+
+INVERSION = "trajectory={name: renoise, network: reference}"
+SHARED = "trajectory={name: renoise, network: reference, share: 4}"
+SHORT = ("train.max_steps=3", "train.place_batch=8")
+
+
+def config(world: Path, *overrides: str):
+    return load_config(world / "run.yaml", (*SHORT, *overrides))
+
+
+def lines(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def numbers(value: Any) -> Iterator[float]:
+    """Every number of a line, those of its t-buckets too."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from numbers(inner)
+    elif value is not None:
+        yield float(value)
+
+
+def calls(run: Path) -> dict[str, int]:
+    return json.loads((run / "run.json").read_text())["network_calls"]
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten draws a shard, so that shards end inside optimiser steps."""
+    monkeypatch.setattr(trajectories, "SHARD", 10)
+    monkeypatch.setattr("finepref.train.fill.SHARD", 10)
+    monkeypatch.setattr("finepref.train.prepare.SHARD", 10)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (INVERSION, "train.stratified_t=true"),
+        (SHARED, "train.stratified_t=true"),
+        (INVERSION, "objective={name: mapo}"),
+        (INVERSION, "objective={name: dspo}", "lora={rank: 2}"),
+    ],
+)
+def test_a_run_with_the_cache_is_the_run_without(world: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Stored in float32: every statistic to rounding; and no network inverts."""
+    folder = tmp_path / "points"
+    known = f"train.trajectory_cache={folder}"
+    summary = fill_trajectories(config(world, *words, known), overwrite=False)
+    draws = 6 if words[0] == SHARED else 24
+    assert (summary.draws, summary.computed) == (draws, draws)
+    with_cache = run_training(config(world, *words, known), tmp_path / "with", resume=False, overwrite=False)
+    without = run_training(config(world, *words), tmp_path / "without", resume=False, overwrite=False)
+    assert calls(with_cache)["inversion"] == 0
+    assert calls(without)["inversion"] == summary.images > 0
+    for one, other in zip(lines(with_cache), lines(without), strict=True):
+        assert list(numbers(one)) == pytest.approx(list(numbers(other)), rel=2e-3, abs=2e-5)
+    seconds = json.loads((with_cache / "run.json").read_text())["device_seconds_by"]
+    assert seconds["trajectory_cache"] > 0
+
+
+def test_reference_errors_at_the_stored_points(world: Path, tmp_path: Path) -> None:
+    """Both caches: a run without any call of the reference, and the same numbers."""
+    points, errors = tmp_path / "points", tmp_path / "errors"
+    words = (INVERSION, f"train.trajectory_cache={points}")
+    with pytest.raises(InputError, match="there is no trajectory cache; fill it"):
+        fill_reference(config(world, *words, f"train.reference_cache={errors}"), overwrite=False)
+    fill_trajectories(config(world, *words), overwrite=False)
+    fill_reference(config(world, *words, f"train.reference_cache={errors}"), overwrite=False)
+    run = run_training(
+        config(world, *words, f"train.reference_cache={errors}"), tmp_path / "with", resume=False, overwrite=False
+    )
+    other = run_training(config(world, *words), tmp_path / "without", resume=False, overwrite=False)
+    assert calls(run) | {"reference": 0, "inversion": 0} == calls(run)
+    assert calls(other)["reference"] == 48
+    for one, wanted in zip(lines(run), lines(other), strict=True):
+        assert one["loss"] == pytest.approx(wanted["loss"], rel=1e-5)
+        assert one["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-4)
+
+
+def test_filling_goes_on_where_it_stopped(world: Path, tmp_path: Path) -> None:
+    """A lost shard and the draws of a longer run are added; what is there stays as it is."""
+    folder = tmp_path / "points"
+    words = (INVERSION, f"train.trajectory_cache={folder}")
+    fill_trajectories(config(world, *words), overwrite=False)
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    assert names == [f"draws-00000000{n}.safetensors" for n in range(3)]
+    assert fill_trajectories(config(world, *words), overwrite=False).computed == 0
+    kept = (folder / names[0]).read_bytes(), (folder / names[1]).read_bytes()
+    for path in folder.glob("draws-000000001*"):
+        path.unlink()
+    longer = fill_trajectories(config(world, *words, "train.max_steps=4"), overwrite=False)
+    assert (longer.draws, longer.computed) == (32, 10 + 10 + 2)
+    assert (folder / names[0]).read_bytes() == kept[0]
+    assert (folder / names[1]).read_bytes() == kept[1]
+    held = load_trajectories(folder, identity=json.loads((folder / "trajectories.json").read_text())["identity"])
+    assert len(held.row) == 32
+
+
+def test_two_processes_deal_out_the_shards(world: Path, tmp_path: Path) -> None:
+    """Each process makes its own shards; together they hold what one process makes."""
+    folder, script = tmp_path / "two", tmp_path / "fill.py"
+    words = [*SHORT, INVERSION, f"train.trajectory_cache={folder}"]
+    script.write_text(
+        "import os\nfrom finepref.train import fill, prepare\nfill.SHARD = prepare.SHARD = 10\n"
+        "from finepref.build import fill_trajectories\nfrom finepref.train.config import load_config\n"
+        f"found = fill_trajectories(load_config({str(world / 'run.yaml')!r}, {words!r}), overwrite=False)\n"
+        f"open({str(tmp_path)!r} + '/computed-' + os.environ['RANK'], 'w').write(str(found.computed))\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    done = subprocess.run(launch, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [(tmp_path / f"computed-{rank}").read_text() for rank in (0, 1)] == ["14", "10"]
+    alone = tmp_path / "one"
+    fill_trajectories(config(world, INVERSION, f"train.trajectory_cache={alone}"), overwrite=False)
+    assert sorted(path.name for path in alone.iterdir()) == sorted(path.name for path in folder.iterdir())
+    for one in alone.glob("*.safetensors"):
+        tensors, others = load_file(one), load_file(folder / one.name)
+        assert all(torch.equal(tensors[name], others[name]) for name in ("tau_w", "tau_l"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["train.seed=1", "trajectory.steps=4", "trajectory.cfg=3", "data.prompt_dropout=0.5", "train.mixed_precision=bf16"],
+)
+def test_a_cache_of_something_else_is_refused(world: Path, tmp_path: Path, change: str) -> None:
+    words = [INVERSION, f"train.trajectory_cache={tmp_path / 'points'}", "train.max_steps=1"]
+    fill_trajectories(config(world, *words), overwrite=False)
+    with pytest.raises(InputError, match="filled for another seed, data set, reference, trajectory or draw plan"):
+        run_training(config(world, *words, change), tmp_path / "run", resume=False, overwrite=False)
+    with pytest.raises(InputError, match="another seed"):
+        fill_trajectories(config(world, *words, change), overwrite=False)
+
+
+def test_a_draw_that_is_not_held_is_refused(world: Path, tmp_path: Path) -> None:
+    words = [INVERSION, f"train.trajectory_cache={tmp_path / 'points'}"]
+    fill_trajectories(config(world, *words, "train.max_steps=1"), overwrite=False)
+    with pytest.raises(InputError, match=r"visit \d of pair .* is not in it; fill it with `finepref cache"):
+        run_training(config(world, *words), tmp_path / "run", resume=False, overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["trajectory={name: renoise}"], "the policy inverts"),
+        (["trajectory={name: forward}"], "forward calls no network"),
+        (["objective={name: kto}"], "forward calls no network"),
+        ([SHARED, "train.reference_cache=errors"], "several share a trajectory"),
+    ],
+)
+def test_runs_that_cannot_use_it_are_refused(world: Path, tmp_path: Path, words: list[str], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        fill_trajectories(config(world, f"train.trajectory_cache={tmp_path / 'p'}", *words), overwrite=False)
+    assert not (tmp_path / "p").exists()
+
+
+def test_the_command_names_what_it_needs(world: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    folder = tmp_path / "points"
+    arguments = ["cache", "-c", str(world / "run.yaml"), *SHORT, INVERSION, "--reference", "--json"]
+    result = CliRunner().invoke(build(), [*arguments, f"train.trajectory_cache={folder}"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["trajectories"]["computed"] == 24
+    shutil.rmtree(folder)
+    refused = CliRunner().invoke(build(), arguments)
+    assert "no folder is named" in str(refused.exception)
