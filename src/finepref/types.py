@@ -6,7 +6,7 @@ Shapes: B pairs (or images), C channels, H W latent size.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -106,7 +106,11 @@ class ImagePrediction:
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveOutput:
-    """loss: [B], unreduced; stats: name -> [B] detached, what the log shows per step and per t-bucket."""
+    """loss: [B], unreduced; stats: name -> [B] detached, what the log shows per step and per t-bucket.
+
+    applies: name -> [B] in {0, 1}, the rows that a statistic's mean is taken over; all where it is not named.
+    """
 
     loss: Tensor
     stats: Mapping[str, Tensor]
+    applies: Mapping[str, Tensor] = field(default_factory=dict)

@@ -208,7 +208,7 @@ def test_a_micro_step_on_the_device_never_waits(make_run, method: str) -> None:
         for out, t in loop._outputs(run, state, step=0, order=order, positions=range(8)):
             assert out.loss.device == DEVICE
             (out.loss.sum() / 8).backward()
-            tally.add({"loss": out.loss, **out.stats}, loop._bucket(run, t))
+            tally.add(out, loop._bucket(run, t))
             losses += out.loss.shape[0]
     assert losses == 8
     assert copies.copied > 0

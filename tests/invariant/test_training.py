@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,6 +92,19 @@ def test_accumulation_equals_the_big_batch(world: Path, uninterrupted: Path, tmp
     assert metrics(other)[1]["grad_norm"] == pytest.approx(metrics(uninterrupted)[1]["grad_norm"], rel=1e-3)
 
 
+def _launch(world: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "finepref"]
+    command += ["train", "-c", str(world / "run.yaml"), "--out", str(out), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+
+
+def _two_processes(world: Path, out: Path, *words: str) -> Path:
+    result = _launch(world, out, *words)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return out
+
+
 def test_two_processes_equal_one(world: Path, tmp_path: Path) -> None:
     """torchrun with 2 processes and k micro-batches each equals 1 process with 2k, to 1e-6.
 
@@ -99,11 +113,7 @@ def test_two_processes_equal_one(world: Path, tmp_path: Path) -> None:
     words = ["train.max_steps=3", "train.micro_batch=2", "train.learning_rate=1e-2", "objective.beta=2"]
     words += ["train.adam_epsilon=1e-2", "train.max_grad_norm=null"]
     one = train(world, tmp_path / "one", *words)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "finepref"]
-    command += ["train", "-c", str(world / "run.yaml"), "--out", str(tmp_path / "two"), *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
-    assert result.returncode == 0, result.stderr[-2000:]
+    _two_processes(world, tmp_path / "two", *words)
     start = load_file(world / "model" / WEIGHTS)
     moved = largest_difference(weights(one), start)
     assert moved > 1e-3
@@ -157,19 +167,99 @@ def test_combinations_without_sense_are_refused(world: Path, tmp_path: Path) -> 
 def test_not_finite_gradients_are_skipped_counted_and_stop_the_run(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NaN gradients: skip, count, name the pairs, stop after the stated number; weights stay finite."""
+    """NaN gradients: skip, count, name the pair at fault, stop after the stated number."""
     from finepref.errors import CheckFailed
     from finepref.train import loop
 
-    original = loop.pair_step
+    original, poison = loop.pair_step, ["every"]
 
-    def poisoned(*arguments, **keywords):
-        out = original(*arguments, **keywords)
-        return type(out)(loss=out.loss * float("nan"), stats=out.stats)
+    def poisoned(adapter, method, batch, placed, **keywords):
+        out = original(adapter, method, batch, placed, **keywords)
+        bad = [poison[0] in (pair, "every") for pair in batch.pair_id]
+        return type(out)(loss=out.loss * torch.where(torch.tensor(bad), torch.nan, 1.0), stats=out.stats)
 
     monkeypatch.setattr(loop, "pair_step", poisoned)
     with pytest.raises(CheckFailed, match="2 steps were skipped"):
-        train(world, tmp_path / "run", "train.max_skipped=1")
+        train(world, tmp_path / "run", "train.max_skipped=1", "train.checkpoint_every=1")
     lines = metrics(tmp_path / "run")
     assert len(lines) == 2
-    assert len(lines[0]["skipped_pairs"]) == 8
+    assert len(set(lines[0]["skipped_pairs"])) == 8
+    poison[0] = lines[0]["skipped_pairs"][3]
+    train(world, tmp_path / "run", "train.max_skipped=9", "train.checkpoint_every=1", resume=True)
+    skipped = [line["skipped_pairs"] for line in metrics(tmp_path / "run")[2:] if "skipped_pairs" in line]
+    assert skipped
+    assert all(pairs == [poison[0]] for pairs in skipped)
+
+
+def test_the_limit_of_skipped_steps_holds_for_new_ones(world: Path, tmp_path: Path) -> None:
+    """Counting goes on from the checkpoint, but a step that was not skipped never stops the run."""
+    from finepref.train import state
+
+    out = train(world, tmp_path / "run", "train.max_steps=8")
+    (out / "run.json").unlink()
+    last = state.checkpoints(out)[-1]
+    assert last.name == "step-000008"
+    for path in (last, *(p for p in state.checkpoints(out)[:-1] if p.name != "step-000006")):
+        shutil.rmtree(path)
+    record = out / "checkpoints" / "step-000006" / "state.json"
+    counters = json.loads(record.read_text())
+    record.write_text(json.dumps({**counters, "skipped": 5}))
+    train(world, out, "train.max_steps=8", "train.max_skipped=1", resume=True)
+    assert json.loads((out / "run.json").read_text())["skipped_steps"] == 5
+
+
+@pytest.fixture(scope="module")
+def labels(world: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A KTO signal of the world's pairs."""
+    from typer.testing import CliRunner
+
+    from finepref.cli.main import build
+
+    file = tmp_path_factory.mktemp("labels") / "kto.parquet"
+    words = ["signals", str(world / "data"), "--kind", "kto", "--desirable", "any_win", "--out", str(file)]
+    result = CliRunner().invoke(build(), words)
+    assert result.exit_code == 0, result.output
+    return f"signal.file={file}"
+
+
+def test_kto_has_one_anchor_a_step(world: Path, labels: str, tmp_path: Path) -> None:
+    """Micro-batches and processes change nothing: the anchor is that of all images of the step, and it is not 0."""
+    words = ["objective={name: kto, beta: 2}", labels, "train.max_steps=3", "train.learning_rate=1e-2"]
+    words += ["train.adam_epsilon=1e-2", "train.max_grad_norm=null", "data.prompt_dropout=0"]
+    one = train(world, tmp_path / "one", *words, "train.micro_batch=8")
+    parts = train(world, tmp_path / "parts", *words, "train.micro_batch=2")
+    two = _two_processes(world, tmp_path / "two", *words, "train.micro_batch=2")
+    assert metrics(one)[2]["anchor"] > 0
+    assert metrics(one)[2]["A_desirable"] != metrics(one)[2]["A_undesirable"]
+    for other in (parts, two):
+        assert largest_difference(weights(one), weights(other)) < 1e-6
+        for a, b in zip(metrics(one), metrics(other), strict=True):
+            assert a["anchor"] == pytest.approx(b["anchor"], rel=1e-4, abs=1e-8)
+            assert a["loss"] == pytest.approx(b["loss"], abs=1e-6)
+    calls = [json.loads((run / "run.json").read_text())["network_calls"] for run in (one, parts)]
+    assert calls[0]["reference"] == calls[1]["reference"] == 24
+    assert (calls[0]["policy"], calls[1]["policy"]) == (24, 48)
+
+
+def test_too_many_processes_are_refused(world: Path, tmp_path: Path) -> None:
+    result = _launch(world, tmp_path / "run", "train.pairs_per_step=1")
+    assert result.returncode != 0
+    assert "2 processes cannot share 1 draws a step" in result.stderr
+
+
+def test_overwrite_removes_runs_only(world: Path, tmp_path: Path) -> None:
+    """A folder that is not a run is refused and left alone; a run goes, but for its cache."""
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "notes.txt").write_text("kept")
+    config = load_config(world / "run.yaml", ["train.max_steps=1", "cache.folder=null"])
+    with pytest.raises(InputError, match="not a run folder"):
+        run_training(config, out, resume=False, overwrite=True)
+    assert (out / "notes.txt").read_text() == "kept"
+    run = run_training(config, tmp_path / "run", resume=False, overwrite=False)
+    made = (run / "cache" / "cache.json").stat().st_mtime_ns
+    longer = load_config(world / "run.yaml", ["train.max_steps=2", "cache.folder=null"])
+    run_training(longer, run, resume=False, overwrite=True)
+    assert len(metrics(run)) == 2
+    assert (run / "cache" / "images.parquet").is_file()
+    assert made <= (run / "cache" / "cache.json").stat().st_mtime_ns

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from finepref import rng
 from finepref.objectives.core import mean_square
-from finepref.objectives.kto import kto, kto_anchor
+from finepref.objectives.kto import kto, kto_anchor, kto_sums
 from finepref.types import ImagePrediction
 
 
@@ -68,9 +68,9 @@ def test_kto_with_a_given_anchor_is_per_image(images: ImagePrediction) -> None:
         assert torch.equal(kto(one, **KTO, anchor=anchor).loss, whole[row : row + 1])
 
 
-def test_kto_anchor_over_processes(images: ImagePrediction) -> None:
-    """Summed over two processes the anchor is that of the joint batch; one class alone stays finite."""
-    halves = [
+def test_kto_anchor_of_parts(images: ImagePrediction) -> None:
+    """Sums of parts, over micro-batches or processes, give the anchor of the whole; one class alone stays finite."""
+    parts = [
         ImagePrediction(
             policy=images.policy[part],
             target=images.target[part],
@@ -79,20 +79,11 @@ def test_kto_anchor_over_processes(images: ImagePrediction) -> None:
         )
         for part in (slice(0, 1), slice(1, 4))
     ]
-    sent: list[Tensor] = []
-
-    def send(part: Tensor) -> Tensor:
-        sent.append(part)
-        return part
-
+    joint = kto_sums(parts[0]) + kto_sums(parts[1])
     for offset in ("batch", "class_balanced"):
-        sent.clear()
-        for half in halves:
-            kto_anchor(half, offset=offset, total=send)
-        joint = sum(sent)
-        found = kto_anchor(halves[0], offset=offset, total=lambda part, joint=joint: joint)
-        torch.testing.assert_close(found, kto_anchor(images, offset=offset), rtol=1e-12, atol=0)
-        assert torch.isfinite(kto_anchor(halves[0], offset=offset))
+        found = kto_anchor(joint, offset=offset)
+        torch.testing.assert_close(found, kto_anchor(kto_sums(images), offset=offset), rtol=1e-12, atol=0)
+        assert torch.isfinite(kto_anchor(kto_sums(parts[0]), offset=offset))
 
 
 def test_kto_needs_a_reference(images: ImagePrediction) -> None:

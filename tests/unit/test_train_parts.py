@@ -12,10 +12,11 @@ from finepref.diffusion.path import FLOW, scaled_linear
 from finepref.errors import ConfigError, InputError
 from finepref.train import draws
 from finepref.train.config import TrainSection, find_config, load_config, parse_config, shipped_configs
-from finepref.train.log import Tally, append, cut_after, read_lines
+from finepref.train.log import Tally, append, cut_after, read_lines, tracked
 from finepref.train.optim import learning_rate
 from finepref.train.reference import load_reference, save_reference
 from finepref.train.world import World
+from finepref.types import ObjectiveOutput
 
 
 def test_every_epoch_is_a_permutation() -> None:
@@ -72,6 +73,22 @@ def test_strata_put_one_draw_into_each_range() -> None:
         for positions in ([0, 2, 4, 6], [1, 3, 5, 7])
     ]
     assert sorted((np.concatenate(parts) * 8).astype(int).tolist()) == list(range(8))
+
+
+def test_ranks_get_equal_levels() -> None:
+    """Strata dealt to 8 processes: their mean levels differ by less than one stratum in a hundred; not so without."""
+    u = np.random.default_rng(0).random(1024)
+    strata = draws.strata(3, step=1, per_step=1024, positions=range(1024), u=u)
+    assert sorted((strata * 1024).astype(int).tolist()) == list(range(1024))
+
+    def spread(levels: np.ndarray) -> float:
+        means = [levels[draws.share(list(range(1024)), rank=rank, world=8)].mean() for rank in range(8)]
+        return max(means) / np.mean(means) - 1
+
+    assert spread(strata) < 0.01
+    assert spread(u) > 0.02
+    ragged = draws.strata(3, step=1, per_step=100, positions=range(100), u=np.zeros(100))
+    assert sorted((ragged * 100).round().astype(int).tolist()) == list(range(100))
 
 
 def test_learning_rates_by_hand() -> None:
@@ -141,9 +158,17 @@ def test_tally_means_and_buckets() -> None:
     """Three pairs in two of three buckets, by hand."""
     world = World(rank=0, size=1, device=torch.device("cpu"))
     tally = Tally(buckets=3, device=world.device)
-    tally.add({"loss": torch.tensor([1.0, 2.0])}, torch.tensor([0, 2]))
-    tally.add({"loss": torch.tensor([6.0])}, torch.tensor([2]))
+    half = {"x": torch.tensor([10.0, 30.0])}
+    first = ObjectiveOutput(loss=torch.tensor([1.0, 2.0]), stats=half, applies={"x": torch.tensor([0.0, 1.0])})
+    second = ObjectiveOutput(
+        loss=torch.tensor([6.0]), stats={"x": torch.tensor([20.0])}, applies={"x": torch.tensor([1.0])}
+    )
+    tally.add(first, torch.tensor([0, 2]))
+    tally.add(second, torch.tensor([2]))
     record = tally.finish(world)
+    assert record["x"] == 25.0, "a mean over the rows to which the statistic applies"
+    assert math.isnan(record["by_t"][0]["x"])
+    assert tracked(record | {"skipped_pairs": ["a"]})["x/t2"] == 25.0
     assert (record["loss"], record["pairs"]) == (3.0, 3)
     assert [bucket["pairs"] for bucket in record["by_t"]] == [1, 0, 2]
     assert record["by_t"][2]["loss"] == 4.0
@@ -172,3 +197,24 @@ def test_reference_cache_refuses_other_runs_and_unknown_draws(tmp_path) -> None:
     for pair, visit in (("q", 1), ("r", 0), ("p", 2)):
         with pytest.raises(InputError, match="is not in it"):
             cache.errors([pair], [visit])
+
+
+def test_a_wrong_value_of_a_choice_names_its_key() -> None:
+    """Not the member of a union, and every way in which it could be right."""
+    data = {"model": {"base": "lab"}, "train": {"gradient_checkpointing": "selectiv"}}
+    with pytest.raises(ConfigError) as error:
+        parse_config(data)
+    assert "train.gradient_checkpointing = 'selectiv' is not possible" in str(error.value)
+    assert "'selective'" in str(error.value)
+    with pytest.raises(ConfigError, match=r"train\.adam_beta1 = 1\.0 is not possible"):
+        parse_config({"model": {"base": "lab"}, "train": {"adam_beta1": 1.0}})
+    with pytest.raises(ConfigError, match=r"lora\.rank = 0 is not possible"):
+        parse_config({"model": {"base": "lab"}, "lora": {"rank": 0}})
+
+
+def test_a_full_disk_and_a_full_gpu_are_one_sentence() -> None:
+    from finepref.cli.main import _exhausted
+
+    assert "--resume" in str(_exhausted(OSError(28, "No space left on device")))
+    assert "micro_batch" in str(_exhausted(torch.OutOfMemoryError("CUDA out of memory")))
+    assert _exhausted(RuntimeError("a fault of ours")) is None

@@ -69,6 +69,22 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(141)
+    except Exception as error:
+        sentence = _exhausted(error)
+        if sentence is None:
+            raise
+        print(f"finepref: {sentence}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _exhausted(error: Exception) -> str | None:
+    """The sentence for a full disk or a full GPU; None for anything else, which keeps its traceback."""
+    full = ("No space left on device", "File too large", "Disk quota exceeded")
+    if any(words in str(error) for words in full):
+        return f"nothing more can be written ({error}); free some space and start again (a run goes on with --resume)"
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the GPU's memory is too small; lower train.micro_batch, or see what fits with `finepref plan`"
+    return None
 
 
 if __name__ == "__main__":

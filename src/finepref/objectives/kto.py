@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -33,31 +32,36 @@ class KtoOptions(Options):
     ] = "batch"
 
 
-def kto_anchor(
-    pred: ImagePrediction, *, offset: Offset, total: Callable[[Tensor], Tensor] | None = None
-) -> Float[Tensor, ""]:
+def kto_sums(pred: ImagePrediction) -> Float[Tensor, 4]:
+    """What the anchor is made of, float64: sum of g and number of the desirable images, then of the undesirable ones.
+
+    Sums of several batches or processes add up to those of all their images.
+    """
+    with torch.no_grad():
+        policy, reference = image_errors(pred)
+        gain, chosen = (reference - policy).double(), pred.label.double()
+        return torch.stack([(gain * chosen).sum(), chosen.sum(), (gain * (1 - chosen)).sum(), (1 - chosen).sum()])
+
+
+def kto_anchor(sums: Float[Tensor, 4], *, offset: Offset) -> Float[Tensor, ""]:
     """z, the reference point: the one quantity that depends on more than one image.
 
         batch: z = max(0, mean g)    class_balanced: z = (mean g over y=1 + mean g over y=0) / 2    g = L_ref - L
 
     Args:
-        pred: [B] images. offset: which of the two (official `bce_offset` none and sigmoid).
-        total: sums a vector over processes; None for one process.
+        sums: `kto_sums` of everything that shares the anchor. offset: which of the two (official `bce_offset` none and
+            sigmoid).
 
     Returns:
-        A scalar without gradient.
+        A float64 scalar without gradient.
 
-    Deviations: class means divide by n + 1e-6 as the official code, in double precision (it used float32).
+    Deviations: class means divide by n + 1e-6 as the official code, in double precision (it used float32). The loop
+        takes all images of an optimiser step (official: those of a micro-step, on all processes).
     """
-    with torch.no_grad():
-        policy, reference = image_errors(pred)
-        gain = reference - policy
-        chosen = pred.label.to(gain.dtype)
-        parts = torch.stack([(gain * chosen).sum(), chosen.sum(), (gain * (1 - chosen)).sum(), (1 - chosen).sum()])
-        sum_1, count_1, sum_0, count_0 = (parts if total is None else total(parts)).double()
-        if offset == "batch":
-            return ((sum_1 + sum_0) / (count_1 + count_0)).clamp_min(0.0).to(gain.dtype)
-        return ((sum_1 / (count_1 + 1e-6) + sum_0 / (count_0 + 1e-6)) / 2).to(gain.dtype)
+    sum_1, count_1, sum_0, count_0 = sums
+    if offset == "batch":
+        return ((sum_1 + sum_0) / (count_1 + count_0)).clamp_min(0.0)
+    return (sum_1 / (count_1 + 1e-6) + sum_0 / (count_0 + 1e-6)) / 2
 
 
 def utility_of(q: Float[Tensor, " B"], name: Utility) -> Float[Tensor, " B"]:
@@ -87,7 +91,7 @@ def kto(
         anchor: z, a scalar from `kto_anchor` over everything that shares it; None computes it from this batch.
 
     Returns:
-        loss [B]; statistics L, A, u (= q), anchor, each [B].
+        loss [B]; statistics L, A, A_desirable, A_undesirable (over the images with that label), u (= q), anchor.
 
     Raises:
         ValueError: the prediction has no reference error.
@@ -97,10 +101,18 @@ def kto(
         The option `original` (rolled prompts) is not offered.
     """
     policy, reference = image_errors(pred)
-    z = kto_anchor(pred, offset=offset) if anchor is None else anchor.detach()
-    label = pred.label.to(policy.dtype)
+    z = kto_anchor(kto_sums(pred), offset=offset) if anchor is None else anchor.detach()
+    z, label = z.to(policy.dtype), pred.label.to(policy.dtype)
     q = (2 * label - 1) * beta * (reference - policy - z)
     weight = label * lambda_desirable + (1 - label) * lambda_undesirable
     advantage = (reference - policy).detach()
-    stats = {"L": policy.detach(), "A": advantage, "u": q.detach(), "anchor": z.expand_as(advantage)}
-    return ObjectiveOutput(loss=weight * (1 - utility_of(q, utility)), stats=stats)
+    stats = {
+        "L": policy.detach(),
+        "A": advantage,
+        "A_desirable": advantage,
+        "A_undesirable": advantage,
+        "u": q.detach(),
+        "anchor": z.expand_as(advantage),
+    }
+    applies = {"A_desirable": label, "A_undesirable": 1 - label}
+    return ObjectiveOutput(loss=weight * (1 - utility_of(q, utility)), stats=stats, applies=applies)

@@ -133,10 +133,10 @@ class TrainSection(Section):
     lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
     lr_warmup_steps: Count = 500
     optimizer: Literal["adamw", "adafactor", "adamw8bit"] = "adamw"
-    adam_beta1: Share = 0.9
-    adam_beta2: Share = 0.999
-    adam_epsilon: float = 1e-8
-    adam_weight_decay: float = 1e-2
+    adam_beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    adam_epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
+    adam_weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
     max_grad_norm: Annotated[float, Field(gt=0.0)] | None = Field(1.0, description="null = no clipping")
     mixed_precision: Literal["no", "bf16"] = Field("no", description="bf16 = autocast; weights and errors stay fp32")
     gradient_checkpointing: bool | Literal["selective"] = Field(
@@ -260,11 +260,17 @@ def validate_options(options: type[BaseModel], given: Mapping[str, Any], *, wher
 def _apply(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"{override!r} is not of the form section.key=value", where="command line")
+        raise ConfigError(
+            f"{override!r} is not of the form section.key=value",
+            where="command line",
+            remedy="write for example train.learning_rate=1e-5",
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ConfigError(f"the value of {key} is not valid YAML", where="command line") from None
+        raise ConfigError(
+            f"the value of {key} is not valid YAML", where="command line", remedy="quote it for YAML and the shell"
+        ) from None
     *sections, leaf = key.split(".")
     target = data
     for section in sections:
@@ -300,4 +306,16 @@ def _sentence(error: ValidationError, where: object, model: type[BaseModel] = Ru
         return ConfigError(f"unknown key {key!r}", where=where, remedy=nearest(place[-1], known))
     if first["type"] == "missing":
         return ConfigError(f"{key} is missing", where=where, remedy="add it")
-    return ConfigError(f"{key} = {first['input']!r} is not possible", where=where, remedy=first["msg"])
+    field = _field(model, first["loc"])  # without the names of a union's members
+    reasons = [each["msg"] for each in error.errors() if _field(model, each["loc"]) == field]
+    key = ".".join(str(part) for part in field)
+    return ConfigError(f"{key} = {first['input']!r} is not possible", where=where, remedy=" or ".join(reasons))
+
+
+def _field(model: type[BaseModel], place: Sequence[Any]) -> list[Any]:
+    kept: list[Any] = []
+    for part in place:
+        if isinstance(part, str) and part not in _known(model, kept):
+            break
+        kept.append(part)
+    return kept

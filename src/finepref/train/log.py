@@ -13,36 +13,49 @@ from torch import Tensor
 from finepref.errors import ConfigError, InputError, nearest
 from finepref.files import finite, write_text
 from finepref.train.world import World
+from finepref.types import ObjectiveOutput
 
 
 class Tally:
-    """Sums of per-pair statistics over an optimiser step, per t-bucket, kept on the device until the step ends."""
+    """Sums and counts of per-pair statistics of an optimiser step, per t-bucket, on the device until it ends."""
 
     def __init__(self, *, buckets: int, device: torch.device) -> None:
         self.buckets, self.device = buckets, device
         self.names: tuple[str, ...] = ()
         self.sums = torch.zeros(0)
 
-    def add(self, stats: Mapping[str, Tensor], bucket: Tensor) -> None:
-        """Add statistics, name -> [B], of pairs that lie in t-buckets `bucket` [B] (int64)."""
+    def add(self, output: ObjectiveOutput, bucket: Tensor) -> None:
+        """Add loss and statistics of pairs that lie in t-buckets `bucket` [B] (int64)."""
+        stats = {"loss": output.loss, **output.stats}
         if not self.names:
             self.names = tuple(sorted(stats))
-            self.sums = torch.zeros(len(self.names) + 1, self.buckets, dtype=torch.float64, device=self.device)
-        rows = [stats[name].detach().to(torch.float64) for name in self.names]
-        values = torch.stack([*rows, torch.ones_like(rows[0])])
-        self.sums.index_add_(1, bucket, values)
+            self.sums = torch.zeros(2 * len(self.names) + 1, self.buckets, dtype=torch.float64, device=self.device)
+        one = torch.ones_like(output.loss, dtype=torch.float64)
+        counts = [output.applies[name].double() if name in output.applies else one for name in self.names]
+        rows = [stats[name].detach().double() * count for name, count in zip(self.names, counts, strict=True)]
+        self.sums.index_add_(1, bucket, torch.stack([*rows, *counts, one]))
 
     def finish(self, world: World) -> dict[str, Any]:
         """Means over the pairs of all processes: one reduction, one copy to the host."""
-        sums = world.sum(self.sums).cpu()
-        counts = sums[-1]
-        record: dict[str, Any] = {name: (sums[i].sum() / counts.sum()).item() for i, name in enumerate(self.names)}
-        record["pairs"] = int(counts.sum())
+        held = world.sum(self.sums).cpu()
+        sums, counts = held[:-1].chunk(2)
+        pairs = held[-1]
+        means, by_t = sums.sum(1) / counts.sum(1), sums / counts
+        record: dict[str, Any] = dict(zip(self.names, means.tolist(), strict=True))
+        record["pairs"] = int(pairs.sum())
         record["by_t"] = [
-            {"pairs": int(counts[b]), **{name: (sums[i, b] / counts[b]).item() for i, name in enumerate(self.names)}}
+            {"pairs": int(pairs[b]), **dict(zip(self.names, by_t[:, b].tolist(), strict=True))}
             for b in range(self.buckets)
         ]
         return record
+
+
+def tracked(record: Mapping[str, Any]) -> dict[str, float]:
+    """A record for trackers: its numbers, those of the t-buckets as `NAME/t0` (the lowest), `NAME/t1`, ..."""
+    found = {name: value for name, value in record.items() if isinstance(value, float)}
+    for number, bucket in enumerate(record["by_t"]):
+        found |= {f"{name}/t{number}": value for name, value in bucket.items() if isinstance(value, float)}
+    return found
 
 
 def cut_after(path: Path, step: int) -> None:

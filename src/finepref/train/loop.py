@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,21 +17,22 @@ from finepref.diffusion.forward import noised
 from finepref.diffusion.path import Path as NoisePath
 from finepref.errors import CheckFailed
 from finepref.models.protocol import Adapter
+from finepref.objectives.kto import kto_anchor, kto_sums
 from finepref.progress import progress, say
 from finepref.train import draws
 from finepref.train.config import RunConfig
 from finepref.train.draws import Draw
-from finepref.train.log import Tally, append, cut_after
+from finepref.train.log import Tally, append, cut_after, tracked
 from finepref.train.method import Method, inverts
 from finepref.train.optim import learning_rate, make_optimizer, set_learning_rate
 from finepref.train.samples import draw_samples, write_samples
 from finepref.train.shard import whole
 from finepref.train.source import ImageSource, PairSource
 from finepref.train.state import Counters, checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
-from finepref.train.step import Calls, image_step, pair_step, place_pairs
+from finepref.train.step import Calls, pair_step, place_pairs, predict_images
 from finepref.train.trajectories import TrajectoryCache
 from finepref.train.world import World
-from finepref.types import ImageBatch, ObjectiveOutput, PairBatch, PairSignal, Placed
+from finepref.types import ImageBatch, ImagePrediction, ObjectiveOutput, PairBatch, PairSignal, Placed
 
 CALLS = ("policy", "reference", "inversion")
 
@@ -92,11 +93,11 @@ def train(run: Run, *, resume: bool) -> State:
             now = time.perf_counter()
             append(run.out / "timing.jsonl", {"step": step + 1, "seconds": now - began, "since_start": now - started})
             for tracker in run.trackers:
-                tracker.log({k: v for k, v in record.items() if isinstance(v, float)}, step=step + 1)
+                tracker.log(tracked(record), step=step + 1)
         if options.checkpoint_every and state.step % options.checkpoint_every == 0 and state.step < options.max_steps:
             _checkpoint(run, state)
         _samples(run, state.step)
-        if state.skipped > options.max_skipped:
+        if "skipped_pairs" in record and state.skipped > options.max_skipped:
             raise CheckFailed(
                 f"{state.skipped} steps were skipped because their gradients were not finite; the last pairs were "
                 f"{', '.join(record['skipped_pairs'][:8])}",
@@ -116,9 +117,11 @@ def optimiser_step(run: Run, state: State, step: int) -> dict[str, Any]:
     state.optimizer.zero_grad(set_to_none=True)
     tally = Tally(buckets=run.config.log.t_buckets, device=world.device)
     scale = world.size if run.sharded else 1  # sharded gradients are averaged over the processes, others summed
+    losses: list[Tensor] = []
     for out, t in _outputs(run, state, step=step, order=order, positions=positions):
         (out.loss.sum() * scale / options.pairs_per_step).backward()
-        tally.add({"loss": out.loss, **out.stats}, _bucket(run, t))
+        tally.add(out, _bucket(run, t))
+        losses.append(out.loss.detach())
     if not run.sharded:
         world.sum_gradients(parameters)
     limit = options.max_grad_norm if options.max_grad_norm is not None else float("inf")
@@ -133,11 +136,40 @@ def optimiser_step(run: Run, state: State, step: int) -> dict[str, Any]:
                 state.average[name].lerp_(parameter.detach(), 1.0 - options.ema_decay)
     else:
         state.skipped += 1
-        ids = [run.source.id_of(draw.index) for draw in order]
+        suspects = _suspects(run, losses, positions, len(order))
+        ids = list(dict.fromkeys(run.source.id_of(order[position].index) for position in suspects))
         record["skipped_pairs"] = ids
         if world.main:
             say(f"step {step + 1}: gradients are not finite, step skipped ({state.skipped} so far); pairs {ids[:8]}")
     return {**record, "lr": rate}
+
+
+def _suspects(run: Run, losses: Sequence[Tensor], positions: Sequence[int], count: int) -> list[int]:
+    """Positions of the draws whose loss is not finite, on any process; all of them where every loss is finite."""
+    bad = torch.zeros(count, device=run.world.device)
+    if losses:
+        own = ~torch.isfinite(torch.cat(list(losses))).view(len(positions), -1).all(1)
+        bad[torch.tensor(positions)] = own.to(bad.dtype)
+    found: list[int] = run.world.sum(bad).nonzero().flatten().tolist()
+    return found or list(range(count))
+
+
+def _batches(
+    run: Run, order: Sequence[Draw], positions: Sequence[int], *, size: int
+) -> Iterator[tuple[Sequence[int], Any]]:
+    """(positions, batch) of at most `size` draws each; the next batch is read while this one trains."""
+    chunks = [positions[i : i + size] for i in range(0, len(positions), size)]
+
+    def load(chunk: Sequence[int]) -> Any:
+        return run.source.batch([order[p] for p in chunk], seed=run.config.train.seed, device=run.world.device)
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(load, chunks[0]) if chunks else None
+        for number, chunk in enumerate(chunks):
+            assert ahead is not None
+            batch = ahead.result()
+            ahead = pool.submit(load, chunks[number + 1]) if number + 1 < len(chunks) else None
+            yield chunk, batch
 
 
 def _outputs(
@@ -145,27 +177,50 @@ def _outputs(
 ) -> Iterator[tuple[ObjectiveOutput, Tensor]]:
     """(objective output, t) of every micro-batch of this process, in order."""
     options = run.config.train
+    if isinstance(run.source, ImageSource):
+        yield from _images(run, state, step=step, order=order, positions=positions)
+        return
     size = options.micro_batch
     if inverts(run.config, run.method):
         size = max(options.place_batch, size)
-    chunks = [positions[i : i + size] for i in range(0, len(positions), size)]
+    for chunk, batch in _batches(run, order, positions, size=size):
+        yield from _pairs(run, state, batch, draw_times(run, batch, step=step, positions=chunk))
 
-    def load(chunk: Sequence[int]) -> Any:
-        return run.source.batch([order[p] for p in chunk], seed=options.seed, device=run.world.device)
 
-    with ThreadPoolExecutor(1) as pool:  # the next batch is read while this one trains
-        ahead = pool.submit(load, chunks[0]) if chunks else None
-        for number, chunk in enumerate(chunks):
-            assert ahead is not None
-            batch = ahead.result()
-            ahead = pool.submit(load, chunks[number + 1]) if number + 1 < len(chunks) else None
-            t = draw_times(run, batch, step=step, positions=chunk)
-            if isinstance(batch, PairBatch):
-                yield from _pairs(run, state, batch, t)
-            else:
-                noise = draws.normals(options.seed, "noise", batch.image_id, batch.visit, batch.x0.shape[1:])
-                noise, t = (value.to(run.world.device, non_blocking=True) for value in (noise, t))
-                yield image_step(run.adapter, run.method, batch, t=t, noise=noise, calls=state.calls), t
+def _images(
+    run: Run, state: State, *, step: int, order: Sequence[Draw], positions: Sequence[int]
+) -> Iterator[tuple[ObjectiveOutput, Tensor]]:
+    """Unpaired images (KTO), whose anchor is that of the whole optimiser step on all processes.
+
+    Several micro-batches are predicted once before, without gradient, for the anchor and the reference's errors.
+    """
+    seed, size, device = run.config.train.seed, run.config.train.micro_batch, run.world.device
+
+    def predictions(known: Sequence[Tensor]) -> Iterator[tuple[ImagePrediction, Tensor]]:
+        for number, (chunk, batch) in enumerate(_batches(run, order, positions, size=size)):
+            noise = draws.normals(seed, "noise", batch.image_id, batch.visit, batch.x0.shape[1:])
+            t = draw_times(run, batch, step=step, positions=chunk).to(device, non_blocking=True)
+            errors = known[number] if known else None
+            noise = noise.to(device, non_blocking=True)
+            yield predict_images(run.adapter, run.method, batch, t=t, noise=noise, calls=state.calls, known=errors), t
+
+    sums, known = torch.zeros(4, dtype=torch.float64, device=device), []
+    found: Iterable[tuple[ImagePrediction, Tensor]]
+    if len(positions) <= size:
+        found = list(predictions(()))
+        for prediction, _ in found:
+            sums += kto_sums(prediction)
+    else:
+        with torch.no_grad():
+            for prediction, _ in predictions(()):
+                assert prediction.ref_error is not None
+                sums += kto_sums(prediction)
+                known.append(prediction.ref_error)
+        found = predictions(known)
+    options = run.method.options
+    anchor = kto_anchor(run.world.sum(sums), offset=options["offset"])
+    for prediction, t in found:
+        yield run.method.objective.function(prediction, **options, anchor=anchor), t
 
 
 def _pairs(run: Run, state: State, batch: PairBatch, t: Tensor) -> Iterator[tuple[ObjectiveOutput, Tensor]]:

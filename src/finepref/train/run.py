@@ -15,7 +15,7 @@ import yaml
 
 from finepref import provenance
 from finepref.data.latents import LatentCache
-from finepref.errors import InputError
+from finepref.errors import ConfigError, InputError
 from finepref.files import read_json, write_json, write_text
 from finepref.models.protocol import Adapter, parameter_count
 from finepref.progress import say
@@ -52,13 +52,14 @@ def train_run(
     """
     method = make_method(config)
     check_data(config, method)
-    if overwrite and world.main and out.exists():
-        shutil.rmtree(out)
+    if overwrite and world.main:
+        _clear(out)
     world.barrier()
     prepared = prepare(config, cache=open_cache(), base=about_base)
     if _finished(out, prepared.identity, resume=resume):
         say(f"{out} is finished already (--overwrite trains it again)")
         return out
+    world.barrier()  # nothing is written before every process has looked
     run = make_run(prepared, out, world=world, load_adapter=load_adapter)
     if world.main:
         out.mkdir(parents=True, exist_ok=True)
@@ -84,6 +85,12 @@ def make_run(prepared: Prepared, out: Path, *, world: World, load_adapter: Calla
     """
     config, method = prepared.config, prepared.method
     sharded = config.train.distributed == "fsdp2"
+    if config.train.pairs_per_step // method.share < world.size:
+        raise ConfigError(
+            f"{world.size} processes cannot share {config.train.pairs_per_step // method.share} draws a step",
+            where="train.pairs_per_step",
+            remedy="raise it, or start fewer processes",
+        )
     if sharded:
         check_sharding(config, method, world)
     adapter = load_adapter(needs_reference(config, method))
@@ -99,6 +106,24 @@ def make_run(prepared: Prepared, out: Path, *, world: World, load_adapter: Calla
         out=out,
         identity=prepared.identity,
     )
+
+
+def _clear(out: Path) -> None:
+    """Remove a run, all but its latent cache, which checks itself against what the next run needs.
+
+    Raises:
+        InputError: the folder holds something that is not a run.
+    """
+    held = {entry.name: entry for entry in out.iterdir()} if out.is_dir() else {}
+    if not {*held} <= {"cache"} and not {"config.yaml", "run.json"} & {*held}:
+        raise InputError("it is not a run folder, so it is not removed", where=out, remedy="choose another --out")
+    for name, entry in held.items():
+        if name == "cache":
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def _finished(out: Path, identity: str, *, resume: bool) -> bool:

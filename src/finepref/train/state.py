@@ -107,7 +107,11 @@ def load_checkpoint(
         )
     stored = load_file(folder / "trainable.safetensors")
     if {n: tuple(p.shape) for n, p in named} != {n: tuple(t.shape) for n, t in stored.items()}:
-        raise InputError("the trained parameters have other names or shapes", where=folder)
+        raise InputError(
+            "the trained parameters have other names or shapes",
+            where=folder,
+            remedy="resume with the versions of diffusers and peft that wrote it",
+        )
     with torch.no_grad():
         for name, parameter in named:
             parameter.copy_(as_sharded(stored[name], parameter))

@@ -15,7 +15,6 @@ from finepref.diffusion.inversion import Denoise, Draw, guided
 from finepref.models.protocol import Adapter, Network
 from finepref.objectives.core import mean_square
 from finepref.objectives.guard import guard
-from finepref.objectives.kto import kto_anchor
 from finepref.train.method import Method
 from finepref.types import ImageBatch, ImagePrediction, ObjectiveOutput, PairBatch, PairPrediction, Placed
 
@@ -128,25 +127,31 @@ def reference_errors(placed: Placed, ref: Tensor) -> tuple[Tensor, Tensor]:
     return mean_square(ref[:pairs], placed.target_w), mean_square(ref[pairs:], placed.target_l)
 
 
-def image_step(
-    adapter: Adapter, method: Method, batch: ImageBatch, *, t: Tensor, noise: Tensor, calls: Calls
-) -> ObjectiveOutput:
-    """The unpaired step (KTO): forward noise, policy, reference, objective. The anchor is the micro-batch's own."""
-    with torch.no_grad():
-        x_t, target = adapter.path.add_noise(batch.x0, noise, t), adapter.path.target(batch.x0, noise, t)
-        ref = adapter.predict(x_t, t, batch.cond, network="reference")
+def predict_images(
+    adapter: Adapter,
+    method: Method,
+    batch: ImageBatch,
+    *,
+    t: Tensor,
+    noise: Tensor,
+    calls: Calls,
+    known: Tensor | None = None,
+) -> ImagePrediction:
+    """Unpaired images (KTO) under forward noise: policy, and reference where its errors `known` [B] are not."""
+    x_t, target = adapter.path.add_noise(batch.x0, noise, t), adapter.path.target(batch.x0, noise, t)
+    if known is None:
+        with torch.no_grad():
+            known = mean_square(adapter.predict(x_t, t, batch.cond, network="reference"), target)
+        calls["reference"] += x_t.shape[0]
     policy = adapter.predict(x_t, t, batch.cond)
     calls["policy"] += x_t.shape[0]
-    calls["reference"] += x_t.shape[0]
-    prediction = ImagePrediction(
+    return ImagePrediction(
         policy=policy,
         target=target,
         label=batch.label,
-        ref_error=mean_square(ref, target),
+        ref_error=known,
         error_scale=_scale(adapter, method, t),
     )
-    anchor = kto_anchor(prediction, offset=method.options["offset"])
-    return method.objective.function(prediction, **method.options, anchor=anchor)
 
 
 def _reference(placed: Placed, ref: Tensor, *, tensors: bool) -> dict[str, Any]:
