@@ -12,14 +12,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from finepref.build import run_training
 from finepref.errors import ConfigError, InputError
+from finepref.files import write_parquet
 from finepref.train.config import load_config
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -239,6 +242,22 @@ def test_kto_has_one_anchor_a_step(world: Path, labels: str, tmp_path: Path) -> 
     calls = [json.loads((run / "run.json").read_text())["network_calls"] for run in (one, parts)]
     assert calls[0]["reference"] == calls[1]["reference"] == 24
     assert (calls[0]["policy"], calls[1]["policy"]) == (24, 48)
+
+
+def test_kto_keeps_both_labels_of_an_image(world: Path, tmp_path: Path) -> None:
+    """An image that won one pair and lost another counts once as each, whatever the order of the pairs."""
+    from finepref.data.latents import CachedPair
+    from finepref.train.table import image_table
+
+    held = {"p": CachedPair("c", "x", "y"), "q": CachedPair("c", "z", "x")}
+    file = tmp_path / "kto.parquet"
+    columns = {"pair_id": ["p", "q"], "winner": np.int8([0, 0]), "label_0": np.int8([1, 1]), "label_1": np.int8([0, 0])}
+    columns |= {name: np.float32([0, 0]) for name in ("margin_0", "margin_1", "weight")}
+    write_parquet(file, pa.table(columns))
+    for pairs in (held, dict(reversed(held.items()))):
+        table = image_table(SimpleNamespace(pairs=pairs), signals=str(file))
+        found = dict(zip(table.image_id, zip(table.image, table.desirable, strict=True), strict=True))
+        assert found == {"x:c:1": ("x", True), "x:c:0": ("x", False), "y:c": ("y", False), "z:c": ("z", True)}
 
 
 def test_too_many_processes_are_refused(world: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from finepref import rng
 from finepref.arena import Ratings, Votes, gaps, rate
+from finepref.arena.rho import estimate_rho
 from finepref.cli.main import build
 from finepref.errors import InputError
 from finepref.files import parquet_meta
@@ -96,7 +98,7 @@ def test_uniform(table: VoteTable, margin: float | None) -> None:
     assert set(found.margin_0) == set(found.margin_1) == {1.0 if margin is None else margin}
 
 
-@pytest.mark.parametrize("kind", ["paper", "truncated", "image"])
+@pytest.mark.parametrize("kind", ["paper", "truncated", "selection", "image"])
 def test_arena_margins_are_the_arenas(table: VoteTable, votes: Votes, ratings: Ratings, kind: str) -> None:
     """The winner's margin is the arena's gap of that vote."""
     found = make_signals(table, [kind], ratings=ratings)
@@ -104,6 +106,21 @@ def test_arena_margins_are_the_arenas(table: VoteTable, votes: Votes, ratings: R
     np.testing.assert_allclose(found.margin, gap[~np.isnan(gap)], rtol=1e-6)
     assert not np.allclose(found.margin_0, found.margin_1)
     assert found.meta[f"{kind}.engine"] == "batch"
+
+
+@pytest.mark.parametrize("kind", ["selection", "image"])
+def test_rho_acts_and_is_kept(table: VoteTable, votes: Votes, ratings: Ratings, kind: str) -> None:
+    """A given rho is the arena's, an estimated one is written down; without image names it cannot be estimated."""
+    given = make_signals(table, [kind], ratings=ratings, options=SignalOptions(rho=0.25))
+    gap = gaps(votes, ratings, kind=kind, rho=0.25)
+    np.testing.assert_allclose(given.margin, gap[~np.isnan(gap)], rtol=1e-6)
+    assert given.meta[f"{kind}.rho"] == 0.25
+    found = make_signals(table, [kind], ratings=ratings)
+    assert found.meta[f"{kind}.rho"] == estimate_rho(votes, ratings, seed=0).rho
+    assert not np.allclose(found.margin, given.margin)
+    nameless = replace(table, image_0=[None] * COUNT)
+    with pytest.raises(InputError, match=f"--kind {kind}: the votes do not name their images"):
+        make_signals(nameless, [kind], ratings=ratings)
 
 
 def test_relabelling_takes_the_margin_of_the_winner_that_is_used(
@@ -326,6 +343,39 @@ def test_a_vote_without_a_model_gets_no_margin(table: VoteTable, ratings: Rating
     assert found.meta["no_value"] == full.meta["no_value"] + 1
     rest = full.rows_of(found.pair_id)
     assert (full.margin[rest] == found.margin).all()
+
+
+def test_a_folder_of_other_votes_is_read_again(table: VoteTable, tmp_path: Path) -> None:
+    """The sidecar of one folder is not taken for that of another, nor for the folder's earlier content."""
+    app, out = build(), tmp_path / "s.parquet"
+    for name, count in (("a", 3), ("b", 5)):
+        (tmp_path / name).mkdir()
+        _write_votes(table, tmp_path / name / "votes.parquet", count)
+    footers = []
+    for folder, pairs in (("a", 3), ("a", 3), ("b", 5)):
+        words = ["signals", str(tmp_path / folder), "--out", str(out), "--kind", "uniform"]
+        assert CliRunner().invoke(app, words).exit_code == 0
+        assert len(read_signals(out)) == pairs
+        footers.append(parquet_meta(out)["provenance"])
+    assert footers[0] == footers[1]
+    assert footers[0]["votes_sha256"] != footers[2]["votes_sha256"]
+    _write_votes(table, tmp_path / "b" / "votes.parquet", 4)
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert len(read_signals(out)) == 4
+
+
+def _write_votes(table: VoteTable, file: Path, count: int) -> None:
+    """The first decided votes, as a Pick-a-Pic file."""
+    rows = [row for row in range(COUNT) if table.label[row] in (0.0, 1.0)][:count]
+    columns: dict[str, Any] = {
+        "ranking_id": [table.pair_id[row] for row in rows],
+        "caption": ["a prompt"] * count,
+        "jpg_0": [b"0"] * count,
+        "jpg_1": [b"1"] * count,
+        "label_0": [table.label[row] for row in rows],
+        "label_1": [1 - table.label[row] for row in rows],
+    }
+    pq.write_table(pa.table(columns), file)
 
 
 def test_command(table: VoteTable, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from finepref.train.config import TrainSection, find_config, load_config, parse_
 from finepref.train.log import Tally, append, cut_after, read_lines, tracked
 from finepref.train.optim import learning_rate
 from finepref.train.reference import load_reference, save_reference
+from finepref.train.step import both
 from finepref.train.world import World
 from finepref.types import ObjectiveOutput
 
@@ -218,3 +219,10 @@ def test_a_full_disk_and_a_full_gpu_are_one_sentence() -> None:
     assert "--resume" in str(_exhausted(OSError(28, "No space left on device")))
     assert "micro_batch" in str(_exhausted(torch.OutOfMemoryError("CUDA out of memory")))
     assert _exhausted(RuntimeError("a fault of ours")) is None
+
+
+def test_conditions_of_a_pair_are_one_batch() -> None:
+    """Winners first, then losers, as their latents are."""
+    w, l = ({"sizes": torch.full((2, 3), side), "prompt": torch.full((2, 1), side)} for side in (1.0, 2.0))  # noqa: E741
+    joint = both(w, l)
+    assert joint["sizes"][:, 0].tolist() == joint["prompt"][:, 0].tolist() == [1.0, 1.0, 2.0, 2.0]

@@ -27,7 +27,7 @@ def command(
     scorer: Annotated[str | None, typer.Option(help="Which scores of --rewards, where it has several.")] = None,
     margin: Annotated[float | None, typer.Option(help="uniform: the margin of every pair [1].")] = None,
     rho: Annotated[
-        float | None, typer.Option(help="selection: share of noise that is the images' [estimated].")
+        float | None, typer.Option(help="selection, image: share of noise that is the images' [estimated].")
     ] = None,
     clip: Annotated[bool, typer.Option("--clip", help="Arena kinds: negative gaps become 0.")] = False,
     gamma: Annotated[float | None, typer.Option(help="smoothed: weight = gamma (2p - 1) [10].")] = None,
@@ -58,6 +58,7 @@ def command(
     )
     check_request(kind, options, arena=arena is not None, rewards=rewards is not None)
     settings = {"kinds": kind, "scorer": scorer, **{name: getattr(options, name) for name in options.__slots__}}
+    settings["votes"] = [[str(path), *_stamps(path)] for path in votes]
     record = provenance(inputs=provenance_inputs(votes, arena, rewards), config=settings)
     if out.is_file() and not overwrite:
         known = parquet_meta(out).get("provenance", {})
@@ -65,7 +66,8 @@ def command(
             say(f"{out} is finished")
             print(out)
             return
-    table, faults = _read(votes, named_images="image" in kind or ("kto" in kind and desirable != "per_pair"))
+    by_image = "image" in kind or ("selection" in kind and rho is None) or ("kto" in kind and desirable != "per_pair")
+    table, faults = _read(votes, named_images=by_image)
     signals = make_signals(
         table,
         kind,
@@ -73,7 +75,7 @@ def command(
         ratings=None if arena is None else load_ratings(arena),
         rewards=None if rewards is None else read_rewards(rewards, table.pair_id, scorer=scorer),
     )
-    write_signals(out, signals, provenance=record)
+    write_signals(out, signals, provenance={**record, "votes_sha256": _sha256(table)})
     for fault in faults[:3]:
         say(f"row {fault.row} (pair {fault.pair_id}) left out: {fault.reason}")
     counts = signals.meta
@@ -111,6 +113,22 @@ def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Qua
         image_1=image_1,
     )
     return table, faults
+
+
+def _stamps(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of every table in a folder (of every file, where it has none); files are hashed instead."""
+    from finepref.data.rows import SUFFIXES
+
+    files = sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else []
+    tables = [entry for entry in files if entry.suffix.lower() in SUFFIXES] or files
+    return [(str(entry.relative_to(path)), entry.stat().st_size, entry.stat().st_mtime_ns) for entry in tables]
+
+
+def _sha256(table: VoteTable) -> str:
+    """Hash of everything that was read of the votes."""
+    from finepref.provenance import hash_config
+
+    return hash_config({name: list(getattr(table, name)) for name in table.__slots__})
 
 
 def _name(image: ImageRef) -> str | None:

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from finepref.arena import Ratings, Votes, gaps_both
+from finepref.arena.gap import WITH_RHO
+from finepref.arena.rho import estimate_rho
 from finepref.errors import InputError, nearest
 from finepref.signals import parts
 from finepref.signals.parts import Part
@@ -25,7 +27,7 @@ EXTREMES = ("data", "pickscore")
 # option -> the kinds that it acts on
 ACTS_ON: dict[str, tuple[str, ...]] = {
     "margin": ("uniform",),
-    "rho": ("selection",),
+    "rho": WITH_RHO,
     "clip": ARENA_KINDS,
     "gamma": ("smoothed",),
     "quantile": ("smoothed",),
@@ -50,7 +52,8 @@ class VoteTable:
 class SignalOptions:
     """None leaves an option at its default (given in parentheses).
 
-    margin: of `uniform` (1). rho: share of the performance noise that belongs to the images (estimated). clip: negative
+    margin: of `uniform` (1). rho: of `selection` and `image`, share of the performance noise that belongs to the images
+    (estimated). clip: negative
     gaps become 0 (no). gamma: of `smoothed` (10). quantile: clip extremes at q and 1-q (0). extremes: data | pickscore
     (data). desirable: any_win | only_wins | per_pair (any_win).
     """
@@ -140,20 +143,21 @@ def _arena_part(table: VoteTable, ratings: Ratings, kind: str, options: SignalOp
         return [str(values[row]) for row in rows.tolist()]
 
     images: dict[str, Any] = {}
-    if kind == "image":
+    if kind == "image" or (kind == "selection" and options.rho is None):
         if any(values[row] is None for values in (table.image_0, table.image_1) for row in rows.tolist()):
-            raise InputError(
-                "the votes do not name their images", where="--kind image", remedy="use kind truncated or selection"
-            )
+            remedy = "use kind truncated" + (", or give --rho" if kind == "selection" else " or selection")
+            raise InputError("the votes do not name their images", where=f"--kind {kind}", remedy=remedy)
         images = {"left_image": column(table.image_0), "right_image": column(table.image_1)}
     outcome = np.where(unvoted, parts.TIE, table.label)[rows]
     votes = Votes.from_columns(left=column(table.model_0), right=column(table.model_1), outcome=outcome, **images)
-    clip = bool(options.clip)
-    found = gaps_both(votes, ratings, kind=kind, rho=options.rho, clip=clip)
+    clip, rho = bool(options.clip), options.rho
+    if rho is None and kind in WITH_RHO:
+        rho = estimate_rho(votes, ratings, seed=0).rho
+    found = gaps_both(votes, ratings, kind=kind, rho=rho, clip=clip)
     sides = [np.full(len(table.label), np.nan) for _ in found]
     for side, values in zip(sides, found, strict=True):
         side[rows] = values
-    return parts.arena(*sides, meta={"engine": ratings.engine, "rho": options.rho, "clip": clip})
+    return parts.arena(*sides, meta={"engine": ratings.engine, "rho": rho, "clip": clip})
 
 
 def _reward_part(kind: str, rewards: Rewards, options: SignalOptions) -> Part:

@@ -97,29 +97,32 @@ def pair_table(
 
 
 def image_table(cache: LatentCache, *, signals: str) -> ImageTable:
-    """Single images with the label that the signal gives them; the same image under the same prompt comes once.
+    """Single images with the label that the signal gives them; the same image under the same prompt comes once a label.
 
     Raises:
         InputError: the signal has no labels, or only one kind of them.
     """
     known = _from_file(signals)
-    found: dict[tuple[str, str], int] = {}
+    found: dict[tuple[str, str, int], None] = {}
     for pair, held in cache.pairs.items():
         if pair not in known.row:
             continue
         for side, image in enumerate((held.image_0, held.image_1)):
             label = int(known.labels[known.row[pair], side])
             if label >= 0:
-                found.setdefault((image, held.prompt), label)
-    desirable = np.array(list(found.values()), dtype=bool)
+                found[image, held.prompt, label] = None
+    desirable = np.array([label for *_, label in found], dtype=bool)
     if not len(desirable) or desirable.all() or not desirable.any():
         raise InputError(
             "it has no image labels of both kinds", where=signals, remedy="make it with `finepref signals --kind kto`"
         )
     return ImageTable(
-        image_id=tuple(f"{image[:32]}:{prompt[:32]}" for image, prompt in found),
-        image=tuple(image for image, _ in found),
-        prompt=tuple(prompt for _, prompt in found),
+        image_id=tuple(
+            f"{image[:32]}:{prompt[:32]}" + (f":{label}" if (image, prompt, 1 - label) in found else "")
+            for image, prompt, label in found
+        ),
+        image=tuple(image for image, *_ in found),
+        prompt=tuple(prompt for _, prompt, _ in found),
         desirable=desirable,
         about={**known.about, "images": len(desirable), "desirable": int(desirable.sum())},
     )
@@ -136,7 +139,9 @@ def _from_file(path: str) -> _Signal:
     ids = columns["pair_id"].to_pylist()
     if not np.isfinite(margin).all():
         raise InputError(
-            f"the margin of pair {ids[int(np.flatnonzero(~np.isfinite(margin))[0])]} is not finite", where=path
+            f"the margin of pair {ids[int(np.flatnonzero(~np.isfinite(margin))[0])]} is not finite",
+            where=path,
+            remedy="make it again with `finepref signals`",
         )
     weight = columns["weight"].to_numpy().astype(np.float32)
     kinds = [key.removesuffix(".scorer") for key in meta if key.endswith(".scorer")]
