@@ -210,26 +210,26 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
     """What a run will need: its networks counted from their configs, its data from their tables.
 
     Raises:
-        InputError: the base is not a local folder. ConfigError: a combination that makes no sense.
+        InputError: config files out of reach. ConfigError: a combination that makes no sense.
     """
     from functools import lru_cache
 
     from finepref.models.family import family_of
     from finepref.models.lora import LoraSettings
-    from finepref.models.skeleton import count
-    from finepref.models.source import locate
+    from finepref.models.skeleton import config_source, count
     from finepref.train.fit import make_plan
     from finepref.train.method import check_path, make_method
     from finepref.train.prepare import check_data
 
-    method, base = make_method(config), resolve_base(config.model.base)
+    method = make_method(config)
     check_data(config, method)
+    source = config_source(resolve_base(config.model.base), revision=config.model.revision)
 
     @lru_cache
     def counted(lora: str, checkpointing: bool | Literal["selective"], precision: str) -> tuple[Counts, Any]:
         given = json.loads(lora)
         return count(
-            base,
+            source.folder,
             family=config.model.family,
             vae=config.model.vae,
             lora=None if given is None else LoraSettings(**given),
@@ -247,7 +247,7 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
     return make_plan(
         config,
         method,
-        family=family_of(locate(base), config.model.family).name,
+        family=family_of(source, config.model.family).name,
         path=path,
         count=lambda changed: under(changed)[0],
         sizes=data_sizes(config),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,13 +59,34 @@ def test_plan_as_json(finepref, folder: Path) -> None:
     assert short["counts"]["parameters"] == 792_964
 
 
+def test_plan_of_a_model_in_the_hub_cache(
+    finepref, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub name that the hub's own cache holds, offline: the same numbers as of the folder."""
+    commit = "0" * 40
+    repository = tmp_path / "models--owner--model"
+    shutil.copytree(folder / "model", repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    words = ("plan", "-c", folder / "run.yaml", "--json")
+    code, out, err = finepref(*words, "model.base=owner/model", "model.vae=owner/model")
+    assert code == 0, err
+    assert out == finepref(*words)[1]
+    code, _, err = finepref(*words, "model.base=owner/other")
+    assert code == 2
+    assert "owner/other: neither a folder here nor a model the hub hands out" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["--gpu", "H300"], "unknown GPU 'H300'"),
         (["--price", "H200=cheap"], "is not NAME=PRICE"),
         (["--price", "H300=1"], "unknown GPU 'H300'"),
-        (["model.base=nobody/nothing"], "downloads nothing"),
+        (["model.base=nobody/nothing"], "neither a folder here nor a model the hub hands out"),
         (["train.micro_batches=3"], "did you mean 'micro_batch'"),
         (["objective={name: kto}"], "needs image labels"),
     ],

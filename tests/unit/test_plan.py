@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from finepref.errors import ConfigError, InputError
 from finepref.models.kernels import Checkpointing
 from finepref.models.lora import LoraSettings
 from finepref.models.protocol import Counts
-from finepref.models.skeleton import Peak, count
+from finepref.models.skeleton import Peak, config_source, count
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.fit import changed, remedies
 from finepref.train.method import make_method
@@ -259,9 +260,32 @@ def test_unknown_gpus_are_named() -> None:
         gpus_of(["H101"])
 
 
-def test_a_plan_downloads_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="downloads nothing"):
-        count("stable-diffusion-v1-5/stable-diffusion-v1-5", resolution=512)
+def test_a_base_out_of_reach_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="nobody/nothing: neither a folder here nor a model the hub hands out"):
+        count("nobody/nothing", resolution=512)
+    with pytest.raises(InputError, match="belongs to a hub name"):
+        config_source(tiny.sd15(tmp_path), revision="main")
+
+
+def test_of_a_hub_name_only_config_files_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second look is the download: what it asks for takes no weight, no index of weights and no vocabulary."""
+    asked: list[dict] = []
+
+    def snapshot_download(name: str, **given: object) -> str:
+        asked.append(given)
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    with pytest.raises(InputError, match="owner/model"):
+        config_source("owner/model", revision="v1")
+    assert [given.get("local_files_only", False) for given in asked] == [True, False]
+    assert {given["revision"] for given in asked} == {"v1"}
+    files = ["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "tokenizer/vocab.json",
+             "text_encoder_3/config.json", "scheduler/scheduler_config.json", "vae/config.json", "vae_1_0/config.json",
+             "transformer/diffusion_pytorch_model.safetensors.index.json", "model.ckpt"]  # fmt: skip
+    taken = [file for file in files if any(fnmatch(file, pattern) for pattern in asked[1]["allow_patterns"])]
+    assert taken == [files[0], files[1], files[4], files[5], files[6]]
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux", "sana", "qwen_image"])

@@ -1,7 +1,7 @@
 """What a base's networks cost, without their weights: operations and memory of a call, counted on fake tensors.
 
-Only config files are read. The denoiser runs as it would in training (the same family call, LoRA, checkpointing and
-precision) on tensors that have a shape and no content.
+Only config files are read, and nothing else is fetched of a hub name. The denoiser runs as it would in training (the
+same family call, LoRA, checkpointing and precision) on tensors that have a shape and no content.
 Shapes: N images, C channels, h w latent size, L tokens, D width, R resolution in pixels.
 """
 
@@ -19,16 +19,41 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from finepref.diffusion.path import Path
-from finepref.errors import InputError
 from finepref.files import read_json
 from finepref.models import lora as low_rank
 from finepref.models.family import Family, family_of
 from finepref.models.kernels import Checkpointing, use_checkpointing
 from finepref.models.precision import CAST, compute_dtype
 from finepref.models.protocol import Counts
-from finepref.models.source import Source, is_folder, load_class, locate, quiet, vae_folder
+from finepref.models.source import INDEX, Source, is_folder, load_class, locate, locate_part, quiet, vae_folder
 
 Shapes = dict[str, tuple[int, ...]]
+NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+CONFIGS = (INDEX, "config.json", "scheduler/scheduler_config.json", *(f"{part}/config.json" for part in NETWORKS))
+
+
+def config_source(base: str | FilePath, *, revision: str | None = None) -> Source:
+    """A pipeline by its config files alone: a folder, or a hub name, of which no weights are fetched.
+
+    Raises:
+        InputError: neither a folder, nor in the hub's cache, nor within reach; a folder without model_index.json.
+    """
+    if is_folder(base):
+        return locate(base, revision=revision)
+    return locate(_config_folder(str(base), revision))
+
+
+def _config_folder(name: str, revision: str | None = None) -> FilePath:
+    """A folder as it is; of a hub name what the hub's own cache holds, else a download of the config files."""
+    from huggingface_hub import snapshot_download
+
+    if is_folder(name):
+        return FilePath(name).expanduser()
+    try:
+        cached = snapshot_download(name, revision=revision, allow_patterns=list(CONFIGS), local_files_only=True)
+    except (OSError, ValueError):
+        return locate_part(name, patterns=CONFIGS, revision=revision)
+    return FilePath(cached)
 
 
 def count(
@@ -41,14 +66,12 @@ def count(
     mixed_precision: str = "no",
     resolution: int,
 ) -> tuple[Counts, Path]:
-    """(what the networks of a local base cost under these options, its noise path).
+    """(what the networks of a base cost under these options, its noise path).
 
     Raises:
-        InputError: not a local folder.
+        InputError: a base or a VAE whose config files are not within reach.
     """
-    if not is_folder(base):
-        raise InputError("not a local folder", where=base, remedy="download the model first; a plan downloads nothing")
-    source = locate(base)
+    source = config_source(base)
     kind = family_of(source, family)
     dtype = compute_dtype(mixed_precision)
     with quiet():
@@ -193,7 +216,7 @@ def _network(
     """The denoiser as `load_adapter` makes it, its tensors on the meta device."""
     cls = load_class(*source.index[part], where=source.folder)
     with torch.device("meta"):
-        network = cls.from_config(cls.load_config(str(source.folder / part)))
+        network = cls.from_config(read_json(source.folder / part / "config.json"))
         network.requires_grad_(lora is None)
         if lora is not None:
             low_rank.attach(network, lora, kind.lora_targets, seed=0)
@@ -220,10 +243,10 @@ def _with_fake_tensors(network: nn.Module, frozen_dtype: torch.dtype | None) -> 
 
 def _vae(source: Source, kind: Family, override: str | None, resolution: int) -> tuple[tuple[int, ...], int, float]:
     """(latent shape, parameters, operations of encoding one image)."""
-    folder = vae_folder(source, override)
+    folder = vae_folder(source, None if override is None else _config_folder(override))
     config = read_json(folder / "config.json")
     cls = load_class("diffusers", config.get("_class_name", source.index["vae"][1]), where=folder)
-    vae = cls.from_config(cls.load_config(str(folder))).eval()
+    vae = cls.from_config(config).eval()
     with torch.no_grad(), counter() as work:
         mean, _ = kind.moments(vae, torch.zeros(1, 3, resolution, resolution))
     encoder = sum(p.numel() for name, p in vae.named_parameters() if not name.startswith(("decoder", "post_quant")))
