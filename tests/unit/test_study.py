@@ -51,7 +51,7 @@ def test_the_shipped_study() -> None:
     kinds = {kind for arm in study.arms() for kind in arm.kinds}
     assert {"paper", "truncated", "image", "uniform", "smoothed"} <= kinds
     left_out = {row.name for row in methods.METHODS} - {arm.method for arm in study.arms()}
-    assert left_out == {"dspo_sdxl_shift", "dspo_sdxl_published", "inpo_official", "sdpo_dspo"}
+    assert left_out <= {"dspo_sdxl_shift", "dspo_sdxl_published", "dpo_lora"}
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
@@ -217,20 +217,26 @@ def test_rows_of_other_settings_are_refused(tmp_path: Path) -> None:
 
 def test_page(tmp_path: Path) -> None:
     """Everything on the page comes from the rows; what has not run is said."""
-    study = small(tmp_path)
+    study, folder, page = small(tmp_path), tmp_path / "rows", tmp_path / "page.md"
+
+    def write(name: str, means: list[float], *, world: str = "world") -> str:
+        arm, point = next((arm for arm in study.arms() if arm.name == name), None), Point(1e-4, 4.0)
+        identity = rows.arm_identity(study, arm, None if arm is None else point, world)
+        row = {"identity": identity, "learning_rate": 1e-4, "strength": 4.0, "seeds": results(means, prompts=6)}
+        rows.write_row(folder / f"{name}.json", row)
+        write_page(study, rows=folder, page=page, world="world")
+        return page.read_text()
+
     with pytest.raises(InputError, match="no row of the base model"):
-        write_page(study, rows=tmp_path / "rows", page=tmp_path / "page.md")
-    for name, means in (("base", [1.0, 1.0]), ("dpo", [2.0, 2.2])):
-        rows.write_row(tmp_path / "rows" / f"{name}.json", {"identity": "x", "seeds": results(means, prompts=6)})
-    write_page(study, rows=tmp_path / "rows", page=tmp_path / "page.md")
-    text = (tmp_path / "page.md").read_text()
+        write_page(study, rows=folder, page=page, world="world")
+    write("base", [1.0, 1.0])
+    text = write("dpo", [2.0, 2.2])
     assert "## The claims" not in text
     assert "| dpo | 4 | +1.10 [" in text
     assert "100.0% [" in text
-    seeds = results([0.5, 0.5], prompts=6)
-    rows.write_row(tmp_path / "rows" / "arenapo.json", {"identity": "x", "seeds": seeds})
-    write_page(study, rows=tmp_path / "rows", page=tmp_path / "page.md")
-    text = (tmp_path / "page.md").read_text()
+    text = write("arenapo", [0.5, 0.5])
     assert "ArenaPO beats DPO (paper)" in text
     assert "Of 1 claims 0 hold here, 1 fail (" in text
     assert "\n\n\n" not in text
+    with pytest.raises(InputError, match="other settings or other lab weights"):
+        write("dpo", [2.0, 2.2], world="another")

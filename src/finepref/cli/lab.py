@@ -89,11 +89,13 @@ def study(
 
     plan = load_study(config)
     if report is not None:
+        from finepref.study.ground import lab_fingerprint
         from finepref.study.page import write_page
 
         if overwrite or minutes is not None:
             raise InputError("it has no effect with --report", where="--overwrite, --minutes", remedy="leave it out")
-        write_page(plan, rows=out, page=report, config="" if config is None else config.as_posix())
+        named = "" if config is None else config.as_posix()
+        write_page(plan, rows=out, page=report, world=lab_fingerprint(), config=named)
         print(report)
         return
     from finepref.study.schedule import run_study

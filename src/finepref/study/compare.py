@@ -13,20 +13,21 @@ import numpy.typing as npt
 from finepref.evaluate import stats
 from finepref.evaluate.stats import Interval
 from finepref.files import read_json
+from finepref.study.crossed import crossed_mean
 from finepref.study.plan import BASE, Study
+from finepref.study.rows import arm_file, arm_identity, read_row
+from finepref.study.trial import Point
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
-AGREE = 0.8
-"""Share of the seeds that must show the sign of the mean before a claim holds or fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
     """An arm against another: S seeds, P prompts.
 
-    gain: mean difference of true quality; wins: win rate on it; both with intervals that cluster by prompt. by_seed:
-    the mean difference of every seed. p: permutation test of the mean difference. reward: the same of lab-reward.
+    gain: mean difference of true quality, p: of zero; wins: win rate on it; over seeds and prompts (`crossed_mean`).
+    by_seed: the mean difference of every seed. reward: the mean difference of lab-reward.
     """
 
     gain: Interval
@@ -57,13 +58,22 @@ class Verdict:
     word: str
 
 
-def read_rows(folder: Path, study: Study) -> dict[str, Row]:
-    """Name -> row of every arm (and the base) that has any result."""
+def read_rows(folder: Path, study: Study, *, world: str) -> dict[str, Row]:
+    """Name -> row of every arm (and the base) that has any result.
+
+    Args:
+        world: hash of the lab that the rows must come from.
+
+    Raises:
+        InputError: a row was written for other settings or another lab.
+    """
     found = {}
-    for name in (BASE, *(arm.name for arm in study.arms())):
-        file = folder / f"{name}.json"
+    for arm in (None, *study.arms()):
+        file = arm_file(folder, arm)
         if file.is_file():
-            found[name] = read_json(file)
+            held = read_json(file)
+            point = None if arm is None else Point(held["learning_rate"], held["strength"])
+            found[BASE if arm is None else arm.name] = read_row(file, arm_identity(study, arm, point, world))
     return found
 
 
@@ -81,19 +91,26 @@ def contrast(row: Row, other: Row) -> Contrast | None:
         np.array([np.subtract(row["seeds"][str(s)][name], other["seeds"][str(s)][name]) for s in common])
         for name in ("quality", "reward")
     )
-    flat = quality.ravel()
-    cluster = stats.cluster_codes(np.tile(np.arange(quality.shape[1]), len(common)))
+    gain, p = crossed_mean(quality)
     return Contrast(
-        gain=stats.bootstrap_means(flat, cluster)[0],
-        wins=stats.win_rate(flat, cluster),
+        gain=gain,
+        wins=_wins(quality),
         by_seed=tuple(float(mean) for mean in quality.mean(1)),
-        p=stats.permutation_test(flat, cluster),
+        p=p,
         reward=float(reward.mean()),
     )
 
 
+def _wins(quality: Floats) -> Interval:
+    """Win rate with ties half; Wilson's interval over prompts where nothing varies."""
+    found, _ = crossed_mean(stats.outcomes(quality))
+    if found.low == found.high:
+        return stats.win_rate(quality.ravel(), np.tile(np.arange(quality.shape[1]), len(quality)))
+    return Interval(found.value, max(0.0, found.low), min(1.0, found.high))
+
+
 def verdicts(study: Study, rows: dict[str, Row]) -> list[Verdict]:
-    """Every claim whose arms have run. It holds (or fails) where Holm's p is below 0.05 and the seeds agree."""
+    """Every claim whose arms have run. It holds (or fails) where Holm's p is below 0.05."""
     tested = []
     for claim in study.claims:
         if claim.better in rows and claim.than in rows:
@@ -108,6 +125,6 @@ def verdicts(study: Study, rows: dict[str, Row]) -> list[Verdict]:
 
 
 def _word(found: Contrast, p: float) -> str:
-    if p >= 0.05 or found.agree < AGREE:
+    if p >= 0.05:
         return "undecided"
     return "holds" if found.gain.value > 0 else "fails"

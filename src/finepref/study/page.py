@@ -9,8 +9,9 @@ from typing import Any
 from finepref.errors import InputError
 from finepref.evaluate.stats import Interval
 from finepref.files import read_json, write_text
-from finepref.study.compare import AGREE, Contrast, Row, contrast, read_rows, seeds_of, verdicts
+from finepref.study.compare import Contrast, Row, contrast, read_rows, seeds_of, verdicts
 from finepref.study.plan import BASE, Group, Study, grid, strength_option
+from finepref.study.rows import read_row, tuning_file, tuning_identity
 
 HEAD = """# Do the papers' claims hold where the truth is known?
 
@@ -24,8 +25,9 @@ and the rows by `finepref lab study --out {folder}`{config}. Nothing in it is wr
 
 On the lab world (32 x 32 pictures of coloured shapes, a Stable-Diffusion pipeline of 2.2 million parameters) the true
 quality of a picture is computed, so a method's gain is known and need not be guessed by a reward model. Simulated
-voters, who differ in taste and err, compare pictures of six makers on 252 training prompts; their votes are all that a
-method sees.
+voters, who differ in taste and err, compare pictures of six makers on 252 training prompts. Their votes are all that a
+method sees, but for methods with a reward: they also have the lab's reward model, learned from 8,400 other votes on the
+training prompts, whose labelling is not counted as cost (in the arms with noise it learns from the arm's own votes).
 
 - **Equal cost.** Every run may spend {cost} network forwards; a policy forward with its backward counts as three, a
   forward without gradient (reference, inversion) as one. Methods that invert get fewer optimiser steps for it.
@@ -37,32 +39,32 @@ method sees.
   lambda_residual, at {strengths} times that of its lab config; a method without a strength gets more learning rates),
   one training each with seed {tuning_seed}, which no arm has, at the same cost; the best mean true quality on
   {validation} other held-out prompts wins. Ablation arms keep the values of the method that they vary.
-- **Intervals** are 95 %, by resampling prompts; they do not contain the spread over seeds, which stands beside them.
+- **Intervals** are 95 % and hold for new seeds and new prompts alike (two-way random effects, Student's t with
+  Satterthwaite's degrees of freedom).
 
 """
 
 CLAIMS = """## The claims
 
 Of {count} claims {holds} hold here, {fails} fail (the opposite is seen) and {undecided} are undecided{missing}. A claim
-holds or fails where the permutation test over prompts gives p < 0.05 after Holm's correction for all of them and at
-least {agree} of the seeds have the same sign; else it is undecided, which also means that a run of this size could not
-tell.
+holds or fails where p < 0.05, over seeds and prompts, after Holm's correction for all of them; else it is undecided,
+which also means that a run of this size could not tell.
 
 """
 
 
-def write_page(study: Study, *, rows: Path, page: Path, config: str = "") -> None:
-    """Write the page.
+def write_page(study: Study, *, rows: Path, page: Path, world: str, config: str = "") -> None:
+    """Write the page. world: hash of the lab that the rows must come from.
 
     Raises:
-        InputError: there is no row of the base model yet.
+        InputError: there is no row of the base model yet, or a row of other settings or another lab.
     """
-    found = read_rows(rows, study)
+    found = read_rows(rows, study, world=world)
     if not seeds_of(found.get(BASE, {})):
         raise InputError("no row of the base model", where=rows, remedy="run `finepref lab study` first")
     parts = [_head(study, rows, page, config), _claims(study, found)]
     parts += [_group(group, study, found) for group in study.groups]
-    parts += [_tuned(study, rows), _cost(rows, found)]
+    parts += [_tuned(study, rows, world), _cost(study, rows, found)]
     write_text(page, "\n".join(part.rstrip() + "\n" for part in parts if part))
 
 
@@ -105,9 +107,7 @@ def _claims(study: Study, rows: dict[str, Row]) -> str:
         return ""
     counts = {word: sum(v.word == word for v in found) for word in ("holds", "fails", "undecided")}
     missing = len(study.claims) - len(found)
-    text = CLAIMS.format(
-        count=len(found), missing=f"; {missing} have not been run" if missing else "", agree=f"{AGREE:.0%}", **counts
-    )
+    text = CLAIMS.format(count=len(found), missing=f"; {missing} have not been run" if missing else "", **counts)
     body = [
         [
             f"{verdict.text} ({verdict.source})",
@@ -171,13 +171,11 @@ def _agreement(names: Sequence[str], rows: dict[str, Row]) -> str:
     return f" The votes agree with the true quality in {', '.join(found.values())}." if len(found) > 1 else ""
 
 
-def _tuned(study: Study, rows: Path) -> str:
+def _tuned(study: Study, rows: Path, world: str) -> str:
     body = []
     for method in study.methods():
-        file = rows / "tuning" / f"{method}.json"
-        if not file.is_file():
-            continue
-        points: list[dict[str, Any]] = list(read_json(file)["grid"].values())
+        held = read_row(tuning_file(rows, method), tuning_identity(study, method, world))
+        points: list[dict[str, Any]] = list(held.get("grid", {}).values())
         good = [point for point in points if "mean" in point]
         if good and len(points) == len(grid(study.tuning, method)):
             best = max(good, key=lambda point: point["mean"])
@@ -191,10 +189,10 @@ def _tuned(study: Study, rows: Path) -> str:
     return "## Tuned values\n\n" + _table(header, body)
 
 
-def _cost(rows: Path, found: dict[str, Row]) -> str:
+def _cost(study: Study, rows: Path, found: dict[str, Row]) -> str:
     trials = [result for row in found.values() for result in row.get("seeds", {}).values()]
-    for file in sorted((rows / "tuning").glob("*.json")):
-        trials += list(read_json(file)["grid"].values())
+    for file in (tuning_file(rows, method) for method in study.methods()):
+        trials += list(read_json(file)["grid"].values()) if file.is_file() else []
     seconds = sum(t.get("train_seconds", 0) + t.get("judge_seconds", 0) for t in trials)
     forwards = [t["cost"] for t in trials if "cost" in t]
     realised = f" Realised cost of a run: {min(forwards):,} to {max(forwards):,} forwards." if forwards else ""
