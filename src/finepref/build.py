@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from finepref.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    from finepref.data.building import CacheSettings
     from finepref.data.cache import CacheSummary
     from finepref.data.latents import LatentCache
     from finepref.evaluate.scorers.protocol import Scorer
@@ -305,29 +306,34 @@ def make_cache(
     Raises:
         ConfigError: the config names no data. InputError: the cache was made for something else, or no pair is usable.
     """
-    from finepref.data.building import CacheSettings
     from finepref.data.cache import cache_from
     from finepref.errors import ConfigError
 
     if not config.data.paths:
         raise ConfigError("no preferences are named", where="data.paths", remedy="list files or folders")
-    section = config.cache
-    settings = CacheSettings(
-        flips=config.data.flip,
-        posterior=section.posterior,
-        dtype=section.dtype,
-        shard_size=section.shard_size,
-        batch_size=section.batch_size,
-    )
     return cache_from(
         config.data.paths,
         load_encoder(config, device=device),
         folder,
         format=config.data.format,
-        settings=settings,
+        settings=cache_settings(config),
         rank=rank,
         world=size,
         overwrite=overwrite,
+    )
+
+
+def cache_settings(config: RunConfig) -> CacheSettings:
+    """How a run's cache is written."""
+    from finepref.data.building import CacheSettings
+
+    section = config.cache
+    return CacheSettings(
+        flips=config.data.flip,
+        posterior=section.posterior,
+        dtype=section.dtype,
+        shard_size=section.shard_size,
+        batch_size=section.batch_size,
     )
 
 
@@ -337,10 +343,14 @@ def open_cache(config: RunConfig, out: Path, *, world: World) -> LatentCache:
     Raises:
         InputError: it was made for another model, resolution or setting, or there is no data to make it from.
     """
+    from finepref.data.cache import shaping_of
     from finepref.data.latents import LatentCache
 
-    folder = cache_folder(config, out)
+    folder, device = cache_folder(config, out), str(world.device)
     if config.data.paths or not (folder / "cache.json").is_file():
-        make_cache(config, folder, rank=world.rank, size=world.size, device=str(world.device))
+        make_cache(config, folder, rank=world.rank, size=world.size, device=device)
         world.barrier()
-    return LatentCache(folder)
+        return LatentCache(folder)
+    cache = LatentCache(folder)
+    cache.require(**shaping_of(load_encoder(config, device=device), cache_settings(config)))
+    return cache
