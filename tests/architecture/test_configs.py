@@ -7,6 +7,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -231,27 +232,68 @@ def test_two_steps(
     assert any((parameter != old).any() for (_, parameter), old in zip(named, before, strict=True))
 
 
+NUMBER = r"-?\d+(?:\.\d+)?"
+LIST = rf"({NUMBER}(?:, {NUMBER})+)"
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One config of a row of docs/papers.md. listed: the values that the row names. overrides: of one run each."""
+
+    pattern: str
+    listed: tuple[float, ...]
+    overrides: tuple[tuple[str, ...], ...]
+
+
 def rows_of_papers() -> list[Any]:
-    """(config pattern, overrides) of every row of docs/papers.md."""
+    """Every config of every row of docs/papers.md."""
     found = []
     for line in (ROOT / "docs" / "papers.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if not line.startswith("| ") or cells[0] in ("row", "method", "combination"):
             continue
+        title = cells[0].rpartition(": ")[2]
         words = [word for text in re.findall(r"`([^`]*)`", "".join(cells[2:])) for word in text.split()]
-        overrides = [word for word in words if re.fullmatch(r"[a-z_]+\.[a-z_]+=\S+", word)]
-        found += [pytest.param(name, overrides, id=f"{cells[0]} {name}") for name in re.findall(r"`([^`]*)`", cells[1])]
+        words = [word for word in words if re.fullmatch(r"[a-z_]+\.[a-z_]+=\S+", word)]
+        listed = re.search(rf" {LIST}$", title)
+        values = re.search(rf"V = {LIST}", "".join(cells[2:]))
+        runs = [tuple(words)]
+        if values:
+            runs = [tuple(re.sub("=V$", f"={value}", word) for word in words) for value in values[1].split(", ")]
+        own = tuple(map(float, listed[1].split(", "))) if listed else ()
+        for name in re.findall(r"`([^`]*)`", cells[1]):
+            found.append(pytest.param(PaperRow(name, own, tuple(runs)), id=f"{cells[0]} {name}"))
     return found
 
 
-@pytest.mark.parametrize(("pattern", "overrides"), rows_of_papers())
-def test_rows_of_the_papers(pattern: str, overrides: list[str]) -> None:
+@pytest.mark.parametrize("row", rows_of_papers())
+def test_rows_of_the_papers(row: PaperRow) -> None:
     """Every config that docs/papers.md names exists, and its overrides build."""
-    pattern = pattern if "/" in pattern else f"*/{pattern}"
+    pattern = row.pattern if "/" in row.pattern else f"*/{row.pattern}"
     named = [name for name in REAL if re.fullmatch(pattern.replace("*", ".+"), name)]
     assert len(named) >= (1 if "*" not in pattern else 2)
     for name in named:
-        make_method(load_config(name, overrides))
+        for overrides in row.overrides:
+            make_method(load_config(name, overrides))
+
+
+def test_rows_that_list_values_say_how_each_is_reached() -> None:
+    """One override a value, in proportion to it, and the config as it ships is one of them."""
+    rows = [row for (row,) in (param.values for param in rows_of_papers()) if row.listed]
+    assert sum(len(row.listed) for row in rows) == 5 + 4 + 4 + 4 + 7
+    for row in rows:
+        assert len(row.overrides) == len(row.listed), row.pattern
+        keys = {run[0].partition("=")[0] for run in row.overrides if len(run) == 1}
+        assert len(keys) == 1, row.overrides
+        values = [float(run[0].partition("=")[2]) for run in row.overrides]
+        ratios = {value / listed for value, listed in zip(values, row.listed, strict=True) if listed}
+        assert max(ratios) == pytest.approx(min(ratios))
+        (key,) = keys
+        for name in (name for name in REAL if re.fullmatch(row.pattern.replace("*", ".+"), name)):
+            section, _, option = key.partition(".")
+            config = load_config(name)
+            options = make_method(config).place_options if section == "trajectory" else getattr(config, section)
+            assert options.model_dump()[option] in values, f"{name} is none of the runs"
 
 
 def test_the_papers_page_is_whole() -> None:
