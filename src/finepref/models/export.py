@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from finepref.errors import CheckFailed, InputError, nearest
-from finepref.files import atomic_file, atomic_folder
+from finepref.files import atomic_file, atomic_folder, read_json, write_json
 from finepref.models import lora
 from finepref.models.family import family_of
-from finepref.models.load import load_pipeline
-from finepref.models.source import locate, quiet
+from finepref.models.load import full_start, load_pipeline, run_model_settings
+from finepref.models.source import INDEX, locate, quiet
 
 FORMATS = ("diffusers", "kohya", "merged")
 KOHYA_FAMILIES = ("sd15", "sdxl")
@@ -32,11 +33,12 @@ def export(
 ) -> Path:
     """Write a run's trained part for another tool.
 
-    diffusers: folder with `unet/` or `transformer/`, or `pytorch_lora_weights.safetensors`.
+    diffusers: folder with `unet/` or `transformer/`, or `pytorch_lora_weights.safetensors`; where the run decodes with
+    another VAE, a config.yaml that says which, for `load_pipeline`.
     kohya: one .safetensors with the names, alphas and metadata that WebUI and ComfyUI read (LoRA of SD1.5 and SDXL; for
     the other families these tools read the diffusers file).
-    merged: a whole pipeline folder, a LoRA fused into its weights; untouched parts are copied from the base, never
-    saved again.
+    merged: a whole pipeline folder, a LoRA fused into its weights, with the run's own VAE; untouched parts are copied
+    from the base, never saved again.
 
     Args:
         half: float16 weights (merged only).
@@ -45,7 +47,8 @@ def export(
         the file or folder.
 
     Raises:
-        InputError: unknown format, nothing to export, or something is at `out` already.
+        InputError: unknown format, nothing to export, a LoRA that does not lie on the base itself, or something is at
+            `out` already.
         CheckFailed: a kohya file that does not hold every LoRA module with its alpha.
     """
     run, out = Path(run), Path(out)
@@ -62,8 +65,13 @@ def export(
     if not has_lora and not has_part:
         remedy = "give the folder of a finished run of this base"
         raise InputError(f"holds neither {part}/ nor {lora.FILE}", where=run, remedy=remedy)
+    vae = run_model_settings(run).get("vae")
+    below = full_start(run, part) if has_lora and format != "merged" else None
+    if below is not None:
+        what = f"its LoRA lies on the weights of {below}, not on those of the base"
+        raise InputError(what, where=run, remedy="use --format merged")
     if format == "diffusers":
-        return _diffusers(run, out, part, lora_file=has_lora)
+        return _diffusers(run, out, part, lora_file=has_lora, vae=vae)
     if format == "kohya":
         if not has_lora:
             raise InputError("the run trained all weights", where=run, remedy="use --format merged")
@@ -72,15 +80,17 @@ def export(
             raise InputError(f"there is no kohya form for {kind.name}", where="--format", remedy=remedy)
         return _kohya(run, out, part)
     pipe = load_pipeline(base, run, revision=revision, family=family)
-    return _merged(pipe, source.folder, out, part, fuse=has_lora, half=half)
+    return _merged(pipe, source.folder, out, part, fuse=has_lora, half=half, vae=vae is not None)
 
 
-def _diffusers(run: Path, out: Path, part: str, *, lora_file: bool) -> Path:
+def _diffusers(run: Path, out: Path, part: str, *, lora_file: bool, vae: str | None) -> Path:
     with atomic_folder(out) as place:
         if lora_file:
             shutil.copy2(run / lora.FILE, place / lora.FILE)
         else:
             shutil.copytree(run / part, place / part)
+        if vae is not None:
+            (place / "config.yaml").write_text(yaml.safe_dump({"model": {"vae": vae}}), encoding="utf-8")
     return out
 
 
@@ -112,8 +122,8 @@ def _kohya(run: Path, out: Path, part: str) -> Path:
     return out
 
 
-def _merged(pipe: Any, base: Path, out: Path, part: str, *, fuse: bool, half: bool) -> Path:
-    """Copy the base, then write the trained denoiser in place of its own."""
+def _merged(pipe: Any, base: Path, out: Path, part: str, *, fuse: bool, half: bool, vae: bool) -> Path:
+    """Copy the base, then write the trained denoiser, and a VAE that is not the base's, in place of its own."""
     network = getattr(pipe, part)
     if fuse:
         with quiet():
@@ -121,16 +131,20 @@ def _merged(pipe: Any, base: Path, out: Path, part: str, *, fuse: bool, half: bo
             pipe.unload_lora_weights()
     if half:
         network = network.to(torch.float16)
+    replaced = {part: network, **({"vae": pipe.vae} if vae else {})}
     with atomic_folder(out) as place:
-        skipped = shutil.ignore_patterns(part, ".*", "*.bin", "*.ckpt", "*.md")
+        skipped = shutil.ignore_patterns(*replaced, ".*", "*.bin", "*.ckpt", "*.md")
         shutil.copytree(base, place, dirs_exist_ok=True, ignore=lambda d, names: _top_only(d, names, base, skipped))
         with quiet():
-            network.save_pretrained(str(place / part), safe_serialization=True)
+            for name, module in replaced.items():
+                module.save_pretrained(str(place / name), safe_serialization=True)
+        if vae:
+            write_json(place / INDEX, {**read_json(place / INDEX), "vae": ["diffusers", type(pipe.vae).__name__]})
     return out
 
 
 def _top_only(folder: str, names: list[str], base: Path, skipped: Any) -> set[str]:
-    """What is not copied: of the base's own folder the denoiser and stray checkpoints, below it only pickled files."""
+    """What is not copied: of the base's own folder what is replaced and stray files, below it pickled ones."""
     if Path(folder) == base:
         strays = {name for name in names if name.endswith(".safetensors")}
         return set(skipped(folder, names)) | strays

@@ -170,6 +170,17 @@ def run_model_settings(run: str | FilePath) -> Mapping[str, Any]:
     return section if isinstance(section, Mapping) else {}
 
 
+def full_start(run: str | FilePath, part: str) -> str | None:
+    """The full weights that a run's LoRA lies on, as its configs name them; None for those of the base."""
+    start = run_model_settings(run).get("init_from")
+    while start is not None:
+        folder = locate_part(start, patterns=_TRAINED)
+        if any((place / "config.json").is_file() for place in (folder / part, folder)):
+            return str(start)
+        start = run_model_settings(start).get("init_from")
+    return None
+
+
 def start_sha256(start: str | FilePath, part: str) -> str:
     """Hash of the weights that `init_from` names: a trained part, or a LoRA and what it lies on.
 
