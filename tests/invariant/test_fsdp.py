@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from finepref.build import fill_reference, run_training
+from finepref.build import fill_reference, fill_trajectories, run_training
 from finepref.errors import ConfigError
 from finepref.train.config import load_config
 
@@ -35,6 +35,8 @@ def _process(world: Path, rank: int, port: int, jobs: list[tuple[Path, list[str]
         dist.init_process_group("gloo")
         for out, words, resume in jobs:
             config = load_config(world / "run.yaml", words)
+            if config.train.trajectory_cache is not None and not Path(config.train.trajectory_cache).exists():
+                fill_trajectories(config, overwrite=False)
             if config.train.reference_cache is not None and not Path(config.train.reference_cache).exists():
                 fill_reference(config, overwrite=False)
             run_training(config, out, resume=resume, overwrite=False)
@@ -69,6 +71,9 @@ def runs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     once = ["train.max_steps=1", "train.ema_decay=null"]
     lora = ["lora={rank: 2, alpha: 4}", *once]
+    heavy = ["train.mixed_precision=bf16", "train.gradient_checkpointing=selective", *once, "train.max_grad_norm=null"]
+    heavy += ["validation={prompts: [a red circle], every: 1, steps: 2}"]
+    points = ["trajectory={name: renoise, network: reference}", f"train.trajectory_cache={folder / 'points'}", *once]
     cached = [f"train.reference_cache={folder / 'errors'}", *once, SHARDED]
     two_processes(
         world,
@@ -77,6 +82,10 @@ def runs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "plain-lora", [*WORDS, *lora], False),
         (folder / "sharded-lora", [*WORDS, *lora, SHARDED], False),
         (folder / "sharded-cached", [*WORDS, *cached], False),
+        (folder / "plain-heavy", [*WORDS, *heavy], False),
+        (folder / "sharded-heavy", [*WORDS, *heavy, SHARDED], False),
+        (folder / "plain-points", [*WORDS, *points], False),
+        (folder / "sharded-points", [*WORDS, *points, SHARDED], False),
     )
     return folder
 
@@ -106,6 +115,22 @@ def test_sharded_lora_equals_plain(runs: Path) -> None:
     (a,), (b,) = metrics(runs / "plain-lora"), metrics(runs / "sharded-lora")
     assert a["loss"] == b["loss"] == pytest.approx(math.log(2), abs=1e-7)
     assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-5)
+
+
+def test_sharded_with_bf16_checkpointing_and_images(runs: Path) -> None:
+    """The first step's loss is the plain run's to bf16's rounding, its gradients too; images are drawn on the way."""
+    plain, sharded = (metrics(runs / f"{name}-heavy")[0] for name in ("plain", "sharded"))
+    assert sharded["loss"] == pytest.approx(plain["loss"], rel=1e-3)
+    assert sharded["grad_norm"] == pytest.approx(plain["grad_norm"], rel=2e-2)
+    for name in ("plain", "sharded"):
+        assert len(list((runs / f"{name}-heavy" / "samples").rglob("*.png"))) == 2
+
+
+def test_sharded_with_the_references_inversions(runs: Path) -> None:
+    """What the reference inverted beforehand needs no call in the step, so that it can be trained in shards."""
+    plain, sharded = (metrics(runs / f"{name}-points")[0] for name in ("plain", "sharded"))
+    assert sharded["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+    assert sharded["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-4)
 
 
 def test_a_sharded_reference_fills_the_cache(runs: Path) -> None:

@@ -260,6 +260,24 @@ def test_kto_keeps_both_labels_of_an_image(world: Path, tmp_path: Path) -> None:
         assert found == {"x:c:1": ("x", True), "x:c:0": ("x", False), "y:c": ("y", False), "z:c": ("z", True)}
 
 
+def test_a_signal_without_effect_is_refused(world: Path, tmp_path: Path) -> None:
+    """SFT looks at neither margins nor weights: a signal that sets one is a mistake."""
+    from typer.testing import CliRunner
+
+    from finepref.cli.main import build
+
+    file = tmp_path / "uniform.parquet"
+    for margin, reason in (("2", "does not look at the margins"), ("0", None)):
+        words = ["signals", str(world / "data"), "--kind", "uniform", "--margin", margin, "--out", str(file)]
+        assert CliRunner().invoke(build(), words).exit_code == 0
+        own = ["objective={name: sft}", f"signal.file={file}", "train.max_steps=1"]
+        if reason is None:
+            train(world, tmp_path / "run", *own)
+        else:
+            with pytest.raises(ConfigError, match=reason):
+                train(world, tmp_path / "run", *own)
+
+
 def test_too_many_processes_are_refused(world: Path, tmp_path: Path) -> None:
     result = _launch(world, tmp_path / "run", "train.pairs_per_step=1")
     assert result.returncode != 0

@@ -60,6 +60,7 @@ def prepare(config: RunConfig, *, cache: LatentCache, base: Mapping[str, Any]) -
     method = make_method(config)
     check_data(config, method)
     table = _table(config, method, cache)
+    check_signal(method, table, where=config.signal.file)
     held = cache_identity(cache)
     known: dict[str, str] = {}
     if isinstance(table, PairTable):
@@ -174,6 +175,27 @@ def check_data(config: RunConfig, method: Method) -> None:
             where="signal.file",
             remedy="make them with `finepref signals --kind kto`",
         )
+
+
+def check_signal(method: Method, table: PairTable | ImageTable, *, where: object) -> None:
+    """Refuse margins and weights that the objective would not look at.
+
+    Raises:
+        ConfigError: the signal sets one that has no effect.
+    """
+    if not isinstance(table, PairTable):
+        return
+    needs, name = method.objective.needs, method.objective.name
+    for part, wanted, acts in (
+        ("margins", needs.margin, bool(table.margin.any())),
+        ("weights", needs.weight, bool((table.weight != 1).any())),
+    ):
+        if acts and not wanted:
+            raise ConfigError(
+                f"objective {name} does not look at the {part} of this signal",
+                where=where,
+                remedy="name a signal of kind binary or relabel, or another objective",
+            )
 
 
 def _table(config: RunConfig, method: Method, cache: LatentCache) -> PairTable | ImageTable:
