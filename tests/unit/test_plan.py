@@ -66,6 +66,7 @@ def test_sd15_is_counted_as_published(sd15: Counts) -> None:
     assert sd15.training_bytes / 2e9 == pytest.approx(0.94, rel=0.02)
     assert sd15.vae_parameters == pytest.approx(34.16e6, rel=1e-3)
     assert sd15.vae_flop / TERA == pytest.approx(1.117, abs=5e-4)
+    assert sd15.vae_parameters + sd15.decoder_parameters == 83_653_863
     assert sd15.text_parameters == 123_060_480
     assert sd15.text_flop / 1e9 == pytest.approx(13.3, rel=0.02)
 
@@ -143,7 +144,7 @@ def made_up(**changes: float) -> Counts:
     numbers = {
         "parameters": 1_000_000_000, "trained": 1_000_000_000, "castable": 900_000_000, "factored": 1_000_000,
         "condition": 100_000, "forward_flop": 1e12, "training_flop": 3e12, "training_bytes": 3e9, "forward_bytes": 2e9,
-        "vae_parameters": 1, "vae_flop": 1e12, "text_parameters": 1, "text_flop": 1e10, **changes,
+        "vae_parameters": 1, "vae_flop": 1e12, "decoder_parameters": 1, "decoder_bytes": 1e9, "text_parameters": 1, "text_flop": 1e10, **changes,
     }  # fmt: skip
     return Counts(latent=(4, 50, 50), **numbers)  # type: ignore[arg-type]
 
@@ -182,6 +183,21 @@ def test_memory_of_variants() -> None:
     assert (sharded["weights"], sharded["gradients"], sharded["optimiser"]) == (1, 1, 2)
     inverted = memory(made_up(), train={**half, "place_batch": 64}, trajectory={"name": "renoise"})
     assert inverted["activations"] == pytest.approx(1.8 + 128 * 0.2)
+
+
+def test_memory_of_validation_images() -> None:
+    """Text encoders and VAE in float32, 4 bytes a weight; decoding an image where it needs more than a step."""
+    counts = made_up(text_parameters=500_000_000, vae_parameters=100_000_000, decoder_parameters=150_000_000)
+    train = {"micro_batch": 1}
+    drawn = memory(counts, train=train, validation={"every": 100, "prompts": ["a dog"]})
+    assert drawn["validation"] == pytest.approx(4 * 0.75)
+    assert drawn["activations"] == memory(counts, train=train)["activations"] == pytest.approx(6)
+    for never in ({"prompts": ["a dog"]}, {"every": 100}):
+        assert memory(counts, train=train, validation=never)["validation"] == 0
+    large = made_up(decoder_bytes=9e9)
+    validation = {"every": 100, "prompts": ["a dog"]}
+    assert memory(large, train=train, validation=validation)["activations"] == pytest.approx(9)
+    assert memory(large, train=train)["activations"] == pytest.approx(6)
 
 
 def test_the_cache_on_disk() -> None:
@@ -290,13 +306,19 @@ def test_of_a_hub_name_only_config_files_are_fetched(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux", "sana", "qwen_image"])
 def test_counts_are_those_of_the_real_network(family: str, tmp_path: Path) -> None:
-    """Parameters and latent shape of every family, against the loaded network and a real encoding."""
+    """Parameters and latent shape of every family, against the loaded networks and a real encoding."""
     from finepref.models.load import load_adapter, load_encoder
 
     base = getattr(tiny, family)(tmp_path / family)
     counts, path = count(base, resolution=32)
     adapter = load_adapter(base, reference=False)
     assert counts.parameters == sum(p.numel() for p in adapter.policy_module().parameters())
+    pipe = adapter.pipeline()
+    texts = [part for name, part in pipe.components.items() if name.startswith("text_encoder") and part is not None]
+    assert counts.text_parameters == sum(p.numel() for part in texts for p in part.parameters())
+    assert counts.vae_parameters + counts.decoder_parameters == sum(p.numel() for p in pipe.vae.parameters())
+    assert {p.dtype for part in (*texts, pipe.vae) for p in part.parameters()} == {torch.float32}
+    assert counts.decoder_bytes > 0
     mean, _ = load_encoder(base, resolution=32).encode_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
     assert counts.latent == tuple(mean.shape[1:])
     assert path.discrete == adapter.path.discrete

@@ -40,7 +40,8 @@ class Counts:
     of Adafactor's second moments. latent: (C, h, w). condition: numbers of an image's conditions.
     forward_flop, training_flop: a forward; a forward with its backward, recomputation included.
     training_bytes, forward_bytes: most bytes alive at once beyond weights and gradients, with and without gradient.
-    vae_*, text_*: encoding one image and one prompt.
+    vae_*, text_*: encoding one image and one prompt. decoder_parameters, decoder_bytes: what else a pipeline needs to
+    draw one image, weights and most bytes alive at once.
     """
 
     parameters: int
@@ -55,6 +56,8 @@ class Counts:
     forward_bytes: float
     vae_parameters: int
     vae_flop: float
+    decoder_parameters: int
+    decoder_bytes: float
     text_parameters: int
     text_flop: float
 

@@ -78,7 +78,7 @@ def count(
         network = _network(source, kind.part, kind, lora, gradient_checkpointing)
         shapes = condition_shapes(kind, network.config)
         with FakeTensorMode():
-            latent, vae_parameters, vae_flop = _vae(source, kind, vae, resolution)
+            latent, images = _vae(source, kind, vae, resolution)
             _with_fake_tensors(network, dtype if lora is not None else None)
             work = _training(network, kind, latent, shapes, dtype)
     parameters = list(network.parameters())
@@ -91,10 +91,9 @@ def count(
         factored=sum(_factored(tuple(p.shape)) for p in trained),
         latent=latent,
         condition=sum(_size(shape) for shape in shapes.values()),
-        vae_parameters=vae_parameters,
-        vae_flop=vae_flop,
         text_parameters=sum(parameters for parameters, _ in texts),
         text_flop=sum(flop for _, flop in texts),
+        **images,
         **work,
     )
     return counts, kind.path(read_json(source.folder / "scheduler" / "scheduler_config.json"))
@@ -241,23 +240,33 @@ def _with_fake_tensors(network: nn.Module, frozen_dtype: torch.dtype | None) -> 
                     held[key] = torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
-def _vae(source: Source, kind: Family, override: str | None, resolution: int) -> tuple[tuple[int, ...], int, float]:
-    """(latent shape, parameters, operations of encoding one image)."""
+def _vae(
+    source: Source, kind: Family, override: str | None, resolution: int
+) -> tuple[tuple[int, ...], dict[str, float]]:
+    """(latent shape, what encoding one image and decoding one latent cost)."""
     folder = vae_folder(source, None if override is None else _config_folder(override))
     config = read_json(folder / "config.json")
     cls = load_class("diffusers", config.get("_class_name", source.index["vae"][1]), where=folder)
     vae = cls.from_config(config).eval()
     with torch.no_grad(), counter() as work:
         mean, _ = kind.moments(vae, torch.zeros(1, 3, resolution, resolution))
+    latent = mean.unsqueeze(2) if kind.name == "qwen_image" else mean  # a video of one frame
+    with torch.no_grad(), Peak([*vae.parameters(), *vae.buffers(), latent]) as peak:
+        vae.decode(latent, return_dict=False)
     encoder = sum(p.numel() for name, p in vae.named_parameters() if not name.startswith(("decoder", "post_quant")))
-    return tuple(mean.shape[1:]), encoder, float(work.get_total_flops())
+    return tuple(mean.shape[1:]), {
+        "vae_parameters": encoder,
+        "vae_flop": float(work.get_total_flops()),
+        "decoder_parameters": sum(p.numel() for p in vae.parameters()) - encoder,
+        "decoder_bytes": float(peak.highest),
+    }
 
 
 def _text(source: Source, kind: Family, part: str) -> tuple[int, float]:
     """(parameters, operations of encoding one prompt: 2 x parameters x tokens, embeddings left out)."""
     cls = load_class(*source.index[part], where=source.folder)
     with torch.device("meta"):
-        encoder = cls(cls.config_class.from_pretrained(str(source.folder / part)))
+        encoder = cls(cls.config_class.from_dict(read_json(source.folder / part / "config.json")))
     parameters = sum(p.numel() for p in encoder.parameters())
     embedded = sum(p.numel() for m in encoder.modules() if isinstance(m, nn.Embedding) for p in m.parameters())
     is_clip = "CLIP" in cls.__name__

@@ -146,7 +146,10 @@ def work_of(config: RunConfig, method: Method, counts: Counts, path: Path, *, im
 
 
 def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: int = 1) -> dict[str, float]:
-    """Bytes by part on one process. Sharded (fsdp2), weights, reference, gradients and optimiser are divided."""
+    """Bytes by part on one process. Sharded (fsdp2), weights, reference, gradients and optimiser are divided.
+
+    validation: the text encoders and the VAE, which stay on the GPU in float32 once images have been drawn.
+    """
     options, half = config.train, config.train.mixed_precision == "bf16"
     lora = config.lora is not None
     frozen = 4.0 * counts.parameters - (2.0 * counts.castable if half else 0.0)
@@ -167,11 +170,16 @@ def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: i
     places = inverts(config, method)
     if places:
         step = max(step, copies + 2 * options.place_batch * max(0.0, counts.forward_bytes - copies))
+    drawn = config.validation.every > 0 and bool(config.validation.prompts)
+    if drawn:
+        step = max(step, copies + counts.decoder_bytes)
+    parts = counts.text_parameters + counts.vae_parameters + counts.decoder_parameters
     held = max(images, 2 * options.place_batch if places else 0) * method.share
     numbers = 4 * counts.latent[0] * counts.latent[1] * counts.latent[2] + counts.condition
     return {
         **{name: value / shards for name, value in states.items()},
         "activations": step,
+        "validation": 4.0 * parts if drawn else 0.0,
         "batches": 2 * 4.0 * held * numbers,
     }
 
