@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMInverseScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDIMInverseScheduler,
+    DDPMScheduler,
+    EDMDPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 
 from finepref.diffusion import forward
 from finepref.diffusion.path import FLOW, from_scheduler_config, scaled_linear
@@ -47,6 +52,40 @@ def test_any_scheduler_config(config: dict[str, Any]) -> None:
     torch.testing.assert_close(placed.target_w, scheduler.get_velocity(x0, noise, t), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(placed.xt_l, scheduler.add_noise(-x0, noise, t), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(placed.target_l, scheduler.get_velocity(-x0, noise, t), rtol=1e-6, atol=1e-6)
+
+
+PUBLISHED = {
+    "PNDMScheduler": {"num_train_timesteps": 1000, "set_alpha_to_one": False, "steps_offset": 1, "trained_betas": None},
+    "EulerDiscreteScheduler": {"prediction_type": "epsilon", "timestep_spacing": "leading", "use_karras_sigmas": False},
+    "DDIMScheduler": {"prediction_type": "v_prediction", "clip_sample": False, "set_alpha_to_one": False},
+}
+"""What the scheduler files of SD 1.5, SDXL and SD 2.1 hold beside their betas."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_scheduler_files_are_read(name: str) -> None:
+    path = from_scheduler_config({"_class_name": name, **SD, **PUBLISHED[name]})
+    assert path.alpha_bar is not None
+    assert torch.equal(path.alpha_bar, DDPMScheduler(**SD).alphas_cumprod.double())
+    assert path.parametrisation == PUBLISHED[name].get("prediction_type", "epsilon")
+
+
+def test_a_scheduler_without_betas_is_refused() -> None:
+    """Playground v2.5 is an SDXL pipeline on EDM's path; diffusers' default betas would be read in silence."""
+    edm = dict(EDMDPMSolverMultistepScheduler().config)
+    message = "EDMDPMSolverMultistepScheduler has no beta_schedule, so its noise path is not known; take a base with"
+    with pytest.raises(ConfigError, match=f"scheduler_config.json: {message}"):
+        from_scheduler_config({"_class_name": "EDMDPMSolverMultistepScheduler", **edm})
+    with pytest.raises(ConfigError, match="has EDM's sigma_data"):
+        from_scheduler_config({**SD, "sigma_data": 0.5})
+    with pytest.raises(ConfigError, match="has EDM's sigma_data"):
+        from_scheduler_config({"trained_betas": [0.01, 0.02], "sigma_data": 0.5})
+    for name in SD:
+        with pytest.raises(ConfigError, match=f"the scheduler has no {name}"):
+            from_scheduler_config({**SD, name: None})
+        with pytest.raises(ConfigError, match=f"the scheduler has no {name}"):
+            from_scheduler_config({key: value for key, value in SD.items() if key != name})
+    assert from_scheduler_config({"trained_betas": [0.01, 0.02]}).discrete
 
 
 def test_flow_matching() -> None:

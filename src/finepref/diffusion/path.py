@@ -133,7 +133,7 @@ def from_scheduler_config(config: Mapping[str, Any]) -> Path:
     upcast (a table built in float64 misses the published inversions by up to 4e-4).
 
     Raises:
-        ConfigError: an unknown schedule or prediction type.
+        ConfigError: an unknown prediction type, or a schedule that is not given by its betas (EDM's, for one).
     """
     if "FlowMatch" in str(config.get("_class_name", "")):
         return FLOW
@@ -144,6 +144,7 @@ def from_scheduler_config(config: Mapping[str, Any]) -> Path:
             where="scheduler_config.json",
             remedy=nearest(parametrisation, ("epsilon", "v_prediction")),
         )
+    _check_betas(config)
     from diffusers import DDPMScheduler
 
     known = (
@@ -156,6 +157,20 @@ def from_scheduler_config(config: Mapping[str, Any]) -> Path:
     )
     scheduler: Any = DDPMScheduler(**{name: config[name] for name in known if config.get(name) is not None})
     return Path(alpha_bar=scheduler.alphas_cumprod.to(torch.float64), parametrisation=parametrisation)
+
+
+def _check_betas(config: Mapping[str, Any]) -> None:
+    """Refuse a config that does not say its betas: diffusers would fill in its own, a path the model never saw."""
+    absent = [name for name in ("beta_schedule", "beta_start", "beta_end") if config.get(name) is None]
+    given = config.get("trained_betas") is not None or not absent
+    if given and config.get("sigma_data") is None:
+        return
+    why = f"has no {absent[0]}" if not given else "has EDM's sigma_data"
+    raise ConfigError(
+        f"{config.get('_class_name') or 'the scheduler'} {why}, so its noise path is not known",
+        where="scheduler_config.json",
+        remedy="take a base with a DDPM noise path (beta_schedule, beta_start, beta_end) or flow matching",
+    )
 
 
 def scaled_linear(
