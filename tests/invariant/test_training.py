@@ -146,8 +146,10 @@ def test_a_checkpoint_of_another_config_is_refused(world: Path, uninterrupted: P
     (unfinished / "checkpoints").symlink_to(uninterrupted / "checkpoints")
     with pytest.raises(InputError, match="unfinished run"):
         train(world, unfinished)
-    with pytest.raises(InputError, match="checkpoint was written with another config"):
+    kept = (unfinished / "config.yaml").read_bytes()
+    with pytest.raises(InputError, match=r"checkpoint was written with another config \(objective.beta 500, now 600\)"):
         train(world, unfinished, "objective.beta=600", resume=True)
+    assert (unfinished / "config.yaml").read_bytes() == kept
 
 
 def test_combinations_without_sense_are_refused(world: Path, tmp_path: Path) -> None:

@@ -111,17 +111,18 @@ def make_trackers(names: list[str], folder: Path, config: Mapping[str, Any]) -> 
         tracker = tracker_class(folder.name, **place)
         if hasattr(tracker, "start"):
             tracker.start()
-        tracker.store_init_configuration(dict(_flat(config)))
+        tracker.store_init_configuration(dict(flat(config)))
         trackers.append(tracker)
     return trackers
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """A nested config as (dotted key, value); what is neither number nor word becomes text."""
     items: list[tuple[str, Any]] = []
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            items.extend(_flat(value, f"{name}."))
+            items.extend(flat(value, f"{name}."))
         else:
             items.append((name, value if isinstance(value, bool | int | float | str) else str(value)))
     return items

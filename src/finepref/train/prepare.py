@@ -27,6 +27,12 @@ FREE = {
 }
 
 
+def free(key: str) -> bool:
+    """Whether a dotted key of a config may differ between a checkpoint and the run that goes on from it."""
+    parts = tuple(key.split("."))
+    return any(parts[: len(place)] == place for place in FREE)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """Method and data of a config.

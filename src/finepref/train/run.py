@@ -20,12 +20,13 @@ from finepref.files import read_json, write_json, write_text
 from finepref.models.protocol import Adapter, parameter_count
 from finepref.progress import say
 from finepref.train.config import RunConfig
-from finepref.train.log import make_trackers, read_lines
+from finepref.train.log import flat, make_trackers, read_lines
 from finepref.train.loop import Run, State, train
 from finepref.train.method import check_path, make_method, needs_reference
-from finepref.train.prepare import Prepared, check_data, make_source, prepare
+from finepref.train.prepare import Prepared, check_data, free, make_source, prepare
 from finepref.train.shard import check_sharding, shard, whole_tensors
 from finepref.train.source import PairSource
+from finepref.train.state import checkpoints
 from finepref.train.world import World
 
 
@@ -56,7 +57,7 @@ def train_run(
         _clear(out)
     world.barrier()
     prepared = prepare(config, cache=open_cache(), base=about_base)
-    if _finished(out, prepared.identity, resume=resume):
+    if _finished(out, prepared, resume=resume):
         say(f"{out} is finished already (--overwrite trains it again)")
         return out
     world.barrier()  # nothing is written before every process has looked
@@ -65,7 +66,9 @@ def train_run(
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
         trainable = parameter_count(run.adapter.trainable())
-        say(f"{config.objective.name} on {len(prepared.rows)} rows, {trainable / 1e6:.2f} M trained parameters, {out}")
+        processes = "1 process" if world.size == 1 else f"{world.size} processes"
+        what = f"{len(prepared.rows)} rows, {trainable / 1e6:.2f} M trained parameters, {processes}"
+        say(f"{config.objective.name} on {what}, {out}")
         run = replace(run, trackers=make_trackers(config.log.trackers, out, config.as_dict()))
     world.barrier()
     state = train(run, resume=resume)
@@ -126,13 +129,13 @@ def _clear(out: Path) -> None:
             entry.unlink()
 
 
-def _finished(out: Path, identity: str, *, resume: bool) -> bool:
+def _finished(out: Path, prepared: Prepared, *, resume: bool) -> bool:
     """Whether the run is done; refuses a folder that holds something else."""
     if (out / "run.json").is_file():
-        if read_json(out / "run.json").get("identity") == identity:
+        if read_json(out / "run.json").get("identity") == prepared.identity:
             return True
         raise InputError(
-            "it holds a finished run of another config or other data",
+            f"it holds a finished run of {_difference(out, prepared.config)}",
             where=out,
             remedy="choose another --out, or --overwrite to remove it",
         )
@@ -140,7 +143,27 @@ def _finished(out: Path, identity: str, *, resume: bool) -> bool:
         raise InputError(
             "it holds an unfinished run", where=out, remedy="go on with --resume, or --overwrite to start again"
         )
+    last = checkpoints(out)[-1:] if resume else []
+    if last and read_json(last[0] / "state.json")["identity"] != prepared.identity:
+        raise InputError(
+            f"its last checkpoint was written with {_difference(out, prepared.config)}",
+            where=out,
+            remedy="resume with the config.yaml in it, or train into another folder",
+        )
     return False
+
+
+def _difference(out: Path, config: RunConfig) -> str:
+    """What makes a run in a folder another one, as far as its config tells."""
+    file = out / "config.yaml"
+    held = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    old = dict(flat(held)) if isinstance(held, dict) else {}
+    new = dict(flat(config.as_dict()))
+    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not free(key)]
+    if not changed:
+        return "other data, another signal or another base"
+    shown = ", ".join(f"{key} {old.get(key)}, now {new.get(key)}" for key in changed[:3])
+    return f"another config ({shown}{', ...' if len(changed) > 3 else ''})"
 
 
 def _finish(run: Run, state: State, *, prepared: Prepared) -> None:
