@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -368,6 +370,41 @@ def test_encoder_refusals(base) -> None:
         InputError, match="pipeline class 'StableDiffusionPipeline' is not served; served: FluxPipeline"
     ):
         load_encoder(base("sd15"), family="flux", resolution=32)
+
+
+def test_a_tokenizer_that_does_not_know_its_length_is_refused(base, tmp_path: Path) -> None:
+    """Without the entry transformers says 1e30, which overflowed deep inside the pipeline."""
+    folder = shutil.copytree(base("sdxl"), tmp_path / "sdxl")
+    file = folder / "tokenizer_2" / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    assert settings.pop("model_max_length") == 77
+    for length, said in ((None, r"1e\+30"), (78, "78")):
+        file.write_text(json.dumps(settings | ({} if length is None else {"model_max_length": length})))
+        message = (
+            rf'tokenizer_2: the tokenizer makes prompts of {said} tokens, its text encoder takes 77; write "model_m'
+        )
+        with pytest.raises(InputError, match=message):
+            load_encoder(folder, resolution=32).encode_prompts(PROMPTS)
+
+
+def test_sdxl_images_carry_no_watermark(base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if invisible_watermark were installed, where diffusers marks every SDXL image unless it is told not to."""
+    from diffusers import StableDiffusionXLPipeline
+    from diffusers.pipelines.stable_diffusion_xl import pipeline_stable_diffusion_xl as module
+
+    from finepref.evaluate.sampling import Sampling, prepare
+
+    class Marker:
+        def apply_watermark(self, image: torch.Tensor) -> torch.Tensor:
+            return image * 0
+
+    monkeypatch.setattr(module, "is_invisible_watermark_available", lambda: True)
+    monkeypatch.setattr(module, "StableDiffusionXLWatermarker", Marker, raising=False)
+    marked = StableDiffusionXLPipeline.from_pretrained(base("sdxl"))
+    assert isinstance(marked.watermark, Marker)
+    assert load_pipeline(base("sdxl")).watermark is None
+    assert load_adapter(base("sdxl"), reference=False).pipeline().watermark is None
+    assert prepare(marked, Sampling(steps=1, guidance=1.0)).pipeline.watermark is None
 
 
 def test_model_refusals(base, tmp_path: Path) -> None:

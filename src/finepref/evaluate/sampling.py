@@ -164,7 +164,8 @@ class Sampler:
 
 
 def prepare(pipeline: Any, sampling: Sampling) -> Sampler:
-    """Set a pipeline up: the scheduler asked for, no safety checker (it blackens images), control or refiner, no bar.
+    """Set a pipeline up: the scheduler asked for, no safety checker (it blackens images) and no watermark (it shifts
+    scores), control or refiner, no bar.
 
     Raises:
         InputError: an unknown scheduler, or a pipeline that takes no control map or refiner.
@@ -179,6 +180,9 @@ def prepare(pipeline: Any, sampling: Sampling) -> Sampler:
         refiner.set_progress_bar_config(disable=True)
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
+    for each in filter(None, (pipeline, refiner)):
+        if getattr(each, "watermark", None) is not None:
+            each.watermark = None
     pipeline.set_progress_bar_config(disable=True)
     return Sampler(pipeline, sampling, refiner)
 

@@ -18,7 +18,7 @@ from finepref.models import lora
 from finepref.models.family import Family
 from finepref.models.precision import autocast_forward, follow_mode, freeze_copy, store_half, widen
 from finepref.models.protocol import ImageSize, Network
-from finepref.models.source import Source, load_class, load_vae, quiet
+from finepref.models.source import Source, load_class, load_vae, quiet, unmarked
 
 
 class Denoiser:
@@ -127,9 +127,10 @@ class Denoiser:
         """A diffusers pipeline around the current policy; the other parts are read once, at the first call."""
         if self._pipe is None:
             source, part = self._source, self._family.part
+            cls = self._pipeline_class()
             held = {part: self._policy, "vae": load_vae(source, self._vae)}
             with quiet():
-                self._pipe = self._pipeline_class().from_pretrained(str(source.folder), **(source.absent() | held))
+                self._pipe = cls.from_pretrained(str(source.folder), **(source.absent() | unmarked(cls) | held))
             self._pipe.to(self.device)
             self._pipe.set_progress_bar_config(disable=True)
         return self._pipe

@@ -123,8 +123,14 @@ def _text_pipeline(source: Source, family: Family, device: torch.device, *, dtyp
         pipe = cls.from_pretrained(str(source.folder), **(source.absent() | without | parts))
     for tokenizer_name, encoder_name in family.texts:
         if source.has(encoder_name):
-            vocabulary = parts[encoder_name].get_input_embeddings().num_embeddings
-            check_tokenizer(getattr(pipe, tokenizer_name), vocabulary, where=source.folder / tokenizer_name)
+            encoder = parts[encoder_name]
+            clip = encoder.config.model_type == "clip_text_model"
+            check_tokenizer(
+                getattr(pipe, tokenizer_name),
+                encoder.get_input_embeddings().num_embeddings,
+                where=source.folder / tokenizer_name,
+                positions=encoder.config.max_position_embeddings if clip else None,
+            )
     return pipe
 
 

@@ -18,7 +18,17 @@ from finepref.models.family import Family, check_micro_conditioning, family_of
 from finepref.models.kernels import Checkpointing, use_channels_last, use_checkpointing
 from finepref.models.lora import LoraSettings
 from finepref.models.precision import compute_dtype
-from finepref.models.source import Source, load_class, load_module, load_part, load_vae, locate, locate_part, quiet
+from finepref.models.source import (
+    Source,
+    load_class,
+    load_module,
+    load_part,
+    load_vae,
+    locate,
+    locate_part,
+    quiet,
+    unmarked,
+)
 from finepref.provenance import hash_config, sha256_file, sha256_folder
 
 _TRAINED = ("unet/*", "transformer/*", low_rank.FILE)
@@ -152,9 +162,8 @@ def load_pipeline(
     network, adapter = _load_network(source, kind, run, dtype=dtype)
     cls = load_class("diffusers", str(source.index["_class_name"]), where=source.folder)
     with quiet():
-        pipe = cls.from_pretrained(
-            str(source.folder), torch_dtype=dtype, **(source.absent() | {kind.part: network, "vae": vae})
-        )
+        parts = source.absent() | unmarked(cls) | {kind.part: network, "vae": vae}
+        pipe = cls.from_pretrained(str(source.folder), torch_dtype=dtype, **parts)
         if adapter is not None:
             pipe.load_lora_weights(str(adapter), weight_name=low_rank.FILE)
     pipe.set_progress_bar_config(disable=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -131,6 +132,11 @@ def load_class(library: str, name: str, *, where: object) -> Any:
     if found is None:
         raise InputError(f"{library} has no class {name!r}", where=where, remedy=f"install a {library} that has it")
     return found
+
+
+def unmarked(cls: Any) -> dict[str, bool]:
+    """What a pipeline class must be told not to write a watermark into its images, which would shift their scores."""
+    return {"add_watermarker": False} if "add_watermarker" in inspect.signature(cls.__init__).parameters else {}
 
 
 def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:

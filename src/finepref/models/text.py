@@ -7,7 +7,7 @@ from typing import Any
 from finepref.errors import InputError
 
 
-def check_tokenizer(tokenizer: Any, vocabulary: int, *, where: object) -> None:
+def check_tokenizer(tokenizer: Any, vocabulary: int, *, where: object, positions: int | None = None) -> None:
     """Refuse a tokenizer that does not fit its text encoder.
 
     Its length must be within 5 % of the encoder's vocabulary (padding of the embedding table is usual, more is not),
@@ -15,6 +15,8 @@ def check_tokenizer(tokenizer: Any, vocabulary: int, *, where: object) -> None:
 
     Args:
         vocabulary: size of the text encoder's embedding table.
+        positions: most tokens that the text encoder takes, where the pipeline fills every prompt up to the tokenizer's
+            own length (a tokenizer that does not know it claims 1e30).
 
     Raises:
         InputError: it does not fit; the usual cause is a folder of an old format that was read without a vocabulary.
@@ -24,6 +26,13 @@ def check_tokenizer(tokenizer: Any, vocabulary: int, *, where: object) -> None:
     if not 0.95 * vocabulary <= size <= vocabulary:
         raise InputError(
             f"the tokenizer knows {size} tokens, its text encoder {vocabulary}", where=where, remedy=remedy
+        )
+    length = tokenizer.model_max_length
+    if positions is not None and length > positions:
+        raise InputError(
+            f"the tokenizer makes prompts of {length:.4g} tokens, its text encoder takes {positions}",
+            where=where,
+            remedy=f'write "model_max_length": {positions} into its tokenizer_config.json',
         )
     words = _two_words(tokenizer)
     if len(words) < 2:
