@@ -1,7 +1,8 @@
-"""The architectures that are measured, as pipeline folders without weights, written by hand from published configs.
+"""The architectures that are measured and planned, as pipeline folders without weights.
 
-`write_configs(folder, "sd15" | "sdxl" | "tiny")` is enough for `finepref plan` and for networks of random weights;
-`tiny` is the pipeline of the CPU comparison: a UNet of 22.9 M parameters at 16 x 16 x 4, a VAE of about its cost.
+`write_configs(folder, name)` is enough for `finepref plan` and for networks of random weights. The UNets are written by
+hand from the published configs; `architectures_flow.py` holds the transformers. `tiny` is the pipeline of the CPU
+comparison: a UNet of 22.9 M parameters at 16 x 16 x 4, a VAE of about its cost.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+
+from architectures_flow import FLOW, flow_files
 
 SCHEDULER = {
     "_class_name": "DDIMScheduler",
@@ -89,11 +92,20 @@ CLIP_G = {
     "hidden_act": "gelu",
 }
 TINY_CLIP = {**CLIP_L, "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
-RESOLUTION = {"sd15": 512, "sdxl": 1024, "tiny": 128}
+RESOLUTION = {"sd15": 512, "sdxl": 1024, "tiny": 128, **dict.fromkeys(FLOW, 1024)}
 
 
 def write_configs(folder: Path, name: str) -> Path:
     """A pipeline folder that holds configs and nothing else; returns it."""
+    for file, content in (flow_files(name) if name in FLOW else unet_files(name)).items():
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    return folder
+
+
+def unet_files(name: str) -> dict[str, dict[str, Any]]:
+    """Relative path -> content of every config file."""
     texts: dict[str, tuple[str, dict[str, Any]]] = {"text_encoder": ("CLIPTextModel", CLIP_L)}
     if name == "sdxl":
         texts["text_encoder_2"] = ("CLIPTextModelWithProjection", CLIP_G)
@@ -113,15 +125,10 @@ def write_configs(folder: Path, name: str) -> Path:
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
     }
-    files = {
+    return {
         "model_index.json": index,
         "unet/config.json": {"_class_name": "UNet2DConditionModel", **UNETS[name]},
         "vae/config.json": {"_class_name": "AutoencoderKL", **vae},
         "scheduler/scheduler_config.json": SCHEDULER,
         **{f"{part}/config.json": {"architectures": [cls], **config} for part, (cls, config) in texts.items()},
     }
-    for file, content in files.items():
-        path = folder / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    return folder

@@ -20,7 +20,7 @@ from finepref.errors import ConfigError, InputError
 from finepref.models.kernels import Checkpointing
 from finepref.models.lora import LoraSettings
 from finepref.models.protocol import Counts
-from finepref.models.skeleton import Peak, config_source, count
+from finepref.models.skeleton import Peak, config_source, count, counter
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.fit import changed, remedies
 from finepref.train.method import make_method
@@ -144,7 +144,8 @@ def made_up(**changes: float) -> Counts:
     numbers = {
         "parameters": 1_000_000_000, "trained": 1_000_000_000, "castable": 900_000_000, "factored": 1_000_000,
         "condition": 100_000, "forward_flop": 1e12, "training_flop": 3e12, "training_bytes": 3e9, "forward_bytes": 2e9,
-        "vae_parameters": 1, "vae_flop": 1e12, "decoder_parameters": 1, "decoder_bytes": 1e9, "text_parameters": 1, "text_flop": 1e10, **changes,
+        "vae_parameters": 1, "vae_flop": 1e12, "decoder_parameters": 1, "decoder_bytes": 1e9,
+        "text_parameters": 1, "text_flop": 1e10, **changes,
     }  # fmt: skip
     return Counts(latent=(4, 50, 50), **numbers)  # type: ignore[arg-type]
 
@@ -324,6 +325,21 @@ def test_counts_are_those_of_the_real_network(family: str, tmp_path: Path) -> No
     assert path.discrete == adapter.path.discrete
     assert counts.training_flop > 2.5 * counts.forward_flop > 0
     assert counts.training_bytes > counts.forward_bytes > 0
+
+
+@pytest.mark.parametrize(("groups", "transposed"), [(1, False), (8, False), (4, True)])
+def test_convolutions_are_counted_by_their_groups(groups: int, transposed: bool) -> None:
+    """2 operations for every weight and position that it meets, forward, and again for each gradient."""
+    make = nn.ConvTranspose2d if transposed else nn.Conv2d
+    layer = make(8, 16, 3, stride=2, padding=1, groups=groups)
+    x = torch.zeros(2, 8, 12, 12, requires_grad=True)
+    once = 2 * 2 * (144 if transposed else 36) * (8 * 16 // groups) * 9
+    with counter() as forward:
+        y = layer(x)
+    with counter() as backward:
+        y.sum().backward()
+    assert forward.get_total_flops() == once
+    assert backward.get_total_flops() == 2 * once
 
 
 def test_peak_follows_what_lives() -> None:

@@ -118,7 +118,7 @@ def condition_shapes(kind: Family, config: Any) -> Shapes:
 
 def _training(
     network: nn.Module, kind: Family, latent: tuple[int, ...], shapes: Shapes, dtype: torch.dtype | None
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Operations of one image's forward, and of forward with backward; peak bytes beyond weights and gradients."""
     flow = kind.part == "transformer"
     cond = {
@@ -178,11 +178,12 @@ class Peak(TorchDispatchMode):
 
 
 def counter() -> FlopCounterMode:
-    """Counts additions and multiplications of matrix products, convolutions and attention, the CPU's kernel too."""
+    """Counts additions and multiplications of matrix products, convolutions and attention, as a GPU would do them."""
     aten = torch.ops.aten
     formulas: dict[Any, Any] = {
         aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+        aten.convolution_backward: _convolution_backward,
     }
     return FlopCounterMode(display=False, custom_mapping=formulas)
 
@@ -196,6 +197,13 @@ def _attention(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = No
 def _attention_backward(grad: Any, query: Any, key: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     """Five matrix products: the forward's first again, and four gradients."""
     return 10 * _attention(query, key, None) // 4
+
+
+def _convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any, out_shape: Any = None) -> int:
+    """Gradients of input and weight, as many as are wanted, each of the forward's work; torch's own ignores groups."""
+    _, _, _, _, transposed, _, _, wanted = rest
+    positions = (x if transposed else grad)[2:]
+    return 2 * _size(x[:1]) * _size(positions) * _size(weight) * (wanted[0] + wanted[1])
 
 
 def _normalise_wide(network: nn.Module) -> None:
@@ -240,9 +248,7 @@ def _with_fake_tensors(network: nn.Module, frozen_dtype: torch.dtype | None) -> 
                     held[key] = torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
-def _vae(
-    source: Source, kind: Family, override: str | None, resolution: int
-) -> tuple[tuple[int, ...], dict[str, float]]:
+def _vae(source: Source, kind: Family, override: str | None, resolution: int) -> tuple[tuple[int, ...], dict[str, Any]]:
     """(latent shape, what encoding one image and decoding one latent cost)."""
     folder = vae_folder(source, None if override is None else _config_folder(override))
     config = read_json(folder / "config.json")
