@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from finepref.data.readers import detect_format, read_pair_ids, read_preferences, winner_of
-from finepref.data.rows import tables
+from finepref.data.rows import count_rows, tables
 from finepref.data.schema import Quarantined
 from finepref.errors import InputError
 
@@ -315,6 +315,47 @@ def test_twin_folders(tmp_path: Path) -> None:
     (tmp_path / "l" / "1.png").unlink()
     with pytest.raises(InputError, match="no image of this name in l/"):
         list(read_preferences(tmp_path))
+
+
+def test_twin_folders_of_any_spelling_and_nothing_in_silence(tmp_path: Path) -> None:
+    """Of a.png, b.PNG, c.JPG only the first was read; what cannot be a pair is named, on either side."""
+    names = {"w": ("a.png", "b.PNG", "c.JPG"), "l": ("a.WebP", "b.png", "c.jpeg")}
+    for folder, files in names.items():
+        (tmp_path / folder).mkdir()
+        for i, name in enumerate(files):
+            (tmp_path / folder / name).write_bytes(png(10 * i + (folder == "l")))
+        (tmp_path / folder / ".hidden").write_bytes(b"")
+    (tmp_path / "w" / "c.txt").write_text("the third")
+    pairs = list(read_preferences(tmp_path, quarantine=(faults := [])))
+    assert [(p.image_0.read(), p.image_1.read(), p.prompt) for p in pairs] == [(png(20), png(21), "the third")]
+    assert [fault.row for fault in faults] == [0, 1]  # no caption
+    wrong = {
+        "l/d.png": r"d\.png: no image of this name in w/; give both folders equal names",
+        "w/d.png": r"d\.png: no image of this name in l/",
+        "w/d.gif": r"d\.gif: neither an image nor a caption; move it away; known are \.png, .*\.caption",
+        "l/c.bmp": r"c\.jpeg: c\.bmp has the same name; keep one of the two",
+    }
+    for name, message in wrong.items():
+        (tmp_path / name).write_bytes(png(1))
+        with pytest.raises(InputError, match=message):
+            list(read_preferences(tmp_path))
+        (tmp_path / name).unlink()
+
+
+def test_endings_of_tables_in_any_spelling(tmp_path: Path) -> None:
+    rows = pickapic_rows(3)
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "a" / "votes.PARQUET", rows)
+    assert len(list(read_preferences(tmp_path / "a"))) == count_rows([tmp_path / "a"]) == 3
+    (tmp_path / "b").mkdir()
+    table = "chosen\trejected\tprompt\nx.png\ty.png\tp\n"
+    for name, text in (("b/metadata.TSV", table), ("c.Csv", table.replace("\t", ","))):
+        (tmp_path / name).write_text(text)
+    for place in ("b", "c.Csv"):
+        (pair,) = read_preferences(tmp_path / place)
+        assert (pair.prompt, pair.image_0.path.name, pair.image_1.path.name) == ("p", "x.png", "y.png")
+    (tmp_path / "d.JSON").write_text(json.dumps([{"path1": "x.png", "path2": "y.png", "prompt": "p"}]))
+    assert detect_format(tmp_path / "d.JSON") == "hpdv3"
 
 
 class Streamed:

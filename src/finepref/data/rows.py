@@ -19,6 +19,7 @@ from finepref.errors import InputError
 Row = dict[str, Any]
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_CAPTIONS = (".txt", ".caption")
 _BATCH = 64
 _BLOCK = 1 << 20
 
@@ -70,7 +71,7 @@ def count_rows(paths: str | Path | Sequence[str | Path]) -> int | None:
         return None
     count = 0
     for table in tables(names):
-        if table.path.suffix == ".parquet":
+        if _suffix(table.path) == ".parquet":
             count += pq.read_metadata(table.path).num_rows
         else:
             count += sum(1 for _ in table.rows(()))
@@ -109,37 +110,62 @@ def _hub_table(name: str) -> Table:
 
 def _twin_folders(path: Path) -> Table:
     """Folders `w` and `l` with images of equal names; the caption is the text file beside the winner."""
+    winners, losers = _images(path / "w"), _images(path / "l")
+    for name in sorted({*winners} ^ {*losers}):
+        where, other = (winners[name], "l/") if name in winners else (losers[name], "w/")
+        raise InputError(f"no image of this name in {other}", where=where, remedy="give both folders equal names")
 
     def read(columns: Sequence[str] | None) -> Iterator[Row]:
-        losers = {image.stem: image.name for image in sorted((path / "l").iterdir()) if image.suffix in _IMAGES}
-        for image in sorted((path / "w").iterdir()):
-            if image.suffix not in _IMAGES:
-                continue
-            if image.stem not in losers:
-                raise InputError("no image of this name in l/", where=image, remedy="give both folders equal names")
-            notes = [image.with_suffix(suffix) for suffix in (".txt", ".caption")]
+        for name, image in winners.items():
+            notes = [image.with_suffix(suffix) for suffix in _CAPTIONS]
             text = next((note.read_text(encoding="utf-8").strip() for note in notes if note.is_file()), "")
-            names = {"chosen_file_name": f"w/{image.name}", "rejected_file_name": f"l/{losers[image.stem]}"}
+            names = {"chosen_file_name": f"w/{image.name}", "rejected_file_name": f"l/{losers[name].name}"}
             yield names | {"prompt": text}
 
     columns = ("chosen_file_name", "rejected_file_name", "prompt")
     return Table(path=path, columns=columns, root=path, read=read)
 
 
+def _images(folder: Path) -> dict[str, Path]:
+    """Name without ending -> image of a twin folder, which holds nothing but images and captions.
+
+    Raises:
+        InputError: a file of another kind, or two images of one name.
+    """
+    found: dict[str, Path] = {}
+    for file in sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".")):
+        kind = _suffix(file)
+        if kind in _CAPTIONS:
+            continue
+        if kind not in _IMAGES:
+            kinds = ", ".join((*_IMAGES, *_CAPTIONS))
+            raise InputError("neither an image nor a caption", where=file, remedy=f"move it away; known are {kinds}")
+        if file.stem in found:
+            raise InputError(f"{found[file.stem].name} has the same name", where=file, remedy="keep one of the two")
+        found[file.stem] = file
+    return found
+
+
+def _suffix(path: Path) -> str:
+    """The kind of a file by its name, in small letters."""
+    return path.suffix.lower()
+
+
 def _files(path: Path) -> list[Path]:
     if path.is_file():
-        if path.suffix not in SUFFIXES:
+        if _suffix(path) not in SUFFIXES:
             raise InputError(
                 f"unknown kind of file {path.suffix!r}", where=path, remedy=f"use one of {', '.join(SUFFIXES)}"
             )
         return [path]
     if path.is_dir():
+        held = sorted(p for p in path.iterdir() if _suffix(p) in SUFFIXES and not p.name.startswith("."))
         for stem in ("metadata", "pairs", "preferences"):
-            named = [path / f"{stem}{suffix}" for suffix in SUFFIXES if (path / f"{stem}{suffix}").is_file()]
+            named = sorted((p for p in held if p.stem == stem), key=lambda p: SUFFIXES.index(_suffix(p)))
             if named:
                 return named
-        found = sorted(p for p in path.rglob("*.parquet") if not p.name.startswith("."))
-        found = found or sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and not p.name.startswith("."))
+        found = sorted(p for p in path.rglob("*") if _suffix(p) == ".parquet" and not p.name.startswith("."))
+        found = found or held
         if found:
             return found
         raise InputError("the folder holds no table", where=path, remedy=f"put a {', '.join(SUFFIXES)} file into it")
@@ -150,7 +176,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _table(path: Path) -> Table:
-    if path.suffix == ".parquet":
+    if _suffix(path) == ".parquet":
         try:
             columns = tuple(pq.read_schema(path).names)
         except (pa.ArrowException, OSError) as error:
@@ -160,7 +186,7 @@ def _table(path: Path) -> Table:
         if first is None:
             raise InputError("the table has no rows", where=path, remedy="give a table with at least one preference")
         columns = tuple(first)
-    if path.suffix == ".parquet":
+    if _suffix(path) == ".parquet":
         state = path.stat()
         version = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
         return Table(path, columns, path.parent, lambda wanted: _parquet_rows(path, wanted), version)
@@ -178,10 +204,10 @@ def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
 
 def _text_rows(path: Path) -> Iterator[Row]:
     try:
-        if path.suffix in (".csv", ".tsv"):
+        if _suffix(path) in (".csv", ".tsv"):
             with path.open(newline="", encoding="utf-8-sig") as handle:
-                yield from csv.DictReader(handle, delimiter="\t" if path.suffix == ".tsv" else ",")
-        elif path.suffix == ".json":
+                yield from csv.DictReader(handle, delimiter="\t" if _suffix(path) == ".tsv" else ",")
+        elif _suffix(path) == ".json":
             yield from _array_rows(path)
         else:
             with path.open(encoding="utf-8") as handle:
