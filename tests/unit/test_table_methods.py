@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from finepref.diffusion import table as trajectories
 from finepref.errors import ConfigError
 from finepref.objectives import methods
 from finepref.objectives import table as objectives
-from finepref.signals.make import ARENA_KINDS, KINDS, REWARD_KINDS, SignalOptions, check_request
+from finepref.signals.make import ACTS_ON, ARENA_KINDS, KINDS, REWARD_KINDS, SignalOptions, check_request
 
 DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -91,6 +92,21 @@ def test_unknown_method() -> None:
         methods.get("arenpo")
 
 
+@pytest.mark.parametrize("method", methods.METHODS, ids=lambda m: m.name)
+def test_source_is_an_equation_or_says_that_there_is_none(method: methods.Method) -> None:
+    """Paper and equation, or its table or appendix where the text has no equation, or the code alone, or nobody."""
+    assert re.search(r" Eq\. \d| Table \d| Appendix [A-Z]|code only|^unpublished", method.source)
+
+
+def test_plain_list_says_where_the_rest_is() -> None:
+    """What the table has no column for is one command away."""
+    done = subprocess.run([sys.executable, "-m", "finepref", "methods"], capture_output=True, text=True, check=True)
+    *_, last = done.stdout.splitlines()
+    assert all(word in last for word in ("-c lab/NAME", "finepref methods NAME", "golden", "eviations", "--json"))
+    for kind in KINDS:
+        assert f"signal {kind}: " in done.stdout
+
+
 def test_command() -> None:
     """`finepref methods --json` has the methods with what they need, and every option with its default."""
     assert "methods" in COMMANDS
@@ -111,6 +127,16 @@ def test_command() -> None:
     assert content["objective"]["dmpo"]["options"]["alpha"]["default"] == 0.01
     assert content["trajectory"]["renoise"]["options"]["steps"]["default"] == 9
     assert content["guard"]["sdpo"]["options"]["mu"]["default"] == 0.9
-    for axis in ("objective", "trajectory", "guard"):
+    assert by_name["arenapo"]["lab_config"] == "lab/arenapo"
+    assert by_name["arenapo"]["golden"] == ["arena.json", "composed_reconstructions.json"]
+    assert list(content["signal"]) == list(KINDS)
+    options = {kind: set(row["options"]) for kind, row in content["signal"].items()}
+    assert options["smoothed"] == {"gamma", "quantile", "extremes"}
+    assert {option for own in options.values() for option in own} == set(ACTS_ON)
+    assert content["signal"]["uniform"]["options"]["margin"] == {
+        "default": 1,
+        "description": "uniform: the margin of every pair.",
+    }
+    for axis in ("signal", "objective", "trajectory", "guard"):
         for row in content[axis].values():
             assert all(option["description"] for option in row["options"].values())

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+# kind of signal -> where it comes from, and where we deviate
+KINDS = {
+    "binary": ("the votes alone, as in Diffusion-DPO", "none"),
+    "uniform": ("ArenaPO Eq. 14 with one margin for all pairs (its Tables 5, 7)", "none"),
+    "paper": ("ArenaPO Eq. 12", "none"),
+    "truncated": ("ours: Eq. 12 with the noise of a vote (docs/arena.md)", "none published"),
+    "selection": ("ours: the images' share of that noise (docs/arena.md)", "none published"),
+    "image": ("ours: difference of the images' posterior means (docs/arena.md)", "none published"),
+    "smoothed": ("SmPO-Diffusion Eq. 8-12", "extremes of the data set unless --extremes pickscore"),
+    "reward-margin": ("ArenaPO Appendix F, reading 1", "the paper states no mechanism"),
+    "relabel": ("Diffusion-DPO, code only: choice_model", "none"),
+    "kto": ("Diffusion-KTO (arXiv 2404.04465), code only: image labels", "none"),
+}
 
 
 def command(
@@ -47,15 +64,22 @@ def command(
             print(f"{axis} {entry}: {described['source']}" if described["source"] else f"{axis} {entry}")
             for option, text in described["options"].items():
                 print(f"    {option} [{text['default']}]  {text['description']}")
-    print("\nfinepref methods NAME shows one method in full, --json everything; train it with -c lab/NAME.")
+    print(
+        "\nTrain one with -c lab/NAME. Its deviations, recipe and golden files: finepref methods NAME. "
+        "Everything: --json."
+    )
 
 
 def _axes() -> dict[str, dict[str, dict[str, Any]]]:
-    """axis -> row -> source and options, from the tables of trajectories, objectives and guards."""
+    """axis -> row -> source and options, from `finepref signals` and the tables of the other axes."""
     from finepref.diffusion import table as trajectories
     from finepref.objectives import table as objectives
 
     return {
+        "signal": {
+            kind: {"source": source, "deviations": deviations, "options": _signal_options(kind)}
+            for kind, (source, deviations) in KINDS.items()
+        },
         "trajectory": {
             row.name: {"source": row.reference, "deviations": row.deviations, "options": _options(row.options)}
             for row in trajectories.ROWS
@@ -69,6 +93,23 @@ def _axes() -> dict[str, dict[str, dict[str, Any]]]:
             for row in objectives.GUARDS.values()
         },
     }
+
+
+def _signal_options(kind: str) -> dict[str, dict[str, Any]]:
+    """The options of `finepref signals` that act on a kind; their help ends with the default in brackets."""
+    from finepref.cli.signals import command as signals
+    from finepref.signals.make import ACTS_ON
+
+    found = {}
+    for name, parameter in inspect.signature(signals, eval_str=True).parameters.items():
+        if kind in ACTS_ON.get(name, ()):
+            words = parameter.annotation.__metadata__[0].help
+            default = re.search(r" \[(.*)\]", words)
+            found[name] = {
+                "default": yaml.safe_load(default[1]) if default else parameter.default,
+                "description": re.sub(r" \[.*\]", "", words),
+            }
+    return found
 
 
 def _options(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
