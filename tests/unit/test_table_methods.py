@@ -9,13 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from finepref.cli.main import COMMANDS
 from finepref.diffusion import table as trajectories
+from finepref.diffusion.options import RenoiseOptions
 from finepref.errors import ConfigError
 from finepref.objectives import methods
 from finepref.objectives import table as objectives
+from finepref.objectives.dpo import dpo
+from finepref.objectives.kto import KtoOptions, kto
 from finepref.signals.make import ACTS_ON, ARENA_KINDS, KINDS, REWARD_KINDS, SignalOptions, check_request
+from finepref.types import ImagePrediction, PairPrediction, PairSignal
 
 DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -84,6 +89,25 @@ def test_documented() -> None:
         assert f"| `{name}` |" in text, name
     for kind in KINDS:
         assert kind in text, kind
+
+
+def test_statistics_and_knobs_are_documented() -> None:
+    """What a run logs has its row in docs/objectives.md, and every knob of the inversions is named there."""
+    text = DOCS.read_text(encoding="utf-8")
+    watched = text.partition("## What to watch")[2].partition("## Trajectories")[0]
+    rows = set(re.findall(r"`(\w+)`", "".join(line for line in watched.splitlines() if line.startswith("| `"))))
+    one = torch.ones(2, 1, 1, 1)
+    pair = PairPrediction(policy_w=one, policy_l=one, target_w=one, target_l=one, ref_w=one, ref_l=one)
+    guarded, statistics = objectives.get_guard("sdpo").function(pair, mu=0.9, scope="sample")
+    image = ImagePrediction(policy=one, target=one, label=torch.tensor([0, 1]), ref_error=torch.ones(2))
+    signal = PairSignal(margin=torch.zeros(2), weight=torch.ones(2))
+    logged = {*statistics, *dpo(guarded, signal, beta=1.0).stats, *kto(image, **KtoOptions().model_dump()).stats}
+    assert {"guard_lambda", "A_w", "A_desirable", "A_undesirable", "anchor"} <= logged
+    assert logged <= rows
+    knobs = text.partition("## Trajectories")[2].partition("## Signals")[0]
+    for option in RenoiseOptions.model_fields:
+        assert re.search(rf"`(trajectory\.)?{option}\b", knobs), option
+    assert "`train.trajectory_cache" in knobs
 
 
 def test_unknown_method() -> None:
