@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from finepref.data.schema import ImageRef, Quarantined
     from finepref.signals.make import VoteTable
+    from finepref.signals.sidecar import Signals
 
 
 def command(
@@ -76,6 +77,13 @@ def command(
         rewards=None if rewards is None else read_rewards(rewards, table.pair_id, scorer=scorer),
     )
     write_signals(out, signals, provenance={**record, "votes_sha256": _sha256(table)})
+    _summarise(signals, faults)
+    print(out)
+
+
+def _summarise(signals: Signals, faults: list[Quarantined]) -> None:
+    from finepref.progress import say
+
     for fault in faults[:3]:
         say(f"row {fault.row} (pair {fault.pair_id}) left out: {fault.reason}")
     counts = signals.meta
@@ -84,7 +92,6 @@ def command(
         f"value, {len(faults)} unusable rows; mean margin {signals.margin.mean():.3f}, mean weight "
         f"{signals.weight.mean():.3f}"
     )
-    print(out)
 
 
 def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Quarantined]]:
