@@ -299,9 +299,19 @@ def cache_folder(config: RunConfig, out: Path | None = None) -> Path:
 
 
 def make_cache(
-    config: RunConfig, folder: Path, *, rank: int = 0, size: int = 1, device: str, overwrite: bool = False
+    config: RunConfig,
+    folder: Path,
+    *,
+    rank: int = 0,
+    size: int = 1,
+    device: str,
+    recheck: bool = False,
+    overwrite: bool = False,
 ) -> CacheSummary:
     """Encode a run's data into its cache; what is there already is not encoded again.
+
+    Args:
+        recheck: read images that are files again although the tables did not change.
 
     Raises:
         ConfigError: the config names no data. InputError: the cache was made for something else, or no pair is usable.
@@ -319,6 +329,7 @@ def make_cache(
         settings=cache_settings(config),
         rank=rank,
         world=size,
+        recheck=recheck,
         overwrite=overwrite,
     )
 

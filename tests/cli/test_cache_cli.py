@@ -44,3 +44,25 @@ def test_cache_then_refusal_of_another_resolution(
     assert finepref("data.resolution=64") == 2
     said = capsys.readouterr().err
     assert "the cache was made for another resolution (32, now 64); use another folder, or --overwrite" in said
+
+
+def test_processes_print_one_summary_of_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As torchrun starts them, one after the other: the last to finish speaks for both."""
+    tiny.sd15(tmp_path / "model")
+    own_pairs.make_folder(tmp_path / "data", pairs=4)
+    words = [f"model.base={tmp_path / 'model'}", f"data.paths=[{tmp_path / 'data'}]", "data.resolution=32"]
+    monkeypatch.setattr(sys, "argv", ["finepref", "cache", "-c", "lab/dpo", *words, "--out", str(tmp_path / "cache")])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = []
+    for rank in ("0", "1", "0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert not stop.value.code
+        found.append(capsys.readouterr())
+    out = [each.out.partition(": ")[2] for each in found]
+    said = "4 pairs, 8 images ({} encoded now), 5 prompts, 0 pairs dropped\n"
+    assert out == ["", said.format(8), "", said.format(0)]
+    assert "process 0 of 2 is done: " in found[0].err

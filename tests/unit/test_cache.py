@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,15 +16,16 @@ from PIL import Image
 from torch import Tensor
 
 from finepref.data.building import CacheSettings
-from finepref.data.cache import build_cache, cache_from
+from finepref.data.cache import build_cache, cache_from, stamp_of
 from finepref.data.convert import write_pairs
 from finepref.data.images import square
 from finepref.data.latents import EMPTY_PROMPT, LatentCache
 from finepref.data.online import OnlineLatents
 from finepref.data.readers import read_preferences
-from finepref.data.schema import Quarantined
+from finepref.data.schema import ImageRef, Quarantined
 from finepref.errors import ConfigError, InputError
 from finepref.provenance import sha256_bytes
+from finepref.train.table import pair_table
 
 R = 8
 
@@ -189,6 +191,141 @@ def test_a_second_run_reads_nothing_and_more_data_adds_to_it(tmp_path: Path) -> 
     assert fresh.encoded_images == 9
 
 
+def folder_of_files(folder: Path) -> Path:
+    """Six pairs as image files beside a table in jsonl; image 1 is missing."""
+    folder.mkdir()
+    rows = [{"path1": f"{a}.png", "path2": f"{b}.png", "prompt": f"prompt {i}"} for i, (a, b) in enumerate(SIDES)]
+    for i in {side for pair in SIDES for side in pair} - {1}:
+        (folder / f"{i}.png").write_bytes(image(i))
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_tables_that_did_not_change_are_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished cache of images that are files is taken without reading any; a changed table is always noticed."""
+    data = folder_of_files(tmp_path / "data")
+    read: list[object] = []
+    original = ImageRef.read
+    monkeypatch.setattr(ImageRef, "read", lambda self: read.append(self.path) or original(self))
+
+    def make(**options: bool) -> tuple[int, int, int]:
+        """(usable pairs, images read, images encoded)."""
+        read.clear()
+        summary = cache_from(data, Plain(), tmp_path / "cache", settings=SMALL, **options)
+        return summary.pairs, len(read), summary.encoded_images
+
+    assert make()[::2] == (4, 8)
+    assert make() == (4, 0, 0)
+    assert LatentCache(tmp_path / "cache").labels.tolist() == [1.0] * 4
+    (data / "1.png").write_bytes(image(1))
+    assert make() == (4, 0, 0)  # the image is not in the table
+    pairs, files, encoded = make(recheck=True)
+    assert (pairs, encoded) == (6, 1)
+    assert files > 0
+    table = data / "pairs.jsonl"
+    swapped = table.read_text().replace("path1", "path3").replace("path2", "path1").replace("path3", "path2")
+    before = table.stat()
+    table.write_text(swapped)  # every vote turned round, not a byte longer
+    os.utime(table, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    first = LatentCache(tmp_path / "cache").pairs
+    assert make()[0::2] == (6, 0)
+    second = LatentCache(tmp_path / "cache").pairs
+    sides = [[(pair.image_0, pair.image_1) for pair in pairs.values()] for pairs in (first, second)]
+    assert sides[1] == [(b, a) for a, b in sides[0]]
+    other = cache_from(data, Plain(), tmp_path / "cache", settings=SMALL, columns={"model1": "prompt"})
+    assert (other.pairs, other.encoded_images, len(read) > 0) == (6, 0, True)
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "w"])
+def test_every_kind_of_table_has_a_stamp(tmp_path: Path, kind: str) -> None:
+    """Twin folders have no table: there the files themselves are looked at."""
+    rows = [{"path1": "a.png", "path2": "b.png", "prompt": "p"}]
+    if kind == "w":
+        place = tmp_path / "w" / "a.png"
+        for side in ("w", "l"):
+            (tmp_path / side).mkdir()
+            (tmp_path / side / "a.png").write_bytes(image(1))
+        data = tmp_path
+    else:
+        place = data = tmp_path / f"t.{kind}"
+        text = "path1,path2,prompt\na.png,b.png,p\n" if kind == "csv" else json.dumps(rows)
+        place.write_text(text)
+    stamps = {stamp_of(data), stamp_of(data, columns={"prompt": "text"}), stamp_of(data, format="hpdv3")}
+    assert stamp_of(data) in stamps
+    assert len(stamps) == 3
+    state = place.stat()
+    os.utime(place, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    assert stamp_of(data) not in stamps
+
+
+def test_the_votes_are_in_the_cache(tmp_path: Path) -> None:
+    """Training without a signal file takes the winners from there; a cache without labels sends it to the votes."""
+    rows = [
+        {"pair_id": f"p{i}", "prompt": "x", "image_0": image(i), "image_1": image(9), "label": label}
+        for i, label in enumerate((1.0, 0.0, 0.5, None))
+    ]
+    write_pairs(rows, tmp_path / "pairs.parquet")
+    cache_from(tmp_path / "pairs.parquet", Plain(), tmp_path / "cache", settings=SMALL)
+    cache = LatentCache(tmp_path / "cache")
+    np.testing.assert_array_equal(cache.labels, [1.0, 0.0, 0.5, np.nan])
+    held = pair_table(cache, signals=None, votes=["gone.parquet"], format="auto", scale=1.0)
+    assert held.pair_id == ("p0", "p1")
+    assert held.winner == (sha256_bytes(image(0)), sha256_bytes(image(9)))
+    assert held.loser == (sha256_bytes(image(9)), sha256_bytes(image(1)))
+    index = tmp_path / "cache" / "pairs.parquet"
+    pq.write_table(pq.read_table(index).drop_columns(["label"]), index)
+    older = LatentCache(tmp_path / "cache")
+    assert older.labels is None
+    assert older.identity() == cache.identity()
+    read = pair_table(older, signals=None, votes=[str(tmp_path / "pairs.parquet")], format="auto", scale=1.0)
+    assert (read.pair_id, read.winner) == (held.pair_id, held.winner)
+    with pytest.raises(InputError, match="neither a signal file nor a vote file"):
+        pair_table(older, signals=None, votes=[], format="auto", scale=1.0)
+
+
+def test_shards_are_looked_at_when_a_cache_is_opened(tmp_path: Path) -> None:
+    """A lost or cut shard was found only by the batch that asked for it; making the cache again mends it."""
+    data = pairs_file(tmp_path / "pairs.parquet", SIDES)
+    cache_from(data, Plain(), tmp_path / "cache", settings=SMALL)
+    whole = LatentCache(tmp_path / "cache")
+    shas = [sha256_bytes(image(i)) for i in range(9)]
+    expected, _, _ = whole.latents(shas)
+    shards = sorted((tmp_path / "cache" / "images").glob("*.safetensors"))
+    assert len(shards) == 3
+
+    def cut(file: Path) -> None:
+        file.write_bytes(file.read_bytes()[:-1])
+
+    faults = {
+        "the shard is missing; run `finepref cache` again": Path.unlink,
+        r"the shard is damaged \(\d+ bytes instead of \d+\)": cut,
+        "the shard is damaged": lambda file: file.write_bytes(b"\xff" * 40),
+    }
+    for file, (message, fault) in zip(shards, faults.items(), strict=True):
+        fault(file)
+        with pytest.raises(InputError, match=rf"{file.name}: {message}"):
+            LatentCache(tmp_path / "cache")
+        mended = cache_from(data, Plain(), tmp_path / "cache", settings=SMALL)
+        assert mended.encoded_images == (1 if file == shards[2] else 4)
+        assert torch.equal(LatentCache(tmp_path / "cache").latents(shas)[0], expected)
+    next((tmp_path / "cache" / "prompts").glob("*.safetensors")).unlink()
+    with pytest.raises(InputError, match="the shard is missing"):
+        LatentCache(tmp_path / "cache")
+
+
+def test_encoder_calls_are_counted_by_what_is_held(tmp_path: Path) -> None:
+    """9 images and their mirrors, 4 prompts: also after an interruption and with several processes."""
+    data = pairs_file(tmp_path / "pairs.parquet", SIDES)
+    settings = CacheSettings(shard_size=4, batch_size=2, dtype="float32", flips=True)
+    with pytest.raises(KeyboardInterrupt):
+        cache_from(data, Plain(stop_after=8), tmp_path / "resumed", settings=settings)
+    assert cache_from(data, Plain(), tmp_path / "resumed", settings=settings).encoded_images < 9
+    for rank in range(2):
+        cache_from(data, Plain(), tmp_path / "two", settings=settings, rank=rank, world=2)
+    for name in ("resumed", "two"):
+        assert LatentCache(tmp_path / name).calls() == {"vae": 18, "text": 4}
+
+
 def test_refused_for_another_model_or_setting(tmp_path: Path) -> None:
     data = pairs_file(tmp_path / "pairs.parquet", SIDES[:2])
     cache_from(data, Plain(), tmp_path / "cache", settings=SMALL)
@@ -217,6 +354,8 @@ def test_processes_share_the_work_and_the_last_one_writes_the_index(tmp_path: Pa
     for rank in (2, 0, 1):
         summary = cache_from(data, encoders[rank], tmp_path / "three", settings=SMALL, rank=rank, world=3)
         assert summary.complete == (rank == 1)
+        assert summary.complete or summary.encoded_images == len(encoders[rank].seen)
+    assert (summary.pairs, summary.encoded_images, summary.encoded_prompts) == (5, 8, 4)  # of all three
     seen = [sha for encoder in encoders for sha in encoder.seen]
     assert len(seen) == len(set(seen)) == 8
     assert sorted(text for encoder in encoders for text in encoder.texts) == ["", "prompt ", "prompt x", "prompt xx"]
@@ -226,6 +365,8 @@ def test_processes_share_the_work_and_the_last_one_writes_the_index(tmp_path: Pa
     assert torch.equal(one.latents(shas)[0], three.latents(shas)[0])
     assert (tmp_path / "three" / "quarantine.jsonl").read_text() == (tmp_path / "one" / "quarantine.jsonl").read_text()
     assert not list((tmp_path / "three").glob("done-*"))
+    again = [cache_from(data, Plain(), tmp_path / "three", settings=SMALL, rank=rank, world=3) for rank in range(3)]
+    assert [each.complete for each in again] == [True, False, False]
 
 
 def test_a_latent_that_is_not_finite_is_quarantined(tmp_path: Path) -> None:

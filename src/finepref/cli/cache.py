@@ -30,9 +30,13 @@ def command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
 ) -> None:
-    """Encode every image and prompt of a run's data; resumes where it stopped. torchrun shares the work out."""
+    """Encode every image and prompt of a run's data; resumes where it stopped. torchrun shares the work out.
+
+    Images that are files are read again each time, to see whether they changed; only new content is encoded.
+    """
     from finepref import build
     from finepref.errors import ConfigError
+    from finepref.progress import say
     from finepref.train.config import load_config, parse_config
 
     run = load_config(config, overrides or ())
@@ -49,6 +53,7 @@ def command(
         rank=rank,
         size=size,
         device=f"cuda:{local}" if device == "cuda" else device,
+        recheck=True,
         overwrite=overwrite and not reference,
     )
     record = dataclasses.asdict(summary)
@@ -70,8 +75,11 @@ def command(
                     f"{filled.folder}: {what} of {filled.draws} draws ({filled.computed} computed now: "
                     f"{filled.images} reference images, {filled.device_seconds:.1f} device seconds)"
                 )
-    if rank == 0:
+    if summary.complete:
         print(json.dumps(record) if as_json else "\n".join(lines))
+    else:
+        encoded = f"{summary.encoded_images} images and {summary.encoded_prompts} prompts encoded"
+        say(f"process {rank} of {size} is done: {encoded}; one process speaks for all")
 
 
 _PROCESS = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

@@ -9,7 +9,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -63,13 +63,24 @@ class CacheSettings:
                 raise ConfigError(f"{name} is {getattr(self, name)}", where=f"cache.{name}", remedy="use 1 or more")
 
 
+class Row(NamedTuple):
+    """A pair of the data with content hashes in place of prompt and images; label as in `Preference`."""
+
+    row: int
+    pair_id: str
+    prompt_sha256: str
+    image_0: str
+    image_1: str
+    label: float
+
+
 def owner(sha: str, world: int) -> int:
     """The process that encodes a content hash."""
     return int(sha[:8], 16) % world
 
 
 class Builder:
-    """State of one process while it makes a cache."""
+    """State of one process while it makes a cache. files: whether any image is not held by its table."""
 
     def __init__(self, folder: Path, encoder: Encoder, settings: CacheSettings, *, rank: int, world: int) -> None:
         self.folder, self.encoder, self.settings = folder, encoder, settings
@@ -77,7 +88,8 @@ class Builder:
         self.dtype = STORAGE[settings.dtype]
         self.images = set(read_index(folder / "images", IMAGES)["image_sha256"].to_pylist())
         self.prompts = set(read_index(folder / "prompts", PROMPTS)["prompt_sha256"].to_pylist())
-        self.pairs: list[tuple[int, str, str, str, str]] = []  # row, pair_id, prompt, image_0, image_1
+        self.pairs: list[Row] = []
+        self.files = False
         self.bad_pairs: list[Quarantined] = []
         self.bad_images: dict[str, str] = {}
         self.decoding: deque[tuple[str, Future[Any]]] = deque()
@@ -90,6 +102,7 @@ class Builder:
     def add(self, preference: Preference, pool: ThreadPoolExecutor, *, row: int) -> None:
         """Take in one pair: hash its images, queue what this process must encode."""
         self.rows += 1
+        self.files |= any(image.data is None for image in (preference.image_0, preference.image_1))
         try:
             contents = preference.image_0.read(), preference.image_1.read()
         except InputError as error:
@@ -97,7 +110,7 @@ class Builder:
             return
         shas = tuple(sha256_bytes(content) for content in contents)
         prompt = self.add_prompt(preference.prompt)
-        self.pairs.append((row, preference.pair_id, prompt, shas[0], shas[1]))
+        self.pairs.append(Row(row, preference.pair_id, prompt, shas[0], shas[1], preference.label))
         for sha, content in zip(shas, contents, strict=True):
             if sha not in self.images and owner(sha, self.world) == self.rank:
                 self.images.add(sha)

@@ -3,7 +3,8 @@
     pairs -> bytes -> sha256 -> decode (threads) -> VAE -> shard       quarantine.jsonl: pairs with a bad image
           -> prompt -> text encoders -> shard
 
-Several processes share the work by content hash; the last to finish writes the index.
+Several processes share the work by content hash; the last to finish writes the index. A finished cache of unchanged
+tables is returned as it is, once its shards are seen to be whole.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from finepref.data.building import IMAGES, PROMPTS, Builder, CacheSettings
+from finepref.data.building import IMAGES, PROMPTS, Builder, CacheSettings, Row
 from finepref.data.latents import check_same
 from finepref.data.readers import read_preferences
 from finepref.data.rows import tables
 from finepref.data.schema import Preference, Quarantined
-from finepref.data.shards import read_index
+from finepref.data.shards import read_index, shard_names
 from finepref.errors import ConfigError, InputError
-from finepref.files import read_json, write_json, write_parquet, write_text
+from finepref.files import read_json, read_parquet, write_json, write_parquet, write_text
 from finepref.models.protocol import Encoder
 from finepref.progress import progress, say
 from finepref.provenance import hash_config, provenance
@@ -36,7 +37,11 @@ OWN = ("images", "prompts", "images.parquet", "prompts.parquet", "pairs.parquet"
 
 @dataclass(frozen=True, slots=True)
 class CacheSummary:
-    """What a cache holds and what this call did. complete is False while other processes are still at work."""
+    """What a cache holds and what was done now. complete: this process found the cache finished, or finished it.
+
+    encoded_*: by all processes where complete, else by this one. Where every process finds it finished, rank 0 alone
+    says complete.
+    """
 
     folder: str
     pairs: int
@@ -58,6 +63,7 @@ def build_cache(
     rank: int = 0,
     world: int = 1,
     stamp: str = "",
+    recheck: bool = False,
     overwrite: bool = False,
     total: int | None = None,
 ) -> CacheSummary:
@@ -67,11 +73,12 @@ def build_cache(
         rejected: rows that the reader drops while it is read (the list given to `read_preferences`).
         rank, world: this process and how many; images and prompts are shared out by their hash.
         stamp: names the input; a finished cache with the same stamp is returned as it is, without reading.
+        recheck: read the images again all the same, where any is a file of its own.
         overwrite: start again.
         total: number of preferences, for the progress bar.
 
     Returns:
-        counts; with several processes complete only for the last one.
+        counts; with several processes complete for one of them.
 
     Raises:
         InputError: a cache made for another model, resolution or setting is there; no pair is usable.
@@ -86,8 +93,9 @@ def build_cache(
     meta = read_json(folder / "cache.json") if (folder / "cache.json").is_file() else {}
     if meta:
         check_same(meta, shaping, where=folder)
-        if meta.get("complete") and stamp and meta.get("stamp") == stamp:
-            return CacheSummary(**{**meta["summary"], "encoded_images": 0, "encoded_prompts": 0})
+        known = stamp and meta.get("complete") and meta.get("stamp") == stamp
+        if known and not (recheck and meta.get("files")) and _is_whole(folder):
+            return _found(folder, meta["summary"], complete=rank == 0)
     else:
         write_json(folder / "cache.json", {**shaping, "complete": False})
     build = Builder(folder, encoder, settings, rank=rank, world=world)
@@ -110,12 +118,13 @@ def cache_from(
     settings: CacheSettings | None = None,
     rank: int = 0,
     world: int = 1,
+    recheck: bool = False,
     overwrite: bool = False,
 ) -> CacheSummary:
-    """Read preferences and build their cache; a finished cache of the same unchanged parquet files is left as it is.
+    """Read preferences and build their cache; a finished cache of the same unchanged tables is left as it is.
 
     Args:
-        paths, format, columns: see `readers.read_preferences`.
+        paths, format, columns: see `readers.read_preferences`. recheck: see `build_cache`.
 
     Raises:
         InputError: the data cannot be read, or the cache is of something else (see `build_cache`).
@@ -130,6 +139,7 @@ def cache_from(
         rank=rank,
         world=world,
         stamp=stamp_of(paths, format=format, columns=columns),
+        recheck=recheck,
         overwrite=overwrite,
     )
 
@@ -137,13 +147,8 @@ def cache_from(
 def stamp_of(
     paths: str | Path | Sequence[str | Path], *, format: str = "auto", columns: Mapping[str, str] | None = None
 ) -> str:
-    """A name for tables that hold their images, from the version of each; empty where images are files."""
+    """A name for tables as they are now, from the version of each; images that are files of their own are not in it."""
     versions = [table.version for table in tables(paths)]
-    if not all(versions):
-        return ""
-    first = next(iter(read_preferences(paths, format=format, columns=columns, quarantine=[])))
-    if first.image_0.data is None or first.image_1.data is None:
-        return ""
     return hash_config({"format": format, "columns": dict(columns or {}), "tables": versions})
 
 
@@ -168,41 +173,72 @@ def _clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether every shard that the index names is there and whole."""
+    for kind in ("images", "prompts"):
+        index = folder / f"{kind}.parquet"
+        if not index.is_file() or not {*read_parquet(index, ["shard"])["shard"].to_pylist()} <= {
+            *shard_names(folder / kind)
+        }:
+            return False
+    return (folder / "pairs.parquet").is_file()
+
+
 def _merge(build: Builder, rejected: list[Quarantined], shaping: dict[str, Any], *, stamp: str) -> CacheSummary:
-    """Write the index once every process is done; the last one does it, and twice does no harm."""
-    folder, world = build.folder, build.world
-    token = hash_config({"shaping": shaping, "world": world, "stamp": stamp, "pairs": len(build.pairs)})[:8]
-    done = [folder / f"done-{token}-{rank}.json" for rank in range(world)]
-    if world > 1:
-        write_json(done[build.rank], {"bad_images": build.bad_images})
-        if not all(file.is_file() for file in done):
-            return _summary(build, pairs=0, quarantined=0, images=0, prompts=0, complete=False)
-        for file in done:
-            build.bad_images |= read_json(file)["bad_images"]
+    """Write the index once every process is done; the last one does it."""
+    folder = build.folder
+    token = hash_config({"shaping": shaping, "world": build.world, "stamp": stamp, "pairs": len(build.pairs)})[:8]
+    own = {"bad_images": build.bad_images, "images": build.encoded_images, "prompts": build.encoded_prompts}
+    done = _all_done([folder / f"done-{token}-{rank}.json" for rank in range(build.world)], build.rank, own)
+    if not done:
+        held = dict.fromkeys(("pairs", "images", "prompts", "quarantined"), 0)
+        encoded = {"encoded_images": build.encoded_images, "encoded_prompts": build.encoded_prompts}
+        return CacheSummary(folder=str(folder), **held, **encoded, complete=False)
+    bad_images = {sha: reason for each in done for sha, reason in each["bad_images"].items()}
     bad = build.bad_pairs + rejected
-    good: list[tuple[int, str, str, str, str]] = []
+    good: list[Row] = []
     for pair in build.pairs:
-        reasons = [f"image_{i}: {build.bad_images[sha]}" for i, sha in enumerate(pair[3:]) if sha in build.bad_images]
+        shas = (pair.image_0, pair.image_1)
+        reasons = [f"image_{i}: {bad_images[sha]}" for i, sha in enumerate(shas) if sha in bad_images]
         if reasons:
-            bad.append(Quarantined(row=pair[0], pair_id=pair[1], reason="; ".join(reasons)))
+            bad.append(Quarantined(row=pair.row, pair_id=pair.pair_id, reason="; ".join(reasons)))
         else:
             good.append(pair)
     bad.sort(key=lambda each: each.row)
     write_text(folder / "quarantine.jsonl", "".join(json.dumps(asdict(each)) + "\n" for each in bad))
     if not good:
         raise InputError("no pair is usable", where=folder / "quarantine.jsonl", remedy="the reasons are in that file")
-    held = _write_index(folder, good)
-    summary = _summary(build, pairs=len(good), quarantined=len(bad), **held, complete=True)
-    record = {**shaping, "complete": True, "stamp": stamp, "summary": asdict(summary), **provenance()}
+    counts = {"pairs": len(good), **_write_index(folder, good), "quarantined": len(bad)}
+    record = {**shaping, "complete": True, "stamp": stamp, "files": build.files, "summary": counts, **provenance()}
     write_json(folder / "cache.json", record)
-    for file in done:
-        file.unlink(missing_ok=True)
     if bad:
         say(f"{len(bad)} pairs dropped for bad images or rows; see {folder / 'quarantine.jsonl'}")
-    return summary
+    encoded = {f"encoded_{kind}": sum(each[kind] for each in done) for kind in ("images", "prompts")}
+    return CacheSummary(folder=str(folder), **counts, **encoded, complete=True)
 
 
-def _write_index(folder: Path, pairs: list[tuple[int, str, str, str, str]]) -> dict[str, int]:
+def _all_done(files: list[Path], rank: int, own: dict[str, Any]) -> list[dict[str, Any]]:
+    """What every process leaves when it is done, for the one that writes the index; empty for the others."""
+    if len(files) == 1:
+        return [own]
+    write_json(files[rank], own)
+    try:
+        found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        files[0].unlink()  # which only one of them can
+    except FileNotFoundError:
+        return []
+    for file in files[1:]:
+        file.unlink(missing_ok=True)
+    return found
+
+
+def _found(folder: Path, counts: Mapping[str, Any], *, complete: bool) -> CacheSummary:
+    """Of a cache that was finished before."""
+    held = {name: counts[name] for name in ("pairs", "images", "prompts", "quarantined")}
+    return CacheSummary(folder=str(folder), **held, encoded_images=0, encoded_prompts=0, complete=complete)
+
+
+def _write_index(folder: Path, pairs: list[Row]) -> dict[str, int]:
     """images.parquet, prompts.parquet and pairs.parquet; how many images and prompts there are."""
     held: dict[str, int] = {}
     for kind, schema, keys in (("images", IMAGES, ("image_sha256", "flip")), ("prompts", PROMPTS, ("prompt_sha256",))):
@@ -211,23 +247,9 @@ def _write_index(folder: Path, pairs: list[tuple[int, str, str, str, str]]) -> d
         first = {identity: row for row, identity in reversed(list(enumerate(identities)))}
         held[kind] = len({identity[0] for identity in identities})
         write_parquet(folder / f"{kind}.parquet", table.take(pa.array(sorted(first.values()), pa.int64())))
-    columns = list(zip(*pairs, strict=True))
+    columns = dict(zip(Row._fields, zip(*pairs, strict=True), strict=True))
     names = ("pair_id", "prompt_sha256", "image_0", "image_1")
-    table = pa.table({name: pa.array(columns[1 + i], pa.string()) for i, name in enumerate(names)})
-    write_parquet(folder / "pairs.parquet", table)
+    texts = {name: pa.array(columns[name], pa.string()) for name in names}
+    labels = pa.array(columns["label"], pa.float64(), from_pandas=True)  # nan, nobody voted, is null
+    write_parquet(folder / "pairs.parquet", pa.table({**texts, "label": labels}))
     return held
-
-
-def _summary(
-    build: Builder, *, pairs: int, quarantined: int, images: int, prompts: int, complete: bool
-) -> CacheSummary:
-    return CacheSummary(
-        folder=str(build.folder),
-        pairs=pairs,
-        images=images,
-        prompts=prompts,
-        quarantined=quarantined,
-        encoded_images=build.encoded_images,
-        encoded_prompts=build.encoded_prompts,
-        complete=complete,
-    )

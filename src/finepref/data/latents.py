@@ -5,21 +5,23 @@ Shapes: N images, C channels, h w latent size, L tokens, D width.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from torch import Tensor
 
 from finepref.data.shards import ShardSet
 from finepref.errors import InputError
 from finepref.files import read_json, read_parquet
 from finepref.models.protocol import ImageSize
-from finepref.provenance import sha256_bytes
+from finepref.provenance import hash_config, sha256_bytes
 
 MASK = "prompt_mask"
 _VARIABLE = frozenset({"prompt_embeds", MASK})
@@ -57,6 +59,10 @@ class Pairs(Mapping[str, CachedPair]):
         prompts, first, second = self._columns
         return CachedPair(prompt=prompts[row], image_0=first[row], image_1=second[row])
 
+    def sha256(self) -> str:
+        """Hash of ids and content hashes, in order."""
+        return sha256_bytes("\n".join(itertools.chain(self._row, *self._columns)).encode())
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._row)
 
@@ -64,10 +70,34 @@ class Pairs(Mapping[str, CachedPair]):
         return len(self._row)
 
 
+class Latents(Protocol):
+    """What training reads: a cache, or images and prompts encoded when they are drawn. Methods as in `LatentCache`."""
+
+    @property
+    def pairs(self) -> Pairs: ...
+    @property
+    def labels(self) -> NDArray[np.float64] | None: ...
+    def identity(self) -> str: ...
+    def calls(self) -> dict[str, int | None]: ...
+    def latents(
+        self, images: Sequence[str], flips: Sequence[bool] | None = None
+    ) -> tuple[Tensor, Tensor | None, list[ImageSize]]: ...
+    def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]: ...
+
+
 class LatentCache:
-    """A finished cache folder, opened for reading; tensors stay on the disk until they are asked for."""
+    """A finished cache folder, opened for reading; tensors stay on the disk until they are asked for.
+
+    labels: [P] P(image_0 preferred) in {1, 0.5, 0}, nan where nobody voted, in the order of `pairs`; None in a cache
+    that an older version made.
+    """
 
     def __init__(self, folder: str | Path) -> None:
+        """Open it.
+
+        Raises:
+            InputError: it is not finished, or a shard is missing or damaged.
+        """
         self.folder = Path(folder)
         self.meta: Mapping[str, Any] = read_json(self.folder / "cache.json")
         if not self.meta.get("complete"):
@@ -77,6 +107,8 @@ class LatentCache:
         pairs = read_parquet(self.folder / "pairs.parquet")
         names = ("pair_id", "prompt_sha256", "image_0", "image_1")
         self.pairs = Pairs(*(_shared(pairs[name]) for name in names))
+        held = "label" in pairs.column_names
+        self.labels = pairs["label"].to_numpy().astype(np.float64) if held else None
         keys = zip(_shared(images["image_sha256"]), images["flip"].to_pylist(), strict=True)
         self._image = {key: row for row, key in enumerate(keys)}
         sizes = [images[n].to_numpy() for n in ("original_height", "original_width", "crop_top", "crop_left")]
@@ -92,6 +124,14 @@ class LatentCache:
             InputError: names what differs.
         """
         check_same(self.meta, expected, where=self.folder)
+
+    def identity(self) -> str:
+        """Hash of what it holds: everything that shaped its numbers, and its pairs."""
+        return identity_of(self.meta, self.pairs)
+
+    def calls(self) -> dict[str, int | None]:
+        """Images and prompts that the encoders were called for to make it."""
+        return {"vae": len(self._image), "text": len(self._prompt)}
 
     def latents(
         self, images: Sequence[str], flips: Sequence[bool] | None = None
@@ -143,6 +183,11 @@ class LatentCache:
 def _shared(column: pa.ChunkedArray) -> list[str]:
     """A column of strings, sys.intern-ed: a hash that many pairs name is one object."""
     return [sys.intern(text) for text in column.to_pylist()]
+
+
+def identity_of(meta: Mapping[str, Any], pairs: Pairs) -> str:
+    """Hash of what decides a latent or an embedding, and of the pairs."""
+    return hash_config({**{key: meta.get(key) for key in SHAPING}, "pairs": pairs.sha256()})
 
 
 def check_same(made: Mapping[str, Any], expected: Mapping[str, Any], *, where: object) -> None:

@@ -28,15 +28,15 @@ _BLOCK = 1 << 20
 class Table:
     """A source of rows. columns: its names, from the schema or the first row; root: where relative image paths start.
 
-    read: rows in order, with only the given columns where the rest can be skipped. version: changes with the content;
-    empty where that is not known.
+    read: rows in order, with only the given columns where the rest can be skipped. version: changes with the table
+    (place, size and time of its files; on the hub the commit), not with images that it names.
     """
 
     path: Path
     columns: tuple[str, ...]
     root: Path
     read: Callable[[Sequence[str] | None], Iterator[Row]]
-    version: str = ""
+    version: str
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[Row]:
         """Rows in order."""
@@ -123,7 +123,13 @@ def _twin_folders(path: Path) -> Table:
             yield names | {"prompt": text}
 
     columns = ("chosen_file_name", "rejected_file_name", "prompt")
-    return Table(path=path, columns=columns, root=path, read=read)
+    version = "\n".join(_version(file) for side in ("w", "l") for file in sorted((path / side).iterdir()))
+    return Table(path=path, columns=columns, root=path, read=read, version=version)
+
+
+def _version(file: Path) -> str:
+    state = file.stat()
+    return f"{file.resolve()} {state.st_size} {state.st_mtime_ns}"
 
 
 def _images(folder: Path) -> dict[str, Path]:
@@ -186,11 +192,8 @@ def _table(path: Path) -> Table:
         if first is None:
             raise InputError("the table has no rows", where=path, remedy="give a table with at least one preference")
         columns = tuple(first)
-    if _suffix(path) == ".parquet":
-        state = path.stat()
-        version = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
-        return Table(path, columns, path.parent, lambda wanted: _parquet_rows(path, wanted), version)
-    return Table(path, columns, path.parent, lambda wanted: _text_rows(path))
+    read = _parquet_rows if _suffix(path) == ".parquet" else _text_rows
+    return Table(path, columns, path.parent, lambda wanted: read(path, wanted), _version(path))
 
 
 def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
@@ -202,7 +205,7 @@ def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
         raise InputError(f"not a readable parquet file ({error})", where=path, remedy="fetch it again") from None
 
 
-def _text_rows(path: Path) -> Iterator[Row]:
+def _text_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
     try:
         if _suffix(path) in (".csv", ".tsv"):
             with path.open(newline="", encoding="utf-8-sig") as handle:

@@ -43,7 +43,42 @@ def write_shard(folder: Path, name: str, tensors: Mapping[str, Tensor], index: p
 
 def shard_names(folder: Path) -> list[str]:
     """Names of the complete shards in a folder, sorted."""
-    return sorted(p.stem for p in folder.glob("*.parquet") if p.with_suffix(".safetensors").is_file())
+    return sorted(p.stem for p in folder.glob("*.parquet") if _is_whole(p.with_suffix(".safetensors")))
+
+
+def check_shard(path: Path) -> None:
+    """Refuse a shard that is missing or shorter than its header says; no tensor is read.
+
+    Raises:
+        InputError: says which.
+    """
+    _header(path)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        check_shard(path)
+    except InputError:
+        return False
+    return True
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """(where the tensors start, name -> their type, shape and place) of a safetensors file."""
+    remedy = "run `finepref cache` again, which makes anew what is lost"
+    try:
+        with path.open("rb") as handle:
+            (length,) = struct.unpack("<Q", handle.read(8))
+            header = json.loads(handle.read(length))
+        header.pop("__metadata__", None)
+        wanted, held = 8 + length + max(entry["data_offsets"][1] for entry in header.values()), path.stat().st_size
+        if held != wanted:
+            raise ValueError(f"{held} bytes instead of {wanted}")
+    except FileNotFoundError:
+        raise InputError("the shard is missing", where=path, remedy=remedy) from None
+    except (OSError, ValueError, KeyError, AttributeError, MemoryError, OverflowError, struct.error) as error:
+        raise InputError(f"the shard is damaged ({error})", where=path, remedy=remedy) from None
+    return 8 + length, header
 
 
 def read_index(folder: Path, schema: pa.Schema) -> pa.Table:
@@ -61,18 +96,12 @@ class Shard:
 
     def __init__(self, path: Path) -> None:
         self._maps: dict[str, tuple[NDArray[Any], bool]] = {}
-        try:
-            with path.open("rb") as handle:
-                (length,) = struct.unpack("<Q", handle.read(8))
-                header = json.loads(handle.read(length))
-            for name, entry in header.items():
-                if name != "__metadata__":
-                    at = 8 + length + entry["data_offsets"][0]
-                    kind: Any = _NUMPY[entry["dtype"]]
-                    mapped = np.memmap(path, dtype=kind, mode="r", offset=at, shape=tuple(entry["shape"]))
-                    self._maps[name] = (mapped, entry["dtype"] == "BF16")
-        except (OSError, ValueError, KeyError, struct.error) as error:
-            raise InputError(f"the shard cannot be read ({error})", where=path, remedy="make the cache again") from None
+        start, header = _header(path)
+        for name, entry in header.items():
+            kind: Any = _NUMPY[entry["dtype"]]
+            at = start + entry["data_offsets"][0]
+            mapped = np.memmap(path, dtype=kind, mode="r", offset=at, shape=tuple(entry["shape"]))
+            self._maps[name] = (mapped, entry["dtype"] == "BF16")
 
     def names(self) -> tuple[str, ...]:
         """Names of the tensors."""
@@ -86,11 +115,17 @@ class Shard:
 
 
 class ShardSet:
-    """All shards of a folder behind one gather."""
+    """All shards of a folder behind one gather; that each is there and whole is checked first.
+
+    Raises:
+        InputError: one is missing or cut short.
+    """
 
     def __init__(self, folder: Path, shards: Sequence[str], rows: Sequence[int]) -> None:
         self._folder = folder
         self._names = sorted(set(shards))
+        for name in self._names:
+            check_shard(folder / f"{name}.safetensors")
         place = {name: i for i, name in enumerate(self._names)}
         self._shard = np.fromiter((place[s] for s in shards), dtype=np.int64, count=len(shards))
         self._row = np.asarray(rows, dtype=np.int64)

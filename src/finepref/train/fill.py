@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finepref.data.latents import LatentCache
+from finepref.data.latents import Latents
 from finepref.errors import ConfigError
 from finepref.models.protocol import Adapter
 from finepref.progress import progress
@@ -51,7 +51,7 @@ def fill(
     config: RunConfig,
     *,
     world: World,
-    open_cache: Callable[[], LatentCache],
+    open_cache: Callable[[], Latents],
     load_adapter: Callable[[bool], Adapter],
     about_base: Mapping[str, Any],
     overwrite: bool,
@@ -121,7 +121,7 @@ def fill_trajectories(
     config: RunConfig,
     *,
     world: World,
-    open_cache: Callable[[], LatentCache],
+    open_cache: Callable[[], Latents],
     load_adapter: Callable[[bool], Adapter],
     about_base: Mapping[str, Any],
     overwrite: bool,

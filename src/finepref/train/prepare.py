@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finepref import provenance
-from finepref.data.latents import SHAPING, LatentCache
+from finepref.data.latents import Latents
 from finepref.errors import ConfigError
 from finepref.models.protocol import Adapter
 from finepref.train.config import RunConfig
@@ -44,7 +44,7 @@ class Prepared:
 
     config: RunConfig
     method: Method
-    cache: LatentCache
+    cache: Latents
     table: PairTable | ImageTable
     base: Mapping[str, Any]
     identity: str
@@ -57,7 +57,7 @@ class Prepared:
         return self.table.pair_id if isinstance(self.table, PairTable) else self.table.image_id
 
 
-def prepare(config: RunConfig, *, cache: LatentCache, base: Mapping[str, Any]) -> Prepared:
+def prepare(config: RunConfig, *, cache: Latents, base: Mapping[str, Any]) -> Prepared:
     """Check a config against its data.
 
     Raises:
@@ -67,7 +67,7 @@ def prepare(config: RunConfig, *, cache: LatentCache, base: Mapping[str, Any]) -
     check_data(config, method)
     table = _table(config, method, cache)
     check_signal(method, table, where=config.signal.file)
-    held = cache_identity(cache)
+    held = cache.identity()
     known: dict[str, str] = {}
     if isinstance(table, PairTable):
         known["trajectories"] = trajectory_identity(config, method, base=base, cache=held, table=table)
@@ -106,12 +106,6 @@ def make_source(prepared: Prepared, adapter: Adapter) -> PairSource | ImageSourc
         reference=None if errors is None else load_reference(errors, identity=prepared.reference),
         trajectories=None if points is None else load_trajectories(points, identity=prepared.trajectories),
     )
-
-
-def cache_identity(cache: LatentCache) -> str:
-    """Hash of what a cache holds: everything that shaped its numbers, and its pairs."""
-    shaping = {key: cache.meta.get(key) for key in SHAPING}
-    return provenance.hash_config({**shaping, "pairs": provenance.sha256_file(cache.folder / "pairs.parquet")})
 
 
 def run_identity(config: RunConfig, *, base: Mapping[str, Any], cache: str, signal: str) -> str:
@@ -204,7 +198,7 @@ def check_signal(method: Method, table: PairTable | ImageTable, *, where: object
             )
 
 
-def _table(config: RunConfig, method: Method, cache: LatentCache) -> PairTable | ImageTable:
+def _table(config: RunConfig, method: Method, cache: Latents) -> PairTable | ImageTable:
     if not method.objective.needs.paired:
         assert config.signal.file is not None
         return image_table(cache, signals=config.signal.file)

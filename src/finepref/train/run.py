@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from finepref import provenance
-from finepref.data.latents import LatentCache
+from finepref.data.latents import Latents
 from finepref.errors import ConfigError, InputError
 from finepref.files import read_json, write_json, write_text
 from finepref.models.protocol import Adapter, parameter_count
@@ -35,7 +35,7 @@ def train_run(
     out: Path,
     *,
     world: World,
-    open_cache: Callable[[], LatentCache],
+    open_cache: Callable[[], Latents],
     load_adapter: Callable[[bool], Adapter],
     about_base: Mapping[str, Any],
     resume: bool,
@@ -186,7 +186,6 @@ def _finish(run: Run, state: State, *, prepared: Prepared) -> None:
         "trajectory_cache": 0.0 if points is None else points.device_seconds,
     }
     measured = [value for value in seconds.values() if value is not None]
-    held = run.source.drawing.cache.meta["summary"]
     write_json(
         run.out / "run.json",
         {
@@ -205,7 +204,7 @@ def _finish(run: Run, state: State, *, prepared: Prepared) -> None:
             "steps": state.step,
             "skipped_steps": state.skipped,
             "pairs": state.step * config.train.pairs_per_step,
-            "network_calls": {**state.calls, "vae": held["encoded_images"], "text": held["encoded_prompts"]},
+            "network_calls": {**state.calls, **run.source.drawing.cache.calls()},
             "device_seconds": sum(measured) if len(measured) == len(seconds) else None,
             "device_seconds_by": seconds,
             "processes": run.world.size,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finepref.data.latents import EMPTY_PROMPT, LatentCache
+from finepref.data.latents import EMPTY_PROMPT, Latents
 from finepref.models.protocol import Adapter, ImageSize
 from finepref.train.draws import Draw, image_order, normals, pair_order, uniforms
 from finepref.train.reference import ReferenceCache
@@ -22,7 +22,7 @@ from finepref.types import ImageBatch, PairBatch, PairSignal
 class Drawing:
     """What both sources share: the cache, the adapter that knows its conditions, and the random choices of a draw."""
 
-    cache: LatentCache
+    cache: Latents
     adapter: Adapter
     prompt_dropout: float
     flip: bool

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finepref.data.latents import LatentCache
+from finepref.data.latents import Latents
 from finepref.data.readers import read_pair_ids, winner_of
 from finepref.errors import InputError
 from finepref.files import parquet_meta, read_parquet
@@ -56,26 +56,29 @@ class _Signal:
     about: dict[str, Any]
 
 
-def pair_table(
-    cache: LatentCache, *, signals: str | None, votes: Sequence[str], format: str, scale: float
-) -> PairTable:
+def pair_table(cache: Latents, *, signals: str | None, votes: Sequence[str], format: str, scale: float) -> PairTable:
     """Pairs of the cache that the signal speaks of, in the cache's order; pairs without a winner are left out.
 
     Args:
         signals: signals.parquet; None takes the votes themselves (margin 0, weight 1).
-        votes: files of the votes, only read without `signals`.
+        votes: files of the votes, only read without `signals` and where the cache does not hold the votes.
         scale: lambda, margins are multiplied by it.
 
     Raises:
         InputError: no pair is left, or the signal knows none of the cache's pairs.
     """
-    known = _from_file(signals) if signals is not None else _from_votes(votes, format)
     pairs = cache.pairs
+    if signals is not None:
+        known = _from_file(signals)
+    elif cache.labels is not None:
+        known = _from_votes(list(pairs), cache.labels)
+    else:
+        known = _from_votes(*_read_votes(votes, format))
     kept = [(pair, known.row[pair]) for pair in pairs if pair in known.row]
     if not kept:
         raise InputError(
             f"none of the {len(pairs)} cached pairs is in the signal",
-            where=signals or ", ".join(votes),
+            where=signals or ", ".join(votes) or "the cache",
             remedy="make signals and cache from the same votes",
         )
     rows = np.array([row for _, row in kept])
@@ -96,7 +99,7 @@ def pair_table(
     )
 
 
-def image_table(cache: LatentCache, *, signals: str) -> ImageTable:
+def image_table(cache: Latents, *, signals: str) -> ImageTable:
     """Single images with the label that the signal gives them; the same image under the same prompt comes once a label.
 
     Raises:
@@ -164,10 +167,13 @@ def _from_file(path: str) -> _Signal:
     )
 
 
-def _from_votes(votes: Sequence[str], format: str) -> _Signal:
+def _read_votes(votes: Sequence[str], format: str) -> tuple[list[str], npt.NDArray[np.float64]]:
     if not votes:
         raise InputError("there is neither a signal file nor a vote file", where="data.paths", remedy="name the votes")
-    ids, labels = read_pair_ids(*votes, format=format)
+    return read_pair_ids(*votes, format=format)
+
+
+def _from_votes(ids: Sequence[str], labels: npt.NDArray[np.float64]) -> _Signal:
     decided = [
         (pair, winner) for pair, label in zip(ids, labels, strict=True) if (winner := winner_of(label)) is not None
     ]
