@@ -67,12 +67,12 @@ def count_operations(steps: dict[str, Callable[[int], Any]], folder: Path) -> di
     """GFLOP per pair of each kind of step, and of the parts that the published one must consist of, nothing more."""
     from tiny_pipeline import STEP, make_config, published_run
 
-    from finepref.models.skeleton import counter
+    from finepref.models.skeleton import Flops
 
     def gflop(function: Callable[[], Any]) -> float:
-        with counter() as work:
+        with Flops() as work:
             function()
-        return work.get_total_flops() / 1e9
+        return work.total / 1e9
 
     parts_of = published_run(make_config(folder))
     image, latent = torch.zeros(1, 3, 128, 128), torch.zeros(1, 4, 16, 16)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
@@ -20,7 +21,7 @@ from finepref.errors import ConfigError, InputError
 from finepref.models.kernels import Checkpointing
 from finepref.models.lora import LoraSettings
 from finepref.models.protocol import Counts
-from finepref.models.skeleton import Peak, config_source, count, counter
+from finepref.models.skeleton import Flops, Peak, config_source, count
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.fit import changed, remedies
 from finepref.train.method import make_method
@@ -334,12 +335,29 @@ def test_convolutions_are_counted_by_their_groups(groups: int, transposed: bool)
     layer = make(8, 16, 3, stride=2, padding=1, groups=groups)
     x = torch.zeros(2, 8, 12, 12, requires_grad=True)
     once = 2 * 2 * (144 if transposed else 36) * (8 * 16 // groups) * 9
-    with counter() as forward:
+    with Flops() as forward:
         y = layer(x)
-    with counter() as backward:
+    with Flops() as backward:
         y.sum().backward()
-    assert forward.get_total_flops() == once
-    assert backward.get_total_flops() == 2 * once
+    assert forward.total == once
+    assert backward.total == 2 * once
+
+
+def test_checkpointing_saves_memory_while_operations_are_counted() -> None:
+    """20 blocks that widen 16 numbers to 64: kept are the 20 inputs and one block's insides, not 20 of them."""
+    blocks = [nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16)) for _ in range(20)]
+    x = torch.zeros(1000, 16, requires_grad=True)
+    weights = [p for block in blocks for p in block.parameters()]
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    with Peak([*weights, *(p.grad for p in weights if p.grad is not None), x]) as peak, Flops() as work:
+        y = x
+        for block in blocks:
+            y = checkpoint(block, y, use_reentrant=False)
+        y.sum().backward()
+    inputs, inside = 20 * 64_000, 2 * 256_000
+    assert inputs < peak.highest < inputs + 2 * inside
+    assert work.total == 20 * (4 * 2 * 2 * 1000 * 16 * 64) - 20 * 2 * 1000 * 16 * 64  # the last product is not repeated
 
 
 def test_peak_follows_what_lives() -> None:

@@ -8,6 +8,7 @@ Shapes: N images, C channels, h w latent size, L tokens, D width, R resolution i
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from finepref.diffusion.path import Path
 from finepref.files import read_json
@@ -134,15 +135,15 @@ def _training(
     precision = torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None)
     known = [*network.parameters(), *network.buffers(), *(p.grad for p in network.parameters()), x, t, *cond.values()]
     with precision, Peak([k for k in known if k is not None]) as peak:
-        with counter() as forward:
+        with Flops() as forward:
             prediction = kind.call(network, x, t, cond)
-        with counter() as backward:
+        with Flops() as backward:
             prediction.float().square().mean().backward()
     with precision, torch.no_grad(), Peak([k for k in known if k is not None]) as quick:
         kind.call(network, x, t, cond)
     return {
-        "forward_flop": float(forward.get_total_flops()),
-        "training_flop": float(forward.get_total_flops() + backward.get_total_flops()),
+        "forward_flop": float(forward.total),
+        "training_flop": float(forward.total + backward.total),
         "training_bytes": float(peak.highest),
         "forward_bytes": float(quick.highest),
     }
@@ -177,33 +178,46 @@ class Peak(TorchDispatchMode):
         self.now -= size
 
 
-def counter() -> FlopCounterMode:
-    """Counts additions and multiplications of matrix products, convolutions and attention, as a GPU would do them."""
-    aten = torch.ops.aten
-    formulas: dict[Any, Any] = {
-        aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-        aten.convolution_backward: _convolution_backward,
-    }
-    return FlopCounterMode(display=False, custom_mapping=formulas)
+class Flops(TorchDispatchMode):
+    """Counts additions and multiplications of matrix products, convolutions and attention, as a GPU would do them.
+
+    The formulas are torch's; its own counter hooks into modules, which keeps activations alive that `Peak` would count.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = _FORMULAS.get(func.overloadpacket) or flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
-def _attention(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+def _attention(query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> int:
     """Two matrix products: n heads times 4 L S D."""
-    n, heads, length, width = query
-    return int(4 * n * heads * length * key[2] * width)
+    return 4 * query.numel() * key.shape[2]
 
 
-def _attention_backward(grad: Any, query: Any, key: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+def _attention_backward(grad: Tensor, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> int:
     """Five matrix products: the forward's first again, and four gradients."""
-    return 10 * _attention(query, key, None) // 4
+    return 10 * query.numel() * key.shape[2]
 
 
-def _convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any, out_shape: Any = None) -> int:
+def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> int:
     """Gradients of input and weight, as many as are wanted, each of the forward's work; torch's own ignores groups."""
-    _, _, _, _, transposed, _, _, wanted = rest
-    positions = (x if transposed else grad)[2:]
-    return 2 * _size(x[:1]) * _size(positions) * _size(weight) * (wanted[0] + wanted[1])
+    transposed, wanted = args[4], args[-1]
+    positions = (x if transposed else grad)[0, 0].numel()
+    return 2 * len(x) * positions * weight.numel() * (wanted[0] + wanted[1])
+
+
+_FORMULAS: dict[Any, Callable[..., int]] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    torch.ops.aten.convolution_backward: _convolution_backward,
+}
 
 
 def _normalise_wide(network: nn.Module) -> None:
@@ -254,7 +268,7 @@ def _vae(source: Source, kind: Family, override: str | None, resolution: int) ->
     config = read_json(folder / "config.json")
     cls = load_class("diffusers", config.get("_class_name", source.index["vae"][1]), where=folder)
     vae = cls.from_config(config).eval()
-    with torch.no_grad(), counter() as work:
+    with torch.no_grad(), Flops() as work:
         mean, _ = kind.moments(vae, torch.zeros(1, 3, resolution, resolution))
     latent = mean.unsqueeze(2) if kind.name == "qwen_image" else mean  # a video of one frame
     with torch.no_grad(), Peak([*vae.parameters(), *vae.buffers(), latent]) as peak:
@@ -262,7 +276,7 @@ def _vae(source: Source, kind: Family, override: str | None, resolution: int) ->
     encoder = sum(p.numel() for name, p in vae.named_parameters() if not name.startswith(("decoder", "post_quant")))
     return tuple(mean.shape[1:]), {
         "vae_parameters": encoder,
-        "vae_flop": float(work.get_total_flops()),
+        "vae_flop": float(work.total),
         "decoder_parameters": sum(p.numel() for p in vae.parameters()) - encoder,
         "decoder_bytes": float(peak.highest),
     }

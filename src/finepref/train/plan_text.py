@@ -16,8 +16,9 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
     lines = [
         f"Model     {plan.family}, {counts.parameters / 1e6:,.2f} M parameters, {counts.trained / 1e6:,.2f} M trained",
         f"Work      {_scaled(work.draw_flop, FLOPS)} a draw: {work.policy:g} policy images "
-        f"({_scaled(counts.training_flop, FLOPS)} each, with backward), {work.reference:g} reference and "
-        f"{work.inversion:.4g} inversion images ({_scaled(counts.forward_flop, FLOPS)} each)",
+        f"({_scaled(counts.training_flop, FLOPS)} each, with backward),",
+        f"          {work.reference:g} reference and {work.inversion:.4g} inversion images "
+        f"({_scaled(counts.forward_flop, FLOPS)} each)",
         f"          {work.draws:,} draws: {_scaled(work.run_flop, FLOPS)}; the latent cache before it: "
         f"{_scaled(work.cache_flop, FLOPS)} at most",
         f"Disk      latent cache {_scaled(cache.total_bytes, SIZES)} at most: {cache.images:,} images of "
@@ -40,8 +41,12 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
     ]
     for found in plan.gpus:
         lines += _row(found, prices)
-    lines += ["", "Peak rates (dense bf16; float32): " + "; ".join(_rate(found.gpu) for found in plan.gpus)]
-    return "\n".join(lines)
+    lines += [
+        "",
+        "Peak rates in TFLOP/s, dense bf16 and float32, by the makers",
+        *(_rate(each.gpu) for each in plan.gpus),
+    ]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _row(found: OnGpu, prices: Mapping[str, float]) -> list[str]:
@@ -60,7 +65,7 @@ def _row(found: OnGpu, prices: Mapping[str, float]) -> list[str]:
 
 def _rate(name: str) -> str:
     gpu = GPUS[name]
-    return f"{gpu.name} {gpu.half:g}; {gpu.full:g} TFLOP/s ({gpu.source})"
+    return f"  {gpu.name:<9}{gpu.half:>6g}{gpu.full:>7g}   {gpu.source}"
 
 
 def _range(values: tuple[float, float]) -> str:
