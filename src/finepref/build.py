@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from finepref.errors import InputError, nearest
+from finepref.errors import ConfigError, InputError, nearest
 
 if TYPE_CHECKING:
     from finepref.data.building import CacheSettings
     from finepref.data.cache import CacheSummary
-    from finepref.data.latents import LatentCache
+    from finepref.data.latents import Latents
+    from finepref.data.online import OnlineLatents
     from finepref.evaluate.scorers.protocol import Scorer
     from finepref.models.denoiser import Denoiser
     from finepref.models.encoder import LatentEncoder
@@ -91,6 +92,7 @@ def load_encoder(config: RunConfig, *, device: str) -> LatentEncoder:
         vae=section.vae,
         resolution=config.data.resolution,
         device=device,
+        mixed_precision=config.cache.mixed_precision,
     )
 
 
@@ -317,15 +319,15 @@ def make_cache(
         ConfigError: the config names no data. InputError: the cache was made for something else, or no pair is usable.
     """
     from finepref.data.cache import cache_from
-    from finepref.errors import ConfigError
 
-    if not config.data.paths:
-        raise ConfigError("no preferences are named", where="data.paths", remedy="list files or folders")
+    if config.cache.online:
+        raise ConfigError("online encoding keeps nothing", where="cache.online", remedy="set it to false")
     return cache_from(
-        config.data.paths,
+        _named(config),
         load_encoder(config, device=device),
         folder,
         format=config.data.format,
+        columns=config.data.columns,
         settings=cache_settings(config),
         rank=rank,
         world=size,
@@ -338,18 +340,41 @@ def cache_settings(config: RunConfig) -> CacheSettings:
     """How a run's cache is written."""
     from finepref.data.building import CacheSettings
 
-    section = config.cache
-    return CacheSettings(
-        flips=config.data.flip,
+    section = config.cache.model_dump(include={"posterior", "dtype", "shard_size", "batch_size"})
+    return CacheSettings(flips=config.data.flip, **section)
+
+
+def encode_online(config: RunConfig, *, device: str) -> OnlineLatents:
+    """A run's data, encoded whenever it is drawn.
+
+    Raises:
+        ConfigError: the config names no data, or a cache folder. InputError: no pair is usable.
+    """
+    from finepref.data.online import online_from
+
+    data, section = config.data, config.cache
+    if section.folder is not None:
+        raise ConfigError("online encoding keeps nothing", where="cache.folder", remedy="null, or cache.online=false")
+    return online_from(
+        _named(config),
+        load_encoder(config, device=device),
+        format=data.format,
+        columns=data.columns,
         posterior=section.posterior,
-        dtype=section.dtype,
-        shard_size=section.shard_size,
         batch_size=section.batch_size,
     )
 
 
-def open_cache(config: RunConfig, out: Path, *, world: World) -> LatentCache:
-    """The cache of a run, made first where it is missing or unfinished.
+def _named(config: RunConfig) -> Sequence[str]:
+    """`data.paths`, of which there must be some."""
+
+    if not config.data.paths:
+        raise ConfigError("no preferences are named", where="data.paths", remedy="list files or folders")
+    return config.data.paths
+
+
+def open_cache(config: RunConfig, out: Path, *, world: World) -> Latents:
+    """The cache of a run, made first where it is missing or unfinished; with `cache.online` what encodes its data.
 
     Raises:
         InputError: it was made for another model, resolution or setting, or there is no data to make it from.
@@ -358,6 +383,8 @@ def open_cache(config: RunConfig, out: Path, *, world: World) -> LatentCache:
     from finepref.data.latents import LatentCache
 
     folder, device = cache_folder(config, out), str(world.device)
+    if config.cache.online:
+        return encode_online(config, device=device)
     if config.data.paths or not (folder / "cache.json").is_file():
         make_cache(config, folder, rank=world.rank, size=world.size, device=device)
         world.barrier()

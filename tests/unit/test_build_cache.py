@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,11 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import own_pairs
 import tiny
 from finepref import build
-from finepref.errors import InputError
+from finepref.data.latents import LatentCache
+from finepref.errors import ConfigError, InputError
 from finepref.models.encoder import LatentEncoder
-from finepref.train.config import RunConfig, parse_config
+from finepref.train.config import RunConfig, load_config, parse_config
 from finepref.train.world import World
 
+ONLINE = {"online": True, "folder": None}
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 
 
@@ -62,3 +65,80 @@ def test_a_cache_without_data_is_opened_only_for_what_made_it(made: Path, monkey
     for config, message in wrong:
         with pytest.raises(InputError, match=message):
             build.open_cache(config, Path(), world=ALONE)
+
+
+def test_encoders_in_half_precision_make_another_cache(made: Path, tmp_path: Path) -> None:
+    """The numbers of bf16 (8 bits of mantissa) are near those of float32 and not the same; neither stands for both."""
+    half = {"mixed_precision": "bf16"}
+    with pytest.raises(InputError, match="another precision"):
+        build.open_cache(config_of(made, cache=half), Path(), world=ALONE)
+    config = config_of(made, paths=[str(made / "data")], cache=half)
+    build.make_cache(config, tmp_path / "cache", device="cpu")
+    full, low = LatentCache(made / "cache"), LatentCache(tmp_path / "cache")
+    pairs = list(full.pairs.values())
+    images, prompts = [pair.image_0 for pair in pairs], [pair.prompt for pair in pairs]
+    for a, b in (
+        (full.latents(images)[0], low.latents(images)[0]),
+        (full.prompts(prompts)["prompt_embeds"], low.prompts(prompts)["prompt_embeds"]),
+    ):
+        difference = (a - b).abs().max() / a.abs().max()
+        assert 1e-5 < difference < 0.05
+    with pytest.raises(InputError, match="another precision"):
+        build.open_cache(config_of(made, cache={"folder": str(tmp_path / "cache")}), Path(), world=ALONE)
+
+
+def test_columns_of_other_names(made: Path, tmp_path: Path) -> None:
+    """The table of the fixture with other names for its columns is the same data."""
+    data = shutil.copytree(made / "data", tmp_path / "data")
+    table = (data / "metadata.csv").read_text()
+    (data / "metadata.csv").write_text(table.replace("chosen_file_name,rejected_file_name,prompt", "best,worst,words"))
+    columns = {"chosen_file_name": "best", "rejected_file_name": "worst", "prompt": "words"}
+    config = config_of(made, paths=[str(data)], data={"columns": columns, "format": "imagefolder"})
+    build.make_cache(config, tmp_path / "cache", device="cpu")
+    held = [dict(LatentCache(folder / "cache").pairs) for folder in (made, tmp_path)]
+    assert held[0] == held[1]
+    online = build.encode_online(
+        config_of(made, paths=[str(data)], data=config.data.model_dump(), cache=ONLINE), device="cpu"
+    )
+    assert dict(online.pairs) == held[0]
+    with pytest.raises(InputError, match="no known preference format has these columns"):
+        build.make_cache(config_of(made, paths=[str(data)]), tmp_path / "other", device="cpu")
+    overridden = load_config("lab/dpo", ["data.columns.prompt=words"])
+    assert overridden.data.columns == {"prompt": "words"}
+
+
+def test_online_encoding_keeps_nothing(made: Path, tmp_path: Path) -> None:
+    """No folder is written, none may be named, and `finepref cache` has nothing to do."""
+    config = config_of(made, paths=[str(made / "data")], cache={**ONLINE, "posterior": "mode"})
+    online = build.open_cache(config, tmp_path / "run", world=ALONE)
+    assert not (tmp_path / "run").exists()
+    assert online.calls() == {"vae": None, "text": None}
+    mean, std, _ = online.latents([pair.image_1 for pair in online.pairs.values()])
+    assert (mean.shape, std) == ((4, 4, 8, 8), None)
+    with pytest.raises(
+        ConfigError, match=r"cache\.folder: online encoding keeps nothing; null, or cache\.online=false"
+    ):
+        build.open_cache(config_of(made, cache={"online": True}), Path(), world=ALONE)
+    with pytest.raises(ConfigError, match=r"cache\.online: online encoding keeps nothing; set it to false"):
+        build.make_cache(config, tmp_path / "cache", device="cpu")
+    with pytest.raises(ConfigError, match="no preferences are named"):
+        build.open_cache(config_of(made, cache=ONLINE), Path(), world=ALONE)
+
+
+def test_online_encoding_asks_for_no_more_than_a_batch_at_once(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    original = LatentEncoder.encode_images
+    monkeypatch.setattr(
+        LatentEncoder, "encode_images", lambda self, pixels: asked.append(len(pixels)) or original(self, pixels)
+    )
+    pairs = [str(made / "data")]
+    found = []
+    for size in (3, 32):
+        config = config_of(made, paths=pairs, cache={**ONLINE, "batch_size": size})
+        online = build.encode_online(config, device="cpu")
+        images = [sha for pair in online.pairs.values() for sha in (pair.image_0, pair.image_1)]
+        found.append((*online.latents(images)[:2], online.prompts([pair.prompt for pair in online.pairs.values()])))
+    assert asked == [3, 3, 2, 8]
+    for a, b in zip(found[0][:2], found[1][:2], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[0][2], found[1][2], rtol=1e-5, atol=1e-6)

@@ -6,20 +6,24 @@ Shapes: N images, C channels, h w latent size.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from finepref.data.images import Unreadable, square
-from finepref.data.latents import EMPTY_PROMPT, Pairs, check_same
+from finepref.data.latents import EMPTY_PROMPT, Pairs, check_same, identity_of
+from finepref.data.readers import read_preferences
 from finepref.data.schema import ImageRef, Preference, Quarantined
 from finepref.errors import InputError
 from finepref.models.protocol import Encoder, ImageSize
-from finepref.progress import progress
+from finepref.progress import progress, say
 from finepref.provenance import sha256_bytes
 
+Item = TypeVar("Item")
 IN_MEMORY = 4 << 30
 
 
@@ -28,7 +32,7 @@ class TooMuch(InputError):
 
 
 class OnlineLatents:
-    """Preferences behind the methods of `LatentCache`: pairs, latents, prompts, require. Nothing is written.
+    """Preferences behind the methods of `LatentCache` (`data.latents.Latents`). Nothing is written.
 
     Every image is decoded once when this is made, so that bad ones drop their pair, and again whenever it is drawn.
     quarantined: the pairs that were dropped.
@@ -40,29 +44,33 @@ class OnlineLatents:
         encoder: Encoder,
         *,
         rejected: Sequence[Quarantined] = (),
+        posterior: Literal["mean_std", "mode"] = "mean_std",
+        batch_size: int = 32,
         in_memory: int = IN_MEMORY,
     ) -> None:
         """Read the preferences.
 
         Args:
+            posterior, batch_size: see `building.CacheSettings`.
             rejected: rows that the reader drops while it is read (the list given to `read_preferences`).
             in_memory: bytes of images that may be held because their table holds them and not a file.
 
         Raises:
             InputError: more image bytes than `in_memory`, or no usable pair.
         """
-        self.encoder = encoder
+        self.encoder, self.batch_size = encoder, batch_size
         self.meta: Mapping[str, Any] = {
             "fingerprint": dict(encoder.fingerprint()),
             "resolution": encoder.resolution,
             "flips": True,
-            "posterior": "mean_std",
+            "posterior": posterior,
         }
         self._images: dict[str, ImageRef] = {}
         self._bad: dict[str, str] = {}
         self._texts: dict[str, str] = {EMPTY_PROMPT: ""}
         self._held, self._limit = 0, in_memory
         rows: list[tuple[str, str, str, str]] = []
+        labels: list[float] = []
         dropped: list[Quarantined] = []
         for index, preference in enumerate(progress(preferences, "read", unit="pair")):
             try:
@@ -76,10 +84,12 @@ class OnlineLatents:
             prompt = sha256_bytes(preference.prompt.encode())
             self._texts[prompt] = preference.prompt
             rows.append((preference.pair_id, prompt, first, second))
+            labels.append(preference.label)
         self.quarantined = sorted([*dropped, *rejected], key=lambda each: each.row)
         if not rows:
             raise InputError("no pair is usable", remedy="see `finepref data validate`")
         self.pairs = Pairs(*(list(column) for column in zip(*rows, strict=True)))
+        self.labels: NDArray[np.float64] | None = np.asarray(labels, dtype=np.float64)
 
     def _add(self, image: ImageRef, name: str) -> str:
         """Content hash of a usable image; remembers where it is."""
@@ -105,10 +115,18 @@ class OnlineLatents:
         """Refuse another model or resolution than `expected` (see `LatentCache.require`)."""
         check_same(self.meta, expected, where="online encoding")
 
+    def identity(self) -> str:
+        """Hash of what shapes the numbers, and of the pairs; not that of any cache, whose numbers are rounded."""
+        return identity_of(self.meta, self.pairs)
+
+    def calls(self) -> dict[str, int | None]:
+        """Not counted: it depends on which batches share an image."""
+        return {"vae": None, "text": None}
+
     def latents(
         self, images: Sequence[str], flips: Sequence[bool] | None = None
     ) -> tuple[Tensor, Tensor | None, list[ImageSize]]:
-        """(mean [N,C,h,w], std [N,C,h,w], sizes), float32 on the CPU, encoded now; equal images once."""
+        """(mean [N,C,h,w], std or None for `mode`, sizes), float32 on the CPU, encoded now; equal images once."""
         mirrored = [False] * len(images) if flips is None else [bool(f) for f in flips]
         keys = list(dict.fromkeys(zip(images, mirrored, strict=True)))
         squares: list[np.ndarray] = []
@@ -119,15 +137,12 @@ class OnlineLatents:
             pixels, size = square(self._images[sha].read(), self.encoder.resolution)
             squares.append(pixels[:, :, ::-1] if flip else pixels)
             sizes.append(size.mirrored(self.encoder.resolution) if flip else size)
-        mean, std = self.encoder.encode_images(torch.from_numpy(np.stack(squares)))
+        encoded = [self.encoder.encode_images(torch.from_numpy(np.stack(some))) for some in self._batches(squares)]
+        mean, std = (torch.cat([each.cpu() for each in part]) for part in zip(*encoded, strict=True))
         place = {key: row for row, key in enumerate(keys)}
         order = [place[key] for key in zip(images, mirrored, strict=True)]
-        return mean.cpu()[order], std.cpu()[order], [sizes[row] for row in order]
-
-    def latent(self, image: str, flip: bool = False) -> tuple[Tensor, Tensor | None, ImageSize]:
-        """(mean [C,h,w], std, size) of one image."""
-        mean, std, sizes = self.latents([image], [flip])
-        return mean[0], None if std is None else std[0], sizes[0]
+        kept = None if self.meta["posterior"] == "mode" else std[order]
+        return mean[order], kept, [sizes[row] for row in order]
 
     def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """name -> [N,...] by prompt hash, float32 on the CPU, encoded now; equal prompts once."""
@@ -135,10 +150,34 @@ class OnlineLatents:
         unknown = [sha for sha in distinct if sha not in self._texts]
         if unknown:
             raise InputError(f"no prompt {unknown[0][:12]}", where="online encoding", remedy="read the same data")
-        encoded = self.encoder.encode_prompts([self._texts[sha] for sha in distinct])
-        order = [distinct.index(sha) for sha in prompts]
-        return {name: value.cpu()[order] for name, value in encoded.items()}
+        encoded = [self.encoder.encode_prompts([self._texts[sha] for sha in some]) for some in self._batches(distinct)]
+        place = {sha: row for row, sha in enumerate(distinct)}
+        order = [place[sha] for sha in prompts]
+        return {name: torch.cat([each[name].cpu() for each in encoded])[order] for name in encoded[0]}
 
-    def prompt(self, prompt: str) -> dict[str, Tensor]:
-        """name -> [...] of one prompt."""
-        return {name: value[0] for name, value in self.prompts([prompt]).items()}
+    def _batches(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        return [items[start : start + self.batch_size] for start in range(0, len(items), self.batch_size)]
+
+
+def online_from(
+    paths: str | Path | Sequence[str | Path],
+    encoder: Encoder,
+    *,
+    format: str = "auto",
+    columns: Mapping[str, str] | None = None,
+    posterior: Literal["mean_std", "mode"] = "mean_std",
+    batch_size: int = 32,
+) -> OnlineLatents:
+    """Read preferences for online encoding (`readers.read_preferences` says how); the dropped pairs are named.
+
+    Raises:
+        InputError: the data cannot be read, holds too many images in its tables, or no pair is usable.
+    """
+    rejected: list[Quarantined] = []
+    preferences = read_preferences(paths, format=format, columns=columns, quarantine=rejected)
+    online = OnlineLatents(preferences, encoder, rejected=rejected, posterior=posterior, batch_size=batch_size)
+    for each in online.quarantined[:3]:
+        say(f"row {each.row} (pair {each.pair_id}) dropped: {each.reason}")
+    if online.quarantined:
+        say(f"{len(online.quarantined)} pairs dropped; `finepref data validate` lists them")
+    return online

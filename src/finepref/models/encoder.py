@@ -54,7 +54,7 @@ class LatentEncoder:
         """The VAE on the device."""
         vae = load_vae(self.source, self._vae_override).to(self.device)
         if self._dtype is torch.float16 and getattr(vae.config, "force_upcast", False):
-            raise ConfigError("this VAE overflows in fp16", where="train.mixed_precision", remedy="use bf16 or no")
+            raise ConfigError("this VAE overflows in fp16", where="cache.mixed_precision", remedy="use bf16 or no")
         return vae
 
     @functools.cached_property

@@ -61,6 +61,9 @@ class DataSection(Section):
     format: str = Field(
         "auto", description="auto | pickapic | hpdv2 | hpdv3 | imagereward | chosen_rejected | imagefolder | votes"
     )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="the format's name of a column: the table's, where they differ"
+    )
     resolution: Positive = Field(512, description="pixels; short side resized to it, then centre crop")
     flip: bool = Field(
         False, description="horizontal flip with probability 1/2, drawn for winner and loser separately (official)"
@@ -72,15 +75,19 @@ class DataSection(Section):
 
 
 class CacheSection(Section):
-    """Where latents and text embeddings are kept."""
+    """Where latents and text embeddings are kept, and how they are made."""
 
     folder: str | None = Field(None, description="cache folder; null = <run folder>/cache")
+    online: bool = Field(
+        False, description="true = nothing is kept: images and prompts are encoded whenever they are drawn"
+    )
+    mixed_precision: Literal["no", "bf16"] = Field("no", description="of the VAE and the text encoders")
     posterior: Literal["mode", "mean_std"] = Field(
         "mean_std", description="mode = one latent; mean_std = sampled at every visit (official)"
     )
     dtype: Literal["float16", "float32", "bfloat16"] = Field("float16", description="storage type of the shards")
     shard_size: Positive = Field(4096, description="images a shard")
-    batch_size: Positive = Field(32, description="images encoded at once")
+    batch_size: Positive = Field(32, description="images (or prompts) encoded at once")
 
 
 class SignalSection(Section):

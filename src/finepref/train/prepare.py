@@ -207,5 +207,6 @@ def _table(config: RunConfig, method: Method, cache: Latents) -> PairTable | Ima
         signals=config.signal.file,
         votes=config.data.paths,
         format=config.data.format,
+        columns=config.data.columns,
         scale=config.signal.margin_scale,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,21 @@ class _Signal:
     about: dict[str, Any]
 
 
-def pair_table(cache: Latents, *, signals: str | None, votes: Sequence[str], format: str, scale: float) -> PairTable:
+def pair_table(
+    cache: Latents,
+    *,
+    signals: str | None,
+    votes: Sequence[str],
+    format: str,
+    columns: Mapping[str, str] | None = None,
+    scale: float,
+) -> PairTable:
     """Pairs of the cache that the signal speaks of, in the cache's order; pairs without a winner are left out.
 
     Args:
         signals: signals.parquet; None takes the votes themselves (margin 0, weight 1).
-        votes: files of the votes, only read without `signals` and where the cache does not hold the votes.
+        votes, format, columns: as for `data.readers.read_pair_ids`; read only without `signals`, where the cache does
+            not hold the votes.
         scale: lambda, margins are multiplied by it.
 
     Raises:
@@ -73,7 +82,7 @@ def pair_table(cache: Latents, *, signals: str | None, votes: Sequence[str], for
     elif cache.labels is not None:
         known = _from_votes(list(pairs), cache.labels)
     else:
-        known = _from_votes(*_read_votes(votes, format))
+        known = _from_votes(*_read_votes(votes, format, columns))
     kept = [(pair, known.row[pair]) for pair in pairs if pair in known.row]
     if not kept:
         raise InputError(
@@ -167,10 +176,12 @@ def _from_file(path: str) -> _Signal:
     )
 
 
-def _read_votes(votes: Sequence[str], format: str) -> tuple[list[str], npt.NDArray[np.float64]]:
+def _read_votes(
+    votes: Sequence[str], format: str, columns: Mapping[str, str] | None
+) -> tuple[list[str], npt.NDArray[np.float64]]:
     if not votes:
         raise InputError("there is neither a signal file nor a vote file", where="data.paths", remedy="name the votes")
-    return read_pair_ids(*votes, format=format)
+    return read_pair_ids(*votes, format=format, columns=columns)
 
 
 def _from_votes(ids: Sequence[str], labels: npt.NDArray[np.float64]) -> _Signal:
