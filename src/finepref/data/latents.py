@@ -71,25 +71,41 @@ class Pairs(Mapping[str, CachedPair]):
 
 
 class Latents(Protocol):
-    """What training reads: a cache, or images and prompts encoded when they are drawn. Methods as in `LatentCache`."""
+    """What training reads: a cache, or images and prompts that are encoded when they are drawn (`data.online`)."""
 
     @property
-    def pairs(self) -> Pairs: ...
+    def pairs(self) -> Pairs:
+        """The pairs by id."""
+        ...
+
     @property
-    def labels(self) -> NDArray[np.float64] | None: ...
-    def identity(self) -> str: ...
-    def calls(self) -> dict[str, int | None]: ...
+    def labels(self) -> NDArray[np.float64] | None:
+        """[P] P(image_0 preferred) in {1, 0.5, 0}, nan where nobody voted, in the order of `pairs`; None if unknown."""
+        ...
+
+    def identity(self) -> str:
+        """Hash of everything that shapes the numbers, and of the pairs."""
+        ...
+
+    def calls(self) -> dict[str, int | None]:
+        """Images (`vae`) and prompts (`text`) that the encoders were called for; None if not counted."""
+        ...
+
     def latents(
         self, images: Sequence[str], flips: Sequence[bool] | None = None
-    ) -> tuple[Tensor, Tensor | None, list[ImageSize]]: ...
-    def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]: ...
+    ) -> tuple[Tensor, Tensor | None, list[ImageSize]]:
+        """(mean [N,C,h,w], std [N,C,h,w] or None, sizes), float32, by content hash."""
+        ...
+
+    def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """name -> [N,...] by prompt hash, float32."""
+        ...
 
 
 class LatentCache:
     """A finished cache folder, opened for reading; tensors stay on the disk until they are asked for.
 
-    labels: [P] P(image_0 preferred) in {1, 0.5, 0}, nan where nobody voted, in the order of `pairs`; None in a cache
-    that an older version made.
+    labels: as in `Latents`; None in a cache that an older version made.
     """
 
     def __init__(self, folder: str | Path) -> None:

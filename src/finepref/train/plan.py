@@ -124,7 +124,7 @@ def work_of(config: RunConfig, method: Method, counts: Counts, path: Path, *, im
     """Count the work of a run.
 
     draw = n (training + reference forward) + 2 (inversion calls) forwards,  n = 2 images, 1 without loser or pair;
-    K draws that share a trajectory share its calls
+    K draws that share a trajectory share its calls; with `cache.online` a draw's images and prompt are encoded too
     """
     needs, options = method.objective.needs, config.train
     count = 2 if needs.paired and needs.loser else 1
@@ -133,6 +133,9 @@ def work_of(config: RunConfig, method: Method, counts: Counts, path: Path, *, im
     if method.inversion is not None and inverts(config, method):
         calls = mean_calls(method.inversion, path) * method.inversion.passes / method.share
     draw = count * counts.training_flop + (count * uses + 2 * calls) * counts.forward_flop
+    encoding = images * counts.vae_flop * (2 if config.data.flip else 1) + prompts * counts.text_flop
+    if config.cache.online:
+        draw, encoding = draw + count * counts.vae_flop + counts.text_flop, 0.0
     draws = options.max_steps * options.pairs_per_step
     return Work(
         policy=count,
@@ -141,7 +144,7 @@ def work_of(config: RunConfig, method: Method, counts: Counts, path: Path, *, im
         draw_flop=draw,
         draws=draws,
         run_flop=draw * draws,
-        cache_flop=images * counts.vae_flop * (2 if config.data.flip else 1) + prompts * counts.text_flop,
+        cache_flop=encoding,
     )
 
 
@@ -180,12 +183,15 @@ def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: i
         **{name: value / shards for name, value in states.items()},
         "activations": step,
         "validation": 4.0 * parts if drawn else 0.0,
+        "encoders": 4.0 * (counts.vae_parameters + counts.text_parameters) if config.cache.online else 0.0,
         "batches": 2 * 4.0 * held * numbers,
     }
 
 
 def cache_of(config: RunConfig, counts: Counts, *, images: int, prompts: int, pairs: int) -> Cache:
     """Disk that the latent cache takes, and the reference's errors and inversions where they are wanted."""
+    if config.cache.online:
+        images = prompts = 0
     size = BYTES[config.cache.dtype]
     channels, height, width = counts.latent
     latent = size * channels * height * width
