@@ -43,7 +43,7 @@ def test_cache_then_refusal_of_another_resolution(
     assert "1 pairs dropped" in done.err
     assert finepref("data.resolution=64") == 2
     said = capsys.readouterr().err
-    assert "the cache was made for another resolution (32, now 64); use another folder, or --overwrite" in said
+    assert "the cache was made for another resolution (32, now 64); use another folder, or make it again" in said
 
 
 def test_processes_print_one_summary_of_them_all(

@@ -330,7 +330,7 @@ def test_refused_for_another_model_or_setting(tmp_path: Path) -> None:
     data = pairs_file(tmp_path / "pairs.parquet", SIDES[:2])
     cache_from(data, Plain(), tmp_path / "cache", settings=SMALL)
     before = folder_bytes(tmp_path / "cache")
-    with pytest.raises(InputError, match="the cache was made for another vae; use another folder, or --overwrite"):
+    with pytest.raises(InputError, match="the cache was made for another vae; use another folder, or make"):
         cache_from(data, Plain("b"), tmp_path / "cache", settings=SMALL)
     larger = Plain()
     larger.resolution = 16

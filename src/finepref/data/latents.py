@@ -220,6 +220,5 @@ def check_same(made: Mapping[str, Any], expected: Mapping[str, Any], *, where: o
         else:
             what = f"{SHAPING.get(key, key)} ({held}, now {value})" if held != value else ""
         if what:
-            raise InputError(
-                f"the cache was made for another {what}", where=where, remedy="use another folder, or --overwrite"
-            )
+            remedy = "use another folder, or make it again with `finepref cache --overwrite`"
+            raise InputError(f"the cache was made for another {what}", where=where, remedy=remedy)
