@@ -124,7 +124,9 @@ def test_two_processes_equal_one(world: Path, tmp_path: Path) -> None:
     for a, b in zip(metrics(one), metrics(tmp_path / "two"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-6)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-5)
-    assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
+    about = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two")]
+    assert [record["processes"] for record in about] == [1, 2]
+    assert about[0]["network_calls"] == about[1]["network_calls"]
 
 
 def test_a_finished_run_is_left_alone(world: Path, uninterrupted: Path) -> None:

@@ -166,7 +166,8 @@ def test_tally_means_and_buckets() -> None:
     )
     tally.add(first, torch.tensor([0, 2]))
     tally.add(second, torch.tensor([2]))
-    record = tally.finish(world)
+    record, calls = tally.finish(world, {"policy": 6, "inversion": 0})
+    assert calls == {"policy": 6, "inversion": 0}
     assert record["x"] == 25.0, "a mean over the rows to which the statistic applies"
     assert math.isnan(record["by_t"][0]["x"])
     assert tracked(record | {"skipped_pairs": ["a"]})["x/t2"] == 25.0

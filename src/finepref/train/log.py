@@ -35,9 +35,12 @@ class Tally:
         rows = [stats[name].detach().double() * count for name, count in zip(self.names, counts, strict=True)]
         self.sums.index_add_(1, bucket, torch.stack([*rows, *counts, one]))
 
-    def finish(self, world: World) -> dict[str, Any]:
-        """Means over the pairs of all processes: one reduction, one copy to the host."""
-        held = world.sum(self.sums).cpu()
+    def finish(self, world: World, calls: Mapping[str, int]) -> tuple[dict[str, Any], dict[str, int]]:
+        """Means over the pairs of all processes, and the sums of their network calls: one reduction, one copy."""
+        own = torch.tensor([float(count) for count in calls.values()], dtype=torch.float64).to(self.device)
+        together = world.sum(torch.cat([self.sums.flatten(), own])).cpu()
+        held = together[: self.sums.numel()].view_as(self.sums)
+        total = dict(zip(calls, map(int, together[self.sums.numel() :].tolist()), strict=True))
         sums, counts = held[:-1].chunk(2)
         pairs = held[-1]
         means, by_t = sums.sum(1) / counts.sum(1), sums / counts
@@ -47,7 +50,7 @@ class Tally:
             {"pairs": int(pairs[b]), **dict(zip(self.names, by_t[:, b].tolist(), strict=True))}
             for b in range(self.buckets)
         ]
-        return record
+        return record, total
 
 
 def tracked(record: Mapping[str, Any]) -> dict[str, float]:

@@ -118,6 +118,7 @@ def optimiser_step(run: Run, state: State, step: int) -> dict[str, Any]:
     tally = Tally(buckets=run.config.log.t_buckets, device=world.device)
     scale = world.size if run.sharded else 1  # sharded gradients are averaged over the processes, others summed
     losses: list[Tensor] = []
+    before, state.calls = state.calls, dict.fromkeys(CALLS, 0)
     for out, t in _outputs(run, state, step=step, order=order, positions=positions):
         (out.loss.sum() * scale / options.pairs_per_step).backward()
         tally.add(out, _bucket(run, t))
@@ -126,7 +127,9 @@ def optimiser_step(run: Run, state: State, step: int) -> dict[str, Any]:
         world.sum_gradients(parameters)
     limit = options.max_grad_norm if options.max_grad_norm is not None else float("inf")
     norm = whole(torch.nn.utils.clip_grad_norm_(parameters, limit)).item()
-    record: dict[str, Any] = {"step": step + 1, **tally.finish(world), "grad_norm": norm}
+    means, called = tally.finish(world, state.calls)
+    state.calls = {name: count + called[name] for name, count in before.items()}
+    record: dict[str, Any] = {"step": step + 1, **means, "grad_norm": norm}
     rate = learning_rate(options, step)
     if math.isfinite(norm):
         set_learning_rate(state.optimizer, rate)
