@@ -67,7 +67,8 @@ def wilson(successes: float, n: float, *, level: float = 0.95, quantile: float |
     centre = p + q * q / (2 * n)
     half = q * math.sqrt(p * (1 - p) / n + q * q / (4 * n * n))
     scale = 1 + q * q / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return max(0.0, min(low, p)), min(1.0, max(high, p))  # at 0 and 1 rounding would leave p outside
 
 
 def cluster_codes(labels: Sequence[object] | ArrayLike) -> Codes:
