@@ -1,12 +1,14 @@
 """How much does a training step cost? Against the published step on a CPU, or alone at full size on a GPU.
 
-python benchmarks/step.py [--rounds 9] [--json]
+python benchmarks/step.py [--rounds 9] [--json] [--out FILE]
     CPU-seconds per pair on the tiny pipeline (UNet 22.9 M parameters, 1.23 GFLOP an image; VAE 1.30), one thread,
     optimiser steps of 8 pairs interleaved in one process: the published step (one pair a micro-step, VAE and text
     encoder online, accumulation 8), the library's own (micro-batch 8, cached latents), and the library's own with
     cached reference errors. First: equal losses and gradient norms, and the operations of each step, counted.
 python benchmarks/step.py --device cuda --arch sd15|sdxl [--plan] [options]
     pairs per second, share of the peak rate, peak memory, with random weights of the true architecture.
+python benchmarks/step.py --arch tiny --plan
+    the same on a CPU, to see that the script runs.
 """
 
 from __future__ import annotations
@@ -111,9 +113,11 @@ def measure(steps: dict[str, Callable[[int], Any]], *, rounds: int, pairs: int) 
 
 def compare(rounds: int) -> dict[str, Any]:
     """The whole CPU comparison."""
+    from throughput import device_name
     from tiny_pipeline import STEP, SameDraws, make_config, our_run, published_run
 
     from finepref.build import fill_reference
+    from finepref.provenance import provenance
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -134,6 +138,8 @@ def compare(rounds: int) -> dict[str, Any]:
         seconds = measure(steps, rounds=rounds, pairs=STEP)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     return {
+        **provenance(),
+        "device": device_name(torch.device("cpu")),
         "ratio": median["published"] / median["ours"],
         "ratio_reference_cache": median["published"] / median["ours_reference_cache"],
         "cpu_seconds_per_pair": median,
@@ -143,7 +149,6 @@ def compare(rounds: int) -> dict[str, Any]:
         "relative_differences": differences,
         "fill_device_seconds": fill.device_seconds,
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
     }
 
 
@@ -175,9 +180,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="optimiser steps of each kind that count")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "--out", type=Path, help="also write the result, with date, command, versions and device, as JSON"
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--arch", choices=("tiny", "sd15", "sdxl"), help="measure the library alone at this size")
     from throughput import add_options, throughput
+
+    from finepref.files import write_json
 
     add_options(parser)
     options = parser.parse_args()
@@ -187,6 +197,8 @@ def main() -> None:
         throughput(options)
         return
     result = compare(options.rounds)
+    if options.out is not None:
+        write_json(options.out, result)
     print(json.dumps(result) if options.json else report(result))
     wrong = check(result)
     if wrong:

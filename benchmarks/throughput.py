@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import platform
 import statistics
 import tempfile
 import time
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from architectures import RESOLUTION, write_configs
 
+from finepref.files import write_json
 from finepref.models.denoiser import Denoiser
 from finepref.models.family import check_micro_conditioning, family_of
 from finepref.models.kernels import use_channels_last, use_checkpointing
@@ -24,6 +26,7 @@ from finepref.models.precision import compute_dtype
 from finepref.models.protocol import ImageSize
 from finepref.models.skeleton import condition_shapes, count
 from finepref.models.source import load_class, locate
+from finepref.provenance import provenance
 from finepref.train import loop
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.method import make_method
@@ -220,15 +223,25 @@ def measured_peak(device: torch.device, precision: str) -> float:
     return 2 * size**3 / best / 1e12
 
 
+def device_name(device: torch.device) -> str:
+    """What the maker calls the GPU or the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
 def throughput(options: argparse.Namespace) -> None:
-    """Measure one variant, or the plan of an architecture, and print a line for each."""
+    """Measure one variant, or the plan of an architecture, and print a line for each; a file is whole after each."""
     device = torch.device("cuda", 0) if options.device == "cuda" else torch.device("cpu")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    name = device_name(device)
     peak = options.peak or measured_peak(device, options.precision)
-    about = {"device": name, "torch": torch.__version__, "arch": options.arch, "peak_tflops": peak}
+    results: list[dict[str, Any]] = []
+    record = {**provenance(), "device": name, "arch": options.arch, "peak_tflops": peak, "results": results}
     if not options.json:
         print(f"{name}, torch {torch.__version__}, {options.arch}, 100 % = {peak:.4g} TFLOP/s ({options.precision})")
-    results = []
     with tempfile.TemporaryDirectory() as folder:
         base = write_configs(Path(folder), options.arch)
         for variant in PLAN[options.arch] if options.plan else [{}]:
@@ -239,13 +252,15 @@ def throughput(options: argparse.Namespace) -> None:
             except torch.cuda.OutOfMemoryError:
                 found = {"out_of_memory": True}
             results.append({**what, **found})
+            if options.out is not None:
+                write_json(options.out, record)
             if not options.json:
                 print(_line(what, found), flush=True)
             gc.collect()
             if device.type == "cuda":
                 torch.cuda.empty_cache()
     if options.json:
-        print(json.dumps({**about, "results": results}))
+        print(json.dumps(record))
 
 
 VARIANT = ("method", "micro_batch", "lora", "checkpointing", "compile", "channels_last", "optimizer", "precision")

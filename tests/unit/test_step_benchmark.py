@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import published_step
 import step
 import throughput
 import tiny_pipeline
+
+import tiny
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +146,43 @@ def test_every_variant_of_the_plan_is_a_valid_run(arch: str, tmp_path: Path) -> 
         assert set(variant) <= set(given)
         config = throughput.config_of(tmp_path, arch, argparse.Namespace(**{**given, **variant}))
         throughput.make_method(config)
+
+
+@pytest.mark.parametrize("arch", ["sd15", "sdxl"])
+def test_every_variant_of_a_gpu_measurement_runs(arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a small pipeline of the family, a pair at a time; where a variant compiles, both networks are asked to."""
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: compiled.append(network))
+    monkeypatch.setitem(throughput.RESOLUTION, arch, 64)
+    parser = argparse.ArgumentParser()
+    throughput.add_options(parser)
+    given = vars(parser.parse_args(["--pairs-per-step", "1", "--steps", "1"]))
+    base = getattr(tiny, arch)(tmp_path)
+    variants = {
+        repr(sorted((found := {**variant, "micro_batch": 1}).items())): found for variant in throughput.PLAN[arch]
+    }
+    for variant in variants.values():
+        compiled.clear()
+        options = argparse.Namespace(**{**given, **variant, "device": "cpu"})
+        assert throughput.measure(base, arch, options, peak=1.0)["pairs_per_second"] > 0
+        assert len({id(network) for network in compiled}) == ((1 if options.lora else 2) if options.compile else 0)
+
+
+def test_a_result_says_when_where_and_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Date, command, versions, device; the file holds what was measured before the run broke off."""
+    parser = argparse.ArgumentParser()
+    throughput.add_options(parser)
+    out = tmp_path / "result.json"
+    options = parser.parse_args(["--plan", "--peak", "1"])
+    options.device, options.arch, options.json, options.out = "cpu", "tiny", False, out
+    measured = iter([{"pairs_per_second": 2.0, "share_of_peak": 0.5, "peak_memory_gb": None}])
+    monkeypatch.setattr(throughput, "measure", lambda *_: next(measured))
+    monkeypatch.setattr(sys, "argv", ["benchmarks/step.py", "--arch", "tiny"])
+    with pytest.raises(StopIteration):
+        throughput.throughput(options)
+    record = json.loads(out.read_text())
+    assert record["command"] == "step.py --arch tiny"
+    assert record["created"][:2] == "20"
+    assert record["versions"]["torch"]
+    assert record["device"] == throughput.device_name(torch.device("cpu")) != ""
+    assert [result["pairs_per_second"] for result in record["results"]] == [2.0]
