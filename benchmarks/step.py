@@ -3,8 +3,9 @@
 python benchmarks/step.py [--rounds 9] [--json] [--out FILE]
     CPU-seconds per pair on the tiny pipeline (UNet 22.9 M parameters, 1.23 GFLOP an image; VAE 1.30), one thread,
     optimiser steps of 8 pairs interleaved in one process: the published step (one pair a micro-step, VAE and text
-    encoder online, accumulation 8), the library's own (micro-batch 8, cached latents), and the library's own with
-    cached reference errors. First: equal losses and gradient norms, and the operations of each step, counted.
+    encoder online, accumulation 8), the library's own (micro-batch 8, cached latents), the library's own with cached
+    reference errors, and the network's forward and backward alone, which no loop can go below. First: equal losses and
+    gradient norms, and the operations of each step, counted.
 python benchmarks/step.py --device cuda --arch sd15|sdxl [--plan] [options]
     pairs per second, share of the peak rate, peak memory, with random weights of the true architecture.
 python benchmarks/step.py --arch tiny --plan
@@ -90,6 +91,7 @@ def count_operations(steps: dict[str, Callable[[int], Any]], folder: Path) -> di
         "published": pair + 2 * parts["vae"] + parts["text"],
         "ours": pair,
         "ours_reference_cache": 2 * parts["policy"],
+        "policy_alone": 2 * parts["policy"],
     }
     counted = {name: gflop(lambda step=step: step(0)) / STEP for name, step in steps.items()}
     return {"parts": parts, "expected": expected, "counted": counted}
@@ -109,6 +111,19 @@ def measure(steps: dict[str, Callable[[int], Any]], *, rounds: int, pairs: int) 
                 seconds[name].append(spent)
     gc.enable()
     return seconds
+
+
+def policy_alone(policy: torch.nn.Module, *, images: int) -> Callable[[int], None]:
+    """The trained network's forward and backward on all images of an optimiser step at once: what no loop can save."""
+    draw = torch.Generator().manual_seed(1)
+    x, states = torch.randn(images, 4, 16, 16, generator=draw), torch.randn(images, 77, 64, generator=draw)
+    t = torch.randint(0, 1000, (images,), generator=draw)
+
+    def step(number: int) -> None:
+        policy.zero_grad(set_to_none=True)
+        policy(x, t, states, return_dict=False)[0].square().mean().backward()
+
+    return step
 
 
 def compare(rounds: int) -> dict[str, Any]:
@@ -133,6 +148,7 @@ def compare(rounds: int) -> dict[str, Any]:
             "published": lambda step: published.optimiser_step(*same[step]),
             "ours": ours.step,
             "ours_reference_cache": quick.step,
+            "policy_alone": policy_alone(quick.run.adapter.policy_module(), images=2 * STEP),
         }
         work = count_operations(steps, folder)
         seconds = measure(steps, rounds=rounds, pairs=STEP)

@@ -93,7 +93,7 @@ def test_a_step_calls_the_networks_as_planned_and_no_encoder(make_run) -> None:
     with counted(run) as calls:
         loop.optimiser_step(run, state, 0)
     assert dict(calls) == {"policy": 2, "reference": 2, "policy images": 16, "reference images": 16}
-    assert state.calls == {"policy": 16, "reference": 16, "inversion": 0}
+    assert state.calls == {"policy": 16, "reference": 16, "inversion": 0, "anchor": 0}
 
 
 def test_a_step_without_reference_calls_none(make_run) -> None:
@@ -126,7 +126,7 @@ def test_an_inversion_costs_the_longest_pair(make_run, name: str) -> None:
     with counted(run) as calls:
         loop.optimiser_step(run, state, 0)
     assert calls["policy"] == longest + 4
-    assert state.calls == {"policy": 16, "reference": 16, "inversion": images}
+    assert state.calls == {"policy": 16, "reference": 16, "inversion": images, "anchor": 0}
 
 
 def collectives(patch: pytest.MonkeyPatch) -> Counter[str]:
@@ -287,4 +287,4 @@ def test_levels_that_share_a_trajectory_pay_for_it_once(make_run) -> None:
     assert sorted((t.flatten() - 1).mul(8).div(999, rounding_mode="floor").tolist()) == list(range(8))
     plan = programme(t, path=run.adapter.path, grid="exact", steps=9, renoise="none", label="source")
     assert calls["policy"] == int(plan.calls.max()) + 3
-    assert state.calls == {"policy": 16, "reference": 16, "inversion": 2 * int(plan.calls.sum())}
+    assert state.calls == {"policy": 16, "reference": 16, "inversion": 2 * int(plan.calls.sum()), "anchor": 0}

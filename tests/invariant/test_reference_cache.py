@@ -78,8 +78,21 @@ def test_filling_goes_on_where_it_stopped(world: Path, filled: Path, tmp_path: P
 
 def test_a_draw_that_is_not_held_is_refused(world: Path, filled: Path, tmp_path: Path) -> None:
     longer = config(world, f"train.reference_cache={filled}", "train.max_steps=4")
-    with pytest.raises(InputError, match=r"visit 2 of pair .* is not in it; fill it with `finepref cache"):
+    with pytest.raises(InputError, match=r"it holds 0 of 8 draws of visit 2; fill it with `finepref cache"):
         run_training(longer, tmp_path / "run", resume=False, overwrite=False)
+    assert not (tmp_path / "run").exists(), "it is said before the first step"
+
+
+def test_a_folder_of_something_else_is_left_alone(world: Path, tmp_path: Path) -> None:
+    """Neither filling nor --overwrite touches files that are no reference cache; one folder has one cache."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"it holds files, but no reference\.json"):
+            fill_reference(config(world, f"train.reference_cache={tmp_path / 'mine'}"), overwrite=overwrite)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "kept"
+    with pytest.raises(ConfigError, match=r"train\.reference_cache: cache\.folder is the same folder"):
+        fill_reference(config(world, f"train.reference_cache={world / 'cache'}"), overwrite=False)
 
 
 @pytest.mark.parametrize(
@@ -157,4 +170,4 @@ def test_the_command_prints_what_filling_cost(world: Path, tmp_path: Path) -> No
 
 def test_a_missing_cache_says_how_to_fill_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"finepref cache -c run\.yaml --reference"):
-        load_reference(tmp_path, identity="x")
+        load_reference(tmp_path, identity="x", draws=1)

@@ -115,7 +115,9 @@ def test_filling_goes_on_where_it_stopped(world: Path, tmp_path: Path) -> None:
     assert (longer.draws, longer.computed) == (32, 10 + 10 + 2)
     assert (folder / names[0]).read_bytes() == kept[0]
     assert (folder / names[1]).read_bytes() == kept[1]
-    held = load_trajectories(folder, identity=json.loads((folder / "trajectories.json").read_text())["identity"])
+    held = load_trajectories(
+        folder, identity=json.loads((folder / "trajectories.json").read_text())["identity"], draws=32
+    )
     assert len(held.row) == 32
 
 
@@ -124,7 +126,8 @@ def test_two_processes_deal_out_the_shards(world: Path, tmp_path: Path) -> None:
     folder, script = tmp_path / "two", tmp_path / "fill.py"
     words = [*SHORT, INVERSION, f"train.trajectory_cache={folder}"]
     script.write_text(
-        "import os\nfrom finepref.train import fill, prepare\nfill.SHARD = prepare.SHARD = 10\n"
+        "import os\nfrom finepref.train import fill, prepare, trajectories\n"
+        "fill.SHARD = prepare.SHARD = trajectories.SHARD = 10\n"
         "from finepref.build import fill_trajectories\nfrom finepref.train.config import load_config\n"
         f"found = fill_trajectories(load_config({str(world / 'run.yaml')!r}, {words!r}), overwrite=False)\n"
         f"open({str(tmp_path)!r} + '/computed-' + os.environ['RANK'], 'w').write(str(found.computed))\n"
@@ -132,7 +135,7 @@ def test_two_processes_deal_out_the_shards(world: Path, tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     done = subprocess.run(launch, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert [(tmp_path / f"computed-{rank}").read_text() for rank in (0, 1)] == ["14", "10"]
+    assert [(tmp_path / f"computed-{rank}").read_text() for rank in (0, 1)] == ["24", "24"]
     alone = tmp_path / "one"
     fill_trajectories(config(world, INVERSION, f"train.trajectory_cache={alone}"), overwrite=False)
     assert sorted(path.name for path in alone.iterdir()) == sorted(path.name for path in folder.iterdir())
@@ -157,8 +160,21 @@ def test_a_cache_of_something_else_is_refused(world: Path, tmp_path: Path, chang
 def test_a_draw_that_is_not_held_is_refused(world: Path, tmp_path: Path) -> None:
     words = [INVERSION, f"train.trajectory_cache={tmp_path / 'points'}"]
     fill_trajectories(config(world, *words, "train.max_steps=1"), overwrite=False)
-    with pytest.raises(InputError, match=r"visit \d of pair .* is not in it; fill it with `finepref cache"):
+    with pytest.raises(InputError, match=r"draws from 0 on are not in it; fill it with `finepref cache"):
         run_training(config(world, *words), tmp_path / "run", resume=False, overwrite=False)
+    assert not (tmp_path / "run").exists(), "it is said before the first step"
+
+
+def test_a_folder_of_something_else_is_left_alone(world: Path, tmp_path: Path) -> None:
+    """Neither filling nor --overwrite touches files that are no trajectory cache."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"it holds files, but no trajectories\.json"):
+            fill_trajectories(
+                config(world, INVERSION, f"train.trajectory_cache={tmp_path / 'mine'}"), overwrite=overwrite
+            )
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "kept"
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,14 @@ def test_the_work_of_a_draw(sd15: Counts, sections: dict, tera: float) -> None:
     assert work(sd15, **sections).draw_flop / TERA == pytest.approx(tera, rel=2e-3)
 
 
+def test_the_anchor_of_single_images(sd15: Counts) -> None:
+    """KTO in several micro-batches predicts every image once more, without gradient; not where one process has one."""
+    own = {"objective": {"name": "kto"}, "signal": {"file": "kto.parquet"}}
+    one = work(sd15, **own, train={"pairs_per_step": 8, "micro_batch": 8})
+    two = work(sd15, **own, train={"pairs_per_step": 8, "micro_batch": 4})
+    assert two.draw_flop - one.draw_flop == sd15.forward_flop
+
+
 def test_the_work_of_a_run(sd15: Counts) -> None:
     """2000 steps of 2048 pairs: 26.8 EFLOP."""
     found = work(sd15, train={"max_steps": 2000, "pairs_per_step": 2048})

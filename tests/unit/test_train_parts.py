@@ -193,8 +193,10 @@ def test_reference_cache_refuses_other_runs_and_unknown_draws(tmp_path) -> None:
     values[1, 1] = np.nan
     save_reference(tmp_path / "ref", values, identity="a", pair_id=["p", "q"], about={"device_seconds": 0.0})
     with pytest.raises(InputError, match="filled for another"):
-        load_reference(tmp_path / "ref", identity="b")
-    cache = load_reference(tmp_path / "ref", identity="a")
+        load_reference(tmp_path / "ref", identity="b", draws=2)
+    with pytest.raises(InputError, match="it holds 1 of 2 draws of visit 1"):
+        load_reference(tmp_path / "ref", identity="a", draws=4)
+    cache = load_reference(tmp_path / "ref", identity="a", draws=3)
     assert cache.errors(["q", "p"], [0, 1]).tolist() == [[2.0, 3.0], [4.0, 5.0]]
     for pair, visit in (("q", 1), ("r", 0), ("p", 2)):
         with pytest.raises(InputError, match="is not in it"):

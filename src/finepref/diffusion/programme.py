@@ -127,8 +127,8 @@ def programme(t: Tensor, *, path: Path, grid: Grid, steps: int, renoise: Renoise
     """Every pair's calls, one column a pair, padded to the longest. t: [B], or [B,K] levels in rising order.
 
     A trajectory through several levels is, on the official grids, that of the highest one, read on its way; on the
-    exact grid it has each of them as a level of its own, in steps no longer than to that level alone. `last` refines
-    the last step before every level that is read.
+    exact grid it has each of them as a level of its own, in steps of at most the highest level / `steps`. `last`
+    refines the last step before every level that is read.
     """
     wanted = [tuple(levels) for levels in t.view(t.shape[0], -1).tolist()]
     known = {

@@ -10,12 +10,12 @@ from finepref.diffusion.path import scaled_linear
 from finepref.diffusion.programme import mean_calls
 from finepref.train.method import Method
 
-WEIGHTS = {"policy": 3, "reference": 1, "inversion": 1}
+WEIGHTS = {"policy": 3, "reference": 1, "inversion": 1, "anchor": 1}
 
 
 def spent(calls: Mapping[str, int]) -> int:
     """Cost of the network calls that a run has counted (images per network)."""
-    return sum(weight * calls[name] for name, weight in WEIGHTS.items())
+    return sum(WEIGHTS[name] * count for name, count in calls.items())
 
 
 def per_row(method: Method) -> float:

@@ -59,7 +59,7 @@ def make_ground(folder: Path, *, seed: int, data: Data) -> None:
     make_cache(config, folder / "cache", device="cpu", overwrite=True)
     rewards = folder / "rewards.parquet"
     score_preferences(read_preferences([votes]), [make_scorer("lab-reward")], rewards, inputs=[votes], overwrite=True)
-    for old in (folder / "signals").glob("*.parquet"):
+    for old in [*(folder / "signals").glob("*.parquet"), *(folder / "rewards").glob("*.parquet")]:
         old.unlink()
     write_json(record, wanted)
 

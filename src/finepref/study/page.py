@@ -107,7 +107,7 @@ def _claims(study: Study, rows: dict[str, Row]) -> str:
         return ""
     counts = {word: sum(v.word == word for v in found) for word in ("holds", "fails", "undecided")}
     missing = len(study.claims) - len(found)
-    text = CLAIMS.format(count=len(found), missing=f"; {missing} have not been run" if missing else "", **counts)
+    text = CLAIMS.format(count=len(found), missing=f"; {missing} have no result yet" if missing else "", **counts)
     body = [
         [
             f"{verdict.text} ({verdict.source})",

@@ -102,7 +102,7 @@ class Group(Section):
 
 
 class Claim(Section):
-    """What a paper says: `better` beats `than`; or, with `equal`, that they do not differ."""
+    """What a paper says: `better` beats `than`."""
 
     text: str
     source: str

@@ -5,7 +5,6 @@ A reference cache holds its two errors, a trajectory cache where it inverted the
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from finepref.train.reference import held_values, save_reference
 from finepref.train.run import make_run
 from finepref.train.source import PairSource
 from finepref.train.step import both, reference_errors
-from finepref.train.trajectories import SHARD, held_shards, save_record, save_shard, shard_name
+from finepref.train.trajectories import SHARD, clear, held_shards, missing_shards, save_record, save_shard
 from finepref.train.world import World
 
 SAVE_EVERY = 300.0  # seconds between two saves of a cache that is being filled
@@ -36,9 +35,7 @@ SAVE_EVERY = 300.0  # seconds between two saves of a cache that is being filled
 
 @dataclass(frozen=True, slots=True)
 class FillSummary:
-    """What filling cost: draws of the plan, draws and reference images computed now (by this process where they are
-    inversions), seconds of all processes.
-    """
+    """What filling cost: draws of the plan, draws and reference images computed now, seconds of all processes."""
 
     folder: str
     draws: int
@@ -141,16 +138,12 @@ def fill_trajectories(
     options = config.train.model_copy(update={"reference_cache": None, "trajectory_cache": None})
     without = replace(prepared, config=config.model_copy(update={"train": options}))
     run = make_run(without, folder, world=world, load_adapter=load_adapter)
-    if overwrite and world.main and folder.exists():
-        shutil.rmtree(folder)
+    if overwrite and world.main:
+        clear(folder)
     world.barrier()
     held, spent = held_shards(folder, identity=prepared.trajectories)
     total = options.max_steps * draws_per_step(run)
-    missing = [
-        number
-        for number in range(-(-total // SHARD))
-        if held.get(shard_name(number), 0) < min(SHARD, total - number * SHARD)
-    ]
+    missing = missing_shards(held, total)
     world.barrier()
     run.adapter.train_mode(True)
     began, images, computed = time.perf_counter(), 0, 0
@@ -165,14 +158,14 @@ def fill_trajectories(
         positions = range(number * SHARD, min(total, (number + 1) * SHARD))
         images += _save_trajectories(run, folder, number, positions)
         computed += len(positions)
-    world.barrier()
+    done = world.sum(torch.tensor([computed, images], device=world.device))
     record()
     world.barrier()
     return FillSummary(
         folder=str(folder),
         draws=total,
-        computed=computed,
-        images=images,
+        computed=int(done[0]),
+        images=int(done[1]),
         device_seconds=(time.perf_counter() - began) * world.size,
     )
 

@@ -55,7 +55,7 @@ def make_plan(
     """
     counts = count(config)
     images, prompts, pairs = sizes
-    work = work_of(config, method, counts, path, images=images, prompts=prompts)
+    work = work_of(config, method, counts, path, images=images, prompts=prompts, processes=processes)
     memory = memory_of(config, method, counts, processes=processes)
     return Plan(
         family=family,
@@ -121,7 +121,7 @@ def _applies(config: RunConfig, method: Method, change: Change) -> bool:
     """Whether a rung changes something and makes sense: every key of it is new to the config, and allowed."""
     options, needs = config.train, method.objective.needs
     if "train.reference_cache" in change:
-        usable = needs.paired and needs.reference == "errors" and not inverts(config, method)
+        usable = needs.paired and needs.reference == "errors" and not inverts(config, method) and method.share == 1
         if not usable or config.lora is not None or options.reference_cache is not None:
             return False
     if "train.optimizer" in change and (options.optimizer != "adamw" or options.distributed == "fsdp2"):

@@ -34,7 +34,7 @@ from finepref.train.trajectories import TrajectoryCache
 from finepref.train.world import World
 from finepref.types import ImageBatch, ImagePrediction, ObjectiveOutput, PairBatch, PairSignal, Placed
 
-CALLS = ("policy", "reference", "inversion")
+CALLS = ("policy", "reference", "inversion", "anchor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ def train(run: Run, *, resume: bool) -> State:
 
 
 def optimiser_step(run: Run, state: State, step: int) -> dict[str, Any]:
-    """One optimiser step over this process' share of the step's draws; one reduction, one host sync."""
+    """One optimiser step over this process' share of the step's draws; one reduction of statistics, none inside it."""
     options, world = run.config.train, run.world
     order = run.source.order(options.seed, step=step, per_step=draws_per_step(run))
     positions = draws.share(order, rank=world.rank, world=world.size)
@@ -199,27 +199,30 @@ def _images(
     """
     seed, size, device = run.config.train.seed, run.config.train.micro_batch, run.world.device
 
-    def predictions(known: Sequence[Tensor]) -> Iterator[tuple[ImagePrediction, Tensor]]:
+    def predictions(known: Sequence[Tensor], calls: Calls) -> Iterator[tuple[ImagePrediction, Tensor]]:
         for number, (chunk, batch) in enumerate(_batches(run, order, positions, size=size)):
             noise = draws.normals(seed, "noise", batch.image_id, batch.visit, batch.x0.shape[1:])
             t = draw_times(run, batch, step=step, positions=chunk).to(device, non_blocking=True)
             errors = known[number] if known else None
             noise = noise.to(device, non_blocking=True)
-            yield predict_images(run.adapter, run.method, batch, t=t, noise=noise, calls=state.calls, known=errors), t
+            yield predict_images(run.adapter, run.method, batch, t=t, noise=noise, calls=calls, known=errors), t
 
     sums, known = torch.zeros(4, dtype=torch.float64, device=device), []
     found: Iterable[tuple[ImagePrediction, Tensor]]
     if len(positions) <= size:
-        found = list(predictions(()))
+        found = list(predictions((), state.calls))
         for prediction, _ in found:
             sums += kto_sums(prediction)
     else:
+        first = dict.fromkeys(CALLS, 0)
         with torch.no_grad():
-            for prediction, _ in predictions(()):
+            for prediction, _ in predictions((), first):
                 assert prediction.ref_error is not None
                 sums += kto_sums(prediction)
                 known.append(prediction.ref_error)
-        found = predictions(known)
+        state.calls["reference"] += first["reference"]
+        state.calls["anchor"] += first["policy"]
+        found = predictions(known, state.calls)
     options = run.method.options
     anchor = kto_anchor(run.world.sum(sums), offset=options["offset"])
     for prediction, t in found:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from finepref.diffusion import table as trajectories
 from finepref.diffusion.options import InversionOptions
-from finepref.diffusion.path import LossSpace, Path
+from finepref.diffusion.path import LossSpace
+from finepref.diffusion.path import Path as NoisePath
 from finepref.errors import ConfigError, nearest
 from finepref.objectives import table as objectives
 from finepref.objectives.guard import GuardOptions
@@ -76,6 +78,7 @@ def make_method(config: RunConfig) -> Method:
         lowest_t=trajectory.lowest_t(place_options),
     )
     _refuse_nonsense(config, method)
+    _check_caches(config, method)
     return method
 
 
@@ -108,6 +111,22 @@ def _refuse_nonsense(config: RunConfig, method: Method) -> None:
             where="trajectory.name",
             remedy="name: forward",
         )
+    if config.train.pairs_per_step % method.share:
+        raise ConfigError(
+            f"{method.share} levels share a trajectory, which does not divide train.pairs_per_step = "
+            f"{config.train.pairs_per_step}",
+            where="trajectory.share",
+            remedy="a divisor of it",
+        )
+    if config.signal.margin_scale != 1.0 and (config.signal.file is None or not needs.margin):
+        reason = "there is no signal file" if config.signal.file is None else f"objective {name} takes no margin"
+        raise ConfigError(f"it has no effect: {reason}", where="signal.margin_scale", remedy="remove it")
+
+
+def _check_caches(config: RunConfig, method: Method) -> None:
+    """Refuse caches of the reference that this method cannot use, and two caches in one folder."""
+    _check_folders(config)
+    needs, name = method.objective.needs, method.objective.name
     if config.train.trajectory_cache is not None and (method.inversion is None or method.inversion.network == "policy"):
         reason = f"{method.trajectory.name} calls no network" if method.inversion is None else "the policy inverts"
         raise ConfigError(
@@ -138,19 +157,22 @@ def _refuse_nonsense(config: RunConfig, method: Method) -> None:
                 where="train.reference_cache",
                 remedy="null, or trajectory.share: 1",
             )
-    if config.train.pairs_per_step % method.share:
-        raise ConfigError(
-            f"{method.share} levels share a trajectory, which does not divide train.pairs_per_step = "
-            f"{config.train.pairs_per_step}",
-            where="trajectory.share",
-            remedy="a divisor of it",
-        )
-    if config.signal.margin_scale != 1.0 and (config.signal.file is None or not needs.margin):
-        reason = "there is no signal file" if config.signal.file is None else f"objective {name} takes no margin"
-        raise ConfigError(f"it has no effect: {reason}", where="signal.margin_scale", remedy="remove it")
 
 
-def check_path(method: Method, path: Path) -> None:
+def _check_folders(config: RunConfig) -> None:
+    folders = {
+        "cache.folder": config.cache.folder,
+        "train.reference_cache": config.train.reference_cache,
+        "train.trajectory_cache": config.train.trajectory_cache,
+    }
+    named = [(key, Path(folder).resolve()) for key, folder in folders.items() if folder is not None]
+    for number, (key, place) in enumerate(named):
+        for other, same in named[:number]:
+            if place == same:
+                raise ConfigError(f"{other} is the same folder", where=key, remedy="give each a folder of its own")
+
+
+def check_path(method: Method, path: NoisePath) -> None:
     """Refuse what a path cannot do.
 
     Raises:

@@ -120,11 +120,14 @@ class Plan:
     gpus: tuple[OnGpu, ...]
 
 
-def work_of(config: RunConfig, method: Method, counts: Counts, path: Path, *, images: int, prompts: int) -> Work:
+def work_of(
+    config: RunConfig, method: Method, counts: Counts, path: Path, *, images: int, prompts: int, processes: int = 1
+) -> Work:
     """Count the work of a run.
 
     draw = n (training + reference forward) + 2 (inversion calls) forwards,  n = 2 images, 1 without loser or pair;
-    K draws that share a trajectory share its calls; with `cache.online` a draw's images and prompt are encoded too
+    K draws that share a trajectory share its calls; single images in several micro-batches are predicted once more
+    without gradient, for KTO's anchor; with `cache.online` a draw's images and prompt are encoded too
     """
     needs, options = method.objective.needs, config.train
     count = 2 if needs.paired and needs.loser else 1
@@ -132,7 +135,8 @@ def work_of(config: RunConfig, method: Method, counts: Counts, path: Path, *, im
     calls = 0.0
     if method.inversion is not None and inverts(config, method):
         calls = mean_calls(method.inversion, path) * method.inversion.passes / method.share
-    draw = count * counts.training_flop + (count * uses + 2 * calls) * counts.forward_flop
+    again = 0 if needs.paired else int(-(-options.pairs_per_step // processes) > options.micro_batch)
+    draw = count * counts.training_flop + (count * uses + 2 * calls + again) * counts.forward_flop
     encoding = images * counts.vae_flop * (2 if config.data.flip else 1) + prompts * counts.text_flop
     if config.cache.online:
         draw, encoding = draw + count * counts.vae_flop + counts.text_flop, 0.0

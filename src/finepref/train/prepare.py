@@ -99,12 +99,13 @@ def make_source(prepared: Prepared, adapter: Adapter) -> PairSource | ImageSourc
         share = config.data.desirable_share
         return ImageSource(drawing=drawing, table=table, ratio=0.8 if share is None else share)
     errors, points = config.train.reference_cache, config.train.trajectory_cache
+    draws = config.train.max_steps * (config.train.pairs_per_step // method.share)
     return PairSource(
         drawing=drawing,
         table=table,
         guidance=inverts(config, method) and method.inversion is not None and method.inversion.cfg != 1,
-        reference=None if errors is None else load_reference(errors, identity=prepared.reference),
-        trajectories=None if points is None else load_trajectories(points, identity=prepared.trajectories),
+        reference=None if errors is None else load_reference(errors, identity=prepared.reference, draws=draws),
+        trajectories=None if points is None else load_trajectories(points, identity=prepared.trajectories, draws=draws),
     )
 
 

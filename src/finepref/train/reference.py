@@ -22,6 +22,16 @@ from finepref.files import atomic_folder, read_json, write_json
 FILL = "fill it with `finepref cache -c run.yaml --reference`"
 
 
+def check_own(folder: Path, record: str) -> None:
+    """Refuse to fill a folder that holds something else than the cache whose record it must have.
+
+    Raises:
+        InputError: there are files, and the record is not among them.
+    """
+    if folder.is_dir() and not (folder / record).is_file() and any(folder.iterdir()):
+        raise InputError(f"it holds files, but no {record}", where=folder, remedy="name a folder of its own")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceCache:
     """row: pair id -> row. values: [visits, pairs, 2] float32. device_seconds: what filling it cost."""
@@ -54,16 +64,25 @@ def save_reference(
         write_json(place / "reference.json", {"identity": identity, "pair_id": list(pair_id), **about})
 
 
-def load_reference(folder: str | Path, *, identity: str) -> ReferenceCache:
+def load_reference(folder: str | Path, *, identity: str, draws: int) -> ReferenceCache:
     """Read a reference cache.
 
+    Args:
+        draws: how many draws of the plan will be asked for.
+
     Raises:
-        InputError: it is not there, or it was filled for another seed, data, reference or draw plan.
+        InputError: it is not there, it was filled for another seed, data, reference or draw plan, or it does not hold
+            them all.
     """
     if not (Path(folder) / "reference.json").is_file():
         raise InputError("there is no reference cache", where=folder, remedy=FILL)
     record, values = _read(Path(folder), identity, remedy=f"{FILL}, or set train.reference_cache to null")
     row = {pair: i for i, pair in enumerate(record["pair_id"])}
+    for visit in range(-(-draws // len(row))):
+        wanted = min(len(row), draws - visit * len(row))
+        held = int(np.isfinite(values[visit]).all(1).sum()) if visit < len(values) else 0
+        if held < wanted:
+            raise InputError(f"it holds {held} of {wanted} draws of visit {visit}", where=folder, remedy=FILL)
     return ReferenceCache(row=row, values=values, device_seconds=record["device_seconds"])
 
 
@@ -76,6 +95,7 @@ def held_values(
         InputError: the folder holds errors of another seed, data set, reference or draw plan.
     """
     values = np.full((visits, len(pair_id), 2), np.nan, dtype=np.float32)
+    check_own(Path(folder), "reference.json")
     if overwrite or not (Path(folder) / "reference.json").is_file():
         return values, 0.0
     record, held = _read(Path(folder), identity, remedy="name another folder, or --overwrite")

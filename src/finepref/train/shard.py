@@ -34,18 +34,19 @@ def check_sharding(config: RunConfig, method: Method, world: World) -> None:
             where="train.distributed",
             remedy="start with torchrun --nproc_per_node N, or distributed: ddp",
         )
-    if options.pairs_per_step % world.size:
+    draws = options.pairs_per_step // method.share
+    if draws % world.size:
         raise ConfigError(
-            f"{options.pairs_per_step} pairs cannot be shared evenly by {world.size} processes, which fsdp2 needs",
+            f"{draws} draws cannot be shared evenly by {world.size} processes, which fsdp2 needs",
             where="train.pairs_per_step",
-            remedy=f"use {-(-options.pairs_per_step // world.size) * world.size}",
+            remedy=f"use {-(-draws // world.size) * world.size * method.share}",
         )
     if inverts(config, method):
         raise ConfigError(
             f"{method.trajectory.name} calls the network as often as a process' own longest pair needs, and fsdp2 "
             "needs equally many calls on every process",
             where="train.distributed",
-            remedy="distributed: ddp, with lora or gradient_checkpointing where memory is short",
+            remedy="distributed: ddp, which also fills a train.trajectory_cache that fsdp2 can then read",
         )
     for name, reason in (
         ("compile", "it takes whole networks, and fsdp2 gathers them block by block"),

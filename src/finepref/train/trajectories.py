@@ -8,7 +8,9 @@ written whole; `trajectories.json` says what they were made for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,10 @@ from torch import Tensor
 from finepref.data.shards import STORAGE, ShardSet, read_index, write_shard
 from finepref.errors import InputError
 from finepref.files import read_json, write_json
+from finepref.train.reference import FILL, check_own
 
 SHARD = 1024
-FILL = "fill it with `finepref cache -c run.yaml --reference`"
+RECORD = "trajectories.json"
 INDEX = pa.schema([("pair_id", pa.string()), ("visit", pa.int64()), ("row", pa.int64())])
 
 
@@ -71,30 +74,58 @@ def held_shards(folder: Path, *, identity: str) -> tuple[dict[str, int], float]:
     Raises:
         InputError: they were made for another seed, data set, reference, trajectory or draw plan.
     """
-    if not (folder / "trajectories.json").is_file():
+    check_own(folder, RECORD)
+    if not (folder / RECORD).is_file():
         return {}, 0.0
     record = _record(folder, identity, remedy="name another folder, or --overwrite")
-    sizes = read_index(folder, INDEX)["shard"].value_counts().to_pylist()
-    return {entry["values"]: entry["counts"] for entry in sizes}, record["device_seconds"]
+    return _counts(read_index(folder, INDEX)), record["device_seconds"]
+
+
+def _counts(index: pa.Table) -> dict[str, int]:
+    return {entry["values"]: entry["counts"] for entry in index["shard"].value_counts().to_pylist()}
 
 
 def save_record(folder: Path, *, identity: str, device_seconds: float) -> None:
     """Write what the shards were made for, and what they cost so far."""
-    write_json(folder / "trajectories.json", {"identity": identity, "device_seconds": device_seconds})
+    write_json(folder / RECORD, {"identity": identity, "device_seconds": device_seconds})
 
 
-def load_trajectories(folder: str | Path, *, identity: str) -> TrajectoryCache:
-    """Open a trajectory cache; tensors stay on the disk until they are asked for.
+def clear(folder: Path) -> None:
+    """Remove a trajectory cache.
 
     Raises:
-        InputError: it is not there, or it was made for something else.
+        InputError: the folder holds something else.
+    """
+    check_own(folder, RECORD)
+    if (folder / RECORD).is_file():
+        shutil.rmtree(folder)
+
+
+def missing_shards(held: Mapping[str, int], draws: int) -> list[int]:
+    """Numbers of the shards that a plan of so many draws needs and that are not there, or not with all their draws."""
+    numbers = range(-(-draws // SHARD))
+    return [number for number in numbers if held.get(shard_name(number), 0) < min(SHARD, draws - number * SHARD)]
+
+
+def load_trajectories(folder: str | Path, *, identity: str, draws: int) -> TrajectoryCache:
+    """Open a trajectory cache; tensors stay on the disk until they are asked for.
+
+    Args:
+        draws: how many draws of the plan will be asked for.
+
+    Raises:
+        InputError: it is not there, it was made for something else, or it does not hold them all.
     """
     folder = Path(folder)
-    if not (folder / "trajectories.json").is_file():
+    if not (folder / RECORD).is_file():
         raise InputError("there is no trajectory cache", where=folder, remedy=FILL)
     record = _record(folder, identity, remedy=f"{FILL}, or set train.trajectory_cache to null")
     index = read_index(folder, INDEX)
-    keys = zip(index["pair_id"].to_pylist(), index["visit"].to_pylist(), strict=True)
+    missing = missing_shards(_counts(index), draws)
+    if missing:
+        raise InputError(f"draws from {missing[0] * SHARD} on are not in it", where=folder, remedy=FILL)
+    ids = map(sys.intern, index["pair_id"].to_pylist())  # a pair that comes again is one string
+    keys = zip(ids, index["visit"].to_pylist(), strict=True)
     return TrajectoryCache(
         folder=folder,
         row={key: row for row, key in enumerate(keys)},
@@ -104,7 +135,7 @@ def load_trajectories(folder: str | Path, *, identity: str) -> TrajectoryCache:
 
 
 def _record(folder: Path, identity: str, *, remedy: str) -> dict[str, Any]:
-    record: dict[str, Any] = read_json(folder / "trajectories.json")
+    record: dict[str, Any] = read_json(folder / RECORD)
     if record["identity"] != identity:
         raise InputError(
             "it was filled for another seed, data set, reference, trajectory or draw plan", where=folder, remedy=remedy
