@@ -100,7 +100,7 @@ def test_sdxl_is_counted_as_published(tmp_path: Path) -> None:
         ({"objective": {"name": "dpo"}}, 6.55),
         ({"objective": {"name": "dspo"}}, 6.55),
         ({"objective": {"name": "dpo"}, "train": {"reference_cache": "errors"}}, 4.94),
-        ({"objective": {"name": "kto"}}, 2.47 + 0.8033),
+        ({"objective": {"name": "kto"}, "train": {"pairs_per_step": 8}}, 2.47 + 0.8033),
         ({"trajectory": {"name": "renoise", "grid": "official-current", "steps": 5, "renoise": "each"}}, 16.15),
     ],
 )
