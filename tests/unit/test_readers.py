@@ -8,6 +8,7 @@ import importlib.machinery
 import io
 import json
 import math
+import socket
 import sys
 import types
 from pathlib import Path
@@ -376,9 +377,8 @@ class Streamed:
         return iter(self.rows)
 
 
-def test_hub_names_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
+def install_datasets(monkeypatch: pytest.MonkeyPatch) -> list:
+    """A `datasets` library that streams three Pick-a-Pic rows; what it is asked for."""
     asked: list = []
 
     def load_dataset(name: str, *, split: str, revision: str, streaming: bool) -> Streamed:
@@ -389,6 +389,13 @@ def test_hub_names_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     module.load_dataset = load_dataset
     module.__spec__ = importlib.machinery.ModuleSpec("datasets", None)
     monkeypatch.setitem(sys.modules, "datasets", module)
+    return asked
+
+
+def test_hub_names_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked = install_datasets(monkeypatch)
     info = types.SimpleNamespace(sha="abc")
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name: info)
     pairs = list(read_preferences("owner/votes:validation"))
@@ -401,6 +408,20 @@ def test_hub_names_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table.version == "abc"
     assert read_pair_ids("owner/votes")[0] == ["1000", "1001", "1002"]
     assert not any("jpg_0" in columns for kind, columns in asked[-1:] if kind == "columns")
+
+
+def test_a_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens at the hub's address: the http client's own error, which is no OSError, becomes the sentence."""
+    from huggingface_hub import constants
+
+    asked = install_datasets(monkeypatch)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        with pytest.raises(InputError, match=r"owner/votes: the hub does not hand it out \(.*refused\); .* network"):
+            tables("owner/votes")
+    assert asked == []
 
 
 def test_hub_name_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from finepref import rng
 from finepref.arena import Ratings, Votes, gaps, rate
 from finepref.arena.rho import estimate_rho
 from finepref.cli.main import build
+from finepref.data.rows import _table
 from finepref.errors import InputError
 from finepref.files import parquet_meta
 from finepref.signals import parts
@@ -364,9 +365,38 @@ def test_a_folder_of_other_votes_is_read_again(table: VoteTable, tmp_path: Path)
     assert len(read_signals(out)) == 4
 
 
-def _write_votes(table: VoteTable, file: Path, count: int) -> None:
-    """The first decided votes, as a Pick-a-Pic file."""
-    rows = [row for row in range(COUNT) if table.label[row] in (0.0, 1.0)][:count]
+def test_votes_behind_a_pattern_are_read_again(table: VoteTable, tmp_path: Path) -> None:
+    """Exchanged or added files of a quoted pattern are seen; unchanged ones are not read twice."""
+    (tmp_path / "votes").mkdir()
+    out, words = tmp_path / "s.parquet", ["signals", str(tmp_path / "votes" / "*.parquet"), "--kind", "uniform"]
+    written = []
+    for name, count, pairs in (("a", 3, 3), ("a", 5, 5), (None, 0, 5), ("b", 2, 7)):
+        if name is not None:
+            _write_votes(table, tmp_path / "votes" / f"{name}.parquet", count, first=0 if name == "a" else 10)
+        assert CliRunner().invoke(build(), [*words, "--out", str(out)]).exit_code == 0
+        assert len(read_signals(out)) == pairs
+        written.append(out.stat().st_mtime_ns)
+    assert written[1] == written[2]
+
+
+def test_votes_of_the_hub_are_read_again_at_another_commit(
+    table: VoteTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit is the hub's version; the table is read from a file here, which stands for what the hub streams."""
+    out, file = tmp_path / "s.parquet", tmp_path / "stream.parquet"
+    words = ["signals", "owner/votes", "--kind", "uniform", "--out", str(out)]
+    held = {"commit": ""}
+    monkeypatch.setattr("finepref.data.rows._hub_table", lambda name: replace(_table(file), version=held["commit"]))
+    for commit, count, pairs in (("c1", 3, 3), ("c1", 5, 3), ("c2", 5, 5)):
+        held["commit"] = commit
+        _write_votes(table, file, count)
+        assert CliRunner().invoke(build(), words).exit_code == 0
+        assert len(read_signals(out)) == pairs
+
+
+def _write_votes(table: VoteTable, file: Path, count: int, *, first: int = 0) -> None:
+    """Decided votes, as a Pick-a-Pic file."""
+    rows = [row for row in range(COUNT) if table.label[row] in (0.0, 1.0)][first : first + count]
     columns: dict[str, Any] = {
         "ranking_id": [table.pair_id[row] for row in rows],
         "caption": ["a prompt"] * count,

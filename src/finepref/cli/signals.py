@@ -41,6 +41,7 @@ def command(
 ) -> None:
     """Write signals.parquet: winner, margins, weight and labels of every decided vote, keyed by pair_id."""
     from finepref.arena import load_ratings
+    from finepref.data.rows import versions
     from finepref.files import parquet_meta
     from finepref.progress import say
     from finepref.provenance import provenance
@@ -59,7 +60,7 @@ def command(
     )
     check_request(kind, options, arena=arena is not None, rewards=rewards is not None)
     settings = {"kinds": kind, "scorer": scorer, **{name: getattr(options, name) for name in options.__slots__}}
-    settings["votes"] = [[str(path), *_stamps(path)] for path in votes]
+    settings["votes"] = versions(votes)
     record = provenance(inputs=provenance_inputs(votes, arena, rewards), config=settings)
     if out.is_file() and not overwrite:
         known = parquet_meta(out).get("provenance", {})
@@ -120,15 +121,6 @@ def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Qua
         image_1=image_1,
     )
     return table, faults
-
-
-def _stamps(path: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of every table in a folder (of every file, where it has none); files are hashed instead."""
-    from finepref.data.rows import SUFFIXES
-
-    files = sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else []
-    tables = [entry for entry in files if entry.suffix.lower() in SUFFIXES] or files
-    return [(str(entry.relative_to(path)), entry.stat().st_size, entry.stat().st_mtime_ns) for entry in tables]
 
 
 def _sha256(table: VoteTable) -> str:

@@ -64,6 +64,11 @@ def tables(paths: str | Path | Sequence[str | Path]) -> list[Table]:
     return found
 
 
+def versions(paths: str | Path | Sequence[str | Path]) -> list[str]:
+    """The version of every table behind the given names, in order: equal while the tables stay as they are."""
+    return [table.version for table in tables(paths)]
+
+
 def count_rows(paths: str | Path | Sequence[str | Path]) -> int | None:
     """Rows of all tables behind the given names, without reading images; None where a hub data set is among them."""
     names = [paths] if isinstance(paths, str | Path) else list(paths)
@@ -96,9 +101,10 @@ def _hub_table(name: str) -> Table:
         version = str(HfApi().dataset_info(repository).sha)
         rows = datasets.load_dataset(repository, split=split or "train", revision=version, streaming=True).decode(False)
         columns = tuple(rows.features or next(iter(rows)))
-    except (OSError, ValueError, StopIteration) as error:
+    except Exception as error:  # both libraries and the http client under them raise many kinds
         what = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"the hub does not hand it out ({what})", where=name, remedy="check name and split") from None
+        remedy = "check name, split and network"
+        raise InputError(f"the hub does not hand it out ({what})", where=name, remedy=remedy) from None
     return Table(
         path=Path(name),
         columns=columns,
