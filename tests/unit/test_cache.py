@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from finepref.data.building import CacheSettings
+from finepref.data.building import CacheSettings, owner
 from finepref.data.cache import build_cache, cache_from, stamp_of
 from finepref.data.convert import write_pairs
 from finepref.data.images import square
@@ -23,6 +24,7 @@ from finepref.data.latents import EMPTY_PROMPT, LatentCache
 from finepref.data.online import OnlineLatents
 from finepref.data.readers import read_preferences
 from finepref.data.schema import ImageRef, Quarantined
+from finepref.data.shards import read_index, shard_names, write_shard
 from finepref.errors import ConfigError, InputError
 from finepref.provenance import sha256_bytes
 from finepref.train.table import pair_table
@@ -313,6 +315,24 @@ def test_shards_are_looked_at_when_a_cache_is_opened(tmp_path: Path) -> None:
         LatentCache(tmp_path / "cache")
 
 
+def test_a_kill_between_tensors_and_index_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a lost shard is used again: the lost one's index must not name the new one's rows."""
+    old, new = (pa.table({"sha": [name]}) for name in ("old", "new"))
+    write_shard(tmp_path, "r0-00000", {"mean": torch.zeros(1, 2)}, old)
+    (tmp_path / "r0-00000.safetensors").unlink()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("finepref.data.shards.write_parquet", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_shard(tmp_path, "r0-00000", {"mean": torch.ones(1, 2)}, new)
+    assert shard_names(tmp_path) == []
+    write_shard(tmp_path, "r0-00000", {"mean": torch.ones(1, 2)}, new)
+    assert read_index(tmp_path, new.schema)["sha"].to_pylist() == ["new"]
+
+
 def test_encoder_calls_are_counted_by_what_is_held(tmp_path: Path) -> None:
     """9 images and their mirrors, 4 prompts: also after an interruption and with several processes."""
     data = pairs_file(tmp_path / "pairs.parquet", SIDES)
@@ -367,6 +387,34 @@ def test_processes_share_the_work_and_the_last_one_writes_the_index(tmp_path: Pa
     assert not list((tmp_path / "three").glob("done-*"))
     again = [cache_from(data, Plain(), tmp_path / "three", settings=SMALL, rank=rank, world=3) for rank in range(3)]
     assert [each.complete for each in again] == [True, False, False]
+
+
+def test_what_a_killed_process_left_is_not_taken_for_work_done_now(tmp_path: Path) -> None:
+    """Rank 1 was done when rank 0 was killed, and then lost a shard: its old file says nothing of what it does now."""
+    data, out = pairs_file(tmp_path / "pairs.parquet", SIDES), tmp_path / "cache"
+
+    def make(rank: int, **options: int) -> bool:
+        return cache_from(data, Plain(**options), out, settings=SMALL, rank=rank, world=2).complete
+
+    assert not make(1)
+    (left,) = out.glob("done-*-1.json")
+    lost = min(out.glob("images/r1-*.safetensors"))
+    lost.unlink()
+    assert not make(0)  # the faster one
+    (mine,) = out.glob("done-*-0.json")
+    old = left.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        make(1, stop_after=0)
+    assert (left.exists(), mine.exists()) == (False, True)
+    left.write_bytes(old)
+    assert make(1)
+    shas = [sha256_bytes(image(i)) for i in range(9)]
+    assert {owner(sha, 2) for sha in shas} == {0, 1}
+    assert LatentCache(out).latents(shas)[0].shape[0] == 9
+    assert not list(out.glob("done-*"))
+    left.write_bytes(old)
+    cache_from(data, Plain(), out, settings=SMALL, overwrite=True)
+    assert not left.exists()
 
 
 def test_a_latent_that_is_not_finite_is_quarantined(tmp_path: Path) -> None:
@@ -443,3 +491,17 @@ def test_online_encoding_gives_what_the_cache_gives(tmp_path: Path) -> None:
         online.prompts(["000"])
     with pytest.raises(InputError, match="the tables hold more than 500 bytes of images; make a cache"):
         OnlineLatents(read_preferences(data, quarantine=[]), Plain(), in_memory=500)
+
+
+@pytest.mark.parametrize("content", [image(9), image(0)[:-30], b"broken"])
+def test_online_encoding_refuses_an_image_that_was_changed(tmp_path: Path, content: bytes) -> None:
+    """Another image, a cut one and none at all under the name of one that was read: never trained on, one sentence."""
+    online = OnlineLatents(read_preferences(folder_of_files(tmp_path / "data"), quarantine=[]), Plain())
+    sha, place = sha256_bytes(image(0)), tmp_path / "data" / "0.png"
+    place.write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"0\.png: the image was changed since the run read the data; put the old file"
+    ):
+        online.latents([sha])
+    place.write_bytes(image(0))
+    assert online.latents([sha])[0].shape[0] == 1

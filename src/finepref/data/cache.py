@@ -23,7 +23,7 @@ import pyarrow as pa
 from finepref.data.building import IMAGES, PROMPTS, Builder, CacheSettings, Row
 from finepref.data.latents import check_same
 from finepref.data.readers import read_preferences
-from finepref.data.rows import tables
+from finepref.data.rows import versions
 from finepref.data.schema import Preference, Quarantined
 from finepref.data.shards import read_index, shard_names
 from finepref.errors import ConfigError, InputError
@@ -98,6 +98,8 @@ def build_cache(
             return _found(folder, meta["summary"], complete=rank == 0)
     else:
         write_json(folder / "cache.json", {**shaping, "complete": False})
+    for old in folder.glob(f"done-*-{rank}.json"):  # of a run that was killed; the others would take it for this one's
+        old.unlink()
     build = Builder(folder, encoder, settings, rank=rank, world=world)
     with ThreadPoolExecutor(max_workers=settings.workers or min(8, os.cpu_count() or 1)) as pool:
         build.add_prompt("")
@@ -148,8 +150,7 @@ def stamp_of(
     paths: str | Path | Sequence[str | Path], *, format: str = "auto", columns: Mapping[str, str] | None = None
 ) -> str:
     """A name for tables as they are now, from the version of each; images that are files of their own are not in it."""
-    versions = [table.version for table in tables(paths)]
-    return hash_config({"format": format, "columns": dict(columns or {}), "tables": versions})
+    return hash_config({"format": format, "columns": dict(columns or {}), "tables": versions(paths)})
 
 
 def shaping_of(encoder: Encoder, settings: CacheSettings) -> dict[str, Any]:
@@ -165,8 +166,7 @@ def shaping_of(encoder: Encoder, settings: CacheSettings) -> dict[str, Any]:
 
 
 def _clear(folder: Path) -> None:
-    for name in OWN:
-        path = folder / name
+    for path in [*(folder / name for name in OWN), *folder.glob("done-*.json")]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -189,7 +189,7 @@ def _merge(build: Builder, rejected: list[Quarantined], shaping: dict[str, Any],
     folder = build.folder
     token = hash_config({"shaping": shaping, "world": build.world, "stamp": stamp, "pairs": len(build.pairs)})[:8]
     own = {"bad_images": build.bad_images, "images": build.encoded_images, "prompts": build.encoded_prompts}
-    done = _all_done([folder / f"done-{token}-{rank}.json" for rank in range(build.world)], build.rank, own)
+    done = _all_done(build, [folder / f"done-{token}-{rank}.json" for rank in range(build.world)], own)
     if not done:
         held = dict.fromkeys(("pairs", "images", "prompts", "quarantined"), 0)
         encoded = {"encoded_images": build.encoded_images, "encoded_prompts": build.encoded_prompts}
@@ -217,19 +217,29 @@ def _merge(build: Builder, rejected: list[Quarantined], shaping: dict[str, Any],
     return CacheSummary(folder=str(folder), **counts, **encoded, complete=True)
 
 
-def _all_done(files: list[Path], rank: int, own: dict[str, Any]) -> list[dict[str, Any]]:
+def _all_done(build: Builder, files: list[Path], own: dict[str, Any]) -> list[dict[str, Any]]:
     """What every process leaves when it is done, for the one that writes the index; empty for the others."""
     if len(files) == 1:
         return [own]
-    write_json(files[rank], own)
+    write_json(files[build.rank], own)
     try:
         found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        if not _is_held(build, found):  # a file was of a killed run: its process is still to come, and will be the last
+            return []
         files[0].unlink()  # which only one of them can
     except FileNotFoundError:
         return []
     for file in files[1:]:
         file.unlink(missing_ok=True)
     return found
+
+
+def _is_held(build: Builder, done: list[dict[str, Any]]) -> bool:
+    """Whether every image and prompt of the pairs is in a shard, or the image known as bad."""
+    prompts = {*read_index(build.folder / "prompts", PROMPTS)["prompt_sha256"].to_pylist()}
+    images = {*read_index(build.folder / "images", IMAGES)["image_sha256"].to_pylist()}
+    images.update(*(each["bad_images"] for each in done))
+    return all({p.image_0, p.image_1} <= images and p.prompt_sha256 in prompts for p in build.pairs)
 
 
 def _found(folder: Path, counts: Mapping[str, Any], *, complete: bool) -> CacheSummary:

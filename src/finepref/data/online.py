@@ -134,7 +134,7 @@ class OnlineLatents:
         for sha, flip in keys:
             if sha not in self._images:
                 raise InputError(f"no image {sha[:12]}", where="online encoding", remedy="read the same data")
-            pixels, size = square(self._images[sha].read(), self.encoder.resolution)
+            pixels, size = square(self._read(sha), self.encoder.resolution)
             squares.append(pixels[:, :, ::-1] if flip else pixels)
             sizes.append(size.mirrored(self.encoder.resolution) if flip else size)
         encoded = [self.encoder.encode_images(torch.from_numpy(np.stack(some))) for some in self._batches(squares)]
@@ -143,6 +143,15 @@ class OnlineLatents:
         order = [place[key] for key in zip(images, mirrored, strict=True)]
         kept = None if self.meta["posterior"] == "mode" else std[order]
         return mean[order], kept, [sizes[row] for row in order]
+
+    def _read(self, sha: str) -> bytes:
+        """The bytes of an image, which are still those that were decoded when this was made."""
+        image = self._images[sha]
+        content = image.read()
+        if sha256_bytes(content) != sha:
+            remedy = "put the old file back, or start the run again"
+            raise InputError("the image was changed since the run read the data", where=image.path, remedy=remedy)
+        return content
 
     def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """name -> [N,...] by prompt hash, float32 on the CPU, encoded now; equal prompts once."""

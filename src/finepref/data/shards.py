@@ -35,7 +35,11 @@ _NUMPY = {
 
 
 def write_shard(folder: Path, name: str, tensors: Mapping[str, Tensor], index: pa.Table) -> None:
-    """Write a shard; after this returns it is complete and on the disk."""
+    """Write a shard; after this returns it is complete and on the disk.
+
+    The index that an older shard of this name left goes first, so that it never stands beside the new tensors.
+    """
+    (folder / f"{name}.parquet").unlink(missing_ok=True)
     with atomic_file(folder / f"{name}.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in tensors.items()}, str(temporary))
     write_parquet(folder / f"{name}.parquet", index)
