@@ -47,7 +47,6 @@ class LatentEncoder:
         self.device = torch.device(device)
         self._vae_override = vae
         self._dtype = compute_dtype(mixed_precision)
-        self.calls = {"vae": 0, "text": 0}
 
     @functools.cached_property
     def vae(self) -> Any:
@@ -77,7 +76,6 @@ class LatentEncoder:
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 [N,3,R,R] -> (mean, std) of the latent posterior, float32 [N,C,h,w], shifted and scaled as trained."""
-        self.calls["vae"] += 1
         x = pixels.to(self.device).float().div(255.0).sub(0.5).div(0.5)
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
             mean, std = self.family.moments(self.vae, x)
@@ -87,7 +85,6 @@ class LatentEncoder:
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Prompts -> name -> float32 [N,...], exactly what the pipeline feeds its denoiser; "" like any other."""
-        self.calls["text"] += 1
         with quiet():
             encoded = self.family.encode(self.pipe, prompts)
         return {name: value.float() if value.is_floating_point() else value for name, value in encoded.items()}
