@@ -41,7 +41,7 @@ def test_study_stops_resumes_and_reports(tmp_path: Path) -> None:
     dpo, smpo = (json.loads((rows / f"{name}.json").read_text()) for name in ("dpo", "noise_3_smpo"))
     assert len(dpo["seeds"]["0"]["quality"]) == 3
     assert dpo["seeds"]["0"]["steps"] == 8
-    assert dpo["seeds"]["0"]["calls"] == {"policy": 64, "reference": 64, "inversion": 0}
+    assert dpo["seeds"]["0"]["calls"] == {"policy": 64, "reference": 64, "inversion": 0, "anchor": 0}
     assert dpo["seeds"]["0"]["cost"] == 256
     assert smpo["seeds"]["0"]["steps"] == 3
     assert smpo["seeds"]["0"]["calls"]["inversion"] > 0

@@ -11,7 +11,8 @@ from PIL import Image
 from scipy.stats import norm
 
 from finepref import rng
-from finepref.lab import voters, votes, world
+from finepref.build import load_pipeline
+from finepref.lab import makers, voters, votes, world
 
 PROMPTS = world.prompts("train")[:20]
 NAMES = ("a", "b", "c", "d")
@@ -112,3 +113,16 @@ def test_voters_differ_a_little():
     np.testing.assert_allclose(np.median(people.taste, axis=0), list(world.TASTE.values()), rtol=0.03)
     assert np.std(np.log(people.noise)) == pytest.approx(0.25, rel=0.1)
     assert np.median(people.zone) == pytest.approx(0.2, rel=0.05)
+
+
+def test_makers_in_threads_share_no_state() -> None:
+    """Scheduler and tokenizer, which change while sampling, belong to each thread's own pipeline; networks are shared."""
+    pipeline = load_pipeline("lab")
+    own = makers._own_state(pipeline)
+    assert own.unet is pipeline.unet
+    assert own.text_encoder is pipeline.text_encoder
+    assert own.scheduler is not pipeline.scheduler
+    assert own.tokenizer is not pipeline.tokenizer
+    own.tokenizer(["a", "a red circle"], padding="longest")
+    length = len(pipeline.tokenizer("", padding="max_length", max_length=16, truncation=True)["input_ids"])
+    assert length == 16

@@ -5,6 +5,7 @@ A maker stands for a model of an arena: the same prompt, its own noise, its own 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -74,7 +75,7 @@ def make_images(
 
     def make(job: tuple[Maker, slice]) -> NDArray[np.uint8]:
         maker, rows = job
-        made = _own_scheduler(pipelines[maker.variant])(
+        made = _own_state(pipelines[maker.variant])(
             list(prompts[rows]),
             latents=latents[maker.name][rows],
             guidance_scale=maker.guidance,
@@ -92,10 +93,14 @@ def make_images(
     return {name: np.concatenate(parts) for name, parts in images.items()}
 
 
-def _own_scheduler(pipeline: Any) -> Any:
-    """The pipeline with a scheduler of its own (the only part that keeps state while sampling)."""
+def _own_state(pipeline: Any) -> Any:
+    """The pipeline with a scheduler and a tokenizer of its own, the parts that keep state while sampling.
+
+    A fast tokenizer keeps its padding, which the pipeline sets twice a prompt: threads that share one get each other's.
+    """
     parts = dict(pipeline.components)
     parts["scheduler"] = parts["scheduler"].from_config(parts["scheduler"].config)
+    parts["tokenizer"] = copy.deepcopy(parts["tokenizer"])
     own = type(pipeline)(**parts, requires_safety_checker=False)
     own.set_progress_bar_config(disable=True)
     return own
