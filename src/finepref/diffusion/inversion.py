@@ -174,10 +174,10 @@ def place(
     dtype = torch.promote_types(x0_w.dtype, torch.float32)
     x0 = torch.cat([x0_w, x0_l]).to(dtype)
     x_t = _run(x0, plan, path=path, denoise=denoise, draw=draw, eta=options.eta, average=average)
-    return placed_at(x0_w.to(dtype), x0_l.to(dtype), t, *x_t.transpose(0, 1).flatten(0, 1).chunk(2), path=path)
+    return _placed_at(x0_w.to(dtype), x0_l.to(dtype), t, *x_t.transpose(0, 1).flatten(0, 1).chunk(2), path=path)
 
 
-def placed_at(x0_w: Tensor, x0_l: Tensor, t: Tensor, xt_w: Tensor, xt_l: Tensor, *, path: Path) -> Placed:
+def _placed_at(x0_w: Tensor, x0_l: Tensor, t: Tensor, xt_w: Tensor, xt_l: Tensor, *, path: Path) -> Placed:
     """Inverted points with the targets that explain them. x0: [B,...]; t: [B] or [B,K]; xt: [B K,...]."""
     x0, x_t = torch.cat([x0_w, x0_l]), torch.cat([xt_w, xt_l])
     x0 = x0 if t.ndim == 1 else x0.repeat_interleave(t.shape[1], dim=0)

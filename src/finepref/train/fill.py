@@ -21,8 +21,9 @@ from finepref.models.protocol import Adapter
 from finepref.progress import progress
 from finepref.train.config import RunConfig
 from finepref.train.draws import Draw
-from finepref.train.loop import Run, draw_times, draws_per_step, place_batch
-from finepref.train.prepare import prepare
+from finepref.train.loop import Run, draw_times, place_batch
+from finepref.train.method import draws_per_step
+from finepref.train.prepare import Prepared, prepare
 from finepref.train.reference import held_values, save_reference
 from finepref.train.run import make_run
 from finepref.train.source import PairSource
@@ -63,10 +64,14 @@ def fill(
     if folder is None:
         raise ConfigError("no folder is named", where="train.reference_cache", remedy="name one to fill")
     prepared = prepare(config, cache=open_cache(), base=about_base)
-    options = config.train.model_copy(update={"reference_cache": None})
-    without = replace(prepared, config=config.model_copy(update={"train": options}))
-    run = make_run(without, Path(folder), world=world, load_adapter=load_adapter)
+    run = make_run(_without(prepared, "reference_cache"), Path(folder), world=world, load_adapter=load_adapter)
     return fill_reference(run, Path(folder), identity=prepared.reference, overwrite=overwrite)
+
+
+def _without(prepared: Prepared, *caches: str) -> Prepared:
+    """The same run without some caches, so that it calls the reference where they would be read."""
+    options = prepared.config.train.model_copy(update=dict.fromkeys(caches))
+    return replace(prepared, config=prepared.config.model_copy(update={"train": options}))
 
 
 def fill_reference(run: Run, folder: Path, *, identity: str, overwrite: bool) -> FillSummary:
@@ -135,14 +140,13 @@ def fill_trajectories(
         raise ConfigError("no folder is named", where="train.trajectory_cache", remedy="name one to fill")
     folder = Path(config.train.trajectory_cache)
     prepared = prepare(config, cache=open_cache(), base=about_base)
-    options = config.train.model_copy(update={"reference_cache": None, "trajectory_cache": None})
-    without = replace(prepared, config=config.model_copy(update={"train": options}))
+    without = _without(prepared, "reference_cache", "trajectory_cache")
     run = make_run(without, folder, world=world, load_adapter=load_adapter)
     if overwrite and world.main:
         clear(folder)
     world.barrier()
     held, spent = held_shards(folder, identity=prepared.trajectories)
-    total = options.max_steps * draws_per_step(run)
+    total = run.config.train.max_steps * draws_per_step(run.config, run.method)
     missing = missing_shards(held, total)
     world.barrier()
     run.adapter.train_mode(True)
@@ -174,7 +178,7 @@ def _save_trajectories(run: Run, folder: Path, number: int, positions: range) ->
     """Invert the draws at some positions of the global order and write their shard; returns images called for."""
     source, options, calls = run.source, run.config.train, {"inversion": 0}
     assert isinstance(source, PairSource)
-    per_step, share, path = draws_per_step(run), run.method.share, run.adapter.path
+    per_step, share, path = draws_per_step(run.config, run.method), run.method.share, run.adapter.path
     order = source.order(options.seed, step=number, per_step=SHARD)[: len(positions)]
     parts: list[tuple[Tensor, ...]] = []
     start = positions.start

@@ -23,7 +23,7 @@ from finepref.train import draws
 from finepref.train.config import RunConfig
 from finepref.train.draws import Draw
 from finepref.train.log import Tally, append, cut_after, tracked
-from finepref.train.method import Method, inverts
+from finepref.train.method import Method, draws_per_step, inverts
 from finepref.train.optim import learning_rate, make_optimizer, set_learning_rate
 from finepref.train.samples import draw_samples, write_samples
 from finepref.train.shard import whole
@@ -111,7 +111,7 @@ def train(run: Run, *, resume: bool) -> State:
 def optimiser_step(run: Run, state: State, step: int) -> dict[str, Any]:
     """One optimiser step over this process' share of the step's draws; one reduction of statistics, none inside it."""
     options, world = run.config.train, run.world
-    order = run.source.order(options.seed, step=step, per_step=draws_per_step(run))
+    order = run.source.order(options.seed, step=step, per_step=draws_per_step(run.config, run.method))
     positions = draws.share(order, rank=world.rank, world=world.size)
     parameters = [p for _, p in state.named]
     state.optimizer.zero_grad(set_to_none=True)
@@ -300,11 +300,6 @@ def cut_placed(placed: Placed, part: slice) -> Placed:
     )
 
 
-def draws_per_step(run: Run) -> int:
-    """Draws of an optimiser step: its pairs, or fewer where several levels of a pair share a trajectory."""
-    return run.config.train.pairs_per_step // run.method.share
-
-
 def draw_times(run: Run, batch: PairBatch | ImageBatch, *, step: int, positions: Sequence[int]) -> Tensor:
     """Levels [B], or [B,K] in rising order where K share a trajectory, on the CPU, where an inversion plans its calls.
 
@@ -312,11 +307,11 @@ def draw_times(run: Run, batch: PairBatch | ImageBatch, *, step: int, positions:
     """
     options, share = run.config.train, run.method.share
     ids = batch.pair_id if isinstance(batch, PairBatch) else batch.image_id
-    columns = []
+    per_step, columns = draws_per_step(run.config, run.method), []
     for part in range(share):
         u = draws.uniforms(options.seed, "t" if share == 1 else f"t-{part}", ids, batch.visit)
         if options.stratified_t:
-            u = draws.strata(options.seed, step=step, per_step=draws_per_step(run), positions=positions, u=u)
+            u = draws.strata(options.seed, step=step, per_step=per_step, positions=positions, u=u)
         columns.append(draws.times(run.adapter.path, (part + u) / share, lowest=run.method.lowest_t))
     return columns[0] if share == 1 else torch.stack(columns, dim=1)
 

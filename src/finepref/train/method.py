@@ -47,6 +47,11 @@ class Method:
         return 1 if self.inversion is None else self.inversion.share
 
 
+def draws_per_step(config: RunConfig, method: Method) -> int:
+    """Draws of an optimiser step: its pairs, or fewer where several levels of a pair share a trajectory."""
+    return config.train.pairs_per_step // method.share
+
+
 def inverts(config: RunConfig, method: Method) -> bool:
     """Whether a step calls a network to place its pairs."""
     return method.trajectory.uses_network and config.train.trajectory_cache is None

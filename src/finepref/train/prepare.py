@@ -11,7 +11,7 @@ from finepref.data.latents import Latents
 from finepref.errors import ConfigError
 from finepref.models.protocol import Adapter
 from finepref.train.config import RunConfig
-from finepref.train.method import Method, inverts, make_method
+from finepref.train.method import Method, draws_per_step, inverts, make_method
 from finepref.train.reference import load_reference
 from finepref.train.source import Drawing, ImageSource, PairSource
 from finepref.train.table import ImageTable, PairTable, image_table, pair_table
@@ -99,7 +99,7 @@ def make_source(prepared: Prepared, adapter: Adapter) -> PairSource | ImageSourc
         share = config.data.desirable_share
         return ImageSource(drawing=drawing, table=table, ratio=0.8 if share is None else share)
     errors, points = config.train.reference_cache, config.train.trajectory_cache
-    draws = config.train.max_steps * (config.train.pairs_per_step // method.share)
+    draws = config.train.max_steps * draws_per_step(config, method)
     return PairSource(
         drawing=drawing,
         table=table,

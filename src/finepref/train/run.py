@@ -22,7 +22,7 @@ from finepref.progress import say
 from finepref.train.config import RunConfig
 from finepref.train.log import flat, make_trackers, read_lines
 from finepref.train.loop import Run, State, train
-from finepref.train.method import check_path, make_method, needs_reference
+from finepref.train.method import check_path, draws_per_step, make_method, needs_reference
 from finepref.train.prepare import Prepared, check_data, free, make_source, prepare
 from finepref.train.shard import check_sharding, shard, whole_tensors
 from finepref.train.source import PairSource
@@ -88,9 +88,10 @@ def make_run(prepared: Prepared, out: Path, *, world: World, load_adapter: Calla
     """
     config, method = prepared.config, prepared.method
     sharded = config.train.distributed == "fsdp2"
-    if config.train.pairs_per_step // method.share < world.size:
+    draws = draws_per_step(config, method)
+    if draws < world.size:
         raise ConfigError(
-            f"{world.size} processes cannot share {config.train.pairs_per_step // method.share} draws a step",
+            f"{world.size} processes cannot share {draws} draws a step",
             where="train.pairs_per_step",
             remedy="raise it, or start fewer processes",
         )

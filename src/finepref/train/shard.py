@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from finepref.errors import ConfigError
 from finepref.models.protocol import Adapter
 from finepref.train.config import RunConfig
-from finepref.train.method import Method, inverts
+from finepref.train.method import Method, draws_per_step, inverts
 from finepref.train.world import World
 
 UNITS = ("TransformerBlock", "ResnetBlock2D")  # endings of the class names of what is gathered at once
@@ -34,7 +34,7 @@ def check_sharding(config: RunConfig, method: Method, world: World) -> None:
             where="train.distributed",
             remedy="start with torchrun --nproc_per_node N, or distributed: ddp",
         )
-    draws = options.pairs_per_step // method.share
+    draws = draws_per_step(config, method)
     if draws % world.size:
         raise ConfigError(
             f"{draws} draws cannot be shared evenly by {world.size} processes, which fsdp2 needs",
