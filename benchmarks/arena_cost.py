@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from finepref.arena.ratings import BETA
-from finepref.files import write_json
-from finepref.provenance import versions
-from finepref.rng import numpy_generator
+from finepref.core.files import write_json
+from finepref.core.provenance import versions
+from finepref.core.rng import numpy_generator
 
 IMAGES, VOTES, MODELS = 10, 14, 13
 BLOCK = 20_000  # prompts written at one time

@@ -27,9 +27,9 @@ from scipy.stats import pearsonr, rankdata, spearmanr
 from finepref.arena import Votes, gaps, rate, read_votes
 from finepref.arena.rho import estimate_rho
 from finepref.arena.validate import validate
-from finepref.files import write_json
-from finepref.provenance import sha256_file, versions
-from finepref.rng import numpy_generator
+from finepref.core.files import write_json
+from finepref.core.provenance import sha256_file, versions
+from finepref.core.rng import numpy_generator
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 KINDS = ("uniform", "paper", "truncated", "selection", "image")

@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 from finepref.arena import Votes, gaps, rate, read_votes
 from finepref.arena.ratings import BETA
 from finepref.arena.rho import estimate_rho
-from finepref.files import write_json
-from finepref.provenance import versions
-from finepref.rng import numpy_generator
+from finepref.core.files import write_json
+from finepref.core.provenance import versions
+from finepref.core.rng import numpy_generator
 
 MODELS = 15
 BARS = {

@@ -16,9 +16,9 @@ from finepref.arena import Votes, kwise, rate
 from finepref.arena.boards import load_board
 from finepref.arena.ratings import BETA
 from finepref.arena.votes import Games
-from finepref.files import write_json
-from finepref.provenance import versions
-from finepref.rng import numpy_generator
+from finepref.core.files import write_json
+from finepref.core.provenance import versions
+from finepref.core.rng import numpy_generator
 
 SEEDS = 20
 Z95 = 1.959964

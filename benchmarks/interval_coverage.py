@@ -18,10 +18,10 @@ import numpy as np
 from scipy import optimize
 from scipy import stats as laws
 
+from finepref.core.files import write_json
+from finepref.core.provenance import provenance
+from finepref.core.rng import numpy_generator
 from finepref.evaluate import stats
-from finepref.files import write_json
-from finepref.provenance import provenance
-from finepref.rng import numpy_generator
 
 PROMPTS, SEEDS = 200, 3
 RATES = (0.3, 0.4, 0.5, 0.6, 0.7)

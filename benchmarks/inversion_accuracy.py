@@ -18,10 +18,10 @@ import torch
 from scipy.special import ndtr
 from torch import Tensor
 
-from finepref import rng
+from finepref.core import rng
 from finepref.diffusion.options import InversionOptions, RenoiseOptions
 from finepref.diffusion.path import FLOW, Path, scaled_linear
-from finepref.diffusion.table import TABLE
+from finepref.diffusion.trajectories import TABLE
 
 SHAPE = (1, 1, 64, 64)
 

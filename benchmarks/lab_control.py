@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from finepref import provenance, rng
+from finepref.core import provenance, rng
+from finepref.core.files import parquet_meta, read_parquet, write_json, write_parquet
 from finepref.evaluate.compare import find_pair, read_comparison
-from finepref.files import parquet_meta, read_parquet, write_json, write_parquet
 from finepref.study.demo import SAMPLING, TRUTH
 from finepref.study.stages import Stage, run_stage
 

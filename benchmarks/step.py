@@ -70,7 +70,7 @@ def count_operations(steps: dict[str, Callable[[int], Any]], folder: Path) -> di
     """GFLOP per pair of each kind of step, and of the parts that the published one must consist of, nothing more."""
     from tiny_pipeline import STEP, make_config, published_run
 
-    from finepref.models.skeleton import Flops
+    from finepref.plan.skeleton import Flops
 
     def gflop(function: Callable[[], Any]) -> float:
         with Flops() as work:
@@ -132,7 +132,7 @@ def compare(rounds: int) -> dict[str, Any]:
     from tiny_pipeline import STEP, SameDraws, make_config, our_run, published_run
 
     from finepref.build import fill_reference
-    from finepref.provenance import provenance
+    from finepref.core.provenance import provenance
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--arch", choices=("tiny", "sd15", "sdxl"), help="measure the library alone at this size")
     from throughput import add_options, throughput
 
-    from finepref.files import write_json
+    from finepref.core.files import write_json
 
     add_options(parser)
     options = parser.parse_args()

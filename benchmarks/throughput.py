@@ -17,23 +17,23 @@ import numpy as np
 import torch
 from architectures import RESOLUTION, write_configs
 
-from finepref.files import write_json
+from finepref.core.files import write_json
+from finepref.core.images import ImageSize
+from finepref.core.provenance import provenance
 from finepref.models.denoiser import Denoiser
 from finepref.models.family import check_micro_conditioning, family_of
 from finepref.models.kernels import use_channels_last, use_checkpointing
 from finepref.models.lora import LoraSettings, Switch, attach
 from finepref.models.precision import compute_dtype
-from finepref.models.protocol import ImageSize
-from finepref.models.skeleton import condition_shapes, count
 from finepref.models.source import load_class, locate
-from finepref.provenance import provenance
+from finepref.plan.needs import work_of
+from finepref.plan.skeleton import condition_shapes, count
 from finepref.train import loop
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.method import make_method
-from finepref.train.plan import work_of
+from finepref.train.processes import World
 from finepref.train.source import Drawing, PairSource
 from finepref.train.table import PairTable
-from finepref.train.world import World
 
 SMPO = {"name": "renoise", "grid": "official-current", "renoise": "each", "label": "source", "average": True}
 # The order in which a GPU is measured: plain first, compiled last (compiling takes minutes).

@@ -16,15 +16,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import own_pairs
 import tiny
 from finepref import build
-from finepref.data.images import square
+from finepref.core.images import square
+from finepref.core.provenance import sha256_bytes
 from finepref.models.load import load_adapter
 from finepref.models.source import load_part, locate
-from finepref.provenance import sha256_bytes
 from finepref.train import draws, loop
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.prepare import Prepared, prepare
+from finepref.train.processes import World
 from finepref.train.run import make_run
-from finepref.train.world import World
 
 PAIRS, STEP = 64, 8  # pairs of the data set, pairs of an optimiser step
 LATENT = (4, 16, 16)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from finepref.data.prompts import prompt_sha256
-from finepref.evaluate.manifest import ImageRow, write_record, write_rows
-from finepref.provenance import sha256_bytes
+from finepref.core.provenance import sha256_bytes
+from finepref.formats.manifest import ImageRow, write_record, write_rows
+from finepref.formats.prompts import prompt_sha256
 
 
 def make_folder(

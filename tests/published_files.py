@@ -10,7 +10,7 @@ from types import ModuleType
 import huggingface_hub
 import pytest
 
-from finepref.evaluate.scorers.sources import AESTHETIC_HEAD, BERT, cache_folder
+from finepref.evaluate.scorers.hub_files import AESTHETIC_HEAD, BERT, cache_folder
 
 
 def clip_bpe() -> Path | None:

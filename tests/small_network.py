@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from finepref import rng
+from finepref.core import rng
 
 CHANNELS = 2
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from finepref import rng
+from finepref.core import rng
 from finepref.models.lora import LoraSettings
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from finepref.evaluate.scorers import blip, clip
 from finepref.evaluate.scorers.clip import ClipShape, Tower
-from finepref.evaluate.scorers.text import END, START, _byte_letters
+from finepref.evaluate.scorers.tokenizer import END, START, _byte_letters
 
 VOCAB, END_ID = 1000, 999
 TINY_CLIP = ClipShape(48, Tower(2, 80, 4, 160), Tower(2, 64, 4, 128), "gelu", image=56, vocab=VOCAB, end=END_ID)

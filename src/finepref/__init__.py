@@ -1,13 +1,17 @@
 """Fine-grained preference optimisation of text-to-image diffusion models.
 
+    finepref.core         errors, files, draws, provenance, progress, images
+    finepref.formats      the exchanged files, one module each
     finepref.arena        votes -> ratings -> gaps                     (no torch)
-    finepref.signals      gaps, rewards, labels -> signals.parquet     (no torch)
+    finepref.signals      gaps, rewards, labels -> signals             (no torch)
     finepref.diffusion    paths, forward noise, inversions
-    finepref.objectives   per-pair losses, the guard, the method table
-    finepref.models       one adapter per model family
-    finepref.data         preference data, latent cache, batches
+    finepref.objectives   per-pair losses, guards, their tables
+    finepref.models       one file a model family, sources, LoRA, export
+    finepref.data         preference data, prompt sets, latent cache
     finepref.train        config, step, loop, checkpoints
-    finepref.evaluate     generate, score, compare, report
+    finepref.plan         what a run needs before it starts
+    finepref.evaluate     generate, score, compare
+    finepref.report       pages, charts, markdown                      (no torch)
     finepref.lab          a tiny world whose true quality is known
 
 Importing `finepref` imports none of them.

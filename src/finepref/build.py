@@ -8,21 +8,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from finepref.errors import ConfigError, InputError, nearest
+from finepref.core.errors import ConfigError, InputError, nearest
 
 if TYPE_CHECKING:
     from finepref.data.building import CacheSettings
     from finepref.data.cache import CacheSummary
     from finepref.data.latents import Latents
-    from finepref.data.online import OnlineLatents
-    from finepref.evaluate.scorers.protocol import Scorer
+    from finepref.data.uncached import OnlineLatents
+    from finepref.evaluate.scorers.scorer import Scorer
     from finepref.models.denoiser import Denoiser
     from finepref.models.encoder import LatentEncoder
     from finepref.models.protocol import Counts
+    from finepref.plan.needs import Gpu, Plan
     from finepref.train.config import RunConfig
     from finepref.train.fill import FillSummary
-    from finepref.train.plan import Gpu, Plan
-    from finepref.train.world import World
+    from finepref.train.processes import World
 
 LAB_MODELS = {"lab": "base", "lab:early": "early"}
 LAB_PROMPTS = {"lab-train": "train", "lab-eval": "eval"}
@@ -56,7 +56,7 @@ def resolve_base(name: str) -> str:
 
 def load_pipeline(path: str, *, device: str | None = None) -> Any:
     """A plain diffusers pipeline: of a run folder (base + trained part), a diffusers folder, a hub name, or the lab."""
-    from finepref.files import read_json
+    from finepref.core.files import read_json
     from finepref.models import load
 
     place = device or default_device()
@@ -148,15 +148,15 @@ def make_scorer(name: str, *, device: str | None = None) -> Scorer:
         return scorers.lab_reward() if name == "lab-reward" else scorers.lab_true()
     if name.startswith("lab-"):
         raise InputError(f"unknown scorer {name!r}", remedy=nearest(name, LAB_SCORERS))
-    from finepref.evaluate.scorers import table
+    from finepref.evaluate.scorers import kinds as table
 
     return table.make(name, device=device or default_device())
 
 
 def run_training(config: RunConfig, out: Path, *, resume: bool, overwrite: bool) -> Path:
     """Train by config into a run folder, on all processes that the launcher started; makes the cache where missing."""
+    from finepref.train.processes import join_world
     from finepref.train.run import train_run
-    from finepref.train.world import join_world
 
     with join_world() as world:
         device = str(world.device)
@@ -195,7 +195,7 @@ def fill_trajectories(config: RunConfig, *, overwrite: bool) -> FillSummary:
 
 
 def _filled(fill: Callable[..., FillSummary], config: RunConfig, *, overwrite: bool) -> FillSummary:
-    from finepref.train.world import join_world
+    from finepref.train.processes import join_world
 
     with join_world() as world:
         device = str(world.device)
@@ -219,8 +219,8 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
 
     from finepref.models.family import family_of
     from finepref.models.lora import LoraSettings
-    from finepref.models.skeleton import config_source, count
-    from finepref.train.fit import make_plan
+    from finepref.plan.fit import make_plan
+    from finepref.plan.skeleton import config_source, count
     from finepref.train.method import check_path, make_method
     from finepref.train.prepare import check_data
 
@@ -261,8 +261,8 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
 
 def data_sizes(config: RunConfig) -> tuple[int, int, int]:
     """(images, prompts, pairs) of a run at most: what its cache holds, else rows of the data, else its draws."""
+    from finepref.core.files import read_json
     from finepref.data.rows import count_rows
-    from finepref.files import read_json
 
     made = cache_folder(config) / "cache.json"
     if config.cache.folder is not None and made.is_file() and read_json(made).get("complete"):
@@ -276,10 +276,10 @@ def data_sizes(config: RunConfig) -> tuple[int, int, int]:
 
 def about_base(config: RunConfig) -> dict[str, Any]:
     """What run.json says of the base: name as given, family, revision, hashes of its weights and of `init_from`'s."""
+    from finepref.core.provenance import sha256_folder
     from finepref.models.family import family_of
     from finepref.models.load import start_sha256
     from finepref.models.source import locate
-    from finepref.provenance import sha256_folder
 
     section = config.model
     source = locate(resolve_base(section.base), revision=section.revision)
@@ -350,7 +350,7 @@ def encode_online(config: RunConfig, *, device: str) -> OnlineLatents:
     Raises:
         ConfigError: the config names no data, or a cache folder. InputError: no pair is usable.
     """
-    from finepref.data.online import online_from
+    from finepref.data.uncached import online_from
 
     data, section = config.data, config.cache
     if section.folder is not None:

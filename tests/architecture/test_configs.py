@@ -21,22 +21,22 @@ import own_pairs
 import tiny
 from config_headers import COMMANDS, launch, signal_words
 from finepref.build import about_base, load_adapter, make_cache
+from finepref.core.provenance import hash_config
 from finepref.data.latents import LatentCache
 from finepref.data.readers import read_preferences
-from finepref.diffusion import table as trajectories
+from finepref.diffusion import trajectories as trajectories
+from finepref.formats.signals import write_signals
 from finepref.models.protocol import Adapter
 from finepref.objectives import methods
 from finepref.objectives import table as objectives
-from finepref.provenance import hash_config
 from finepref.signals.make import KINDS, SignalOptions, VoteTable, make_signals
 from finepref.signals.rewards import Rewards
-from finepref.signals.sidecar import write_signals
 from finepref.train.config import SHIPPED, RunConfig, load_config, parse_config, shipped_configs
 from finepref.train.loop import State, optimiser_step
 from finepref.train.method import make_method
 from finepref.train.optim import make_optimizer
+from finepref.train.processes import World
 from finepref.train.run import make_run, prepare
-from finepref.train.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = shipped_configs()

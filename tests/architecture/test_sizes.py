@@ -57,7 +57,7 @@ def test_public_functions_have_docstrings() -> None:
 
 
 def test_no_global_random_numbers() -> None:
-    """All randomness comes from `finepref.rng`."""
+    """All randomness comes from `finepref.core.rng`."""
     wrong = []
     for path in FILES:
         if path.name == "rng.py":

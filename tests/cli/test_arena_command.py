@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from finepref.arena import gaps, load_ratings, read_votes
-from finepref.files import parquet_meta
-from finepref.rng import numpy_generator
+from finepref.core.files import parquet_meta
+from finepref.core.rng import numpy_generator
 
 Run = Callable[..., tuple[int, str, str]]
 FILES = ("ratings.json", "leaderboard.csv", "gaps.parquet", "arena.html")

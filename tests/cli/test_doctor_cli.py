@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from finepref import doctor
+from finepref.plan import environment as doctor
 
 
 def test_doctor_json() -> None:

@@ -16,13 +16,13 @@ import yaml
 from PIL import Image
 
 from finepref.cli.main import main
-from finepref.data.prompts import prompt_sha256
-from finepref.evaluate.manifest import ImageRow, append_rows
+from finepref.core.files import read_parquet
+from finepref.core.provenance import sha256_file
 from finepref.evaluate.scorers import verify
-from finepref.evaluate.scorers.table import make
+from finepref.evaluate.scorers.kinds import make
 from finepref.evaluate.scorers.weights import read_state
-from finepref.files import read_parquet
-from finepref.provenance import sha256_file
+from finepref.formats.manifest import ImageRow, append_rows
+from finepref.formats.prompts import prompt_sha256
 from tiny_endpoint import endpoint
 from tiny_ksort import brightest_first, write_data
 from tiny_scorers import bert_vocabulary, clip_vocabulary, draw, fitted, open_clip_state, picture, reward_state

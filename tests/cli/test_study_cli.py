@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from finepref.cli.lab import study
-from finepref.errors import CheckFailed, InputError
+from finepref.core.errors import CheckFailed, InputError
 
 STUDY = """
 seeds: [0]

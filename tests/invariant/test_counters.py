@@ -25,8 +25,8 @@ from finepref.train import draws, loop
 from finepref.train.config import load_config
 from finepref.train.log import Tally
 from finepref.train.prepare import prepare
+from finepref.train.processes import World
 from finepref.train.run import make_run as load_run
-from finepref.train.world import World
 
 DEVICE = torch.device("meta")
 METHODS = (
@@ -231,7 +231,7 @@ def test_errors_of_the_reading_thread_reach_the_loop(make_run, monkeypatch: pyte
     """A batch that cannot be read raises its own error in the loop, and leaves no thread behind."""
     import threading
 
-    from finepref.errors import InputError
+    from finepref.core.errors import InputError
 
     run, state = make_run()
     calls = Counter[str]()

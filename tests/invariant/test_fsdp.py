@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from finepref.build import fill_reference, fill_trajectories, run_training
-from finepref.errors import ConfigError
+from finepref.core.errors import ConfigError
 from finepref.train.config import load_config
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -192,8 +192,8 @@ def test_what_cannot_be_sharded_is_refused(world: Path, words: list[str], reason
     import torch
 
     from finepref.train.method import make_method
+    from finepref.train.processes import World
     from finepref.train.shard import check_sharding
-    from finepref.train.world import World
 
     config = load_config(world / "run.yaml", [SHARDED, *words])
     with pytest.raises(ConfigError, match=reason):

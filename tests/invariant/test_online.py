@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finepref.build import run_training
-from finepref.errors import ConfigError
+from finepref.core.errors import ConfigError
 from finepref.train.config import load_config
 
 # Adam with a large epsilon follows the gradient, not its sign, and beta 500 would multiply the rounding of an error

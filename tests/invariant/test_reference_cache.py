@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from finepref.build import fill_reference, run_training
 from finepref.cli.main import build
-from finepref.errors import ConfigError, InputError
+from finepref.core.errors import ConfigError, InputError
 from finepref.train.config import load_config
 from finepref.train.reference import load_reference
 

@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load_file
 
 from finepref.build import run_training
-from finepref.errors import ConfigError, InputError
-from finepref.files import write_parquet
+from finepref.core.errors import ConfigError, InputError
+from finepref.core.files import write_parquet
 from finepref.train.config import load_config
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -175,7 +175,7 @@ def test_not_finite_gradients_are_skipped_counted_and_stop_the_run(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NaN gradients: skip, count, name the pair at fault, stop after the stated number."""
-    from finepref.errors import CheckFailed
+    from finepref.core.errors import CheckFailed
     from finepref.train import loop
 
     original, poison = loop.pair_step, ["every"]
@@ -200,7 +200,7 @@ def test_not_finite_gradients_are_skipped_counted_and_stop_the_run(
 
 def test_the_limit_of_skipped_steps_holds_for_new_ones(world: Path, tmp_path: Path) -> None:
     """Counting goes on from the checkpoint, but a step that was not skipped never stops the run."""
-    from finepref.train import state
+    from finepref.train import checkpoint as state
 
     out = train(world, tmp_path / "run", "train.max_steps=8")
     (out / "run.json").unlink()

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from finepref.build import fill_reference, fill_trajectories, run_training
 from finepref.cli.main import build
-from finepref.errors import ConfigError, InputError
+from finepref.core.errors import ConfigError, InputError
 from finepref.train import trajectories
 from finepref.train.config import load_config
 from finepref.train.trajectories import load_trajectories

@@ -22,7 +22,7 @@ from finepref.arena.normal import inverse_mills, truncated_mean
 from finepref.arena.online import PRESETS, draw_moments, run_votes, start, update, win_moments
 from finepref.arena.orders import information, votes_to_separate
 from finepref.arena.ratings import BETA
-from finepref.rng import numpy_generator
+from finepref.core.rng import numpy_generator
 
 C = math.sqrt(2.0) * BETA
 

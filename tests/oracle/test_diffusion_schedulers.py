@@ -13,10 +13,10 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
 )
 
+from finepref.core.errors import ConfigError
 from finepref.diffusion import forward
 from finepref.diffusion.path import FLOW, from_scheduler_config, scaled_linear
-from finepref.diffusion.table import get
-from finepref.errors import ConfigError
+from finepref.diffusion.trajectories import get
 from small_network import SmallNetwork, latents
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

@@ -12,12 +12,12 @@ import trueskill
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from finepref.core.files import read_json
 from finepref.evaluate.scorers import clip
 from finepref.evaluate.scorers.clip import ClipShape, Tower
 from finepref.evaluate.scorers.preprocess import pixels
-from finepref.evaluate.scorers.text import bert_text, clip_text
+from finepref.evaluate.scorers.tokenizer import bert_text, clip_text
 from finepref.evaluate.scorers.trueskill import TrueSkill, free_for_all
-from finepref.files import read_json
 from published_files import bert_vocabulary, clip_bpe, original
 from tiny_scorers import draw, picture
 

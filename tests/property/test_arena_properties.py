@@ -15,7 +15,7 @@ from finepref.arena import Votes, gaps, gaps_both, rate
 from finepref.arena.gap import KINDS, expected_gap
 from finepref.arena.normal import inverse_mills, truncated_mean
 from finepref.arena.online import draw_moments, win_moments
-from finepref.rng import numpy_generator
+from finepref.core.rng import numpy_generator
 
 PRIORS = st.sampled_from(["normal", "empirical-bayes"])
 FEW = settings(max_examples=25, deadline=None)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from finepref.data.images import Unreadable, square
+from finepref.core.images import Unreadable, square
 
 RNG = np.random.default_rng(0)
 

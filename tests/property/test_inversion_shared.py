@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from finepref.core.batches import Placed
 from finepref.diffusion.options import InversionOptions, RenoiseOptions
 from finepref.diffusion.path import FLOW, Path, scaled_linear
 from finepref.diffusion.programme import mean_calls, programme
-from finepref.diffusion.table import get
-from finepref.types import Placed
+from finepref.diffusion.trajectories import get
 from small_network import SmallNetwork, keyed_draw, latents
 
 SD = scaled_linear()

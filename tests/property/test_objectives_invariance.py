@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from finepref import rng
-from finepref.diffusion import table as trajectories
+from finepref.core import rng
+from finepref.core.batches import ImagePrediction, ObjectiveOutput, PairPrediction, PairSignal
+from finepref.diffusion import trajectories as trajectories
 from finepref.diffusion.path import Path, scaled_linear
 from finepref.objectives import methods
 from finepref.objectives import table as objectives
 from finepref.objectives.dpo import dpo
 from finepref.objectives.kto import kto
-from finepref.types import ImagePrediction, ObjectiveOutput, PairPrediction, PairSignal
 from small_network import SmallNetwork, keyed_draw, latents
 
 WORLD = 8

@@ -15,7 +15,7 @@ from PIL import Image
 
 from finepref.evaluate.scorers.ksort import agreement, update
 from finepref.evaluate.scorers.preprocess import MEAN, STD, VARIANTS, pixels
-from finepref.evaluate.scorers.text import ClipText, clean, clip_text
+from finepref.evaluate.scorers.tokenizer import ClipText, clean, clip_text
 from finepref.evaluate.scorers.trueskill import TrueSkill, free_for_all
 from published_files import clip_bpe, original
 from tiny_scorers import picture

@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats as laws
 
+from finepref.core.rng import numpy_generator
 from finepref.evaluate import stats
-from finepref.rng import numpy_generator
 
 PROMPTS, SEEDS, SIMULATIONS = 200, 3, 600
 CLUSTER = np.repeat(np.arange(PROMPTS), SEEDS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from finepref import rng
+from finepref.core import rng
 from finepref.study.crossed import crossed_mean
 
 

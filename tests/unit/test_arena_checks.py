@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finepref.arena import Votes, charts, html, rate
+from finepref.arena import Votes, rate
 from finepref.arena.boards import PUBLISHED, compare, load_board, plain
 from finepref.arena.link import LINKS
 from finepref.arena.nextpairs import next_pairs
@@ -19,8 +19,9 @@ from finepref.arena.orders import information, order_sensitivity, votes_to_separ
 from finepref.arena.ratings import BETA, save_ratings
 from finepref.arena.validate import STANDARD, calibration_bins, in_sample_calibration, validate
 from finepref.arena.voters import check_voters
-from finepref.errors import InputError
-from finepref.rng import numpy_generator
+from finepref.core.errors import InputError
+from finepref.core.rng import numpy_generator
+from finepref.report import charts, html
 
 C = math.sqrt(2.0) * BETA
 

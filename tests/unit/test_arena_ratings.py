@@ -16,8 +16,8 @@ from finepref.arena.intervals import plan
 from finepref.arena.ratings import BETA, Ratings, save_ratings
 from finepref.arena.rho import decide, estimate_rho
 from finepref.arena.votes import Games
-from finepref.errors import InputError
-from finepref.rng import numpy_generator
+from finepref.core.errors import InputError
+from finepref.core.rng import numpy_generator
 
 C = math.sqrt(2.0) * BETA
 

@@ -20,8 +20,8 @@ from finepref.arena.hashing import dense_codes, hash_names
 from finepref.arena.imagegap import image_gaps
 from finepref.arena.layout import NO_MODEL, detect
 from finepref.arena.store import codes_on_disk
-from finepref.errors import InputError
-from finepref.rng import numpy_generator
+from finepref.core.errors import InputError
+from finepref.core.rng import numpy_generator
 
 
 def write_csv(path: Path, *rows: tuple[Any, ...]) -> Path:

@@ -14,11 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import own_pairs
 import tiny
 from finepref import build
+from finepref.core.errors import ConfigError, InputError
 from finepref.data.latents import LatentCache
-from finepref.errors import ConfigError, InputError
 from finepref.models.encoder import LatentEncoder
 from finepref.train.config import RunConfig, load_config, parse_config
-from finepref.train.world import World
+from finepref.train.processes import World
 
 ONLINE = {"online": True, "folder": None}
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))

@@ -16,17 +16,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from finepref.core.errors import ConfigError, InputError
+from finepref.core.images import square
+from finepref.core.provenance import sha256_bytes
 from finepref.data.building import CacheSettings, owner
 from finepref.data.cache import build_cache, cache_from, stamp_of
 from finepref.data.convert import write_pairs
-from finepref.data.images import square
 from finepref.data.latents import EMPTY_PROMPT, LatentCache
-from finepref.data.online import OnlineLatents
 from finepref.data.readers import read_preferences
 from finepref.data.schema import ImageRef, Quarantined
 from finepref.data.shards import read_index, shard_names, write_shard
-from finepref.errors import ConfigError, InputError
-from finepref.provenance import sha256_bytes
+from finepref.data.uncached import OnlineLatents
 from finepref.train.table import pair_table
 
 R = 8

@@ -13,14 +13,14 @@ import pytest
 from scipy import stats as scipy_stats
 
 from evaluation_folder import Table, make_folder
-from finepref.errors import InputError
+from finepref.core.errors import InputError
+from finepref.core.files import read_json, read_parquet, write_parquet
+from finepref.core.rng import uniform
 from finepref.evaluate.compare import compare, find_pair, model_pairs
-from finepref.evaluate.manifest import read_rows, write_rows
 from finepref.evaluate.score import SCHEMA, score
 from finepref.evaluate.sheets import read_scores
 from finepref.evaluate.show import comparison_lines
-from finepref.files import read_json, read_parquet, write_parquet
-from finepref.rng import uniform
+from finepref.formats.manifest import read_rows, write_rows
 
 TEXTS = [f"prompt {n}" for n in range(12)]
 

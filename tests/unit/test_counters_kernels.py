@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny
-from finepref.errors import ConfigError
+from finepref.core.errors import ConfigError
 from finepref.models.load import load_adapter
 
 

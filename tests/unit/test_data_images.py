@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finepref.data.images import Unreadable, decode, dimensions, square
+from finepref.core.images import Unreadable, decode, dimensions, square
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -103,6 +103,6 @@ def test_unreadable() -> None:
 
 
 def test_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finepref.data.images.MAX_PIXELS", 100)
+    monkeypatch.setattr("finepref.core.images.MAX_PIXELS", 100)
     with pytest.raises(Unreadable, match="11 x 10 pixels are too many"):
         decode(encode(gradient(11, 10)))

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from test_readers import pickapic_rows, png, write
 
+from finepref.core.errors import InputError
+from finepref.core.files import parquet_meta, write_parquet
+from finepref.core.provenance import sha256_bytes
 from finepref.data.convert import convert
 from finepref.data.inspect import inspect
 from finepref.data.pairing import pair_from_scores
 from finepref.data.readers import detect_format, read_pair_ids, read_preferences
-from finepref.errors import InputError
-from finepref.files import parquet_meta, write_parquet
-from finepref.provenance import sha256_bytes
 
 
 def test_inspect_counts(tmp_path: Path) -> None:

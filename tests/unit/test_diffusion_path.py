@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import norm
 
+from finepref.core.errors import ConfigError
 from finepref.diffusion.path import FLOW, LOSS_SPACES, Path, scaled_linear
-from finepref.errors import ConfigError
 from small_network import latents
 
 PATHS = {

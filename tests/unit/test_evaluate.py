@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 
 from evaluation_folder import Table, make_folder
+from finepref.core.errors import InputError
+from finepref.core.files import parquet_meta
 from finepref.data.schema import ImageRef, Preference
-from finepref.errors import InputError
-from finepref.evaluate.counts import counts_lines, read_counts
-from finepref.evaluate.manifest import LINES, read_rows
 from finepref.evaluate.papers import best_and_second, load_tables, same_metric, tables_for
 from finepref.evaluate.protocols import choose_prompts, choose_scorers, family_of, load_protocol, names
+from finepref.evaluate.published_counts import counts_lines, read_counts
 from finepref.evaluate.rewards import score_preferences, shard_path
 from finepref.evaluate.score import decode, score
-from finepref.files import parquet_meta
+from finepref.formats.manifest import LINES, read_rows
 
 PROMPTS = {"set": ["a dog", "a cat", "a dog"]}
 
@@ -212,7 +212,7 @@ def test_protocols_say_what_the_papers_did() -> None:
 
 
 def test_every_scorer_of_a_protocol_exists() -> None:
-    from finepref.evaluate.scorers.table import parse
+    from finepref.evaluate.scorers.kinds import parse
 
     for name in names():
         for spec in load_protocol(name).scorers:

@@ -15,7 +15,7 @@ from safetensors import safe_open
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tiny
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 from finepref.models.export import export
 from finepref.models.load import load_adapter, load_pipeline
 from tiny import TRAINED, perturb, picture

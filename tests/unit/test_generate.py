@@ -11,12 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from finepref.data.prompts import PromptSet
-from finepref.errors import InputError
+from finepref.core.errors import InputError
+from finepref.core.provenance import sha256_file
 from finepref.evaluate.generate import Source, generate
-from finepref.evaluate.manifest import LINES, read_record, read_rows
-from finepref.evaluate.sampling import Sampling, noise_generator, scheduler_class
-from finepref.evaluate.sources import (
+from finepref.evaluate.named_models import (
     folder_fingerprint,
     parse_integers,
     parse_models,
@@ -24,7 +22,9 @@ from finepref.evaluate.sources import (
     sources,
     training_rewards,
 )
-from finepref.provenance import sha256_file
+from finepref.evaluate.sampling import Sampling, noise_generator, scheduler_class
+from finepref.formats.manifest import LINES, read_record, read_rows
+from finepref.formats.prompts import PromptSet
 
 PROMPTS = PromptSet("few", ("a red circle", "a blue square", "a red circle"), {"style": ("x", "y", "")})
 

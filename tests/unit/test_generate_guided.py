@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 import tiny
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 from finepref.evaluate.generate import Source, generate
-from finepref.evaluate.manifest import read_record, read_rows
 from finepref.evaluate.sampling import Control, Refiner, Sampling, noise_generator, prepare, read_map
+from finepref.formats.manifest import read_record, read_rows
 
 PROMPTS = ("a red circle", "a blue square")
 

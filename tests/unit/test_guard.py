@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from finepref import rng
+from finepref.core import rng
+from finepref.core.batches import PairPrediction, PairSignal
 from finepref.objectives.dpo import dpo
 from finepref.objectives.guard import GuardOptions, guard, pair_scale
-from finepref.types import PairPrediction, PairSignal
 
 
 def prediction(seed: int, pairs: int = 4, dtype: torch.dtype = torch.float64) -> PairPrediction:

@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from finepref.errors import InputError
-from finepref.files import parquet_meta, read_parquet
-from finepref.lab import architecture, makers, model, votes, world
-from finepref.provenance import sha256_file
+from finepref.core.errors import InputError
+from finepref.core.files import parquet_meta, read_parquet
+from finepref.core.provenance import sha256_file
+from finepref.lab import architecture, makers, model, world
+from finepref.lab import ballots as votes
 
 ASKED = (
     "a red circle on a white background",

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finepref import rng
-from finepref.errors import InputError
-from finepref.lab import scorers, votes, world
+from finepref.core import rng
+from finepref.core.errors import InputError
+from finepref.lab import ballots as votes
+from finepref.lab import scorers, world
 
 PROMPTS = world.prompts("eval")[:60]
 

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 from scipy.stats import norm
 
-from finepref import rng
 from finepref.build import load_pipeline
-from finepref.lab import makers, voters, votes, world
+from finepref.core import rng
+from finepref.lab import ballots as votes
+from finepref.lab import crowd as voters
+from finepref.lab import makers, world
 
 PROMPTS = world.prompts("train")[:20]
 NAMES = ("a", "b", "c", "d")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from finepref import rng
-from finepref.errors import InputError
+from finepref.core import rng
+from finepref.core.errors import InputError
 from finepref.lab import world
 
 

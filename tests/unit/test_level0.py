@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from finepref import files, provenance, rng
-from finepref.errors import CheckFailed, FineprefError, InputError, nearest
+from finepref.core import files, provenance, rng
+from finepref.core.errors import CheckFailed, FineprefError, InputError, nearest
 
 
 def test_an_error_is_one_sentence_with_place_and_remedy() -> None:

@@ -16,12 +16,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tiny
-from finepref.errors import ConfigError, InputError
+from finepref.core.errors import ConfigError, InputError
+from finepref.core.images import ImageSize
 from finepref.models.denoiser import Denoiser
 from finepref.models.family import FAMILIES, family_of
 from finepref.models.load import load_adapter, load_encoder, load_pipeline
 from finepref.models.lora import LoraSettings
-from finepref.models.protocol import ImageSize
 from finepref.models.source import locate
 from tiny import TRAINED, perturb, picture
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from finepref import rng
-from finepref.errors import ConfigError
+from finepref.core import rng
+from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
+from finepref.core.errors import ConfigError
 from finepref.objectives import table
 from finepref.objectives.core import advantage_logit, mean_square, pair_errors
 from finepref.objectives.dmpo import dmpo
@@ -22,7 +23,6 @@ from finepref.objectives.dspo import dspo, dspo_brier, dspo_shift
 from finepref.objectives.mapo import mapo, phi
 from finepref.objectives.published import huaishengzhu_dspo_sdxl, jaydenlyh_smpo
 from finepref.objectives.sft import sft
-from finepref.types import ObjectiveOutput, PairPrediction, PairSignal
 
 PAIRS = 5
 

@@ -11,10 +11,10 @@ import torch
 from scipy.special import expit as sigmoid
 from torch import Tensor
 
-from finepref import rng
+from finepref.core import rng
+from finepref.core.batches import ImagePrediction
 from finepref.objectives.core import mean_square
 from finepref.objectives.kto import kto, kto_anchor, kto_sums
-from finepref.types import ImagePrediction
 
 
 def normal(*words: object, shape: tuple[int, ...]) -> Tensor:

@@ -16,16 +16,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import architectures
 
 import tiny
+from finepref.core.errors import ConfigError, InputError
 from finepref.diffusion.path import FLOW, scaled_linear
-from finepref.errors import ConfigError, InputError
 from finepref.models.kernels import Checkpointing
 from finepref.models.lora import LoraSettings
 from finepref.models.protocol import Counts
-from finepref.models.skeleton import Flops, Peak, config_source, count
+from finepref.plan.fit import changed, remedies
+from finepref.plan.needs import GPUS, Work, cache_of, gpus_of, mean_calls, memory_of, needed_gb, work_of
+from finepref.plan.skeleton import Flops, Peak, config_source, count
 from finepref.train.config import RunConfig, parse_config
-from finepref.train.fit import changed, remedies
 from finepref.train.method import make_method
-from finepref.train.plan import GPUS, Work, cache_of, gpus_of, mean_calls, memory_of, needed_gb, work_of
 
 TERA = 1e12
 

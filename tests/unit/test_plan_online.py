@@ -6,9 +6,9 @@ import pytest
 
 from finepref.diffusion.path import scaled_linear
 from finepref.models.protocol import Counts
+from finepref.plan.needs import cache_of, memory_of, work_of
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.method import make_method
-from finepref.train.plan import cache_of, memory_of, work_of
 
 ROUND = {"parameters": 10, "trained": 10, "castable": 0, "factored": 1, "condition": 7, "vae_parameters": 3}
 FLOP = {"forward_flop": 100.0, "training_flop": 300.0, "vae_flop": 20.0, "text_flop": 1.0}

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from finepref.core.errors import InputError
 from finepref.data.prompt_sets import PUBLISHED, load_prompt_set, published
-from finepref.data.prompts import PromptSet, as_prompt_set, read_prompts
-from finepref.errors import InputError
+from finepref.formats.prompts import PromptSet, as_prompt_set, read_prompts
 
 TEXTS = ("a red dog", 'say "hi", <b>you</b>', "naïve café\ttab")
 

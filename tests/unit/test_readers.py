@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from finepref.core.errors import InputError
 from finepref.data.readers import detect_format, read_pair_ids, read_preferences, winner_of
 from finepref.data.rows import count_rows, tables
 from finepref.data.schema import Quarantined
-from finepref.errors import InputError
 
 
 def png(value: int, size: tuple[int, int] = (4, 4)) -> bytes:

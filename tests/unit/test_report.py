@@ -15,16 +15,18 @@ from PIL import Image
 from evaluation_folder import Table, make_folder
 from finepref.arena import Votes, rate
 from finepref.arena.ratings import save_ratings
-from finepref.errors import InputError
+from finepref.core.errors import InputError
+from finepref.core.rng import uniform
 from finepref.evaluate.compare import compare
-from finepref.evaluate.manifest import read_record, read_rows, write_record, write_rows
-from finepref.evaluate.report import report
-from finepref.evaluate.report.background import duration, readable, signal_words
-from finepref.evaluate.report.distributions import density
-from finepref.evaluate.report.images import choose, data_uri, extremes, find_items, spread
-from finepref.evaluate.report.inputs import find_inputs
-from finepref.evaluate.report.markdown import plain
-from finepref.evaluate.report.parts import (
+from finepref.evaluate.score import score
+from finepref.formats.manifest import read_record, read_rows, write_record, write_rows
+from finepref.report import report
+from finepref.report.background import duration, readable, signal_words
+from finepref.report.distributions import density
+from finepref.report.inputs import find_inputs
+from finepref.report.markdown import plain
+from finepref.report.paper_tables import published, user_rows, user_win_rates
+from finepref.report.pieces import (
     Estimate,
     json_island,
     percent,
@@ -32,11 +34,9 @@ from finepref.evaluate.report.parts import (
     significant,
     smoothed,
 )
-from finepref.evaluate.report.published import published, user_rows, user_win_rates
-from finepref.evaluate.report.results import decimals, headline, primary_metric, summary_sentences, verdict
-from finepref.evaluate.report.strips import read_strips
-from finepref.evaluate.score import score
-from finepref.rng import uniform
+from finepref.report.results import decimals, headline, primary_metric, summary_sentences, verdict
+from finepref.report.strips import read_strips
+from finepref.report.thumbnails import choose, data_uri, extremes, find_items, spread
 
 TEXTS = [f"prompt {n}" for n in range(20)]
 
@@ -335,7 +335,7 @@ def test_a_density_integrates_to_one() -> None:
 def test_a_report_loads_no_torch(tmp_path: Path) -> None:
     folder = evaluation(tmp_path / "e", 1.0)
     code = (
-        "import sys; from finepref.evaluate.report import report; "
+        "import sys; from finepref.report import report; "
         f"report([{str(folder)!r}], {str(tmp_path / 'r.html')!r}); "
         "print([m for m in ('torch', 'diffusers', 'transformers', 'matplotlib') if m in sys.modules])"
     )

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from transformers import CLIPModel
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 from finepref.evaluate.scorers import blip, clip
 from finepref.evaluate.scorers.aesthetic import AestheticScorer
 from finepref.evaluate.scorers.clip_scorer import ClipScorer
 from finepref.evaluate.scorers.heads import build_head
 from finepref.evaluate.scorers.imagereward import ImageRewardScorer
-from finepref.evaluate.scorers.text import bert_text, clip_text
+from finepref.evaluate.scorers.tokenizer import bert_text, clip_text
 from tiny_scorers import (
     PROMPTS,
     TINY_BLIP,

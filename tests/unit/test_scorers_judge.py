@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings, Unparsable, picture
 from finepref.evaluate.scorers.judge_scorer import JudgeSettings, read_settings
-from finepref.evaluate.scorers.table import make
+from finepref.evaluate.scorers.kinds import make
 from tiny_endpoint import endpoint
 from tiny_scorers import picture as noise
 from tiny_scorers import pictures

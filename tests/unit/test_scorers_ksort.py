@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings, Unparsable
 from finepref.evaluate.scorers.ksort import (
     KSortSettings,

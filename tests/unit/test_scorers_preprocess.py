@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 from finepref.evaluate.scorers.preprocess import MEAN, STD, VARIANTS, pixel_batch, pixels, to_rgb
 from tiny_scorers import picture
 

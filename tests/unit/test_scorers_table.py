@@ -16,13 +16,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import CLIPModel
 
-from finepref.errors import InputError
-from finepref.evaluate.scorers import clip, sources
-from finepref.evaluate.scorers.convert import convert
-from finepref.evaluate.scorers.sources import UrlFile, fetch
-from finepref.evaluate.scorers.table import KINDS, make, parse
-from finepref.evaluate.scorers.text import bert_text, clip_text
-from finepref.provenance import sha256_file
+from finepref.core.errors import InputError
+from finepref.core.provenance import sha256_file
+from finepref.evaluate.scorers import clip
+from finepref.evaluate.scorers import hub_files as sources
+from finepref.evaluate.scorers.conversion import convert
+from finepref.evaluate.scorers.hub_files import UrlFile, fetch
+from finepref.evaluate.scorers.kinds import KINDS, make, parse
+from finepref.evaluate.scorers.tokenizer import bert_text, clip_text
 from tiny_scorers import (
     PROMPTS,
     bert_vocabulary,
@@ -41,7 +42,7 @@ HEAD_SIZES = (48, 1024, 128, 64, 16, 1)
 def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with tiny files in the official containers, and vocabularies beside them."""
     fitted(monkeypatch)
-    monkeypatch.setattr("finepref.evaluate.scorers.convert.HEAD_WIDTH", 48)
+    monkeypatch.setattr("finepref.evaluate.scorers.conversion.HEAD_WIDTH", 48)
     monkeypatch.setattr("finepref.evaluate.scorers.heads.load_head.__kwdefaults__", {"width": 48, "device": "cpu"})
     folder = clip_vocabulary(bert_vocabulary(tmp_path / "official"))
     half = {name: t.half() for name, t in open_clip_state().items()}
@@ -80,7 +81,7 @@ def test_every_kind_has_one_line_and_a_known_preprocess() -> None:
 
 
 def test_listing_the_names_loads_no_torch() -> None:
-    code = "import finepref.evaluate.scorers.table, sys; print('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import finepref.evaluate.scorers.kinds, sys; print('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 from finepref.evaluate.scorers.weights import (
     check_state,
     drop,

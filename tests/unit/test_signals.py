@@ -14,17 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from finepref import rng
 from finepref.arena import Ratings, Votes, gaps, rate
 from finepref.arena.rho import estimate_rho
 from finepref.cli.main import build
+from finepref.core import rng
+from finepref.core.errors import InputError
+from finepref.core.files import parquet_meta
 from finepref.data.rows import _table
-from finepref.errors import InputError
-from finepref.files import parquet_meta
+from finepref.formats.signals import read_signals, write_signals
 from finepref.signals import parts
+from finepref.signals.combine import combine
 from finepref.signals.make import SignalOptions, VoteTable, check_request, make_signals
 from finepref.signals.rewards import Rewards
-from finepref.signals.sidecar import combine, read_signals, write_signals
 from finepref.signals.smooth import PICKSCORE_EXTREMES, extremes, smoothed, weight_of
 
 COUNT = 60

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
+from finepref.formats.signals import read_signals
 from finepref.signals.rewards import read_rewards
-from finepref.signals.sidecar import read_signals
 
 
 @pytest.mark.parametrize(

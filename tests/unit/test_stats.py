@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
+from finepref.core.rng import numpy_generator
 from finepref.evaluate import stats
-from finepref.rng import numpy_generator
 
 
 @pytest.mark.parametrize(("wins", "n"), [(0, 10), (3, 10), (10, 10), (246, 487), (1616, 3200), (1, 1)])

@@ -12,13 +12,16 @@ import pytest
 import torch
 import yaml
 
+from finepref.core.errors import ConfigError, InputError
 from finepref.diffusion import inversion
 from finepref.diffusion.options import InversionOptions, RenoiseOptions
 from finepref.diffusion.path import scaled_linear
-from finepref.errors import ConfigError, InputError
 from finepref.objectives import methods
-from finepref.study import compare, cost, plan, rows, schedule
-from finepref.study.page import write_page
+from finepref.study import arms as rows
+from finepref.study import claims as compare
+from finepref.study import cost, schedule
+from finepref.study import design as plan
+from finepref.study.document import write_page
 from finepref.study.trial import Point
 from finepref.train.config import load_config
 from finepref.train.method import make_method

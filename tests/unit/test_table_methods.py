@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from finepref.cli.main import COMMANDS
-from finepref.diffusion import table as trajectories
+from finepref.core.batches import ImagePrediction, PairPrediction, PairSignal
+from finepref.core.errors import ConfigError
+from finepref.diffusion import trajectories as trajectories
 from finepref.diffusion.options import RenoiseOptions
-from finepref.errors import ConfigError
 from finepref.objectives import methods
 from finepref.objectives import table as objectives
 from finepref.objectives.dpo import dpo
 from finepref.objectives.kto import KtoOptions, kto
 from finepref.signals.make import ACTS_ON, ARENA_KINDS, KINDS, REWARD_KINDS, SignalOptions, check_request
-from finepref.types import ImagePrediction, PairPrediction, PairSignal
 
 DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"
 GOLDENS = Path(__file__).parents[1] / "goldens"

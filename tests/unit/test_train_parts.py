@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from finepref.core.batches import ObjectiveOutput
+from finepref.core.errors import ConfigError, InputError
 from finepref.diffusion.path import FLOW, scaled_linear
-from finepref.errors import ConfigError, InputError
 from finepref.train import draws
 from finepref.train.config import TrainSection, find_config, load_config, parse_config, shipped_configs
 from finepref.train.log import Tally, append, cut_after, read_lines, tracked
 from finepref.train.optim import learning_rate
+from finepref.train.processes import World
 from finepref.train.reference import load_reference, save_reference
 from finepref.train.step import both
-from finepref.train.world import World
-from finepref.types import ObjectiveOutput
 
 
 def test_every_epoch_is_a_permutation() -> None:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from evaluation_folder import Table, make_folder
 from finepref.evaluate.compare import compare
-from finepref.evaluate.report import report
 from finepref.evaluate.score import score
+from finepref.report import report
 
 pytestmark = [
     pytest.mark.web,

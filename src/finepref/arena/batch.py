@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from finepref.arena.counts import PairCounts
 from finepref.arena.link import Link
 from finepref.arena.normal import Floats
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 
 TOLERANCE = 1e-11
 MAX_STEPS = 200

@@ -14,8 +14,8 @@ from scipy.stats import kendalltau, spearmanr
 
 from finepref.arena.normal import Floats
 from finepref.arena.ratings import Ratings
-from finepref.errors import InputError, nearest
-from finepref.files import read_json
+from finepref.core.errors import InputError, nearest
+from finepref.core.files import read_json
 
 PUBLISHED = ("arenapo-pickapic", "arenapo-hpdv3")
 

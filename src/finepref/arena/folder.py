@@ -14,18 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finepref import files
 from finepref.arena.blocks import slices
 from finepref.arena.gap import gaps
 from finepref.arena.ratings import Ratings
 from finepref.arena.read import VoteTable
-from finepref.errors import InputError
-from finepref.provenance import hash_config, provenance, sha256_bytes, sha256_file
+from finepref.core import files
+from finepref.core.errors import InputError
+from finepref.core.provenance import hash_config, provenance, sha256_bytes, sha256_file
 
 WHOLE_UP_TO = 1 << 26  # bytes of an input that are hashed whole
 PIECE = 1 << 20
 CHUNK = 1 << 20  # rows of gaps.parquet in one group
-ALWAYS = ("ratings.json", "leaderboard.csv", "gaps.parquet", "arena.html")
+ALWAYS = ("ratings.json", "leaderboard.csv", "gaps.parquet")
+PAGE = "arena.html"
 
 
 def input_hash(path: Path) -> str:

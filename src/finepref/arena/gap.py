@@ -19,7 +19,7 @@ from finepref.arena.normal import Floats, inverse_mills, truncated_mean
 from finepref.arena.ratings import Ratings, align
 from finepref.arena.rho import estimate_rho
 from finepref.arena.votes import Votes
-from finepref.errors import InputError, nearest
+from finepref.core.errors import InputError, nearest
 
 KINDS = ("uniform", "paper", "truncated", "selection", "image")
 WITH_RHO = ("selection", "image")

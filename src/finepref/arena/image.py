@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from finepref.arena.normal import Floats, Ints, inverse_mills
 from finepref.arena.votes import Votes
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 
 DAMPING = 0.7
 TOLERANCE = 7e-4  # largest change of a posterior mean, in c

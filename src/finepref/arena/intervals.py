@@ -18,8 +18,8 @@ from finepref.arena.counts import CHUNK, DENSE_UP_TO, PairCounts
 from finepref.arena.link import Link
 from finepref.arena.normal import Floats, Ints
 from finepref.arena.votes import Votes
-from finepref.errors import InputError, nearest
-from finepref.rng import numpy_generator
+from finepref.core.errors import InputError, nearest
+from finepref.core.rng import numpy_generator
 
 INTERVALS = ("auto", "laplace", "sandwich", "bootstrap")
 CLUSTERS = ("game", "prompt", "voter")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from finepref.errors import InputError, nearest
+from finepref.core.errors import InputError, nearest
 
 PAIR_ROLES = ("left", "right", "winner", "left_image", "right_image", "prompt", "voter", "id")
 GAME_ROLES = ("group", "model", "rank", "image", "prompt", "voter", "id")

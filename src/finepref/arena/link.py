@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import expit, log_ndtr
 
 from finepref.arena.normal import Floats, inverse_mills, log_density, log_interval
-from finepref.errors import InputError, nearest
+from finepref.core.errors import InputError, nearest
 
 LOGIT_SCALE = 1.702
 

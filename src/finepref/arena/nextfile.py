@@ -12,12 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from finepref import files
 from finepref.arena.folder import record
 from finepref.arena.nextpairs import next_pairs
 from finepref.arena.read import read_votes
 from finepref.arena.tables import find_files
-from finepref.errors import InputError, nearest
+from finepref.core import files
+from finepref.core.errors import InputError, nearest
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 

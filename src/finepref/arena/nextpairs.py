@@ -13,8 +13,8 @@ from finepref.arena.normal import Floats
 from finepref.arena.orders import information
 from finepref.arena.rate import C, fit_counts, rate
 from finepref.arena.votes import Votes
-from finepref.errors import InputError
-from finepref.rng import numpy_generator
+from finepref.core.errors import InputError
+from finepref.core.rng import numpy_generator
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from scipy.special import erfcx
 
 from finepref.arena.normal import SQRT_2, Floats, quantile
 from finepref.arena.ratings import BETA, MU0, SIGMA0
-from finepref.errors import InputError, nearest
+from finepref.core.errors import InputError, nearest
 
 _R2 = sqrt(2.0)
 _ROOT_2_OVER_PI = sqrt(2.0 / pi)

@@ -12,7 +12,7 @@ from finepref.arena.normal import Floats, quantile
 from finepref.arena.rate import rate
 from finepref.arena.ratings import LEVEL, Ratings
 from finepref.arena.votes import Votes
-from finepref.rng import numpy_generator
+from finepref.core.rng import numpy_generator
 
 SHUFFLES = 10
 MOST_VOTES = 100_000

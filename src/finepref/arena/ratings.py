@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from finepref.arena.normal import SQRT_2, Floats, quantile
-from finepref.errors import InputError
-from finepref.files import read_json, write_json
+from finepref.core.errors import InputError
+from finepref.core.files import read_json, write_json
 
 MU0 = 25.0
 SIGMA0 = 25.0 / 3.0

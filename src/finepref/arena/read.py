@@ -17,7 +17,7 @@ from finepref.arena.hashing import hash_names
 from finepref.arena.layout import NO_MODEL, Layout, detect
 from finepref.arena.store import IN_MEMORY, Store
 from finepref.arena.votes import LEFT, OUTCOME_HELP, OUTCOME_WORDS, Games, Votes
-from finepref.errors import InputError, nearest
+from finepref.core.errors import InputError, nearest
 
 Bools = npt.NDArray[np.bool_]
 NAME_ROLES = {

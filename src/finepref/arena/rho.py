@@ -13,7 +13,7 @@ from finepref.arena.image import Sites, cavities, duels, evidence, image_models,
 from finepref.arena.normal import Ints
 from finepref.arena.ratings import Ratings, align
 from finepref.arena.votes import Votes
-from finepref.rng import numpy_generator
+from finepref.core.rng import numpy_generator
 
 GRID = tuple(round(0.05 * k, 2) for k in range(1, 20))
 MOST_VOTES = 50_000

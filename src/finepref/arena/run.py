@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,21 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from finepref import files
 from finepref.arena import folder, tables
 from finepref.arena.boards import load_board
 from finepref.arena.findings import Findings, examine
 from finepref.arena.gap import NORMALISE
 from finepref.arena.imagegap import image_gaps
-from finepref.arena.page import write_page
 from finepref.arena.rate import rate
 from finepref.arena.ratings import Ratings, save_ratings
 from finepref.arena.read import VoteTable, read_votes
 from finepref.arena.rho import RhoCurve, estimate_rho
 from finepref.arena.store import IN_MEMORY
 from finepref.arena.validate import validate
-from finepref.errors import InputError, nearest
-from finepref.progress import say
+from finepref.core import files
+from finepref.core.errors import InputError, nearest
+from finepref.core.progress import say
 
 SAY_EVERY = 10_000_000  # rows
 
@@ -63,12 +62,18 @@ class Options:
 
 
 def run_arena(
-    votes: Sequence[str | Path], out: str | Path, options: Options, *, in_memory: int = IN_MEMORY
+    votes: Sequence[str | Path],
+    out: str | Path,
+    options: Options,
+    *,
+    page: Callable[[Path, Findings, Mapping[str, Any]], None] | None = None,
+    in_memory: int = IN_MEMORY,
 ) -> Ratings | None:
     """Rate the votes and write the arena folder; None if it holds exactly this result already.
 
     Args:
         votes: files and folders. out: folder to write. options: as on the command line.
+        page: writes the page that people read (`report.arena_page.write_page`); None leaves it out.
         in_memory: votes beyond which their codes are kept in files beside `out` until the end.
 
     Raises:
@@ -76,7 +81,11 @@ def run_arena(
     """
     out = Path(out)
     made = folder.record(tables.find_files(votes), asdict(options) | {"overwrite": None})
-    wanted = [*folder.ALWAYS, *(["validation.json"] if options.validate is not None else [])]
+    wanted = [
+        *folder.ALWAYS,
+        *([] if page is None else [folder.PAGE]),
+        *(["validation.json"] if options.validate is not None else []),
+    ]
     if folder.finished(out, made["fingerprint"], wanted, overwrite=options.overwrite):
         say(f"{out}: already holds the arena of these votes and settings")
         return None
@@ -97,6 +106,9 @@ def run_arena(
             validation = validate(table.votes, folds=options.validate, chosen=options.rating(), seed=options.seed)
         found = examine(table, ratings, kinds, curve=curve, validation=validation, board=board, seed=options.seed)
         _write(out, found, kinds, made, normalise=options.normalise)
+        if page is not None:
+            page(out / folder.PAGE, found, made)
+        save_ratings(out / "ratings.json", ratings, provenance=made)
     return ratings
 
 
@@ -161,5 +173,3 @@ def _write(out: Path, found: Findings, kinds: dict[str, Any], made: dict[str, An
         rows = (json.dumps({"where": place, "reason": why}, ensure_ascii=False) for place, why in table.rejected)
         files.write_text(out / "quarantine.jsonl", "\n".join(rows) + "\n")
         say(f"{len(table.rejected)} rows left out, listed in {out / 'quarantine.jsonl'}")
-    write_page(out / "arena.html", found, made)
-    save_ratings(out / "ratings.json", ratings, provenance=made)

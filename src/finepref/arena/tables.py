@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from finepref.errors import InputError, nearest
+from finepref.core.errors import InputError, nearest
 
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".json")
 ROWS = 1 << 17  # rows of one batch

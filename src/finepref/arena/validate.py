@@ -14,9 +14,9 @@ from finepref.arena.link import Link, get_link, p_left_decisive
 from finepref.arena.normal import Floats
 from finepref.arena.rate import C, fit_counts, rate
 from finepref.arena.votes import Votes
-from finepref.errors import InputError
-from finepref.progress import progress
-from finepref.rng import numpy_generator
+from finepref.core.errors import InputError
+from finepref.core.progress import progress
+from finepref.core.rng import numpy_generator
 
 SEEDS = 5
 MOST_VOTES = 2_000_000

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finepref.arena.normal import Ints
-from finepref.errors import InputError, nearest
+from finepref.core.errors import InputError, nearest
 
 LEFT, TIE, RIGHT = 1, 0, -1
 

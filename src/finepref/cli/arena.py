@@ -65,6 +65,7 @@ def command(
     """Rate models from votes: ratings.json, leaderboard.csv, gaps.parquet and arena.html."""
     from finepref.arena.run import Options, run_arena
     from finepref.arena.terminal import print_result
+    from finepref.report.arena_page import write_page
 
     named = {
         "left": left, "right": right, "winner": winner, "left_image": left_image, "right_image": right_image,
@@ -76,5 +77,5 @@ def command(
         rho=rho, normalise=normalise, validate=validate, compare_board=compare_board, order=order, passes=passes,
         seed=seed, skip_bad_rows=skip_bad_rows, overwrite=overwrite,
     )  # fmt: skip
-    run_arena(votes, out, options)
+    run_arena(votes, out, options, page=write_page)
     print_result(out, as_json=as_json)

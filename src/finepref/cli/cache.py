@@ -35,8 +35,8 @@ def command(
     Images that are files are read again each time, to see whether they changed; only new content is encoded.
     """
     from finepref import build
-    from finepref.errors import ConfigError
-    from finepref.progress import say
+    from finepref.core.errors import ConfigError
+    from finepref.core.progress import say
     from finepref.train.config import load_config, parse_config
 
     run = load_config(config, overrides or ())

@@ -24,7 +24,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
 ) -> None:
     """Compare models at equal prompts and seeds, or judge printed win rates."""
-    from finepref.errors import InputError
+    from finepref.core.errors import InputError
 
     if from_counts is not None:
         if folder is not None or baseline is not None:
@@ -33,9 +33,9 @@ def command(
         return
     if folder is None or baseline is None:
         raise InputError("a folder and its --baseline are needed", where="compare", remedy="or give --from-counts")
+    from finepref.core.files import read_json
     from finepref.evaluate.compare import compare
     from finepref.evaluate.show import comparison_lines
-    from finepref.files import read_json
 
     path = compare(folder, baseline, out=out, level=level, resamples=resamples, seed=seed, force=force)
     if as_json:
@@ -47,8 +47,8 @@ def command(
 
 
 def _counts(path: Path, out: Path | None, level: float, as_json: bool) -> None:
-    from finepref.evaluate.counts import counts_json, counts_lines, read_counts
-    from finepref.files import write_json
+    from finepref.core.files import write_json
+    from finepref.evaluate.published_counts import counts_json, counts_lines, read_counts
 
     rows = read_counts(path, level=level)
     if out is not None:

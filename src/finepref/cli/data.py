@@ -36,8 +36,8 @@ def validate_command(
     data: Data, format: Format = "auto", column: Columns = None, limit: Limit = None, as_json: AsJson = False
 ) -> None:
     """Decode every image; list what is unusable; exit 1 if anything is."""
+    from finepref.core.errors import CheckFailed
     from finepref.data.inspect import inspect
-    from finepref.errors import CheckFailed
 
     report = inspect(data, format=format, columns=_columns(column), limit=limit, full=True)
     print(json.dumps(report.as_dict()) if as_json else _text(report))
@@ -81,7 +81,7 @@ def pair_command(
 
 
 def _columns(given: list[str] | None) -> dict[str, str]:
-    from finepref.errors import InputError
+    from finepref.core.errors import InputError
 
     found = {}
     for entry in given or ():

@@ -11,8 +11,8 @@ import typer
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show what is installed and which devices are seen; exit 1 if something is broken."""
-    from finepref.doctor import EXTRAS, examine
-    from finepref.errors import CheckFailed
+    from finepref.core.errors import CheckFailed
+    from finepref.plan.environment import EXTRAS, examine
 
     facts, findings = examine()
     if as_json:

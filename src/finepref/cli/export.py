@@ -18,8 +18,8 @@ def command(
 ) -> None:
     """Write a run's trained part for another tool."""
     from finepref.build import resolve_base
-    from finepref.errors import InputError
-    from finepref.files import read_json
+    from finepref.core.errors import InputError
+    from finepref.core.files import read_json
     from finepref.models.export import export
 
     record = read_json(run / "run.json") if (run / "run.json").is_file() else {}

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from finepref.data.prompts import PromptSet
+    from finepref.formats.prompts import PromptSet
 
 
 def command(
@@ -45,8 +45,8 @@ def command(
     """Generate images of every model at equal prompts, seeds and initial noise."""
     from finepref.build import load_pipeline
     from finepref.evaluate.generate import generate
+    from finepref.evaluate.named_models import parse_integers, parse_models, parse_size, sources
     from finepref.evaluate.protocols import choose_prompts, family_of, load_protocol
-    from finepref.evaluate.sources import parse_integers, parse_models, parse_size, sources
 
     fixed = {
         "--seeds": seeds, "--steps": steps, "--guidance": guidance, "--scheduler": scheduler, "--size": size,
@@ -81,7 +81,7 @@ def command(
 
 
 def _required(prompts: list[str] | None) -> list[str]:
-    from finepref.errors import InputError
+    from finepref.core.errors import InputError
 
     if not prompts:
         raise InputError("no prompts", where="--prompts", remedy="give a prompt file or a set, or --protocol")
@@ -89,7 +89,7 @@ def _required(prompts: list[str] | None) -> list[str]:
 
 
 def _refuse(fixed: Mapping[str, object], protocol: str) -> None:
-    from finepref.errors import InputError
+    from finepref.core.errors import InputError
 
     given = [option for option, value in fixed.items() if value is not None]
     if given:
@@ -99,7 +99,7 @@ def _refuse(fixed: Mapping[str, object], protocol: str) -> None:
 def _extras(
     controlnet: str | None, images: Path | None, scale: float | None, refiner: str | None, start: float | None
 ) -> dict[str, Any]:
-    from finepref.errors import InputError
+    from finepref.core.errors import InputError
     from finepref.evaluate.sampling import Control, Refiner
 
     if (controlnet is None) != (images is None):
@@ -118,7 +118,7 @@ def _extras(
 
 def _prompts(name: str) -> PromptSet:
     from finepref.data.prompt_sets import load_prompt_set
-    from finepref.data.prompts import as_prompt_set
+    from finepref.formats.prompts import as_prompt_set
 
     if name.startswith("lab-"):
         from finepref.build import prompt_set

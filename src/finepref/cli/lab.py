@@ -19,10 +19,10 @@ def votes(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make the votes again.")] = False,
 ) -> None:
     """Make preference data: image makers of different strength, noisy voters, ties."""
-    from finepref.files import parquet_meta
-    from finepref.lab.votes import make_votes
+    from finepref.core.files import parquet_meta
+    from finepref.core.progress import say
+    from finepref.lab.ballots import make_votes
     from finepref.lab.world import prompts as prompt_set
-    from finepref.progress import say
 
     if out.is_file() and not overwrite and parquet_meta(out).get("seed") == seed:
         say(f"{out} is there already (--overwrite makes it again)")
@@ -84,13 +84,13 @@ def study(
     import os
     import shutil
 
-    from finepref.errors import CheckFailed, InputError
-    from finepref.study.plan import load_study
+    from finepref.core.errors import CheckFailed, InputError
+    from finepref.study.design import load_study
 
     plan = load_study(config)
     if report is not None:
+        from finepref.study.document import write_page
         from finepref.study.ground import lab_fingerprint
-        from finepref.study.page import write_page
 
         if overwrite or minutes is not None:
             raise InputError("it has no effect with --report", where="--overwrite, --minutes", remedy="leave it out")

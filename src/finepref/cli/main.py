@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from finepref.errors import FineprefError
+from finepref.core.errors import FineprefError
 
 # In the order of the journey. Every name is a module of this package that exposes `command`:
 # a function (one command) or a `typer.Typer` (a group of commands).

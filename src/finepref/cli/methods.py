@@ -72,7 +72,7 @@ def command(
 
 def _axes() -> dict[str, dict[str, dict[str, Any]]]:
     """axis -> row -> source and options, from `finepref signals` and the tables of the other axes."""
-    from finepref.diffusion import table as trajectories
+    from finepref.diffusion import trajectories as trajectories
     from finepref.objectives import table as objectives
 
     return {

@@ -25,10 +25,10 @@ def command(
 ) -> None:
     """Parameters, work, memory, disk and time of a run, and which option makes it fit. Reads configs, no weights."""
     from finepref.build import plan_run
-    from finepref.errors import ConfigError
+    from finepref.core.errors import ConfigError
+    from finepref.plan.needs import GPUS, gpus_of
+    from finepref.plan.printed import describe
     from finepref.train.config import load_config
-    from finepref.train.plan import GPUS, gpus_of
-    from finepref.train.plan_text import describe
 
     chosen = gpus_of(gpu or list(GPUS))
     prices: dict[str, float] = {}

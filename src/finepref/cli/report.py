@@ -20,6 +20,6 @@ def command(
     megabytes: Annotated[float, typer.Option(min=0.1, help="Room for pictures in the page.")] = 8.0,
 ) -> None:
     """Write the report: summary, win rates, images side by side, training, arena, provenance."""
-    from finepref.evaluate.report import report
+    from finepref.report import report
 
     print(report(folders, out, title=title, metric=metric, budget=int(megabytes * 1e6)))

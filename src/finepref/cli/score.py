@@ -20,8 +20,8 @@ def command(
     overwrite: Annotated[bool, typer.Option(help="Score again what has a score.")] = False,
 ) -> None:
     """Score images: DIR/scores.parquet of an evaluation folder, or the rewards of a preference data set."""
-    from finepref.errors import InputError
-    from finepref.evaluate.manifest import LINES
+    from finepref.core.errors import InputError
+    from finepref.formats.manifest import LINES
 
     specs = _scorers(scorer or [], protocol)
     if (data[0] / LINES).is_file():
@@ -41,10 +41,10 @@ def command(
             remedy="run `finepref generate` into it, or give --out rewards.parquet",
         )
     from finepref.build import make_scorer
+    from finepref.core.progress import say
     from finepref.data.readers import read_preferences
     from finepref.data.schema import Quarantined
     from finepref.evaluate.rewards import score_preferences
-    from finepref.progress import say
 
     index, slash, count = shard.partition("/")
     if not (slash and index.isdigit() and count.isdigit()):
@@ -65,7 +65,7 @@ def command(
 
 
 def _scorers(given: list[str], protocol: str | None) -> list[str]:
-    from finepref.errors import InputError
+    from finepref.core.errors import InputError
     from finepref.evaluate.protocols import choose_scorers, load_protocol
 
     if protocol is not None:

@@ -19,7 +19,7 @@ command = typer.Typer(no_args_is_help=True, help="Scorers of images: list, conve
 @command.command("list")
 def list_scorers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print every scorer's name and what it is."""
-    from finepref.evaluate.scorers.table import KINDS
+    from finepref.evaluate.scorers.kinds import KINDS
 
     if as_json:
         import json
@@ -40,7 +40,7 @@ def convert_file(
     overwrite: Annotated[bool, typer.Option(help="Replace the folder.")] = False,
 ) -> None:
     """Convert an official weights file to a safetensors folder with provenance; use it as NAME@FOLDER."""
-    from finepref.evaluate.scorers.convert import convert, recognise
+    from finepref.evaluate.scorers.conversion import convert, recognise
     from finepref.evaluate.scorers.weights import weights_id
 
     name = recognise(file, weights_id(file), scorer).name
@@ -61,7 +61,7 @@ def verify_scorer(
 ) -> None:
     """Compare a scorer that has its real weights with published or reference numbers; exit 1 where they differ."""
     from finepref.build import default_device
-    from finepref.errors import CheckFailed
+    from finepref.core.errors import CheckFailed
     from finepref.evaluate.scorers.verify import verify
 
     checks = verify(
@@ -92,12 +92,12 @@ def ksort_eval(
     seed: Annotated[int, typer.Option(help="Seed of the order in which images are shown.")] = 0,
 ) -> None:
     """Place a model on the K-Sort leaderboard with a judge (K-Sort Eval). Run again to resume."""
-    from finepref.errors import InputError
+    from finepref.core.errors import InputError
+    from finepref.core.files import write_json
     from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings
     from finepref.evaluate.scorers.judge_scorer import read_settings
     from finepref.evaluate.scorers.ksort import KSortSettings, run
     from finepref.evaluate.scorers.ksort_data import load_benchmark
-    from finepref.files import write_json
 
     benchmark = load_benchmark(data)
     if write_prompts is not None:
@@ -124,8 +124,8 @@ def _images(folder: Path, model: str | None) -> Callable[[Instance], Image]:
     """Instance -> the image of its prompt in an evaluation folder (the lowest seed)."""
     from PIL import Image as PillowImage
 
-    from finepref.errors import InputError, nearest
-    from finepref.evaluate.manifest import read_rows
+    from finepref.core.errors import InputError, nearest
+    from finepref.formats.manifest import read_rows
 
     rows = read_rows(folder)
     models = sorted({row.model for row in rows})

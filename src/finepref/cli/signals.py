@@ -9,8 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from finepref.data.schema import ImageRef, Quarantined
+    from finepref.formats.signals import Signals
     from finepref.signals.make import VoteTable
-    from finepref.signals.sidecar import Signals
 
 
 def command(
@@ -41,13 +41,13 @@ def command(
 ) -> None:
     """Write signals.parquet: winner, margins, weight and labels of every decided vote, keyed by pair_id."""
     from finepref.arena import load_ratings
+    from finepref.core.files import parquet_meta
+    from finepref.core.progress import say
+    from finepref.core.provenance import provenance
     from finepref.data.rows import versions
-    from finepref.files import parquet_meta
-    from finepref.progress import say
-    from finepref.provenance import provenance
+    from finepref.formats.signals import write_signals
     from finepref.signals.make import SignalOptions, check_request, make_signals, provenance_inputs
     from finepref.signals.rewards import read_rewards
-    from finepref.signals.sidecar import write_signals
 
     options = SignalOptions(
         margin=margin,
@@ -83,7 +83,7 @@ def command(
 
 
 def _summarise(signals: Signals, faults: list[Quarantined]) -> None:
-    from finepref.progress import say
+    from finepref.core.progress import say
 
     for fault in faults[:3]:
         say(f"row {fault.row} (pair {fault.pair_id}) left out: {fault.reason}")
@@ -99,8 +99,8 @@ def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Qua
     """The votes without their images; where images must have names and the data set gives none, from their content."""
     import numpy as np
 
+    from finepref.core.progress import progress
     from finepref.data.readers import read_preferences
-    from finepref.progress import progress
     from finepref.signals.make import VoteTable
 
     for images in (False, True):
@@ -125,14 +125,14 @@ def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Qua
 
 def _sha256(table: VoteTable) -> str:
     """Hash of everything that was read of the votes."""
-    from finepref.provenance import hash_config
+    from finepref.core.provenance import hash_config
 
     return hash_config({name: list(getattr(table, name)) for name in table.__slots__})
 
 
 def _name(image: ImageRef) -> str | None:
     """The data set's name of an image, its file, or the hash of its bytes; None where the row was read without it."""
-    from finepref.provenance import sha256_bytes
+    from finepref.core.provenance import sha256_bytes
 
     if image.uid is not None:
         return image.uid

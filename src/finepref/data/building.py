@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finepref.data.images import Unreadable, square
+from finepref.core.errors import ConfigError, InputError, nearest
+from finepref.core.images import ImageSize, Unreadable, square
+from finepref.core.provenance import sha256_bytes
 from finepref.data.latents import MASK
 from finepref.data.schema import Preference, Quarantined
 from finepref.data.shards import STORAGE, read_index, shard_names, write_shard
-from finepref.errors import ConfigError, InputError, nearest
-from finepref.models.protocol import Encoder, ImageSize
-from finepref.provenance import sha256_bytes
+from finepref.models.protocol import Encoder
 
 IMAGES = pa.schema(
     [

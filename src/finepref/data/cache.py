@@ -20,17 +20,17 @@ from typing import Any
 
 import pyarrow as pa
 
+from finepref.core.errors import ConfigError, InputError
+from finepref.core.files import read_json, read_parquet, write_json, write_parquet, write_text
+from finepref.core.progress import progress, say
+from finepref.core.provenance import hash_config, provenance
 from finepref.data.building import IMAGES, PROMPTS, Builder, CacheSettings, Row
 from finepref.data.latents import check_same
 from finepref.data.readers import read_preferences
 from finepref.data.rows import versions
 from finepref.data.schema import Preference, Quarantined
 from finepref.data.shards import read_index, shard_names
-from finepref.errors import ConfigError, InputError
-from finepref.files import read_json, read_parquet, write_json, write_parquet, write_text
 from finepref.models.protocol import Encoder
-from finepref.progress import progress, say
-from finepref.provenance import hash_config, provenance
 
 OWN = ("images", "prompts", "images.parquet", "prompts.parquet", "pairs.parquet", "quarantine.jsonl", "cache.json")
 

@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from finepref.core.errors import InputError
+from finepref.core.files import atomic_file, write_text
+from finepref.core.progress import progress, say
 from finepref.data.readers import read_preferences
 from finepref.data.schema import Preference, Quarantined
-from finepref.errors import InputError
-from finepref.files import atomic_file, write_text
-from finepref.progress import progress, say
 
 PAIRS = pa.schema(
     [

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finepref.core.errors import InputError
 from finepref.data.rows import Row
 from finepref.data.schema import ImageRef
-from finepref.errors import InputError
 
 Get = Callable[[str], Any]
 

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finepref.data.images import Unreadable, decode, dimensions
+from finepref.core.errors import InputError
+from finepref.core.images import Unreadable, decode, dimensions
+from finepref.core.progress import progress
+from finepref.core.provenance import sha256_bytes
 from finepref.data.readers import detect_format, read_preferences
 from finepref.data.schema import ImageRef, Preference, Quarantined
-from finepref.errors import InputError
-from finepref.progress import progress
-from finepref.provenance import sha256_bytes
 
 
 @dataclass(slots=True)

@@ -17,11 +17,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
+from finepref.core.errors import InputError
+from finepref.core.files import read_json, read_parquet
+from finepref.core.images import ImageSize
+from finepref.core.provenance import hash_config, sha256_bytes
 from finepref.data.shards import ShardSet
-from finepref.errors import InputError
-from finepref.files import read_json, read_parquet
-from finepref.models.protocol import ImageSize
-from finepref.provenance import hash_config, sha256_bytes
 
 MASK = "prompt_mask"
 _VARIABLE = frozenset({"prompt_embeds", MASK})

@@ -11,11 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from finepref.core.errors import InputError, nearest
+from finepref.core.files import parquet_meta, read_parquet, write_parquet
+from finepref.core.progress import say
+from finepref.core.provenance import provenance, sha256_bytes
 from finepref.data.convert import write_pairs
-from finepref.errors import InputError, nearest
-from finepref.files import parquet_meta, read_parquet, write_parquet
-from finepref.progress import say
-from finepref.provenance import provenance, sha256_bytes
 
 REWARDS = pa.schema(
     [

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
-from finepref.data.prompts import PromptSet, read_prompts
-from finepref.errors import InputError, nearest
+from finepref.core.errors import InputError, nearest
+from finepref.formats.prompts import PromptSet, read_prompts
 
 STYLES = ("anime", "concept-art", "paintings", "photo")
 

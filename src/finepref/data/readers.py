@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from finepref.core.errors import InputError, nearest
+from finepref.core.provenance import sha256_bytes
 from finepref.data.formats import BY_NAME, FORMATS, Columns, Draft, Format
 from finepref.data.rows import Table, tables
 from finepref.data.schema import ImageRef, Preference, Quarantined
-from finepref.errors import InputError, nearest
-from finepref.provenance import sha256_bytes
 
 Paths = str | Path | Sequence[str | Path]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from finepref.errors import InputError
-from finepref.files import atomic_file, write_parquet
+from finepref.core.errors import InputError
+from finepref.core.files import atomic_file, write_parquet
 
 STORAGE = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
 _NUMPY = {

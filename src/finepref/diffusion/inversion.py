@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from finepref.core.batches import Placed
+from finepref.core.errors import ConfigError
 from finepref.diffusion.options import InversionOptions, Label, Renoise, RenoiseOptions
 from finepref.diffusion.path import Path
 from finepref.diffusion.programme import Programme, programme
-from finepref.errors import ConfigError
-from finepref.types import Placed
 
 
 @runtime_checkable

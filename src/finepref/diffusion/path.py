@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from finepref.errors import ConfigError, nearest
+from finepref.core.errors import ConfigError, nearest
 
 Parametrisation = Literal["epsilon", "v_prediction", "flow"]
 LossSpace = Literal["native", "epsilon", "x0"]

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from finepref import rng
+from finepref.core import rng
+from finepref.core.errors import ConfigError
 from finepref.diffusion.options import Grid, InversionOptions, Label, Renoise, RenoiseOptions
 from finepref.diffusion.path import Path
-from finepref.errors import ConfigError
 
 Step = tuple[float, float, float]  # source, destination, label: integers on discrete paths
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from finepref.errors import InputError, nearest
+from finepref.core.errors import InputError, nearest
+from finepref.core.files import read_json, read_parquet, write_json
+from finepref.core.provenance import provenance
 from finepref.evaluate import stats
 from finepref.evaluate.groups import group_rows, tags_of
-from finepref.evaluate.manifest import LINES, ImageRow, read_record, read_rows
 from finepref.evaluate.score import SCORES
 from finepref.evaluate.sheets import Floats, Sheet, read_scores
-from finepref.files import read_json, read_parquet, write_json
-from finepref.provenance import provenance
+from finepref.formats.manifest import LINES, ImageRow, read_record, read_rows
 
 COMPARISON = "comparison.json"
 

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finepref.data.prompts import PromptSet, as_prompt_set, prompt_sha256
-from finepref.errors import InputError
-from finepref.evaluate.manifest import (
+from finepref.core.errors import InputError
+from finepref.core.files import atomic_file
+from finepref.core.progress import progress, say
+from finepref.core.provenance import provenance, sha256_bytes, sha256_file
+from finepref.evaluate.sampling import SCHEDULERS, Control, Noise, Refiner, Sampling, prepare, scheduler_class
+from finepref.formats.manifest import (
     LINES,
     ImageRow,
     Key,
@@ -22,10 +25,7 @@ from finepref.evaluate.manifest import (
     write_record,
     write_rows,
 )
-from finepref.evaluate.sampling import SCHEDULERS, Control, Noise, Refiner, Sampling, prepare, scheduler_class
-from finepref.files import atomic_file
-from finepref.progress import progress, say
-from finepref.provenance import provenance, sha256_bytes, sha256_file
+from finepref.formats.prompts import PromptSet, as_prompt_set, prompt_sha256
 
 if TYPE_CHECKING:
     from PIL.Image import Image

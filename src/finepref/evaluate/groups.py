@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from finepref.evaluate import stats
-from finepref.evaluate.manifest import ImageRow
 from finepref.evaluate.sheets import Sheet
+from finepref.formats.manifest import ImageRow
 
 LEAST_PROMPTS = 8
 

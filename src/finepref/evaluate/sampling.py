@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from finepref.errors import InputError, nearest
-from finepref.provenance import sha256_bytes, sha256_file
-from finepref.rng import torch_generator
+from finepref.core.errors import InputError, nearest
+from finepref.core.provenance import sha256_bytes, sha256_file
+from finepref.core.rng import torch_generator
 
 if TYPE_CHECKING:
     import torch

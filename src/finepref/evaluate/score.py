@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from finepref.errors import InputError
-from finepref.evaluate.manifest import LINES, ImageRow, read_rows
-from finepref.evaluate.scorers.protocol import Scorer
-from finepref.files import parquet_meta, read_parquet, write_parquet
-from finepref.progress import progress, say
-from finepref.provenance import provenance, sha256_bytes
+from finepref.core.errors import InputError
+from finepref.core.files import parquet_meta, read_parquet, write_parquet
+from finepref.core.progress import progress, say
+from finepref.core.provenance import provenance, sha256_bytes
+from finepref.evaluate.scorers.scorer import Scorer
+from finepref.formats.manifest import LINES, ImageRow, read_rows
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
+from finepref.core.files import parquet_meta, read_parquet
 from finepref.evaluate import stats
 from finepref.evaluate.score import SCORES
-from finepref.files import parquet_meta, read_parquet
 
 Floats = NDArray[np.float64]
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from finepref.errors import InputError
-from finepref.rng import numpy_generator
+from finepref.core.errors import InputError
+from finepref.core.rng import numpy_generator
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]

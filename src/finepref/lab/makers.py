@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finepref import rng
-from finepref.progress import progress
+from finepref.core import rng
+from finepref.core.progress import progress
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finepref.errors import InputError, nearest
-from finepref.files import atomic_file, atomic_folder, read_json, write_json
-from finepref.provenance import sha256_bytes, sha256_file
+from finepref.core.errors import InputError, nearest
+from finepref.core.files import atomic_file, atomic_folder, read_json, write_json
+from finepref.core.provenance import sha256_bytes, sha256_file
 
 if TYPE_CHECKING:
     from torch import Tensor

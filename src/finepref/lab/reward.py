@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from finepref import rng
+from finepref.core import rng
+from finepref.core.progress import progress
 from finepref.lab import world
-from finepref.progress import progress
 
 WORDS = (*world.COLOURS, *world.SHAPES, *world.BACKGROUNDS)
 WIDTHS = (24, 48, 64)

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
+from finepref.core.provenance import sha256_bytes, sha256_file
 from finepref.lab import model, world
-from finepref.provenance import sha256_bytes, sha256_file
 
 
 @dataclass(frozen=True, slots=True)
 class LabScorer:
-    """A scorer of the lab (see `finepref.evaluate.scorers.protocol.Scorer`)."""
+    """A scorer of the lab (see `finepref.evaluate.scorers.scorer.Scorer`)."""
 
     name: str
     fingerprint: str

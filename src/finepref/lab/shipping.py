@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from finepref import provenance
-from finepref.files import write_json
-from finepref.lab import makers, model, reward, training, votes, world
-from finepref.progress import say
+from finepref.core import provenance
+from finepref.core.files import write_json
+from finepref.core.progress import say
+from finepref.lab import ballots as votes
+from finepref.lab import makers, model, reward, training, world
 
 REWARD_SEEDS = (1001, 1002)
 """Seeds of the votes that `lab-reward` learns from; the demo's votes have another."""

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from finepref import rng
-from finepref.files import atomic_file
+from finepref.core import rng
+from finepref.core.files import atomic_file
+from finepref.core.progress import progress, say
 from finepref.lab import architecture, world
-from finepref.progress import progress, say
 
 STATE_EVERY = 200
 

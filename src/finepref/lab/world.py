@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from finepref.errors import InputError, nearest
+from finepref.core.errors import InputError, nearest
 
 Array = NDArray[np.float32]
 

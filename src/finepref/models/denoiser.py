@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from finepref.core.files import atomic_folder
+from finepref.core.images import ImageSize
 from finepref.diffusion.path import Path
-from finepref.files import atomic_folder
 from finepref.models import lora
 from finepref.models.family import Family
 from finepref.models.precision import autocast_forward, follow_mode, freeze_copy, store_half, widen
-from finepref.models.protocol import ImageSize, Network
+from finepref.models.protocol import Network
 from finepref.models.source import Source, load_class, load_vae, quiet, unmarked
 
 

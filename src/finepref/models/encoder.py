@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finepref.errors import ConfigError
+from finepref.core.errors import ConfigError
+from finepref.core.provenance import hash_config, sha256_folder
 from finepref.models.family import Family
 from finepref.models.precision import compute_dtype
 from finepref.models.source import Source, load_class, load_part, load_vae, quiet, vae_folder
 from finepref.models.text import check_tokenizer
-from finepref.provenance import hash_config, sha256_folder
 
 
 class LatentEncoder:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import yaml
 
-from finepref.errors import CheckFailed, InputError, nearest
-from finepref.files import atomic_file, atomic_folder, read_json, write_json
+from finepref.core.errors import CheckFailed, InputError, nearest
+from finepref.core.files import atomic_file, atomic_folder, read_json, write_json
 from finepref.models import lora
 from finepref.models.family import family_of
 from finepref.models.load import full_start, load_pipeline, run_model_settings

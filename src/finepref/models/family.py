@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from finepref.core.errors import ConfigError, InputError, nearest
+from finepref.core.images import ImageSize
 from finepref.diffusion.path import Path
-from finepref.errors import ConfigError, InputError, nearest
-from finepref.models.protocol import ImageSize
 from finepref.models.source import INDEX, Source
 
 Cond = Mapping[str, Tensor]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from finepref.errors import ConfigError
+from finepref.core.errors import ConfigError
 
 Checkpointing = bool | Literal["selective"]
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 import yaml
 
-from finepref.errors import InputError
-from finepref.files import read_json
+from finepref.core.errors import InputError
+from finepref.core.files import read_json
+from finepref.core.provenance import hash_config, sha256_file, sha256_folder
 from finepref.models import lora as low_rank
 from finepref.models.denoiser import Denoiser
 from finepref.models.encoder import LatentEncoder
@@ -29,7 +30,6 @@ from finepref.models.source import (
     quiet,
     unmarked,
 )
-from finepref.provenance import hash_config, sha256_file, sha256_folder
 
 _TRAINED = ("unet/*", "transformer/*", low_rank.FILE)
 

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from finepref import rng
-from finepref.errors import ConfigError, InputError
-from finepref.files import atomic_file
+from finepref.core import rng
+from finepref.core.errors import ConfigError, InputError
+from finepref.core.files import atomic_file
 from finepref.models.source import quiet
 
 FILE = "pytorch_lora_weights.safetensors"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from finepref.errors import ConfigError, nearest
+from finepref.core.errors import ConfigError, nearest
 
 MixedPrecision = Literal["no", "bf16", "fp16"]
 DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}

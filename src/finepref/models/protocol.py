@@ -11,25 +11,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from finepref.diffusion.path import Path
+    from finepref.core.images import ImageSize
+from finepref.diffusion.path import Path
 
 Network = Literal["policy", "reference"]
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSize:
-    """The image's own size and the crop of its resized version, for SDXL micro-conditioning (pixels)."""
-
-    original_height: int
-    original_width: int
-    crop_top: int
-    crop_left: int
-
-    def mirrored(self, resolution: int) -> ImageSize:
-        """Of the image flipped left to right: its crop starts where the original's ended."""
-        width = int(resolution * self.original_width / min(self.original_height, self.original_width))
-        left = width - resolution - self.crop_left
-        return ImageSize(self.original_height, self.original_width, self.crop_top, left)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

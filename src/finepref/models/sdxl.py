@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from finepref.core.images import ImageSize
 from finepref.diffusion.path import from_scheduler_config
 from finepref.models.family import ATTENTION, Cond, Family
-from finepref.models.protocol import ImageSize
 
 
 def call(unet: nn.Module, x: Tensor, t: Tensor, cond: Cond) -> Tensor:

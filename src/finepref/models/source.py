@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from finepref.errors import InputError
-from finepref.files import read_json
+from finepref.core.errors import InputError
+from finepref.core.files import read_json
 
 INDEX = "model_index.json"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 
 
 def check_tokenizer(tokenizer: Any, vocabulary: int, *, where: object, positions: int | None = None) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finepref.types import ImagePrediction, PairPrediction, PairSignal
+from finepref.core.batches import ImagePrediction, PairPrediction, PairSignal
 
 
 @dataclass(frozen=True, slots=True)

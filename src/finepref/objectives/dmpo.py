@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch.nn.functional import logsigmoid
 
+from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import advantage_logit, pair_errors, statistics
 from finepref.objectives.options import Beta, Options
-from finepref.types import ObjectiveOutput, PairPrediction, PairSignal
 
 
 class DmpoOptions(Options):

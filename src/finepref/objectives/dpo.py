@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch.nn.functional import relu
 
+from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import advantage_logit, pair_errors, sigmoid_loss, statistics
 from finepref.objectives.options import Beta, Options
-from finepref.types import ObjectiveOutput, PairPrediction, PairSignal
 
 
 class DpoOptions(Options):

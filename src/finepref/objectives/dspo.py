@@ -7,9 +7,9 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
+from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import advantage_logit, mean_square, pair_errors, statistics, wide
 from finepref.objectives.options import Beta, Options
-from finepref.types import ObjectiveOutput, PairPrediction, PairSignal
 
 
 class DspoOptions(Options):

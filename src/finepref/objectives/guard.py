@@ -10,10 +10,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from finepref.core.batches import PairPrediction
 from finepref.objectives.core import wide
 from finepref.objectives.options import Options
 from finepref.objectives.published import aidc_ai_sdpo_scale
-from finepref.types import PairPrediction
 
 Scope = Literal["sample", "batch"]
 

@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finepref.core.batches import ImagePrediction, ObjectiveOutput
 from finepref.objectives.core import image_errors
 from finepref.objectives.options import Options
-from finepref.types import ImagePrediction, ObjectiveOutput
 
 Utility = Literal["sigmoid", "loss_averse", "risk_seeking"]
 Offset = Literal["batch", "class_balanced"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from finepref.errors import ConfigError, nearest
+from finepref.core.errors import ConfigError, nearest
 from finepref.objectives import table
 
 Values = Mapping[str, Any]

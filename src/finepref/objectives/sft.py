@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import mean_square
 from finepref.objectives.options import Options
-from finepref.types import ObjectiveOutput, PairPrediction, PairSignal
 
 
 class SftOptions(Options):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from finepref.errors import ConfigError, nearest
+from finepref.core.batches import ObjectiveOutput, PairPrediction, ReferenceNeed
+from finepref.core.errors import ConfigError, nearest
 from finepref.objectives.dmpo import DmpoOptions, dmpo
 from finepref.objectives.dpo import DpoOptions, dpo, hinge
 from finepref.objectives.dspo import DspoLogitOptions, DspoOptions, dspo, dspo_brier, dspo_shift
@@ -20,7 +21,6 @@ from finepref.objectives.mapo import MapoOptions, mapo
 from finepref.objectives.options import Options
 from finepref.objectives.published import HuaishengzhuDspoSdxlOptions, huaishengzhu_dspo_sdxl, jaydenlyh_smpo
 from finepref.objectives.sft import SftOptions, sft
-from finepref.types import ObjectiveOutput, PairPrediction, ReferenceNeed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

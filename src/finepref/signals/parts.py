@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finepref.errors import InputError, nearest
+from finepref.core.errors import InputError, nearest
 from finepref.signals.smooth import GAMMA, extremes, smoothed
 
 Floats = npt.NDArray[np.float64]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from finepref.errors import InputError, nearest
-from finepref.files import parquet_meta, read_parquet
+from finepref.core.errors import InputError, nearest
+from finepref.core.files import parquet_meta, read_parquet
 from finepref.signals.parts import Floats
 
 COLUMNS = ["pair_id", "side", "scorer", "fingerprint", "value"]

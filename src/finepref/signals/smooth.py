@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from finepref import provenance
-from finepref.errors import InputError
+from finepref.core import provenance
+from finepref.core.errors import InputError
+from finepref.core.files import write_json
+from finepref.core.progress import say
 from finepref.evaluate.compare import find_pair, read_comparison
-from finepref.files import write_json
-from finepref.progress import say
 from finepref.study.stages import Stage, Timing, run_stage
 
 MODELS = ("base", "dpo", "arenapo")

@@ -15,17 +15,18 @@ from PIL import Image
 
 from finepref.arena import Votes, rate
 from finepref.build import make_cache, make_scorer
+from finepref.core.files import read_json, read_parquet, write_json, write_parquet
+from finepref.core.provenance import hash_config
 from finepref.data.readers import read_preferences
 from finepref.evaluate.rewards import score_preferences
-from finepref.files import read_json, read_parquet, write_json, write_parquet
-from finepref.lab import model, voters, world
-from finepref.lab.votes import make_votes
+from finepref.formats.signals import write_signals
+from finepref.lab import crowd as voters
+from finepref.lab import model, world
+from finepref.lab.ballots import make_votes
 from finepref.objectives.methods import ARENA, REWARD
-from finepref.provenance import hash_config
 from finepref.signals.make import SignalOptions, VoteTable, make_signals
 from finepref.signals.rewards import Rewards, read_rewards
-from finepref.signals.sidecar import write_signals
-from finepref.study.plan import Arm, Data
+from finepref.study.design import Arm, Data
 from finepref.train.config import load_config
 
 Floats = npt.NDArray[np.float64]

@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finepref.progress import say
-from finepref.study import rows, trial
-from finepref.study.plan import Study, grid
+from finepref.core.progress import say
+from finepref.study import arms as rows
+from finepref.study import trial
+from finepref.study.design import Study, grid
 from finepref.study.trial import Point, Trial
 
 Key = tuple[Any, ...]

@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finepref.errors import FineprefError
-from finepref.progress import say
+from finepref.core.errors import FineprefError
+from finepref.core.progress import say
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from finepref.build import load_pipeline, make_scorer, prompt_set, run_training
-from finepref.errors import CheckFailed
+from finepref.core.errors import CheckFailed
+from finepref.core.files import parquet_meta, read_json
+from finepref.core.progress import say
 from finepref.evaluate.sampling import Sampling, prepare
-from finepref.files import parquet_meta, read_json
-from finepref.progress import say
 from finepref.study import cost
+from finepref.study.design import BASE, Arm, Evaluation, Study, strength_option
 from finepref.study.ground import make_ground, signal_file
-from finepref.study.plan import BASE, Arm, Evaluation, Study, strength_option
 from finepref.train.config import RunConfig, load_config
 from finepref.train.method import make_method
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finepref import rng
+from finepref.core import rng
 from finepref.diffusion.path import Path
 
 

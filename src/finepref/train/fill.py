@@ -15,21 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finepref.core.errors import ConfigError
+from finepref.core.progress import progress
 from finepref.data.latents import Latents
-from finepref.errors import ConfigError
 from finepref.models.protocol import Adapter
-from finepref.progress import progress
 from finepref.train.config import RunConfig
 from finepref.train.draws import Draw
 from finepref.train.loop import Run, draw_times, place_batch
 from finepref.train.method import draws_per_step
 from finepref.train.prepare import Prepared, prepare
+from finepref.train.processes import World
 from finepref.train.reference import held_values, save_reference
 from finepref.train.run import make_run
 from finepref.train.source import PairSource
 from finepref.train.step import both, reference_errors
 from finepref.train.trajectories import SHARD, clear, held_shards, missing_shards, save_record, save_shard
-from finepref.train.world import World
 
 SAVE_EVERY = 300.0  # seconds between two saves of a cache that is being filled
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finepref.errors import ConfigError, InputError, nearest
-from finepref.files import finite, write_text
-from finepref.train.world import World
-from finepref.types import ObjectiveOutput
+from finepref.core.batches import ObjectiveOutput
+from finepref.core.errors import ConfigError, InputError, nearest
+from finepref.core.files import finite, write_text
+from finepref.train.processes import World
 
 
 class Tally:

@@ -13,26 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finepref.core.batches import ImageBatch, ImagePrediction, ObjectiveOutput, PairBatch, PairSignal, Placed
+from finepref.core.errors import CheckFailed
+from finepref.core.progress import progress, say
 from finepref.diffusion.forward import noised
 from finepref.diffusion.path import Path as NoisePath
-from finepref.errors import CheckFailed
 from finepref.models.protocol import Adapter
 from finepref.objectives.kto import kto_anchor, kto_sums
-from finepref.progress import progress, say
 from finepref.train import draws
+from finepref.train.checkpoint import Counters, checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from finepref.train.config import RunConfig
 from finepref.train.draws import Draw
 from finepref.train.log import Tally, append, cut_after, tracked
 from finepref.train.method import Method, draws_per_step, inverts
 from finepref.train.optim import learning_rate, make_optimizer, set_learning_rate
+from finepref.train.processes import World
 from finepref.train.samples import draw_samples, write_samples
 from finepref.train.shard import whole
 from finepref.train.source import ImageSource, PairSource
-from finepref.train.state import Counters, checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from finepref.train.step import Calls, pair_step, place_pairs, predict_images
 from finepref.train.trajectories import TrajectoryCache
-from finepref.train.world import World
-from finepref.types import ImageBatch, ImagePrediction, ObjectiveOutput, PairBatch, PairSignal, Placed
 
 CALLS = ("policy", "reference", "inversion", "anchor")
 

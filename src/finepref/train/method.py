@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from finepref.diffusion import table as trajectories
+from finepref.core.errors import ConfigError, nearest
+from finepref.diffusion import trajectories as trajectories
 from finepref.diffusion.options import InversionOptions
 from finepref.diffusion.path import LossSpace
 from finepref.diffusion.path import Path as NoisePath
-from finepref.errors import ConfigError, nearest
 from finepref.objectives import table as objectives
 from finepref.objectives.guard import GuardOptions
 from finepref.train.config import RunConfig, validate_options

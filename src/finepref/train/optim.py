@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
-from finepref.errors import ConfigError
+from finepref.core.errors import ConfigError
 from finepref.train.config import TrainSection
 
 

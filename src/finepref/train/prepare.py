@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finepref import provenance
+from finepref.core import provenance
+from finepref.core.errors import ConfigError
 from finepref.data.latents import Latents
-from finepref.errors import ConfigError
 from finepref.models.protocol import Adapter
 from finepref.train.config import RunConfig
 from finepref.train.method import Method, draws_per_step, inverts, make_method

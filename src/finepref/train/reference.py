@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from finepref.errors import InputError
-from finepref.files import atomic_folder, read_json, write_json
+from finepref.core.errors import InputError
+from finepref.core.files import atomic_folder, read_json, write_json
 
 FILL = "fill it with `finepref cache -c run.yaml --reference`"
 

@@ -13,21 +13,21 @@ from typing import Any
 import torch
 import yaml
 
-from finepref import provenance
+from finepref.core import provenance
+from finepref.core.errors import ConfigError, InputError
+from finepref.core.files import read_json, write_json, write_text
+from finepref.core.progress import say
 from finepref.data.latents import Latents
-from finepref.errors import ConfigError, InputError
-from finepref.files import read_json, write_json, write_text
 from finepref.models.protocol import Adapter, parameter_count
-from finepref.progress import say
+from finepref.train.checkpoint import checkpoints
 from finepref.train.config import RunConfig
 from finepref.train.log import flat, make_trackers, read_lines
 from finepref.train.loop import Run, State, train
 from finepref.train.method import check_path, draws_per_step, make_method, needs_reference
 from finepref.train.prepare import Prepared, check_data, free, make_source, prepare
+from finepref.train.processes import World
 from finepref.train.shard import check_sharding, shard, whole_tensors
 from finepref.train.source import PairSource
-from finepref.train.state import checkpoints
-from finepref.train.world import World
 
 
 def train_run(

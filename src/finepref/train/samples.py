@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from finepref import rng
-from finepref.files import atomic_folder, write_json
+from finepref.core import rng
+from finepref.core.files import atomic_folder, write_json
 from finepref.train.config import ValidationSection
 
 Images = dict[tuple[int, int], Any]  # (prompt number, seed) -> PIL image

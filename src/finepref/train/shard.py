@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from finepref.errors import ConfigError
+from finepref.core.errors import ConfigError
 from finepref.models.protocol import Adapter
 from finepref.train.config import RunConfig
 from finepref.train.method import Method, draws_per_step, inverts
-from finepref.train.world import World
+from finepref.train.processes import World
 
 UNITS = ("TransformerBlock", "ResnetBlock2D")  # endings of the class names of what is gathered at once
 

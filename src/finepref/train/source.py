@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finepref.core.batches import ImageBatch, PairBatch, PairSignal
+from finepref.core.images import ImageSize
 from finepref.data.latents import EMPTY_PROMPT, Latents
-from finepref.models.protocol import Adapter, ImageSize
+from finepref.models.protocol import Adapter
 from finepref.train.draws import Draw, image_order, normals, pair_order, uniforms
 from finepref.train.reference import ReferenceCache
 from finepref.train.table import ImageTable, PairTable
 from finepref.train.trajectories import TrajectoryCache
-from finepref.types import ImageBatch, PairBatch, PairSignal
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

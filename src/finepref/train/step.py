@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finepref.core.batches import ImageBatch, ImagePrediction, ObjectiveOutput, PairBatch, PairPrediction, Placed
 from finepref.diffusion.inversion import Denoise, Draw, guided
 from finepref.models.protocol import Adapter, Network
 from finepref.objectives.core import mean_square
 from finepref.objectives.guard import guard
 from finepref.train.method import Method
-from finepref.types import ImageBatch, ImagePrediction, ObjectiveOutput, PairBatch, PairPrediction, Placed
 
 Calls = dict[str, int]
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from finepref.core.errors import InputError
+from finepref.core.files import parquet_meta, read_parquet
+from finepref.core.progress import say
+from finepref.core.provenance import hash_config, sha256_bytes
 from finepref.data.latents import Latents
 from finepref.data.readers import read_pair_ids, winner_of
-from finepref.errors import InputError
-from finepref.files import parquet_meta, read_parquet
-from finepref.progress import say
-from finepref.provenance import hash_config, sha256_bytes
 
 Floats = npt.NDArray[np.float32]
 

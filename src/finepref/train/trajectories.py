@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from finepref.core.errors import InputError
+from finepref.core.files import read_json, write_json
 from finepref.data.shards import STORAGE, ShardSet, read_index, write_shard
-from finepref.errors import InputError
-from finepref.files import read_json, write_json
 from finepref.train.reference import FILL, check_own
 
 SHARD = 1024

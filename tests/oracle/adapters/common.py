@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import mean_square
-from finepref.types import ObjectiveOutput, PairPrediction, PairSignal
 
 
 def tensor(value: Any) -> Tensor:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from adapters.common import tensor
+from finepref.core.batches import ImagePrediction
 from finepref.objectives.core import mean_square
 from finepref.objectives.kto import Offset, Utility, kto, utility_of
-from finepref.types import ImagePrediction
 
 UTILITIES: dict[str, Utility] = {
     "sigmoid": "sigmoid",

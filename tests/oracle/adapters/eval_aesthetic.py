@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from adapters.eval_recipe import state, unit_rows
+from finepref.core.provenance import sha256_file
 from finepref.evaluate.scorers.heads import HIDDEN, INDICES, build_head, load_head
-from finepref.evaluate.scorers.sources import AESTHETIC_HEAD
+from finepref.evaluate.scorers.hub_files import AESTHETIC_HEAD
 from finepref.evaluate.scorers.verify import HEAD_SCORES, HEAD_TOLERANCE
-from finepref.provenance import sha256_file
 from published_files import aesthetic_head
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from finepref.evaluate.scorers.text import bert_text, clip_text
-from finepref.provenance import sha256_file
+from finepref.core.provenance import sha256_file
+from finepref.evaluate.scorers.tokenizer import bert_text, clip_text
 from published_files import bert_vocabulary, clip_bpe
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from adapters.common import signal, tensor
+from finepref.core.batches import PairPrediction
 from finepref.objectives.sft import sft
-from finepref.types import PairPrediction
 
 
 def outputs(case: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:

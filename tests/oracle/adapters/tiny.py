@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from adapters.common import signal, tensor
+from finepref.core.batches import PairPrediction, Placed
 from finepref.diffusion.path import Path
-from finepref.diffusion.table import get
+from finepref.diffusion.trajectories import get
 from finepref.objectives.core import mean_square
 from finepref.objectives.dpo import dpo
-from finepref.types import PairPrediction, Placed
 
 
 class Tiny:

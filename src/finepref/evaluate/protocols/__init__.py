@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from finepref.errors import InputError, nearest
+from finepref.core.errors import InputError, nearest
 from finepref.evaluate.sampling import Noise
 
 FOLDER = "finepref.evaluate.protocols"

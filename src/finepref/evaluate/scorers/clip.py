@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
+from finepref.core.files import read_json
 from finepref.evaluate.scorers.weights import drop, fill, in_blocks, read_state
-from finepref.files import read_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import CLIPModel
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 from finepref.evaluate.scorers.clip import image_features, image_side, text_features
 from finepref.evaluate.scorers.preprocess import check_variant, pixel_batch
-from finepref.evaluate.scorers.text import ClipText
+from finepref.evaluate.scorers.tokenizer import ClipText
 from finepref.evaluate.scorers.weights import fingerprint, full_precision
 
 CACHED_PROMPTS = 16384

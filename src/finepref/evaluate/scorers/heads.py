@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 from finepref.evaluate.scorers.weights import fill, read_state
 
 HIDDEN = (1024, 128, 64, 16, 1)

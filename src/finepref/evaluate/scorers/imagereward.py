@@ -12,7 +12,7 @@ from PIL.Image import Image
 from finepref.evaluate.scorers.blip import RewardNetwork, pad_ids
 from finepref.evaluate.scorers.clip_scorer import check_inputs
 from finepref.evaluate.scorers.preprocess import check_variant, pixel_batch
-from finepref.evaluate.scorers.text import BERT_LENGTH, BertText
+from finepref.evaluate.scorers.tokenizer import BERT_LENGTH, BertText
 from finepref.evaluate.scorers.weights import fingerprint, full_precision
 
 

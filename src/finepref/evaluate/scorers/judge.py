@@ -23,11 +23,11 @@ from typing import Any, Generic, TypeVar
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
+from finepref.core.files import read_json, write_json
+from finepref.core.progress import say
+from finepref.core.provenance import hash_config, sha256_bytes
 from finepref.evaluate.scorers.preprocess import to_rgb
-from finepref.files import read_json, write_json
-from finepref.progress import say
-from finepref.provenance import hash_config, sha256_bytes
 
 Parsed = TypeVar("Parsed")
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)

@@ -14,11 +14,11 @@ import yaml
 from PIL.Image import Image
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from finepref.errors import InputError, nearest
+from finepref.core.errors import InputError, nearest
+from finepref.core.progress import say
 from finepref.evaluate.scorers.clip_scorer import check_inputs
 from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings, Unparsable, picture
 from finepref.evaluate.scorers.weights import fingerprint
-from finepref.progress import say
 
 PLACE = "{prompt}"
 

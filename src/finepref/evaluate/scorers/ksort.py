@@ -19,13 +19,13 @@ from PIL import Image as PillowImage
 from PIL.Image import Image
 from scipy.stats import rankdata
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
+from finepref.core.files import write_json
+from finepref.core.progress import progress
+from finepref.core.rng import numpy_generator
 from finepref.evaluate.scorers.judge import Endpoint, Unparsable, picture
 from finepref.evaluate.scorers.ksort_data import Benchmark, Instance
 from finepref.evaluate.scorers.trueskill import Rating, TrueSkill, free_for_all
-from finepref.files import write_json
-from finepref.progress import progress
-from finepref.rng import numpy_generator
 
 MENTION = re.compile(r"image\s*#?\s*(\d+)", re.IGNORECASE)
 QUESTION = """Five images, named Image 1 to Image 5, were made for this description:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
+from finepref.core.files import read_json
 from finepref.evaluate.scorers.trueskill import Rating
-from finepref.files import read_json
 
 RIVALS = 4
 SCORE = re.compile(r"\(\s*([-\d.]+)\s*/\s*([-\d.]+)\s*\)")

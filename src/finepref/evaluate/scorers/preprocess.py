@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from finepref.errors import InputError, nearest
+from finepref.core.errors import InputError, nearest
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

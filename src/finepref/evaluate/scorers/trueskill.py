@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from scipy.special import log_ndtr, ndtri
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
 
 Rating = tuple[float, float]  # mu, sigma
 Natural = tuple[float, float]  # precision, precision * mean

@@ -13,14 +13,14 @@ from numpy.random import RandomState
 from PIL import Image as PillowImage
 from PIL.Image import Image
 
-from finepref.errors import InputError
+from finepref.core.errors import InputError
+from finepref.core.files import read_json
+from finepref.core.progress import progress
 from finepref.evaluate.scorers.heads import load_head
+from finepref.evaluate.scorers.hub_files import UrlFile, fetch
+from finepref.evaluate.scorers.kinds import Spec, make, parse, weights_path
 from finepref.evaluate.scorers.preprocess import VARIANTS
-from finepref.evaluate.scorers.protocol import Scorer
-from finepref.evaluate.scorers.sources import UrlFile, fetch
-from finepref.evaluate.scorers.table import Spec, make, parse, weights_path
-from finepref.files import read_json
-from finepref.progress import progress
+from finepref.evaluate.scorers.scorer import Scorer
 
 # LAION head on numpy.random.RandomState(0).standard_normal((6, 768)), rows of unit length
 HEAD_SCORES = (4.96226, 5.035243, 6.029985, 6.253081, 4.902097, 4.855991)

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from finepref.errors import InputError
-from finepref.files import read_json
-from finepref.provenance import hash_config, sha256_bytes, sha256_file
+from finepref.core.errors import InputError
+from finepref.core.files import read_json
+from finepref.core.provenance import hash_config, sha256_bytes, sha256_file
 
 PROVENANCE_NAME = "finepref_scorer.json"
 FOLDER_NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")

@@ -1,0 +1,1 @@
+"""What every room needs: errors, files, draws, provenance, progress. No torch at import."""

@@ -1,0 +1,138 @@
+"""Files that are whole or absent: temporary name, fsync, rename. Parquet with provenance in its footer."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finepref.core.errors import InputError
+
+FOOTER = b"finepref"
+
+
+def _temporary(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on a clean exit it becomes `path`, on an error it is removed."""
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Like `atomic_file` for a folder. A folder that is already at `path` is replaced only at the end."""
+    path = Path(path)
+    temporary = _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for entry in sorted(temporary.rglob("*")):
+            _fsync(entry)
+        if path.exists():
+            old = _temporary(path)
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
+        _fsync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` (utf-8) so that a reader sees the old file or the whole new one."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def finite(value: Any) -> Any:
+    """`value` with every nan and infinity replaced by None, so that it is valid JSON."""
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        value = value.item()
+    elif hasattr(value, "tolist"):
+        return finite(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON, indented; nan and infinity become null; a record with `tolist` (arrays) becomes a list."""
+    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; a missing or broken one is an `InputError` with its place."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("no such file", where=path, remedy="run the stage that writes it first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"not valid JSON ({error})", where=path, remedy="write it again") from None
+
+
+def write_parquet(path: str | Path, table: pa.Table, meta: Mapping[str, Any] | None = None) -> None:
+    """Write a parquet file whose footer carries `meta` (provenance) as JSON."""
+    footer = dict(table.schema.metadata or {})
+    footer[FOOTER] = json.dumps(finite(dict(meta or {})), ensure_ascii=False).encode()
+    with atomic_file(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(footer), temporary, compression="zstd")
+
+
+def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a parquet file; a missing or broken one, or a missing column, is an `InputError`."""
+    path = Path(path)
+    try:
+        if columns is not None:
+            present = set(pq.read_schema(path).names)
+            missing = [name for name in columns if name not in present]
+            if missing:
+                raise InputError(
+                    f"column {missing[0]!r} is missing",
+                    where=path,
+                    remedy=f"it has {', '.join(sorted(present))}",
+                )
+        return pq.read_table(path, columns=columns)
+    except FileNotFoundError:
+        raise InputError("no such file", where=path, remedy="run the stage that writes it first") from None
+    except pa.ArrowException as error:
+        raise InputError(f"not a readable parquet file ({error})", where=path, remedy="write it again") from None
+
+
+def parquet_meta(path: str | Path) -> dict[str, Any]:
+    """The provenance that `write_parquet` left in the footer; empty for a foreign file."""
+    schema = pq.read_schema(Path(path))
+    return json.loads((schema.metadata or {}).get(FOOTER, b"{}"))

@@ -1,5 +1,0 @@
-"""The report: one self-contained page and its text version, built from files alone."""
-
-from finepref.evaluate.report.page import report
-
-__all__ = ["report"]

@@ -1,0 +1,269 @@
+"""The scorers by name. A spec is NAME, NAME:PREPROCESS, NAME@PATH or NAME:PREPROCESS@PATH.
+
+NAME alone takes the published weights from the hub at a pinned revision; `@PATH` takes local files (the official
+file, a transformers folder, or a folder that `finepref scorers convert` wrote). Loading this module imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from finepref.core.errors import InputError, nearest
+from finepref.evaluate.scorers import hub_files as sources
+from finepref.evaluate.scorers.hub_files import HubFile, Source, fetch
+
+if TYPE_CHECKING:
+    from finepref.evaluate.scorers.scorer import Scorer
+
+Family = Literal["clip", "aesthetic", "imagereward", "judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A scorer that can be made by name.
+
+    about: one line. weights: the published file, None where a path must be given. shape: name of the CLIP
+    architecture. preprocess: the default variant. cleaned: CLIP's own text path. vocabulary: hub repository, revision.
+    official: (file name, SHA-256 or "") by which an official file is recognised.
+    """
+
+    name: str
+    about: str
+    family: Family
+    weights: Source | None
+    preprocess: str = ""
+    shape: str | None = None
+    cleaned: bool = True
+    vocabulary: tuple[str, str] = sources.CLIP_H
+    official: tuple[str, str] = ("", "")
+
+
+def _hub(where: tuple[str, str], *names: str) -> HubFile:
+    return HubFile(*where, names or sources.TRANSFORMERS_NAMES)
+
+
+HPS_21_SHA = "c57a38fb4a2f7e7c15bf00da2ea377cdf165448b4dd1052a484c215a998c9837"
+ROWS = (
+    Kind(
+        "pickscore",
+        "PickScore v1: cosine of a CLIP-H tuned on Pick-a-Pic v1 (about 0.12 to 0.28)",
+        "clip",
+        _hub(sources.PICKSCORE),
+        preprocess="pil_floor",
+        shape="vit-h-14",
+        cleaned=False,
+    ),
+    Kind(
+        "hpsv2.0",
+        "Human Preference Score v2.0: cosine of a CLIP-H tuned on HPDv2; not comparable with v2.1",
+        "clip",
+        _hub(sources.HPS, "HPS_v2_compressed.pt"),
+        preprocess="tensor_aa",
+        shape="vit-h-14",
+        official=("HPS_v2_compressed.pt", ""),
+    ),
+    Kind(
+        "hpsv2.1",
+        "Human Preference Score v2.1; tensor_noaa is the README leaderboard's preprocessing",
+        "clip",
+        _hub(sources.HPS, "HPS_v2.1_compressed.pt"),
+        preprocess="tensor_aa",
+        shape="vit-h-14",
+        official=("HPS_v2.1_compressed.pt", HPS_21_SHA),
+    ),
+    Kind(
+        "aesthetic",
+        "LAION aesthetic predictor v2 on OpenAI CLIP-L (about 1 to 10); prompts are not looked at",
+        "aesthetic",
+        sources.AESTHETIC_HEAD,
+        preprocess="pil_floor",
+        shape="vit-l-14",
+        official=(sources.AESTHETIC_HEAD.name, sources.AESTHETIC_HEAD.sha256),
+    ),
+    Kind(
+        "clip-h",
+        "CLIP score of LAION's ViT-H/14 (laion2B): the one both papers print",
+        "clip",
+        _hub(sources.CLIP_H),
+        preprocess="pil_round",
+        shape="vit-h-14",
+    ),
+    Kind(
+        "clip-l",
+        "CLIP score of OpenAI's ViT-L/14",
+        "clip",
+        _hub(sources.CLIP_L),
+        preprocess="pil_round",
+        shape="vit-l-14",
+        vocabulary=sources.CLIP_L,
+    ),
+    Kind(
+        "clip-b32",
+        "CLIP score of OpenAI's ViT-B/32",
+        "clip",
+        _hub(sources.CLIP_B32),
+        preprocess="pil_round",
+        shape="vit-b-32",
+        vocabulary=sources.CLIP_B32,
+    ),
+    Kind(
+        "clip-b16",
+        "CLIP score of OpenAI's ViT-B/16",
+        "clip",
+        _hub(sources.CLIP_B16),
+        preprocess="pil_round",
+        shape="vit-b-16",
+        vocabulary=sources.CLIP_B16,
+    ),
+    Kind("clip", "CLIP score of any CLIP folder in transformers' layout: clip@FOLDER", "clip", None, "pil_round"),
+    Kind(
+        "imagereward",
+        "ImageReward v1.0: BLIP reward, about standard normal; prompts are cut at 35 tokens",
+        "imagereward",
+        _hub(sources.IMAGEREWARD, "ImageReward.pt"),
+        preprocess="pil_round",
+        vocabulary=sources.BERT,
+        official=("ImageReward.pt", ""),
+    ),
+    Kind("judge", "a vision language model behind an OpenAI-compatible endpoint: judge@FILE.yaml", "judge", None),
+)
+KINDS = {kind.name: kind for kind in ROWS}
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a spec says. preprocess and path are None where it says nothing."""
+
+    kind: Kind
+    preprocess: str | None
+    path: Path | None
+
+    @property
+    def name(self) -> str:
+        """The scorer's name: the variant is part of it where it is not the default, a folder's name for `clip@...`."""
+        name = self.kind.name
+        if self.kind.weights is None and self.path is not None:
+            name = f"{name}-{self.path.stem if self.path.is_file() else self.path.name}"
+        chosen = self.preprocess
+        return name if chosen is None or chosen == self.kind.preprocess else f"{name}:{chosen}"
+
+
+def parse(spec: str) -> Spec:
+    """Read a spec.
+
+    Raises:
+        InputError: unknown name or preprocess, a path that is not there, or no path where one is needed.
+    """
+    head, at, path = spec.partition("@")
+    name, colon, preprocess = head.partition(":")
+    if name not in KINDS:
+        raise InputError(f"unknown scorer {name!r}", remedy=nearest(name, KINDS))
+    kind = KINDS[name]
+    if colon and not kind.preprocess:
+        raise InputError(f"{name} has no preprocess to choose", where=spec, remedy=f"write {name}@PATH")
+    if at and not Path(path).expanduser().exists():
+        raise InputError("no such file or folder", where=path or spec, remedy="check the path after @")
+    if not at and kind.weights is None:
+        raise InputError(f"{name} needs a path", where=spec, remedy=f"write {name}@PATH")
+    if colon:
+        from finepref.evaluate.scorers.preprocess import check_variant
+
+        check_variant(preprocess)
+    return Spec(kind, preprocess if colon else None, Path(path).expanduser() if at else None)
+
+
+def make(spec: str, *, device: str = "cpu") -> Scorer:
+    """The scorer of a spec. Weights are hashed now and loaded when the first image comes, always as float32.
+
+    Args:
+        spec: NAME[:PREPROCESS][@PATH], see the module.
+        device: torch device.
+
+    Raises:
+        InputError: unknown name or preprocess, weights that cannot be had, are of another model, or hold code.
+    """
+    chosen = parse(spec)
+    if chosen.kind.family == "clip":
+        return _clip(chosen, device)
+    if chosen.kind.family == "aesthetic":
+        return _aesthetic(chosen, device)
+    if chosen.kind.family == "imagereward":
+        return _imagereward(chosen, device)
+    from finepref.evaluate.scorers.judge_scorer import load_judge_scorer
+
+    assert chosen.path is not None
+    return load_judge_scorer(chosen.path, name=chosen.name)
+
+
+def weights_path(chosen: Spec) -> Path:
+    """The local path, else the published file (downloaded once)."""
+    if chosen.path is not None:
+        return chosen.path
+    assert chosen.kind.weights is not None
+    return fetch(chosen.kind.weights, scorer=chosen.kind.name)
+
+
+def _beside(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def vocabulary_path(chosen: Spec, names: tuple[str, ...]) -> Path:
+    """The folder of a tokenizer's files: beside local weights where they are, else from the hub."""
+    for name in names:
+        path = fetch(_hub(chosen.kind.vocabulary, name), scorer=chosen.kind.name)
+    return path.parent
+
+
+def _clip(chosen: Spec, device: str) -> Scorer:
+    from finepref.evaluate.scorers import tokenizer as text
+    from finepref.evaluate.scorers.clip import load_clip
+    from finepref.evaluate.scorers.clip_scorer import ClipScorer
+    from finepref.evaluate.scorers.weights import weights_id
+
+    kind, path = chosen.kind, weights_path(chosen)
+    local = chosen.path is not None and text.has_clip_tokenizer(_beside(path))
+    vocabulary = _beside(path) if local else vocabulary_path(chosen, text.CLIP_NAMES)
+    return ClipScorer(
+        chosen.name,
+        load=lambda: load_clip(path, shape=kind.shape, device=device),
+        text=text.clip_text(vocabulary, cleaned=kind.cleaned),
+        preprocess=chosen.preprocess or kind.preprocess,
+        weights=weights_id(path),
+    )
+
+
+def _aesthetic(chosen: Spec, device: str) -> Scorer:
+    from finepref.evaluate.scorers.aesthetic import AestheticScorer
+    from finepref.evaluate.scorers.clip import load_clip
+    from finepref.evaluate.scorers.heads import load_head
+    from finepref.evaluate.scorers.weights import weights_id
+
+    kind, path = chosen.kind, weights_path(chosen)
+    own = _beside(path) / "backbone"
+    backbone = own if chosen.path is not None and own.is_dir() else fetch(_hub(sources.CLIP_L), scorer=kind.name)
+
+    return AestheticScorer(
+        chosen.name,
+        load=lambda: (load_clip(backbone, shape=kind.shape, device=device), load_head(path, device=device)),
+        preprocess=chosen.preprocess or kind.preprocess,
+        weights=(weights_id(backbone), weights_id(path)),
+    )
+
+
+def _imagereward(chosen: Spec, device: str) -> Scorer:
+    from finepref.evaluate.scorers import tokenizer as text
+    from finepref.evaluate.scorers.blip import load_reward
+    from finepref.evaluate.scorers.imagereward import ImageRewardScorer
+    from finepref.evaluate.scorers.weights import weights_id
+
+    kind, path = chosen.kind, weights_path(chosen)
+    local = chosen.path is not None and (_beside(path) / text.BERT_NAME).is_file()
+    return ImageRewardScorer(
+        chosen.name,
+        load=lambda: load_reward(path, device=device),
+        text=text.bert_text(_beside(path) if local else vocabulary_path(chosen, (text.BERT_NAME,))),
+        preprocess=chosen.preprocess or kind.preprocess,
+        weights=weights_id(path),
+    )

@@ -1,0 +1,144 @@
+"""Prompts to token ids, the two ways the published evaluators do it, and BERT's for ImageReward.
+
+CLIP's own tokenizer repairs the text first (ftfy, html entities, spaces) and knows no special tokens in it; the
+transformers tokenizer does neither. HPSv2 and CLIP scores use the first path (`cleaned=True`), PickScore the second.
+
+Deviations: open_clip takes a literal `<end_of_text>` in a prompt for the end token; here it is text.
+"""
+
+from __future__ import annotations
+
+import gzip
+import html
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ftfy
+from transformers import BertTokenizer, CLIPTokenizer
+
+from finepref.core.errors import InputError
+from finepref.core.provenance import sha256_bytes, sha256_file
+
+CONTEXT = 77
+BERT_LENGTH = 35
+BPE_NAME = "bpe_simple_vocab_16e6.txt.gz"
+CLIP_NAMES = ("vocab.json", "merges.txt")
+BERT_NAME = "vocab.txt"
+BPE_MERGES = 49152 - 256 - 2
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+@dataclass(frozen=True, slots=True)
+class ClipText:
+    """A CLIP tokenizer and the hash of its merges. cleaned: repair the text as CLIP's own code does."""
+
+    tokenizer: CLIPTokenizer
+    sha256: str
+    cleaned: bool
+
+    def ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Ids of each prompt, start and end token included, at most 77; the last id is always the end token."""
+        texts = [clean(p) for p in prompts] if self.cleaned else list(prompts)
+        encoded = self.tokenizer(texts, truncation=True, max_length=CONTEXT, split_special_tokens=self.cleaned)
+        return [list(map(int, ids)) for ids in encoded["input_ids"]]
+
+
+def clean(text: str) -> str:
+    """`text` as CLIP's own tokenizer sees it: ftfy, html entities twice, spaces collapsed, lower case.
+
+    References:
+        OpenAI CLIP and open_clip tokenizer `basic_clean`, `whitespace_clean`.
+    """
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", text.strip()).strip().lower()
+
+
+def _byte_letters() -> list[str]:
+    """One printable letter per byte, in the order of CLIP's vocabulary."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    letters = [chr(byte) for byte in printable]
+    return letters + [chr(256 + n) for n in range(256 - len(printable))]
+
+
+def _from_bpe(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    try:
+        lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"not CLIP's vocabulary ({error})", where=path, remedy="download it again") from None
+    merges = [_pair(line, path) for line in lines[1 : BPE_MERGES + 1]]
+    letters = _byte_letters()
+    words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
+    return {word: index for index, word in enumerate(words)}, merges
+
+
+def _pair(line: str, path: Path) -> tuple[str, str]:
+    parts = line.split()
+    if len(parts) != 2:
+        raise InputError(f"not a merge of two pieces: {line!r}", where=path, remedy="download it again")
+    return parts[0], parts[1]
+
+
+def _from_json(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    vocab_path, merges_path = (folder / name for name in CLIP_NAMES)
+    try:
+        vocab = {str(word): int(index) for word, index in json.loads(vocab_path.read_text("utf-8")).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"not a vocabulary ({error})", where=vocab_path, remedy="download it again") from None
+    lines = merges_path.read_text("utf-8").split("\n")
+    return vocab, [_pair(line, merges_path) for line in lines if line.strip() and not line.startswith("#version")]
+
+
+def clip_text(path: Path, *, cleaned: bool) -> ClipText:
+    """CLIP's tokenizer from a folder with vocab.json and merges.txt, or from CLIP's own `bpe_simple_vocab_16e6.txt.gz`.
+
+    Raises:
+        InputError: neither is there, or it is damaged.
+    """
+    bpe = path if path.is_file() else path / BPE_NAME
+    if bpe.is_file():
+        vocab, merges = _from_bpe(bpe)
+    elif has_clip_tokenizer(path):
+        vocab, merges = _from_json(path)
+    else:
+        remedy = f"it needs vocab.json and merges.txt, or {BPE_NAME}"
+        raise InputError("no CLIP tokenizer here", where=path, remedy=remedy)
+    digest = sha256_bytes("\n".join(" ".join(pair) for pair in merges).encode())
+    pieces: Any = merges
+    tokenizer: Any = CLIPTokenizer(vocab=vocab, merges=pieces, model_max_length=CONTEXT)
+    return ClipText(tokenizer=tokenizer, sha256=digest, cleaned=cleaned)
+
+
+def has_clip_tokenizer(folder: Path) -> bool:
+    """Whether `clip_text` can read this folder."""
+    return (folder / BPE_NAME).is_file() or all((folder / name).is_file() for name in CLIP_NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class BertText:
+    """BERT's uncased WordPiece tokenizer and the hash of its vocabulary."""
+
+    tokenizer: BertTokenizer
+    sha256: str
+
+    def ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Ids of each prompt, [CLS] first and [SEP] last, at most 35 (ImageReward's limit)."""
+        encoded = self.tokenizer(list(prompts), truncation=True, max_length=BERT_LENGTH)
+        return [list(map(int, ids)) for ids in encoded["input_ids"]]
+
+
+def bert_text(path: Path) -> BertText:
+    """BERT's uncased tokenizer from `vocab.txt` or the folder that holds it.
+
+    Raises:
+        InputError: there is none.
+    """
+    file = path / BERT_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise InputError("no BERT vocabulary here", where=path, remedy="it needs vocab.txt of bert-base-uncased")
+    vocab = {word: index for index, word in enumerate(file.read_text("utf-8").removesuffix("\n").split("\n"))}
+    tokenizer: Any = BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=BERT_LENGTH)
+    return BertText(tokenizer=tokenizer, sha256=sha256_file(file))

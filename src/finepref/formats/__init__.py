@@ -1,0 +1,1 @@
+"""The exchanged files: one module each, with its record, reader, writer and checks."""

@@ -1,0 +1,173 @@
+"""Prompt sets: rows of prompts with their tags (style, category, challenge), read from a file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finepref.core.errors import InputError
+from finepref.core.provenance import sha256_bytes
+
+PROMPT_COLUMNS = ("prompt", "caption", "text")
+TAGS = ("style", "category", "challenge")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """Prompts by row. A row is known by its index, never by its text: published sets repeat prompts.
+
+    name: short name of the set. prompts: one text a row. tags: tag -> one value a row ("" for none).
+    """
+
+    name: str
+    prompts: tuple[str, ...]
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise InputError("the prompt set is empty", where=self.name, remedy="give at least one prompt")
+        for tag, values in self.tags.items():
+            if len(values) != len(self.prompts):
+                raise InputError(f"{len(values)} values of {tag} for {len(self.prompts)} prompts", where=self.name)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 of the prompts in order, as a JSON list."""
+        return sha256_bytes(json.dumps(list(self.prompts), ensure_ascii=False).encode())
+
+    def head(self, count: int | None) -> PromptSet:
+        """The first `count` rows (all for None), under the same name."""
+        if count is None or count >= len(self):
+            return self
+        return PromptSet(self.name, self.prompts[:count], {tag: values[:count] for tag, values in self.tags.items()})
+
+    def tags_of(self, row: int) -> dict[str, str]:
+        """The tags of a row that have a value."""
+        return {tag: values[row] for tag, values in self.tags.items() if values[row]}
+
+
+def prompt_sha256(prompt: str) -> str:
+    """Hex SHA-256 of one prompt's utf-8 text."""
+    return sha256_bytes(prompt.encode())
+
+
+def as_prompt_set(prompts: PromptSet | Sequence[str], name: str = "prompts") -> PromptSet:
+    """A prompt set as it is; a sequence of texts as a set without tags."""
+    return prompts if isinstance(prompts, PromptSet) else PromptSet(name, tuple(prompts))
+
+
+def read_prompts(path: str | Path, *, name: str | None = None) -> PromptSet:
+    """Read a prompt set from txt (one a line), json (list of texts or records), jsonl, csv, tsv or parquet.
+
+    Tables and records need a column `prompt`, `caption` or `text` (any case); `style`, `category` and `challenge`
+    become tags. Empty lines of a txt file are no prompts; an empty prompt in a table is one (unconditional).
+
+    Args:
+        path: the file.
+        name: name of the set; the file's stem by default.
+
+    Returns:
+        The rows in file order.
+
+    Raises:
+        InputError: the file is missing, of another kind, empty, or has no prompt column.
+    """
+    path = Path(path)
+    readers = {
+        ".txt": _lines, ".json": _json, ".jsonl": _jsonl, ".csv": _delimited, ".tsv": _delimited, ".parquet": _parquet,
+    }  # fmt: skip
+    if path.suffix.lower() not in readers:
+        raise InputError("not a prompt file", where=path, remedy="give " + ", ".join(sorted(readers)))
+    try:
+        records = list(readers[path.suffix.lower()](path))
+    except FileNotFoundError:
+        raise InputError("no such prompt file", where=path, remedy="check the path") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"not utf-8 text ({error.reason})", where=path, remedy="save it as utf-8") from None
+    if not records:
+        raise InputError("no prompt in it", where=path, remedy="write one prompt a line")
+    columns = {tag: tuple(record.get(tag, "") for record in records) for tag in TAGS}
+    return PromptSet(
+        name or path.stem,
+        tuple(record["prompt"] for record in records),
+        {tag: values for tag, values in columns.items() if any(values)},
+    )
+
+
+def _record(row: Mapping[str, Any], where: str) -> dict[str, str]:
+    lower = {str(column).strip().lower(): value for column, value in row.items() if column is not None}
+    column = next((name for name in PROMPT_COLUMNS if name in lower), None)
+    if column is None:
+        raise InputError(
+            "no column of prompts", where=where, remedy=f"name it prompt or caption; it has {', '.join(lower)}"
+        )
+    if not isinstance(lower[column], str):
+        raise InputError("the prompt is not text", where=where, remedy="write every prompt as a string")
+    tags = {tag: str(lower[tag]) for tag in TAGS if lower.get(tag) is not None}
+    return {"prompt": lower[column], **tags}
+
+
+def _lines(path: Path) -> Iterator[dict[str, str]]:
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
+        if line.strip():
+            yield {"prompt": line.strip()}
+
+
+def _json(path: Path) -> Iterator[dict[str, str]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"not valid JSON ({error})", where=path, remedy="write a list of prompts") from None
+    if not isinstance(rows, list):
+        raise InputError("not a JSON list", where=path, remedy="write a list of texts, or of objects with a prompt")
+    yield from _rows(rows, path)
+
+
+def _jsonl(path: Path) -> Iterator[dict[str, str]]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise InputError(f"not valid JSON ({error})", where=f"{path}, line {number}") from None
+    yield from _rows(rows, path)
+
+
+def _rows(rows: Sequence[Any], path: Path) -> Iterator[dict[str, str]]:
+    for number, row in enumerate(rows):
+        if isinstance(row, str):
+            yield {"prompt": row}
+        elif isinstance(row, Mapping):
+            yield _record(row, f"{path}, row {number}")
+        else:
+            raise InputError(f"row {number} is neither a text nor an object", where=path)
+
+
+def _delimited(path: Path) -> Iterator[dict[str, str]]:
+    with open(path, encoding="utf-8-sig", newline="") as handle:
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        for number, row in enumerate(csv.DictReader(handle, delimiter=delimiter)):
+            yield _record(row, f"{path}, row {number}")
+
+
+def _parquet(path: Path) -> Iterator[dict[str, str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from finepref.core.files import read_parquet
+
+    try:
+        names = pq.read_schema(path).names
+    except pa.ArrowException as error:
+        raise InputError(f"not a readable parquet file ({error})", where=path, remedy="write it again") from None
+    present = [name for name in names if name.strip().lower() in (*PROMPT_COLUMNS, *TAGS)]
+    for number, row in enumerate(read_parquet(path, present).to_pylist() if present else [{}]):
+        yield _record(row, f"{path}, row {number}")

@@ -1,0 +1,174 @@
+"""Makers and voters -> `votes.parquet` in exactly the Pick-a-Pic v2 schema."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from finepref.core import provenance, rng
+from finepref.core.errors import InputError
+from finepref.core.files import write_parquet
+from finepref.core.progress import say
+from finepref.lab import crowd as voters
+from finepref.lab import makers, model, world
+
+SCHEMA = pa.schema(
+    [
+        ("are_different", pa.bool_()),
+        ("best_image_uid", pa.string()),
+        ("caption", pa.string()),
+        ("created_at", pa.timestamp("ns")),
+        ("has_label", pa.bool_()),
+        ("image_0_uid", pa.string()),
+        ("image_0_url", pa.string()),
+        ("image_1_uid", pa.string()),
+        ("image_1_url", pa.string()),
+        ("jpg_0", pa.binary()),
+        ("jpg_1", pa.binary()),
+        ("label_0", pa.float64()),
+        ("label_1", pa.float64()),
+        ("model_0", pa.string()),
+        ("model_1", pa.string()),
+        ("ranking_id", pa.int64()),
+        ("user_id", pa.int64()),
+        ("num_example_per_prompt", pa.int64()),
+        ("__index_level_0__", pa.int64()),
+    ]
+)
+"""Pick-a-Pic v2, columns in its order. `jpg_*` are bytes of any image format; here PNG, which loses nothing."""
+
+EPOCH = np.datetime64("2026-01-01T00:00:00", "ns")
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def pairs(prompts: int, per_prompt: int, votes: int, *, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which images meet: left and right numbers [votes]; image number = prompt * per_prompt + maker.
+
+    Every pair of images of a prompt comes up equally often (up to one), sides and order are random.
+    """
+    draws = rng.numpy_generator(seed, "lab pairs")
+    inner = np.array(list(itertools.combinations(range(per_prompt), 2)))
+    every = (inner[None] + per_prompt * np.arange(prompts)[:, None, None]).reshape(-1, 2)
+    rounds = -(-votes // len(every))
+    chosen = np.concatenate([draws.permutation(every) for _ in range(rounds)])[:votes]
+    chosen = draws.permutation(draws.permuted(chosen, axis=1))
+    return chosen[:, 0], chosen[:, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Ballots:
+    """Votes on images: N = n prompts x makers images [N,32,32,3], M votes.
+
+    left, right: [M] image numbers. voter: [M]. share: [M] 1 left won, 0 right won, 0.5 tie.
+    """
+
+    images: NDArray[np.uint8]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    voter: NDArray[np.int64]
+    share: NDArray[np.float64]
+
+
+def cast(images: Mapping[str, NDArray[np.uint8]], prompts: Sequence[str], *, seed: int, votes: int) -> Ballots:
+    """Let the voters vote on images that are there.
+
+    Args:
+        images: maker -> [n,32,32,3], one image a prompt.
+        prompts: the n prompts.
+        seed: decides pairs, voters and their noise.
+        votes: number of votes.
+    """
+    flat = np.stack(list(images.values()), axis=1).reshape(-1, world.SIZE, world.SIZE, 3)
+    asked = [prompt for prompt in prompts for _ in images]
+    left, right = pairs(len(prompts), len(images), votes, seed=seed)
+    voter, share = voters.vote(voters.crowd(seed), world.judge(flat, asked), left, right, seed=seed)
+    return Ballots(flat, left, right, voter, share)
+
+
+def vote_table(images: Mapping[str, NDArray[np.uint8]], prompts: Sequence[str], *, seed: int, votes: int) -> pa.Table:
+    """The votes of `cast` as a table in `SCHEMA`; arguments as there."""
+    names = list(images)
+    ballots = cast(images, prompts, seed=seed, votes=votes)
+    flat, left, right, share = ballots.images, ballots.left, ballots.right, ballots.share
+    asked = [prompt for prompt in prompts for _ in names]
+    data = [_png(image) for image in flat]
+    uid = [str(uuid.UUID(int=rng.key(seed, "lab image", i))) for i in range(len(flat))]
+    per_prompt = np.bincount(left // len(names), minlength=len(prompts))
+    best = [uid[a] if s == 1.0 else uid[b] if s == 0.0 else "tie" for a, b, s in zip(left, right, share, strict=True)]
+    columns: dict[str, Any] = {
+        "are_different": [data[a] != data[b] for a, b in zip(left, right, strict=True)],
+        "best_image_uid": best,
+        "caption": [asked[a] for a in left],
+        "created_at": EPOCH + np.arange(votes) * np.timedelta64(37, "s"),
+        "has_label": np.ones(votes, dtype=bool),
+        "label_0": share,
+        "label_1": 1.0 - share,
+        "ranking_id": 1 + np.arange(votes),
+        "user_id": 1 + ballots.voter,
+        "num_example_per_prompt": per_prompt[left // len(names)],
+        "__index_level_0__": np.arange(votes),
+    }
+    for side, rows in ((0, left), (1, right)):
+        columns[f"image_{side}_uid"] = [uid[i] for i in rows]
+        columns[f"image_{side}_url"] = [f"lab:{uid[i]}" for i in rows]
+        columns[f"jpg_{side}"] = [data[i] for i in rows]
+        columns[f"model_{side}"] = [names[i % len(names)] for i in rows]
+    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+
+
+def make_votes(
+    out: str | Path,
+    *,
+    seed: int = 0,
+    votes: int = 4_200,
+    prompts: Sequence[str] | None = None,
+    makers_used: Sequence[makers.Maker] = makers.MAKERS,
+) -> pa.Table:
+    """Make images with every maker, let the voters vote, and write the votes.
+
+    Args:
+        out: the parquet file, in the Pick-a-Pic v2 schema.
+        seed: decides every draw; the same seed gives the same file content.
+        votes: number of votes.
+        prompts: prompts of the world; the training prompts when not given.
+        makers_used: at least two.
+
+    Returns:
+        The table as written.
+
+    Raises:
+        InputError: fewer than two makers, no prompt, or less than one vote.
+    """
+    asked = list(world.prompts("train") if prompts is None else prompts)
+    if len(makers_used) < 2 or not asked or votes < 1:
+        raise InputError(f"{len(makers_used)} makers, {len(asked)} prompts, {votes} votes are too few to vote on")
+    variants = sorted({maker.variant for maker in makers_used})
+    pipelines = {variant: model.pipeline(variant) for variant in variants}
+    images = makers.make_images(pipelines, asked, seed=seed, makers=makers_used)
+    table = vote_table(images, asked, seed=seed, votes=votes)
+    meta = {
+        "what": "simulated votes on images of the lab world",
+        "seed": seed,
+        "makers": [[m.name, m.variant, m.guidance, m.steps] for m in makers_used],
+        "weights": {variant: model.fingerprint(variant) for variant in variants},
+        "versions": provenance.versions(),
+    }
+    write_parquet(out, table, meta)
+    ties = float(np.mean(np.asarray(table["label_0"]) == 0.5))
+    say(f"{votes} votes on {len(asked) * len(makers_used)} images of {len(makers_used)} makers, {ties:.0%} ties")
+    return table

@@ -1,0 +1,116 @@
+"""What is installed, which devices there are, and which known breakages are present; nothing is repaired."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from finepref.core.provenance import versions
+
+FLOORS = {
+    "torch": (2, 6),
+    "diffusers": (0, 38),
+    "transformers": (5, 0),
+    "peft": (0, 18),
+    "numpy": (2, 0),
+    "pyarrow": (16, 0),
+}
+EXTRAS = {
+    "datasets": "hub data sets by name (extra: datasets)",
+    "sentencepiece": "T5 tokenizers without tokenizer.json (extra: sentencepiece)",
+    "bitsandbytes": "8-bit AdamW (extra: bnb)",
+    "tensorboard": "the tensorboard tracker (extra: tensorboard)",
+    "wandb": "the wandb tracker (extra: wandb)",
+    "trackio": "the trackio tracker (extra: trackio)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """good: whether all is well. what: one line. remedy: what to do, empty where nothing is to be done."""
+
+    good: bool
+    what: str
+    remedy: str = ""
+
+
+def examine() -> tuple[dict[str, Any], list[Finding]]:
+    """Facts (versions, devices, environment) and findings, the bad ones with their remedy."""
+    facts: dict[str, Any] = {"versions": versions(), "extras": {name: _version(name) for name in EXTRAS}}
+    findings = [_floors(), _probe_torchvision(), _disk()]
+    facts["devices"], torch_finding = _devices()
+    findings += [torch_finding, _launcher()]
+    return facts, findings
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _floors() -> Finding:
+    old = []
+    for name, floor in FLOORS.items():
+        version = _version(name)
+        numbers = tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in (version or "0").split(".")[:2])
+        if numbers < floor:
+            old.append(f"{name} {version or 'is missing'}, at least {'.'.join(map(str, floor))} is needed")
+    if old:
+        return Finding(False, "; ".join(old), "install finepref again")
+    return Finding(True, "versions are at or above the tested floors")
+
+
+def _probe_torchvision() -> Finding:
+    """A torchvision that does not fit the torch breaks diffusers and transformers with misleading messages."""
+    if _version("torchvision") is None:
+        return Finding(True, "torchvision is not installed (it is not needed)")
+    probe = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True, check=False)
+    if probe.returncode == 0:
+        return Finding(True, "torchvision imports")
+    reason = probe.stderr.strip().splitlines()[-1] if probe.stderr.strip() else "it does not import"
+    return Finding(
+        False,
+        f"torchvision is broken ({reason}); diffusers and transformers fail with it installed",
+        "pip uninstall torchvision (finepref does not use it)",
+    )
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(os.getcwd()).free / 2**30
+    if free < 5:
+        return Finding(False, f"{free:.1f} GiB free on this disk", "free some space before caching or training")
+    return Finding(True, f"{free:.0f} GiB free on this disk")
+
+
+def _devices() -> tuple[list[str], Finding]:
+    try:
+        import torch
+    except ImportError as error:
+        return [], Finding(False, f"torch does not import ({error})", "install finepref again")
+    names = ["cpu"]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        names.append(f"cuda:{index} {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    if len(names) == 1 and shutil.which("nvidia-smi") is not None:
+        return names, Finding(
+            False,
+            f"this machine has an NVIDIA driver, but torch {torch.__version__} sees no GPU",
+            "install a CUDA build of torch, see pytorch.org",
+        )
+    return names, Finding(True, f"devices: {', '.join(names)}")
+
+
+def _launcher() -> Finding:
+    size = os.environ.get("WORLD_SIZE")
+    if size is None:
+        return Finding(
+            True, "one process (start more with `torchrun --nproc_per_node N -m finepref train -c run.yaml`)"
+        )
+    return Finding(True, f"process {os.environ.get('RANK', '?')} of {size}, as the launcher set it")

@@ -1,0 +1,158 @@
+"""Whether a planned run fits a GPU, and the mildest options that make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import yaml
+
+from finepref.diffusion.path import Path
+from finepref.models.protocol import Counts
+from finepref.plan.needs import GB, GOOD, POOR, Gpu, OnGpu, Plan, Work, cache_of, memory_of, needed_gb, work_of
+from finepref.train.config import RunConfig, parse_config
+from finepref.train.method import Method, inverts
+
+Count = Callable[[RunConfig], Counts]
+Change = Mapping[str, object]
+BF16: Change = {"train.mixed_precision": "bf16"}
+HALF: Change = {**BF16, "train.gradient_checkpointing": "selective"}
+FULL: Change = {**BF16, "train.gradient_checkpointing": True}
+ERRORS: Change = {**FULL, "train.reference_cache": "reference"}
+FACTORED: Change = {"train.optimizer": "adafactor"}
+LORA: Change = {"lora": {"rank": 8}}
+# From mild to strong. Those that say nothing new about a config are passed over.
+LADDER: tuple[Change, ...] = (
+    {},
+    BF16,
+    HALF,
+    FULL,
+    ERRORS,
+    {**FULL, **FACTORED},
+    {**ERRORS, **FACTORED},
+    {**BF16, **LORA},
+    {**HALF, **LORA},
+    {**FULL, **LORA},
+)
+SHARDS = (2, 4, 8, 16, 32, 64)
+
+
+def make_plan(
+    config: RunConfig,
+    method: Method,
+    *,
+    family: str,
+    path: Path,
+    count: Count,
+    sizes: tuple[int, int, int],
+    processes: int,
+    gpus: Sequence[Gpu],
+) -> Plan:
+    """Everything about a run that can be known before it starts.
+
+    Args:
+        count: what the networks cost under a config. sizes: (images, prompts, pairs) of the data, at most.
+        processes: how many GPUs share the run.
+    """
+    counts = count(config)
+    images, prompts, pairs = sizes
+    work = work_of(config, method, counts, path, images=images, prompts=prompts, processes=processes)
+    memory = memory_of(config, method, counts, processes=processes)
+    return Plan(
+        family=family,
+        counts=counts,
+        work=work,
+        memory_gb={name: value / GB for name, value in memory.items()},
+        cache=cache_of(config, counts, images=images, prompts=prompts, pairs=pairs),
+        processes=processes,
+        gpus=tuple(_on_gpu(gpu, config, method, count, work, processes) for gpu in gpus),
+    )
+
+
+def _on_gpu(gpu: Gpu, config: RunConfig, method: Method, count: Count, work: Work, processes: int) -> OnGpu:
+    needed = needed_gb(memory_of(config, method, count(config), processes=processes))
+    rate = (gpu.half if config.train.mixed_precision == "bf16" else gpu.full) * 1e12
+    good, poor = (work.run_flop / (rate * share) / 3600 for share in (GOOD, POOR))
+    fits = needed <= gpu.memory_gb
+    return OnGpu(
+        gpu=gpu.name,
+        memory_gb=gpu.memory_gb,
+        needed_gb=needed,
+        fits=fits,
+        remedies=() if fits else remedies(gpu, config, method, count, processes=processes),
+        hours=(good, poor),
+        days=(good / processes / 24, poor / processes / 24),
+    )
+
+
+def remedies(gpu: Gpu, config: RunConfig, method: Method, count: Count, *, processes: int) -> tuple[str, ...]:
+    """The mildest overrides on the same processes, and the fewest processes that share the states (fsdp2)."""
+    found = []
+    for change in LADDER:
+        if not _applies(config, method, change):
+            continue
+        words = _fitting(gpu, changed(config, change), method, count, processes=processes)
+        if words is not None:
+            new = {key: value for key, value in change.items() if changed(config, {key: value}) != config}
+            found.append(" ".join([*_spelled(new), *words]))
+            break
+    if not inverts(config, method) and config.lora is None and config.train.optimizer == "adamw":
+        sharded = changed(config, {"train.distributed": "fsdp2", "train.compile": False, "train.channels_last": False})
+        for shards in SHARDS:
+            words = _fitting(gpu, sharded, method, count, processes=shards) if shards >= processes else None
+            if words is not None:
+                found.append(" ".join([f"train.distributed=fsdp2 on {shards} GPUs", *words]))
+                break
+    return tuple(found)
+
+
+def changed(config: RunConfig, change: Change) -> RunConfig:
+    """A config with some keys, dotted, set to other values."""
+    data = config.as_dict()
+    for key, value in change.items():
+        section, _, leaf = key.partition(".")
+        if leaf:
+            data[section][leaf] = value
+        else:
+            data[section] = value
+    return parse_config(data)
+
+
+def _applies(config: RunConfig, method: Method, change: Change) -> bool:
+    """Whether a rung changes something and makes sense: every key of it is new to the config, and allowed."""
+    options, needs = config.train, method.objective.needs
+    if "train.reference_cache" in change:
+        usable = needs.paired and needs.reference == "errors" and not inverts(config, method) and method.share == 1
+        if not usable or config.lora is not None or options.reference_cache is not None:
+            return False
+    if "train.optimizer" in change and (options.optimizer != "adamw" or options.distributed == "fsdp2"):
+        return False
+    if "lora" in change and config.lora is not None:
+        return False
+    if change.get("train.gradient_checkpointing") == "selective":
+        return options.gradient_checkpointing is False
+    return not change or changed(config, change) != config
+
+
+def _fitting(gpu: Gpu, config: RunConfig, method: Method, count: Count, *, processes: int) -> list[str] | None:
+    """The batch sizes, largest first, with which a config fits, as overrides; None where none do."""
+    counts, options = count(config), config.train
+    for size in _halvings(options.micro_batch):
+        for place in _halvings(options.place_batch) if inverts(config, method) else (options.place_batch,):
+            batch = {"train.micro_batch": size, "train.place_batch": place}
+            if needed_gb(memory_of(changed(config, batch), method, counts, processes=processes)) <= gpu.memory_gb:
+                own = {"train.micro_batch": options.micro_batch, "train.place_batch": options.place_batch}
+                return [f"{key}={value}" for key, value in batch.items() if value != own[key]]
+    return None
+
+
+def _halvings(size: int) -> Iterator[int]:
+    while size >= 1:
+        yield size
+        size //= 2
+
+
+def _spelled(change: Change) -> list[str]:
+    return [
+        f"{key}={yaml.safe_dump(value, default_flow_style=True).removesuffix(chr(10)).removesuffix('...').strip()}"
+        for key, value in change.items()
+    ]

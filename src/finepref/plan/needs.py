@@ -1,0 +1,220 @@
+"""What a run will need, before it starts: work, memory, disk and time on named GPUs. Arithmetic on counts, no weights.
+
+Everything about a GPU is an estimate from its data sheet; nothing here was measured on one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from finepref.core.errors import ConfigError, nearest
+from finepref.diffusion.path import Path
+from finepref.diffusion.programme import mean_calls
+from finepref.models.protocol import Counts
+from finepref.train.config import RunConfig
+from finepref.train.method import Method, inverts, needs_reference
+
+GB = 1e9
+BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """memory_gb: 1e9 bytes. half, full: peak TFLOP/s of dense bf16 matrix products, and of float32 without them."""
+
+    name: str
+    memory_gb: float
+    half: float
+    full: float
+    source: str
+
+
+# Dense rates (no structured sparsity), from the makers' data sheets.
+GPUS: Mapping[str, Gpu] = {
+    gpu.name: gpu
+    for gpu in (
+        Gpu("H200", 141, 989, 67, "NVIDIA H200 data sheet, SXM"),
+        Gpu("H100", 80, 989, 67, "NVIDIA H100 data sheet, SXM"),
+        Gpu("A100", 80, 312, 19.5, "NVIDIA A100 data sheet, 80 GB SXM"),
+        Gpu("L40S", 48, 362, 91.6, "NVIDIA L40S data sheet"),
+        Gpu("RTX4090", 24, 165.2, 82.6, "NVIDIA Ada architecture paper, float32 accumulation"),
+    )
+}
+
+
+def gpus_of(names: Sequence[str]) -> list[Gpu]:
+    """GPUs by name, in any case.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    known = {name.lower(): gpu for name, gpu in GPUS.items()}
+    for name in names:
+        if name.lower() not in known:
+            raise ConfigError(f"unknown GPU {name!r}", where="--gpu", remedy=nearest(name.upper(), GPUS))
+    return [known[name.lower()] for name in names]
+
+
+# Share of the peak that a run keeps busy. Published: 28 % (SD2 training, 8 A100, MosaicML), 9-31 % (the official loops
+# by their own hours), 52-58 % (SDXL and FLUX forwards, compiled).
+GOOD, POOR = 0.5, 0.25
+RESERVED_GB, FRAGMENTS = 1.5, 0.05  # CUDA context and libraries; share of the memory lost between blocks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Network calls of one draw in images, and operations of one draw and of the whole run (FLOP).
+
+    cache_flop: encoding images and prompts once, at most; inversion: mean over the levels that are drawn.
+    """
+
+    policy: float
+    reference: float
+    inversion: float
+    draw_flop: float
+    draws: int
+    run_flop: float
+    cache_flop: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """Disk: bytes of an image and a prompt, rows at most, bytes in all; of the reference's errors and inversions."""
+
+    image_bytes: float
+    prompt_bytes: float
+    images: int
+    prompts: int
+    total_bytes: float
+    reference_bytes: float
+    trajectory_bytes: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnGpu:
+    """Estimates for one GPU. hours: GPU hours at `GOOD` and `POOR` share of the peak; days: shared by all processes.
+
+    fits: as configured. remedies: what makes it fit, the mildest of each kind; empty where it fits or nothing does.
+    """
+
+    gpu: str
+    memory_gb: float
+    needed_gb: float
+    fits: bool
+    remedies: tuple[str, ...]
+    hours: tuple[float, float]
+    days: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything `finepref plan` prints."""
+
+    family: str
+    counts: Counts
+    work: Work
+    memory_gb: Mapping[str, float]
+    cache: Cache
+    processes: int
+    gpus: tuple[OnGpu, ...]
+
+
+def work_of(
+    config: RunConfig, method: Method, counts: Counts, path: Path, *, images: int, prompts: int, processes: int = 1
+) -> Work:
+    """Count the work of a run.
+
+    draw = n (training + reference forward) + 2 (inversion calls) forwards,  n = 2 images, 1 without loser or pair;
+    K draws that share a trajectory share its calls; single images in several micro-batches are predicted once more
+    without gradient, for KTO's anchor; with `cache.online` a draw's images and prompt are encoded too
+    """
+    needs, options = method.objective.needs, config.train
+    count = 2 if needs.paired and needs.loser else 1
+    uses = needs.reference != "none" and options.reference_cache is None
+    calls = 0.0
+    if method.inversion is not None and inverts(config, method):
+        calls = mean_calls(method.inversion, path) * method.inversion.passes / method.share
+    again = 0 if needs.paired else int(-(-options.pairs_per_step // processes) > options.micro_batch)
+    draw = count * counts.training_flop + (count * uses + 2 * calls + again) * counts.forward_flop
+    encoding = images * counts.vae_flop * (2 if config.data.flip else 1) + prompts * counts.text_flop
+    if config.cache.online:
+        draw, encoding = draw + count * counts.vae_flop + counts.text_flop, 0.0
+    draws = options.max_steps * options.pairs_per_step
+    return Work(
+        policy=count,
+        reference=count * uses,
+        inversion=2 * calls,
+        draw_flop=draw,
+        draws=draws,
+        run_flop=draw * draws,
+        cache_flop=encoding,
+    )
+
+
+def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: int = 1) -> dict[str, float]:
+    """Bytes by part on one process. Sharded (fsdp2), weights, reference, gradients and optimiser are divided.
+
+    validation: the text encoders and the VAE, which stay on the GPU in float32 once images have been drawn.
+    """
+    options, half = config.train, config.train.mixed_precision == "bf16"
+    lora = config.lora is not None
+    frozen = 4.0 * counts.parameters - (2.0 * counts.castable if half else 0.0)
+    separate = needs_reference(config, method) and not lora
+    optimizer = {"adamw": 8.0 * counts.trained, "adafactor": 4.0 * counts.factored, "adamw8bit": 2.1 * counts.trained}
+    shards = processes if options.distributed == "fsdp2" else 1
+    states = {
+        "weights": frozen if lora else 4.0 * counts.parameters,
+        "reference": frozen if separate else 0.0,
+        "gradients": 4.0 * counts.trained,
+        "optimiser": optimizer[options.optimizer],
+        "moving average": 4.0 * counts.trained if options.ema_decay is not None else 0.0,
+    }
+    copies = 2.0 * counts.castable if half and not lora else 0.0  # autocast keeps half copies of trained weights
+    needs = method.objective.needs
+    images = options.micro_batch * (2 if needs.paired and needs.loser else 1)
+    step = copies + images * max(0.0, counts.training_bytes - copies)
+    places = inverts(config, method)
+    if places:
+        step = max(step, copies + 2 * options.place_batch * max(0.0, counts.forward_bytes - copies))
+    drawn = config.validation.every > 0 and bool(config.validation.prompts)
+    if drawn:
+        step = max(step, copies + counts.decoder_bytes)
+    parts = counts.text_parameters + counts.vae_parameters + counts.decoder_parameters
+    held = max(images, 2 * options.place_batch if places else 0) * method.share
+    numbers = 4 * counts.latent[0] * counts.latent[1] * counts.latent[2] + counts.condition
+    return {
+        **{name: value / shards for name, value in states.items()},
+        "activations": step,
+        "validation": 4.0 * parts if drawn else 0.0,
+        "encoders": 4.0 * (counts.vae_parameters + counts.text_parameters) if config.cache.online else 0.0,
+        "batches": 2 * 4.0 * held * numbers,
+    }
+
+
+def cache_of(config: RunConfig, counts: Counts, *, images: int, prompts: int, pairs: int) -> Cache:
+    """Disk that the latent cache takes, and the reference's errors and inversions where they are wanted."""
+    if config.cache.online:
+        images = prompts = 0
+    size = BYTES[config.cache.dtype]
+    channels, height, width = counts.latent
+    latent = size * channels * height * width
+    image = latent * (2 if config.cache.posterior == "mean_std" else 1)
+    image *= 2 if config.data.flip else 1
+    prompt = size * counts.condition
+    draws = config.train.max_steps * config.train.pairs_per_step
+    visits = -(-draws // max(1, pairs))
+    return Cache(
+        image_bytes=image,
+        prompt_bytes=prompt,
+        images=images,
+        prompts=prompts,
+        total_bytes=image * images + prompt * prompts,
+        reference_bytes=8.0 * visits * pairs if config.train.reference_cache is not None else 0.0,
+        trajectory_bytes=2.0 * latent * draws if config.train.trajectory_cache is not None else 0.0,
+    )
+
+
+def needed_gb(memory: Mapping[str, float]) -> float:
+    """Memory that a GPU must have: the parts, what fragments take, and what CUDA itself takes."""
+    return sum(memory.values()) / GB / (1 - FRAGMENTS) + RESERVED_GB

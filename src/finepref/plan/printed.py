@@ -1,0 +1,83 @@
+"""A plan as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from finepref.plan.needs import FRAGMENTS, GOOD, GPUS, POOR, RESERVED_GB, OnGpu, Plan
+
+SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+FLOPS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
+
+
+def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
+    """The plan, part by part; prices: GPU name -> price of one GPU hour."""
+    counts, work, cache = plan.counts, plan.work, plan.cache
+    lines = [
+        f"Model     {plan.family}, {counts.parameters / 1e6:,.2f} M parameters, {counts.trained / 1e6:,.2f} M trained",
+        f"Work      {_scaled(work.draw_flop, FLOPS)} a draw: {work.policy:g} policy images "
+        f"({_scaled(counts.training_flop, FLOPS)} each, with backward),",
+        f"          {work.reference:g} reference and {work.inversion:.4g} inversion images "
+        f"({_scaled(counts.forward_flop, FLOPS)} each)",
+        f"          {work.draws:,} draws: {_scaled(work.run_flop, FLOPS)}; the latent cache before it: "
+        f"{_scaled(work.cache_flop, FLOPS)} at most",
+        f"Disk      latent cache {_scaled(cache.total_bytes, SIZES)} at most: {cache.images:,} images of "
+        f"{_scaled(cache.image_bytes, SIZES)}, {cache.prompts:,} prompts of {_scaled(cache.prompt_bytes, SIZES)}",
+    ]
+    if cache.reference_bytes:
+        lines.append(f"          reference errors {_scaled(cache.reference_bytes, SIZES)}")
+    if cache.trajectory_bytes:
+        lines.append(f"          inversions by the reference {_scaled(cache.trajectory_bytes, SIZES)}")
+    lines += ["", f"Memory of one GPU (of {plan.processes}), estimate"]
+    lines += [f"  {name:<16}{value:>9.2f} GB" for name, value in plan.memory_gb.items() if value > 0]
+    lines += [
+        f"  {'together':<16}{sum(plan.memory_gb.values()):>9.2f} GB",
+        "",
+        f"Time, estimate: {GOOD:.0%} to {POOR:.0%} of the data sheet's peak rate. Needed: the parts,",
+        f"{RESERVED_GB:g} GB of CUDA's own and {FRAGMENTS:.0%} lost between blocks.",
+        f"  {'GPU':<9}{'memory':>8}{'needed':>9}  {'GPU hours':<20}{'days on ' + str(plan.processes):<20}"
+        + (f"{'cost':<20}" if prices else "")
+        + "fits",
+    ]
+    for found in plan.gpus:
+        lines += _row(found, prices)
+    lines += [
+        "",
+        "Peak rates in TFLOP/s, dense bf16 and float32, by the makers",
+        *(_rate(each.gpu) for each in plan.gpus),
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _row(found: OnGpu, prices: Mapping[str, float]) -> list[str]:
+    cells = f"  {found.gpu:<9}{found.memory_gb:>5.0f} GB{found.needed_gb:>6.1f} GB  "
+    cells += f"{_range(found.hours):<20}{_range(found.days):<20}"
+    if prices:
+        price = prices.get(found.gpu)
+        cost = "" if price is None else _range((found.hours[0] * price, found.hours[1] * price))
+        cells += f"{cost:<20}"
+    if found.fits:
+        return [cells + "yes"]
+    if not found.remedies:
+        return [cells + "no, with no option that is known here"]
+    return [cells + "no; fits with", *(f"{'':12}{remedy}" for remedy in found.remedies)]
+
+
+def _rate(name: str) -> str:
+    gpu = GPUS[name]
+    return f"  {gpu.name:<9}{gpu.half:>6g}{gpu.full:>7g}   {gpu.source}"
+
+
+def _range(values: tuple[float, float]) -> str:
+    return f"{_three(values[0])} - {_three(values[1])}"
+
+
+def _three(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:
+    for size, unit in units:
+        if value >= size:
+            return f"{value / size:.4g} {unit}"
+    return f"{value:.4g} {units[-1][1] if value == 0 else 'B' if units is SIZES else 'FLOP'}"

@@ -1,0 +1,313 @@
+"""What a base's networks cost, without their weights: operations and memory of a call, counted on fake tensors.
+
+Only config files are read, and nothing else is fetched of a hub name. The denoiser runs as it would in training (the
+same family call, LoRA, checkpointing and precision) on tensors that have a shape and no content.
+Shapes: N images, C channels, h w latent size, L tokens, D width, R resolution in pixels.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from finepref.core.files import read_json
+from finepref.diffusion.path import Path
+from finepref.models import lora as low_rank
+from finepref.models.family import Family, family_of
+from finepref.models.kernels import Checkpointing, use_checkpointing
+from finepref.models.precision import CAST, compute_dtype
+from finepref.models.protocol import Counts
+from finepref.models.source import INDEX, Source, is_folder, load_class, locate, locate_part, quiet, vae_folder
+
+Shapes = dict[str, tuple[int, ...]]
+NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+CONFIGS = (INDEX, "config.json", "scheduler/scheduler_config.json", *(f"{part}/config.json" for part in NETWORKS))
+
+
+def config_source(base: str | FilePath, *, revision: str | None = None) -> Source:
+    """A pipeline by its config files alone: a folder, or a hub name, of which no weights are fetched.
+
+    Raises:
+        InputError: neither a folder, nor in the hub's cache, nor within reach; a folder without model_index.json.
+    """
+    if is_folder(base):
+        return locate(base, revision=revision)
+    return locate(_config_folder(str(base), revision))
+
+
+def _config_folder(name: str, revision: str | None = None) -> FilePath:
+    """A folder as it is; of a hub name what the hub's own cache holds, else a download of the config files."""
+    from huggingface_hub import snapshot_download
+
+    if is_folder(name):
+        return FilePath(name).expanduser()
+    try:
+        cached = snapshot_download(name, revision=revision, allow_patterns=list(CONFIGS), local_files_only=True)
+    except (OSError, ValueError):
+        return locate_part(name, patterns=CONFIGS, revision=revision)
+    return FilePath(cached)
+
+
+def count(
+    base: str | FilePath,
+    *,
+    family: str = "auto",
+    vae: str | None = None,
+    lora: low_rank.LoraSettings | None = None,
+    gradient_checkpointing: Checkpointing = False,
+    mixed_precision: str = "no",
+    resolution: int,
+) -> tuple[Counts, Path]:
+    """(what the networks of a base cost under these options, its noise path).
+
+    Raises:
+        InputError: a base or a VAE whose config files are not within reach.
+    """
+    source = config_source(base)
+    kind = family_of(source, family)
+    dtype = compute_dtype(mixed_precision)
+    with quiet():
+        network = _network(source, kind.part, kind, lora, gradient_checkpointing)
+        shapes = condition_shapes(kind, network.config)
+        with FakeTensorMode():
+            latent, images = _vae(source, kind, vae, resolution)
+            _with_fake_tensors(network, dtype if lora is not None else None)
+            work = _training(network, kind, latent, shapes, dtype)
+    parameters = list(network.parameters())
+    trained = [p for p in parameters if p.requires_grad]
+    texts = [_text(source, kind, encoder) for _, encoder in kind.texts if source.has(encoder)]
+    counts = Counts(
+        parameters=sum(p.numel() for p in parameters),
+        trained=sum(p.numel() for p in trained),
+        castable=_castable(network),
+        factored=sum(_factored(tuple(p.shape)) for p in trained),
+        latent=latent,
+        condition=sum(_size(shape) for shape in shapes.values()),
+        text_parameters=sum(parameters for parameters, _ in texts),
+        text_flop=sum(flop for _, flop in texts),
+        **images,
+        **work,
+    )
+    return counts, kind.path(read_json(source.folder / "scheduler" / "scheduler_config.json"))
+
+
+def condition_shapes(kind: Family, config: Any) -> Shapes:
+    """Shapes of one image's conditions, name -> [...], as the denoiser's config implies them."""
+    tokens = int(kind.settings.get("tokens", 77))
+    if kind.name == "sd15":
+        return {"prompt_embeds": (tokens, config.cross_attention_dim)}
+    if kind.name == "sdxl":
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        return {"prompt_embeds": (tokens, config.cross_attention_dim), "pooled": (pooled,), "time_ids": (6,)}
+    if kind.name == "sana":
+        return {"prompt_embeds": (tokens, config.caption_channels), "prompt_mask": (tokens,)}
+    if kind.name == "qwen_image":
+        return {"prompt_embeds": (tokens, config.joint_attention_dim), "prompt_mask": (tokens,)}
+    if kind.name == "sd3":
+        tokens += 77  # CLIP states before T5 states
+    return {"prompt_embeds": (tokens, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
+
+
+def _training(
+    network: nn.Module, kind: Family, latent: tuple[int, ...], shapes: Shapes, dtype: torch.dtype | None
+) -> dict[str, Any]:
+    """Operations of one image's forward, and of forward with backward; peak bytes beyond weights and gradients."""
+    flow = kind.part == "transformer"
+    cond = {
+        n: torch.zeros(1, *s, dtype=torch.int64 if n == "prompt_mask" else torch.float32) for n, s in shapes.items()
+    }
+    x, t = torch.zeros(1, *latent), torch.zeros(1, dtype=torch.float64 if flow else torch.int64)
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+    network.train()
+    if dtype is not None:
+        _normalise_wide(network)
+    precision = torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+    known = [*network.parameters(), *network.buffers(), *(p.grad for p in network.parameters()), x, t, *cond.values()]
+    with precision, Peak([k for k in known if k is not None]) as peak:
+        with Flops() as forward:
+            prediction = kind.call(network, x, t, cond)
+        with Flops() as backward:
+            prediction.float().square().mean().backward()
+    with precision, torch.no_grad(), Peak([k for k in known if k is not None]) as quick:
+        kind.call(network, x, t, cond)
+    return {
+        "forward_flop": float(forward.total),
+        "training_flop": float(forward.total + backward.total),
+        "training_bytes": float(peak.highest),
+        "forward_bytes": float(quick.highest),
+    }
+
+
+class Peak(TorchDispatchMode):
+    """The most bytes that lived at once in tensors made while it was on; storages of `known` tensors do not count."""
+
+    def __init__(self, known: list[Tensor]) -> None:
+        super().__init__()
+        self.now = self.highest = 0
+        self._alive = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for value in tree_leaves(out):
+            if isinstance(value, Tensor):
+                self._add(value.untyped_storage())
+        return out
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._alive:
+            return
+        self._alive.add(key)
+        self.now += size
+        self.highest = max(self.highest, self.now)
+        weakref.finalize(storage, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self._alive.discard(key)
+        self.now -= size
+
+
+class Flops(TorchDispatchMode):
+    """Counts additions and multiplications of matrix products, convolutions and attention, as a GPU would do them.
+
+    The formulas are torch's; its own counter hooks into modules, which keeps activations alive that `Peak` would count.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = _FORMULAS.get(func.overloadpacket) or flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def _attention(query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> int:
+    """Two matrix products: n heads times 4 L S D."""
+    return 4 * query.numel() * key.shape[2]
+
+
+def _attention_backward(grad: Tensor, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> int:
+    """Five matrix products: the forward's first again, and four gradients."""
+    return 10 * query.numel() * key.shape[2]
+
+
+def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> int:
+    """Gradients of input and weight, as many as are wanted, each of the forward's work; torch's own ignores groups."""
+    transposed, wanted = args[4], args[-1]
+    positions = (x if transposed else grad)[0, 0].numel()
+    return 2 * len(x) * positions * weight.numel() * (wanted[0] + wanted[1])
+
+
+_FORMULAS: dict[Any, Callable[..., int]] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    torch.ops.aten.convolution_backward: _convolution_backward,
+}
+
+
+def _normalise_wide(network: nn.Module) -> None:
+    """Autocast on a GPU normalises in float32; autocast on a CPU, which counts here, would not."""
+
+    def widened(layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (given[0].float(), *given[1:])
+
+    for layer in network.modules():
+        if isinstance(layer, nn.GroupNorm | nn.LayerNorm):
+            layer.register_forward_pre_hook(widened)
+
+
+def _network(
+    source: Source, part: str, kind: Family, lora: low_rank.LoraSettings | None, checkpointing: Checkpointing
+) -> Any:
+    """The denoiser as `load_adapter` makes it, its tensors on the meta device."""
+    cls = load_class(*source.index[part], where=source.folder)
+    with torch.device("meta"):
+        network = cls.from_config(read_json(source.folder / part / "config.json"))
+        network.requires_grad_(lora is None)
+        if lora is not None:
+            low_rank.attach(network, lora, kind.lora_targets, seed=0)
+    use_checkpointing(network, checkpointing)
+    return network
+
+
+def _with_fake_tensors(network: nn.Module, frozen_dtype: torch.dtype | None) -> None:
+    """Give a network of the meta device fake tensors of the CPU instead, where kernels are chosen as on a device.
+
+    frozen_dtype: how linear and convolution weights are stored that are not trained; None leaves them as they are.
+    """
+    for name, module in network.named_modules():
+        half = frozen_dtype is not None and isinstance(module, CAST) and "lora_" not in name
+        for key, value in list(module._parameters.items()):
+            if value is not None:
+                dtype = frozen_dtype if half and not value.requires_grad else value.dtype
+                module._parameters[key] = nn.Parameter(torch.empty(value.shape, dtype=dtype), value.requires_grad)
+        for held in (module._buffers, vars(module)):
+            for key, tensor in list(held.items()):
+                if isinstance(tensor, Tensor):
+                    held[key] = torch.empty(tensor.shape, dtype=tensor.dtype)
+
+
+def _vae(source: Source, kind: Family, override: str | None, resolution: int) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """(latent shape, what encoding one image and decoding one latent cost)."""
+    folder = vae_folder(source, None if override is None else _config_folder(override))
+    config = read_json(folder / "config.json")
+    cls = load_class("diffusers", config.get("_class_name", source.index["vae"][1]), where=folder)
+    vae = cls.from_config(config).eval()
+    with torch.no_grad(), Flops() as work:
+        mean, _ = kind.moments(vae, torch.zeros(1, 3, resolution, resolution))
+    latent = mean.unsqueeze(2) if kind.name == "qwen_image" else mean  # a video of one frame
+    with torch.no_grad(), Peak([*vae.parameters(), *vae.buffers(), latent]) as peak:
+        vae.decode(latent, return_dict=False)
+    encoder = sum(p.numel() for name, p in vae.named_parameters() if not name.startswith(("decoder", "post_quant")))
+    return tuple(mean.shape[1:]), {
+        "vae_parameters": encoder,
+        "vae_flop": float(work.total),
+        "decoder_parameters": sum(p.numel() for p in vae.parameters()) - encoder,
+        "decoder_bytes": float(peak.highest),
+    }
+
+
+def _text(source: Source, kind: Family, part: str) -> tuple[int, float]:
+    """(parameters, operations of encoding one prompt: 2 x parameters x tokens, embeddings left out)."""
+    cls = load_class(*source.index[part], where=source.folder)
+    with torch.device("meta"):
+        encoder = cls(cls.config_class.from_dict(read_json(source.folder / part / "config.json")))
+    parameters = sum(p.numel() for p in encoder.parameters())
+    embedded = sum(p.numel() for m in encoder.modules() if isinstance(m, nn.Embedding) for p in m.parameters())
+    is_clip = "CLIP" in cls.__name__
+    tokens = 77 if is_clip else int(kind.settings.get("tokens", 77))
+    return parameters, 2.0 * (parameters - embedded) * tokens
+
+
+def _castable(network: nn.Module) -> int:
+    """Numbers in weights that autocast runs in half, LoRA's own left out."""
+    layers = ((name, m) for name, m in network.named_modules() if isinstance(m, CAST) and "lora_" not in name)
+    return sum(p.numel() for _, m in layers for p in m.parameters(recurse=False))
+
+
+def _factored(shape: tuple[int, ...]) -> int:
+    """Numbers that Adafactor keeps for a weight: row and column means of the last two dimensions."""
+    size = _size(shape)
+    return size // shape[-1] + size // shape[-2] if len(shape) > 1 else size
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    total = 1
+    for length in shape:
+        total *= length
+    return total

@@ -1,0 +1,69 @@
+"""Put kinds of signal together: one winner, margin, weight and label for every pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finepref.core.errors import InputError
+from finepref.formats.signals import NO_LABEL, Signals
+from finepref.signals.parts import TIE, Part, voted
+
+
+def combine(pair_id: Sequence[str], label: npt.ArrayLike, parts: Mapping[str, Part]) -> Signals:
+    """Put kinds together: votes decide the winner unless a kind does; weight 1 and margin 0 unless a kind sets them.
+
+    Pairs without a winner (ties, equal rewards) and pairs for which a kind has no value are left out and counted in
+    `meta`. When a reward decides the winner, ties of the voters are left out too (published practice), pairs that
+    nobody voted on are used, and the margin is that of the winner that is used.
+
+    Args:
+        pair_id: [n] distinct ids. label: [n] P(image 0 preferred) in {1, 0.5, 0}, nan for no vote. parts: kind -> Part.
+
+    Raises:
+        InputError: two kinds set the same thing; a pair id twice; nothing left.
+    """
+    winner = voted(label)
+    ties = np.asarray(label, dtype=np.float64) == TIE
+    count = len(winner)
+    if len(set(pair_id)) != len(pair_id):
+        raise InputError("a pair id occurs twice", where="pair_id", remedy="name a column with unique ids")
+    columns: dict[str, npt.NDArray[Any]] = {
+        "winner": winner,
+        "margin_0": np.zeros(count),
+        "margin_1": np.zeros(count),
+        "weight": np.ones(count),
+        "label_0": np.full(count, NO_LABEL, dtype=np.int8),
+        "label_1": np.full(count, NO_LABEL, dtype=np.int8),
+    }
+    set_by: dict[str, str] = {}
+    for kind, part in parts.items():
+        for name in columns:
+            value = getattr(part, name)
+            if value is None:
+                continue
+            if name in set_by:
+                what = "winner" if name == "winner" else name.split("_")[0]
+                raise InputError(f"kinds {set_by[name]} and {kind} both set the {what}", remedy="leave one of them out")
+            set_by[name], columns[name] = kind, value
+    undecided = ~ties & (columns["winner"] < 0)
+    margin = np.where(columns["winner"] == 0, columns["margin_0"], columns["margin_1"])
+    missing = ~ties & ~undecided & ~(np.isfinite(margin) & np.isfinite(columns["weight"]))
+    keep = np.flatnonzero(~(ties | undecided | missing))
+    counts = {"votes": count, "pairs": len(keep), "ties": int(ties.sum()), "no_value": int((undecided | missing).sum())}
+    if not len(keep):
+        raise InputError(f"no pair is left of {count} votes ({counts['ties']} ties)", remedy="check votes and rewards")
+    own = {f"{kind}.{key}": value for kind, part in parts.items() for key, value in part.meta.items()}
+    return Signals(
+        pair_id=tuple(str(pair_id[row]) for row in keep.tolist()),
+        winner=columns["winner"][keep].astype(np.int8),
+        margin_0=columns["margin_0"][keep].astype(np.float32),
+        margin_1=columns["margin_1"][keep].astype(np.float32),
+        weight=columns["weight"][keep].astype(np.float32),
+        label_0=columns["label_0"][keep].astype(np.int8),
+        label_1=columns["label_1"][keep].astype(np.int8),
+        meta={"kinds": list(parts) or ["binary"], **counts, **own},
+    )

@@ -1,0 +1,109 @@
+"""The files of a study: one JSON row an arm, one a tuned method; what is finished in them is not run again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finepref.core.errors import InputError
+from finepref.core.files import read_json, write_text
+from finepref.core.provenance import hash_config, versions
+from finepref.study.design import BASE, Arm, Study
+from finepref.study.trial import Point
+from finepref.train.config import load_config
+
+FORMAT = 2
+
+
+def tuning_file(rows: Path, method: str) -> Path:
+    """Where the tuning of a method is kept."""
+    return rows / "tuning" / f"{method}.json"
+
+
+def arm_file(rows: Path, arm: Arm | None) -> Path:
+    """Where the row of an arm is kept."""
+    return rows / f"{BASE if arm is None else arm.name}.json"
+
+
+def tuning_identity(study: Study, method: str, world: str) -> str:
+    """Hash of everything that decides the tuning of a method."""
+    settings = study.model_dump(mode="json", include={"data", "training", "evaluation", "tuning"})
+    what = {"study": settings, "method": method, "axes": _axes(method), "world": world}
+    return hash_config({"format": FORMAT, **what})[:16]
+
+
+def arm_identity(study: Study, arm: Arm | None, point: Point | None, world: str) -> str:
+    """Hash of everything that decides the outcomes of an arm but the seed."""
+    if arm is None or point is None:
+        settings = study.model_dump(mode="json", include={"evaluation"})
+        return hash_config({"format": FORMAT, "study": settings, "world": world})[:16]
+    what = {
+        "study": study.model_dump(mode="json", include={"data", "training", "evaluation"}),
+        "arm": arm.model_dump(mode="json", exclude={"label"}),
+        "axes": _axes(arm.method),
+        "point": [point.learning_rate, point.strength],
+    }
+    return hash_config({"format": FORMAT, **what, "world": world})[:16]
+
+
+def _axes(method: str) -> dict[str, Any]:
+    """What of a lab config shapes a trial: all that the study does not set itself."""
+    config = load_config(f"lab/{method}")
+    return {
+        "trajectory": config.trajectory.model_dump(),
+        "objective": config.objective.model_dump(),
+        "guard": config.guard.model_dump(),
+        "margin_scale": config.signal.margin_scale,
+        "prompt_dropout": config.data.prompt_dropout,
+        "desirable_share": config.data.desirable_share,
+    }
+
+
+def read_row(file: Path, identity: str) -> dict[str, Any]:
+    """What a row file holds already; an empty row where there is none.
+
+    Raises:
+        InputError: it was written for other settings or other lab weights.
+    """
+    if not file.is_file():
+        return {"identity": identity}
+    row = read_json(file)
+    if row.get("identity") != identity:
+        raise InputError(
+            "it was written for other settings or other lab weights",
+            where=file,
+            remedy="remove it, name another --out, or start again with --overwrite",
+        )
+    found: dict[str, Any] = row
+    return found
+
+
+def write_row(file: Path, row: Mapping[str, Any]) -> None:
+    """Write a row: one line a trial, so that a diff shows what came in."""
+
+    def lines(key: str, value: Any) -> str:
+        if key in ("seeds", "grid") and isinstance(value, Mapping):
+            inner = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
+            return f"{json.dumps(key)}: {{\n{inner}\n}}"
+        return f"{json.dumps(key)}: {json.dumps(value)}"
+
+    content = {**row, "versions": versions()}
+    write_text(file, "{\n" + ",\n".join(lines(key, value) for key, value in content.items()) + "\n}\n")
+
+
+def best_point(row: Mapping[str, Any], grid: list[tuple[float, float]]) -> Point | None:
+    """The grid point with the best mean true quality on the validation prompts; None while some are missing.
+
+    Raises:
+        InputError: no point of the grid could be trained.
+    """
+    found = row.get("grid", {})
+    if any(str(i) not in found for i in range(len(grid))):
+        return None
+    scored = [(found[str(i)]["mean"], -i) for i in range(len(grid)) if "mean" in found[str(i)]]
+    if not scored:
+        raise InputError(f"no grid point of {row.get('method')} could be trained", remedy="lower tuning.learning_rate")
+    rate, strength = grid[-max(scored)[1]]
+    return Point(rate, strength)

@@ -1,0 +1,130 @@
+"""Rows of a study as numbers: gains and win rates, paired by prompt and seed, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finepref.core.files import read_json
+from finepref.evaluate import stats
+from finepref.evaluate.stats import Interval
+from finepref.study.arms import arm_file, arm_identity, read_row
+from finepref.study.crossed import crossed_mean
+from finepref.study.design import BASE, Study
+from finepref.study.trial import Point
+
+Floats = npt.NDArray[np.float64]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """An arm against another: S seeds, P prompts.
+
+    gain: mean difference of true quality, p: of zero; wins: win rate on it; over seeds and prompts (`crossed_mean`).
+    by_seed: the mean difference of every seed. reward: the mean difference of lab-reward.
+    """
+
+    gain: Interval
+    wins: Interval
+    by_seed: tuple[float, ...]
+    p: float
+    reward: float
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the seeds' means; nan for one seed."""
+        return float(np.std(self.by_seed, ddof=1)) if len(self.by_seed) > 1 else float("nan")
+
+    @property
+    def agree(self) -> float:
+        """Share of the seeds with the sign of the mean."""
+        return float(np.mean(np.sign(self.by_seed) == np.sign(self.gain.value)))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a claim. word: holds | fails | undecided; p: after Holm over all claims that were tested."""
+
+    text: str
+    source: str
+    contrast: Contrast
+    p: float
+    word: str
+
+
+def read_rows(folder: Path, study: Study, *, world: str) -> dict[str, Row]:
+    """Name -> row of every arm (and the base) that has any result.
+
+    Args:
+        world: hash of the lab that the rows must come from.
+
+    Raises:
+        InputError: a row was written for other settings or another lab.
+    """
+    found = {}
+    for arm in (None, *study.arms()):
+        file = arm_file(folder, arm)
+        if file.is_file():
+            held = read_json(file)
+            point = None if arm is None else Point(held["learning_rate"], held["strength"])
+            found[BASE if arm is None else arm.name] = read_row(file, arm_identity(study, arm, point, world))
+    return found
+
+
+def seeds_of(row: Row) -> list[int]:
+    """Seeds that were trained to the end."""
+    return [int(seed) for seed, result in row.get("seeds", {}).items() if "quality" in result]
+
+
+def contrast(row: Row, other: Row) -> Contrast | None:
+    """Two rows on the seeds that both have; None without a common seed."""
+    common = sorted(set(seeds_of(row)) & set(seeds_of(other)))
+    if not common:
+        return None
+    quality, reward = (
+        np.array([np.subtract(row["seeds"][str(s)][name], other["seeds"][str(s)][name]) for s in common])
+        for name in ("quality", "reward")
+    )
+    gain, p = crossed_mean(quality)
+    return Contrast(
+        gain=gain,
+        wins=_wins(quality),
+        by_seed=tuple(float(mean) for mean in quality.mean(1)),
+        p=p,
+        reward=float(reward.mean()),
+    )
+
+
+def _wins(quality: Floats) -> Interval:
+    """Win rate with ties half; Wilson's interval over prompts where nothing varies."""
+    found, _ = crossed_mean(stats.outcomes(quality))
+    if found.low == found.high:
+        return stats.win_rate(quality.ravel(), np.tile(np.arange(quality.shape[1]), len(quality)))
+    return Interval(found.value, max(0.0, found.low), min(1.0, found.high))
+
+
+def verdicts(study: Study, rows: dict[str, Row]) -> list[Verdict]:
+    """Every claim whose arms have run. It holds (or fails) where Holm's p is below 0.05."""
+    tested = []
+    for claim in study.claims:
+        if claim.better in rows and claim.than in rows:
+            found = contrast(rows[claim.better], rows[claim.than])
+            if found is not None:
+                tested.append((claim, found))
+    adjusted: Sequence[float] | Floats = stats.holm([found.p for _, found in tested]) if tested else []
+    return [
+        Verdict(claim.text, claim.source, found, float(p), _word(found, float(p)))
+        for (claim, found), p in zip(tested, adjusted, strict=True)
+    ]
+
+
+def _word(found: Contrast, p: float) -> str:
+    if p >= 0.05:
+        return "undecided"
+    return "holds" if found.gain.value > 0 else "fails"

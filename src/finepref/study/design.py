@@ -1,0 +1,184 @@
+"""What a study consists of, read from YAML: its settings, its arms in groups, and the claims that it tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from finepref.core.errors import ConfigError
+from finepref.objectives import methods
+from finepref.train.config import Count, Positive, Section, validate_options
+
+SHIPPED = Path(__file__).with_name("study.yaml")
+BASE = "base"
+# objective -> the option that says how strongly it acts; None where there is none
+STRENGTH: dict[str, str | None] = {"sft": None, "dspo": "lambda_residual"}
+
+
+class Data(Section):
+    """The votes that every run of a seed learns from."""
+
+    votes: Positive = Field(4200, description="votes of a seed")
+    prompts: Annotated[int, Field(ge=1, le=252)] = Field(252, description="training prompts, the first ones")
+    reward_steps: Positive = Field(600, description="training steps of a reward that an arm learns from its own votes")
+
+
+class Training(Section):
+    """What every run has in common."""
+
+    cost: Positive = Field(description="network forwards a run may spend; a forward with its backward counts as 3")
+    pairs_per_step: Positive = 16
+    micro_batch: Positive = 32
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="share of the steps")
+
+
+class Evaluation(Section):
+    """Held-out prompts of the lab: the first ones evaluate, the last ones validate."""
+
+    prompts: Positive = 120
+    validation_prompts: Positive = 40
+    steps: Positive = 10
+    guidance: Annotated[float, Field(ge=0)] = 2.0
+    batch: Positive = 60
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Evaluation:
+        if self.prompts + self.validation_prompts > 252:
+            raise ValueError("there are 252 held-out prompts for evaluation and validation together")
+        return self
+
+
+class Tuning(Section):
+    """Every method is given this grid, and the best mean true quality on validation prompts wins."""
+
+    seed: Count = Field(100, description="of votes, training and images; no arm has it")
+    learning_rate: list[float]
+    strength: list[float] = Field(description="factors of the method's strength (beta, or lambda_residual for dspo)")
+
+
+class Arm(Section):
+    """One setting, run with every seed.
+
+    method: row of `finepref methods`, whose lab config is trained. signal, options: other kinds of `finepref signals`,
+    and their options. set: overrides of the config. strength: factor of the tuned strength. noise: factor of the
+    voters' noise. reward: `own` learns the reward from the arm's own votes.
+    """
+
+    name: str
+    method: str
+    label: str = ""
+    signal: list[str] | None = None
+    options: dict[str, float] = Field(default_factory=dict)
+    set: dict[str, Any] = Field(default_factory=dict)
+    strength: Annotated[float, Field(gt=0)] = 1.0
+    noise: Annotated[float, Field(ge=0)] = 1.0
+    reward: Literal["shipped", "own"] = "shipped"
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of signal, never empty."""
+        kinds = methods.get(self.method).signal if self.signal is None else tuple(self.signal)
+        return kinds or ("binary",)
+
+    def signal_options(self) -> dict[str, float]:
+        """Options of the signal: the method's own (the lab's rewards have their own extremes), then the arm's."""
+        own = {key: value for key, value in methods.get(self.method).signal_options.items() if key != "extremes"}
+        return {**(own if self.signal is None else {}), **self.options}
+
+
+class Group(Section):
+    """Arms that are read together; `also` names arms of other groups that belong into its table."""
+
+    name: str
+    title: str
+    text: str = ""
+    against: str = "dpo"
+    arms: list[Arm] = Field(default_factory=list)
+    also: list[str] = Field(default_factory=list)
+
+
+class Claim(Section):
+    """What a paper says: `better` beats `than`."""
+
+    text: str
+    source: str
+    better: str
+    than: str
+
+
+class Study(Section):
+    """A whole study; arms come in the order of their importance."""
+
+    seeds: list[Count]
+    data: Data = Data()
+    training: Training
+    evaluation: Evaluation = Evaluation()
+    tuning: Tuning
+    groups: list[Group]
+    claims: list[Claim] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _names(self) -> Study:
+        names = [arm.name for arm in self.arms()]
+        known = {BASE, *names}
+        if len(known) != len(names) + 1:
+            raise ValueError("arm names must differ")
+        wanted = [*(claim.better for claim in self.claims), *(claim.than for claim in self.claims)]
+        wanted += [name for group in self.groups for name in (*group.also, group.against)]
+        if set(wanted) - known:
+            raise ValueError(f"no arm is called {sorted(set(wanted) - known)[0]!r}")
+        if self.tuning.seed in self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds must differ from each other and from the tuning seed")
+        return self
+
+    def arms(self) -> Iterator[Arm]:
+        """Every arm once, in order."""
+        for group in self.groups:
+            yield from group.arms
+
+    def methods(self) -> list[str]:
+        """Every method that is tuned, in the order in which arms need it."""
+        return list(dict.fromkeys(arm.method for arm in self.arms()))
+
+
+def load_study(path: str | Path | None = None) -> Study:
+    """Read a study; the shipped one by default.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key, method or arm, or a wrong value.
+    """
+    file = SHIPPED if path is None else Path(path)
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("no such study", where=file, remedy="leave -c out for the shipped one") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not valid YAML ({' '.join(str(error).split())})", where=file) from None
+    if not isinstance(data, dict):
+        raise ConfigError("the study is not a mapping", where=file, remedy="start with `seeds:`")
+    study = validate_options(Study, data, where=str(file))
+    assert isinstance(study, Study)
+    for arm in study.arms():
+        methods.get(arm.method)
+    return study
+
+
+def strength_option(method: str) -> str | None:
+    """The objective's option that says how strongly a method acts: `beta`, `lambda_residual`, or none."""
+    return STRENGTH.get(methods.get(method).objective, "beta")
+
+
+def grid(tuning: Tuning, method: str) -> list[tuple[float, float]]:
+    """(learning rate, factor of the strength) of every tuning run; as many for every method.
+
+    A method without a strength gets the learning rates and, for every further strength, their midpoints upward.
+    """
+    if strength_option(method) is not None:
+        return [(rate, factor) for factor in tuning.strength for rate in tuning.learning_rate]
+    ratio = tuning.learning_rate[1] / tuning.learning_rate[0] if len(tuning.learning_rate) > 1 else 2.0
+    shifts = [ratio ** (i / len(tuning.strength)) for i in range(len(tuning.strength))]
+    return [(rate * shift, 1.0) for shift in shifts for rate in tuning.learning_rate]

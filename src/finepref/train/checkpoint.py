@@ -1,0 +1,145 @@
+"""Checkpoints: a folder that is whole or absent, from which a run goes on bit-identically.
+
+checkpoints/step-000500/
+  trainable.safetensors   the trained parameters
+  optimizer.safetensors   the optimiser's tensors, `<parameter number>.<name>`
+  average.safetensors     the moving average of the weights, where there is one
+  state.json              step, counters, config hash, the optimiser's plain numbers
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from finepref.core.errors import InputError
+from finepref.core.files import atomic_folder, read_json, write_json
+from finepref.train.shard import as_sharded, whole_tensors
+
+Named = Sequence[tuple[str, torch.nn.Parameter]]
+STEP = re.compile(r"step-(\d{6,})")
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Where a run is: optimiser steps done, steps skipped for non-finite gradients, network calls by kind."""
+
+    step: int
+    skipped: int
+    calls: Mapping[str, int]
+    identity: str
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    """The folder of the checkpoint after `step` optimiser steps."""
+    return run / "checkpoints" / f"step-{step:06d}"
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    found = [p for p in (run / "checkpoints").glob("step-*") if STEP.fullmatch(p.name) and (p / "state.json").is_file()]
+    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
+
+
+def save_checkpoint(
+    run: Path,
+    counters: Counters,
+    *,
+    named: Named,
+    optimizer: torch.optim.Optimizer,
+    average: Mapping[str, Tensor] | None,
+    keep: int,
+    write: bool = True,
+) -> None:
+    """Write a checkpoint and remove the oldest beyond `keep`. A kill at any moment leaves the previous ones whole.
+
+    Args:
+        write: False for processes that only give their shards to the one that writes.
+    """
+    tensors, numbers = _split_state(optimizer)
+    files: dict[str, Mapping[str, Tensor]] = {"trainable": dict(named), "optimizer": tensors}
+    if average is not None:
+        files["average"] = average
+    held = {file: whole_tensors(values, keep=write) for file, values in files.items()}
+    if not write:
+        return
+    with atomic_folder(checkpoint_path(run, counters.step)) as folder:
+        for file, values in held.items():
+            save_file(values, folder / f"{file}.safetensors")
+        write_json(folder / "state.json", {**asdict(counters), "optimizer": numbers})
+    for old in checkpoints(run)[:-keep]:
+        shutil.rmtree(old)
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what a killed process was writing when it was killed."""
+    for left in [*run.glob(".*.tmp"), *(run / "checkpoints").glob(".*.tmp")]:
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def load_checkpoint(
+    folder: Path,
+    *,
+    identity: str,
+    named: Named,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, Tensor] | None,
+) -> Counters:
+    """Load a checkpoint into the parameters, the optimiser and the average, in place.
+
+    Raises:
+        InputError: it was written by another config or other data, or its parameters have other names or shapes.
+    """
+    state = read_json(folder / "state.json")
+    if state["identity"] != identity:
+        raise InputError(
+            "this checkpoint was written with another config or other data",
+            where=folder,
+            remedy="resume with the config.yaml of that run, or train into another folder",
+        )
+    stored = load_file(folder / "trainable.safetensors")
+    if {n: tuple(p.shape) for n, p in named} != {n: tuple(t.shape) for n, t in stored.items()}:
+        raise InputError(
+            "the trained parameters have other names or shapes",
+            where=folder,
+            remedy="resume with the versions of diffusers and peft that wrote it",
+        )
+    with torch.no_grad():
+        for name, parameter in named:
+            parameter.copy_(as_sharded(stored[name], parameter))
+    _join_state(optimizer, load_file(folder / "optimizer.safetensors"), state["optimizer"])
+    if average is not None:
+        for name, value in load_file(folder / "average.safetensors").items():
+            average[name].copy_(as_sharded(value, average[name]))
+    return Counters(step=state["step"], skipped=state["skipped"], calls=state["calls"], identity=identity)
+
+
+def _split_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for index, entries in optimizer.state_dict()["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value
+            else:
+                numbers[f"{index}.{name}"] = value
+    return tensors, numbers
+
+
+def _join_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    groups = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**tensors, **numbers}.items():
+        index, _, name = key.partition(".")
+        like = parameters[int(index)]
+        state.setdefault(int(index), {})[name] = as_sharded(value, like) if isinstance(value, Tensor) else value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
