@@ -58,7 +58,7 @@ def equal_first(folder: Path) -> dict[str, float]:
         for step in range(2):
             record = ours.step(step)
             loss, norm = published.optimiser_step(*draws.of(step))
-            for what, a, b in (("loss", record["loss"], loss), ("norm", record["grad_norm"], norm)):
+            for what, a, b in (("loss", record.means["loss"], loss), ("norm", record.grad_norm, norm)):
                 key = f"{name} {what}"
                 found[key] = max(found.get(key, 0.0), abs(a - b) / abs(b))
             if not moved:
@@ -131,8 +131,9 @@ def compare(rounds: int) -> dict[str, Any]:
     from throughput import device_name
     from tiny_pipeline import STEP, SameDraws, make_config, our_run, published_run
 
-    from finepref.build import fill_reference
     from finepref.core.provenance import provenance
+    from finepref.train.frozen import ERRORS
+    from finepref.train.run import fill_run
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -140,7 +141,7 @@ def compare(rounds: int) -> dict[str, Any]:
         differences = equal_first(folder)
         config = make_config(folder)
         cached = make_config(folder, reference_cache=str(folder / "errors"))
-        fill = fill_reference(cached, overwrite=False)
+        fill = fill_run(cached, ERRORS)
         ours, quick, published = our_run(config, folder), our_run(cached, folder), published_run(config)
         draws = SameDraws(ours, folder / "data")
         same = [draws.of(step) for step in range(8)]

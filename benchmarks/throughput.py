@@ -20,6 +20,7 @@ from architectures import RESOLUTION, write_configs
 from finepref.core.files import write_json
 from finepref.core.images import ImageSize
 from finepref.core.provenance import provenance
+from finepref.formats.run import RunSignals
 from finepref.models.denoiser import Denoiser
 from finepref.models.family import check_micro_conditioning, family_of
 from finepref.models.kernels import use_channels_last, use_checkpointing
@@ -29,11 +30,11 @@ from finepref.models.source import load_class, locate
 from finepref.plan.needs import work_of
 from finepref.plan.skeleton import condition_shapes, count
 from finepref.train import loop
+from finepref.train.batches import Drawing, PairSource
 from finepref.train.config import RunConfig, parse_config
+from finepref.train.data import PairTable
 from finepref.train.method import make_method
 from finepref.train.processes import World
-from finepref.train.source import Drawing, PairSource
-from finepref.train.table import PairTable
 
 SMPO = {"name": "renoise", "grid": "official-current", "renoise": "each", "label": "source", "average": True}
 # The order in which a GPU is measured: plain first, compiled last (compiling takes minutes).
@@ -166,13 +167,16 @@ def measure(base: Path, arch: str, options: argparse.Namespace, peak: float) -> 
     ids = tuple(f"pair-{i}" for i in range(pairs))
     table = PairTable(
         pair_id=ids, prompt=ids, winner=ids, loser=ids,
-        margin=np.zeros(pairs, np.float32), weight=np.ones(pairs, np.float32), about={},
+        margin=np.zeros(pairs, np.float32), weight=np.ones(pairs, np.float32),
+        about=RunSignals(kind="binary", sha256=""),
     )  # fmt: skip
-    drawing = Drawing(cache=RandomCache(counts.latent, shapes), adapter=adapter, prompt_dropout=0.0, flip=False)  # type: ignore[arg-type]
+    cache: Any = RandomCache(counts.latent, shapes)
+    drawing = Drawing(cache=cache, adapter=adapter, prompt_dropout=0.0, flip=False, seed=0)
     run = loop.Run(
         config=config, method=method, adapter=adapter,
         source=PairSource(drawing=drawing, table=table, guidance=False),
         world=World(rank=0, size=1, device=device), out=Path("unused"), identity="",
+        draws=config.train.pairs_per_step, inverts=method.trajectory.uses_network,
     )  # fmt: skip
     state = loop._start(run, resume=False)
     adapter.train_mode(True)

@@ -15,14 +15,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import own_pairs
 import tiny
-from finepref import build
+from finepref.core import rng
 from finepref.core.images import square
 from finepref.core.provenance import sha256_bytes
-from finepref.models.load import load_adapter
+from finepref.formats.metrics import StepMetrics
 from finepref.models.source import load_part, locate
-from finepref.train import draws, loop
+from finepref.train import loop
 from finepref.train.config import RunConfig, parse_config
-from finepref.train.prepare import Prepared, prepare
+from finepref.train.identity import Prepared, prepare
+from finepref.train.inputs import about_base, open_latents
 from finepref.train.processes import World
 from finepref.train.run import make_run
 
@@ -85,20 +86,15 @@ class Ours:
     run: loop.Run
     state: loop.State
 
-    def step(self, number: int) -> dict[str, Any]:
+    def step(self, number: int) -> StepMetrics:
         """One optimiser step of the library's loop."""
         return loop.optimiser_step(self.run, self.state, number)
 
 
 def our_run(config: RunConfig, folder: Path) -> Ours:
     """The library's own run of a config."""
-    prepared = prepare(config, cache=build.open_cache(config, folder, world=HERE), base=build.about_base(config))
-    run = make_run(
-        prepared,
-        folder / "run",
-        world=HERE,
-        load_adapter=lambda reference: load_adapter(config.model.base, reference=reference, resolution=128),
-    )
+    prepared = prepare(config, cache=open_latents(config, folder, world=HERE), base=about_base(config))
+    run = make_run(prepared, folder / "run", world=HERE)
     state = loop._start(run, resume=False)
     run.adapter.train_mode(True)
     return Ours(prepared, run, state)
@@ -147,17 +143,17 @@ class SameDraws:
     def of(self, step: int) -> tuple[list[Pair], list[Randomness]]:
         """(pairs, random numbers) of optimiser step `step`."""
         table, pairs, randomness = self.source.table, [], []
-        for draw in self.source.order(self.seed, step=step, per_step=STEP):
+        for draw in self.source.order(step=step, per_step=STEP):
             row, pair_id, visits = draw.index, [table.pair_id[draw.index]], [draw.visit]
-            sample = [draws.normals(self.seed, f"posterior-{w}", pair_id, visits, LATENT) for w in "wl"]
-            u = draws.uniforms(self.seed, "t", pair_id, visits)
+            sample = [rng.normals(self.seed, f"posterior-{w}", pair_id, visits, LATENT) for w in "wl"]
+            u = rng.uniforms(self.seed, "t", pair_id, visits)
             images = (self.pixels[table.winner[row]], self.pixels[table.loser[row]])
             pairs.append(Pair(*images, self.captions[table.prompt[row]]))
             randomness.append(
                 Randomness(
                     posterior=torch.cat(sample),
-                    noise=draws.normals(self.seed, "noise", pair_id, visits, LATENT),
-                    t=draws.times(self.path, u, lowest=0),
+                    noise=rng.normals(self.seed, "noise", pair_id, visits, LATENT),
+                    t=self.path.draw_t(torch.from_numpy(u), lowest=0),
                 )
             )
         return pairs, randomness

@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import own_pairs
 import tiny
 from config_headers import COMMANDS, launch, signal_words
-from finepref.build import about_base, load_adapter, make_cache
 from finepref.core.provenance import hash_config
 from finepref.data.latents import LatentCache
 from finepref.data.readers import read_preferences
@@ -31,12 +30,15 @@ from finepref.objectives import methods
 from finepref.objectives import table as objectives
 from finepref.signals.make import KINDS, SignalOptions, VoteTable, make_signals
 from finepref.signals.rewards import Rewards
+from finepref.train import run as run_module
 from finepref.train.config import SHIPPED, RunConfig, load_config, parse_config, shipped_configs
+from finepref.train.identity import prepare
+from finepref.train.inputs import about_base, load_adapter, make_cache
 from finepref.train.loop import State, optimiser_step
 from finepref.train.method import make_method
 from finepref.train.optim import make_optimizer
 from finepref.train.processes import World
-from finepref.train.run import make_run, prepare
+from finepref.train.run import make_run
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = shipped_configs()
@@ -130,7 +132,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.sd15(folder / "model")
     own_pairs.make_folder(folder / "data", pairs=6)
     config = swapped("lab/dpo", folder)
-    make_cache(config, folder / "cache", device="cpu")
+    make_cache(config, folder / "cache", world=World(rank=0, size=1, device=torch.device("cpu")))
     votes = list(read_preferences([folder / "data"]))
     draws = np.random.default_rng(0)
     table = VoteTable(
@@ -209,7 +211,11 @@ def adapters(place: Path) -> Callable[[RunConfig, bool], Adapter]:
 
 @pytest.mark.parametrize("names", groups())
 def test_two_steps(
-    names: list[str], place: Path, adapters: Callable[[RunConfig, bool], Adapter], tmp_path: Path
+    names: list[str],
+    place: Path,
+    adapters: Callable[[RunConfig, bool], Adapter],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two optimiser steps on the tiny model: finite losses, a gradient, and weights that move.
 
@@ -218,17 +224,18 @@ def test_two_steps(
     config = swapped(names[0], place)
     prepared = prepare(config, cache=LatentCache(place / "cache"), base=about_base(config))
     world = World(rank=0, size=1, device=torch.device("cpu"))
-    run = make_run(prepared, tmp_path, world=world, load_adapter=lambda reference: adapters(config, reference))
+    monkeypatch.setattr(run_module, "load_adapter", lambda config, reference, device: adapters(config, reference))
+    run = make_run(prepared, tmp_path, world=world)
     named = run.adapter.trainable()
     before = [parameter.detach().clone() for _, parameter in named]
     state = State(optimizer=make_optimizer(config.train, [p for _, p in named]), named=named, average=None)
     records = [optimiser_step(run, state, step) for step in range(2)]
-    assert all(np.isfinite(record["loss"]) for record in records)
+    assert all(np.isfinite(record.means["loss"]) for record in records)
     assert state.skipped == 0
     if config.objective.name == "dspo_shift":
-        assert [record["grad_norm"] for record in records] == pytest.approx([0, 0], abs=1e-3)
+        assert [record.grad_norm for record in records] == pytest.approx([0, 0], abs=1e-3)
         return
-    assert records[0]["grad_norm"] > 0
+    assert records[0].grad_norm > 0
     assert any((parameter != old).any() for (_, parameter), old in zip(named, before, strict=True))
 
 

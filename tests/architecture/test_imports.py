@@ -27,8 +27,8 @@ LEVELS: tuple[frozenset[str], ...] = (
 )
 SIDEWAYS: dict[str, set[str]] = {
     "signals": {"arena"},
-    "train": {"data"},
-    "plan": {"train", "data"},
+    "train": {"data", "build"},
+    "plan": {"train", "data", "build"},
     "evaluate": {"data"},
     "study": {"lab"},
     "cli": {"lab"},

@@ -7,7 +7,6 @@ one (`item`, `tolist`, `bool`, `nonzero`) raises; copies to it must be asynchron
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +17,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from finepref.build import about_base, load_adapter, open_cache
+from finepref.core import rng
 from finepref.diffusion.options import InversionOptions
 from finepref.diffusion.programme import programme
-from finepref.train import draws, loop
+from finepref.train import loop
 from finepref.train.config import load_config
+from finepref.train.identity import prepare
+from finepref.train.inputs import about_base, open_latents
 from finepref.train.log import Tally
-from finepref.train.prepare import prepare
 from finepref.train.processes import World
 from finepref.train.run import make_run as load_run
 
@@ -44,13 +44,8 @@ def make_run(world: Path, tmp_path: Path):
     def make(*overrides: str) -> tuple[loop.Run, loop.State]:
         config = load_config(world / "run.yaml", overrides)
         place = World(rank=0, size=1, device=torch.device("cpu"))
-        prepared = prepare(config, cache=open_cache(config, tmp_path / "run", world=place), base=about_base(config))
-        run = load_run(
-            prepared,
-            tmp_path / "run",
-            world=place,
-            load_adapter=lambda reference: load_adapter(config, reference=reference, device="cpu"),
-        )
+        prepared = prepare(config, cache=open_latents(config, tmp_path / "run", world=place), base=about_base(config))
+        run = load_run(prepared, tmp_path / "run", world=place)
         run.out.mkdir(exist_ok=True)
         return run, loop._start(run, resume=False)
 
@@ -109,9 +104,10 @@ def test_an_inversion_costs_the_longest_pair(make_run, name: str) -> None:
     run, state = make_run(f"trajectory={{name: {name}}}", "train.micro_batch=2")
     options = run.method.inversion
     assert isinstance(options, InversionOptions)
-    order = run.source.order(0, step=0, per_step=8)
+    order = run.source.order(step=0, per_step=8)
     ids = [run.source.id_of(draw.index) for draw in order]
-    t = draws.times(run.adapter.path, draws.uniforms(0, "t", ids, [d.visit for d in order]), lowest=run.method.lowest_t)
+    u = rng.uniforms(0, "t", ids, [draw.visit for draw in order])
+    t = run.adapter.path.draw_t(torch.from_numpy(u), lowest=run.method.lowest_t)
     renoise = getattr(options, "renoise", "none")
     plan = programme(
         t,
@@ -200,15 +196,15 @@ def on_the_pretended_device(run: loop.Run) -> loop.Run:
 def test_a_micro_step_on_the_device_never_waits(make_run, method: str) -> None:
     """From the loaded batch through backward to the statistics: no read of a device tensor, no copy that blocks."""
     run, state = make_run(*method.split(" | "))
-    order = run.source.order(0, step=0, per_step=8)
+    order = run.source.order(step=0, per_step=8)
     losses = 0
     run = on_the_pretended_device(run)
-    tally = Tally(buckets=4, device=DEVICE)
+    tally = Tally(buckets=4, highest=1000.0, device=DEVICE)
     with Copies() as copies:
-        for out, t in loop._outputs(run, state, step=0, order=order, positions=range(8)):
+        for out, t in loop._outputs(run, state.calls, step=0, order=order, positions=range(8)):
             assert out.loss.device == DEVICE
             (out.loss.sum() / 8).backward()
-            tally.add(out, loop._bucket(run, t))
+            tally.add(out, t)
             losses += out.loss.shape[0]
     assert losses == 8
     assert copies.copied > 0
@@ -254,17 +250,11 @@ def test_an_error_in_training_stops_the_reading_thread(make_run, monkeypatch: py
     import threading
 
     run, state = make_run("train.micro_batch=1")
-    monkeypatch.setattr(loop, "pair_step", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    monkeypatch.setattr(loop, "pair_loss", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("out of memory")))
     before = threading.active_count()
     with pytest.raises(RuntimeError, match="out of memory"):
         loop.optimiser_step(run, state, 0)
     assert threading.active_count() == before
-
-
-def test_metrics_are_valid_json(make_run) -> None:
-    run, state = make_run()
-    record = loop.optimiser_step(run, state, 0)
-    assert json.loads(json.dumps(record))["pairs"] == 8
 
 
 def test_levels_that_share_a_trajectory_pay_for_it_once(make_run) -> None:
@@ -273,14 +263,14 @@ def test_levels_that_share_a_trajectory_pay_for_it_once(make_run) -> None:
         "trajectory={name: ddim_inversion, share: 4}", "train.micro_batch=3", "train.stratified_t=true"
     )
     seen: list[torch.Tensor] = []
-    draw_times = loop.draw_times
+    draw_levels = loop.draw_levels
 
     def watched(*arguments: Any, **keywords: Any) -> torch.Tensor:
-        seen.append(draw_times(*arguments, **keywords))
+        seen.append(draw_levels(*arguments, **keywords))
         return seen[-1]
 
     with counted(run) as calls, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "draw_times", watched)
+        patch.setattr(loop, "draw_levels", watched)
         loop.optimiser_step(run, state, 0)
     (t,) = seen
     assert t.shape == (2, 4)

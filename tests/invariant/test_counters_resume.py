@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from finepref.build import run_training
 from finepref.train.config import load_config
+from finepref.train.run import train_run
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 CASES = {
@@ -34,7 +34,7 @@ def content(path: Path) -> tuple[object, bytes]:
 def test_resumed_equals_uninterrupted(world: Path, tmp_path: Path, case: str) -> None:
     """From the checkpoint after step 2 of 3, and with what a killed process left half-written beside it."""
     config = load_config(world / "run.yaml", [*CASES[case], "train.max_steps=3"])
-    whole = run_training(config, tmp_path / "whole", resume=False, overwrite=False)
+    whole = train_run(config, tmp_path / "whole")
     part = tmp_path / "part"
     part.mkdir()
     for name in ("config.yaml", "metrics.jsonl", "timing.jsonl"):
@@ -43,7 +43,7 @@ def test_resumed_equals_uninterrupted(world: Path, tmp_path: Path, case: str) ->
     left = part / "checkpoints" / ".step-000003.0a1b2c3d.tmp"
     left.mkdir()
     (left / "trainable.safetensors").write_bytes(b"half")
-    run_training(config, part, resume=True, overwrite=False)
+    train_run(config, part, resume=True, overwrite=False)
     files = [p.relative_to(whole) for p in whole.rglob("*.safetensors")] + [Path("metrics.jsonl")]
     assert len(files) >= 4
     for file in files:
@@ -56,7 +56,7 @@ def test_the_average_is_what_is_saved(world: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     config = load_config(world / "run.yaml", ["train.ema_decay=1.0", "train.max_steps=2"])
-    run = run_training(config, tmp_path / "run", resume=False, overwrite=False)
+    run = train_run(config, tmp_path / "run")
     saved, base = load_file(run / WEIGHTS), load_file(world / "model" / WEIGHTS)
     trained = load_file(run / "checkpoints" / "step-000002" / "trainable.safetensors")
     assert all((saved[name] == base[name]).all() for name in base)

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from finepref.build import fill_reference, fill_trajectories, run_training
 from finepref.core.errors import ConfigError
 from finepref.train.config import load_config
+from finepref.train.frozen import ERRORS, NOISE
+from finepref.train.run import fill_run, train_run
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 LORA = "pytorch_lora_weights.safetensors"
@@ -36,10 +37,10 @@ def _process(world: Path, rank: int, port: int, jobs: list[tuple[Path, list[str]
         for out, words, resume in jobs:
             config = load_config(world / "run.yaml", words)
             if config.train.trajectory_cache is not None and not Path(config.train.trajectory_cache).exists():
-                fill_trajectories(config, overwrite=False)
+                fill_run(config, NOISE)
             if config.train.reference_cache is not None and not Path(config.train.reference_cache).exists():
-                fill_reference(config, overwrite=False)
-            run_training(config, out, resume=resume, overwrite=False)
+                fill_run(config, ERRORS)
+            train_run(config, out, resume=resume, overwrite=False)
         dist.destroy_process_group()
         os._exit(0)
     except BaseException:
@@ -175,7 +176,7 @@ def test_a_sharded_run_resumes_bit_identically(world: Path, runs: Path) -> None:
 
 def test_one_process_is_refused(world: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to shard over"):
-        run_training(load_config(world / "run.yaml", [SHARDED]), tmp_path / "run", resume=False, overwrite=False)
+        train_run(load_config(world / "run.yaml", [SHARDED]), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_what_cannot_be_sharded_is_refused(world: Path, words: list[str], reason
 
     from finepref.train.method import make_method
     from finepref.train.processes import World
-    from finepref.train.shard import check_sharding
+    from finepref.train.run import check_sharding
 
     config = load_config(world / "run.yaml", [SHARDED, *words])
     with pytest.raises(ConfigError, match=reason):

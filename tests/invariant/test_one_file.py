@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from finepref.arena.run import Options, run_arena
-from finepref.build import make_scorer, run_training
+from finepref.build import make_scorer
 from finepref.cli.signals import command as signals
 from finepref.data.readers import read_preferences
 from finepref.evaluate.rewards import score_preferences
 from finepref.lab.ballots import make_votes
 from finepref.lab.world import prompts
 from finepref.train.config import load_config
+from finepref.train.run import train_run
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STEPS, PAIRS, SEED = 3, 8, 5
@@ -36,7 +37,7 @@ def by_library(config: str, votes: Path, folder: Path, *overrides: str) -> list[
         f"data.paths=[{votes}]", f"cache.folder={votes.parent / 'cache'}", f"train.max_steps={STEPS}",
         f"train.pairs_per_step={PAIRS}", f"train.seed={SEED}", "train.lr_warmup_steps=2", "train.learning_rate=1e-4",
     ]  # fmt: skip
-    run = run_training(load_config(config, [*words, *overrides]), folder / "run", resume=False, overwrite=False)
+    run = train_run(load_config(config, [*words, *overrides]), folder / "run")
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from finepref.build import run_training
 from finepref.core.errors import ConfigError
 from finepref.train.config import load_config
+from finepref.train.run import train_run
 
 # Adam with a large epsilon follows the gradient, not its sign, and beta 500 would multiply the rounding of an error
 # (1e-7) to 5e-5: neither may blow up what the encoders round differently in batches of other sizes.
@@ -23,7 +23,7 @@ SAME = (
 
 def losses(world: Path, out: Path, *overrides: str, resume: bool = False) -> list[tuple[float, float]]:
     """(loss, gradient norm) of every step of a run."""
-    run_training(load_config(world / "run.yaml", overrides), out, resume=resume, overwrite=False)
+    train_run(load_config(world / "run.yaml", overrides), out, resume=resume, overwrite=False)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [(line["loss"], line["grad_norm"]) for line in lines]
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from finepref.build import fill_reference, run_training
 from finepref.cli.main import build
 from finepref.core.errors import ConfigError, InputError
 from finepref.train.config import load_config
-from finepref.train.reference import load_reference
+from finepref.train.frozen import ERRORS, open_frozen
+from finepref.train.run import fill_run, train_run
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 SHORT = ("train.max_steps=3", "train.place_batch=4")
@@ -28,10 +28,16 @@ def lines(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def errors(folder: Path) -> np.ndarray:
+    """[draws, 2] of winners and losers, in the order of the plan."""
+    held = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
+    return np.concatenate([np.stack([each["error_w"], each["error_l"]], axis=1) for each in held])
+
+
 @pytest.fixture(scope="module")
 def filled(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("errors") / "reference"
-    summary = fill_reference(config(world, f"train.reference_cache={folder}"), overwrite=False)
+    summary = fill_run(config(world, f"train.reference_cache={folder}"), ERRORS)
     assert (summary.draws, summary.computed, summary.images) == (24, 24, 48)
     assert summary.device_seconds > 0
     return folder
@@ -41,7 +47,7 @@ def test_a_run_with_the_cache_is_the_run_without(world: Path, filled: Path, tmp_
     """Equal micro-batches: weights, losses and every statistic are bit-identical; no reference network is called."""
     runs = {}
     for name, words in (("with", [f"train.reference_cache={filled}"]), ("without", [])):
-        runs[name] = run_training(config(world, *words), tmp_path / name, resume=False, overwrite=False)
+        runs[name] = train_run(config(world, *words), tmp_path / name)
     assert lines(runs["with"]) == lines(runs["without"])
     assert (runs["with"] / WEIGHTS).read_bytes() == (runs["without"] / WEIGHTS).read_bytes()
     about = {name: json.loads((run / "run.json").read_text()) for name, run in runs.items()}
@@ -54,9 +60,9 @@ def test_a_run_with_the_cache_is_the_run_without(world: Path, filled: Path, tmp_
 def test_other_batches_change_only_the_last_bits(world: Path, filled: Path, tmp_path: Path) -> None:
     """Filled with batches of 5: the same errors to 1e-6."""
     other = tmp_path / "other"
-    fill_reference(config(world, f"train.reference_cache={other}", "train.place_batch=5"), overwrite=False)
-    a, b = (np.load(folder / "errors.npy") for folder in (filled, other))
-    assert a.shape == (2, 12, 2)
+    fill_run(config(world, f"train.reference_cache={other}", "train.place_batch=5"), ERRORS)
+    a, b = (errors(folder) for folder in (filled, other))
+    assert a.shape == (24, 2)
     assert np.isfinite(a).all()
     np.testing.assert_allclose(a, b, rtol=1e-6, atol=0)
 
@@ -65,21 +71,21 @@ def test_filling_goes_on_where_it_stopped(world: Path, filled: Path, tmp_path: P
     """A longer run adds its own draws; a second filling computes nothing."""
     folder = tmp_path / "reference"
     shutil.copytree(filled, folder)
-    before = np.load(folder / "errors.npy")
-    same = fill_reference(config(world, f"train.reference_cache={folder}"), overwrite=False)
+    before = errors(folder)
+    same = fill_run(config(world, f"train.reference_cache={folder}"), ERRORS)
     assert same.computed == 0
-    longer = fill_reference(config(world, f"train.reference_cache={folder}", "train.max_steps=4"), overwrite=False)
-    assert longer.computed == 8
-    after = np.load(folder / "errors.npy")
-    assert after.shape == (3, 12, 2)
-    np.testing.assert_array_equal(after[:2], before)
-    assert np.isfinite(after[2]).sum() == 16
+    longer = fill_run(config(world, f"train.reference_cache={folder}", "train.max_steps=4"), ERRORS)
+    assert longer.computed == 32, "the one shard was not full"
+    after = errors(folder)
+    assert after.shape == (32, 2)
+    np.testing.assert_allclose(after[:24], before, rtol=1e-6, atol=0)
+    assert np.isfinite(after).all()
 
 
 def test_a_draw_that_is_not_held_is_refused(world: Path, filled: Path, tmp_path: Path) -> None:
     longer = config(world, f"train.reference_cache={filled}", "train.max_steps=4")
-    with pytest.raises(InputError, match=r"it holds 0 of 8 draws of visit 2; fill it with `finepref cache"):
-        run_training(longer, tmp_path / "run", resume=False, overwrite=False)
+    with pytest.raises(InputError, match=r"draws from 0 on are not in it; fill it with `finepref cache"):
+        train_run(longer, tmp_path / "run")
     assert not (tmp_path / "run").exists(), "it is said before the first step"
 
 
@@ -89,10 +95,10 @@ def test_a_folder_of_something_else_is_left_alone(world: Path, tmp_path: Path) -
     (tmp_path / "mine" / "notes.txt").write_text("kept")
     for overwrite in (False, True):
         with pytest.raises(InputError, match=r"it holds files, but no reference\.json"):
-            fill_reference(config(world, f"train.reference_cache={tmp_path / 'mine'}"), overwrite=overwrite)
+            fill_run(config(world, f"train.reference_cache={tmp_path / 'mine'}"), ERRORS, overwrite=overwrite)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "kept"
     with pytest.raises(ConfigError, match=r"train\.reference_cache: cache\.folder is the same folder"):
-        fill_reference(config(world, f"train.reference_cache={world / 'cache'}"), overwrite=False)
+        fill_run(config(world, f"train.reference_cache={world / 'cache'}"), ERRORS)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +114,8 @@ def test_a_folder_of_something_else_is_left_alone(world: Path, tmp_path: Path) -
 def test_a_cache_of_something_else_is_refused(world: Path, filled: Path, tmp_path: Path, change: str) -> None:
     """Seed, data, draw plan and reference are in its identity."""
     words = [f"train.reference_cache={filled}", change.format(start=world / "model")]
-    with pytest.raises(InputError, match="filled for another seed, data set, reference or draw plan"):
-        run_training(config(world, *words), tmp_path / "run", resume=False, overwrite=False)
+    with pytest.raises(InputError, match="filled for another seed, data set, reference, trajectory or draw plan"):
+        train_run(config(world, *words), tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
@@ -118,13 +124,13 @@ def test_the_start_counts_by_its_weights(world: Path, tmp_path: Path) -> None:
     start, folder = tmp_path / "start", tmp_path / "reference"
     shutil.copytree(world / "model" / "unet", start / "unet")
     words = [f"model.init_from={start}", f"train.reference_cache={folder}", "train.max_steps=1"]
-    fill_reference(config(world, *words), overwrite=False)
+    fill_run(config(world, *words), ERRORS)
     weights = load_file(start / WEIGHTS)
     weights["conv_in.bias"] += 0.1
     save_file(weights, start / WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(InputError, match="another seed"):
-        fill_reference(config(world, *words), overwrite=False)
-    assert fill_reference(config(world, *words), overwrite=True).computed == 8
+        fill_run(config(world, *words), ERRORS)
+    assert fill_run(config(world, *words), ERRORS, overwrite=True).computed == 8
 
 
 def test_margins_and_learning_rates_share_a_cache(world: Path, filled: Path, tmp_path: Path) -> None:
@@ -135,7 +141,7 @@ def test_margins_and_learning_rates_share_a_cache(world: Path, filled: Path, tmp
         "train.learning_rate=3e-5",
         "train.max_steps=1",
     )
-    run = run_training(config(world, *words), tmp_path / "run", resume=False, overwrite=False)
+    run = train_run(config(world, *words), tmp_path / "run")
     assert (run / "run.json").is_file()
 
 
@@ -150,7 +156,7 @@ def test_margins_and_learning_rates_share_a_cache(world: Path, filled: Path, tmp
 )
 def test_runs_that_cannot_use_it_are_refused(world: Path, tmp_path: Path, words: list[str], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        fill_reference(config(world, f"train.reference_cache={tmp_path / 'r'}", *words), overwrite=False)
+        fill_run(config(world, f"train.reference_cache={tmp_path / 'r'}", *words), ERRORS)
     assert not (tmp_path / "r").exists()
 
 
@@ -170,4 +176,4 @@ def test_the_command_prints_what_filling_cost(world: Path, tmp_path: Path) -> No
 
 def test_a_missing_cache_says_how_to_fill_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"finepref cache -c run\.yaml --reference"):
-        load_reference(tmp_path, identity="x", draws=1)
+        open_frozen(tmp_path, ERRORS, identity="x", draws=1)

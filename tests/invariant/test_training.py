@@ -20,16 +20,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finepref.build import run_training
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import write_parquet
 from finepref.train.config import load_config
+from finepref.train.run import train_run
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 
 
 def train(world: Path, out: Path, *overrides: str, resume: bool = False) -> Path:
-    return run_training(load_config(world / "run.yaml", overrides), out, resume=resume, overwrite=False)
+    return train_run(load_config(world / "run.yaml", overrides), out, resume=resume, overwrite=False)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -178,14 +178,14 @@ def test_not_finite_gradients_are_skipped_counted_and_stop_the_run(
     from finepref.core.errors import CheckFailed
     from finepref.train import loop
 
-    original, poison = loop.pair_step, ["every"]
+    original, poison = loop.pair_loss, ["every"]
 
-    def poisoned(adapter, method, batch, placed, **keywords):
-        out = original(adapter, method, batch, placed, **keywords)
+    def poisoned(batch, **keywords):
+        out, t = original(batch, **keywords)
         bad = [poison[0] in (pair, "every") for pair in batch.pair_id]
-        return type(out)(loss=out.loss * torch.where(torch.tensor(bad), torch.nan, 1.0), stats=out.stats)
+        return type(out)(loss=out.loss * torch.where(torch.tensor(bad), torch.nan, 1.0), stats=out.stats), t
 
-    monkeypatch.setattr(loop, "pair_step", poisoned)
+    monkeypatch.setattr(loop, "pair_loss", poisoned)
     with pytest.raises(CheckFailed, match="2 steps were skipped"):
         train(world, tmp_path / "run", "train.max_skipped=1", "train.checkpoint_every=1")
     lines = metrics(tmp_path / "run")
@@ -251,7 +251,7 @@ def test_kto_has_one_anchor_a_step(world: Path, labels: str, tmp_path: Path) -> 
 def test_kto_keeps_both_labels_of_an_image(world: Path, tmp_path: Path) -> None:
     """An image that won one pair and lost another counts once as each, whatever the order of the pairs."""
     from finepref.data.latents import CachedPair
-    from finepref.train.table import image_table
+    from finepref.train.data import image_table
 
     held = {"p": CachedPair("c", "x", "y"), "q": CachedPair("c", "z", "x")}
     file = tmp_path / "kto.parquet"
@@ -295,12 +295,12 @@ def test_overwrite_removes_runs_only(world: Path, tmp_path: Path) -> None:
     (out / "notes.txt").write_text("kept")
     config = load_config(world / "run.yaml", ["train.max_steps=1", "cache.folder=null"])
     with pytest.raises(InputError, match="not a run folder"):
-        run_training(config, out, resume=False, overwrite=True)
+        train_run(config, out, resume=False, overwrite=True)
     assert (out / "notes.txt").read_text() == "kept"
-    run = run_training(config, tmp_path / "run", resume=False, overwrite=False)
+    run = train_run(config, tmp_path / "run")
     made = (run / "cache" / "cache.json").stat().st_mtime_ns
     longer = load_config(world / "run.yaml", ["train.max_steps=2", "cache.folder=null"])
-    run_training(longer, run, resume=False, overwrite=True)
+    train_run(longer, run, resume=False, overwrite=True)
     assert len(metrics(run)) == 2
     assert (run / "cache" / "images.parquet").is_file()
     assert made <= (run / "cache" / "cache.json").stat().st_mtime_ns

@@ -14,12 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finepref.build import fill_reference, fill_trajectories, run_training
 from finepref.cli.main import build
 from finepref.core.errors import ConfigError, InputError
-from finepref.train import trajectories
 from finepref.train.config import load_config
-from finepref.train.trajectories import load_trajectories
+from finepref.train.frozen import ERRORS, NOISE, open_frozen
+from finepref.train.run import fill_run, train_run
 
 INVERSION = "trajectory={name: renoise, network: reference}"
 SHARED = "trajectory={name: renoise, network: reference, share: 4}"
@@ -50,9 +49,8 @@ def calls(run: Path) -> dict[str, int]:
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten draws a shard, so that shards end inside optimiser steps."""
-    monkeypatch.setattr(trajectories, "SHARD", 10)
-    monkeypatch.setattr("finepref.train.fill.SHARD", 10)
-    monkeypatch.setattr("finepref.train.prepare.SHARD", 10)
+    monkeypatch.setattr("finepref.train.frozen.SHARD", 10)
+    monkeypatch.setattr("finepref.train.identity.SHARD", 10)
 
 
 @pytest.mark.parametrize(
@@ -68,11 +66,11 @@ def test_a_run_with_the_cache_is_the_run_without(world: Path, tmp_path: Path, wo
     """Stored in float32: every statistic to rounding; and no network inverts."""
     folder = tmp_path / "points"
     known = f"train.trajectory_cache={folder}"
-    summary = fill_trajectories(config(world, *words, known), overwrite=False)
+    summary = fill_run(config(world, *words, known), NOISE)
     draws = 6 if words[0] == SHARED else 24
     assert (summary.draws, summary.computed) == (draws, draws)
-    with_cache = run_training(config(world, *words, known), tmp_path / "with", resume=False, overwrite=False)
-    without = run_training(config(world, *words), tmp_path / "without", resume=False, overwrite=False)
+    with_cache = train_run(config(world, *words, known), tmp_path / "with")
+    without = train_run(config(world, *words), tmp_path / "without")
     assert calls(with_cache)["inversion"] == 0
     assert calls(without)["inversion"] == summary.images > 0
     for one, other in zip(lines(with_cache), lines(without), strict=True):
@@ -86,13 +84,13 @@ def test_reference_errors_at_the_stored_points(world: Path, tmp_path: Path) -> N
     points, errors = tmp_path / "points", tmp_path / "errors"
     words = (INVERSION, f"train.trajectory_cache={points}")
     with pytest.raises(InputError, match="there is no trajectory cache; fill it"):
-        fill_reference(config(world, *words, f"train.reference_cache={errors}"), overwrite=False)
-    fill_trajectories(config(world, *words), overwrite=False)
-    fill_reference(config(world, *words, f"train.reference_cache={errors}"), overwrite=False)
-    run = run_training(
+        fill_run(config(world, *words, f"train.reference_cache={errors}"), ERRORS)
+    fill_run(config(world, *words), NOISE)
+    fill_run(config(world, *words, f"train.reference_cache={errors}"), ERRORS)
+    run = train_run(
         config(world, *words, f"train.reference_cache={errors}"), tmp_path / "with", resume=False, overwrite=False
     )
-    other = run_training(config(world, *words), tmp_path / "without", resume=False, overwrite=False)
+    other = train_run(config(world, *words), tmp_path / "without")
     assert calls(run) | {"reference": 0, "inversion": 0} == calls(run)
     assert calls(other)["reference"] == 48
     for one, wanted in zip(lines(run), lines(other), strict=True):
@@ -104,32 +102,31 @@ def test_filling_goes_on_where_it_stopped(world: Path, tmp_path: Path) -> None:
     """A lost shard and the draws of a longer run are added; what is there stays as it is."""
     folder = tmp_path / "points"
     words = (INVERSION, f"train.trajectory_cache={folder}")
-    fill_trajectories(config(world, *words), overwrite=False)
+    fill_run(config(world, *words), NOISE)
     names = sorted(path.name for path in folder.glob("*.safetensors"))
     assert names == [f"draws-00000000{n}.safetensors" for n in range(3)]
-    assert fill_trajectories(config(world, *words), overwrite=False).computed == 0
+    assert fill_run(config(world, *words), NOISE).computed == 0
     kept = (folder / names[0]).read_bytes(), (folder / names[1]).read_bytes()
     for path in folder.glob("draws-000000001*"):
         path.unlink()
-    longer = fill_trajectories(config(world, *words, "train.max_steps=4"), overwrite=False)
+    longer = fill_run(config(world, *words, "train.max_steps=4"), NOISE)
     assert (longer.draws, longer.computed) == (32, 10 + 10 + 2)
     assert (folder / names[0]).read_bytes() == kept[0]
     assert (folder / names[1]).read_bytes() == kept[1]
-    held = load_trajectories(
-        folder, identity=json.loads((folder / "trajectories.json").read_text())["identity"], draws=32
-    )
+    made_for = json.loads((folder / "trajectories.json").read_text())["identity"]
+    held = open_frozen(folder, NOISE, identity=made_for, draws=32)
     assert len(held.row) == 32
 
 
 def test_two_processes_deal_out_the_shards(world: Path, tmp_path: Path) -> None:
-    """Each process makes its own shards; together they hold what one process makes."""
+    """The processes share the draws of a shard; together they write what one process makes."""
     folder, script = tmp_path / "two", tmp_path / "fill.py"
     words = [*SHORT, INVERSION, f"train.trajectory_cache={folder}"]
     script.write_text(
-        "import os\nfrom finepref.train import fill, prepare, trajectories\n"
-        "fill.SHARD = prepare.SHARD = trajectories.SHARD = 10\n"
-        "from finepref.build import fill_trajectories\nfrom finepref.train.config import load_config\n"
-        f"found = fill_trajectories(load_config({str(world / 'run.yaml')!r}, {words!r}), overwrite=False)\n"
+        "import os\nfrom finepref.train import frozen, identity\n"
+        "frozen.SHARD = identity.SHARD = 10\n"
+        "from finepref.train.config import load_config\nfrom finepref.train.run import fill_run\n"
+        f"found = fill_run(load_config({str(world / 'run.yaml')!r}, {words!r}), frozen.NOISE)\n"
         f"open({str(tmp_path)!r} + '/computed-' + os.environ['RANK'], 'w').write(str(found.computed))\n"
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
@@ -137,7 +134,7 @@ def test_two_processes_deal_out_the_shards(world: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [(tmp_path / f"computed-{rank}").read_text() for rank in (0, 1)] == ["24", "24"]
     alone = tmp_path / "one"
-    fill_trajectories(config(world, INVERSION, f"train.trajectory_cache={alone}"), overwrite=False)
+    fill_run(config(world, INVERSION, f"train.trajectory_cache={alone}"), NOISE)
     assert sorted(path.name for path in alone.iterdir()) == sorted(path.name for path in folder.iterdir())
     for one in alone.glob("*.safetensors"):
         tensors, others = load_file(one), load_file(folder / one.name)
@@ -150,18 +147,18 @@ def test_two_processes_deal_out_the_shards(world: Path, tmp_path: Path) -> None:
 )
 def test_a_cache_of_something_else_is_refused(world: Path, tmp_path: Path, change: str) -> None:
     words = [INVERSION, f"train.trajectory_cache={tmp_path / 'points'}", "train.max_steps=1"]
-    fill_trajectories(config(world, *words), overwrite=False)
+    fill_run(config(world, *words), NOISE)
     with pytest.raises(InputError, match="filled for another seed, data set, reference, trajectory or draw plan"):
-        run_training(config(world, *words, change), tmp_path / "run", resume=False, overwrite=False)
+        train_run(config(world, *words, change), tmp_path / "run")
     with pytest.raises(InputError, match="another seed"):
-        fill_trajectories(config(world, *words, change), overwrite=False)
+        fill_run(config(world, *words, change), NOISE)
 
 
 def test_a_draw_that_is_not_held_is_refused(world: Path, tmp_path: Path) -> None:
     words = [INVERSION, f"train.trajectory_cache={tmp_path / 'points'}"]
-    fill_trajectories(config(world, *words, "train.max_steps=1"), overwrite=False)
+    fill_run(config(world, *words, "train.max_steps=1"), NOISE)
     with pytest.raises(InputError, match=r"draws from 0 on are not in it; fill it with `finepref cache"):
-        run_training(config(world, *words), tmp_path / "run", resume=False, overwrite=False)
+        train_run(config(world, *words), tmp_path / "run")
     assert not (tmp_path / "run").exists(), "it is said before the first step"
 
 
@@ -171,8 +168,8 @@ def test_a_folder_of_something_else_is_left_alone(world: Path, tmp_path: Path) -
     (tmp_path / "mine" / "notes.txt").write_text("kept")
     for overwrite in (False, True):
         with pytest.raises(InputError, match=r"it holds files, but no trajectories\.json"):
-            fill_trajectories(
-                config(world, INVERSION, f"train.trajectory_cache={tmp_path / 'mine'}"), overwrite=overwrite
+            fill_run(
+                config(world, INVERSION, f"train.trajectory_cache={tmp_path / 'mine'}"), NOISE, overwrite=overwrite
             )
     assert (tmp_path / "mine" / "notes.txt").read_text() == "kept"
 
@@ -188,7 +185,7 @@ def test_a_folder_of_something_else_is_left_alone(world: Path, tmp_path: Path) -
 )
 def test_runs_that_cannot_use_it_are_refused(world: Path, tmp_path: Path, words: list[str], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        fill_trajectories(config(world, f"train.trajectory_cache={tmp_path / 'p'}", *words), overwrite=False)
+        fill_run(config(world, f"train.trajectory_cache={tmp_path / 'p'}", *words), NOISE)
     assert not (tmp_path / "p").exists()
 
 

@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import own_pairs
 import tiny
-from finepref import build
 from finepref.core.errors import ConfigError, InputError
 from finepref.data.latents import LatentCache
 from finepref.models.encoder import LatentEncoder
 from finepref.train.config import RunConfig, load_config, parse_config
+from finepref.train.inputs import make_cache, open_latents
 from finepref.train.processes import World
 
 ONLINE = {"online": True, "folder": None}
@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.sd15(folder / "model")
     tiny.sd15(folder / "other", seed=3)
     own_pairs.make_folder(folder / "data", pairs=4)
-    build.make_cache(config_of(folder, paths=[str(folder / "data")]), folder / "cache", device="cpu")
+    make_cache(config_of(folder, paths=[str(folder / "data")]), folder / "cache", world=ALONE)
     return folder
 
 
@@ -54,7 +54,7 @@ def test_a_cache_without_data_is_opened_only_for_what_made_it(made: Path, monkey
 
     monkeypatch.setattr(LatentEncoder, "vae", property(loaded))
     monkeypatch.setattr(LatentEncoder, "pipe", property(loaded))
-    assert len(build.open_cache(config_of(made), Path(), world=ALONE).pairs) == 4
+    assert len(open_latents(config_of(made), Path(), world=ALONE).pairs) == 4
     wrong = (
         (config_of(made, base="other"), "another text_encoder"),
         (config_of(made, data={"resolution": 64}), r"another resolution \(32, now 64\)"),
@@ -64,16 +64,16 @@ def test_a_cache_without_data_is_opened_only_for_what_made_it(made: Path, monkey
     )
     for config, message in wrong:
         with pytest.raises(InputError, match=message):
-            build.open_cache(config, Path(), world=ALONE)
+            open_latents(config, Path(), world=ALONE)
 
 
 def test_encoders_in_half_precision_make_another_cache(made: Path, tmp_path: Path) -> None:
     """The numbers of bf16 (8 bits of mantissa) are near those of float32 and not the same; neither stands for both."""
     half = {"mixed_precision": "bf16"}
     with pytest.raises(InputError, match="another precision"):
-        build.open_cache(config_of(made, cache=half), Path(), world=ALONE)
+        open_latents(config_of(made, cache=half), Path(), world=ALONE)
     config = config_of(made, paths=[str(made / "data")], cache=half)
-    build.make_cache(config, tmp_path / "cache", device="cpu")
+    make_cache(config, tmp_path / "cache", world=ALONE)
     full, low = LatentCache(made / "cache"), LatentCache(tmp_path / "cache")
     pairs = list(full.pairs.values())
     images, prompts = [pair.image_0 for pair in pairs], [pair.prompt for pair in pairs]
@@ -84,7 +84,7 @@ def test_encoders_in_half_precision_make_another_cache(made: Path, tmp_path: Pat
         difference = (a - b).abs().max() / a.abs().max()
         assert 1e-5 < difference < 0.05
     with pytest.raises(InputError, match="another precision"):
-        build.open_cache(config_of(made, cache={"folder": str(tmp_path / "cache")}), Path(), world=ALONE)
+        open_latents(config_of(made, cache={"folder": str(tmp_path / "cache")}), Path(), world=ALONE)
 
 
 def test_columns_of_other_names(made: Path, tmp_path: Path) -> None:
@@ -94,15 +94,15 @@ def test_columns_of_other_names(made: Path, tmp_path: Path) -> None:
     (data / "metadata.csv").write_text(table.replace("chosen_file_name,rejected_file_name,prompt", "best,worst,words"))
     columns = {"chosen_file_name": "best", "rejected_file_name": "worst", "prompt": "words"}
     config = config_of(made, paths=[str(data)], data={"columns": columns, "format": "imagefolder"})
-    build.make_cache(config, tmp_path / "cache", device="cpu")
+    make_cache(config, tmp_path / "cache", world=ALONE)
     held = [dict(LatentCache(folder / "cache").pairs) for folder in (made, tmp_path)]
     assert held[0] == held[1]
-    online = build.encode_online(
-        config_of(made, paths=[str(data)], data=config.data.model_dump(), cache=ONLINE), device="cpu"
+    online = open_latents(
+        config_of(made, paths=[str(data)], data=config.data.model_dump(), cache=ONLINE), Path(), world=ALONE
     )
     assert dict(online.pairs) == held[0]
     with pytest.raises(InputError, match="no known preference format has these columns"):
-        build.make_cache(config_of(made, paths=[str(data)]), tmp_path / "other", device="cpu")
+        make_cache(config_of(made, paths=[str(data)]), tmp_path / "other", world=ALONE)
     overridden = load_config("lab/dpo", ["data.columns.prompt=words"])
     assert overridden.data.columns == {"prompt": "words"}
 
@@ -110,7 +110,7 @@ def test_columns_of_other_names(made: Path, tmp_path: Path) -> None:
 def test_online_encoding_keeps_nothing(made: Path, tmp_path: Path) -> None:
     """No folder is written, none may be named, and `finepref cache` has nothing to do."""
     config = config_of(made, paths=[str(made / "data")], cache={**ONLINE, "posterior": "mode"})
-    online = build.open_cache(config, tmp_path / "run", world=ALONE)
+    online = open_latents(config, tmp_path / "run", world=ALONE)
     assert not (tmp_path / "run").exists()
     assert online.calls() == {"vae": None, "text": None}
     mean, std, _ = online.latents([pair.image_1 for pair in online.pairs.values()])
@@ -118,11 +118,11 @@ def test_online_encoding_keeps_nothing(made: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"cache\.folder: online encoding keeps nothing; null, or cache\.online=false"
     ):
-        build.open_cache(config_of(made, cache={"online": True}), Path(), world=ALONE)
+        open_latents(config_of(made, cache={"online": True}), Path(), world=ALONE)
     with pytest.raises(ConfigError, match=r"cache\.online: online encoding keeps nothing; set it to false"):
-        build.make_cache(config, tmp_path / "cache", device="cpu")
+        make_cache(config, tmp_path / "cache", world=ALONE)
     with pytest.raises(ConfigError, match="no preferences are named"):
-        build.open_cache(config_of(made, cache=ONLINE), Path(), world=ALONE)
+        open_latents(config_of(made, cache=ONLINE), Path(), world=ALONE)
 
 
 def test_online_encoding_asks_for_no_more_than_a_batch_at_once(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_online_encoding_asks_for_no_more_than_a_batch_at_once(made: Path, monke
     found = []
     for size in (3, 32):
         config = config_of(made, paths=pairs, cache={**ONLINE, "batch_size": size})
-        online = build.encode_online(config, device="cpu")
+        online = open_latents(config, Path(), world=ALONE)
         images = [sha for pair in online.pairs.values() for sha in (pair.image_0, pair.image_1)]
         found.append((*online.latents(images)[:2], online.prompts([pair.prompt for pair in online.pairs.values()])))
     assert asked == [3, 3, 2, 8]

@@ -30,7 +30,7 @@ def call(adapter, network: str = "policy") -> tuple[torch.Tensor, float, int]:
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        out = adapter.predict(x, torch.tensor([1, 500, 999]), cond, network=network)
+        out = adapter.policy(x, torch.tensor([1, 500, 999]), cond, network=network)
     if network == "policy":
         for _, parameter in adapter.trainable():
             parameter.grad = None

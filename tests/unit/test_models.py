@@ -73,8 +73,8 @@ def test_policy_equals_reference_bit_for_bit_and_the_first_loss_is_ln_2(base, na
             assert adapter.family == name
             adapter.train_mode(True)
             x, t, cond = inputs(base(name), adapter)
-            policy = adapter.predict(x, t, cond)
-            reference = adapter.predict(x, t, cond, network="reference")
+            policy = adapter.policy(x, t, cond)
+            reference = adapter.reference(x, t, cond)
             assert policy.shape == x.shape
             assert policy.dtype == torch.float32
             assert torch.equal(policy, reference), (precision, settings)
@@ -132,19 +132,19 @@ def test_init_from_moves_policy_and_reference(base, tmp_path: Path, name: str) -
     low.save(tmp_path / "lora")
     x, t, cond = inputs(base(name), first)
     with torch.no_grad():
-        expected = {"full": first.predict(x, t, cond), "lora": low.predict(x, t, cond)}
+        expected = {"full": first.policy(x, t, cond), "lora": low.policy(x, t, cond)}
     part = next((tmp_path / "full").iterdir())
     straight = load_adapter(base(name), init_from=part, reference=False)
-    assert torch.equal(straight.predict(x, t, cond), expected["full"])
+    assert torch.equal(straight.policy(x, t, cond), expected["full"])
     for start, settings in (("full", None), ("full", TRAINED["lora"]), ("lora", TRAINED["lora"]), ("lora", None)):
         adapter = load_adapter(base(name), init_from=tmp_path / start, lora=settings)
-        policy, reference = adapter.predict(x, t, cond), adapter.predict(x, t, cond, network="reference")
+        policy, reference = adapter.policy(x, t, cond), adapter.reference(x, t, cond)
         assert torch.equal(policy, reference)
         tolerance = 2e-5 if (start, settings) == ("lora", None) else 0.0  # fused: one product instead of two
         assert (policy - expected[start]).abs().max().item() <= tolerance
         perturb(adapter, 0.02)
-        assert torch.equal(adapter.predict(x, t, cond, network="reference"), reference)
-        assert not torch.equal(adapter.predict(x, t, cond), policy)
+        assert torch.equal(adapter.reference(x, t, cond), reference)
+        assert not torch.equal(adapter.policy(x, t, cond), policy)
         run = tmp_path / f"{start}-{settings is None}"
         adapter.save(run)
         (run / "config.yaml").write_text(f"model: {{base: x, init_from: {tmp_path / start}}}\n")
@@ -185,7 +185,7 @@ def test_reference_false_keeps_no_copy(base) -> None:
     x, t, cond = inputs(base("sd15"), adapter)
     assert adapter.reference_module() is None
     with pytest.raises(RuntimeError, match="without a reference"):
-        adapter.predict(x, t, cond, network="reference")
+        adapter.reference(x, t, cond)
 
 
 def test_frozen_weights_are_stored_in_half_and_trained_ones_in_full(base) -> None:
@@ -211,7 +211,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(base) -> None:
         adapter = load_adapter(base("sdxl"), gradient_checkpointing=on)
         adapter.train_mode(True)
         x, t, cond = inputs(base("sdxl"), adapter)
-        adapter.predict(x, t, cond).square().mean().backward()
+        adapter.policy(x, t, cond).square().mean().backward()
         gradients.append([p.grad for _, p in adapter.trainable()])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed, rtol=1e-4, atol=1e-7)
@@ -221,10 +221,10 @@ def test_a_prediction_does_not_depend_on_its_neighbours(base) -> None:
     for name in FAMILIES:
         adapter = load_adapter(base(name), reference=False)
         x, t, cond = inputs(base(name), adapter)
-        both = adapter.predict(x, t, cond)
+        both = adapter.policy(x, t, cond)
         for row in (0, 1):
             one = {key: value[row : row + 1] for key, value in cond.items()}
-            alone = adapter.predict(x[row : row + 1], t[row : row + 1], one)
+            alone = adapter.policy(x[row : row + 1], t[row : row + 1], one)
             torch.testing.assert_close(both[row : row + 1], alone, rtol=1e-4, atol=2e-5)
 
 
@@ -276,7 +276,7 @@ def test_flow_velocity_and_time_follow_the_sampler(base) -> None:
 
             velocity, sample = (unpack(each, *x.shape[-2:]) for each in (velocity, sample))
         first = {key: value[:1] for key, value in prompts.items()}
-        ours = adapter.predict(sample, torch.tensor([s]), adapter.condition(first, SIZES[:1]))
+        ours = adapter.policy(sample, torch.tensor([s]), adapter.condition(first, SIZES[:1]))
         torch.testing.assert_close(ours, velocity.float(), rtol=1e-4, atol=1e-5)
 
 
@@ -329,7 +329,7 @@ def test_sd3_without_t5(tmp_path: Path) -> None:
     assert found["prompt_embeds"][:, 77:].abs().sum() == 0
     adapter = load_adapter(folder)
     x, t, cond = inputs(folder, adapter)
-    assert torch.equal(adapter.predict(x, t, cond), adapter.predict(x, t, cond, network="reference"))
+    assert torch.equal(adapter.policy(x, t, cond), adapter.reference(x, t, cond))
     assert picture(adapter.pipeline()).shape == (1, 3, 32, 32)
 
 
@@ -337,7 +337,7 @@ def test_flux_without_guidance_embedding(tmp_path: Path) -> None:
     folder = tiny.flux(tmp_path / "flux", guidance=False)
     adapter = load_adapter(folder, reference=False)
     x, t, cond = inputs(folder, adapter)
-    assert adapter.predict(x, t, cond).shape == x.shape
+    assert adapter.policy(x, t, cond).shape == x.shape
 
 
 def test_vae_override(base, tmp_path: Path) -> None:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from finepref.core.batches import ObjectiveOutput
-from finepref.core.errors import ConfigError, InputError
+from finepref.core import rng
+from finepref.core.batches import ObjectiveOutput, PairBatch, PairSignal, Placed
+from finepref.core.errors import ConfigError
 from finepref.diffusion.path import FLOW, scaled_linear
-from finepref.train import draws
+from finepref.formats.metrics import StepMetrics
+from finepref.train.batches import image_order, pair_order
 from finepref.train.config import TrainSection, find_config, load_config, parse_config, shipped_configs
-from finepref.train.log import Tally, append, cut_after, read_lines, tracked
+from finepref.train.log import Tally
+from finepref.train.method import make_method
 from finepref.train.optim import learning_rate
+from finepref.train.placement import stratify
 from finepref.train.processes import World
-from finepref.train.reference import load_reference, save_reference
-from finepref.train.step import both
+from finepref.train.step import pair_loss
 
 
 def test_every_epoch_is_a_permutation() -> None:
     """10 rows, 4 a step: five steps are two epochs, each row once per epoch and visit = epoch."""
-    seen = [draw for step in range(5) for draw in draws.pair_order(3, count=10, step=step, per_step=4)]
+    seen = [draw for step in range(5) for draw in pair_order(3, count=10, step=step, per_step=4)]
     for epoch in (0, 1):
         part = seen[10 * epoch : 10 * epoch + 10]
         assert sorted(draw.index for draw in part) == list(range(10))
@@ -30,47 +34,41 @@ def test_every_epoch_is_a_permutation() -> None:
     assert [d.index for d in seen[:10]] != [d.index for d in seen[10:]]
 
 
-def test_processes_share_a_step_without_overlap() -> None:
-    order = draws.pair_order(0, count=50, step=0, per_step=11)
-    parts = [draws.share(order, rank=rank, world=3) for rank in range(3)]
-    assert sorted(p for part in parts for p in part) == list(range(11))
-
-
 def test_image_order_follows_the_ratio() -> None:
     """0.8 of the draws are desirable, within four binomial standard deviations; ratio 0 and 1 are exact."""
     desirable = np.array([True] * 5 + [False] * 50)
-    drawn = draws.image_order(1, desirable=desirable, ratio=0.8, step=0, per_step=4000)
+    drawn = image_order(1, desirable=desirable, ratio=0.8, step=0, per_step=4000)
     share = np.mean([desirable[d.index] for d in drawn])
     assert abs(share - 0.8) < 4 * math.sqrt(0.16 / 4000)
     for ratio in (0.0, 1.0):
-        drawn = draws.image_order(1, desirable=desirable, ratio=ratio, step=0, per_step=100)
+        drawn = image_order(1, desirable=desirable, ratio=ratio, step=0, per_step=100)
         assert {bool(desirable[d.index]) for d in drawn} == {bool(ratio)}
 
 
 def test_times_and_noise_do_not_depend_on_the_batch() -> None:
     ids, visits = ["a", "b", "c"], [0, 1, 0]
-    whole = draws.normals(5, "noise", ids, visits, (2, 3))
-    alone = torch.cat([draws.normals(5, "noise", [i], [v], (2, 3)) for i, v in zip(ids, visits, strict=True)])
+    whole = rng.normals(5, "noise", ids, visits, (2, 3))
+    alone = torch.cat([rng.normals(5, "noise", [i], [v], (2, 3)) for i, v in zip(ids, visits, strict=True)])
     assert torch.equal(whole, alone)
-    assert not torch.equal(whole[0], draws.normals(5, "noise", ["a"], [1], (2, 3))[0])
+    assert not torch.equal(whole[0], rng.normals(5, "noise", ["a"], [1], (2, 3))[0])
 
 
 def test_levels_cover_their_range() -> None:
     """u = 0 is the lowest level and u -> 1 the highest; with lowest 1, level 0 never comes."""
     path = scaled_linear()
     u = np.array([0.0, 0.5, 1 - 1e-12])
-    assert draws.times(path, u, lowest=0).tolist() == [0, 500, 999]
-    assert draws.times(path, u, lowest=1).tolist() == [1, 500, 999]
-    flow = draws.times(FLOW, u, lowest=0)
+    assert path.draw_t(torch.from_numpy(u), lowest=0).tolist() == [0, 500, 999]
+    assert path.draw_t(torch.from_numpy(u), lowest=1).tolist() == [1, 500, 999]
+    flow = FLOW.draw_t(torch.from_numpy(u), lowest=0)
     assert flow[1].item() == pytest.approx(0.5)
     assert 0 < flow[0] < flow[2] < 1
 
 
 def test_strata_put_one_draw_into_each_range() -> None:
     """Eight positions of two ranks: one value in each eighth."""
-    u = draws.uniforms(0, "t", [str(i) for i in range(8)], [0] * 8)
+    u = rng.uniforms(0, "t", [str(i) for i in range(8)], [0] * 8)
     parts = [
-        draws.strata(0, step=2, per_step=8, positions=positions, u=u[positions])
+        stratify(u[positions], seed=0, step=2, per_step=8, positions=positions)
         for positions in ([0, 2, 4, 6], [1, 3, 5, 7])
     ]
     assert sorted((np.concatenate(parts) * 8).astype(int).tolist()) == list(range(8))
@@ -79,16 +77,16 @@ def test_strata_put_one_draw_into_each_range() -> None:
 def test_ranks_get_equal_levels() -> None:
     """Strata dealt to 8 processes: their mean levels differ by less than one stratum in a hundred; not so without."""
     u = np.random.default_rng(0).random(1024)
-    strata = draws.strata(3, step=1, per_step=1024, positions=range(1024), u=u)
+    strata = stratify(u, seed=3, step=1, per_step=1024, positions=range(1024))
     assert sorted((strata * 1024).astype(int).tolist()) == list(range(1024))
 
     def spread(levels: np.ndarray) -> float:
-        means = [levels[draws.share(list(range(1024)), rank=rank, world=8)].mean() for rank in range(8)]
+        means = [levels[rank::8].mean() for rank in range(8)]
         return max(means) / np.mean(means) - 1
 
     assert spread(strata) < 0.01
     assert spread(u) > 0.02
-    ragged = draws.strata(3, step=1, per_step=100, positions=range(100), u=np.zeros(100))
+    ragged = stratify(np.zeros(100), seed=3, step=1, per_step=100, positions=range(100))
     assert sorted((ragged * 100).round().astype(int).tolist()) == list(range(100))
 
 
@@ -158,7 +156,7 @@ def test_shipped_configs_are_found_by_name() -> None:
 def test_tally_means_and_buckets() -> None:
     """Three pairs in two of three buckets, by hand."""
     world = World(rank=0, size=1, device=torch.device("cpu"))
-    tally = Tally(buckets=3, device=world.device)
+    tally = Tally(buckets=3, highest=3.0, device=world.device)
     half = {"x": torch.tensor([10.0, 30.0])}
     first = ObjectiveOutput(loss=torch.tensor([1.0, 2.0]), stats=half, applies={"x": torch.tensor([0.0, 1.0])})
     second = ObjectiveOutput(
@@ -166,41 +164,15 @@ def test_tally_means_and_buckets() -> None:
     )
     tally.add(first, torch.tensor([0, 2]))
     tally.add(second, torch.tensor([2]))
-    record, calls = tally.finish(world, {"policy": 6, "inversion": 0})
+    means, by_t, calls = tally.finish(world, {"policy": 6, "inversion": 0})
     assert calls == {"policy": 6, "inversion": 0}
-    assert record["x"] == 25.0, "a mean over the rows to which the statistic applies"
-    assert math.isnan(record["by_t"][0]["x"])
-    assert tracked(record | {"skipped_pairs": ["a"]})["x/t2"] == 25.0
-    assert (record["loss"], record["pairs"]) == (3.0, 3)
-    assert [bucket["pairs"] for bucket in record["by_t"]] == [1, 0, 2]
-    assert record["by_t"][2]["loss"] == 4.0
-    assert math.isnan(record["by_t"][1]["loss"])
-
-
-def test_log_lines_are_cut_after_a_step(tmp_path) -> None:
-    """Lines beyond the checkpoint go, and a line that was cut short by a kill."""
-    path = tmp_path / "metrics.jsonl"
-    for step in (1, 2, 3):
-        append(path, {"step": step, "loss": math.nan})
-    with path.open("a") as handle:
-        handle.write('{"step": 4, "lo')
-    cut_after(path, 2)
-    assert read_lines(path) == [{"step": 1, "loss": None}, {"step": 2, "loss": None}]
-
-
-def test_reference_cache_refuses_other_runs_and_unknown_draws(tmp_path) -> None:
-    values = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
-    values[1, 1] = np.nan
-    save_reference(tmp_path / "ref", values, identity="a", pair_id=["p", "q"], about={"device_seconds": 0.0})
-    with pytest.raises(InputError, match="filled for another"):
-        load_reference(tmp_path / "ref", identity="b", draws=2)
-    with pytest.raises(InputError, match="it holds 1 of 2 draws of visit 1"):
-        load_reference(tmp_path / "ref", identity="a", draws=4)
-    cache = load_reference(tmp_path / "ref", identity="a", draws=3)
-    assert cache.errors(["q", "p"], [0, 1]).tolist() == [[2.0, 3.0], [4.0, 5.0]]
-    for pair, visit in (("q", 1), ("r", 0), ("p", 2)):
-        with pytest.raises(InputError, match="is not in it"):
-            cache.errors([pair], [visit])
+    assert means == {"x": 25.0, "loss": 3.0}, "a mean over the rows to which the statistic applies"
+    assert math.isnan(by_t[0].means["x"])
+    assert [bucket.pairs for bucket in by_t] == [1, 0, 2]
+    assert by_t[2].means["loss"] == 4.0
+    assert math.isnan(by_t[1].means["loss"])
+    record = StepMetrics(step=1, means=means, pairs=3, by_t=by_t, grad_norm=1.0, lr=0.1)
+    assert record.numbers()["x/t2"] == 25.0
 
 
 def test_a_wrong_value_of_a_choice_names_its_key() -> None:
@@ -224,8 +196,25 @@ def test_a_full_disk_and_a_full_gpu_are_one_sentence() -> None:
     assert _exhausted(RuntimeError("a fault of ours")) is None
 
 
-def test_conditions_of_a_pair_are_one_batch() -> None:
-    """Winners first, then losers, as their latents are."""
-    w, l = ({"sizes": torch.full((2, 3), side), "prompt": torch.full((2, 1), side)} for side in (1.0, 2.0))  # noqa: E741
-    joint = both(w, l)
-    assert joint["sizes"][:, 0].tolist() == joint["prompt"][:, 0].tolist() == [1.0, 1.0, 2.0, 2.0]
+def test_a_step_gives_each_side_its_own_condition() -> None:
+    """Networks that say nothing but the condition: the errors are those of winner and loser, policy and reference."""
+    zero = torch.zeros(2, 1, 4, 4)
+
+    def says(factor: float):
+        return lambda x, t, cond: (factor * cond["side"]).view(-1, 1, 1, 1).expand_as(x)
+
+    batch = PairBatch(
+        pair_id=("a", "b"), visit=(0, 0), x0_w=zero, x0_l=zero,
+        cond_w={"side": torch.tensor([1.0, 2.0])}, cond_l={"side": torch.tensor([3.0, 4.0])},
+        signal=PairSignal(margin=torch.zeros(2), weight=torch.ones(2)),
+    )  # fmt: skip
+    placed = Placed(xt_w=zero, xt_l=zero, t=torch.tensor([5, 6]), target_w=zero, target_l=zero)
+    adapter = SimpleNamespace(path=scaled_linear(), policy=says(1.0), reference=says(2.0))
+    method = make_method(parse_config({"model": {"base": "lab"}, "objective": {"name": "dpo", "beta": 1}}))
+    calls = {"policy": 0, "reference": 0}
+    out, t = pair_loss(batch, adapter=adapter, method=method, seed=0, calls=calls, placed=placed)
+    assert t.tolist() == [5, 6]
+    assert calls == {"policy": 4, "reference": 4}
+    assert out.stats["L_w"].tolist() == [1.0, 4.0]
+    assert out.stats["L_l"].tolist() == [9.0, 16.0]
+    assert out.stats["A_w"].tolist() == [3.0, 12.0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -34,10 +33,13 @@ def command(
 
     Images that are files are read again each time, to see whether they changed; only new content is encoded.
     """
-    from finepref import build
     from finepref.core.errors import ConfigError
     from finepref.core.progress import say
     from finepref.train.config import load_config, parse_config
+    from finepref.train.frozen import ERRORS, NOISE
+    from finepref.train.inputs import make_cache
+    from finepref.train.processes import launched
+    from finepref.train.run import fill_run
 
     run = load_config(config, overrides or ())
     folder = out or (Path(run.cache.folder) if run.cache.folder else None)
@@ -45,17 +47,8 @@ def command(
         raise ConfigError("no cache folder is named", where="cache.folder", remedy="set it, or give --out")
     if reference and run.train.reference_cache is None and run.train.trajectory_cache is None:
         raise ConfigError("no folder is named", where="train.reference_cache", remedy="name one to fill")
-    rank, size, local = (int(os.environ.get(name, default)) for name, default in _PROCESS)
-    device = build.default_device()
-    summary = build.make_cache(
-        run,
-        folder,
-        rank=rank,
-        size=size,
-        device=f"cuda:{local}" if device == "cuda" else device,
-        recheck=True,
-        overwrite=overwrite and not reference,
-    )
+    world = launched()
+    summary = make_cache(run, folder, world=world, recheck=True, overwrite=overwrite and not reference)
     record = dataclasses.asdict(summary)
     lines = [
         f"{summary.folder}: {summary.pairs} pairs, {summary.images} images ({summary.encoded_images} encoded now), "
@@ -63,23 +56,16 @@ def command(
     ]
     if reference:
         placed = parse_config({**run.as_dict(), "cache": {**run.cache.model_dump(), "folder": str(folder)}})
-        wanted = (
-            ("trajectories", placed.train.trajectory_cache, build.fill_trajectories, "inversions by the reference"),
-            ("reference", placed.train.reference_cache, build.fill_reference, "reference errors"),
-        )
-        for name, named, fill, what in wanted:
-            if named is not None:
-                filled = fill(placed, overwrite=overwrite)
+        for name, content in (("trajectories", NOISE), ("reference", ERRORS)):
+            if getattr(placed.train, content.option) is not None:
+                filled = fill_run(placed, content, overwrite=overwrite)
                 record[name] = dataclasses.asdict(filled)
                 lines.append(
-                    f"{filled.folder}: {what} of {filled.draws} draws ({filled.computed} computed now: "
+                    f"{filled.folder}: {content.name} of {filled.draws} draws ({filled.computed} computed now: "
                     f"{filled.images} reference images, {filled.device_seconds:.1f} device seconds)"
                 )
     if summary.complete:
         print(json.dumps(record) if as_json else "\n".join(lines))
     else:
         encoded = f"{summary.encoded_images} images and {summary.encoded_prompts} prompts encoded"
-        say(f"process {rank} of {size} is done: {encoded}; one process speaks for all")
-
-
-_PROCESS = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+        say(f"process {world.rank} of {world.size} is done: {encoded}; one process speaks for all")

@@ -24,9 +24,9 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON.")] = False,
 ) -> None:
     """Parameters, work, memory, disk and time of a run, and which option makes it fit. Reads configs, no weights."""
-    from finepref.build import plan_run
     from finepref.core.errors import ConfigError
     from finepref.plan.needs import GPUS, gpus_of
+    from finepref.plan.plan import plan_run
     from finepref.plan.printed import describe
     from finepref.train.config import load_config
 

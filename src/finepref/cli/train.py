@@ -20,7 +20,7 @@ def command(
     ] = False,
 ) -> None:
     """Train a model on preferences. The cache is made first where it is missing."""
-    from finepref.build import run_training
     from finepref.train.config import load_config
+    from finepref.train.run import train_run
 
-    print(run_training(load_config(config, overrides or ()), out, resume=resume, overwrite=overwrite))
+    print(train_run(load_config(config, overrides or ()), out, resume=resume, overwrite=overwrite))

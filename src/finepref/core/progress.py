@@ -12,7 +12,9 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def progress(items: Iterable[Item], what: str, *, total: int | None = None, unit: str = "it") -> Iterator[Item]:
+def progress(
+    items: Iterable[Item], what: str, *, total: int | None = None, unit: str = "it", hidden: bool = False
+) -> Iterator[Item]:
     """Iterate with a progress bar on stderr; on a pipe it is redrawn every ten seconds instead of every frame.
 
     Commands that run side by side are given a line each by FINEPREF_BAR.
@@ -23,6 +25,7 @@ def progress(items: Iterable[Item], what: str, *, total: int | None = None, unit
             desc=what,
             total=total,
             unit=unit,
+            disable=hidden,
             file=sys.stderr,
             dynamic_ncols=True,
             mininterval=0.2 if sys.stderr.isatty() else 10.0,

@@ -5,7 +5,7 @@ Columns: pair_id, winner int8, margin_0, margin_1 float32 (unscaled), weight flo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,30 @@ class Signals:
         """[n] margin of the winner that is used."""
         return np.where(self.winner == 0, self.margin_0, self.margin_1)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that were put together."""
+        return tuple(self.meta.get("kinds", ("unknown",)))
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The scorers whose rewards are in it."""
+        return tuple(dict.fromkeys(self.meta[f"{kind}.scorer"] for kind in self._scored()))
+
+    @property
+    def device_seconds(self) -> float | None:
+        """What scoring cost; None where a scorer's share was not measured."""
+        spent = {self.meta[f"{kind}.scorer"]: self.meta.get(f"{kind}.device_seconds") for kind in self._scored()}
+        known = [value for value in spent.values() if value is not None]
+        return sum(known) if len(known) == len(spent) else None
+
+    def _scored(self) -> list[str]:
+        return [key.removesuffix(".scorer") for key in self.meta if key.endswith(".scorer")]
+
     def take(self, rows: npt.NDArray[Any]) -> Signals:
         """These rows, in this order."""
         arrays = {name: getattr(self, name)[rows] for name in COLUMNS[1:]}
-        return Signals(pair_id=tuple(self.pair_id[int(row)] for row in rows), meta=self.meta, **arrays)
-
-    def rows_of(self, pair_ids: Sequence[str]) -> npt.NDArray[np.int64]:
-        """[m] row of every pair id, -1 where the sidecar has none (ties, pairs without a reward)."""
-        index = {pair: row for row, pair in enumerate(self.pair_id)}
-        return np.array([index.get(pair, -1) for pair in pair_ids], dtype=np.int64)
+        return Signals(pair_id=tuple(self.pair_id[row] for row in rows.tolist()), meta=self.meta, **arrays)
 
 
 def write_signals(path: str | Path, signals: Signals, *, provenance: Mapping[str, Any]) -> None:

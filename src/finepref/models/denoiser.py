@@ -5,6 +5,7 @@ Shapes: N images, C channels, h w latent size.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
@@ -17,16 +18,17 @@ from finepref.core.images import ImageSize
 from finepref.diffusion.path import Path
 from finepref.models import lora
 from finepref.models.family import Family
-from finepref.models.precision import autocast_forward, follow_mode, freeze_copy, store_half, widen
-from finepref.models.protocol import Network
+from finepref.models.precision import autocast_forward, follow_mode, freeze_copy, store_half
+from finepref.models.protocol import Predict
 from finepref.models.source import Source, load_class, load_vae, quiet, unmarked
 
 
 class Denoiser:
     """Policy and reference of one family.
 
-    Full fine-tuning: the reference is a frozen copy. LoRA: the reference is the policy with its adapters off. Both run
-    under the same autocast, so that equal weights give equal numbers.
+    policy, reference: (x [N,C,h,w], house time t [N], cond) -> native prediction [N,C,h,w]; the reference of an adapter
+    that was loaded without one raises. Full fine-tuning: the reference is a frozen copy. LoRA: the reference is the
+    policy with its adapters off. Both run under the same autocast, so that equal weights give equal numbers.
     """
 
     def __init__(
@@ -53,7 +55,6 @@ class Denoiser:
         self._reference: nn.Module | None = None
         if reference and switch is None:
             self._reference = freeze_copy(policy)
-        self._has_reference = reference
         if dtype is not None:
             frozen = policy if switch is not None else self._reference
             if frozen is not None:
@@ -64,28 +65,24 @@ class Denoiser:
         if dtype is not None:
             for network in filter(None, (self._policy, self._reference)):
                 autocast_forward(network, device, dtype)
+        self.policy: Predict = functools.partial(family.call, self._policy)
+        self.reference: Predict = _no_reference
+        if self._reference is not None:
+            self.reference = functools.partial(family.call, self._reference)
+        elif reference:
+            self.reference = self._without_adapters
 
     def condition(self, prompts: Mapping[str, Tensor], sizes: Sequence[ImageSize]) -> dict[str, Tensor]:
-        """Cached prompt tensors and image sizes -> what `predict` takes, each [N,...], on the device."""
+        """Cached prompt tensors and image sizes -> what the networks take, each [N,...], on the device."""
         on_device = {name: value.to(self.device, non_blocking=True) for name, value in prompts.items()}
+        if self._family.condition is None:
+            return on_device
         return self._family.condition(on_device, sizes, self.resolution, self._micro)
 
-    def predict(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor], *, network: Network = "policy") -> Tensor:
-        """Native prediction [N,C,h,w] at x [N,C,h,w], house time t [N], in float32 or wider.
-
-        Raises:
-            RuntimeError: the reference is asked for and the adapter was loaded without one.
-        """
-        if network == "policy":
-            return widen(self._family.call(self._policy, x, t, cond))
-        if not self._has_reference:
-            raise RuntimeError("this adapter was loaded without a reference")
-        with torch.no_grad():
-            if self._switch is not None:
-                with self._switch.reference():
-                    return widen(self._family.call(self._policy, x, t, cond))
-            assert self._reference is not None
-            return widen(self._family.call(self._reference, x, t, cond))
+    def _without_adapters(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        assert self._switch is not None
+        with self._switch.reference():
+            return self.policy(x, t, cond)
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """The trained parameters by name, in the network's order."""
@@ -138,6 +135,10 @@ class Denoiser:
 
     def _pipeline_class(self) -> Any:
         return load_class("diffusers", str(self._source.index["_class_name"]), where=self._source.folder)
+
+
+def _no_reference(x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+    raise RuntimeError("this adapter was loaded without a reference")
 
 
 def _store_frozen_half(network: nn.Module, dtype: torch.dtype) -> None:

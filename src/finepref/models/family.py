@@ -26,7 +26,8 @@ class Family:
     """name: of the family. pipelines: diffusers classes it serves. part: `unet` or `transformer`, the denoiser.
 
     path: scheduler config -> noise path. call: (network, x [N,C,h,w], t [N], cond) -> native prediction [N,C,h,w].
-    condition: (cached prompt tensors, sizes, R, micro_conditioning) -> what `call` reads.
+    condition: (cached prompt tensors, sizes, R, micro_conditioning) -> what `call` reads; None: it sees
+    nothing but the prompt.
     encode: (pipeline without denoiser, prompts) -> named prompt tensors.
     texts: (tokenizer part, text encoder part) pairs. multiple: R must be divisible by it.
     moments: (vae, pixels [N,3,R,R] in [-1,1]) -> raw posterior (mean, std). lora_targets: module name endings.
@@ -38,10 +39,10 @@ class Family:
     part: str
     path: Callable[[Mapping[str, Any]], Path]
     call: Callable[[nn.Module, Tensor, Tensor, Cond], Tensor]
-    condition: Callable[[Cond, Sequence[ImageSize], int, str | None], dict[str, Tensor]]
     encode: Callable[[Any, Sequence[str]], dict[str, Tensor]]
     texts: tuple[tuple[str, str], ...]
     lora_targets: tuple[str, ...]
+    condition: Callable[[Cond, Sequence[ImageSize], int, str | None], dict[str, Tensor]] | None = None
     multiple: int = 8
     moments: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = field(default=lambda vae, pixels: kl_moments(vae, pixels))
     micro_conditioning: tuple[str, ...] = ()
@@ -56,11 +57,6 @@ def kl_moments(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of a diagonal Gaussian VAE posterior, unscaled."""
     posterior = vae.encode(pixels).latent_dist
     return posterior.mean, posterior.std
-
-
-def plain_condition(prompts: Cond, sizes: Sequence[ImageSize], resolution: int, micro: str | None) -> dict[str, Tensor]:
-    """Families whose denoiser sees nothing but the prompt."""
-    return dict(prompts)
 
 
 def family(name: str) -> Family:

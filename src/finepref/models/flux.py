@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finepref.models.family import Cond, Family, image_labels, plain_condition
+from finepref.models.family import Cond, Family, image_labels
 from finepref.models.sd3 import ATTENTION, flow_path
 
 TOKENS = 512
@@ -69,7 +69,6 @@ FAMILY = Family(
     part="transformer",
     path=flow_path,
     call=call,
-    condition=plain_condition,
     encode=encode,
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")),
     lora_targets=ATTENTION,

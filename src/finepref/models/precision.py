@@ -68,8 +68,3 @@ def follow_mode(copied: nn.Module, on: bool) -> None:
     for child in copied.modules():
         if isinstance(child, nn.Dropout):
             child.eval()
-
-
-def widen(prediction: torch.Tensor) -> torch.Tensor:
-    """Half to float32, so that errors are taken in full precision; float32 and float64 stay as they are."""
-    return prediction.float() if prediction.dtype in (torch.float16, torch.bfloat16) else prediction

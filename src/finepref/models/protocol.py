@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from finepref.core.images import ImageSize
 from finepref.diffusion.path import Path
-
-Network = Literal["policy", "reference"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,23 +63,28 @@ class Encoder(Protocol):
         ...
 
 
+class Predict(Protocol):
+    """The native prediction [N,C,h,w] at x [N,C,h,w], level t [N] (house time: discrete int or flow s in (0,1])."""
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor], /) -> Tensor: ...
+
+
 class Adapter(Protocol):
-    """A denoiser with a frozen reference, behind one contract."""
+    """A denoiser with a frozen reference, behind one contract.
+
+    policy, reference: the two networks, with the same kernels under the same autocast, so that equal weights give equal
+    numbers. Predictions may be in half precision: who takes errors widens them first.
+    """
 
     family: str
     path: Path
     resolution: int
     device: torch.device
+    policy: Predict
+    reference: Predict
 
     def condition(self, prompts: Mapping[str, Tensor], sizes: Sequence[ImageSize]) -> dict[str, Tensor]:
-        """Cached prompt tensors and image sizes -> the conditions that `predict` takes, each [N,...]."""
-        ...
-
-    def predict(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor], *, network: Network = "policy") -> Tensor:
-        """The network's native prediction at x [N,C,h,w], level t [N] (house time: discrete int or flow s in (0,1]).
-
-        Same kernels and autocast for both networks, so that policy == reference gives equal numbers.
-        """
+        """Cached prompt tensors and image sizes -> the conditions that the networks take, each [N,...]."""
         ...
 
     def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:

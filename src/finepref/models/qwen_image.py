@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finepref.models.family import Cond, Family, image_labels, plain_condition
+from finepref.models.family import Cond, Family, image_labels
 from finepref.models.flux import pack, unpack
 from finepref.models.sd3 import ATTENTION, flow_path
 
@@ -52,7 +52,6 @@ FAMILY = Family(
     part="transformer",
     path=flow_path,
     call=call,
-    condition=plain_condition,
     encode=encode,
     texts=(("tokenizer", "text_encoder"),),
     lora_targets=ATTENTION,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finepref.models.family import ATTENTION, Cond, Family, image_labels, plain_condition
+from finepref.models.family import ATTENTION, Cond, Family, image_labels
 from finepref.models.sd3 import flow_path
 
 TOKENS = 300
@@ -59,7 +59,6 @@ FAMILY = Family(
     part="transformer",
     path=flow_path,
     call=call,
-    condition=plain_condition,
     encode=encode,
     texts=(("tokenizer", "text_encoder"),),
     lora_targets=ATTENTION,

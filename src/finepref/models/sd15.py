@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from finepref.diffusion.path import from_scheduler_config
-from finepref.models.family import ATTENTION, Cond, Family, plain_condition
+from finepref.models.family import ATTENTION, Cond, Family
 
 
 def call(unet: nn.Module, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
@@ -29,7 +29,6 @@ FAMILY = Family(
     part="unet",
     path=from_scheduler_config,
     call=call,
-    condition=plain_condition,
     encode=encode,
     texts=(("tokenizer", "text_encoder"),),
     lora_targets=ATTENTION,

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from finepref.diffusion.path import FLOW, Path
-from finepref.models.family import Cond, Family, image_labels, plain_condition
+from finepref.models.family import Cond, Family, image_labels
 
 ATTENTION = (
     "attn.to_q",
@@ -62,7 +62,6 @@ FAMILY = Family(
     part="transformer",
     path=flow_path,
     call=call,
-    condition=plain_condition,
     encode=encode,
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"), ("tokenizer_3", "text_encoder_3")),
     lora_targets=ATTENTION,

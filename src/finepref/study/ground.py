@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from finepref.arena import Votes, rate
-from finepref.build import make_cache, make_scorer
+from finepref.build import make_scorer
 from finepref.core.files import read_json, read_parquet, write_json, write_parquet
 from finepref.core.provenance import hash_config
 from finepref.data.readers import read_preferences
@@ -28,6 +28,8 @@ from finepref.signals.make import SignalOptions, VoteTable, make_signals
 from finepref.signals.rewards import Rewards, read_rewards
 from finepref.study.design import Arm, Data
 from finepref.train.config import load_config
+from finepref.train.inputs import make_cache
+from finepref.train.processes import launched
 
 Floats = npt.NDArray[np.float64]
 ONLINE = frozenset({"paper"})
@@ -57,7 +59,7 @@ def make_ground(folder: Path, *, seed: int, data: Data) -> None:
     votes = folder / "votes.parquet"
     make_votes(votes, seed=seed, votes=data.votes, prompts=world.prompts("train")[: data.prompts])
     config = load_config("lab/dpo", [f"data.paths=[{votes}]"])
-    make_cache(config, folder / "cache", device="cpu", overwrite=True)
+    make_cache(config, folder / "cache", world=launched(), overwrite=True)
     rewards = folder / "rewards.parquet"
     score_preferences(read_preferences([votes]), [make_scorer("lab-reward")], rewards, inputs=[votes], overwrite=True)
     for old in [*(folder / "signals").glob("*.parquet"), *(folder / "rewards").glob("*.parquet")]:

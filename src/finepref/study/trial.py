@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from finepref.build import load_pipeline, make_scorer, prompt_set, run_training
+from finepref.build import load_pipeline, make_scorer, prompt_set
 from finepref.core.errors import CheckFailed
 from finepref.core.files import parquet_meta, read_json
 from finepref.core.progress import say
@@ -21,6 +21,7 @@ from finepref.study.design import BASE, Arm, Evaluation, Study, strength_option
 from finepref.study.ground import make_ground, signal_file
 from finepref.train.config import RunConfig, load_config
 from finepref.train.method import make_method
+from finepref.train.run import train_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def run_trial(study: Study, work: Path, trial: Trial) -> dict[str, Any]:
     out = work / "runs" / f"{trial.arm.name}-{trial.seed}-{trial.prompts}"
     began = time.process_time()
     try:
-        run_training(config, out, resume=False, overwrite=True)
+        train_run(config, out, overwrite=True)
     except CheckFailed as error:
         say(str(error))
         return {"failed": str(error)}

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_folder, read_json, write_json
-from finepref.train.shard import as_sharded, whole_tensors
+from finepref.train.processes import as_sharded, whole_tensors
 
 Named = Sequence[tuple[str, torch.nn.Parameter]]
 STEP = re.compile(r"step-(\d{6,})")

@@ -1,31 +1,40 @@
-"""What a run writes while it goes on: metrics.jsonl (bit-identical after a resume), timing.jsonl (all seconds)."""
+"""What is seen of a run while it goes on: statistics of a step, trackers, sample images."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from finepref.core import rng
 from finepref.core.batches import ObjectiveOutput
-from finepref.core.errors import ConfigError, InputError, nearest
-from finepref.core.files import finite, write_text
+from finepref.core.errors import ConfigError, nearest
+from finepref.core.files import atomic_folder, write_json
+from finepref.formats.metrics import BucketMetrics
+from finepref.train.config import ValidationSection
 from finepref.train.processes import World
+
+Images = dict[tuple[int, int], Any]  # (prompt number, seed) -> PIL image
+TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
 class Tally:
-    """Sums and counts of per-pair statistics of an optimiser step, per t-bucket, on the device until it ends."""
+    """Sums and counts of per-pair statistics of an optimiser step, per t-bucket, on the device until it ends.
 
-    def __init__(self, *, buckets: int, device: torch.device) -> None:
-        self.buckets, self.device = buckets, device
+    highest: the level t at which the last bucket ends.
+    """
+
+    def __init__(self, *, buckets: int, highest: float, device: torch.device) -> None:
+        self.buckets, self.highest, self.device = buckets, highest, device
         self.names: tuple[str, ...] = ()
         self.sums = torch.zeros(0)
 
-    def add(self, output: ObjectiveOutput, bucket: Tensor) -> None:
-        """Add loss and statistics of pairs that lie in t-buckets `bucket` [B] (int64)."""
+    def add(self, output: ObjectiveOutput, t: Tensor) -> None:
+        """Add loss and statistics of pairs at levels t [B]."""
+        bucket = (t.to(torch.float64) / self.highest * self.buckets).long().clamp(0, self.buckets - 1)
         stats = {"loss": output.loss, **output.stats}
         if not self.names:
             self.names = tuple(sorted(stats))
@@ -35,65 +44,54 @@ class Tally:
         rows = [stats[name].detach().double() * count for name, count in zip(self.names, counts, strict=True)]
         self.sums.index_add_(1, bucket, torch.stack([*rows, *counts, one]))
 
-    def finish(self, world: World, calls: Mapping[str, int]) -> tuple[dict[str, Any], dict[str, int]]:
-        """Means over the pairs of all processes, and the sums of their network calls: one reduction, one copy."""
+    def finish(
+        self, world: World, calls: Mapping[str, int]
+    ) -> tuple[dict[str, float], tuple[BucketMetrics, ...], dict[str, int]]:
+        """Means over the pairs of all processes, also by t-bucket, and sums of network calls; one reduction."""
         own = torch.tensor([float(count) for count in calls.values()], dtype=torch.float64).to(self.device)
-        together = world.sum(torch.cat([self.sums.flatten(), own])).cpu()
+        together = torch.cat([self.sums.flatten(), own])
+        if world.size > 1:
+            world.sum(together)
+        together = together.cpu()
         held = together[: self.sums.numel()].view_as(self.sums)
         total = dict(zip(calls, map(int, together[self.sums.numel() :].tolist()), strict=True))
         sums, counts = held[:-1].chunk(2)
-        pairs = held[-1]
         means, by_t = sums.sum(1) / counts.sum(1), sums / counts
-        record: dict[str, Any] = dict(zip(self.names, means.tolist(), strict=True))
-        record["pairs"] = int(pairs.sum())
-        record["by_t"] = [
-            {"pairs": int(pairs[b]), **dict(zip(self.names, by_t[:, b].tolist(), strict=True))}
+        buckets = tuple(
+            BucketMetrics(int(held[-1, b]), dict(zip(self.names, by_t[:, b].tolist(), strict=True)))
             for b in range(self.buckets)
-        ]
-        return record, total
+        )
+        return dict(zip(self.names, means.tolist(), strict=True)), buckets, total
 
 
-def tracked(record: Mapping[str, Any]) -> dict[str, float]:
-    """A record for trackers: its numbers, those of the t-buckets as `NAME/t0` (the lowest), `NAME/t1`, ..."""
-    found = {name: value for name, value in record.items() if isinstance(value, float)}
-    for number, bucket in enumerate(record["by_t"]):
-        found |= {f"{name}/t{number}": value for name, value in bucket.items() if isinstance(value, float)}
-    return found
+@torch.no_grad()
+def draw_samples(pipeline: Any, options: ValidationSection) -> Images:
+    """One image per validation prompt and seed.
+
+    The initial noise depends on prompt number and seed alone, so that the images of different steps can be compared.
+    """
+    pipeline.set_progress_bar_config(disable=True)
+    return {
+        (prompt, one): pipeline(
+            options.prompts[prompt],
+            num_inference_steps=options.steps,
+            guidance_scale=options.guidance,
+            generator=rng.torch_generator(one, "validation", prompt),
+        ).images[0]
+        for prompt in range(len(options.prompts))
+        for one in options.seeds
+    }
 
 
-def cut_after(path: Path, step: int) -> None:
-    """Drop the lines of a jsonl file that belong to steps after `step` (and a last line that was cut short)."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if record["step"] <= step:
-            kept.append(line)
-    write_text(path, "".join(line + "\n" for line in kept))
+def write_samples(images: Images, options: ValidationSection, folder: Path) -> None:
+    """Write `<prompt number>-<seed>.png` of every image, and samples.json with the prompts."""
+    with atomic_folder(folder) as place:
+        for (prompt, one), image in images.items():
+            image.save(place / f"{prompt:03d}-{one}.png")
+        write_json(place / "samples.json", options.model_dump(include={"prompts", "seeds", "steps", "guidance"}))
 
 
-def append(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one record as a JSON line; nan and infinity become null."""
-    with path.open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps(finite(dict(record)), allow_nan=False) + "\n")
-
-
-def read_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The records of a jsonl file."""
-    try:
-        return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line]
-    except FileNotFoundError:
-        raise InputError("no such file", where=path, remedy="train first") from None
-
-
-TRACKERS = ("tensorboard", "wandb", "trackio")
-
-
-def make_trackers(names: list[str], folder: Path, config: Mapping[str, Any]) -> list[Any]:
+def make_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Any]:
     """Trackers through accelerate, by name; each is given the resolved config once.
 
     Raises:

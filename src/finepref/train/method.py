@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from torch import Tensor
 
-from finepref.core.errors import ConfigError, nearest
-from finepref.diffusion import trajectories as trajectories
+from finepref.core.batches import PairPrediction
+from finepref.core.errors import ConfigError
+from finepref.diffusion import trajectories
 from finepref.diffusion.options import InversionOptions
 from finepref.diffusion.path import LossSpace
 from finepref.diffusion.path import Path as NoisePath
 from finepref.objectives import table as objectives
-from finepref.objectives.guard import GuardOptions
 from finepref.train.config import RunConfig, validate_options
-
-GUARDS = ("none", "sdpo")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """A point of the product of axes, ready for the step.
 
-    options: keyword arguments of the objective. lowest_t: the lowest discrete level that is drawn.
+    inversion: the options of an inverting trajectory, None for others. options: keyword arguments of the objective.
+    guard: prediction -> (prediction, statistics [B]), None for none. lowest_t: the lowest discrete level that is drawn.
+    share: at how many levels one trajectory of a pair is read.
     """
 
     trajectory: trajectories.Row
     place_options: BaseModel
+    inversion: InversionOptions | None
     objective: objectives.Row
     options: Mapping[str, Any]
-    guard: GuardOptions | None
+    guard: Callable[[PairPrediction], tuple[PairPrediction, dict[str, Tensor]]] | None
     loss_space: LossSpace
     lowest_t: int
-
-    @property
-    def inversion(self) -> InversionOptions | None:
-        """The inversion's options, None for forward noise."""
-        return self.place_options if isinstance(self.place_options, InversionOptions) else None
-
-    @property
-    def share(self) -> int:
-        """At how many levels one trajectory of a pair is read."""
-        return 1 if self.inversion is None else self.inversion.share
+    share: int
 
 
 def draws_per_step(config: RunConfig, method: Method) -> int:
@@ -71,35 +65,25 @@ def make_method(config: RunConfig) -> Method:
     """
     trajectory = trajectories.get(config.trajectory.name)
     place_options = validate_options(trajectory.options, config.trajectory.options(), where="trajectory")
+    inversion = place_options if isinstance(place_options, InversionOptions) else None
     objective = objectives.get(config.objective.name)
     options = validate_options(objective.options, config.objective.options(), where="objective")
+    guard = objectives.get_guard(config.guard.name)
+    guard_options = validate_options(guard.options, config.guard.options(), where="guard").model_dump()
     method = Method(
         trajectory=trajectory,
         place_options=place_options,
+        inversion=inversion,
         objective=objective,
         options=options.model_dump(),
-        guard=_guard(config),
+        guard=None if guard.name == "none" else functools.partial(guard.function, **guard_options),
         loss_space=config.objective.loss_space,
         lowest_t=trajectory.lowest_t(place_options),
+        share=1 if inversion is None else inversion.share,
     )
     _refuse_nonsense(config, method)
     _check_caches(config, method)
     return method
-
-
-def _guard(config: RunConfig) -> GuardOptions | None:
-    given = config.guard.options()
-    if config.guard.name not in GUARDS:
-        raise ConfigError(
-            f"unknown guard {config.guard.name!r}", where="guard.name", remedy=nearest(config.guard.name, GUARDS)
-        )
-    if config.guard.name == "none":
-        if given:
-            raise ConfigError(f"{sorted(given)[0]} has no effect without a guard", where="guard", remedy="name: sdpo")
-        return None
-    options = validate_options(GuardOptions, given, where="guard")
-    assert isinstance(options, GuardOptions)
-    return options
 
 
 def _refuse_nonsense(config: RunConfig, method: Method) -> None:

@@ -61,9 +61,3 @@ def make_optimizer(options: TrainSection, parameters: Iterable[torch.nn.Paramete
             "adamw8bit needs bitsandbytes", where="train.optimizer", remedy="pip install 'finepref[bnb]' or use adamw"
         ) from None
     return bitsandbytes.optim.AdamW8bit(parameters, **settings)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group the same rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate

@@ -1,14 +1,25 @@
-"""The processes of a run: started by torchrun or `accelerate launch` (both set the same environment), or one alone."""
+"""The processes of a run: started by torchrun or `accelerate launch` (both set the same environment), or one alone.
+
+FSDP2: policy, gradients, optimiser state and frozen reference in shards over them, as DTensors. Every process must then
+make the same network calls in the same order, because each call gathers blocks from all. Checkpoints and what a run
+leaves hold whole tensors, as without sharding.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from finepref.models.protocol import Adapter
+
+UNITS = ("TransformerBlock", "ResnetBlock2D")  # endings of the class names of what is gathered at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +40,7 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
+    def sum(self, values: Tensor) -> Tensor:
         """Sum a tensor over the processes, in place; the same tensor for one process."""
         if self.size > 1:
             dist.all_reduce(values)
@@ -39,7 +50,7 @@ class World:
         """Sum gradients over the processes, once per optimiser step, in flat buckets of at most `bucket` elements."""
         if self.size == 1:
             return
-        waiting: list[torch.Tensor] = []
+        waiting: list[Tensor] = []
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -50,7 +61,7 @@ class World:
         _reduce_flat(waiting)
 
 
-def _reduce_flat(gradients: list[torch.Tensor]) -> None:
+def _reduce_flat(gradients: list[Tensor]) -> None:
     if not gradients:
         return
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
@@ -59,22 +70,69 @@ def _reduce_flat(gradients: list[torch.Tensor]) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
+def launched() -> World:
+    """This process among those that the launcher started, which need not be joined to share work by hash."""
+    size, rank, local = (int(os.environ.get(name, default)) for name, default in _ENVIRONMENT)
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    return World(rank=rank, size=size, device=device)
+
+
 @contextmanager
 def join_world() -> Iterator[World]:
     """Join the processes that the launcher started; leave them at the end."""
-    size, rank, local = (int(os.environ.get(name, default)) for name, default in _ENVIRONMENT)
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    started = size > 1 and not dist.is_initialized()
+    world = launched()
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    started = world.size > 1 and not dist.is_initialized()
     if started:
-        dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl" if world.device.type == "cuda" else "gloo")
     try:
-        yield World(rank=rank, size=size, device=device)
+        yield world
     finally:
         if started:
             dist.destroy_process_group()
 
 
 _ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+
+
+def shard(adapter: Adapter, world: World) -> None:
+    """Shard the policy and the frozen reference, in place; both may lie on the CPU before."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    for network in filter(None, (adapter.policy_module(), adapter.reference_module())):
+        for module in network.modules():
+            if type(module).__name__.endswith(UNITS):
+                fully_shard(module, mesh=mesh)
+        fully_shard(network, mesh=mesh)
+
+
+def whole(value: Tensor) -> Tensor:
+    """The whole of a sharded tensor, gathered from all processes; any other tensor as it is."""
+    value = value.detach()
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def as_sharded(value: Tensor, like: Tensor) -> Tensor:
+    """This process' part of a whole tensor that every process holds, sharded and laid out in memory as `like` is.
+
+    A tensor of another shape (an optimiser's step count, a row mean) is handed back as it is.
+    """
+    if value.shape != like.shape:
+        return value
+    if not isinstance(like, DTensor):
+        return torch.empty_like(like, dtype=value.dtype).copy_(value)
+    on_device = value.to(like.device, like.dtype)
+    return distribute_tensor(on_device, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def whole_tensors(values: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """Whole tensors by name, on the CPU; all processes take part, those with `keep` false get nothing."""
+    held = {}
+    for name, value in values.items():
+        gathered = whole(value)
+        if keep:
+            held[name] = gathered.cpu().contiguous()
+    return held

@@ -5,111 +5,180 @@ from __future__ import annotations
 import platform
 import resource
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 
 from finepref.core import provenance
 from finepref.core.errors import ConfigError, InputError
-from finepref.core.files import read_json, write_json, write_text
+from finepref.core.files import read_json, write_text
 from finepref.core.progress import say
-from finepref.data.latents import Latents
-from finepref.models.protocol import Adapter, parameter_count
+from finepref.formats.metrics import read_timing
+from finepref.formats.run import RUN, RunAxes, RunRecord, is_finished, read_run, write_run
+from finepref.models.protocol import parameter_count
+from finepref.train.batches import Drawing, ImageSource, PairSource
 from finepref.train.checkpoint import checkpoints
 from finepref.train.config import RunConfig
-from finepref.train.log import flat, make_trackers, read_lines
+from finepref.train.data import ImageTable
+from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
+from finepref.train.identity import Prepared, check_data, free, prepare
+from finepref.train.inputs import about_base, load_adapter, open_latents
+from finepref.train.log import flat, make_trackers
 from finepref.train.loop import Run, State, train
-from finepref.train.method import check_path, draws_per_step, make_method, needs_reference
-from finepref.train.prepare import Prepared, check_data, free, make_source, prepare
-from finepref.train.processes import World
-from finepref.train.shard import check_sharding, shard, whole_tensors
-from finepref.train.source import PairSource
+from finepref.train.method import Method, check_path, draws_per_step, inverts, make_method, needs_reference
+from finepref.train.processes import World, join_world, shard, whole_tensors
 
 
-def train_run(
-    config: RunConfig,
-    out: Path,
-    *,
-    world: World,
-    open_cache: Callable[[], Latents],
-    load_adapter: Callable[[bool], Adapter],
-    about_base: Mapping[str, Any],
-    resume: bool,
-    overwrite: bool,
-) -> Path:
-    """Train by config into `out`; returns `out`.
-
-    Args:
-        open_cache: makes the cache where it is missing and opens it.
-        load_adapter: the denoiser, with a reference or without.
-        about_base: what run.json says of the base model (base, base_sha256, family, revision).
+def train_run(config: RunConfig, out: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
+    """Train by config into `out`, on all processes that the launcher started; returns `out`.
 
     Raises:
         ConfigError: a combination that makes no sense. InputError: files that do not fit, or a folder in use.
+        CheckFailed: steps that could not be applied.
     """
-    method = make_method(config)
-    check_data(config, method)
-    if overwrite and world.main:
-        _clear(out)
-    world.barrier()
-    prepared = prepare(config, cache=open_cache(), base=about_base)
-    if _finished(out, prepared, resume=resume):
-        say(f"{out} is finished already (--overwrite trains it again)")
-        return out
-    world.barrier()  # nothing is written before every process has looked
-    run = make_run(prepared, out, world=world, load_adapter=load_adapter)
-    if world.main:
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
-        trainable = parameter_count(run.adapter.trainable())
-        processes = "1 process" if world.size == 1 else f"{world.size} processes"
-        what = f"{len(prepared.rows)} rows, {trainable / 1e6:.2f} M trained parameters, {processes}"
-        say(f"{config.objective.name} on {what}, {out}")
-        run = replace(run, trackers=make_trackers(config.log.trackers, out, config.as_dict()))
-    world.barrier()
-    state = train(run, resume=resume)
-    for tracker in run.trackers:
-        tracker.finish()
-    _finish(run, state, prepared=prepared)
-    world.barrier()
+    check_data(config, make_method(config))
+    with join_world() as world:
+        if overwrite and world.main:
+            _clear(out)
+        world.barrier()
+        prepared = prepare(config, cache=open_latents(config, out, world=world), base=about_base(config))
+        if _finished(out, prepared, resume=resume):
+            say(f"{out} is finished already (--overwrite trains it again)")
+            return out
+        world.barrier()  # nothing is written before every process has looked
+        run = make_run(prepared, out, world=world)
+        if world.main:
+            out.mkdir(parents=True, exist_ok=True)
+            write_text(out / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
+            trainable = parameter_count(run.adapter.trainable())
+            processes = "1 process" if world.size == 1 else f"{world.size} processes"
+            what = f"{len(prepared.rows)} rows, {trainable / 1e6:.2f} M trained parameters, {processes}"
+            say(f"{config.objective.name} on {what}, {out}")
+            run = replace(run, trackers=make_trackers(config.log.trackers, out, config.as_dict()))
+        world.barrier()
+        state = train(run, resume=resume)
+        for tracker in run.trackers:
+            tracker.finish()
+        _finish(run, state, prepared)
+        world.barrier()
     return out
 
 
-def make_run(prepared: Prepared, out: Path, *, world: World, load_adapter: Callable[[bool], Adapter]) -> Run:
+def fill_run(config: RunConfig, content: Content, *, overwrite: bool = False) -> FillSummary:
+    """Fill a cache of the frozen reference for a run, on all processes; makes the latent cache where missing.
+
+    Raises:
+        ConfigError: no folder is named, or the run cannot use it. InputError: the folder holds something else.
+    """
+    folder = getattr(config.train, content.option)
+    if folder is None:
+        raise ConfigError("no folder is named", where=f"train.{content.option}", remedy="name one to fill")
+    with join_world() as world:
+        prepared = prepare(config, cache=open_latents(config, Path(), world=world), base=about_base(config))
+        unknown = ("reference_cache",) if content is ERRORS else ("reference_cache", "trajectory_cache")
+        options = config.train.model_copy(update=dict.fromkeys(unknown))
+        asking = replace(prepared, config=config.model_copy(update={"train": options}))
+        run = make_run(asking, Path(folder), world=world)
+        identity = prepared.reference if content is ERRORS else prepared.trajectories
+        return fill_frozen(run, Path(folder), content, identity=identity, overwrite=overwrite)
+
+
+def make_run(prepared: Prepared, out: Path, *, world: World) -> Run:
     """Load the networks of a prepared config; the run is ready for its first step.
 
     Raises:
-        ConfigError: a trajectory that the model's noise path cannot do. InputError: a model or reference cache that
-            cannot be used.
+        ConfigError: a trajectory that the model's noise path cannot do. InputError: a model or a cache of the reference
+            that cannot be used.
     """
-    config, method = prepared.config, prepared.method
-    sharded = config.train.distributed == "fsdp2"
-    draws = draws_per_step(config, method)
+    config, method, table = prepared.config, prepared.method, prepared.table
+    draws, placing = draws_per_step(config, method), inverts(config, method)
     if draws < world.size:
         raise ConfigError(
             f"{world.size} processes cannot share {draws} draws a step",
             where="train.pairs_per_step",
             remedy="raise it, or start fewer processes",
         )
+    sharded = config.train.distributed == "fsdp2"
     if sharded:
         check_sharding(config, method, world)
-    adapter = load_adapter(needs_reference(config, method))
+    adapter = load_adapter(config, reference=needs_reference(config, method), device=str(world.device))
     check_path(method, adapter.path)
     if sharded:
         shard(adapter, world)
+    drawing = Drawing(
+        cache=prepared.cache,
+        adapter=adapter,
+        prompt_dropout=config.data.prompt_dropout,
+        flip=config.data.flip,
+        seed=config.train.seed,
+    )
+    if isinstance(table, ImageTable):
+        share = config.data.desirable_share
+        ratio = 0.8 if share is None else share
+        source: PairSource | ImageSource = ImageSource(drawing=drawing, table=table, ratio=ratio)
+    else:
+        guidance = placing and method.inversion is not None and method.inversion.cfg != 1
+        source = PairSource(drawing=drawing, table=table, guidance=guidance)
     return Run(
         config=config,
         method=method,
         adapter=adapter,
-        source=make_source(prepared, adapter),
+        source=source,
         world=world,
         out=out,
         identity=prepared.identity,
+        draws=draws,
+        inverts=placing,
+        sharded=sharded,
+        errors=_known(config, ERRORS, prepared.reference, draws=draws),
+        trajectories=_known(config, NOISE, prepared.trajectories, draws=draws),
     )
+
+
+def _known(config: RunConfig, content: Content, identity: str, *, draws: int) -> FrozenCache | None:
+    folder = getattr(config.train, content.option)
+    if folder is None:
+        return None
+    return open_frozen(folder, content, identity=identity, draws=config.train.max_steps * draws)
+
+
+def check_sharding(config: RunConfig, method: Method, world: World) -> None:
+    """Refuse what cannot be sharded.
+
+    Raises:
+        ConfigError: one process; a step that the processes cannot share evenly; an option that needs whole weights.
+    """
+    options = config.train
+    if world.size == 1:
+        raise ConfigError(
+            "there is nothing to shard over: one process",
+            where="train.distributed",
+            remedy="start with torchrun --nproc_per_node N, or distributed: ddp",
+        )
+    draws = draws_per_step(config, method)
+    if draws % world.size:
+        raise ConfigError(
+            f"{draws} draws cannot be shared evenly by {world.size} processes, which fsdp2 needs",
+            where="train.pairs_per_step",
+            remedy=f"use {-(-draws // world.size) * world.size * method.share}",
+        )
+    if inverts(config, method):
+        raise ConfigError(
+            f"{method.trajectory.name} calls the network as often as a process' own longest pair needs, and fsdp2 "
+            "needs equally many calls on every process",
+            where="train.distributed",
+            remedy="distributed: ddp, which also fills a train.trajectory_cache that fsdp2 can then read",
+        )
+    for name, reason in (
+        ("compile", "it takes whole networks, and fsdp2 gathers them block by block"),
+        ("channels_last", "fsdp2 cannot shard weights in that layout"),
+    ):
+        if getattr(options, name):
+            raise ConfigError(reason, where=f"train.{name}", remedy="false")
+    if options.optimizer != "adamw":
+        raise ConfigError(f"{options.optimizer} needs whole weights", where="train.optimizer", remedy="adamw")
 
 
 def _clear(out: Path) -> None:
@@ -119,7 +188,7 @@ def _clear(out: Path) -> None:
         InputError: the folder holds something that is not a run.
     """
     held = {entry.name: entry for entry in out.iterdir()} if out.is_dir() else {}
-    if not {*held} <= {"cache"} and not {"config.yaml", "run.json"} & {*held}:
+    if not {*held} <= {"cache"} and not {"config.yaml", RUN} & {*held}:
         raise InputError("it is not a run folder, so it is not removed", where=out, remedy="choose another --out")
     for name, entry in held.items():
         if name == "cache":
@@ -132,8 +201,8 @@ def _clear(out: Path) -> None:
 
 def _finished(out: Path, prepared: Prepared, *, resume: bool) -> bool:
     """Whether the run is done; refuses a folder that holds something else."""
-    if (out / "run.json").is_file():
-        if read_json(out / "run.json").get("identity") == prepared.identity:
+    if is_finished(out):
+        if read_run(out).identity == prepared.identity:
             return True
         raise InputError(
             f"it holds a finished run of {_difference(out, prepared.config)}",
@@ -167,7 +236,7 @@ def _difference(out: Path, config: RunConfig) -> str:
     return f"another config ({shown}{', ...' if len(changed) > 3 else ''})"
 
 
-def _finish(run: Run, state: State, *, prepared: Prepared) -> None:
+def _finish(run: Run, state: State, prepared: Prepared) -> None:
     if state.average is not None:
         with torch.no_grad():
             for name, parameter in state.named:
@@ -177,43 +246,38 @@ def _finish(run: Run, state: State, *, prepared: Prepared) -> None:
     if not run.world.main:
         return
     run.adapter.save(run.out, weights)
-    config, method, table = run.config, run.method, prepared.table
-    pairs = run.source if isinstance(run.source, PairSource) else None
-    errors, points = (None, None) if pairs is None else (pairs.reference, pairs.trajectories)
+    config, method, about = run.config, run.method, prepared.table.about
     seconds = {
-        "training": run.world.size * sum(line["seconds"] for line in read_lines(run.out / "timing.jsonl")),
-        "labelling": table.about.get("device_seconds") if table.about["rewards"] else 0.0,  # None: not measured
-        "reference_cache": 0.0 if errors is None else errors.device_seconds,
-        "trajectory_cache": 0.0 if points is None else points.device_seconds,
+        "training": run.world.size * sum(line.seconds for line in read_timing(run.out)),
+        "labelling": about.device_seconds if about.rewards else 0.0,  # None: not measured
+        "reference_cache": 0.0 if run.errors is None else run.errors.device_seconds,
+        "trajectory_cache": 0.0 if run.trajectories is None else run.trajectories.device_seconds,
     }
     measured = [value for value in seconds.values() if value is not None]
-    write_json(
-        run.out / "run.json",
-        {
-            "method": run.out.name,
-            "axes": {
-                "signal": table.about["kind"],
-                "trajectory": method.trajectory.name,
-                "objective": method.objective.name,
-                "guard": config.guard.name,
-            },
-            **prepared.base,
-            "seed": config.train.seed,
-            "config_hash": provenance.hash_config(config.as_dict()),
-            "identity": run.identity,
-            "signals": table.about,
-            "steps": state.step,
-            "skipped_steps": state.skipped,
-            "pairs": state.step * config.train.pairs_per_step,
-            "network_calls": {**state.calls, **run.source.drawing.cache.calls()},
-            "device_seconds": sum(measured) if len(measured) == len(seconds) else None,
-            "device_seconds_by": seconds,
-            "processes": run.world.size,
-            "device": _device_name(run.world.device),
-            "peak_memory_mb": _peak_memory_mb(run.world.device),
-            **provenance.provenance(seed=config.train.seed),
-        },
+    record = RunRecord(
+        method=run.out.name,
+        axes=RunAxes(
+            signal=about.kind,
+            trajectory=method.trajectory.name,
+            objective=method.objective.name,
+            guard=config.guard.name,
+        ),
+        config_hash=provenance.hash_config(config.as_dict()),
+        identity=run.identity,
+        signals=about,
+        steps=state.step,
+        skipped_steps=state.skipped,
+        pairs=state.step * config.train.pairs_per_step,
+        network_calls={**state.calls, **prepared.cache.calls()},
+        device_seconds=sum(measured) if len(measured) == len(seconds) else None,
+        device_seconds_by=seconds,
+        processes=run.world.size,
+        device=_device_name(run.world.device),
+        peak_memory_mb=_peak_memory_mb(run.world.device),
+        **asdict(prepared.base),
+        **provenance.provenance(seed=config.train.seed),
     )
+    write_run(run.out, record)
 
 
 def _device_name(device: torch.device) -> str:

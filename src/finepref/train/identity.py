@@ -1,21 +1,17 @@
-"""A config with its data, checked and identified: everything a run is made of but its networks."""
+"""A config with its data, checked, and what makes it the run that it is: everything but its networks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from finepref.core import provenance
 from finepref.core.errors import ConfigError
 from finepref.data.latents import Latents
-from finepref.models.protocol import Adapter
 from finepref.train.config import RunConfig
-from finepref.train.method import Method, draws_per_step, inverts, make_method
-from finepref.train.reference import load_reference
-from finepref.train.source import Drawing, ImageSource, PairSource
-from finepref.train.table import ImageTable, PairTable, image_table, pair_table
-from finepref.train.trajectories import SHARD, load_trajectories
+from finepref.train.data import ImageTable, PairTable, image_table, pair_table
+from finepref.train.frozen import SHARD
+from finepref.train.inputs import BaseRecord
+from finepref.train.method import Method, make_method
 
 # What may differ between a checkpoint and the run that goes on from it.
 FREE = {
@@ -37,7 +33,6 @@ def free(key: str) -> bool:
 class Prepared:
     """Method and data of a config.
 
-    base: what run.json says of the base model (base, base_sha256, init_sha256, family, revision).
     identity: hash of everything that decides the weights. reference, trajectories: of everything that decides a
     reference error, and the reference's inversion of a draw.
     """
@@ -46,7 +41,7 @@ class Prepared:
     method: Method
     cache: Latents
     table: PairTable | ImageTable
-    base: Mapping[str, Any]
+    base: BaseRecord
     identity: str
     reference: str = ""
     trajectories: str = ""
@@ -57,7 +52,7 @@ class Prepared:
         return self.table.pair_id if isinstance(self.table, PairTable) else self.table.image_id
 
 
-def prepare(config: RunConfig, *, cache: Latents, base: Mapping[str, Any]) -> Prepared:
+def prepare(config: RunConfig, *, cache: Latents, base: BaseRecord) -> Prepared:
     """Check a config against its data.
 
     Raises:
@@ -80,36 +75,12 @@ def prepare(config: RunConfig, *, cache: Latents, base: Mapping[str, Any]) -> Pr
         cache=cache,
         table=table,
         base=base,
-        identity=run_identity(config, base=base, cache=held, signal=table.about["sha256"]),
+        identity=run_identity(config, base=base, cache=held, signal=table.about.sha256),
         **known,
     )
 
 
-def make_source(prepared: Prepared, adapter: Adapter) -> PairSource | ImageSource:
-    """What batches are drawn from, with the caches of the reference where the config names them.
-
-    Raises:
-        InputError: one of them was filled for something else.
-    """
-    config, method, table = prepared.config, prepared.method, prepared.table
-    drawing = Drawing(
-        cache=prepared.cache, adapter=adapter, prompt_dropout=config.data.prompt_dropout, flip=config.data.flip
-    )
-    if isinstance(table, ImageTable):
-        share = config.data.desirable_share
-        return ImageSource(drawing=drawing, table=table, ratio=0.8 if share is None else share)
-    errors, points = config.train.reference_cache, config.train.trajectory_cache
-    draws = config.train.max_steps * draws_per_step(config, method)
-    return PairSource(
-        drawing=drawing,
-        table=table,
-        guidance=inverts(config, method) and method.inversion is not None and method.inversion.cfg != 1,
-        reference=None if errors is None else load_reference(errors, identity=prepared.reference, draws=draws),
-        trajectories=None if points is None else load_trajectories(points, identity=prepared.trajectories, draws=draws),
-    )
-
-
-def run_identity(config: RunConfig, *, base: Mapping[str, Any], cache: str, signal: str) -> str:
+def run_identity(config: RunConfig, *, base: BaseRecord, cache: str, signal: str) -> str:
     """Hash of everything that decides the weights: config (no paths, logging, checkpoints), base, cache, signal."""
     settings = config.as_dict()
     for place in FREE:
@@ -124,18 +95,18 @@ def run_identity(config: RunConfig, *, base: Mapping[str, Any], cache: str, sign
     settings["data"].pop("paths")
     settings["model"].pop("base")
     settings["model"].pop("init_from")
-    weights = {key: base[key] for key in ("base_sha256", "init_sha256")}
+    weights = {"base_sha256": base.base_sha256, "init_sha256": base.init_sha256}
     return provenance.hash_config({"config": settings, "base": weights, "cache": cache, "signal": signal})
 
 
-def reference_identity(config: RunConfig, *, base: Mapping[str, Any], cache: str, table: PairTable) -> str:
+def reference_identity(config: RunConfig, *, base: BaseRecord, cache: str, table: PairTable) -> str:
     """Hash of everything that decides a reference error: reference, data, draws. How many steps there are is not in it.
 
     Neither are margins and weights: a grid over them shares one reference cache.
     """
     plan = {
-        "base": base["base_sha256"],
-        "init": base["init_sha256"],
+        "base": base.base_sha256,
+        "init": base.init_sha256,
         "micro_conditioning": config.model.micro_conditioning,
         "resolution": config.data.resolution,
         "cache": cache,
@@ -150,9 +121,7 @@ def reference_identity(config: RunConfig, *, base: Mapping[str, Any], cache: str
     return provenance.hash_config(plan)
 
 
-def trajectory_identity(
-    config: RunConfig, method: Method, *, base: Mapping[str, Any], cache: str, table: PairTable
-) -> str:
+def trajectory_identity(config: RunConfig, method: Method, *, base: BaseRecord, cache: str, table: PairTable) -> str:
     """Hash of everything that decides the reference's inversion of a draw, and how it is stored."""
     plan = {
         "drawn": reference_identity(config, base=base, cache=cache, table=table),

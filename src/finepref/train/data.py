@@ -1,0 +1,167 @@
+"""What a run trains on: the cache's pairs joined with the signal, or single images with labels (KTO)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from finepref.core.errors import InputError
+from finepref.core.progress import say
+from finepref.core.provenance import hash_config, sha256_bytes
+from finepref.data.latents import Latents
+from finepref.data.readers import read_pair_ids, winner_of
+from finepref.formats.run import RunSignals
+from finepref.formats.signals import NO_LABEL, Signals, read_signals
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PairTable:
+    """P pairs that can be trained on: ids, hashes of prompt, winner and loser image, scaled margin and weight [P]."""
+
+    pair_id: tuple[str, ...]
+    prompt: tuple[str, ...]
+    winner: tuple[str, ...]
+    loser: tuple[str, ...]
+    margin: Floats
+    weight: Floats
+    about: RunSignals
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ImageTable:
+    """N single images with a label: id (image and prompt hash), image, prompt, desirable [N] bool."""
+
+    image_id: tuple[str, ...]
+    image: tuple[str, ...]
+    prompt: tuple[str, ...]
+    desirable: npt.NDArray[np.bool_]
+    about: RunSignals
+
+
+def pair_table(
+    cache: Latents,
+    *,
+    signals: str | None,
+    votes: Sequence[str],
+    format: str,
+    columns: Mapping[str, str] | None = None,
+    scale: float,
+) -> PairTable:
+    """Pairs of the cache that the signal speaks of, in the cache's order; pairs without a winner are left out.
+
+    Args:
+        signals: signals.parquet; None takes the votes themselves (margin 0, weight 1).
+        votes, format, columns: as for `data.readers.read_pair_ids`; read only without `signals`, where the cache does
+            not hold the votes.
+        scale: lambda, margins are multiplied by it.
+
+    Raises:
+        InputError: a signal that cannot be used, no pair is left, or the signal knows none of the cache's pairs.
+    """
+    pairs = cache.pairs
+    if signals is not None:
+        known = read_signals(signals)
+        about = _about(known)
+    else:
+        ids, labels = (list(pairs), cache.labels) if cache.labels is not None else _read_votes(votes, format, columns)
+        known, about = _from_votes(ids, labels)
+    row = {pair: i for i, pair in enumerate(known.pair_id)}
+    kept = [(pair, row[pair]) for pair in pairs if pair in row]
+    if not kept:
+        raise InputError(
+            f"none of the {len(pairs)} cached pairs is in the signal",
+            where=signals or ", ".join(votes) or "the cache",
+            remedy="make signals and cache from the same votes",
+        )
+    missing = len(pairs) - len(kept)
+    if missing:
+        say(f"{missing} of {len(pairs)} cached pairs have no signal (ties or no score) and are left out")
+    used = known.take(np.array([place for _, place in kept]))
+    held = [pairs[pair] for pair, _ in kept]
+    sides = [(pair.image_0, pair.image_1) for pair in held]
+    return PairTable(
+        pair_id=used.pair_id,
+        prompt=tuple(pair.prompt for pair in held),
+        winner=tuple(side[w] for side, w in zip(sides, used.winner, strict=True)),
+        loser=tuple(side[1 - w] for side, w in zip(sides, used.winner, strict=True)),
+        margin=(scale * used.margin).astype(np.float32),
+        weight=used.weight,
+        about=replace(about, pairs=len(kept), left_out=missing),
+    )
+
+
+def image_table(cache: Latents, *, signals: str) -> ImageTable:
+    """Single images with the label that the signal gives them; the same image under the same prompt comes once a label.
+
+    Raises:
+        InputError: a signal that cannot be used, without labels, or with only one kind of them.
+    """
+    known = read_signals(signals)
+    row = {pair: i for i, pair in enumerate(known.pair_id)}
+    found: dict[tuple[str, str, int], None] = {}
+    for pair, held in cache.pairs.items():
+        if pair not in row:
+            continue
+        for image, labels in ((held.image_0, known.label_0), (held.image_1, known.label_1)):
+            label = int(labels[row[pair]])
+            if label != NO_LABEL:
+                found[image, held.prompt, label] = None
+    desirable = np.array([label for *_, label in found], dtype=bool)
+    if not len(desirable) or desirable.all() or not desirable.any():
+        raise InputError(
+            "it has no image labels of both kinds", where=signals, remedy="make it with `finepref signals --kind kto`"
+        )
+    return ImageTable(
+        image_id=tuple(
+            f"{image[:32]}:{prompt[:32]}" + (f":{label}" if (image, prompt, 1 - label) in found else "")
+            for image, prompt, label in found
+        ),
+        image=tuple(image for image, *_ in found),
+        prompt=tuple(prompt for _, prompt, _ in found),
+        desirable=desirable,
+        about=replace(_about(known), images=len(desirable), desirable=int(desirable.sum())),
+    )
+
+
+def _about(known: Signals) -> RunSignals:
+    """What run.json says of a signal file; its hash is that of the columns, not of the footer."""
+    margins, labels = (np.stack([known.margin_0, known.margin_1]), np.stack([known.label_0, known.label_1], axis=1))
+    columns = (known.winner.astype(np.int64), margins, known.weight, labels.astype(np.int64))
+    content = b"".join([*map(str.encode, known.pair_id), *(values.tobytes() for values in columns)])
+    return RunSignals(
+        kind="+".join(known.kinds),
+        sha256=sha256_bytes(content),
+        rewards=tuple(sorted(known.rewards)),
+        device_seconds=known.device_seconds,
+    )
+
+
+def _read_votes(
+    votes: Sequence[str], format: str, columns: Mapping[str, str] | None
+) -> tuple[list[str], npt.NDArray[np.float64]]:
+    if not votes:
+        raise InputError("there is neither a signal file nor a vote file", where="data.paths", remedy="name the votes")
+    return read_pair_ids(*votes, format=format, columns=columns)
+
+
+def _from_votes(ids: Sequence[str], labels: npt.NDArray[np.float64]) -> tuple[Signals, RunSignals]:
+    decided = [
+        (pair, winner) for pair, label in zip(ids, labels, strict=True) if (winner := winner_of(label)) is not None
+    ]
+    none, zeros = np.full(len(decided), NO_LABEL, np.int8), np.zeros(len(decided), np.float32)
+    known = Signals(
+        pair_id=tuple(pair for pair, _ in decided),
+        winner=np.array([winner for _, winner in decided], dtype=np.int8),
+        margin_0=zeros,
+        margin_1=zeros,
+        weight=np.ones(len(decided), np.float32),
+        label_0=none,
+        label_1=none,
+        meta={"kinds": ["binary"]},
+    )
+    return known, RunSignals(kind="binary", sha256=hash_config({"decided": decided}), device_seconds=0.0)

@@ -1,0 +1,160 @@
+"""What a config names, opened: the base model's networks, and the cache of its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from finepref.build import resolve_base
+from finepref.core.errors import ConfigError
+from finepref.core.provenance import sha256_folder
+from finepref.data.building import CacheSettings
+from finepref.data.cache import CacheSummary, cache_from, shaping_of
+from finepref.data.latents import LatentCache, Latents
+from finepref.data.uncached import online_from
+from finepref.models import load
+from finepref.models.denoiser import Denoiser
+from finepref.models.encoder import LatentEncoder
+from finepref.models.family import family_of
+from finepref.models.lora import LoraSettings
+from finepref.models.source import locate
+from finepref.train.config import RunConfig
+from finepref.train.processes import World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseRecord:
+    """What run.json says of the base: name as given, family, revision, hashes of its weights and of `init_from`'s."""
+
+    base: str
+    revision: str | None
+    family: str
+    base_sha256: str
+    init_sha256: str | None
+
+
+def about_base(config: RunConfig) -> BaseRecord:
+    """The base of a run.
+
+    Raises:
+        InputError: it is out of reach, or of no known family.
+    """
+    section = config.model
+    source = locate(resolve_base(section.base), revision=section.revision)
+    kind = family_of(source, section.family)
+    return BaseRecord(
+        base=section.base,
+        revision=section.revision,
+        family=kind.name,
+        base_sha256=sha256_folder(source.folder),
+        init_sha256=None if section.init_from is None else load.start_sha256(section.init_from, kind.part),
+    )
+
+
+def load_encoder(config: RunConfig, *, device: str) -> LatentEncoder:
+    """The VAE and text encoders that a run's cache is made with."""
+    section = config.model
+    return load.load_encoder(
+        resolve_base(section.base),
+        family=section.family,
+        revision=section.revision,
+        vae=section.vae,
+        resolution=config.data.resolution,
+        device=device,
+        mixed_precision=config.cache.mixed_precision,
+    )
+
+
+def load_adapter(config: RunConfig, *, reference: bool, device: str) -> Denoiser:
+    """The denoiser that a run trains, with its frozen reference where one is needed."""
+    section, options = config.model, config.train
+    lora = None if config.lora is None else LoraSettings(**config.lora.model_dump())
+    return load.load_adapter(
+        resolve_base(section.base),
+        family=section.family,
+        revision=section.revision,
+        vae=section.vae,
+        init_from=section.init_from,
+        reference=reference,
+        lora=lora,
+        mixed_precision=options.mixed_precision,
+        gradient_checkpointing=options.gradient_checkpointing,
+        channels_last=options.channels_last,
+        compile=options.compile,
+        device=device,
+        resolution=config.data.resolution,
+        micro_conditioning=section.micro_conditioning,
+        seed=options.seed,
+        sharded=options.distributed == "fsdp2",
+    )
+
+
+def cache_folder(config: RunConfig, out: Path | None = None) -> Path:
+    """Where a run's cache is: `cache.folder`, else `cache/` in the run folder."""
+    return Path(config.cache.folder) if config.cache.folder is not None else (out or Path()) / "cache"
+
+
+def make_cache(
+    config: RunConfig, folder: Path, *, world: World, recheck: bool = False, overwrite: bool = False
+) -> CacheSummary:
+    """Encode a run's data into its cache; what is there already is not encoded again.
+
+    Args:
+        recheck: read images that are files again although the tables did not change.
+
+    Raises:
+        ConfigError: the config names no data. InputError: the cache was made for something else, or no pair is usable.
+    """
+    if config.cache.online:
+        raise ConfigError("online encoding keeps nothing", where="cache.online", remedy="set it to false")
+    return cache_from(
+        _named(config),
+        load_encoder(config, device=str(world.device)),
+        folder,
+        format=config.data.format,
+        columns=config.data.columns,
+        settings=_cache_settings(config),
+        rank=world.rank,
+        world=world.size,
+        recheck=recheck,
+        overwrite=overwrite,
+    )
+
+
+def open_latents(config: RunConfig, out: Path, *, world: World) -> Latents:
+    """The cache of a run, made first where it is missing or unfinished; with `cache.online` what encodes its data.
+
+    Raises:
+        ConfigError: the config names no data. InputError: it was made for another model, resolution or setting.
+    """
+    folder, device = cache_folder(config, out), str(world.device)
+    if config.cache.online:
+        if config.cache.folder is not None:
+            remedy = "null, or cache.online=false"
+            raise ConfigError("online encoding keeps nothing", where="cache.folder", remedy=remedy)
+        return online_from(
+            _named(config),
+            load_encoder(config, device=device),
+            format=config.data.format,
+            columns=config.data.columns,
+            posterior=config.cache.posterior,
+            batch_size=config.cache.batch_size,
+        )
+    if config.data.paths or not (folder / "cache.json").is_file():
+        make_cache(config, folder, world=world)
+        world.barrier()
+        return LatentCache(folder)
+    cache = LatentCache(folder)
+    cache.require(**shaping_of(load_encoder(config, device=device), _cache_settings(config)))
+    return cache
+
+
+def _cache_settings(config: RunConfig) -> CacheSettings:
+    section = config.cache.model_dump(include={"posterior", "dtype", "shard_size", "batch_size"})
+    return CacheSettings(flips=config.data.flip, **section)
+
+
+def _named(config: RunConfig) -> list[str]:
+    if not config.data.paths:
+        raise ConfigError("no preferences are named", where="data.paths", remedy="list files or folders")
+    return config.data.paths
