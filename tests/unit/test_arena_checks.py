@@ -1,12 +1,10 @@
-"""Validation, boards, voter checks, order, next pairs, and the pieces of the page."""
+"""Validation, boards, voter checks, order and next pairs."""
 
 from __future__ import annotations
 
 import math
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from finepref.arena.validate import STANDARD, calibration_bins, in_sample_calibr
 from finepref.arena.voters import check_voters
 from finepref.core.errors import InputError
 from finepref.core.rng import numpy_generator
-from finepref.report import charts, html
 
 C = math.sqrt(2.0) * BETA
 
@@ -211,72 +208,6 @@ def test_next_pairs_ask_about_what_is_least_known() -> None:
             next_pairs(rare, number=number, prior=prior)
     with pytest.raises(InputError, match="only one model"):
         next_pairs(Votes.from_columns(left=["A"], right=["A"], outcome=["left"]), number=1)
-
-
-class Strict(HTMLParser):
-    """Collects tags and refuses an unbalanced page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.seen.append(tag)
-        if tag not in ("meta", "rect", "line", "circle", "polyline"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("rect", "line", "circle", "polyline"):
-            return
-        assert self.open.pop() == tag, tag
-
-    def handle_startendtag(self, tag: str, attrs: Any) -> None:
-        self.seen.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
-EVIL = "<script>alert('x')</script>\" onload=\"y & <b>"
-
-
-def test_every_piece_escapes_and_balances() -> None:
-    """Names are text wherever they stand; tags close in order; nothing is loaded from elsewhere."""
-    matrix = np.array([[math.nan, 0.7], [0.3, math.nan]])
-    intervals = charts.interval_chart([(EVIL, 1, 2, 3)], title=EVIL, axis=EVIL)
-    lines = [(EVIL, [1, 2], [3, math.nan]), ("b", [1], [2])]
-    parts = [
-        html.tiles([(EVIL, EVIL)]), html.note(EVIL, warn=True), html.paragraph(EVIL), html.heading(EVIL),
-        html.table((EVIL, "b"), [(EVIL, 1)], left=(0, 1), wrap=(1,), marked=[True]),
-        html.details(EVIL, html.paragraph(EVIL)), html.section(EVIL, html.figure(intervals, EVIL), name="a"),
-        html.pair(charts.bar_chart([(EVIL, 3.0), ("nan", math.nan)], title=EVIL, axis=EVIL), html.paragraph("x")),
-        charts.line_chart(lines, title=EVIL, x_axis=EVIL, y_axis=EVIL, marks=[(1.0, EVIL)], diagonal=True, sizes=[1.0]),
-        charts.line_chart([("l", [1, 10], [1, 5])], title="t", x_axis="x", y_axis="y", log_x=True, log_y=True),
-        charts.heat_map([EVIL, "b"], matrix, title=EVIL, middle=0.5, reach=0.5, show=lambda v: f"{v:.1f}"),
-        html.contents([("a", EVIL)]),
-    ]  # fmt: skip
-    page = html.page(EVIL, EVIL, *parts, footer=EVIL)
-    parser = Strict()
-    parser.feed(page)
-    assert parser.open == []
-    assert "script" not in parser.seen
-    assert EVIL not in page
-    assert EVIL in "".join(parser.text)
-    for word in ("http://", "https://", "src=", "@import", "url("):
-        assert word not in page
-
-
-def test_numbers_and_ticks() -> None:
-    assert html.number(-0.004) == "0.00"
-    assert html.number(-1234.5, 1) == "−1,234.5"
-    assert html.number(0.25, 1, sign=True) == "+0.2"
-    assert [html.number(value) for value in (None, math.nan, math.inf)] == ["–"] * 3
-    assert charts.nice_ticks(0.0, 1.0, 5) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert charts.nice_ticks(-7.3, 11.0, 5) == pytest.approx([-5, 0, 5, 10])
-    assert charts.nice_ticks(3.0, 3.0) == [3.0]
-    assert charts.shorten("a" * 50, 11) == "aaaaaa…aaaa"
 
 
 def test_validation_of_many_votes_takes_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The report in a real browser: from a file, on a phone, dark, by keyboard, with hostile prompts, blind votes."""
+"""Report and arena page in a real browser: a file, a phone, dark, paper, keyboard, hostile prompts, blind votes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from evaluation_folder import Table, make_folder
+from finepref.arena.run import Options, run_arena
 from finepref.evaluate.compare import compare
 from finepref.evaluate.score import score
 from finepref.report import report
+from finepref.report.arena_page import write_page
 
 pytestmark = [
     pytest.mark.web,
@@ -45,6 +47,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "run.json").write_text(json.dumps(about))
     lines = [{"step": s, "loss": 1 / s, "implicit_accuracy": 0.5, "lr": 1e-5} for s in range(1, 30)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ("left", "tie", "right", "left", "left")
+    votes = [f"{MODELS[k % 3]},{MODELS[(k + 1 + k % 2) % 3]},{words[k * k % 5]},v{k % 7}" for k in range(300)]
+    (root / "votes.csv").write_text("\n".join(["left,right,winner,voter", *votes]), encoding="utf-8")
+    run_arena([root / "votes.csv"], root / "arena", Options(columns={}, validate=2), page=write_page)
     report([root], root / "report.html")
     return root
 
@@ -194,3 +200,28 @@ def test_blind_votes_leave_as_csv_that_the_arena_reads(page: chromium.Page, tmp_
     page.run("[...document.querySelectorAll('dialog[open] button')].find(b => b.textContent === 'Reveal').click()")
     assert page.run("document.querySelectorAll('dialog[open] table tbody tr').length") == 3
     assert page.problems() == []
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_the_arena_page_stands_alone_and_fits(browser: chromium.Page, folder: Path, width: int) -> None:
+    browser.size(width, 800)
+    browser.open(folder / "arena" / "arena.html")
+    assert browser.problems() == []
+    assert browser.requests() == [(folder / "arena" / "arena.html").as_uri()]
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run("typeof window.pwned") == "undefined"
+
+
+@pytest.mark.parametrize("name", ["arena/arena.html", "report.html"])
+def test_paper_shows_every_column(browser: chromium.Page, folder: Path, name: str) -> None:
+    """What scrolls on a screen fits a printed A4 page, opened details too."""
+    browser.size(718, 1000)
+    browser.open(folder / name)
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    cut = browser.run(
+        "[...document.querySelectorAll('.scroll')].filter(s => s.scrollWidth > s.clientWidth + 1)"
+        ".map(s => s.textContent)"
+    )
+    browser.call("Emulation.setEmulatedMedia", media="")
+    assert cut == []

@@ -1,4 +1,4 @@
-"""arena.html: the page that people read."""
+"""arena.html: the page that people read, made from what was found about votes and ratings."""
 
 from __future__ import annotations
 
@@ -6,66 +6,227 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from markupsafe import Markup
+
 from finepref.arena.findings import Findings, tie_share
+from finepref.arena.gap import expected_gap
+from finepref.arena.link import p_left_decisive
+from finepref.arena.validate import Validation, in_sample_calibration
+from finepref.arena.wins import link_of, observed_wins, predicted_wins
 from finepref.core import files
-from finepref.report import arena_checks as checks
-from finepref.report import arena_panels as panels
-from finepref.report import html
+from finepref.report.charts import line_chart
+from finepref.report.kit import Cell, Table, render, table
+from finepref.report.standings import Standings, standings
+from finepref.report.wording import NONE, number, percent, shorten, span, whole
+
+VOTERS_SHOWN, FEW_VOTERS, THIN, GROUPS = 30, 5, 12, 20
+ENGINE_WORDS = {
+    "batch": "batch, ties fitted",
+    "batch_drop": "batch, ties dropped",
+    "online": "online, ksort preset",
+    "online_appendix_a": "online, Appendix A",
+    "chosen": "the engine of this page",
+}
+GAP_WORDS = {
+    "uniform": "the same for every vote",
+    "paper": "ArenaPO Eq. 12: the spread is the ratings' own uncertainty",
+    "truncated": "the spread is the performance noise of a vote",
+    "selection": "a share ρ of that noise belongs to the images",
+    "image": "difference of what is known about the two images",
+}
 
 
 def write_page(path: Path, found: Findings, made: Mapping[str, Any]) -> None:
     """Write the page of this arena."""
-    cards = [
-        ("ratings", "Ratings", panels.interval_card(found)),
-        ("leaderboard", "Leaderboard", panels.leaderboard_card(found)),
-        ("matrix", "Who beats whom", panels.matrix_card(found)),
-        ("board", "Other board", panels.board_card(found)),
-        ("prediction", "Prediction", checks.prediction_card(found)),
-        ("gaps", "Gaps", panels.gap_card(found)),
-        ("connections", "Connections", checks.connection_card(found)),
-        ("order", "Order", checks.order_card(found)),
-        ("voters", "Voters", checks.voter_card(found)),
-        ("method", "How this was made", checks.method_card(found, made)),
-    ]
-    alone = () if len(found.ratings.models) > 1 else ("ratings", "leaderboard", "matrix", "prediction", "connections")
-    shown = [(name, words, card) for name, words, card in cards if card is not None and name not in alone]
-    text = html.page(
-        "Model arena", lead(found), html.contents((name, words) for name, words, _ in shown), tiles(found),
-        *(html.note(w, warn=True) for w in found.ratings.warnings), *(card for _, _, card in shown),
-        footer=f"finepref {made['versions'].get('finepref', '')} · {made['created']} · {made['command']}",
-    )  # fmt: skip
-    files.write_text(path, text)
+    shown = standings(found.ratings)
+    record = {
+        "found": found, "standings": shown, "tiles": _tiles(found, shown), "lead_wins": _lead_wins(found),
+        "observed": _observed(found, shown), "calibration": _calibration(found), "engines": _engines(found.validation),
+        "gaps": _gaps(found), "gap_chart": _gap_chart(found), "spread": _spread(found), "rho_chart": _rho_chart(found),
+        "board": _board(found), "voters": _voters(found), "connections": _connections(found), "made": made,
+        "groups": _groups(found), "thin": _thin(found), "method": _method(found, made),
+    }  # fmt: skip
+    files.write_text(path, render("arena.html.j2", **record))
 
 
-def lead(found: Findings) -> str:
-    """The result in a sentence or two."""
-    ratings, n = found.ratings, len(found.table.votes)
-    order = ratings.order()
-    best, _ = ratings.rank_interval()
-    first = [ratings.models[k] for k in order if best[k] == 1]
-    if len(order) < 2:
-        return f"{n:,} votes that name no more than one model: nothing to rank, but images can be compared."
-    start = f"{len(order)} models, {n:,} votes. "
-    if len(first) == 1:
-        return f"{start}{first[0]} is ahead of all others beyond doubt (95 %)."
-    names = ", ".join(first[:3]) + (f" and {len(first) - 3} more" if len(first) > 3 else "")
-    return f"{start}{ratings.models[order[0]]} leads, but {len(first)} models may be the best: {names}."
-
-
-def tiles(found: Findings) -> html.Raw:
+def _tiles(found: Findings, shown: Standings) -> list[tuple[str, str]]:
     """The arena in figures."""
     votes = found.table.votes
-    rows: list[tuple[object, object]] = [
-        (f"{len(votes):,}", "votes"), (f"{len(votes.models):,}", "models"),
-        (f"{100 * tie_share(found.table):.0f} %", "ties"),
+    rows = [
+        (whole(shown.votes or len(votes)), "votes"), (whole(len(votes.models)), "models"),
+        (percent(tie_share(found.table), 0), "ties"),
     ]  # fmt: skip
-    for codes, word in ((votes.voter, "voters"), (votes.prompt, "prompts"), (votes.game, "K-wise games")):
-        if codes is not None:
-            rows.append((f"{int(codes.max()) + 1:,}", word))
-    if votes.left_image is not None and votes.right_image is not None:
-        rows.append((f"{1 + max(int(votes.left_image.max()), int(votes.right_image.max())):,}", "images"))
-    if found.table.unlabelled:
-        rows.append((f"{found.table.unlabelled:,}", "rows without a vote"))
-    if found.table.rejected:
-        rows.append((f"{len(found.table.rejected):,}", "bad rows left out"))
-    return html.tiles(rows)
+    coded = {
+        "voters": [votes.voter], "prompts": [votes.prompt], "K-wise games": [votes.game],
+        "images": [votes.left_image, votes.right_image],
+    }  # fmt: skip
+    for word, codes in coded.items():
+        most = max((int(one.max()) + 1 for one in codes if one is not None), default=0)
+        rows += [(whole(most), word)] if most else []
+    left_out = ((found.table.unlabelled, "rows without a vote"), (len(found.table.rejected), "bad rows left out"))
+    return rows + [(whole(count), word) for count, word in left_out if count]
+
+
+def _lead_wins(found: Findings) -> list[tuple[int, str]]:
+    """(lead in rating units, share of decided votes that the better model wins)."""
+    ratings, leads = found.ratings, (1, 3)
+    shares = p_left_decisive(link_of(ratings), np.array(leads) / ratings.c, ratings.tie_margin / ratings.c)
+    return [(lead, percent(float(share), 0)) for lead, share in zip(leads, shares, strict=True)]
+
+
+def _observed(found: Findings, shown: Standings) -> tuple[Markup, Markup]:
+    """The win matrices, observed and predicted; a cell tells both."""
+    wins, ties = (shown.pick(found.counts.matrix(what)) for what in ("wins", "ties"))
+    predicted = shown.pick(predicted_wins(found.ratings))
+
+    def tip(row: int, column: int) -> str:
+        return (
+            f"{shown.names[row]} against {shown.names[column]}: {whole(wins[row, column])} wins, "
+            f"{whole(wins[column, row])} losses, {whole(ties[row, column])} ties; predicted "
+            f"{percent(predicted[row, column], 0)}"
+        )
+
+    observed = shown.wins(shown.pick(observed_wins(found.counts)), "Observed", tip)
+    return observed, shown.wins(predicted, "Predicted from the ratings", tip)
+
+
+def _calibration(found: Findings) -> Markup:
+    if found.validation is not None:
+        bins = found.validation.calibration
+    else:
+        ratings = found.ratings
+        bins = in_sample_calibration(found.table.votes, ratings.mu, ratings.tie_margin, link_of(ratings))
+    return line_chart(
+        [("votes", [b.predicted for b in bins], [b.observed for b in bins])], title="Calibration",
+        x_axis="predicted chance to win", y_axis="observed", x_range=(0.0, 1.0), y_range=(0.0, 1.0), diagonal=True,
+        dots=True, sizes=[b.votes for b in bins], width=420.0, height=340.0,
+    )  # fmt: skip
+
+
+def _engines(valid: Validation | None) -> Table | None:
+    """Held-out scores of every engine, where they were asked for."""
+    if valid is None:
+        return None
+    three = valid.log_loss_3way or {}
+    rows = [
+        (
+            ENGINE_WORDS[name] + (" (this page)" if name == valid.chosen and name != "chosen" else ""),
+            number(valid.log_loss[name], 4), number(valid.brier[name], 4), number(three.get(name), 4),
+        )
+        for name in sorted(valid.log_loss, key=lambda engine: valid.log_loss[engine])
+    ]  # fmt: skip
+    return table(("Engine", "Log-loss", "Brier", "3-way"), rows)
+
+
+def _gaps(found: Findings) -> Table:
+    rows = [
+        (
+            g.kind, GAP_WORDS[g.kind], number(g.mean), span(g.quantiles[1], g.quantiles[3]),
+            span(g.quantiles[0], g.quantiles[4]), number(g.rho),
+        )
+        for g in found.gaps
+    ]  # fmt: skip
+    return table(("Kind", "What it is", "Mean", "Middle half", "5 – 95 %", "ρ"), rows, left=(0, 1), wrap=(1,))
+
+
+def _spread(found: Findings) -> float:
+    """The ratings' uncertainty for a pair."""
+    return float(np.sqrt(2.0 * np.mean(found.ratings.sigma**2)))
+
+
+def _gap_chart(found: Findings) -> Markup:
+    ratings = found.ratings
+    lead = np.linspace(-1.0, 1.0, 81) * max(3.0, float(np.ptp(ratings.mu)))
+    spreads = {"truncated": ratings.c, "paper": _spread(found)}
+    return line_chart(
+        [(name, lead.tolist(), expected_gap(lead, spread).tolist()) for name, spread in spreads.items()],
+        title="Gap over rating difference", x_axis="rating of the winner minus the loser's", y_axis="gap",
+    )  # fmt: skip
+
+
+def _rho_chart(found: Findings) -> Markup | None:
+    curve = found.curve
+    if curve is None:
+        return None
+    best = max(curve.log_likelihood)
+    return line_chart(
+        [("log-likelihood", curve.grid, [v - best for v in curve.log_likelihood])], title="Likelihood of rho",
+        x_axis="ρ, share of the noise that is the images' own", y_axis="log-likelihood, best = 0", dots=True,
+        x_range=(0.0, 1.0), marks=[(curve.rho, f"ρ = {curve.rho:.2f}")] if curve.identified else (),
+    )  # fmt: skip
+
+
+def _board(found: Findings) -> Table | None:
+    both = found.comparison
+    if both is None:
+        return None
+    rows = [
+        (both.models[k], *(number(value, sign=True) for value in (theirs, ours, ours - theirs)))
+        for k in np.argsort(-both.theirs, kind="stable")
+        for theirs, ours in [(both.theirs[k], both.ours[k])]
+    ]
+    return table(("Model", "Board", "Here", "Difference"), rows)
+
+
+def _connections(found: Findings) -> list[tuple[str, str]]:
+    """Who met whom how often, in figures."""
+    counts = found.counts
+    pairs, met = (
+        counts.n_models * (counts.n_models - 1) // 2,
+        int(np.count_nonzero(counts.i_wins + counts.j_wins + counts.ties)),
+    )
+    games, groups = counts.matrix("games").sum(axis=1), int(found.ratings.component.max()) + 1
+    return [
+        (whole(groups), "connected group" if groups == 1 else "groups that never met"),
+        (percent(met / pairs if pairs else None, 0), f"of {whole(pairs)} pairs have met"),
+        (whole(games.min()), "votes on the least seen model"),
+        (whole(games.max()), "votes on the most seen model"),
+    ]
+
+
+def _groups(found: Findings) -> Table | None:
+    ratings = found.ratings
+    members = [np.flatnonzero(ratings.component == g) for g in range(int(ratings.component.max()) + 1)]
+    rows = [
+        (at, len(codes), ", ".join(shorten(ratings.models[k], 30) for k in codes[:8]))
+        for at, codes in enumerate(members[:GROUPS], start=1)
+    ]
+    return table(("Group", "Models", "Names"), rows, left=(2,), wrap=(2,)) if len(members) > 1 else None
+
+
+def _thin(found: Findings) -> Table:
+    """The least seen models."""
+    games, names = found.counts.matrix("games").sum(axis=1), found.ratings.models
+    codes = sorted(range(len(names)), key=lambda k: (games[k], names[k]))[:THIN]
+    return table(("Model", "Votes"), [(names[k], whole(games[k])) for k in codes])
+
+
+def _voters(found: Findings) -> tuple[Table, Table | None] | None:
+    """Those who stand out, or the busiest five; and more of the busiest."""
+    check, names = found.voters, found.table.votes.models
+    if check is None:
+        return None
+    flagged = len(check.flagged)
+    rows = [
+        (
+            shorten(v.name, 24), whole(v.votes), *(number(z, 1, sign=True) for z in (v.agreement, v.side, v.fan)),
+            shorten(names[v.fan_model], 26) if v.fan > 2 else NONE, "; ".join(v.reasons) or NONE,
+        )
+        for v in check.voters[: max(VOTERS_SHOWN, flagged)]
+    ]  # fmt: skip
+    head = ("Voter", "Votes", "Agreement", "Left side", "One model", "Which", "Flag")
+    return table(head, rows, left=(0, 5, 6), wrap=(6,)).cut(max(flagged, FEW_VOTERS))
+
+
+def _method(found: Findings, made: Mapping[str, Any]) -> dict[str, Table]:
+    """Settings, files and columns behind the page."""
+    ratings = found.ratings
+    settings = {"engine": ratings.engine, **ratings.settings, "tie margin": round(ratings.tie_margin, 4)}
+    told = [(key.replace("_", " "), value) for key, value in settings.items() if value is not None]
+    hashes = [(name, Cell(digest, look="code")) for name, digest in made["inputs"].items()]
+    return {
+        "settings": table(("Setting", "Value"), told, left=(0, 1)),
+        "files": table(("File", "SHA-256"), hashes, left=(0, 1)),
+        "columns": table(("Role", "Column"), found.table.layout.columns.items(), left=(0, 1)),
+    }

@@ -1,63 +1,88 @@
-"""What a report is built from: folders recognised by the files in them. No torch."""
+"""What a report is built from: folders recognised by the files in them, as records. No torch.
+
+Nothing else in the report knows a key of comparison.json, manifest.json, run.json, ratings.json or metrics.jsonl.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from finepref.arena.ratings import Ratings, load_ratings
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
 from finepref.core.provenance import sha256_file
-from finepref.evaluate.compare import COMPARISON
+from finepref.evaluate.compare import COMPARISON, read_comparison
 from finepref.evaluate.score import SCORES
-from finepref.evaluate.sheets import Scores, read_scores
+from finepref.evaluate.sheets import Sheet, read_scores
 from finepref.formats.manifest import LINES, ImageRow, read_record, read_rows
+from finepref.report.wording import is_number, significant
 
-RATINGS, RUN = "ratings.json", "run.json"
+RATINGS, RUN, METRICS, SAMPLES = "ratings.json", "run.json", "metrics.jsonl", "samples.json"
 DEPTH = 2
 SKIPPED = frozenset({"images", "checkpoints", "samples", "cache", "unet", "transformer"})
+HIDDEN = frozenset({"step", "pairs", "epoch", "by_t"})
+
+Row = SimpleNamespace
+Curve = tuple[Sequence[float], Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """A model of an evaluation: name, where it came from, hash of its weights, pipeline class, sampling in words."""
+
+    name: str
+    origin: str
+    fingerprint: str
+    pipeline: str | None
+    sampling: str
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An evaluation folder: its images, scores and comparison."""
+    """An evaluation folder: its images, scores and comparison.
+
+    models: names, the baseline first. metrics: name -> fingerprints, higher_is_better, used_in_training. scores, pairs,
+    groups: rows of comparison.json. protocols: by which the images were made. inputs: file -> hash.
+    """
 
     folder: Path
-    rows: tuple[ImageRow, ...]
-    record: Mapping[str, Any]
-    scores: Scores
-    comparison: Mapping[str, Any]
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Names of the models, the baseline first."""
-        names = tuple(self.comparison["model_names"])
-        first = self.comparison["baseline"]
-        return (first, *(name for name in names if name != first))
+    images: tuple[ImageRow, ...]
+    sheets: tuple[Sheet, ...]
+    baseline: str
+    models: tuple[str, ...]
+    makers: tuple[Maker, ...]
+    protocols: frozenset[str]
+    prompt_sets: tuple[str, ...]
+    metrics: Mapping[str, Row]
+    level: float
+    forced: bool
+    scores: tuple[Row, ...]
+    pairs: tuple[Row, ...]
+    groups: tuple[Row, ...]
+    inputs: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A training run: its `run.json` and the records of its `metrics.jsonl`."""
+    """A training run: what `run.json` says (None where it does not), and name -> (steps, values) of its metrics."""
 
     folder: Path
     name: str
-    about: Mapping[str, Any]
-    metrics: tuple[Mapping[str, Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Arena:
-    """An arena folder: ratings, and the gaps of the votes where they are there."""
-
-    folder: Path
-    ratings: Ratings
-    gaps: Path | None
-    provenance: Mapping[str, Any]
+    method: str | None
+    signal: str
+    steps: int | None
+    pairs: int | None
+    network_calls: int | None
+    device_seconds: float | None
+    device: str | None
+    peak_memory_mb: float | None
+    seed: int | None
+    curves: Mapping[str, Curve]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +91,7 @@ class Inputs:
 
     evaluations: tuple[Evaluation, ...]
     runs: tuple[Run, ...]
-    arenas: tuple[Arena, ...]
+    arenas: tuple[Ratings, ...]
 
 
 def find_inputs(folders: Iterable[str | Path]) -> Inputs:
@@ -85,14 +110,11 @@ def find_inputs(folders: Iterable[str | Path]) -> Inputs:
     inputs = Inputs(
         tuple(read_evaluation(folder) for folder in found if (folder / LINES).is_file()),
         tuple(read_run(folder) for folder in found if (folder / RUN).is_file()),
-        tuple(read_arena(folder) for folder in found if (folder / RATINGS).is_file()),
+        tuple(load_ratings(folder) for folder in found if (folder / RATINGS).is_file()),
     )
     if not (inputs.evaluations or inputs.runs or inputs.arenas):
-        raise InputError(
-            "no arena (ratings.json), run (run.json) or evaluation (manifest.jsonl)",
-            where=", ".join(str(root) for root in roots),
-            remedy="run the stage that writes one",
-        )
+        nothing = f"no arena ({RATINGS}), run ({RUN}) or evaluation ({LINES})"
+        raise InputError(nothing, where=", ".join(map(str, roots)), remedy="run the stage that writes one")
     return inputs
 
 
@@ -109,31 +131,88 @@ def read_evaluation(folder: Path) -> Evaluation:
     for name, command in ((SCORES, "score"), (COMPARISON, "compare")):
         if not (folder / name).is_file():
             raise InputError(f"it has images but no {name}", where=folder, remedy=f"run `finepref {command}` on it")
-    comparison = read_json(folder / COMPARISON)
-    known = comparison.get("provenance", {}).get("inputs", {}).values()
-    if known and sha256_file(folder / SCORES) not in known:
+    found, made = read_comparison(folder), read_record(folder)
+    inputs = found.get("provenance", {}).get("inputs", {})
+    if inputs and sha256_file(folder / SCORES) not in inputs.values():
         raise InputError(
             f"{COMPARISON} is of other scores than {SCORES}", where=folder, remedy="run `finepref compare` again"
         )
-    scores = read_scores(folder, force=bool(comparison.get("forced")))
-    return Evaluation(folder, tuple(read_rows(folder)), read_record(folder), scores, comparison)
+    forced, first = bool(found.get("forced")), found["baseline"]
+    return Evaluation(
+        folder, images=tuple(read_rows(folder)), sheets=read_scores(folder, force=forced).sheets, baseline=first,
+        models=(first, *(name for name in found["model_names"] if name != first)), makers=_makers(made),
+        protocols=frozenset(made.get("protocols", {}).values()), prompt_sets=tuple(found["prompt_sets"]),
+        metrics={name: Row(**about) for name, about in found["metrics"].items()}, level=found["level"], forced=forced,
+        scores=_rows(found["models"]), pairs=_rows(found["pairs"]), groups=_rows(found.get("groups", ())),
+        inputs=inputs,
+    )  # fmt: skip
+
+
+def _rows(records: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
+    return tuple(Row(**record) for record in records)
+
+
+def _makers(made: Mapping[str, Any]) -> tuple[Maker, ...]:
+    sampled = {slot.split("/")[0]: settings for slot, settings in reversed(made.get("sampling", {}).items())}
+    return tuple(
+        Maker(
+            name, about.get("origin", "–"), str(about.get("fingerprint", "")), about.get("pipeline"),
+            _sampling(sampled.get(name)),
+        )
+        for name, about in made.get("models", {}).items()
+    )  # fmt: skip
+
+
+def _sampling(settings: Mapping[str, Any] | None) -> str:
+    if not settings:
+        return "–"
+    words = [f"{settings['steps']} steps", f"guidance {significant(settings['guidance'], 3)}"]
+    words += [str(settings["scheduler"])] if settings.get("scheduler") else []
+    return ", ".join(words + (["x".join(map(str, settings["size"]))] if settings.get("size") else []))
 
 
 def read_run(folder: Path) -> Run:
     """Read `run.json` and `metrics.jsonl` of a run folder; a run without metrics has no curves."""
-    path = folder / "metrics.jsonl"
-    records = []
-    if path.is_file():
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise InputError(f"not valid JSON ({error})", where=f"{path}, line {number}") from None
-    return Run(folder, folder.name, read_json(folder / RUN), tuple(records))
+    about = read_json(folder / RUN)
+    calls = [value for value in (about.get("network_calls") or {}).values() if is_number(value)]
+    names = ("method", "steps", "pairs", "device_seconds", "device", "peak_memory_mb", "seed")
+    return Run(
+        folder, folder.name, signal=_signal(about.get("signals")), network_calls=sum(calls) if calls else None,
+        curves=_curves(folder / METRICS), **{name: about.get(name) for name in names},
+    )  # fmt: skip
 
 
-def read_arena(folder: Path) -> Arena:
-    """Read `ratings.json` and remember where `gaps.parquet` is."""
-    gaps = folder / "gaps.parquet"
-    provenance = read_json(folder / RATINGS).get("provenance", {})
-    return Arena(folder, load_ratings(folder), gaps if gaps.is_file() else None, provenance)
+def _signal(signals: Mapping[str, Any] | None) -> str:
+    """The training signal of a run in words."""
+    if not signals:
+        return "labels"
+    rewards = signals.get("rewards") or []
+    rewards = [rewards] if isinstance(rewards, str) else rewards
+    return str(signals.get("kind", "–")) + (f" ({', '.join(map(str, rewards))})" if rewards else "")
+
+
+def _curves(path: Path) -> dict[str, Curve]:
+    """Every number that was logged, over the steps."""
+    found: dict[str, Curve] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else (), start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"not valid JSON ({error})", where=f"{path}, line {number}") from None
+        for name, value in record.items():
+            if "step" in record and name not in HIDDEN and is_number(value):
+                for values, added in zip(found.setdefault(name, ([], [])), (record["step"], value), strict=True):
+                    values.append(float(added))  # type: ignore[attr-defined]
+    return found
+
+
+def read_samples(folder: Path) -> tuple[tuple[str, ...], int]:
+    """The prompts of a folder of samples, and the seed that is shown.
+
+    Raises:
+        InputError: its list of prompts is missing.
+    """
+    found = read_json(folder / SAMPLES)
+    if not isinstance(found, dict) or "prompts" not in found or "seeds" not in found:
+        raise InputError("it lists no prompts", where=folder / SAMPLES, remedy="train again")
+    return tuple(map(str, found["prompts"])), int(found["seeds"][0])

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from finepref.arena.gap import gap_table
 from finepref.core.files import write_text
 from finepref.core.provenance import provenance
-from finepref.report import background, results
-from finepref.report import thumbnails as images
-from finepref.report.distributions import distributions
-from finepref.report.html import STYLE, Raw, esc, paragraph, section, tiles
+from finepref.report import results, thumbnails, training
+from finepref.report.charts import heat_map
 from finepref.report.inputs import Evaluation, Inputs, Run, find_inputs
-from finepref.report.markdown import markdown
+from finepref.report.kit import Cell, Table, render, table
 from finepref.report.paper_tables import published
-from finepref.report.pieces import json_island, legend
+from finepref.report.standings import Standings, standings
+from finepref.report.wording import duration, number, whole
 
 STRIP = 8
-LINKS = {"wins": "Win rates", "scores": "Scores", "papers": "Papers", "images": "Images"}
 
 
 def report(
-    folders: Iterable[str | Path],
-    out: str | Path,
-    *,
-    title: str | None = None,
-    metric: str | None = None,
-    budget: int = images.BUDGET,
-) -> Path:
-    """Write `out` (html) and its neighbour with the suffix .md.
+    folders: Iterable[str | Path], out: str | Path, *, title: str | None = None, metric: str | None = None,
+    budget: int = thumbnails.BUDGET,
+) -> Path:  # fmt: skip
+    """Write `out` (html) and its neighbour with the suffix .md, both from one record.
 
     Args:
         folders: arena, run and evaluation folders, or folders that hold them.
@@ -46,156 +41,96 @@ def report(
     Raises:
         InputError: nothing to report, or a folder is unfinished.
     """
-    out = Path(out)
-    inputs = find_inputs(folders)
-    metrics = [results.primary_metric(evaluation, metric) for evaluation in inputs.evaluations]
+    out, inputs = Path(out), find_inputs(folders)
+    share = budget // max(1, len(inputs.evaluations))
+    evaluations = [_evaluation(e, results.primary_metric(e, metric), share) for e in inputs.evaluations]
+    boards = [standings(ratings) for ratings in inputs.arenas]
+    runs = _in_model_order(inputs)
     made = provenance()
-    write_text(out, html_page(inputs, metrics, made, title=title, budget=budget))
-    write_text(out.with_suffix(".md"), markdown(inputs, metrics, made, title=title))
+    record = {
+        "title": title or (evaluations[0]["headline"] if evaluations else "Report"), "evaluations": evaluations,
+        "tiles": _tiles(inputs, runs, boards), "runs": training.run_table(runs) if runs else None,
+        "curves": training.curves(runs), "strips": _strips(runs), "made": made,
+        "arenas": [{"standings": board, "gap_map": _gap_map(board)} for board in boards],
+        "provenance": _provenance(inputs, made),
+    }  # fmt: skip
+    for path, template in ((out, "report.html.j2"), (out.with_suffix(".md"), "report.md.j2")):
+        write_text(path, render(template, **record))
     return out
 
 
-def html_page(
-    inputs: Inputs,
-    metrics: Sequence[str],
-    made: Mapping[str, object],
-    *,
-    title: str | None = None,
-    budget: int = images.BUDGET,
-) -> str:
-    """The whole page as a string."""
-    parts: list[Raw] = []
-    links: list[tuple[str, str]] = []
-    heads = []
-    for number, (evaluation, metric) in enumerate(zip(inputs.evaluations, metrics, strict=True)):
-        heads.append(results.headline(evaluation, metric))
-        found = evaluation_parts(evaluation, metric, "" if number == 0 else f"-{number}", budget // len(metrics))
-        parts += found.values()
-        links += [(name, words) for name, words in LINKS.items() if found.get(name)] if number == 0 else []
-    if inputs.runs:
-        parts.append(background.training(in_model_order(inputs)))
-        links.append(("training", "Training"))
-    for number, arena in enumerate(inputs.arenas):
-        parts.append(background.arena_section(arena, "arena" if number == 0 else f"arena-{number}"))
-        links += [("arena", "Arena")] if number == 0 else []
-    parts.append(background.provenance_section(inputs, made))
-    links.append(("provenance", "Provenance"))
-    heading = title or (heads[0] if heads else "Report")
-    sentences = [s for e, m in zip(inputs.evaluations, metrics, strict=True) for s in results.summary_sentences(e, m)]
-    return frame(heading, sentences, overview(inputs), links, parts, made)
-
-
-def evaluation_parts(evaluation: Evaluation, metric: str, anchor: str, budget: int) -> dict[str, Raw]:
-    """The sections of one evaluation by name; `anchor` is the end of their ids, `budget` the bytes of pictures."""
-    colours = {model: place for place, model in enumerate(evaluation.models)}
-    items = images.find_items(evaluation)
-    chosen = images.choose(evaluation, items, metric, budget=budget)
+def _evaluation(evaluation: Evaluation, metric: str, budget: int) -> dict[str, Any]:
+    """What one evaluation says, by card."""
+    colours = {model: place and 1 + (place - 1) % 6 for place, model in enumerate(evaluation.models)}
+    items = thumbnails.find_items(evaluation)
+    chosen = thumbnails.choose(evaluation, items, metric, budget=budget)
+    whole_items = [item for item in chosen if all(item.pictures.get(model) for model in evaluation.models)]
     return {
-        "strip": strip(evaluation, chosen),
-        "wins": results.win_rates(evaluation, colours, metric, anchor=anchor),
-        "scores": results.score_table(evaluation, distributions(evaluation, colours), anchor=anchor),
-        "papers": published(evaluation, anchor=anchor),
-        "images": gallery(evaluation, chosen, metric, len(items), anchor),
-    }
+        "about": evaluation, "metric": metric, "colours": colours,
+        "headline": results.headline(evaluation, metric), "sentences": results.summary_sentences(evaluation, metric),
+        "strip": thumbnails.evenly([item for item in whole_items if item.seed == whole_items[0].seed], STRIP),
+        "wins": results.win_charts(evaluation, colours), "pairs": results.pair_table(evaluation),
+        "groups": results.group_charts(evaluation, metric), "scores": results.score_tables(evaluation),
+        "missing": sum(row.missing for row in evaluation.scores), "spreads": results.spreads(evaluation, colours),
+        "papers": published(evaluation), "shown": len(chosen), "total": len(items),
+        "gallery": thumbnails.gallery_data(evaluation, chosen, metric),
+    }  # fmt: skip
 
 
-def in_model_order(inputs: Inputs) -> list[Run]:
+def _in_model_order(inputs: Inputs) -> list[Run]:
     """Runs in the order of the models of the same name, so that one colour means one model on the whole page."""
     order = [model for evaluation in inputs.evaluations[:1] for model in evaluation.models]
     return sorted(inputs.runs, key=lambda run: order.index(run.name) if run.name in order else len(order))
 
 
-def overview(inputs: Inputs) -> Raw:
+def _tiles(inputs: Inputs, runs: Sequence[Run], boards: Sequence[Standings]) -> list[tuple[str, str]]:
     """The size of everything in a few big figures."""
-    figures: list[tuple[object, object]] = []
+    figures = []
     for evaluation in inputs.evaluations[:1]:
-        prompts = {(row.prompt_set, row.prompt_index) for row in evaluation.rows}
-        seeds = {row.seed for row in evaluation.rows}
-        figures += [(f"{len(prompts):,}", "prompts"), (len(seeds), "seeds" if len(seeds) > 1 else "seed")]
-        figures += [(f"{len(evaluation.rows):,}", "images"), (len(evaluation.models), "models")]
-    if inputs.arenas:
-        ratings = inputs.arenas[0].ratings
-        figures.append((f"{int(ratings.wins.sum() + ratings.ties.sum() // 2):,}", "votes"))
-    for run in in_model_order(inputs)[:2]:
-        seconds = background.duration(run.about.get("device_seconds"))
-        if seconds != "–":
-            figures.append((seconds, f"to train {run.name}"))
-    return tiles(figures)
+        images = evaluation.images
+        seeds = len({row.seed for row in images})
+        figures = [
+            (whole(len({(row.prompt_set, row.prompt_index) for row in images})), "prompts"),
+            (whole(seeds), "seeds" if seeds > 1 else "seed"), (whole(len(images)), "images"),
+            (whole(len(evaluation.models)), "models"),
+        ]  # fmt: skip
+    figures += [(whole(board.votes), "votes") for board in boards[:1]]
+    return figures + [
+        (duration(run.device_seconds), f"to train {run.name}") for run in runs[:2] if run.device_seconds is not None
+    ]
 
 
-def strip(evaluation: Evaluation, items: Sequence[images.Item]) -> Raw:
-    """A row of pictures per model at a few evenly spaced prompts, all from the same noise."""
-    whole = [item for item in items if all(item.pictures.get(model) for model in evaluation.models)]
-    first_seed = [item for item in whole if item.seed == whole[0].seed]
-    count = min(STRIP, len(first_seed))
-    if not count:
-        return Raw("")
-    shown = [first_seed[round(k * (len(first_seed) - 1) / max(1, count - 1))] for k in range(count)]
-    tiny = all(max(row.size) <= images.TINY for item in shown for row in item.rows.values())
-    rows = "".join(
-        f'<div class="row c{place}"><span class=who><i class=swatch></i>{esc(model)}</span>'
-        f"{''.join(_picture(item, model) for item in shown)}</div>"
-        for place, model in enumerate(evaluation.models)
-    )
-    words = paragraph(
-        "Every column is one prompt and one seed: the same noise, another model. Evenly spaced, not picked.", "soft"
-    )
-    return Raw(f'<div class="strip{" tiny" if tiny else ""}" style="--count:{count}">{rows}</div>{words}')
+def _strips(runs: Sequence[Run]) -> list[tuple[tuple[str, int], list[thumbnails.Strip]]]:
+    """Prompt -> a strip of every run that kept samples of it."""
+    found: dict[tuple[str, int], list[thumbnails.Strip]] = {}
+    for strip in (strip for run in runs for strip in thumbnails.read_strips(run)):
+        found.setdefault((strip.prompt, strip.seed), []).append(strip)
+    return list(found.items())
 
 
-def _picture(item: images.Item, model: str) -> str:
-    words = esc(item.prompt)
-    return f'<img src="{esc(item.pictures[model])}" alt="{esc(model)}: {words}" title="{words}">'
+def _gap_map(board: Standings) -> Any:
+    """What a vote for the row over the column is worth, by the paper's gap."""
+    gap = board.pick(gap_table(board.ratings, "paper"))
+    np.fill_diagonal(gap, np.nan)
+    return heat_map(
+        board.names, gap, title="Expected gap when the row beats the column", middle=0.0,
+        reach=float(np.nanmax(gap, initial=1e-9)), show=lambda v: number(v, 1),
+    )  # fmt: skip
 
 
-def gallery(evaluation: Evaluation, items: Sequence[images.Item], metric: str, total: int, anchor: str) -> Raw:
-    """The place where the page's script shows images side by side, and its data; `total` counts all sets of images."""
-    name = f"images{anchor}"
-    which = "Equal prompt, equal seed, equal noise."
-    if len(items) < total:
-        which += f" {len(items):,} of {total:,} sets of images: evenly spread ones, and large wins and losses."
-    script_off = paragraph("Switch scripts on to see the images.")
-    return section(
-        "Side by side",
-        paragraph(which, "soft"),
-        legend([(model, place) for place, model in enumerate(evaluation.models)]),
-        Raw(f'<div class=gallery data-source="{name}-data"><noscript>{script_off}</noscript></div>'),
-        json_island(images.gallery_data(evaluation, items, metric), f"{name}-data"),
-        name=name,
-    )
-
-
-def frame(
-    title: str,
-    sentences: Sequence[str],
-    figures: Raw,
-    links: Sequence[tuple[str, str]],
-    parts: Sequence[Raw],
-    made: Mapping[str, object],
-) -> str:
-    """The document around the parts: style, navigation, and a policy that runs this page's script and nothing else."""
-    assets = resources.files("finepref.report") / "assets"
-    style = STYLE + (assets / "report.css").read_text(encoding="utf-8")
-    script = (assets / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-        f"script-src 'sha256-{digest}'"
-    )
-    nav = "".join(f'<a href="#{esc(anchor)}">{esc(words)}</a>' for anchor, words in links)
-    lead = "".join(paragraph(sentence, "lead") for sentence in sentences)
-    versions = made.get("versions")
-    footer = (
-        f"finepref {versions.get('finepref', '') if isinstance(versions, dict) else ''} · {made.get('created', '')}"
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{esc(title)}</title><style>{style}</style></head>\n"
-        f'<body><a class=skip href="#main">Skip to the result</a><nav aria-label="Sections"><div>{nav}</div></nav>'
-        f"<main id=main><header><h1>{esc(title)}</h1>{lead}{figures}</header>\n"
-        + "\n".join(parts)
-        + f"\n<footer>{esc(footer)}</footer></main><script>{script}</script></body></html>\n"
-    )
+def _provenance(inputs: Inputs, made: Mapping[str, Any]) -> list[tuple[str, Table]]:
+    """Where every number comes from: models, scorers, files, versions."""
+    found = []
+    for evaluation in inputs.evaluations:
+        models = [(m.name, m.origin, Cell(m.fingerprint[:16], look="code"), m.sampling) for m in evaluation.makers]
+        scorers = [
+            (name, Cell(", ".join(p[:16] for p in about.fingerprints), look="code"))
+            for name, about in evaluation.metrics.items()
+        ]
+        found.append(("Models", table(("Model", "From", "Weights", "Sampling"), models, left=(0, 1, 2, 3))))
+        found.append(("Scorers", table(("Metric", "Fingerprint"), scorers, left=(0, 1))))
+    files = {path: digest for evaluation in inputs.evaluations for path, digest in evaluation.inputs.items()}
+    if files:
+        hashes = [(path, Cell(digest[:16], look="code")) for path, digest in files.items()]
+        found.append(("Files", table(("File", "SHA-256"), hashes, left=(0, 1))))
+    return [*found, ("Versions", table(("Library", "Version"), made["versions"].items(), left=(0, 1)))]

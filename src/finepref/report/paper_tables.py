@@ -2,172 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from finepref.evaluate.papers import SET_ROWS, Table, best_and_second, same_metric, tables_for
+from finepref.evaluate import papers
+from finepref.evaluate.papers import SET_ROWS, best_and_second, same_metric, tables_for
 from finepref.evaluate.protocols import FAMILIES, load_protocol
-from finepref.report.html import Raw, details, esc, heading, note, paragraph, section
 from finepref.report.inputs import Evaluation
+from finepref.report.kit import Cell, Table, table
 from finepref.report.results import pairs_of
+from finepref.report.wording import number
 
 Cells = list[float | None]
 
 
-def protocols_of(evaluation: Evaluation) -> set[str]:
-    """Names of the protocols that the images were made by; empty for settings of one's own."""
-    return set(evaluation.record.get("protocols", {}).values())
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Tables (title, numbers, remarks) that this evaluation stands beside.
+
+    main, ablations: of its own protocol and backbone. other: of another one, not comparable. notes: what the protocols
+    leave open. short: which prompt sets are not whole.
+    """
+
+    main: tuple[tuple[str, Table, str], ...]
+    ablations: tuple[tuple[str, Table, str], ...]
+    other: tuple[tuple[str, Table, str], ...]
+    notes: tuple[str, ...]
+    short: tuple[str, ...]
 
 
-def family_of(evaluation: Evaluation) -> str | None:
-    """The backbone of all models of an evaluation, where it is known and one."""
-    kinds = {about.get("pipeline") for about in evaluation.record.get("models", {}).values()}
-    families = {FAMILIES.get(str(kind), str(kind)) for kind in kinds if kind}
-    return next(iter(families)) if len(families) == 1 and len(kinds) == 1 else None
-
-
-def published(evaluation: Evaluation, *, anchor: str = "") -> Raw:
-    """The tables of the papers that this evaluation can stand beside: its own protocol and backbone first."""
-    comparison = evaluation.comparison
-    tables = tables_for(list(comparison["metrics"]), comparison["prompt_sets"])
+def published(evaluation: Evaluation) -> Beside | None:
+    """The tables of the papers that share a prompt set and two metrics with this evaluation."""
+    tables = tables_for(list(evaluation.metrics), evaluation.prompt_sets)
     if not tables:
-        return Raw("")
-    used, family = protocols_of(evaluation), family_of(evaluation)
-    own = [table for table in tables if table.protocol in used and family in (None, table.family)]
-    main = [table for table in own if not table.ablation]
-    ablations = [table for table in own if table.ablation]
-    other = [table for table in tables if table not in own]
-    parts: list[str] = [
-        paragraph("Printed rows and, marked, the rows of this evaluation. Bold best, underlined second.")
-    ]
-    parts += [note(words) for name in sorted(used) for words in load_protocol(name).deviations]
-    parts += [note(words, warn=True) for words in _missing_prompts(evaluation)]
-    parts += [_table(evaluation, table) for table in main]
-    if ablations:
-        parts.append(details(f"{len(ablations)} ablation tables", *(_table(evaluation, t) for t in ablations)))
-    if other:
-        words = (
-            "These tables are of another protocol or backbone (guidance, noise, preprocessing or statistic differ): "
-            "their rows and yours are not comparable number by number."
-        )
-        block = [note(words, warn=True), *(_table(evaluation, table) for table in other)]
-        parts.append(details(f"{len(other)} tables of other protocols or backbones", *block))
-    return section("Beside the papers", *parts, name=f"papers{anchor}")
+        return None
+    family = _family(evaluation)
+    own = [t for t in tables if t.protocol in evaluation.protocols and family in (None, t.family)]
+    others = [t for t in tables if t not in own]
+    main, ablations, other = (
+        tuple((found.title, *_filled(evaluation, found)) for found in part)
+        for part in ([t for t in own if not t.ablation], [t for t in own if t.ablation], others)
+    )
+    notes = tuple(words for name in sorted(evaluation.protocols) for words in load_protocol(name).deviations)
+    return Beside(main, ablations, other, notes, _missing_prompts(evaluation))
 
 
-def _missing_prompts(evaluation: Evaluation) -> list[str]:
-    rows = {name: {r.prompt_index for r in evaluation.rows if r.prompt_set == name} for name in SET_ROWS}
-    return [
+def _family(evaluation: Evaluation) -> str | None:
+    """The backbone of all models, where it is known and one."""
+    kinds = {maker.pipeline for maker in evaluation.makers}
+    kind = next(iter(kinds)) if len(kinds) == 1 else None
+    return FAMILIES.get(kind, kind) if kind else None
+
+
+def _missing_prompts(evaluation: Evaluation) -> tuple[str, ...]:
+    rows = {name: {r.prompt_index for r in evaluation.images if r.prompt_set == name} for name in SET_ROWS}
+    return tuple(
         f"This evaluation has {len(found):,} of the {SET_ROWS[name]:,} prompts of {name}; the printed rows have all."
         for name, found in rows.items()
         if 0 < len(found) < SET_ROWS[name]
-    ]
+    )
 
 
-def user_rows(evaluation: Evaluation, table: Table) -> dict[str, Cells]:
+def user_rows(evaluation: Evaluation, paper: papers.Table) -> dict[str, Cells]:
     """The rows of this evaluation in the layout of a table: its metrics, statistic and scale."""
-    known = list(evaluation.comparison["metrics"])
-    statistic = "median" if table.statistic == "median" else "mean"
-    rows: dict[str, Cells] = {}
-    for model in evaluation.models:
-        cells: Cells = []
-        for metric, scale in zip(table.metrics, table.scale, strict=True):
-            name = same_metric(metric, known)
-            found = _model_row(evaluation, table.prompt_set, model, name) if name else None
-            cells.append(found[statistic] * scale if found and found[statistic] is not None else None)
-        rows[model] = cells
-    return rows
+    statistic = "median" if paper.statistic == "median" else "mean"
+    own = {(r.model, r.metric): getattr(r, statistic) for r in evaluation.scores if r.prompt_set == paper.prompt_set}
+    names = [same_metric(metric, list(evaluation.metrics)) for metric in paper.metrics]
+    return {
+        model: [
+            None if own.get((model, name)) is None else own[(model, name)] * scale
+            for name, scale in zip(names, paper.scale, strict=True)
+        ]
+        for model in evaluation.models
+    }
 
 
-def _model_row(evaluation: Evaluation, prompt_set: str | None, model: str, metric: str) -> Mapping[str, Any] | None:
-    wanted = (prompt_set, model, metric)
-    rows = evaluation.comparison["models"]
-    return next((row for row in rows if (row["prompt_set"], row["model"], row["metric"]) == wanted), None)
-
-
-def user_win_rates(evaluation: Evaluation, table: Table) -> tuple[str, dict[str, Cells]]:
+def user_win_rates(evaluation: Evaluation, paper: papers.Table) -> tuple[str, dict[str, Cells]]:
     """The model that wins most against the baseline, and its win rates in percent over every other model."""
-    known = list(evaluation.comparison["metrics"])
-    first = same_metric(table.metrics[0], known)
-    baseline = evaluation.comparison["baseline"]
-    against = pairs_of(evaluation, prompt_set=table.prompt_set, metric=first, against=baseline)
+    names = [same_metric(metric, list(evaluation.metrics)) for metric in paper.metrics]
+    pairs = pairs_of(evaluation, prompt_set=paper.prompt_set)
+    against = [row for row in pairs if (row.metric, row.against) == (names[0], evaluation.baseline)]
     if not against:
         return "", {}
-    best = max(against, key=lambda row: row["win_rate"])["model"]
-    rates: dict[str, Cells] = {}
-    for model in evaluation.models:
-        cells: Cells = []
-        for metric in table.metrics:
-            rows = pairs_of(
-                evaluation, prompt_set=table.prompt_set, metric=same_metric(metric, known), model=best, against=model
-            )
-            cells.append(100 * rows[0]["win_rate"] if rows else None)
-        rates[model] = cells
-    return best, rates
+    best = max(against, key=lambda row: row.win_rate).model
+    rates = {(row.metric, row.against): 100 * row.win_rate for row in pairs if row.model == best}
+    return best, {model: [rates.get((name, model)) for name in names] for model in evaluation.models}
 
 
-def _table(evaluation: Evaluation, table: Table) -> Raw:
-    yours = user_rows(evaluation, table)
-    best, rates = user_win_rates(evaluation, table) if table.win_rates else ("", {})
-    rows = [(name, list(values), False) for name, values in table.rows.items()]
-    rows += [(name, values, True) for name, values in yours.items() if any(value is not None for value in values)]
-    marks = [
-        best_and_second([values[place] for _, values, _ in rows], lower=metric == "gpu-hours")
-        for place, metric in enumerate(table.metrics)
+def _filled(evaluation: Evaluation, paper: papers.Table) -> tuple[Table, str]:
+    """The printed rows with one's own below, the best and second of a column marked; and what to know about them."""
+    own = {name: values for name, values in user_rows(evaluation, paper).items() if any(v is not None for v in values)}
+    best, rates = user_win_rates(evaluation, paper) if paper.win_rates else ("", {})
+    rows = [(name, list(values)) for name, values in (*paper.rows.items(), *own.items())]
+    columns = [
+        _column([values[at] for _, values in rows], _decimals(paper, at), lower=metric == "gpu-hours")
+        for at, metric in enumerate(paper.metrics)
     ]
-    head = "<th class=l>Method</th>"
-    for label in table.labels:
-        head += f"<th>{esc(label)}</th>" + ("<th>win rate</th>" if table.win_rates else "")
     lines = []
-    for line, (name, values, own) in enumerate(rows):
-        printed = rates.get(name) if own else (table.win_rates or {}).get(name)
-        cells = f"<td class=l>{esc(name)}{' <span class=yours>this evaluation</span>' if own else ''}</td>"
-        for place, value in enumerate(values):
-            kind = "best" if line in marks[place][0] else "second" if line in marks[place][1] else ""
-            cells += f"<td class={kind or 'plain'}>{_number(value, _decimals(table, place))}</td>"
-            if table.win_rates:
-                rate = printed[place] if printed else None
-                cells += f"<td>{_number(rate, 1)}</td>"
-        lines.append(f"<tr{' class=own' if own else ''}>{cells}</tr>")
-    notes = _notes(evaluation, table)
-    if table.win_rates:
-        notes.append(
-            f"Win rates are of {table.win_rate_of} over the row" + (f"; in your rows of {best}." if best else ".")
-        )
-    body = f"<table class=paper><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-    words = paragraph(" ".join([f"{table.paper}, {table.statistic}s.", *notes]), "soft")
-    return Raw(f"{heading(table.title)}<div class=scroll tabindex=0>{body}</div>{words}")
+    for at, (name, _) in enumerate(rows):
+        mine = at >= len(paper.rows)
+        line, won = [Cell(name, badge="this evaluation" * mine)], (rates if mine else paper.win_rates or {}).get(name)
+        for place, column in enumerate(columns):
+            line.append(column[at])
+            if paper.win_rates:
+                line.append(Cell(number(won[place] if won else None, 1)))
+        lines.append(line)
+    head = ["Method"]
+    for label in paper.labels:
+        head += [label, "win rate"] if paper.win_rates else [label]
+    looks = ("",) * len(paper.rows) + ("own",) * len(own)
+    remarks = [f"{paper.paper}, {paper.statistic}s.", *_other_scorers(evaluation, paper)]
+    if paper.win_rates:
+        remarks.append(f"Win rates are of {paper.win_rate_of} over the row{f'; in your rows of {best}' * bool(best)}.")
+    return table(head, lines, looks=looks), " ".join(remarks)
 
 
-def _notes(evaluation: Evaluation, table: Table) -> list[str]:
-    known = list(evaluation.comparison["metrics"])
-    different = [
-        f"{label} of yours is {name}, of theirs {metric}."
-        for metric, label in zip(table.metrics, table.labels, strict=True)
-        if (name := same_metric(metric, known)) is not None and name != metric
+def _column(values: Cells, digits: int, *, lower: bool) -> list[Cell]:
+    first, second = best_and_second(values, lower=lower)
+    return [
+        Cell(number(value, digits), look="best" if at in first else "second" if at in second else "")
+        for at, value in enumerate(values)
     ]
-    return different
 
 
-def _decimals(table: Table, place: int) -> int:
-    printed = [row[place] for row in table.rows.values() if row[place] is not None]
+def _other_scorers(evaluation: Evaluation, paper: papers.Table) -> Sequence[str]:
+    names = [same_metric(metric, list(evaluation.metrics)) for metric in paper.metrics]
+    return [
+        f"{label} of yours is {name}, of theirs {metric}."
+        for metric, label, name in zip(paper.metrics, paper.labels, names, strict=True)
+        if name is not None and name != metric
+    ]
+
+
+def _decimals(paper: papers.Table, place: int) -> int:
+    printed = [row[place] for row in paper.rows.values() if row[place] is not None]
     return max((len(str(value).partition(".")[2]) for value in printed), default=2)
-
-
-def _number(value: float | None, decimals: int) -> str:
-    return "–" if value is None else f"{value:.{decimals}f}".replace("-", "−")
-
-
-def markdown_tables(evaluation: Evaluation) -> Sequence[tuple[str, Sequence[str], list[list[str]]]]:
-    """(title, header, rows) of the tables of this evaluation's own protocol, for the text report."""
-    comparison = evaluation.comparison
-    used = protocols_of(evaluation)
-    found = []
-    for table in tables_for(list(comparison["metrics"]), comparison["prompt_sets"]):
-        if table.protocol in used:
-            rows = [
-                [name, *(_number(value, _decimals(table, place)) for place, value in enumerate(values))]
-                for name, values in [*table.rows.items(), *user_rows(evaluation, table).items()]
-            ]
-            found.append((f"{table.paper}, {table.title}", ("Method", *table.labels), rows))
-    return found

@@ -1,23 +1,25 @@
-"""Images for the page: one item per prompt row and seed, small pictures of every model, within a budget of bytes."""
+"""Pictures of the page: sets of images of one prompt row and seed, within a budget of bytes, and samples of runs."""
 
 from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from finepref.core.files import finite
 from finepref.formats.manifest import ImageRow
-from finepref.report.inputs import Evaluation
+from finepref.report.inputs import Evaluation, Run, read_samples
 
 BUDGET = 8_000_000
-SIDE = 256
-TINY = 96
+SIDE, TINY = 256, 96
+STEP = re.compile(r"step-(\d+)")
+MOST_STEPS, MOST_PROMPTS = 8, 6
 
 
 @dataclass(slots=True)
@@ -33,32 +35,27 @@ class Item:
     pictures: dict[str, str] = field(default_factory=dict)
     scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
+    @property
+    def tiny(self) -> bool:
+        """Whether all images are so small that they are shown pixel by pixel."""
+        return all(max(row.size) <= TINY for row in self.rows.values())
+
 
 def find_items(evaluation: Evaluation) -> list[Item]:
     """Items with images of at least two models, in the order of seed, prompt set and row, with their scores."""
     found: dict[tuple[str, int, int], Item] = {}
-    for row in evaluation.rows:
+    for row in evaluation.images:
         key = (row.prompt_set, row.prompt_index, row.seed)
-        item = found.setdefault(key, Item(*key, row.prompt, dict(row.tags)))
-        item.rows[row.model] = row
-    for sheet in evaluation.scores.sheets:
-        for position, (index, seed) in enumerate(zip(sheet.row.tolist(), sheet.seed.tolist(), strict=True)):
+        found.setdefault(key, Item(*key, row.prompt, dict(row.tags))).rows[row.model] = row
+    for sheet in evaluation.sheets:
+        for at, (index, seed) in enumerate(zip(sheet.row.tolist(), sheet.seed.tolist(), strict=True)):
             there = found.get((sheet.prompt_set, index, seed))
             if there is not None:
-                there.scores = {
-                    metric: {
-                        model: _number(lines[metric][position])
-                        for model, lines in sheet.values.items()
-                        if metric in lines
-                    }
-                    for metric in evaluation.scores.metrics
-                }
+                for metric in evaluation.metrics:
+                    lines = {model: line[metric][at] for model, line in sheet.values.items() if metric in line}
+                    there.scores[metric] = finite({model: round(float(value), 6) for model, value in lines.items()})
     ordered = sorted(found.values(), key=lambda item: (item.seed, item.prompt_set, item.index))
     return [item for item in ordered if len(item.rows) > 1]
-
-
-def _number(value: float) -> float | None:
-    return round(float(value), 6) if np.isfinite(value) else None
 
 
 def spread(count: int) -> Iterator[int]:
@@ -93,17 +90,13 @@ def choose(evaluation: Evaluation, items: Sequence[Item], metric: str, *, budget
     Returns:
         The items with pictures, in their own order. All of them where the budget allows.
     """
-    even, wide = spread(len(items)), iter(extremes(items, metric, evaluation.comparison["baseline"]))
+    even, wide = spread(len(items)), iter(extremes(items, metric, evaluation.baseline))
     chosen: set[int] = set()
     spent, turn = 0, 0
     while len(chosen) < len(items):
-        source = even if turn % 2 == 0 else wide
+        sources = (even,) if turn % 2 == 0 else (wide, even)
+        position = next(p for source in sources for p in source if p not in chosen)
         turn += 1
-        position = next((p for p in source if p not in chosen), None)
-        if position is None:
-            source, position = even, next((p for p in even if p not in chosen), None)
-            if position is None:
-                break
         item = items[position]
         pictures = {model: data_uri(evaluation.folder / row.path) for model, row in item.rows.items()}
         size = sum(len(picture) for picture in pictures.values())
@@ -119,16 +112,13 @@ def data_uri(path: Path) -> str:
     """A data URI of an image, at most 256 pixels a side; tiny ones as they are; empty where it cannot be read."""
     try:
         with Image.open(path) as image:
-            image.load()
-            buffer = io.BytesIO()
-            if max(image.size) <= TINY:
-                image.convert("RGB").save(buffer, format="PNG", optimize=True)
-                kind = "png"
-            else:
-                small = image.convert("RGB")
-                small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-                small.save(buffer, format="WEBP", quality=82, method=4)
-                kind = "webp"
+            small, buffer = image.convert("RGB"), io.BytesIO()
+        kind = "png" if max(small.size) <= TINY else "webp"
+        if kind == "png":
+            small.save(buffer, format="PNG", optimize=True)
+        else:
+            small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+            small.save(buffer, format="WEBP", quality=82, method=4)
     except (OSError, ValueError):
         return ""
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -137,25 +127,55 @@ def data_uri(path: Path) -> str:
 def gallery_data(evaluation: Evaluation, items: Sequence[Item], metric: str) -> dict[str, Any]:
     """What the page's script needs to show, sort and filter the items; `metric` is chosen first."""
     return {
-        "metric": metric,
-        "models": list(evaluation.models),
-        "baseline": evaluation.comparison["baseline"],
+        "metric": metric, "models": evaluation.models, "baseline": evaluation.baseline,
         "metrics": [
-            {"name": name, "higher": about["higher_is_better"], "trained": about["used_in_training"]}
-            for name, about in evaluation.comparison["metrics"].items()
+            {"name": name, "higher": about.higher_is_better, "trained": about.used_in_training}
+            for name, about in evaluation.metrics.items()
         ],
-        "tiny": all(max(row.size) <= TINY for item in items for row in item.rows.values()),
+        "tiny": all(item.tiny for item in items),
         "items": [
             {
-                "set": item.prompt_set,
-                "row": item.index,
-                "seed": item.seed,
-                "prompt": item.prompt,
-                "tags": item.tags,
+                "set": item.prompt_set, "row": item.index, "seed": item.seed, "prompt": item.prompt, "tags": item.tags,
                 "images": {model: picture for model, picture in item.pictures.items() if picture},
-                "paths": {model: row.path for model, row in item.rows.items()},
-                "scores": item.scores,
+                "paths": {model: row.path for model, row in item.rows.items()}, "scores": item.scores,
             }
             for item in items
         ],
-    }
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Pictures of one prompt and seed at some steps of a run: (step, data URI)."""
+
+    run: str
+    prompt: str
+    seed: int
+    pictures: tuple[tuple[int, str], ...]
+
+    @property
+    def tiny(self) -> bool:
+        """Whether the pictures are so small that they are shown pixel by pixel."""
+        return all(picture.startswith("data:image/png") for _, picture in self.pictures)
+
+
+def read_strips(run: Run) -> list[Strip]:
+    """The strips of a run's `samples/step-*/` folders; at most 8 evenly spaced steps and 6 prompts."""
+    root = run.folder / "samples"
+    matches = [STEP.fullmatch(folder.name) for folder in root.iterdir()] if root.is_dir() else []
+    folders = {int(match[1]): root / match[0] for match in matches if match and (root / match[0]).is_dir()}
+    if not folders:
+        return []
+    steps = evenly(sorted(folders), MOST_STEPS)
+    prompts, seed = read_samples(folders[steps[-1]])
+    strips = []
+    for number, prompt in enumerate(prompts[:MOST_PROMPTS]):
+        files = [(step, folders[step] / f"{number:03d}-{seed}.png") for step in steps]
+        strips.append(Strip(run.name, prompt, seed, tuple((s, data_uri(path)) for s, path in files if path.is_file())))
+    return strips
+
+
+def evenly(values: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of the values, evenly spaced, the first and the last among them."""
+    count = min(most, len(values))
+    return [values[round(k * (len(values) - 1) / max(1, count - 1))] for k in range(count)]

@@ -21,7 +21,7 @@
     constructor(root) {
       this.root = root;
       this.data = JSON.parse(document.getElementById(root.dataset.source).textContent);
-      this.colour = new Map(this.data.models.map((model, place) => [model, `c${place}`]));
+      this.colour = new Map(this.data.models.map((model, place) => [model, `c${place && 1 + (place - 1) % 6}`]));
       this.limit = PAGE;
       this.state = { metric: this.data.metric, sort: "order", filters: {}, text: "" };
       if (this.data.tiny) root.classList.add("tinyset");

@@ -1,0 +1,111 @@
+"""What the arena page, the report and its text all say of ratings: one record, so that they print the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from finepref.arena.folder import leaderboard_rows
+from finepref.arena.orders import votes_to_separate
+from finepref.arena.ratings import Ratings
+from finepref.arena.wins import predicted_wins, votes_rated
+from finepref.report.charts import heat_map
+from finepref.report.kit import Bars, Estimate, Table, bars, table
+from finepref.report.wording import number, shorten, span, whole
+
+IN_CHART, IN_TABLE, IN_MATRIX, SIDE_BY_SIDE = 60, 25, 18, 8
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """Ratings as a page shows them.
+
+    lead: the result in a sentence. votes: those that moved a rating. drawn: how many models `chart` has. board: the
+    first 25 rows, rest: the others. order: codes of the models in the matrices. wide: whether those fill the page.
+    """
+
+    ratings: Ratings
+    lead: str
+    votes: int
+    chart: Bars
+    drawn: int
+    board: Table
+    rest: Table | None
+    order: NDArray[np.int64]
+    wide: bool
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the models in the matrices."""
+        return [self.ratings.models[k] for k in self.order]
+
+    def pick(self, values: Floats) -> Floats:
+        """The part [K, K] of a table of all models that a matrix shows."""
+        return np.asarray(values[np.ix_(self.order, self.order)])
+
+    def wins(self, values: Floats, title: str, tip: Callable[[int, int], str] | None = None) -> Markup:
+        """A win matrix [K, K] of shares; a cell tells `tip`."""
+        return heat_map(self.names, 100 * values, title=title, middle=50.0, reach=50.0, show="{:.0f}".format, tip=tip)
+
+    @property
+    def predicted(self) -> Markup:
+        """The win matrix that the ratings predict."""
+        return self.wins(self.pick(predicted_wins(self.ratings)), "Predicted from the ratings")
+
+
+def standings(ratings: Ratings) -> Standings:
+    """What pages show of these ratings."""
+    rows = leaderboard_rows(ratings)
+    chart = bars(
+        [
+            Estimate(r["model"], r["mu"], r["low"], r["high"], colour=int(r["rank_low"] == 1))
+            for r in rows[:IN_CHART]
+        ],
+        title="Ratings with 95 % intervals", axis="rating μ",
+    )  # fmt: skip
+    board, rest = _leaderboard(ratings).cut(IN_TABLE)
+    order = ratings.order()[:IN_MATRIX]
+    votes = votes_rated(ratings)
+    return Standings(
+        ratings, _lead(ratings, votes), votes, chart, min(len(rows), IN_CHART), board, rest, order,
+        len(order) > SIDE_BY_SIDE,
+    )  # fmt: skip
+
+
+def _leaderboard(ratings: Ratings) -> Table:
+    rows, order = leaderboard_rows(ratings), ratings.order()
+    lines = []
+    for at, r in enumerate(rows):
+        further = "–"
+        if at + 1 < len(rows) and not ratings.settings.get("tau"):  # under a random walk nothing ever settles
+            further = _further(votes_to_separate(ratings, order[at], order[at + 1]))
+        ranks = str(r["rank_low"]) if r["rank_low"] == r["rank_high"] else f"{r['rank_low']}–{r['rank_high']}"
+        lines.append((
+            r["rank"], shorten(r["model"], 60), number(r["mu"]), span(r["low"], r["high"]), ranks, further,
+            number(r["score"]), f"{whole(r['wins'])} / {whole(r['losses'])} / {whole(r['ties'])}",
+        ))  # fmt: skip
+    head = ("Rank", "Model", "μ", "95 % interval", "Possible ranks", "Votes to tell", "μ − 3σ", "Won / lost / tied")
+    return table(head, lines, left=(1,), wrap=(1,), looks=tuple("tied" if r["rank_low"] == 1 else "" for r in rows))
+
+
+def _further(votes: float) -> str:
+    if votes == 0:
+        return "clear"
+    return whole(votes) if votes < 1e6 else "over 1 million"
+
+
+def _lead(ratings: Ratings, votes: int) -> str:
+    """The result in a sentence or two."""
+    order, (best, _) = ratings.order(), ratings.rank_interval()
+    first = [ratings.models[k] for k in order if best[k] == 1]
+    start = f"{len(order)} models, {votes:,} votes. "
+    if len(first) == 1:
+        return f"{start}{first[0]} is ahead of all others beyond doubt (95 %)."
+    names = ", ".join(first[:3]) + (f" and {len(first) - 3} more" if len(first) > 3 else "")
+    return f"{start}{ratings.models[order[0]]} leads, but {len(first)} models may be the best: {names}."

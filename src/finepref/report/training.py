@@ -1,0 +1,89 @@
+"""Curves of every number that runs logged, and what each run cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from finepref.report.charts import line_chart
+from finepref.report.inputs import Run
+from finepref.report.kit import Table, table
+from finepref.report.wording import NONE, duration, is_number, whole
+
+POINTS = 80
+FIRST, LAST = ("loss", "implicit_accuracy", "u"), ("learning_rate", "lr", "grad_norm")
+WORDS = {
+    "loss": "Loss",
+    "implicit_accuracy": "Pairs that the model ranks as the votes do",
+    "u": "Pair logit u (margin taken off)",
+    "A_w": "Gain over the reference, winners (A_w)",
+    "A_l": "Gain over the reference, losers (A_l)",
+    "L_w": "Error of the model, winners (L_w)",
+    "L_l": "Error of the model, losers (L_l)",
+    "sigmoid_minus_u": "Weight of a pair's gradient",
+    "lr": "Learning rate",
+    "learning_rate": "Learning rate",
+    "grad_norm": "Gradient norm",
+}
+
+Series = list[tuple[str, list[float], list[float]]]
+
+
+def curves(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
+    """(title, moving averages of every run) of every number that was logged, the most telling first."""
+    kept = list(dict.fromkeys(name for run in runs for name in run.curves))
+    names = [name for name in FIRST if name in kept]
+    names += [name for name in kept if name not in FIRST + LAST] + [name for name in LAST if name in kept]
+    drawn = []
+    for name in names:
+        series, power = readable([(run.name, *smoothed(*run.curves[name])) for run in runs if name in run.curves])
+        title = WORDS.get(name, name.replace("_", " ").capitalize()) + (f" (times 10^{power})" if power else "")
+        chart = line_chart(series, title=title, x_axis="step", y_axis=title if len(title) < 22 else "")
+        drawn.append((title, chart))
+    return drawn
+
+
+def readable(series: Series) -> tuple[Series, int]:
+    """Curves of very small numbers times a power of ten, so that their axis can be read; and that power."""
+    most = max((abs(value) for _, _, y in series for value in y), default=0.0)
+    if most == 0 or most >= 0.01:
+        return series, 0
+    power = -math.floor(math.log10(most))
+    return [(name, x, [value * 10**power for value in y]) for name, x, y in series], power
+
+
+def smoothed(x: Sequence[float], y: Sequence[float], points: int = POINTS) -> tuple[list[float], list[float]]:
+    """A curve as centred moving averages over a twelfth of its length, at most `points` of them.
+
+    The window shrinks towards both ends so that it stays centred; values that are not finite are left out.
+    """
+    kept = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+    half = len(kept) // 24
+    last = len(kept) - 1
+    count = min(points, len(kept))
+    places = sorted({round(k * last / max(1, count - 1)) for k in range(count)})
+    means = []
+    for place in places:
+        reach = min(half, place, last - place)
+        window = [b for _, b in kept[place - reach : place + reach + 1]]
+        means.append(sum(window) / len(window))
+    return [kept[place][0] for place in places], means
+
+
+def run_table(runs: Sequence[Run]) -> Table:
+    """What every run is and what it cost."""
+    head = (
+        "Run", "Method", "Signal", "Steps", "Pairs", "Network calls", "Device time", "Device", "Peak memory", "Seed",
+    )  # fmt: skip
+    rows = [
+        (
+            run.name, run.method or NONE, run.signal, whole(run.steps), whole(run.pairs), whole(run.network_calls),
+            duration(run.device_seconds), run.device or NONE,
+            f"{whole(run.peak_memory_mb)} MB" if is_number(run.peak_memory_mb) else NONE,
+            NONE if run.seed is None else run.seed,
+        )
+        for run in runs
+    ]  # fmt: skip
+    return table(head, rows, left=(0, 1, 2, 7))
