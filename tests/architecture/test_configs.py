@@ -25,12 +25,12 @@ from finepref.core.provenance import hash_config
 from finepref.data.latents import LatentCache
 from finepref.data.readers import read_preferences
 from finepref.diffusion import trajectories as trajectories
+from finepref.formats.rewards import Rewards
 from finepref.formats.signals import write_signals
 from finepref.models.protocol import Adapter
 from finepref.objectives import methods
 from finepref.objectives import table as objectives
 from finepref.signals.make import KINDS, SignalOptions, VoteTable, make_signals
-from finepref.signals.rewards import Rewards
 from finepref.train.config import SHIPPED, RunConfig, load_config, parse_config, shipped_configs
 from finepref.train.loop import State, optimiser_step
 from finepref.train.method import make_method

@@ -6,7 +6,7 @@ import io
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,18 @@ from finepref.core.provenance import provenance, sha256_bytes, sha256_file
 from finepref.evaluate.sampling import SCHEDULERS, Control, Noise, Refiner, Sampling, prepare, scheduler_class
 from finepref.formats.manifest import (
     LINES,
+    FolderRecord,
     ImageRow,
     Key,
+    Manifest,
+    ModelRecord,
+    PromptsRecord,
     append_rows,
     read_record,
     read_rows,
     write_record,
     write_rows,
-)
+)  # fmt: skip
 from finepref.formats.prompts import PromptSet, as_prompt_set, prompt_sha256
 
 if TYPE_CHECKING:
@@ -65,7 +69,7 @@ def generate(
     batch_size: int = 8,
     protocol: str | None = None,
     overwrite: bool = False,
-) -> Path:
+) -> Manifest:
     """Generate every model x prompt x seed that is not there yet, and list it in `out/manifest.jsonl`.
 
     Args:
@@ -79,7 +83,7 @@ def generate(
         overwrite: generate again what is there with other settings, instead of refusing.
 
     Returns:
-        Path of the manifest.
+        The images and what they were made with, as they are in the folder.
 
     Raises:
         InputError: an unusable name or setting, or the folder holds images of these names made in another way.
@@ -93,8 +97,8 @@ def generate(
     out = Path(out)
     rows = {row.key: row for row in read_rows(out, partial=True)} if (out / LINES).is_file() else {}
     record = _merged_record(out, sources, prompt_set, sampling, rows, overwrite=overwrite)
-    for name in sources if protocol else ():
-        record.setdefault("protocols", {})[f"{name}/{prompt_set.name}"] = protocol
+    slots = dict.fromkeys((f"{name}/{prompt_set.name}" for name in sources if protocol), protocol or "")
+    record = replace(record, protocols={**record.protocols, **slots})
     wanted = [(row, seed) for row in range(len(prompt_set)) for seed in seeds]
     if rows:
         write_rows(out, rows.values())
@@ -109,12 +113,14 @@ def generate(
         write_rows(out, rows.values())
         started = time.perf_counter()
         _generate_model(name, source, prompt_set, sampling, missing, out, rows, batch_size)
-        about = record["models"][name]
-        about["seconds"] = round(about.get("seconds", 0.0) + time.perf_counter() - started, 2)
-        about["device"] = _device_name()
+        about = record.models[name]
+        seconds = round(about.seconds + time.perf_counter() - started, 2)
+        about = replace(about, seconds=seconds, device=_device_name())
+        record = replace(record, models={**record.models, name: about})
         write_record(out, record)
-    write_rows(out, sorted(rows.values(), key=lambda row: (row.prompt_set, row.prompt_index, row.seed)))
-    return out / LINES
+    ordered = sorted(rows.values(), key=lambda row: (row.prompt_set, row.prompt_index, row.seed))
+    write_rows(out, ordered)
+    return Manifest(tuple(ordered), record)
 
 
 def _check(sources: Mapping[str, Source], prompts: PromptSet, seeds: Sequence[int], batch_size: int) -> None:
@@ -159,19 +165,17 @@ def _merged_record(
     rows: dict[Key, ImageRow],
     *,
     overwrite: bool,
-) -> dict[str, Any]:
+) -> FolderRecord:
     """The folder's record with these models; images made in another way are refused, or forgotten to be made again."""
     record = read_record(out)
-    known = record.setdefault("models", {})
-    settings = record.setdefault("sampling", {})
-    sets = record.setdefault("prompt_sets", {})
+    models, settings = dict(record.models), dict(record.sampling)
     now = sampling.record(len(prompts))
     for name, source in sources.items():
-        slot = f"{name}/{prompts.name}"
-        here = [row for row in rows.values() if row.model == name and row.prompt_set == prompts.name]
+        slot, known = f"{name}/{prompts.name}", models.get(name)
         have = [row for row in rows.values() if row.model == name]
+        here = [row for row in have if row.prompt_set == prompts.name]
         changed = bool(here) and (settings.get(slot) != now or not _same_prompts(here, prompts))
-        if changed or (have and known.get(name, {}).get("fingerprint") != source.fingerprint):
+        if changed or (have and (known is None or known.fingerprint != source.fingerprint)):
             if not overwrite:
                 raise InputError(
                     f"it holds images of '{name}' made with other weights, settings or prompts",
@@ -181,16 +185,12 @@ def _merged_record(
             for row in have:
                 del rows[row.key]
             have = []
-        known[name] = {
-            **(known.get(name, {}) if have else {}),
-            "origin": source.origin,
-            "fingerprint": source.fingerprint,
-            "rewards": list(source.rewards),
-            "pipeline": source.pipeline,
-        }
+        spent = (known.seconds, known.device) if have and known is not None else ()
+        models[name] = ModelRecord(source.origin, source.fingerprint, source.rewards, source.pipeline, *spent)
         settings[slot] = now
-    sets[prompts.name] = {"sha256": prompts.sha256, "rows": len(prompts)}
-    return {**record, "provenance": provenance(config={"sampling": now})}
+    sets = {**record.prompt_sets, prompts.name: PromptsRecord(prompts.sha256, len(prompts))}
+    made = provenance(config={"sampling": now})
+    return replace(record, models=models, sampling=settings, prompt_sets=sets, provenance=made)
 
 
 def _same_prompts(rows: Sequence[ImageRow], prompts: PromptSet) -> bool:

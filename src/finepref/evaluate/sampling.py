@@ -7,7 +7,7 @@ the order changes the noise an image starts from.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -106,16 +106,8 @@ class Sampling:
 
     def record(self, rows: int) -> dict[str, Any]:
         """Everything that changes an image of a set of `rows` prompts, as JSON."""
-        return {
-            "steps": self.steps,
-            "guidance": self.guidance,
-            "scheduler": self.scheduler,
-            "size": list(self.size) if self.size else None,
-            "negative_prompt": self.negative_prompt,
-            "noise": self.noise,
-            "control": self.control.record(rows) if self.control else None,
-            "refiner": {"model": self.refiner.model, "start": self.refiner.start} if self.refiner else None,
-        }
+        size, control = list(self.size) if self.size else None, self.control.record(rows) if self.control else None
+        return {**asdict(self), "size": size, "control": control}
 
 
 def noise_generator(seed: int, row: int, noise: Noise = "per-prompt") -> torch.Generator:

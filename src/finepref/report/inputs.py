@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from finepref.arena.ratings import Ratings, load_ratings
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
 from finepref.core.provenance import sha256_file
-from finepref.evaluate.compare import COMPARISON
-from finepref.evaluate.score import SCORES
-from finepref.evaluate.sheets import Scores, read_scores
+from finepref.evaluate.sheets import Sheets, read_sheets
+from finepref.formats.comparison import COMPARISON, read_comparison
 from finepref.formats.manifest import LINES, ImageRow, read_record, read_rows
+from finepref.formats.scores import SCORES
 
 RATINGS, RUN = "ratings.json", "run.json"
 DEPTH = 2
@@ -29,7 +29,7 @@ class Evaluation:
     folder: Path
     rows: tuple[ImageRow, ...]
     record: Mapping[str, Any]
-    scores: Scores
+    scores: Sheets
     comparison: Mapping[str, Any]
 
     @property
@@ -109,14 +109,14 @@ def read_evaluation(folder: Path) -> Evaluation:
     for name, command in ((SCORES, "score"), (COMPARISON, "compare")):
         if not (folder / name).is_file():
             raise InputError(f"it has images but no {name}", where=folder, remedy=f"run `finepref {command}` on it")
-    comparison = read_json(folder / COMPARISON)
+    comparison = asdict(read_comparison(folder))
     known = comparison.get("provenance", {}).get("inputs", {}).values()
     if known and sha256_file(folder / SCORES) not in known:
         raise InputError(
             f"{COMPARISON} is of other scores than {SCORES}", where=folder, remedy="run `finepref compare` again"
         )
-    scores = read_scores(folder, force=bool(comparison.get("forced")))
-    return Evaluation(folder, tuple(read_rows(folder)), read_record(folder), scores, comparison)
+    scores = read_sheets(folder, force=bool(comparison.get("forced")))
+    return Evaluation(folder, tuple(read_rows(folder)), asdict(read_record(folder)), scores, comparison)
 
 
 def read_run(folder: Path) -> Run:
