@@ -17,16 +17,7 @@ from finepref.core.progress import aligned
 from finepref.core.provenance import provenance
 from finepref.evaluate import stats
 from finepref.evaluate.sheets import Floats, Sheet, read_sheets
-from finepref.formats.comparison import (
-    COMPARISON,
-    Comparison,
-    GroupRow,
-    Metric,
-    ModelRow,
-    PairRow,
-    read_comparison,
-    write_comparison,
-)  # fmt: skip
+from finepref.formats.comparison import COMPARISON, Comparison, GroupRow, Metric, ModelRow, PairRow, write_comparison
 from finepref.formats.scores import SCORES
 
 LEAST_PROMPTS = 8
@@ -85,8 +76,7 @@ def compare(
         ),
         provenance=provenance(inputs=[path], seed=seed),
     )  # fmt: skip
-    write_comparison(target, comparison)
-    return read_comparison(target)
+    return write_comparison(target, comparison)
 
 
 def model_pairs(models: Sequence[str], baseline: str) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from finepref.core.errors import InputError
 from finepref.evaluate import stats
 from finepref.formats.comparison import Metric
-from finepref.formats.manifest import LINES, ImageRow, read_record, read_rows
+from finepref.formats.manifest import LINES, read_record, read_rows
 from finepref.formats.scores import SCORES, Score, ScoredBy, read_scores
 
 Floats = NDArray[np.float64]
@@ -54,43 +54,29 @@ def read_sheets(folder: str | Path, *, force: bool = False) -> Sheets:
         InputError: nothing scored, scores of one metric with different fingerprints, of images that the manifest no
             longer lists, or of models whose prompts differ.
     """
-    folder = Path(folder)
-    path, scores = folder / SCORES, read_scores(folder)
-    images = {row.key: row for row in read_rows(folder)} if (folder / LINES).is_file() else {}
-    if images:
-        _check_current(scores.rows, images, path)
-    models = tuple(dict.fromkeys(row.model for row in scores.rows))
-    trained = {name: about.rewards for name, about in read_record(folder).models.items()}
+    path, scores, about = Path(folder) / SCORES, read_scores(folder), read_record(folder)
+    images = {row.key: row for row in read_rows(folder)} if (Path(folder) / LINES).is_file() else {}
+    sets: dict[str, list[Score]] = {}
     prints: dict[str, set[str]] = {}
     for row in scores.rows:
+        if images and (row.key not in images or images[row.key].image_sha256 != row.image_sha256):
+            image = f"{row.model}, {row.prompt_set} {row.prompt_index}, seed {row.seed}"
+            what = f"the score of {image} is of an image that is no longer there"
+            raise InputError(what, where=path, remedy="run `finepref score` on the folder again")
+        sets.setdefault(row.prompt_set, []).append(row)
         prints.setdefault(row.scorer, set()).add(row.fingerprint)
-    metrics = {}
+    models, metrics = tuple(dict.fromkeys(row.model for row in scores.rows)), {}
     for name, found in prints.items():
         if len(found) > 1 and not force:
             listed = ", ".join(one[:12] for one in sorted(found))
-            raise InputError(
-                f"scores of '{name}' come from {len(found)} different scorers (fingerprints {listed})",
-                where=path, remedy="score everything with one of them, or compare anyway with --force",
-            )  # fmt: skip
+            what = f"scores of '{name}' come from {len(found)} different scorers (fingerprints {listed})"
+            remedy = "score everything with one of them, or compare anyway with --force"
+            raise InputError(what, where=path, remedy=remedy)
         higher = scores.scorers.get(name, ScoredBy("")).higher_is_better
-        metrics[name] = Metric(tuple(sorted(found)), higher, tuple(m for m in models if name in trained.get(m, ())))
-    sets: dict[str, list[Score]] = {}
-    for row in scores.rows:
-        sets.setdefault(row.prompt_set, []).append(row)
+        trained = tuple(model for model in models if model in about.models and name in about.models[model].rewards)
+        metrics[name] = Metric(tuple(sorted(found)), higher, trained)
     tags = {(row.prompt_set, row.prompt_index): row.tags for row in images.values()}
     return Sheets(models, metrics, tuple(_sheet(name, rows, tags, path) for name, rows in sets.items()))
-
-
-def _check_current(rows: Sequence[Score], images: Mapping[tuple[str, str, int, int], ImageRow], path: Path) -> None:
-    """Refuse scores of images that the manifest no longer lists."""
-    for row in rows:
-        image = images.get((row.model, row.prompt_set, row.prompt_index, row.seed))
-        if image is None or image.image_sha256 != row.image_sha256:
-            raise InputError(
-                f"the score of {row.model}, {row.prompt_set} {row.prompt_index}, seed {row.seed} is of an image that "
-                "is no longer there",
-                where=path, remedy="run `finepref score` on the folder again",
-            )  # fmt: skip
 
 
 def _sheet(name: str, rows: Sequence[Score], tags: Mapping[tuple[str, int], Mapping[str, str]], path: Path) -> Sheet:
@@ -100,11 +86,8 @@ def _sheet(name: str, rows: Sequence[Score], tags: Mapping[tuple[str, int], Mapp
     values: dict[str, dict[str, Floats]] = {}
     for row in rows:
         if prompts.setdefault(row.prompt_index, row.prompt_sha256) != row.prompt_sha256:
-            raise InputError(
-                f"prompt row {row.prompt_index} of '{name}' is another prompt for '{row.model}' than for the models "
-                "before it",
-                where=path, remedy="generate all models from one prompt set",
-            )  # fmt: skip
+            what = f"prompt row {row.prompt_index} of '{name}' is another prompt for '{row.model}' than for the models"
+            raise InputError(f"{what} before it", where=path, remedy="generate all models from one prompt set")
         line = values.setdefault(row.model, {}).setdefault(row.scorer, np.full(len(keys), np.nan))
         line[place[row.prompt_index, row.seed]] = row.value
     index, seeds = np.array(keys, dtype=np.int64).T

@@ -194,9 +194,7 @@ def sign_test(differences: ArrayLike, cluster: Codes) -> float:
     """
     sums, _ = cluster_sums(np.sign(np.asarray(differences, dtype=np.float64)), cluster)
     wins, losses = int((sums > 0).sum()), int((sums < 0).sum())
-    if wins + losses == 0:
-        return 1.0
-    return min(1.0, 2.0 * float(special.bdtr(min(wins, losses), wins + losses, 0.5)))
+    return binomial_test(wins, wins + losses)
 
 
 def permutation_tests(differences: ArrayLike, cluster: Codes, *, draws: int = RESAMPLES, seed: int = 0) -> Floats:

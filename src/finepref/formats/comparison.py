@@ -141,6 +141,7 @@ def read_comparison(path: str | Path) -> Comparison:
     return read_record(path, Comparison, version=VERSION, remedy="run `finepref compare` again")
 
 
-def write_comparison(path: str | Path, comparison: Comparison) -> None:
-    """Write the comparison to this file."""
+def write_comparison(path: str | Path, comparison: Comparison) -> Comparison:
+    """Write the comparison to this file; returns it as it is read again (nan has become None)."""
     write_json(path, {"version": VERSION, **asdict(comparison)})
+    return read_comparison(path)

@@ -11,7 +11,7 @@ from finepref.core.errors import InputError
 from finepref.core.files import parquet_meta, write_parquet
 from finepref.core.provenance import provenance
 from finepref.formats import rowtables
-from finepref.formats.manifest import LINES
+from finepref.formats.manifest import LINES, Key
 
 SCORES = "scores.parquet"
 VERSION = 1
@@ -31,6 +31,11 @@ class Score:
     fingerprint: str
     value: float
     reason: str = ""
+
+    @property
+    def key(self) -> Key:
+        """Of the image, as in the manifest."""
+        return (self.model, self.prompt_set, self.prompt_index, self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +72,12 @@ def read_scores(folder: str | Path) -> Scores:
     rows = tuple(rowtables.iterate_rows(path, Score, COLUMNS))
     if not rows:
         raise InputError("no score in it", where=path, remedy="run `finepref score` first")
-    seen: set[tuple[object, ...]] = set()
+    seen: set[tuple[Key, str]] = set()
     for row in rows:
-        key = (row.model, row.prompt_set, row.prompt_index, row.seed, row.scorer)
-        if key in seen:
+        if (row.key, row.scorer) in seen:
             what = f"{row.scorer} of {row.model}, prompt {row.prompt_index}, seed {row.seed} is there twice"
             raise InputError(what, where=path, remedy="remove the file and score again")
-        seen.add(key)
+        seen.add((row.key, row.scorer))
     return Scores(rows, read_scorers(path))
 
 

@@ -47,20 +47,10 @@ class Protocol:
             InputError: the protocol says nothing about this family.
         """
         if family not in self.guidance:
-            raise InputError(
-                f"protocol {self.name} has no settings for {family or 'this pipeline'}",
-                where="--protocol",
-                remedy="use it with " + " or ".join(self.guidance),
-            )
-        return {
-            "steps": self.steps,
-            "guidance": self.guidance[family],
-            "scheduler": self.scheduler,
-            "size": self.size[family],
-            "negative_prompt": self.negative_prompt,
-            "noise": self.noise,
-            "protocol": self.name,
-        }
+            what = f"protocol {self.name} has no settings for {family or 'this pipeline'}"
+            raise InputError(what, where="--protocol", remedy="use it with " + " or ".join(self.guidance))
+        same = {name: getattr(self, name) for name in ("steps", "scheduler", "negative_prompt", "noise")}
+        return {**same, "guidance": self.guidance[family], "size": self.size[family], "protocol": self.name}
 
 
 def names() -> list[str]:
@@ -102,11 +92,8 @@ def choose_prompts(protocol: Protocol, given: Sequence[str]) -> list[str]:
     """
     for word in given:
         if word.partition("=")[0] not in protocol.prompts:
-            raise InputError(
-                f"'{word}' is no prompt set of {protocol.name}",
-                where="--prompts",
-                remedy="give " + ", ".join(f"{name}=FILE" for name in protocol.prompts),
-            )
+            remedy = "give " + ", ".join(f"{name}=FILE" for name in protocol.prompts)
+            raise InputError(f"'{word}' is no prompt set of {protocol.name}", where="--prompts", remedy=remedy)
     return list(given) or list(protocol.prompts)
 
 
