@@ -11,6 +11,7 @@ import yaml
 
 from finepref.core.errors import InputError, nearest
 from finepref.evaluate.sampling import Noise
+from finepref.formats.records import as_record
 
 FOLDER = "finepref.evaluate.protocols"
 FAMILIES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
@@ -67,9 +68,7 @@ def load_protocol(name: str) -> Protocol:
     if name not in names():
         raise InputError(f"unknown protocol '{name}'", where="--protocol", remedy=nearest(name, names()))
     found = yaml.safe_load((resources.files(FOLDER) / f"{name}.yaml").read_text(encoding="utf-8"))
-    lists = ("prompts", "seeds", "scorers", "papers", "deviations")
-    size = {family: tuple(sides) for family, sides in found["size"].items()}
-    return Protocol(name=name, **{**found, **{key: tuple(found[key]) for key in lists}, "size": size})
+    return as_record(Protocol, {"name": name, **found}, where=f"{name}.yaml", remedy="install finepref again")
 
 
 def family_of(pipelines: Mapping[str, str]) -> str:
