@@ -6,7 +6,7 @@ Images are paired by (prompt set, prompt row, seed), never by prompt text; every
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from finepref.core.errors import InputError, nearest
 from finepref.core.progress import aligned
 from finepref.core.provenance import provenance
 from finepref.evaluate import stats
-from finepref.evaluate.sheets import Floats, Sheet, read_sheets
+from finepref.evaluate.sheets import Floats, Sheet, Sheets, read_sheets
 from finepref.formats.comparison import COMPARISON, Comparison, GroupRow, Metric, ModelRow, PairRow, write_comparison
 from finepref.formats.scores import SCORES
 
@@ -58,23 +58,19 @@ def compare(
     if len(found.models) < 2:
         raise InputError("only one model is scored", where=path, remedy="generate and score another one")
     between = model_pairs(found.models, baseline)
-    results = [
-        compare_sheet(sheet, found.models, between, found.metrics, level=level, resamples=resamples, seed=seed)
-        for sheet in found.sheets
-    ]
+    models: list[ModelRow] = []
+    pairs: list[PairRow] = []
+    groups: list[GroupRow] = []
+    for sheet in found.sheets:
+        rows = compare_sheet(sheet, found, between, level=level, resamples=resamples, seed=seed)
+        models += rows[0]
+        pairs += rows[1]
+        for metric, (model, _) in itertools.product(found.metrics, between[: len(found.models) - 1]):
+            groups += group_rows(sheet, model, baseline, metric, found.metrics[metric], level=level)
     target = Path(out) if out is not None else Path(folder) / COMPARISON
     comparison = Comparison(
-        baseline, found.models, tuple(sheet.prompt_set for sheet in found.sheets), found.metrics,
-        level, resamples, force,
-        models=tuple(row for singles, _ in results for row in singles),
-        pairs=adjust([row for _, pairs in results for row in pairs]),
-        groups=tuple(
-            row
-            for sheet in found.sheets
-            for metric, (model, _) in itertools.product(found.metrics, between[: len(found.models) - 1])
-            for row in group_rows(sheet, model, baseline, metric, found.metrics[metric], level=level)
-        ),
-        provenance=provenance(inputs=[path], seed=seed),
+        baseline, found.models, tuple(sheet.prompt_set for sheet in found.sheets), found.metrics, level, resamples,
+        force, tuple(models), adjust(pairs), tuple(groups), provenance(inputs=[path], seed=seed),
     )  # fmt: skip
     return write_comparison(target, comparison)
 
@@ -86,37 +82,40 @@ def model_pairs(models: Sequence[str], baseline: str) -> list[tuple[str, str]]:
 
 
 def compare_sheet(
-    sheet: Sheet,
-    models: Sequence[str],
-    between: Sequence[tuple[str, str]],
-    metrics: Mapping[str, Metric],
-    *,
-    level: float,
-    resamples: int,
-    seed: int,
+    sheet: Sheet, found: Sheets, between: Sequence[tuple[str, str]], *, level: float, resamples: int, seed: int
 ) -> tuple[list[ModelRow], list[PairRow]]:
     """Rows per (model, metric) and per (pair, metric) of one prompt set; one bootstrap serves all of them."""
     lines = {
         (metric, model): sheet.values[model][metric]
-        for metric, model in itertools.product(metrics, models)
+        for metric, model in itertools.product(found.metrics, found.models)
         if metric in sheet.values.get(model, {})
     }
     paired = {
         (metric, a, b): lines[metric, a] - lines[metric, b]
-        for metric, (a, b) in itertools.product(metrics, between)
+        for metric, (a, b) in itertools.product(found.metrics, between)
         if (metric, a) in lines and (metric, b) in lines
     }
     columns = np.stack([*lines.values(), *paired.values()], axis=1)
     means = stats.bootstrap_means(columns, sheet.cluster, level=level, resamples=resamples, seed=seed)
     p_values = stats.permutation_tests(columns[:, len(lines) :], sheet.cluster, draws=resamples, seed=seed)
-    return (
-        [_model_row(sheet, *key, values, mean) for (key, values), mean in zip(lines.items(), means, strict=False)],
-        [
-            _pair_row(sheet, key, values, mean, p=float(p), higher=metrics[key[0]].higher_is_better, level=level)
-            for (key, values), mean, p in zip(paired.items(), means[len(lines) :], p_values, strict=True)
-            if np.isfinite(values).any()
-        ],
-    )
+    models = [_model_row(sheet, *key, values, mean) for (key, values), mean in zip(lines.items(), means, strict=False)]
+    pairs = []
+    for (key, difference), mean, p in zip(paired.items(), means[len(lines) :], p_values, strict=True):
+        there = np.isfinite(difference)
+        if not there.any():
+            continue
+        cluster = stats.cluster_codes(sheet.cluster[there])
+        better = difference[there] if found.metrics[key[0]].higher_is_better else -difference[there]
+        rate = stats.win_rate(better, cluster, level=level)
+        pairs.append(
+            PairRow(
+                sheet.prompt_set, *key, len(better), int(cluster.max()) + 1, int((~there).sum()),
+                mean.value, mean.low, mean.high, rate.value, rate.low, rate.high,
+                wins=int((better > 0).sum()), ties=int((better == 0).sum()), losses=int((better < 0).sum()),
+                sign_p=stats.sign_test(better, cluster), permutation_p=float(p),
+            )
+        )  # fmt: skip
+    return models, pairs
 
 
 def _model_row(sheet: Sheet, metric: str, model: str, values: Floats, mean: stats.Interval) -> ModelRow:
@@ -128,28 +127,6 @@ def _model_row(sheet: Sheet, metric: str, model: str, values: Floats, mean: stat
         median=float(np.median(kept)) if len(kept) else None,
         sd=float(kept.std(ddof=1)) if len(kept) > 1 else None,
         seed_means={str(seed): float(kept[seeds == seed].mean()) for seed in np.unique(seeds).tolist()},
-    )  # fmt: skip
-
-
-def _pair_row(
-    sheet: Sheet,
-    key: tuple[str, str, str],
-    difference: Floats,
-    mean: stats.Interval,
-    *,
-    p: float,
-    higher: bool,
-    level: float,
-) -> PairRow:
-    there = np.isfinite(difference)
-    cluster = stats.cluster_codes(sheet.cluster[there])
-    better = difference[there] if higher else -difference[there]
-    rate = stats.win_rate(better, cluster, level=level)
-    return PairRow(
-        sheet.prompt_set, *key, len(better), int(cluster.max()) + 1, int((~there).sum()),
-        mean.value, mean.low, mean.high, rate.value, rate.low, rate.high,
-        wins=int((better > 0).sum()), ties=int((better == 0).sum()), losses=int((better < 0).sum()),
-        sign_p=stats.sign_test(better, cluster), permutation_p=p,
     )  # fmt: skip
 
 

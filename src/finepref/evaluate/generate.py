@@ -164,7 +164,7 @@ def _merged_record(
         slot, known = f"{name}/{prompts.name}", models.get(name)
         have = [row for row in rows.values() if row.model == name]
         here = [row for row in have if row.prompt_set == prompts.name]
-        changed = bool(here) and (settings.get(slot) != now or not _same_prompts(here, prompts))
+        changed = bool(here) and (settings.get(slot) != now or not all(_same(row, prompts) for row in here))
         if changed or (have and (known is None or known.fingerprint != source.fingerprint)):
             if not overwrite:
                 what = f"it holds images of '{name}' made with other weights, settings or prompts"
@@ -181,10 +181,9 @@ def _merged_record(
     return replace(record, models=models, sampling=settings, prompt_sets=sets, provenance=made)
 
 
-def _same_prompts(rows: Sequence[ImageRow], prompts: PromptSet) -> bool:
-    """Whether every listed row that the set has is still that prompt (the set may have grown or been cut)."""
-    known = [row for row in rows if row.prompt_index < len(prompts)]
-    return all(row.prompt == prompts.prompts[row.prompt_index] for row in known)
+def _same(row: ImageRow, prompts: PromptSet) -> bool:
+    """Whether a listed row is still that prompt, as far as the set has it (it may have grown or been cut)."""
+    return row.prompt_index >= len(prompts) or row.prompt == prompts.prompts[row.prompt_index]
 
 
 def _finished(out: Path, row: ImageRow | None) -> bool:

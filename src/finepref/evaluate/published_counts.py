@@ -55,27 +55,25 @@ def read_counts(path: str | Path, *, level: float = 0.95) -> list[CountRow]:
         raise InputError(f"column '{missing[0]}' is missing", where=path, remedy="it needs " + ", ".join(COLUMNS))
     if not rows:
         raise InputError("no row in it", where=path, remedy="write one row a printed win rate")
-    values = [_values(*row[3:], where=f"{path}, row {number}") for number, row in enumerate(rows)]
+    values = []
+    for number, (*_, n, rate) in enumerate(rows):
+        try:
+            values.append((int(n), float(rate)))
+        except (TypeError, ValueError):
+            raise InputError(f"n '{n}' or win_rate '{rate}' is no number", where=f"{path}, row {number}") from None
+        if values[-1][0] < 1 or not 0 <= values[-1][1] <= 100:
+            what = f"a win rate of {rate} % of {n} prompts"
+            raise InputError(what, where=f"{path}, row {number}", remedy="use 0 to 100 of at least 1")
     if all(rate <= 1 for _, rate in values):
         raise InputError("every win rate is at most 1", where=path, remedy="write percent: 56.2, not 0.562")
     p_values = [stats.binomial_test(rate / 100 * n, n) for n, rate in values]
     adjusted = stats.holm_by([row[0] for row in rows], p_values)
     found = []
-    for row, (n, rate), p, p_holm in zip(rows, values, p_values, adjusted, strict=True):
-        low, high = stats.wilson(rate / 100 * n, n, level=level)
+    for row, (count, percent), p, p_holm in zip(rows, values, p_values, adjusted, strict=True):
+        low, high = stats.wilson(percent / 100 * count, count, level=level)
         verdict = "win" if low > 0.5 else "loss" if high < 0.5 else "no evidence"
-        found.append(CountRow(row[0], row[1], row[2], n, rate, 100 * low, 100 * high, p, p_holm, verdict))
+        found.append(CountRow(row[0], row[1], row[2], count, percent, 100 * low, 100 * high, p, p_holm, verdict))
     return found
-
-
-def _values(n: str, rate: str, *, where: str) -> tuple[int, float]:
-    try:
-        count, percent = int(n), float(rate)
-    except (TypeError, ValueError):
-        raise InputError(f"n '{n}' or win_rate '{rate}' is no number", where=where) from None
-    if count < 1 or not 0 <= percent <= 100:
-        raise InputError(f"a win rate of {rate} % of {n} prompts", where=where, remedy="use 0 to 100 of at least 1")
-    return count, percent
 
 
 def counts_lines(rows: Sequence[CountRow]) -> list[str]:

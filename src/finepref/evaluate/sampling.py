@@ -163,13 +163,12 @@ def prepare(pipeline: Any, sampling: Sampling) -> Sampler:
         pipeline.scheduler = scheduler_class(sampling.scheduler).from_config(pipeline.scheduler.config)
     if refiner is not None:
         refiner.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
-        refiner.set_progress_bar_config(disable=True)
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
     for each in filter(None, (pipeline, refiner)):
+        each.set_progress_bar_config(disable=True)
         if getattr(each, "watermark", None) is not None:
             each.watermark = None
-    pipeline.set_progress_bar_config(disable=True)
     return Sampler(pipeline, sampling, refiner)
 
 
