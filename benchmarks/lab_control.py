@@ -10,6 +10,7 @@ half.
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from finepref.core import provenance, rng
 from finepref.core.files import parquet_meta, read_parquet, write_json, write_parquet
-from finepref.evaluate.compare import find_pair, read_comparison
+from finepref.formats.comparison import read_comparison
 from finepref.study.demo import SAMPLING, TRUTH
 from finepref.study.stages import Stage, run_stage
 
@@ -86,7 +87,7 @@ def main() -> None:
     comparison = read_comparison(evaluation)
     rows = []
     for arm, seed in runs:
-        row = find_pair(comparison, f"{arm}-{seed}", "base", TRUTH)
+        row = asdict(comparison.pair(f"{arm}-{seed}", "base", TRUTH))
         keys = (
             "win_rate",
             "win_low",

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from finepref.core.provenance import sha256_bytes
-from finepref.formats.manifest import ImageRow, write_record, write_rows
+from finepref.formats.manifest import FolderRecord, ImageRow, ModelRecord, write_record, write_rows
 from finepref.formats.prompts import prompt_sha256
 
 
@@ -42,19 +42,10 @@ def make_folder(
                         )
                     )  # fmt: skip
     write_rows(folder, rows)
-    write_record(
-        folder,
-        {
-            "models": {
-                name: {
-                    "origin": name,
-                    "fingerprint": f"weights of {name}",
-                    "rewards": list((rewards or {}).get(name, [])),
-                }
-                for name in models
-            }
-        },
-    )
+    models_made = {
+        name: ModelRecord(name, f"weights of {name}", tuple((rewards or {}).get(name, []))) for name in models
+    }
+    write_record(folder, FolderRecord(models_made))
     return rows
 
 

@@ -24,12 +24,12 @@ from finepref.core.provenance import hash_config
 from finepref.data.latents import LatentCache
 from finepref.data.readers import read_preferences
 from finepref.diffusion import trajectories as trajectories
+from finepref.formats.rewards import Rewards
 from finepref.formats.signals import write_signals
 from finepref.models.protocol import Adapter
 from finepref.objectives import methods
 from finepref.objectives import table as objectives
 from finepref.signals.make import KINDS, SignalOptions, VoteTable, make_signals
-from finepref.signals.rewards import Rewards
 from finepref.train import run as run_module
 from finepref.train.config import SHIPPED, RunConfig, load_config, parse_config, shipped_configs
 from finepref.train.identity import prepare

@@ -21,6 +21,7 @@ from finepref.evaluate.published_counts import counts_lines, read_counts
 from finepref.evaluate.rewards import score_preferences, shard_path
 from finepref.evaluate.score import decode, score
 from finepref.formats.manifest import LINES, read_rows
+from finepref.formats.scores import read_scores
 
 PROMPTS = {"set": ["a dog", "a cat", "a dog"]}
 
@@ -28,7 +29,8 @@ PROMPTS = {"set": ["a dog", "a cat", "a dog"]}
 def test_every_image_is_scored_once_and_a_second_run_scores_nothing(tmp_path: Path) -> None:
     rows = make_folder(tmp_path, PROMPTS, seeds=(0, 1))
     scorer = Table(rows, lambda row: row.prompt_index + row.seed / 10)
-    path = score(tmp_path, [scorer], batch_size=5)
+    assert score(tmp_path, [scorer], batch_size=5) == read_scores(tmp_path)
+    path = tmp_path / "scores.parquet"
     found = pq.read_table(path).to_pylist()
     assert len(found) == 12 == scorer.seen
     assert {(r["model"], r["prompt_index"], r["seed"]): r["value"] for r in found} == {
@@ -107,7 +109,7 @@ def test_broken_manifests_are_refused_with_their_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 7: base, prompt 0, seed 0 is listed twice"):
         read_rows(tmp_path)
     (tmp_path / LINES).write_text(lines[0] + '{"model": "x"}\n')
-    with pytest.raises(InputError, match="line 2: not a manifest line"):
+    with pytest.raises(InputError, match=r"line 2: prompt_set: field required"):
         read_rows(tmp_path)
     (tmp_path / LINES).write_text(lines[0] + lines[1][:50])
     assert len(read_rows(tmp_path, partial=True)) == 1

@@ -23,7 +23,7 @@ from finepref.evaluate.named_models import (
     training_rewards,
 )
 from finepref.evaluate.sampling import Sampling, noise_generator, scheduler_class
-from finepref.formats.manifest import LINES, read_record, read_rows
+from finepref.formats.manifest import LINES, PromptsRecord, read_manifest, read_record, read_rows
 from finepref.formats.prompts import PromptSet
 
 PROMPTS = PromptSet("few", ("a red circle", "a blue square", "a red circle"), {"style": ("x", "y", "")})
@@ -105,8 +105,8 @@ def test_the_manifest_says_everything_of_an_image(tmp_path: Path) -> None:
     assert pipeline.calls[0][1:] == (9, 2.5, {"width": 5, "height": 6, "negative_prompt": ["bad"] * 3})
     assert pipeline.safety_checker is None
     record = read_record(tmp_path)
-    assert record["models"]["a"]["rewards"] == ["r"]
-    assert record["prompt_sets"]["few"] == {"sha256": PROMPTS.sha256, "rows": 3}
+    assert record.models["a"].rewards == ("r",)
+    assert record.prompt_sets["few"] == PromptsRecord(PROMPTS.sha256, 3)
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -148,8 +148,9 @@ def test_a_folder_takes_more_prompts_seeds_sets_and_models(tmp_path: Path) -> No
     generate({"a": source(FakePipeline())}, PROMPTS.head(2), [0], tmp_path)
     generate({"a": source(FakePipeline())}, PROMPTS, [0, 1], tmp_path)
     generate({"a": source(FakePipeline())}, PromptSet("more", ("z",)), [0], tmp_path, steps=9)
-    generate({"b": source(FakePipeline(), "other")}, PROMPTS, [0], tmp_path)
-    assert len(read_rows(tmp_path)) == 6 + 1 + 3
+    found = generate({"b": source(FakePipeline(), "other")}, PROMPTS, [0], tmp_path)
+    assert len(found.rows) == 6 + 1 + 3
+    assert found == read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_control_maps_reach_the_network_by_row(folders: dict, tmp_path: Path, na
         assert np.abs(plain[row] - images(tmp_path / "none")[row]).max() <= 1  # scale 0 is no control
         assert np.abs(strong[row] - plain[row]).max() > 1
         assert np.abs(strong[row] - alone[row]).max() <= 1
-    record = read_record(tmp_path / "s")["sampling"]["a/prompts"]["control"]
+    record = read_record(tmp_path / "s").sampling["a/prompts"]["control"]
     assert record["scale"] == 1.0
     assert len(record["maps_sha256"]) == 64
 
@@ -123,7 +123,7 @@ def test_a_refiner_takes_the_last_steps_from_the_same_latents(folders: dict, tmp
     latents = base(**shared, denoising_end=0.6, output_type="latent", generator=noise_generator(0, 0)).images
     expected = second(**shared, image=latents, denoising_start=0.6).images[0]
     assert np.abs(np.asarray(expected).astype(int) - with_[0]).max() <= 1
-    assert read_record(tmp_path / "with")["sampling"]["a/prompts"]["refiner"]["start"] == 0.6
+    assert read_record(tmp_path / "with").sampling["a/prompts"]["refiner"]["start"] == 0.6
 
 
 def test_pipelines_that_take_neither_are_refused(folders: dict) -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finepref.core.errors import InputError
-from finepref.data.prompt_sets import PUBLISHED, load_prompt_set, published
+from finepref.data.prompt_sets import PUBLISHED, load_prompt_set
 from finepref.formats.prompts import PromptSet, as_prompt_set, read_prompts
 
 TEXTS = ("a red dog", 'say "hi", <b>you</b>', "naïve café\ttab")
@@ -138,11 +138,11 @@ def test_without_the_hub_the_error_says_what_to_give() -> None:
     ],
 )
 def test_published_sets_from_their_files(shared: Path, name: str, file: str, row: int, tags: dict) -> None:
-    found = published(name, shared / "prompts" / file)
+    found = load_prompt_set(f"{name}={shared / 'prompts' / file}")
     assert len(found) == PUBLISHED[name].rows
     assert found.tags_of(row) == tags
 
 
 def test_shipped_categories_are_those_of_the_published_table(shared: Path) -> None:
     table = read_prompts(shared / "prompts" / "PartiPrompts.tsv")
-    assert published("partiprompts", shared / "prompts" / "partiprompts.json").tags == table.tags
+    assert load_prompt_set(f"partiprompts={shared / 'prompts' / 'partiprompts.json'}").tags == table.tags

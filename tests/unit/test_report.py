@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -196,11 +197,9 @@ def _paper_evaluation(folder: Path, protocol: str | None, pipeline: str = "Stabl
     names = ("pickscore", "hpsv2.1", "imagereward", "aesthetic", "clip-h")
     evaluation(folder, 0.5, sets={"hpsv2": TEXTS}, metrics=names)
     record = read_record(folder)
-    for about in record["models"].values():
-        about["pipeline"] = pipeline
-    if protocol:
-        record["protocols"] = {f"{name}/hpsv2": protocol for name in ("base", "new")}
-    write_record(folder, record)
+    models = {name: replace(about, pipeline=pipeline) for name, about in record.models.items()}
+    protocols = {f"{name}/hpsv2": protocol for name in ("base", "new") if protocol}
+    write_record(folder, replace(record, models=models, protocols=protocols))
     return one(folder)
 
 

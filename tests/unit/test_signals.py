@@ -21,11 +21,11 @@ from finepref.core import rng
 from finepref.core.errors import InputError
 from finepref.core.files import parquet_meta
 from finepref.data.rows import _table
+from finepref.formats.rewards import Rewards
 from finepref.formats.signals import read_signals, write_signals
 from finepref.signals import parts
 from finepref.signals.combine import combine
 from finepref.signals.make import SignalOptions, VoteTable, check_request, make_signals
-from finepref.signals.rewards import Rewards
 from finepref.signals.smooth import PICKSCORE_EXTREMES, extremes, smoothed, weight_of
 
 COUNT = 60

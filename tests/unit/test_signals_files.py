@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from finepref.core.errors import InputError
+from finepref.formats.rewards import read_rewards
 from finepref.formats.signals import read_signals
-from finepref.signals.rewards import read_rewards
 
 
 @pytest.mark.parametrize(

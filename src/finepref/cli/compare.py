@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -33,28 +34,29 @@ def command(
         return
     if folder is None or baseline is None:
         raise InputError("a folder and its --baseline are needed", where="compare", remedy="or give --from-counts")
-    from finepref.core.files import read_json
-    from finepref.evaluate.compare import compare
-    from finepref.evaluate.show import comparison_lines
+    from finepref.evaluate.compare import compare, comparison_lines
+    from finepref.formats.comparison import COMPARISON
 
-    path = compare(folder, baseline, out=out, level=level, resamples=resamples, seed=seed, force=force)
+    found = compare(folder, baseline, out=out, level=level, resamples=resamples, seed=seed, force=force)
+    path = folder / COMPARISON if out is None else out
     if as_json:
         print(path.read_text(encoding="utf-8"), end="")
         return
-    for line in comparison_lines(read_json(path)):
+    for line in comparison_lines(found):
         print(line)
     print(path)
 
 
 def _counts(path: Path, out: Path | None, level: float, as_json: bool) -> None:
     from finepref.core.files import write_json
-    from finepref.evaluate.published_counts import counts_json, counts_lines, read_counts
+    from finepref.evaluate.published_counts import counts_lines, read_counts
 
     rows = read_counts(path, level=level)
+    record = {"level": level, "rows": [asdict(row) for row in rows]}
     if out is not None:
-        write_json(out, counts_json(rows, level=level))
+        write_json(out, record)
     if as_json:
-        print(json.dumps(counts_json(rows, level=level), indent=2))
+        print(json.dumps(record, indent=2))
         return
     for line in counts_lines(rows):
         print(line)

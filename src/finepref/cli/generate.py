@@ -47,6 +47,7 @@ def command(
     from finepref.evaluate.generate import generate
     from finepref.evaluate.named_models import parse_integers, parse_models, parse_size, sources
     from finepref.evaluate.protocols import choose_prompts, family_of, load_protocol
+    from finepref.formats.manifest import LINES
 
     fixed = {
         "--seeds": seeds, "--steps": steps, "--guidance": guidance, "--scheduler": scheduler, "--size": size,
@@ -74,10 +75,8 @@ def command(
         models = sources(model, load_pipeline)
         settings = chosen.sampling(family_of({name: source.pipeline for name, source in models.items()}))
     for prompt_set in sets:
-        manifest = generate(
-            models, prompt_set, numbers, out, batch_size=batch_size, overwrite=overwrite, **settings, **extras
-        )
-    print(manifest)
+        generate(models, prompt_set, numbers, out, batch_size=batch_size, overwrite=overwrite, **settings, **extras)
+    print(out / LINES)
 
 
 def _required(prompts: list[str] | None) -> list[str]:

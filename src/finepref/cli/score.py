@@ -27,12 +27,14 @@ def command(
     if (data[0] / LINES).is_file():
         from finepref.build import make_scorer
         from finepref.evaluate.score import score
+        from finepref.formats.scores import SCORES
 
         if len(data) > 1 or out is not None or shard != "0/1":
             raise InputError(
                 "an evaluation folder is scored alone and into itself", where=data[0], remedy="leave out --out, --shard"
             )
-        print(score(data[0], (make_scorer(name) for name in specs), batch_size=batch_size, overwrite=overwrite))
+        score(data[0], (make_scorer(name) for name in specs), batch_size=batch_size, overwrite=overwrite)
+        print(data[0] / SCORES)
         return
     if out is None:
         raise InputError(

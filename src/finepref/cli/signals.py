@@ -45,9 +45,9 @@ def command(
     from finepref.core.progress import say
     from finepref.core.provenance import provenance
     from finepref.data.rows import versions
+    from finepref.formats.rewards import read_rewards
     from finepref.formats.signals import write_signals
     from finepref.signals.make import SignalOptions, check_request, make_signals, provenance_inputs
-    from finepref.signals.rewards import read_rewards
 
     options = SignalOptions(
         margin=margin,

@@ -112,22 +112,25 @@ def write_parquet(path: str | Path, table: pa.Table, meta: Mapping[str, Any] | N
         pq.write_table(table.replace_schema_metadata(footer), temporary, compression="zstd")
 
 
-def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a parquet file; a missing or broken one, or a missing column, is an `InputError`."""
-    path = Path(path)
+def parquet_columns(path: str | Path) -> list[str]:
+    """Names of the columns of a parquet file; a missing or broken file is an `InputError`."""
     try:
-        if columns is not None:
-            present = set(pq.read_schema(path).names)
-            missing = [name for name in columns if name not in present]
-            if missing:
-                raise InputError(
-                    f"column {missing[0]!r} is missing",
-                    where=path,
-                    remedy=f"it has {', '.join(sorted(present))}",
-                )
-        return pq.read_table(path, columns=columns)
+        return list(pq.read_schema(Path(path)).names)
     except FileNotFoundError:
         raise InputError("no such file", where=path, remedy="run the stage that writes it first") from None
+    except pa.ArrowException as error:
+        raise InputError(f"not a readable parquet file ({error})", where=path, remedy="write it again") from None
+
+
+def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a parquet file; a missing or broken one, or a missing column, is an `InputError`."""
+    present = parquet_columns(path)
+    missing = [name for name in columns or () if name not in present]
+    if missing:
+        remedy = f"it has {', '.join(sorted(present))}"
+        raise InputError(f"column {missing[0]!r} is missing", where=path, remedy=remedy)
+    try:
+        return pq.read_table(Path(path), columns=columns)
     except pa.ArrowException as error:
         raise InputError(f"not a readable parquet file ({error})", where=path, remedy="write it again") from None
 

@@ -31,28 +31,19 @@ class Published:
 
 PUBLISHED: Mapping[str, Published] = {
     "papv2": Published(
-        487,
-        "bb686432c3a09798773d69cfdc8802b89f126d335f08f24a23ce53db43f0df1b",
-        "yuvalkirstain/pickapic_v2_no_images",
-        None,
-        ("data/test-*.parquet",),
-        unique=True,
+        487, "bb686432c3a09798773d69cfdc8802b89f126d335f08f24a23ce53db43f0df1b",
+        "yuvalkirstain/pickapic_v2_no_images", None, ("data/test-*.parquet",), unique=True,
     ),
     "hpsv2": Published(
-        3200,
-        "cd9bbe4bb6457b5c683ae272d2900303b57b5b885b206f2280aa8a17976dbc56",
-        "zhwang/HPDv2",
-        "b9517430f34b1080d4f741118d2a440155a165cd",
+        3200, "cd9bbe4bb6457b5c683ae272d2900303b57b5b885b206f2280aa8a17976dbc56",
+        "zhwang/HPDv2", "b9517430f34b1080d4f741118d2a440155a165cd",
         tuple(f"benchmark/{style}.json" for style in STYLES),
     ),
     "partiprompts": Published(
-        1632,
-        "2abb98084b1d558d0cbcdd53b1b7231368ef097338244ee9f604c7198a42258d",
-        "nateraw/parti-prompts",
-        "944b156abfdad7627c3221b5ec4f6a6fb060a197",
-        ("PartiPrompts.tsv",),
+        1632, "2abb98084b1d558d0cbcdd53b1b7231368ef097338244ee9f604c7198a42258d",
+        "nateraw/parti-prompts", "944b156abfdad7627c3221b5ec4f6a6fb060a197", ("PartiPrompts.tsv",),
     ),
-}
+}  # fmt: skip
 
 
 def load_prompt_set(name: str) -> PromptSet:
@@ -70,32 +61,23 @@ def load_prompt_set(name: str) -> PromptSet:
     """
     head, equals, path = name.partition("=")
     if head in PUBLISHED:
-        return published(head, path) if equals else published(head)
-    if equals and not Path(name).exists():
-        raise InputError(f"unknown prompt set '{head}'", where="--prompts", remedy=nearest(head, PUBLISHED))
-    if not Path(name).exists() and not Path(name).suffix:
-        known = [*PUBLISHED, "lab-eval", "lab-train"]
-        raise InputError(f"unknown prompt set '{name}'", where="--prompts", remedy=nearest(name, known))
+        return _published(head, path if equals else None)
+    if not Path(name).exists() and (equals or not Path(name).suffix):
+        known = PUBLISHED if equals else [*PUBLISHED, "lab-eval", "lab-train"]
+        raise InputError(f"unknown prompt set '{head}'", where="--prompts", remedy=nearest(head, known))
     return read_prompts(name)
 
 
-def published(name: str, path: str | Path | None = None) -> PromptSet:
-    """A published set from a file, or from the hub where no file is given; hash checked, tags joined by row.
-
-    Raises:
-        InputError: unknown name, the prompts differ from the published ones, or the hub cannot be reached.
-    """
-    if name not in PUBLISHED:
-        raise InputError(f"unknown prompt set '{name}'", where="--prompts", remedy=nearest(name, PUBLISHED))
+def _published(name: str, path: str | None) -> PromptSet:
     about = PUBLISHED[name]
     found = read_prompts(path, name=name) if path is not None else _from_hub(name, about)
     if found.sha256 != about.sha256:
-        raise InputError(
+        what = (
             f"these {len(found):,} prompts are not the published {name} ({about.rows:,} prompts, hash "
-            f"{about.sha256[:12]}, here {found.sha256[:12]})",
-            where=path or about.repository,
-            remedy="give the published file, or use your file under another name",
+            f"{about.sha256[:12]}, here {found.sha256[:12]})"
         )
+        remedy = "give the published file, or use your file under another name"
+        raise InputError(what, where=path or about.repository, remedy=remedy)
     return replace(found, tags=_tags(name))
 
 
@@ -111,11 +93,8 @@ def _from_hub(name: str, about: Published) -> PromptSet:
             files = sorted(file for file in listed for wanted in about.files if fnmatch(file, wanted))
         paths = [hf_hub_download(about.repository, f, repo_type="dataset", revision=about.revision) for f in files]
     except Exception as error:  # the hub's client raises many kinds; all mean that there is no file
-        raise InputError(
-            f"the hub did not give it ({type(error).__name__})",
-            where=about.repository,
-            remedy=f"give the file itself: --prompts {name}=FILE",
-        ) from None
+        what, remedy = f"the hub did not give it ({type(error).__name__})", f"give the file: --prompts {name}=FILE"
+        raise InputError(what, where=about.repository, remedy=remedy) from None
     prompts = [prompt for path in paths for prompt in read_prompts(path).prompts]
     return PromptSet(name, tuple(dict.fromkeys(prompts) if about.unique else prompts))
 
@@ -126,8 +105,6 @@ def _tags(name: str) -> dict[str, tuple[str, ...]]:
     if name == "partiprompts":
         text = (resources.files("finepref.data") / "partiprompts_tags.json").read_text(encoding="utf-8")
         packed = json.loads(text)
-        return {
-            tag: tuple(packed[tag]["names"][ord(letter) - ord("a")] for letter in packed[tag]["rows"])
-            for tag in ("category", "challenge")
-        }
+        tags = {tag: packed[tag] for tag in ("category", "challenge")}
+        return {tag: tuple(known["names"][ord(c) - ord("a")] for c in known["rows"]) for tag, known in tags.items()}
     return {}

@@ -6,22 +6,22 @@ Images are paired by (prompt set, prompt row, seed), never by prompt text; every
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from finepref.core.errors import InputError, nearest
-from finepref.core.files import read_json, read_parquet, write_json
+from finepref.core.progress import aligned
 from finepref.core.provenance import provenance
 from finepref.evaluate import stats
-from finepref.evaluate.groups import group_rows, tags_of
-from finepref.evaluate.score import SCORES
-from finepref.evaluate.sheets import Floats, Sheet, read_scores
-from finepref.formats.manifest import LINES, ImageRow, read_record, read_rows
+from finepref.evaluate.sheets import Floats, Sheet, Sheets, read_sheets
+from finepref.formats.comparison import COMPARISON, Comparison, GroupRow, Metric, ModelRow, PairRow, write_comparison
+from finepref.formats.scores import SCORES
 
-COMPARISON = "comparison.json"
+LEAST_PROMPTS = 8
+"""Prompts that a tag's value needs for a win rate of its own."""
 
 
 def compare(
@@ -33,7 +33,7 @@ def compare(
     resamples: int = stats.RESAMPLES,
     seed: int = 0,
     force: bool = False,
-) -> Path:
+) -> Comparison:
     """Compare every model with the baseline and the others with each other; write `comparison.json`.
 
     Args:
@@ -46,70 +46,33 @@ def compare(
         force: compare scores with different fingerprints.
 
     Returns:
-        Path of the file.
+        The comparison, as it is in the file.
 
     Raises:
         InputError: an unknown baseline, only one model, or unusable scores.
     """
-    folder = Path(folder)
-    scores = read_scores(folder, force=force)
-    if baseline not in scores.models:
-        raise InputError(f"no model '{baseline}'", where=folder / SCORES, remedy=nearest(baseline, scores.models))
-    if len(scores.models) < 2:
-        raise InputError("only one model is scored", where=folder / SCORES, remedy="generate and score another one")
-    trained = {name: about.get("rewards", []) for name, about in read_record(folder).get("models", {}).items()}
-    metrics = {
-        name: {**about, "used_in_training": [m for m in scores.models if name in trained.get(m, [])]}
-        for name, about in scores.metrics.items()
-    }
-    models: list[dict[str, Any]] = []
-    pairs: list[dict[str, Any]] = []
-    groups: list[dict[str, Any]] = []
-    rows = read_rows(folder) if (folder / LINES).is_file() else []
-    check_current(folder, rows)
-    tags = tags_of(rows)
-    for sheet in scores.sheets:
-        found = compare_sheet(
-            sheet, scores.models, metrics, baseline=baseline, level=level, resamples=resamples, seed=seed
-        )
-        models += found[0]
-        pairs += found[1]
-        groups += group_rows(sheet, scores.models, metrics, tags, baseline=baseline, level=level)
-    adjust(pairs)
-    target = Path(out) if out is not None else folder / COMPARISON
-    write_json(
-        target,
-        {
-            "baseline": baseline,
-            "model_names": list(scores.models),
-            "prompt_sets": [sheet.prompt_set for sheet in scores.sheets],
-            "metrics": metrics,
-            "level": level,
-            "resamples": resamples,
-            "forced": force,
-            "models": models,
-            "pairs": pairs,
-            "groups": groups,
-            "provenance": provenance(inputs=[folder / SCORES], seed=seed),
-        },
-    )
-    return target
-
-
-def check_current(folder: Path, rows: Sequence[ImageRow]) -> None:
-    """Refuse scores of images that the manifest no longer lists; a folder without a manifest is taken as it is."""
-    if not rows:
-        return
-    listed = {row.key: row.image_sha256 for row in rows}
-    table = read_parquet(folder / SCORES, ["model", "prompt_set", "prompt_index", "seed", "image_sha256"])
-    columns = [table[name].to_pylist() for name in table.column_names]
-    for model, prompt_set, index, seed, digest in zip(*columns, strict=True):
-        if listed.get((model, prompt_set, index, seed)) != digest:
-            raise InputError(
-                f"the score of {model}, {prompt_set} {index}, seed {seed} is of an image that is no longer there",
-                where=folder / SCORES,
-                remedy="run `finepref score` on the folder again",
-            )
+    path = Path(folder) / SCORES
+    found = read_sheets(folder, force=force)
+    if baseline not in found.models:
+        raise InputError(f"no model '{baseline}'", where=path, remedy=nearest(baseline, found.models))
+    if len(found.models) < 2:
+        raise InputError("only one model is scored", where=path, remedy="generate and score another one")
+    between = model_pairs(found.models, baseline)
+    models: list[ModelRow] = []
+    pairs: list[PairRow] = []
+    groups: list[GroupRow] = []
+    for sheet in found.sheets:
+        rows = compare_sheet(sheet, found, between, level=level, resamples=resamples, seed=seed)
+        models += rows[0]
+        pairs += rows[1]
+        for metric, (model, _) in itertools.product(found.metrics, between[: len(found.models) - 1]):
+            groups += group_rows(sheet, model, baseline, metric, found.metrics[metric], level=level)
+    target = Path(out) if out is not None else Path(folder) / COMPARISON
+    comparison = Comparison(
+        baseline, found.models, tuple(sheet.prompt_set for sheet in found.sheets), found.metrics, level, resamples,
+        force, tuple(models), adjust(pairs), tuple(groups), provenance(inputs=[path], seed=seed),
+    )  # fmt: skip
+    return write_comparison(target, comparison)
 
 
 def model_pairs(models: Sequence[str], baseline: str) -> list[tuple[str, str]]:
@@ -119,124 +82,103 @@ def model_pairs(models: Sequence[str], baseline: str) -> list[tuple[str, str]]:
 
 
 def compare_sheet(
-    sheet: Sheet,
-    models: Sequence[str],
-    metrics: Mapping[str, Mapping[str, Any]],
-    *,
-    baseline: str,
-    level: float = 0.95,
-    resamples: int = stats.RESAMPLES,
-    seed: int = 0,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    sheet: Sheet, found: Sheets, between: Sequence[tuple[str, str]], *, level: float, resamples: int, seed: int
+) -> tuple[list[ModelRow], list[PairRow]]:
     """Rows per (model, metric) and per (pair, metric) of one prompt set; one bootstrap serves all of them."""
-    singles = [
-        (model, metric, sheet.values[model][metric])
-        for metric, model in itertools.product(metrics, models)
+    lines = {
+        (metric, model): sheet.values[model][metric]
+        for metric, model in itertools.product(found.metrics, found.models)
         if metric in sheet.values.get(model, {})
-    ]
-    lines = {(model, metric): values for model, metric, values in singles}
-    paired = [
-        (a, b, metric, lines[(a, metric)] - lines[(b, metric)])
-        for metric, (a, b) in itertools.product(metrics, model_pairs(models, baseline))
-        if (a, metric) in lines and (b, metric) in lines
-    ]
-    columns = [values for *_, values in singles] + [difference for *_, difference in paired]
-    means = stats.bootstrap_means(np.stack(columns, axis=1), sheet.cluster, level=level, resamples=resamples, seed=seed)
-    model_rows = [
-        _model_row(sheet, model, metric, values, mean)
-        for (model, metric, values), mean in zip(singles, means, strict=False)
-    ]
-    differences = np.stack(columns[len(singles) :], axis=1) if paired else np.zeros((len(sheet.row), 0))
-    p_values = stats.permutation_tests(differences, sheet.cluster, draws=resamples, seed=seed)
-    pair_rows = [
-        _pair_row(sheet, entry, mean, float(p), bool(metrics[entry[2]]["higher_is_better"]), level)
-        for entry, mean, p in zip(paired, means[len(singles) :], p_values, strict=True)
-        if np.isfinite(entry[3]).any()
-    ]
-    return model_rows, pair_rows
+    }
+    paired = {
+        (metric, a, b): lines[metric, a] - lines[metric, b]
+        for metric, (a, b) in itertools.product(found.metrics, between)
+        if (metric, a) in lines and (metric, b) in lines
+    }
+    columns = np.stack([*lines.values(), *paired.values()], axis=1)
+    means = stats.bootstrap_means(columns, sheet.cluster, level=level, resamples=resamples, seed=seed)
+    p_values = stats.permutation_tests(columns[:, len(lines) :], sheet.cluster, draws=resamples, seed=seed)
+    models = [_model_row(sheet, *key, values, mean) for (key, values), mean in zip(lines.items(), means, strict=False)]
+    pairs = []
+    for (key, difference), mean, p in zip(paired.items(), means[len(lines) :], p_values, strict=True):
+        there = np.isfinite(difference)
+        if not there.any():
+            continue
+        cluster = stats.cluster_codes(sheet.cluster[there])
+        better = difference[there] if found.metrics[key[0]].higher_is_better else -difference[there]
+        rate = stats.win_rate(better, cluster, level=level)
+        pairs.append(
+            PairRow(
+                sheet.prompt_set, *key, len(better), int(cluster.max()) + 1, int((~there).sum()),
+                mean.value, mean.low, mean.high, rate.value, rate.low, rate.high,
+                wins=int((better > 0).sum()), ties=int((better == 0).sum()), losses=int((better < 0).sum()),
+                sign_p=stats.sign_test(better, cluster), permutation_p=float(p),
+            )
+        )  # fmt: skip
+    return models, pairs
 
 
-def _model_row(sheet: Sheet, model: str, metric: str, values: Floats, mean: stats.Interval) -> dict[str, Any]:
+def _model_row(sheet: Sheet, metric: str, model: str, values: Floats, mean: stats.Interval) -> ModelRow:
     there = np.isfinite(values)
-    kept = values[there]
-    seeds = [int(seed) for seed in np.unique(sheet.seed[there])]
-    return {
-        "prompt_set": sheet.prompt_set,
-        "metric": metric,
-        "model": model,
-        "n": len(kept),
-        "prompts": len(np.unique(sheet.cluster[there])),
-        "missing": int((~there).sum()),
-        "mean": mean.value,
-        "mean_low": mean.low,
-        "mean_high": mean.high,
-        "median": float(np.median(kept)) if len(kept) else None,
-        "sd": float(kept.std(ddof=1)) if len(kept) > 1 else None,
-        "seed_means": {str(seed): float(kept[sheet.seed[there] == seed].mean()) for seed in seeds},
-    }
+    kept, seeds = values[there], sheet.seed[there]
+    return ModelRow(
+        sheet.prompt_set, metric, model, len(kept), len(np.unique(sheet.cluster[there])), int((~there).sum()),
+        mean.value, mean.low, mean.high,
+        median=float(np.median(kept)) if len(kept) else None,
+        sd=float(kept.std(ddof=1)) if len(kept) > 1 else None,
+        seed_means={str(seed): float(kept[seeds == seed].mean()) for seed in np.unique(seeds).tolist()},
+    )  # fmt: skip
 
 
-def _pair_row(
-    sheet: Sheet,
-    entry: tuple[str, str, str, Floats],
-    mean: stats.Interval,
-    permutation_p: float,
-    higher_is_better: bool,
-    level: float,
-) -> dict[str, Any]:
-    model, against, metric, difference = entry
-    there = np.isfinite(difference)
-    cluster = stats.cluster_codes(sheet.cluster[there])
-    better = difference[there] if higher_is_better else -difference[there]
-    rate = stats.win_rate(better, cluster, level=level)
-    return {
-        "prompt_set": sheet.prompt_set,
-        "metric": metric,
-        "model": model,
-        "against": against,
-        "n": len(better),
-        "prompts": int(cluster.max()) + 1,
-        "missing": int((~there).sum()),
-        "mean_difference": mean.value,
-        "difference_low": mean.low,
-        "difference_high": mean.high,
-        "win_rate": rate.value,
-        "win_low": rate.low,
-        "win_high": rate.high,
-        "wins": int((better > 0).sum()),
-        "ties": int((better == 0).sum()),
-        "losses": int((better < 0).sum()),
-        "sign_p": stats.sign_test(better, cluster),
-        "permutation_p": permutation_p,
-    }
+def adjust(pairs: Sequence[PairRow]) -> tuple[PairRow, ...]:
+    """With Holm's adjusted p-values; the family of a model pair is its metrics x prompt sets."""
+    families = [(row.model, row.against) for row in pairs]
+    sign = stats.holm_by(families, [row.sign_p for row in pairs])
+    permutation = stats.holm_by(families, [row.permutation_p for row in pairs])
+    return tuple(
+        replace(row, sign_holm=s, permutation_holm=p, family=families.count((row.model, row.against)))
+        for row, s, p in zip(pairs, sign, permutation, strict=True)
+    )
 
 
-def adjust(pairs: Sequence[dict[str, Any]]) -> None:
-    """Add Holm's adjusted p-values; the family of a model pair is its metrics x prompt sets. In place."""
-    for key in {(row["model"], row["against"]) for row in pairs}:
-        family = [row for row in pairs if (row["model"], row["against"]) == key]
-        for test in ("sign", "permutation"):
-            for row, adjusted in zip(family, stats.holm([row[f"{test}_p"] for row in family]), strict=True):
-                row[f"{test}_holm"] = float(adjusted)
-        for row in family:
-            row["family"] = len(family)
+def group_rows(
+    sheet: Sheet, model: str, baseline: str, metric: str, about: Metric, *, level: float = 0.95
+) -> Iterator[GroupRow]:
+    """Win rate against the baseline on the prompts of every tag value with at least 8 prompts.
+
+    These intervals are for looking: they are not corrected for the number of groups.
+    """
+    lines = [sheet.values.get(name, {}).get(metric) for name in (model, baseline)]
+    if lines[0] is None or lines[1] is None:
+        return
+    better = lines[0] - lines[1] if about.higher_is_better else lines[1] - lines[0]
+    for tag in dict.fromkeys(tag for tags in sheet.tags for tag in tags):
+        labels = np.array([tags.get(tag, "") for tags in sheet.tags], dtype=object)
+        for value in filter(None, dict.fromkeys(labels)):
+            there = (labels == value) & np.isfinite(better)
+            cluster = stats.cluster_codes(sheet.cluster[there])
+            prompts = len(set(cluster))
+            if prompts >= LEAST_PROMPTS:
+                rate = stats.win_rate(better[there], cluster, level=level)
+                yield GroupRow(
+                    sheet.prompt_set, metric, model, baseline, tag, value, int(there.sum()), prompts,
+                    rate.value, rate.low, rate.high,
+                )  # fmt: skip
 
 
-def read_comparison(folder: str | Path) -> dict[str, Any]:
-    """`comparison.json` of an evaluation folder."""
-    return read_json(Path(folder) / COMPARISON)
-
-
-def find_pair(
-    comparison: Mapping[str, Any], model: str, against: str, metric: str, prompt_set: str | None = None
-) -> dict[str, Any]:
-    """The row of one comparison; `prompt_set` may be left out where there is one."""
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """One line per prompt set, metric and pair: win rate with interval, mean difference with interval, adjusted p."""
+    head = (
+        "prompts", "metric", "model", "against", "n", "win rate", "interval", "mean difference", "its interval",
+        "p (Holm)",
+    )  # fmt: skip
     rows = [
-        row
-        for row in comparison["pairs"]
-        if (row["model"], row["against"], row["metric"]) == (model, against, metric)
-        and prompt_set in (None, row["prompt_set"])
-    ]
-    if len(rows) != 1:
-        raise InputError(f"{len(rows)} comparisons of {model} with {against} by {metric}", where="comparison")
-    return dict(rows[0])
+        (
+            row.prompt_set, row.metric + " (trained on)" * comparison.trained(row), row.model, row.against, str(row.n),
+            f"{100 * row.win_rate:.1f} %", f"{100 * row.win_low:.1f} to {100 * row.win_high:.1f}",
+            f"{row.mean_difference:+.4g}", f"{row.difference_low:+.4g} to {row.difference_high:+.4g}",
+            f"{row.permutation_holm:.4f}",
+        )
+        for row in comparison.pairs
+    ]  # fmt: skip
+    return aligned([head, *rows])

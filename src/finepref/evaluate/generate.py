@@ -6,29 +6,18 @@ import io
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_file
 from finepref.core.progress import progress, say
 from finepref.core.provenance import provenance, sha256_bytes, sha256_file
-from finepref.evaluate.sampling import SCHEDULERS, Control, Noise, Refiner, Sampling, prepare, scheduler_class
-from finepref.formats.manifest import (
-    LINES,
-    ImageRow,
-    Key,
-    append_rows,
-    read_record,
-    read_rows,
-    write_record,
-    write_rows,
-)
+from finepref.evaluate.sampling import SCHEDULERS, Control, Noise, Refiner, Sampler, Sampling, prepare, scheduler_class
+from finepref.formats import manifest
+from finepref.formats.manifest import FolderRecord, ImageRow, Key, Manifest, ModelRecord, PromptsRecord
 from finepref.formats.prompts import PromptSet, as_prompt_set, prompt_sha256
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -65,7 +54,7 @@ def generate(
     batch_size: int = 8,
     protocol: str | None = None,
     overwrite: bool = False,
-) -> Path:
+) -> Manifest:
     """Generate every model x prompt x seed that is not there yet, and list it in `out/manifest.jsonl`.
 
     Args:
@@ -79,26 +68,26 @@ def generate(
         overwrite: generate again what is there with other settings, instead of refusing.
 
     Returns:
-        Path of the manifest.
+        The images and what they were made with, as they are in the folder.
 
     Raises:
         InputError: an unusable name or setting, or the folder holds images of these names made in another way.
     """
     prompt_set = as_prompt_set(prompts)
     sampling = Sampling(steps, guidance, scheduler, size, negative_prompt, noise, control, refiner)
-    sources = {name: _source(name, model) for name, model in models.items()}
+    sources = {name: as_source(model) for name, model in models.items()}
     _check(sources, prompt_set, seeds, batch_size)
     if scheduler is not None and scheduler not in SCHEDULERS:
         scheduler_class(scheduler)
     out = Path(out)
-    rows = {row.key: row for row in read_rows(out, partial=True)} if (out / LINES).is_file() else {}
+    rows = {row.key: row for row in manifest.read_rows(out, partial=True)} if (out / manifest.LINES).is_file() else {}
     record = _merged_record(out, sources, prompt_set, sampling, rows, overwrite=overwrite)
-    for name in sources if protocol else ():
-        record.setdefault("protocols", {})[f"{name}/{prompt_set.name}"] = protocol
+    slots = dict.fromkeys((f"{name}/{prompt_set.name}" for name in sources if protocol), protocol or "")
+    record = replace(record, protocols={**record.protocols, **slots})
     wanted = [(row, seed) for row in range(len(prompt_set)) for seed in seeds]
     if rows:
-        write_rows(out, rows.values())
-    write_record(out, record)
+        manifest.write_rows(out, rows.values())
+    manifest.write_record(out, record)
     for name, source in sources.items():
         missing = [key for key in wanted if not _finished(out, rows.get((name, prompt_set.name, *key)))]
         if not missing:
@@ -106,15 +95,22 @@ def generate(
             continue
         for key in missing:
             rows.pop((name, prompt_set.name, *key), None)
-        write_rows(out, rows.values())
+        manifest.write_rows(out, rows.values())
         started = time.perf_counter()
-        _generate_model(name, source, prompt_set, sampling, missing, out, rows, batch_size)
-        about = record["models"][name]
-        about["seconds"] = round(about.get("seconds", 0.0) + time.perf_counter() - started, 2)
-        about["device"] = _device_name()
-        write_record(out, record)
-    write_rows(out, sorted(rows.values(), key=lambda row: (row.prompt_set, row.prompt_index, row.seed)))
-    return out / LINES
+        sampler = prepare(source.load(), sampling)
+        batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
+        for batch in progress(batches, f"images of {name}", unit="batch"):
+            done = _sample(sampler, name, prompt_set, batch, out)
+            manifest.append_rows(out, done)
+            rows.update({row.key: row for row in done})
+        about = record.models[name]
+        seconds = round(about.seconds + time.perf_counter() - started, 2)
+        about = replace(about, seconds=seconds, device=_device_name())
+        record = replace(record, models={**record.models, name: about})
+        manifest.write_record(out, record)
+    ordered = sorted(rows.values(), key=lambda row: (row.prompt_set, row.prompt_index, row.seed))
+    manifest.write_rows(out, ordered)
+    return Manifest(tuple(ordered), record)
 
 
 def _check(sources: Mapping[str, Source], prompts: PromptSet, seeds: Sequence[int], batch_size: int) -> None:
@@ -122,16 +118,16 @@ def _check(sources: Mapping[str, Source], prompts: PromptSet, seeds: Sequence[in
         raise InputError("no model", where="models", remedy="give at least one NAME=PATH")
     for name in (*sources, prompts.name):
         if not NAME.fullmatch(name):
-            raise InputError(
-                f"{name!r} cannot be a folder name", where="names", remedy="use letters, digits, dot, _, + and -"
-            )
+            remedy = "use letters, digits, dot, _, + and -"
+            raise InputError(f"{name!r} cannot be a folder name", where="names", remedy=remedy)
     if not seeds or len(set(seeds)) != len(seeds):
         raise InputError(f"seeds {list(seeds)}", where="seeds", remedy="give at least one, each once")
     if batch_size < 1:
         raise InputError(f"a batch of {batch_size}", where="batch size", remedy="use at least 1")
 
 
-def _source(name: str, model: Source | Any) -> Source:
+def as_source(model: Source | Any) -> Source:
+    """A source as it is; a loaded diffusers pipeline as one."""
     if isinstance(model, Source):
         return model
     kind = type(model).__name__
@@ -159,44 +155,35 @@ def _merged_record(
     rows: dict[Key, ImageRow],
     *,
     overwrite: bool,
-) -> dict[str, Any]:
+) -> FolderRecord:
     """The folder's record with these models; images made in another way are refused, or forgotten to be made again."""
-    record = read_record(out)
-    known = record.setdefault("models", {})
-    settings = record.setdefault("sampling", {})
-    sets = record.setdefault("prompt_sets", {})
+    record = manifest.read_record(out)
+    models, settings = dict(record.models), dict(record.sampling)
     now = sampling.record(len(prompts))
     for name, source in sources.items():
-        slot = f"{name}/{prompts.name}"
-        here = [row for row in rows.values() if row.model == name and row.prompt_set == prompts.name]
+        slot, known = f"{name}/{prompts.name}", models.get(name)
         have = [row for row in rows.values() if row.model == name]
-        changed = bool(here) and (settings.get(slot) != now or not _same_prompts(here, prompts))
-        if changed or (have and known.get(name, {}).get("fingerprint") != source.fingerprint):
+        here = [row for row in have if row.prompt_set == prompts.name]
+        changed = bool(here) and (settings.get(slot) != now or not all(_same(row, prompts) for row in here))
+        if changed or (have and (known is None or known.fingerprint != source.fingerprint)):
             if not overwrite:
-                raise InputError(
-                    f"it holds images of '{name}' made with other weights, settings or prompts",
-                    where=out,
-                    remedy="write to another folder, or start again with --overwrite",
-                )
+                what = f"it holds images of '{name}' made with other weights, settings or prompts"
+                remedy = "write to another folder, or start again with --overwrite"
+                raise InputError(what, where=out, remedy=remedy)
             for row in have:
                 del rows[row.key]
             have = []
-        known[name] = {
-            **(known.get(name, {}) if have else {}),
-            "origin": source.origin,
-            "fingerprint": source.fingerprint,
-            "rewards": list(source.rewards),
-            "pipeline": source.pipeline,
-        }
+        spent = (known.seconds, known.device) if have and known is not None else ()
+        models[name] = ModelRecord(source.origin, source.fingerprint, source.rewards, source.pipeline, *spent)
         settings[slot] = now
-    sets[prompts.name] = {"sha256": prompts.sha256, "rows": len(prompts)}
-    return {**record, "provenance": provenance(config={"sampling": now})}
+    sets = {**record.prompt_sets, prompts.name: PromptsRecord(prompts.sha256, len(prompts))}
+    made = provenance(config={"sampling": now})
+    return replace(record, models=models, sampling=settings, prompt_sets=sets, provenance=made)
 
 
-def _same_prompts(rows: Sequence[ImageRow], prompts: PromptSet) -> bool:
-    """Whether every listed row that the set has is still that prompt (the set may have grown or been cut)."""
-    known = [row for row in rows if row.prompt_index < len(prompts)]
-    return all(row.prompt == prompts.prompts[row.prompt_index] for row in known)
+def _same(row: ImageRow, prompts: PromptSet) -> bool:
+    """Whether a listed row is still that prompt, as far as the set has it (it may have grown or been cut)."""
+    return row.prompt_index >= len(prompts) or row.prompt == prompts.prompts[row.prompt_index]
 
 
 def _finished(out: Path, row: ImageRow | None) -> bool:
@@ -209,41 +196,22 @@ def _device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
-def _generate_model(
-    name: str,
-    source: Source,
-    prompts: PromptSet,
-    sampling: Sampling,
-    missing: Sequence[tuple[int, int]],
-    out: Path,
-    rows: dict[Key, ImageRow],
-    batch_size: int,
-) -> None:
-    sampler = prepare(source.load(), sampling)
-    batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
-    for batch in progress(batches, f"images of {name}", unit="batch"):
-        images = sampler.sample([prompts.prompts[row] for row, _ in batch], batch)
-        done = []
-        for (row, seed), image in zip(batch, images, strict=True):
-            relative = f"images/{name}/{prompts.name}/{row:05d}_s{seed}.png"
-            digest = save_png(image, out / relative)
-            text = prompts.prompts[row]
-            done.append(
-                ImageRow(
-                    name, prompts.name, row, text, prompt_sha256(text), seed, relative, digest,
-                    sampler.scheduler, sampling.steps, sampling.guidance, image.size,
-                    prompts.tags_of(row),
-                )
-            )  # fmt: skip
-        append_rows(out, done)
-        rows.update({row.key: row for row in done})
-
-
-def save_png(image: Image, path: Path) -> str:
-    """Write a PNG whole or not at all; returns the hex SHA-256 of the file."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    data = buffer.getvalue()
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(data)
-    return sha256_bytes(data)
+def _sample(
+    sampler: Sampler, name: str, prompts: PromptSet, batch: Sequence[tuple[int, int]], out: Path
+) -> list[ImageRow]:
+    """The images of these (prompt row, seed), written below `out`."""
+    found, sampling = [], sampler.sampling
+    images = sampler.sample([prompts.prompts[row] for row, _ in batch], batch)
+    for (row, seed), image in zip(batch, images, strict=True):
+        relative, text = f"images/{name}/{prompts.name}/{row:05d}_s{seed}.png", prompts.prompts[row]
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        with atomic_file(out / relative) as temporary:
+            temporary.write_bytes(buffer.getvalue())
+        found.append(
+            ImageRow(
+                name, prompts.name, row, text, prompt_sha256(text), seed, relative, sha256_bytes(buffer.getvalue()),
+                sampler.scheduler, sampling.steps, sampling.guidance, image.size, prompts.tags_of(row),
+            )
+        )  # fmt: skip
+    return found

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
 from finepref.core.provenance import sha256_bytes, sha256_file
-from finepref.evaluate.generate import Source, pipeline_fingerprint
+from finepref.evaluate.generate import Source, as_source
 
 NOT_WEIGHTS = ("checkpoints", "samples")
 
@@ -72,17 +73,8 @@ def sources(words: Sequence[str], load: Callable[[str], Any]) -> dict[str, Sourc
             )
         else:
             pipeline = load(path)
-            found[name] = Source(
-                functools.partial(_same, pipeline),
-                origin=path,
-                fingerprint=pipeline_fingerprint(pipeline),
-                pipeline=type(pipeline).__name__,
-            )
+            found[name] = replace(as_source(pipeline), origin=path)
     return found
-
-
-def _same(pipeline: Any) -> Any:
-    return pipeline
 
 
 def pipeline_class(folder: Path) -> str:
@@ -101,9 +93,8 @@ def folder_fingerprint(folder: Path) -> str:
             if config.is_file():
                 lines.append(sha256_file(config))
     if not lines:
-        raise InputError(
-            "no weights in it", where=folder, remedy="give a run folder, a diffusers folder, a hub id or lab"
-        )
+        remedy = "give a run folder, a diffusers folder, a hub id or lab"
+        raise InputError("no weights in it", where=folder, remedy=remedy)
     return "\n".join(lines)
 
 

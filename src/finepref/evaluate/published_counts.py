@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from finepref.core.errors import InputError
+from finepref.core.progress import aligned
 from finepref.evaluate import stats
-
-COLUMNS = ("comparison", "metric", "prompts", "n", "win_rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +32,9 @@ class CountRow:
     verdict: str
 
 
+COLUMNS = tuple(field.name for field in fields(CountRow))[:5]
+
+
 def read_counts(path: str | Path, *, level: float = 0.95) -> list[CountRow]:
     """Read a csv of printed win rates (comparison, metric, prompts, n, win_rate in percent) and judge every row.
 
@@ -43,74 +44,50 @@ def read_counts(path: str | Path, *, level: float = 0.95) -> list[CountRow]:
     Raises:
         InputError: a missing column, a value out of range, or rates that look like shares instead of percent.
     """
-    path = Path(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:
             reader = csv.DictReader(handle)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
-            rows = list(reader)
+            rows = [] if missing else [[row[name] for name in COLUMNS] for row in reader]
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=path, remedy="check the path") from None
     if missing:
         raise InputError(f"column '{missing[0]}' is missing", where=path, remedy="it needs " + ", ".join(COLUMNS))
     if not rows:
         raise InputError("no row in it", where=path, remedy="write one row a printed win rate")
-    values = [_values(row, f"{path}, row {number}") for number, row in enumerate(rows)]
+    values = []
+    for number, (*_, n, rate) in enumerate(rows):
+        try:
+            values.append((int(n), float(rate)))
+        except (TypeError, ValueError):
+            raise InputError(f"n '{n}' or win_rate '{rate}' is no number", where=f"{path}, row {number}") from None
+        if values[-1][0] < 1 or not 0 <= values[-1][1] <= 100:
+            what = f"a win rate of {rate} % of {n} prompts"
+            raise InputError(what, where=f"{path}, row {number}", remedy="use 0 to 100 of at least 1")
     if all(rate <= 1 for _, rate in values):
         raise InputError("every win rate is at most 1", where=path, remedy="write percent: 56.2, not 0.562")
     p_values = [stats.binomial_test(rate / 100 * n, n) for n, rate in values]
-    adjusted = _adjust([row["comparison"] for row in rows], p_values)
-    return [
-        _judge(row, n, rate, p, p_holm, level)
-        for row, (n, rate), p, p_holm in zip(rows, values, p_values, adjusted, strict=True)
-    ]
-
-
-def _values(row: dict[str, str], where: str) -> tuple[int, float]:
-    try:
-        n, rate = int(row["n"]), float(row["win_rate"])
-    except (TypeError, ValueError):
-        raise InputError(f"n '{row['n']}' or win_rate '{row['win_rate']}' is no number", where=where) from None
-    if n < 1 or not 0 <= rate <= 100:
-        raise InputError(f"a win rate of {rate} % of {n} prompts", where=where, remedy="use 0 to 100 of at least 1")
-    return n, rate
-
-
-def _adjust(comparisons: Sequence[str], p_values: Sequence[float]) -> list[float]:
-    adjusted = [1.0] * len(p_values)
-    for name in dict.fromkeys(comparisons):
-        places = [place for place, other in enumerate(comparisons) if other == name]
-        for place, value in zip(places, stats.holm([p_values[place] for place in places]), strict=True):
-            adjusted[place] = float(value)
-    return adjusted
-
-
-def _judge(row: dict[str, str], n: int, rate: float, p: float, p_holm: float, level: float) -> CountRow:
-    low, high = stats.wilson(rate / 100 * n, n, level=level)
-    verdict = "win" if low > 0.5 else "loss" if high < 0.5 else "no evidence"
-    return CountRow(
-        row["comparison"], row["metric"], row["prompts"], n, rate, 100 * low, 100 * high, p, p_holm, verdict
-    )
+    adjusted = stats.holm_by([row[0] for row in rows], p_values)
+    found = []
+    for row, (count, percent), p, p_holm in zip(rows, values, p_values, adjusted, strict=True):
+        low, high = stats.wilson(percent / 100 * count, count, level=level)
+        verdict = "win" if low > 0.5 else "loss" if high < 0.5 else "no evidence"
+        found.append(CountRow(row[0], row[1], row[2], count, percent, 100 * low, 100 * high, p, p_holm, verdict))
+    return found
 
 
 def counts_lines(rows: Sequence[CountRow]) -> list[str]:
     """The judged rows as aligned text."""
-    table = [("comparison", "metric", "prompts", "n", "win rate", "interval", "p", "after Holm", "verdict")]
-    table += [
+    head = ("comparison", "metric", "prompts", "n", "win rate", "interval", "p", "after Holm", "verdict")
+    table = [
         (
             row.comparison, row.metric, row.prompts, str(row.n), f"{row.win_rate:.1f} %",
             f"{row.low:.1f} to {row.high:.1f}", _small(row.p), _small(row.p_holm), row.verdict,
         )
         for row in rows
     ]  # fmt: skip
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    return ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    return aligned([head, *table])
 
 
 def _small(p: float) -> str:
     return "< 1e-99" if p < 1e-99 else f"{p:.2g}"
-
-
-def counts_json(rows: Sequence[CountRow], *, level: float) -> dict[str, Any]:
-    """The judged rows as JSON."""
-    return {"level": level, "rows": [asdict(row) for row in rows]}

@@ -6,8 +6,8 @@ the order changes the noise an image starts from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,16 +21,10 @@ if TYPE_CHECKING:
 
 Noise = Literal["per-prompt", "shared"]
 SCHEDULERS = {
-    "ddim": "DDIMScheduler",
-    "ddpm": "DDPMScheduler",
-    "dpm++": "DPMSolverMultistepScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler-a": "EulerAncestralDiscreteScheduler",
-    "heun": "HeunDiscreteScheduler",
-    "lms": "LMSDiscreteScheduler",
-    "pndm": "PNDMScheduler",
-    "unipc": "UniPCMultistepScheduler",
-}
+    "ddim": "DDIMScheduler", "ddpm": "DDPMScheduler", "dpm++": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler", "euler-a": "EulerAncestralDiscreteScheduler", "heun": "HeunDiscreteScheduler",
+    "lms": "LMSDiscreteScheduler", "pndm": "PNDMScheduler", "unipc": "UniPCMultistepScheduler",
+}  # fmt: skip
 CONTROLLED = {
     "StableDiffusionPipeline": "StableDiffusionControlNetPipeline",
     "StableDiffusionXLPipeline": "StableDiffusionXLControlNetPipeline",
@@ -72,9 +66,8 @@ class Refiner:
 
     def __post_init__(self) -> None:
         if not 0 < self.start < 1:
-            raise InputError(
-                f"a refiner that starts at {self.start}", where="refiner", remedy="use a share such as 0.8"
-            )
+            what = f"a refiner that starts at {self.start}"
+            raise InputError(what, where="refiner", remedy="use a share such as 0.8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +99,8 @@ class Sampling:
 
     def record(self, rows: int) -> dict[str, Any]:
         """Everything that changes an image of a set of `rows` prompts, as JSON."""
-        return {
-            "steps": self.steps,
-            "guidance": self.guidance,
-            "scheduler": self.scheduler,
-            "size": list(self.size) if self.size else None,
-            "negative_prompt": self.negative_prompt,
-            "noise": self.noise,
-            "control": self.control.record(rows) if self.control else None,
-            "refiner": {"model": self.refiner.model, "start": self.refiner.start} if self.refiner else None,
-        }
+        size, control = list(self.size) if self.size else None, self.control.record(rows) if self.control else None
+        return {**asdict(self), "size": size, "control": control}
 
 
 def noise_generator(seed: int, row: int, noise: Noise = "per-prompt") -> torch.Generator:
@@ -138,7 +123,7 @@ class Sampler:
 
     def sample(self, prompts: Sequence[str], keys: Sequence[tuple[int, int]]) -> list[Image]:
         """One call: prompts [B] and their (prompt row, seed) -> B images."""
-        options = dict(self._shared(prompts, keys))
+        options = self._shared(prompts, keys)
         if self.sampling.size is not None:
             options["width"], options["height"] = self.sampling.size
         if self.sampling.control is not None:
@@ -148,10 +133,11 @@ class Sampler:
             return list(self.pipeline(**options, output_type="pil").images)
         start = self.sampling.refiner.start
         latents = self.pipeline(**options, output_type="latent", denoising_end=start).images
-        again = dict(self._shared(prompts, keys))
-        return list(self.refiner(**again, image=latents, denoising_start=start, output_type="pil").images)
+        options = {**self._shared(prompts, keys), "image": latents, "denoising_start": start}
+        return list(self.refiner(**options, output_type="pil").images)
 
-    def _shared(self, prompts: Sequence[str], keys: Sequence[tuple[int, int]]) -> Mapping[str, Any]:
+    def _shared(self, prompts: Sequence[str], keys: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        """What every call gets; generators are used up by a call."""
         options: dict[str, Any] = {
             "prompt": list(prompts),
             "num_inference_steps": self.sampling.steps,
@@ -177,13 +163,12 @@ def prepare(pipeline: Any, sampling: Sampling) -> Sampler:
         pipeline.scheduler = scheduler_class(sampling.scheduler).from_config(pipeline.scheduler.config)
     if refiner is not None:
         refiner.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
-        refiner.set_progress_bar_config(disable=True)
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
     for each in filter(None, (pipeline, refiner)):
+        each.set_progress_bar_config(disable=True)
         if getattr(each, "watermark", None) is not None:
             each.watermark = None
-    pipeline.set_progress_bar_config(disable=True)
     return Sampler(pipeline, sampling, refiner)
 
 
@@ -222,9 +207,8 @@ def from_pretrained(kind: Any, name: str, pipeline: Any) -> Any:
     try:
         return kind.from_pretrained(name, torch_dtype=pipeline.dtype, use_safetensors=True).to(pipeline.device)
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot be loaded ({str(error).splitlines()[0]})", where=name, remedy="give a folder or hub id of one"
-        ) from None
+        what = f"cannot be loaded ({str(error).splitlines()[0]})"
+        raise InputError(what, where=name, remedy="give a folder or hub id of one") from None
 
 
 def read_map(path: Path, size: tuple[int, int] | None) -> Image:

@@ -5,69 +5,54 @@ An image is scored once per (scorer fingerprint, image hash, prompt), whoever ma
 
 from __future__ import annotations
 
-import functools
 import io
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from finepref.core.errors import InputError
-from finepref.core.files import parquet_meta, read_parquet, write_parquet
 from finepref.core.progress import progress, say
-from finepref.core.provenance import provenance, sha256_bytes
+from finepref.core.provenance import sha256_bytes
 from finepref.evaluate.scorers.scorer import Scorer
-from finepref.formats.manifest import LINES, ImageRow, read_rows
+from finepref.formats.manifest import ImageRow, read_rows
+from finepref.formats.rewards import Reward
+from finepref.formats.scores import SCORES, Score, ScoredBy, Scores, read_scores, write_scores
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SCORES = "scores.parquet"
 SAVE_SECONDS = 60.0
-SCHEMA = pa.schema(
-    [
-        ("model", pa.string()),
-        ("prompt_set", pa.string()),
-        ("prompt_index", pa.int64()),
-        ("prompt_sha256", pa.string()),
-        ("seed", pa.int64()),
-        ("image_sha256", pa.string()),
-        ("scorer", pa.string()),
-        ("fingerprint", pa.string()),
-        ("value", pa.float64()),
-        ("reason", pa.string()),
-    ]
-)
 
-Cache = dict[tuple[str, str, str], "Score"]
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A value, or nan and the reason why there is none."""
-
-    value: float
-    reason: str = ""
+Value = tuple[float, str]
+"""A number, or nan and the reason why there is none."""
+Cache = dict[tuple[str, str, str], Value]
+"""By fingerprint of the scorer, hash of the image and hash of the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An image to score: its content hash, its prompt and the prompt's hash, and how to get its encoded bytes."""
+    """An image to score: content hash, prompt and the prompt's hash, how to get its encoded bytes, where it is."""
 
     image_sha256: str
     prompt: str
     prompt_sha256: str
     read: Callable[[], bytes]
+    place: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
         """What a score is a function of, besides the scorer."""
         return (self.image_sha256, self.prompt_sha256)
+
+
+def cache_of(rows: Iterable[Score | Reward]) -> Cache:
+    """What is scored already."""
+    return {(row.fingerprint, row.image_sha256, row.prompt_sha256): (row.value, row.reason) for row in rows}
 
 
 def decode(data: bytes) -> Image:
@@ -88,25 +73,22 @@ def score_items(
     cache: Cache,
     *,
     batch_size: int = 16,
-    save: Callable[[], None] = lambda: None,
+    save: Callable[[], object] = lambda: None,
 ) -> None:
     """Fill `cache` with the scores of the items it does not have a number for.
 
     Args:
         items: images with prompts; repeated (image, prompt) are scored once.
         scorer: the scorer.
-        cache: (fingerprint, image hash, prompt hash) -> `Score`; changed in place.
+        cache: changed in place.
         batch_size: images per call of the scorer, >= 1.
         save: called about every minute, to keep what is done.
 
     Raises:
         InputError: the scorer returned another number of scores than images.
     """
-    missing = {
-        item.key: item
-        for item in items
-        if math.isnan(cache.get((scorer.fingerprint, *item.key), Score(math.nan)).value)
-    }
+    unknown = (math.nan, "")
+    missing = {item.key: item for item in items if math.isnan(cache.get((scorer.fingerprint, *item.key), unknown)[0])}
     todo = list(missing.values())
     batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
     saved = time.monotonic()
@@ -118,29 +100,27 @@ def score_items(
             saved = time.monotonic()
 
 
-def _score_batch(batch: Sequence[Item], scorer: Scorer) -> list[Score]:
-    images: list[Image] = []
-    found = [Score(math.nan)] * len(batch)
-    readable = []
+def _score_batch(batch: Sequence[Item], scorer: Scorer) -> list[Value]:
+    found: list[Value] = [(math.nan, "")] * len(batch)
+    images: dict[int, Image] = {}
     for position, item in enumerate(batch):
         try:
             data = item.read()
             if sha256_bytes(data) != item.image_sha256:
                 raise InputError("the image file changed after it was listed", where="image")
-            images.append(decode(data))
-            readable.append(position)
+            images[position] = decode(data)
         except InputError as error:
-            found[position] = Score(math.nan, error.what)
+            found[position] = (math.nan, error.what)
     if images:
-        values = np.asarray(scorer.score(images, [batch[position].prompt for position in readable]), dtype=np.float64)
+        values = np.asarray(scorer.score([*images.values()], [batch[p].prompt for p in images]), dtype=np.float64)
         if values.shape != (len(images),):
             raise InputError(f"it returned shape {values.shape} for {len(images)} images", where=scorer.name)
-        for position, value in zip(readable, values.tolist(), strict=True):
-            found[position] = Score(value) if math.isfinite(value) else Score(math.nan, f"the scorer returned {value}")
+        for position, value in zip(images, values.tolist(), strict=True):
+            found[position] = (value, "") if math.isfinite(value) else (math.nan, f"the scorer returned {value}")
     return found
 
 
-def score(folder: str | Path, scorers: Iterable[Scorer], *, batch_size: int = 16, overwrite: bool = False) -> Path:
+def score(folder: str | Path, scorers: Iterable[Scorer], *, batch_size: int = 16, overwrite: bool = False) -> Scores:
     """Score every image of an evaluation folder with every scorer and write `scores.parquet`.
 
     Scores that are there stay, whichever scorer made them; a second run scores what is missing. A scorer whose
@@ -153,37 +133,45 @@ def score(folder: str | Path, scorers: Iterable[Scorer], *, batch_size: int = 16
         overwrite: forget the scores of these scorers first.
 
     Returns:
-        Path of `scores.parquet`.
+        The scores, as they are in the file.
 
     Raises:
         InputError: no manifest, no scorer, or two scorers of one name.
     """
     folder = Path(folder)
-    rows = read_rows(folder)
-    path = folder / SCORES
-    cache, known = _read_cache(path)
-    names = []
+    images = read_rows(folder)
+    items = [_image_item(folder, row) for row in images]
+    found = read_scores(folder) if (folder / SCORES).is_file() else Scores((), {})
+    cache, known, names = cache_of(found.rows), dict(found.scorers), set[str]()
+
+    def save() -> Scores:
+        rows = (
+            Score(
+                row.model, row.prompt_set, row.prompt_index, row.prompt_sha256, row.seed, row.image_sha256,
+                name, about.fingerprint, *cache.get((about.fingerprint, *item.key), (math.nan, "not scored")),
+            )
+            for name, about in known.items()
+            for row, item in zip(images, items, strict=True)
+        )  # fmt: skip
+        scores = Scores(tuple(rows), dict(known))
+        write_scores(folder, scores)
+        return scores
+
     for scorer in scorers:
         if scorer.name in names:
             raise InputError(f"two scorers are named '{scorer.name}'", where="--scorer", remedy="give each once")
-        names.append(scorer.name)
+        names.add(scorer.name)
         if overwrite:
             cache = {key: value for key, value in cache.items() if key[0] != scorer.fingerprint}
-        known[scorer.name] = {"fingerprint": scorer.fingerprint, "higher_is_better": scorer.higher_is_better}
-        score_items(
-            [_image_item(folder, row) for row in rows],
-            scorer,
-            cache,
-            batch_size=batch_size,
-            save=functools.partial(_write, path, rows, cache, known),
-        )
-        _write(path, rows, cache, known)
-        failed = [row for row in rows if math.isnan(_found(cache, scorer.fingerprint, row).value)]
+        known[scorer.name] = ScoredBy(scorer.fingerprint, scorer.higher_is_better)
+        score_items(items, scorer, cache, batch_size=batch_size, save=save)
+        found = save()
+        failed = [item.place for item in items if math.isnan(cache[scorer.fingerprint, *item.key][0])]
         if failed:
-            say(f"{scorer.name}: {len(failed)} of {len(rows)} images have no score, first {failed[0].path}")
+            say(f"{scorer.name}: {len(failed)} of {len(images)} images have no score, first {failed[0]}")
     if not names:
         raise InputError("no scorer", where="--scorer", remedy="name at least one")
-    return path
+    return found
 
 
 def _image_item(folder: Path, row: ImageRow) -> Item:
@@ -193,44 +181,4 @@ def _image_item(folder: Path, row: ImageRow) -> Item:
         except OSError as error:
             raise InputError(f"the image cannot be read ({error.strerror})", where=folder / row.path) from None
 
-    return Item(row.image_sha256, row.prompt, row.prompt_sha256, read)
-
-
-def _read_cache(path: Path) -> tuple[Cache, dict[str, dict[str, Any]]]:
-    if not path.is_file():
-        return {}, {}
-    table = read_parquet(path, [field.name for field in SCHEMA]).to_pylist()
-    cache = {
-        (row["fingerprint"], row["image_sha256"], row["prompt_sha256"]): Score(
-            math.nan if row["value"] is None else row["value"], row["reason"] or ""
-        )
-        for row in table
-    }
-    return cache, dict(parquet_meta(path).get("scorers", {}))
-
-
-def _found(cache: Cache, fingerprint: str, row: ImageRow) -> Score:
-    return cache.get((fingerprint, row.image_sha256, row.prompt_sha256), Score(math.nan, "not scored"))
-
-
-def _write(path: Path, rows: Sequence[ImageRow], cache: Cache, known: Mapping[str, Mapping[str, Any]]) -> None:
-    records = []
-    for name, about in known.items():
-        for row in rows:
-            found = _found(cache, about["fingerprint"], row)
-            records.append(
-                {
-                    "model": row.model,
-                    "prompt_set": row.prompt_set,
-                    "prompt_index": row.prompt_index,
-                    "prompt_sha256": row.prompt_sha256,
-                    "seed": row.seed,
-                    "image_sha256": row.image_sha256,
-                    "scorer": name,
-                    "fingerprint": about["fingerprint"],
-                    "value": found.value,
-                    "reason": found.reason,
-                }
-            )
-    meta = {"scorers": dict(known), **provenance(inputs=[path.parent / LINES])}
-    write_parquet(path, pa.Table.from_pylist(records, schema=SCHEMA), meta)
+    return Item(row.image_sha256, row.prompt, row.prompt_sha256, read, row.path)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError
-from finepref.core.files import read_json, write_json, write_text
+from finepref.core.files import write_json, write_text
+from finepref.formats import records, rowtables
 
 LINES = "manifest.jsonl"
 RECORD = "manifest.json"
+VERSION = 1
 
 Key = tuple[str, str, int, int]
 
@@ -45,6 +47,57 @@ class ImageRow:
         return (self.model, self.prompt_set, self.prompt_index, self.seed)
 
 
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """A model of the folder: path or hub id, hash of its weights, scorers that its training used, diffusers class.
+
+    seconds: what its images took on `device`.
+    """
+
+    origin: str
+    fingerprint: str
+    rewards: tuple[str, ...] = ()
+    pipeline: str = ""
+    seconds: float = 0.0
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptsRecord:
+    """A prompt set: `PromptSet.sha256` and the number of its rows."""
+
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRecord:
+    """What the folder was made with: models and prompt sets by name, settings and protocols by model/set."""
+
+    models: Mapping[str, ModelRecord] = field(default_factory=dict)
+    sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    prompt_sets: Mapping[str, PromptsRecord] = field(default_factory=dict)
+    protocols: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An evaluation folder: its images in file order, and what it was made with."""
+
+    rows: tuple[ImageRow, ...]
+    about: FolderRecord
+
+    def to_pandas(self) -> Any:
+        """The images as a pandas data frame."""
+        return rowtables.to_pandas(self.rows)
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read `manifest.jsonl` and `manifest.json`."""
+    return Manifest(tuple(read_rows(folder)), read_record(folder))
+
+
 def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
     """Read `manifest.jsonl`.
 
@@ -62,31 +115,12 @@ def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
     if not path.is_file():
         raise InputError("no manifest of images", where=path, remedy="run `finepref generate` into this folder first")
     text = path.read_text(encoding="utf-8")
-    lines = text.split("\n")
-    if partial and not text.endswith("\n"):
-        lines = lines[:-1]
     rows: dict[Key, ImageRow] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        row = _parse(line, f"{path}, line {number}")
+    for place, row in rowtables.parse_lines(ImageRow, text[: text.rfind("\n") + 1] if partial else text, path):
         if row.key in rows:
-            raise InputError(
-                f"{row.model}, prompt {row.prompt_index}, seed {row.seed} is listed twice",
-                where=f"{path}, line {number}",
-            )
+            raise InputError(f"{row.model}, prompt {row.prompt_index}, seed {row.seed} is listed twice", where=place)
         rows[row.key] = row
     return list(rows.values())
-
-
-def _parse(line: str, where: str) -> ImageRow:
-    try:
-        record = json.loads(line)
-        record["size"] = tuple(record["size"])
-        record.setdefault("prompt_set", "prompts")
-        return ImageRow(**record)
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
-        raise InputError(f"not a manifest line ({error})", where=where, remedy="generate the folder again") from None
 
 
 def _line(row: ImageRow) -> str:
@@ -108,12 +142,14 @@ def write_rows(folder: str | Path, rows: Iterable[ImageRow]) -> None:
     write_text(Path(folder) / LINES, "".join(_line(row) for row in rows))
 
 
-def read_record(folder: str | Path) -> dict[str, Any]:
+def read_record(folder: str | Path) -> FolderRecord:
     """`manifest.json`, or an empty record where a folder has images of another origin."""
     path = Path(folder) / RECORD
-    return read_json(path) if path.is_file() else {}
+    if not path.is_file():
+        return FolderRecord()
+    return records.read_record(path, FolderRecord, version=VERSION, remedy="generate the folder again")
 
 
-def write_record(folder: str | Path, record: Mapping[str, Any]) -> None:
+def write_record(folder: str | Path, record: FolderRecord) -> None:
     """Write `manifest.json`."""
-    write_json(Path(folder) / RECORD, record)
+    write_json(Path(folder) / RECORD, {"version": VERSION, **asdict(record)})

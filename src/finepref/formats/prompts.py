@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError
+from finepref.core.files import parquet_columns, read_parquet
 from finepref.core.provenance import sha256_bytes
 
 PROMPT_COLUMNS = ("prompt", "caption", "text")
+SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".tsv", ".txt")
 TAGS = ("style", "category", "challenge")
 
 
@@ -80,94 +83,59 @@ def read_prompts(path: str | Path, *, name: str | None = None) -> PromptSet:
         InputError: the file is missing, of another kind, empty, or has no prompt column.
     """
     path = Path(path)
-    readers = {
-        ".txt": _lines, ".json": _json, ".jsonl": _jsonl, ".csv": _delimited, ".tsv": _delimited, ".parquet": _parquet,
-    }  # fmt: skip
-    if path.suffix.lower() not in readers:
-        raise InputError("not a prompt file", where=path, remedy="give " + ", ".join(sorted(readers)))
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError("not a prompt file", where=path, remedy="give " + ", ".join(SUFFIXES))
     try:
-        records = list(readers[path.suffix.lower()](path))
+        records = [_record(row, f"{path}, row {number}") for number, row in enumerate(_rows(path))]
     except FileNotFoundError:
         raise InputError("no such prompt file", where=path, remedy="check the path") from None
     except UnicodeDecodeError as error:
         raise InputError(f"not utf-8 text ({error.reason})", where=path, remedy="save it as utf-8") from None
     if not records:
         raise InputError("no prompt in it", where=path, remedy="write one prompt a line")
-    columns = {tag: tuple(record.get(tag, "") for record in records) for tag in TAGS}
-    return PromptSet(
-        name or path.stem,
-        tuple(record["prompt"] for record in records),
-        {tag: values for tag, values in columns.items() if any(values)},
-    )
+    tags = {tag: tuple(record.get(tag, "") for record in records) for tag in TAGS}
+    prompts = tuple(record["prompt"] for record in records)
+    return PromptSet(name or path.stem, prompts, {tag: values for tag, values in tags.items() if any(values)})
 
 
-def _record(row: Mapping[str, Any], where: str) -> dict[str, str]:
+def _record(row: Any, where: str) -> dict[str, str]:
+    """Prompt and tags of a text or an object."""
+    if isinstance(row, str):
+        return {"prompt": row}
+    if not isinstance(row, Mapping):
+        raise InputError("it is neither a text nor an object", where=where, remedy="write every prompt as a string")
     lower = {str(column).strip().lower(): value for column, value in row.items() if column is not None}
     column = next((name for name in PROMPT_COLUMNS if name in lower), None)
     if column is None:
-        raise InputError(
-            "no column of prompts", where=where, remedy=f"name it prompt or caption; it has {', '.join(lower)}"
-        )
+        remedy = f"name it prompt or caption; it has {', '.join(lower)}"
+        raise InputError("no column of prompts", where=where, remedy=remedy)
     if not isinstance(lower[column], str):
         raise InputError("the prompt is not text", where=where, remedy="write every prompt as a string")
-    tags = {tag: str(lower[tag]) for tag in TAGS if lower.get(tag) is not None}
-    return {"prompt": lower[column], **tags}
+    return {"prompt": lower[column], **{tag: str(lower[tag]) for tag in TAGS if lower.get(tag) is not None}}
 
 
-def _lines(path: Path) -> Iterator[dict[str, str]]:
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
-        if line.strip():
-            yield {"prompt": line.strip()}
-
-
-def _json(path: Path) -> Iterator[dict[str, str]]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"not valid JSON ({error})", where=path, remedy="write a list of prompts") from None
+def _rows(path: Path) -> Iterable[Any]:
+    """What the file lists, in order: texts or objects."""
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        wanted = [name for name in parquet_columns(path) if name.strip().lower() in (*PROMPT_COLUMNS, *TAGS)]
+        return read_parquet(path, wanted).to_pylist() if wanted else [{}]
+    text = path.read_bytes().decode("utf-8-sig")
+    if suffix in (".csv", ".tsv"):
+        return csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ",")
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if suffix == ".txt":
+        return [line for _, line in lines]
+    if suffix == ".jsonl":
+        return [_parsed(line, f"{path}, line {number}") for number, line in lines]
+    rows = _parsed(text, path)
     if not isinstance(rows, list):
         raise InputError("not a JSON list", where=path, remedy="write a list of texts, or of objects with a prompt")
-    yield from _rows(rows, path)
+    return rows
 
 
-def _jsonl(path: Path) -> Iterator[dict[str, str]]:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise InputError(f"not valid JSON ({error})", where=f"{path}, line {number}") from None
-    yield from _rows(rows, path)
-
-
-def _rows(rows: Sequence[Any], path: Path) -> Iterator[dict[str, str]]:
-    for number, row in enumerate(rows):
-        if isinstance(row, str):
-            yield {"prompt": row}
-        elif isinstance(row, Mapping):
-            yield _record(row, f"{path}, row {number}")
-        else:
-            raise InputError(f"row {number} is neither a text nor an object", where=path)
-
-
-def _delimited(path: Path) -> Iterator[dict[str, str]]:
-    with open(path, encoding="utf-8-sig", newline="") as handle:
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-        for number, row in enumerate(csv.DictReader(handle, delimiter=delimiter)):
-            yield _record(row, f"{path}, row {number}")
-
-
-def _parquet(path: Path) -> Iterator[dict[str, str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from finepref.core.files import read_parquet
-
+def _parsed(text: str, where: object) -> Any:
     try:
-        names = pq.read_schema(path).names
-    except pa.ArrowException as error:
-        raise InputError(f"not a readable parquet file ({error})", where=path, remedy="write it again") from None
-    present = [name for name in names if name.strip().lower() in (*PROMPT_COLUMNS, *TAGS)]
-    for number, row in enumerate(read_parquet(path, present).to_pylist() if present else [{}]):
-        yield _record(row, f"{path}, row {number}")
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not valid JSON ({error})", where=where, remedy="write a list of prompts") from None

@@ -9,17 +9,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from finepref.arena.ratings import Ratings, load_ratings
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
 from finepref.core.provenance import sha256_file
-from finepref.evaluate.compare import COMPARISON, read_comparison
-from finepref.evaluate.score import SCORES
-from finepref.evaluate.sheets import Sheet, read_scores
-from finepref.formats.manifest import LINES, ImageRow, read_record, read_rows
+from finepref.evaluate.sheets import Sheet, read_sheets
+from finepref.formats.comparison import COMPARISON, GroupRow, Metric, ModelRow, PairRow, read_comparison
+from finepref.formats.manifest import LINES, FolderRecord, ImageRow, read_record, read_rows
+from finepref.formats.scores import SCORES
 from finepref.report.wording import is_number, significant
 
 RATINGS, RUN, METRICS, SAMPLES = "ratings.json", "run.json", "metrics.jsonl", "samples.json"
@@ -27,7 +26,6 @@ DEPTH = 2
 SKIPPED = frozenset({"images", "checkpoints", "samples", "cache", "unet", "transformer"})
 HIDDEN = frozenset({"step", "pairs", "epoch", "by_t"})
 
-Row = SimpleNamespace
 Curve = tuple[Sequence[float], Sequence[float]]
 
 
@@ -58,12 +56,12 @@ class Evaluation:
     makers: tuple[Maker, ...]
     protocols: frozenset[str]
     prompt_sets: tuple[str, ...]
-    metrics: Mapping[str, Row]
+    metrics: Mapping[str, Metric]
     level: float
     forced: bool
-    scores: tuple[Row, ...]
-    pairs: tuple[Row, ...]
-    groups: tuple[Row, ...]
+    scores: tuple[ModelRow, ...]
+    pairs: tuple[PairRow, ...]
+    groups: tuple[GroupRow, ...]
     inputs: Mapping[str, str]
 
 
@@ -132,35 +130,26 @@ def read_evaluation(folder: Path) -> Evaluation:
         if not (folder / name).is_file():
             raise InputError(f"it has images but no {name}", where=folder, remedy=f"run `finepref {command}` on it")
     found, made = read_comparison(folder), read_record(folder)
-    inputs = found.get("provenance", {}).get("inputs", {})
+    inputs = found.provenance.get("inputs", {})
     if inputs and sha256_file(folder / SCORES) not in inputs.values():
         raise InputError(
             f"{COMPARISON} is of other scores than {SCORES}", where=folder, remedy="run `finepref compare` again"
         )
-    forced, first = bool(found.get("forced")), found["baseline"]
     return Evaluation(
-        folder, images=tuple(read_rows(folder)), sheets=read_scores(folder, force=forced).sheets, baseline=first,
-        models=(first, *(name for name in found["model_names"] if name != first)), makers=_makers(made),
-        protocols=frozenset(made.get("protocols", {}).values()), prompt_sets=tuple(found["prompt_sets"]),
-        metrics={name: Row(**about) for name, about in found["metrics"].items()}, level=found["level"], forced=forced,
-        scores=_rows(found["models"]), pairs=_rows(found["pairs"]), groups=_rows(found.get("groups", ())),
-        inputs=inputs,
+        folder, images=tuple(read_rows(folder)), sheets=read_sheets(folder, force=found.forced).sheets,
+        baseline=found.baseline, models=(found.baseline, *(m for m in found.model_names if m != found.baseline)),
+        makers=_makers(made), protocols=frozenset(made.protocols.values()), prompt_sets=found.prompt_sets,
+        metrics=found.metrics, level=found.level, forced=found.forced, scores=found.models, pairs=found.pairs,
+        groups=found.groups, inputs=inputs,
     )  # fmt: skip
 
 
-def _rows(records: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
-    return tuple(Row(**record) for record in records)
-
-
-def _makers(made: Mapping[str, Any]) -> tuple[Maker, ...]:
-    sampled = {slot.split("/")[0]: settings for slot, settings in reversed(made.get("sampling", {}).items())}
+def _makers(made: FolderRecord) -> tuple[Maker, ...]:
+    sampled = {slot.split("/")[0]: settings for slot, settings in reversed([*made.sampling.items()])}
     return tuple(
-        Maker(
-            name, about.get("origin", "–"), str(about.get("fingerprint", "")), about.get("pipeline"),
-            _sampling(sampled.get(name)),
-        )
-        for name, about in made.get("models", {}).items()
-    )  # fmt: skip
+        Maker(name, about.origin, about.fingerprint, about.pipeline or None, _sampling(sampled.get(name)))
+        for name, about in made.models.items()
+    )
 
 
 def _sampling(settings: Mapping[str, Any] | None) -> str:

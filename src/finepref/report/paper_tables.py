@@ -66,11 +66,13 @@ def _missing_prompts(evaluation: Evaluation) -> tuple[str, ...]:
 def user_rows(evaluation: Evaluation, paper: papers.Table) -> dict[str, Cells]:
     """The rows of this evaluation in the layout of a table: its metrics, statistic and scale."""
     statistic = "median" if paper.statistic == "median" else "mean"
-    own = {(r.model, r.metric): getattr(r, statistic) for r in evaluation.scores if r.prompt_set == paper.prompt_set}
+    own: dict[tuple[str, str | None], float | None] = {
+        (r.model, r.metric): getattr(r, statistic) for r in evaluation.scores if r.prompt_set == paper.prompt_set
+    }
     names = [same_metric(metric, list(evaluation.metrics)) for metric in paper.metrics]
     return {
         model: [
-            None if own.get((model, name)) is None else own[(model, name)] * scale
+            None if (value := own.get((model, name))) is None else value * scale
             for name, scale in zip(names, paper.scale, strict=True)
         ]
         for model in evaluation.models

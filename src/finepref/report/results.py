@@ -9,8 +9,9 @@ import numpy as np
 from markupsafe import Markup
 
 from finepref.core.errors import InputError, nearest
+from finepref.formats.comparison import ModelRow, PairRow
 from finepref.report.charts import ridges
-from finepref.report.inputs import Evaluation, Row
+from finepref.report.inputs import Evaluation
 from finepref.report.kit import Bars, Cell, Estimate, Table, share_bars, table
 from finepref.report.wording import NONE, decimals, difference, number, p_value, percent, span, whole
 
@@ -25,7 +26,7 @@ def primary_metric(evaluation: Evaluation, asked: str | None) -> str:
     return next((name for name, about in metrics.items() if not about.used_in_training), next(iter(metrics)))
 
 
-def pairs_of(evaluation: Evaluation, **wanted: object) -> list[Row]:
+def pairs_of(evaluation: Evaluation, **wanted: object) -> list[PairRow]:
     """Rows of the comparison's pairs with these values."""
     return [row for row in evaluation.pairs if all(getattr(row, key) == value for key, value in wanted.items())]
 
@@ -70,7 +71,7 @@ def named(evaluation: Evaluation, metric: str, models: Sequence[str]) -> Cell:
     return Cell(metric, badge="trained on" * bool(used), tip=f"training of {', '.join(used)} used this metric")
 
 
-def _shown(evaluation: Evaluation) -> list[Row]:
+def _shown(evaluation: Evaluation) -> list[PairRow]:
     """Rows of pairs; of two mirrored ones between models other than the baseline, the one that wins more."""
     base = evaluation.baseline
     better = [(row.win_rate, row.model) > (1 - row.win_rate, row.against) for row in evaluation.pairs]
@@ -143,7 +144,7 @@ def score_tables(evaluation: Evaluation) -> list[tuple[str, Table]]:
     return found
 
 
-def _score_cells(evaluation: Evaluation, rows: Sequence[Row], metric: str) -> list[Cell]:
+def _score_cells(evaluation: Evaluation, rows: Sequence[ModelRow], metric: str) -> list[Cell]:
     there = {row.model: row for row in rows if row.mean is not None}
     means = [row.mean for row in there.values()]
     best = (max if evaluation.metrics[metric].higher_is_better else min)(means, default=None)

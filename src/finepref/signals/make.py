@@ -14,11 +14,11 @@ from finepref.arena import Ratings, Votes, gaps_both
 from finepref.arena.gap import WITH_RHO
 from finepref.arena.rho import estimate_rho
 from finepref.core.errors import InputError, nearest
+from finepref.formats.rewards import Rewards
 from finepref.formats.signals import Signals
 from finepref.signals import parts
 from finepref.signals.combine import combine
 from finepref.signals.parts import Part
-from finepref.signals.rewards import Rewards
 from finepref.signals.smooth import GAMMA, PICKSCORE_EXTREMES
 
 ARENA_KINDS = ("paper", "truncated", "selection", "image")

@@ -11,7 +11,7 @@ from finepref.core import provenance
 from finepref.core.errors import InputError
 from finepref.core.files import write_json
 from finepref.core.progress import say
-from finepref.evaluate.compare import find_pair, read_comparison
+from finepref.formats.comparison import read_comparison
 from finepref.study.stages import Stage, Timing, run_stage
 
 MODELS = ("base", "dpo", "arenapo")
@@ -98,18 +98,13 @@ def summarise(out: Path, timings: list[Timing], *, seed: int) -> dict[str, Any]:
     comparison = read_comparison(out / "eval")
     rates = {}
     for model, against in PAIRS:
-        row = find_pair(comparison, model, against, TRUTH)
-        rates[f"{model}_vs_{against}"] = {
-            "mean": row["win_rate"],
-            "low": row["win_low"],
-            "high": row["win_high"],
-            "n": row["n"],
-            "prompts": row["prompts"],
-        }
+        row = comparison.pair(model, against, TRUTH)
+        interval = {"mean": row.win_rate, "low": row.win_low, "high": row.win_high}
+        rates[f"{model}_vs_{against}"] = {**interval, "n": row.n, "prompts": row.prompts}
     seconds = {timing.name: round(timing.seconds, 2) for timing in timings}
     return {
         "win_rate": rates,
-        "true_quality": {m["model"]: m["mean"] for m in comparison["models"] if m["metric"] == TRUTH},
+        "true_quality": {row.model: row.mean for row in comparison.models if row.metric == TRUTH},
         "seconds": {**seconds, "total": round(sum(seconds.values()), 2)},
         "peak_memory_mb": round(max(timing.peak_memory_mb for timing in timings)),
         "stages": [asdict(timing) for timing in timings],

@@ -19,13 +19,13 @@ from finepref.core.files import read_json, read_parquet, write_json, write_parqu
 from finepref.core.provenance import hash_config
 from finepref.data.readers import read_preferences
 from finepref.evaluate.rewards import score_preferences
+from finepref.formats.rewards import Rewards, read_rewards
 from finepref.formats.signals import write_signals
 from finepref.lab import crowd as voters
 from finepref.lab import model, world
 from finepref.lab.ballots import make_votes
 from finepref.objectives.methods import ARENA, REWARD
 from finepref.signals.make import SignalOptions, VoteTable, make_signals
-from finepref.signals.rewards import Rewards, read_rewards
 from finepref.study.design import Arm, Data
 from finepref.train.config import load_config
 from finepref.train.inputs import make_cache

@@ -11,6 +11,7 @@ import yaml
 
 from finepref.core.errors import InputError, nearest
 from finepref.evaluate.sampling import Noise
+from finepref.formats.records import as_record
 
 FOLDER = "finepref.evaluate.protocols"
 FAMILIES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
@@ -47,20 +48,10 @@ class Protocol:
             InputError: the protocol says nothing about this family.
         """
         if family not in self.guidance:
-            raise InputError(
-                f"protocol {self.name} has no settings for {family or 'this pipeline'}",
-                where="--protocol",
-                remedy="use it with " + " or ".join(self.guidance),
-            )
-        return {
-            "steps": self.steps,
-            "guidance": self.guidance[family],
-            "scheduler": self.scheduler,
-            "size": self.size[family],
-            "negative_prompt": self.negative_prompt,
-            "noise": self.noise,
-            "protocol": self.name,
-        }
+            what = f"protocol {self.name} has no settings for {family or 'this pipeline'}"
+            raise InputError(what, where="--protocol", remedy="use it with " + " or ".join(self.guidance))
+        same = {name: getattr(self, name) for name in ("steps", "scheduler", "negative_prompt", "noise")}
+        return {**same, "guidance": self.guidance[family], "size": self.size[family], "protocol": self.name}
 
 
 def names() -> list[str]:
@@ -77,9 +68,7 @@ def load_protocol(name: str) -> Protocol:
     if name not in names():
         raise InputError(f"unknown protocol '{name}'", where="--protocol", remedy=nearest(name, names()))
     found = yaml.safe_load((resources.files(FOLDER) / f"{name}.yaml").read_text(encoding="utf-8"))
-    lists = ("prompts", "seeds", "scorers", "papers", "deviations")
-    size = {family: tuple(sides) for family, sides in found["size"].items()}
-    return Protocol(name=name, **{**found, **{key: tuple(found[key]) for key in lists}, "size": size})
+    return as_record(Protocol, {"name": name, **found}, where=f"{name}.yaml", remedy="install finepref again")
 
 
 def family_of(pipelines: Mapping[str, str]) -> str:
@@ -102,11 +91,8 @@ def choose_prompts(protocol: Protocol, given: Sequence[str]) -> list[str]:
     """
     for word in given:
         if word.partition("=")[0] not in protocol.prompts:
-            raise InputError(
-                f"'{word}' is no prompt set of {protocol.name}",
-                where="--prompts",
-                remedy="give " + ", ".join(f"{name}=FILE" for name in protocol.prompts),
-            )
+            remedy = "give " + ", ".join(f"{name}=FILE" for name in protocol.prompts)
+            raise InputError(f"'{word}' is no prompt set of {protocol.name}", where="--prompts", remedy=remedy)
     return list(given) or list(protocol.prompts)
 
 

@@ -19,13 +19,15 @@ from PIL import Image as PillowImage
 from PIL.Image import Image
 from scipy.stats import rankdata
 
+from finepref.arena.freeforall import rank_game
+from finepref.arena.online import get_preset
+from finepref.arena.ratings import MU0, SIGMA0
 from finepref.core.errors import InputError
 from finepref.core.files import write_json
 from finepref.core.progress import progress
 from finepref.core.rng import numpy_generator
 from finepref.evaluate.scorers.judge import Endpoint, Unparsable, picture
-from finepref.evaluate.scorers.ksort_data import Benchmark, Instance
-from finepref.evaluate.scorers.trueskill import Rating, TrueSkill, free_for_all
+from finepref.evaluate.scorers.ksort_data import Benchmark, Instance, Rating
 
 MENTION = re.compile(r"image\s*#?\s*(\d+)", re.IGNORECASE)
 QUESTION = """Five images, named Image 1 to Image 5, were made for this description:
@@ -52,7 +54,7 @@ class KSortSettings:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One corrected update: rating, TrueSkill's own proposal, agreement rho and the share lam of the step taken."""
+    """One corrected update: rating, the engine's own proposal, agreement rho and the share lam of the step taken."""
 
     rating: Rating
     proposal: Rating
@@ -75,10 +77,9 @@ def update(
     *,
     human_rank: Sequence[int],
     judged_rank: Sequence[int],
-    env: TrueSkill,
     sharpness: float = 5.0,
 ) -> Update:
-    """TrueSkill's step, taken as far as the judge agrees with people.
+    """The online engine's step of one game without ties, taken as far as the judge agrees with people.
 
     rho = Spearman(human rank of the rivals, judged rank of the rivals), lam = sigmoid(sharpness rho),
     mu' = lam mu_new + (1 - lam) mu, sigma'^2 = g sigma_new^2 + (1 - g) sigma^2, g = lam^2 / (lam^2 + (1 - lam)^2).
@@ -88,22 +89,26 @@ def update(
         rivals: ratings of the leaderboard's models, which do not change.
         human_rank: places of the rivals by people.
         judged_rank: places of the rivals and of the new model (last) by the judge, 0 is best.
-        env: TrueSkill environment.
         sharpness: k of the sigmoid.
 
     References:
         K-Sort Eval, posterior correction; zkkli/K-Sort-Eval ksort_eval_image.py.
 
     Deviations:
-        An undefined rho (all places equal) counts as 0 instead of nan.
+        An undefined rho (all places equal) counts as 0 instead of nan. The game is taken to convergence with the exact
+        normal distribution function (the package stops at 1e-4 and its function has errors of 1e-7: below 1e-6 here).
     """
-    proposal = free_for_all([*rivals, me], judged_rank, env)[-1]
+    preset = get_preset("ksort")
+    mu, sigma = zip(*rivals, me, strict=True)
+    var = [s * s + preset.tau**2 for s in sigma]
+    means, variances = rank_game([*mu], var, [*judged_rank], draw_margin=preset.draw_margin)
+    proposal = (means[-1], math.sqrt(variances[-1]))
     rho = agreement(human_rank, judged_rank[:-1])
     lam = 1 / (1 + math.exp(-sharpness * rho))
     gain = lam**2 / (lam**2 + (1 - lam) ** 2)
-    mu = lam * proposal[0] + (1 - lam) * me[0]
-    sigma = math.sqrt(gain * proposal[1] ** 2 + (1 - gain) * me[1] ** 2)
-    return Update((mu, sigma), proposal, rho, lam, gain)
+    mean = lam * proposal[0] + (1 - lam) * me[0]
+    spread = math.sqrt(gain * proposal[1] ** 2 + (1 - gain) * me[1] ** 2)
+    return Update((mean, spread), proposal, rho, lam, gain)
 
 
 def choose(benchmark: Benchmark, mu: float, used: Sequence[int], *, alpha: float) -> int:
@@ -163,8 +168,7 @@ def run(
     Raises:
         InputError: the endpoint does not answer, or an instance names a model that is not on the leaderboard.
     """
-    env = TrueSkill()
-    me: Rating = (env.mu, env.sigma)
+    me: Rating = (MU0, SIGMA0)
     used: list[int] = []
     rounds: list[dict[str, Any]] = []
     for _ in progress(range(min(settings.limit, len(benchmark.instances))), "K-Sort rounds", unit="round"):
@@ -180,7 +184,6 @@ def run(
                 rivals,
                 human_rank=instance.human_rank,
                 judged_rank=places,
-                env=env,
                 sharpness=settings.sharpness,
             )
             me, record = step.rating, {**record, **asdict(step), "human_rank": instance.human_rank}

@@ -1,0 +1,127 @@
+"""Rewards of both images of every pair, `rewards.parquet`: a row a side and scorer; read aligned with the votes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from finepref.core.errors import InputError, nearest
+from finepref.core.files import read_parquet, write_parquet
+from finepref.core.provenance import provenance
+from finepref.formats import rowtables
+from finepref.formats.scores import VERSION, ScoredBy, footer, read_scorers
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """What a scorer of this fingerprint gave the image of side 0 or 1; nan and the reason where there is no number."""
+
+    pair_id: str
+    side: int
+    scorer: str
+    fingerprint: str
+    value: float
+    reason: str
+    image_sha256: str
+    prompt_sha256: str
+
+
+COLUMNS = rowtables.schema(Reward, side=pa.int8())
+NEEDED = ["pair_id", "side", "scorer", "fingerprint", "value"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewards:
+    """score_0, score_1: [n] in the order of the votes, nan where missing. scorer, fingerprint: whose they are.
+
+    device_seconds: what scoring cost; None where it was not measured.
+    """
+
+    score_0: Floats
+    score_1: Floats
+    scorer: str
+    fingerprint: str
+    device_seconds: float | None = None
+
+
+def write_rewards(path: Path, rows: Iterable[Reward], scorers: Mapping[str, ScoredBy]) -> None:
+    """Write rewards of some pairs."""
+    write_parquet(path, rowtables.to_table(rows, COLUMNS), {"version": VERSION, "scorers": footer(scorers)})
+
+
+def iterate_rewards(path: Path) -> Iterator[Reward]:
+    """The rows of a file that `write_rewards` or `join_rewards` wrote."""
+    return rowtables.iterate_rows(path, Reward, COLUMNS)
+
+
+def join_rewards(
+    paths: Sequence[Path],
+    out: Path,
+    carried: Mapping[str, float],
+    *,
+    shard: tuple[int, int],
+    inputs: Sequence[str | Path],
+) -> tuple[int, int]:
+    """Write the rows of these files as one, seconds summed; returns how many rows have no number, of how many.
+
+    carried: seconds by scorer that were spent on `out` before.
+
+    Raises:
+        InputError: the files were scored by different scorers.
+    """
+    first, *others = known = [read_scorers(path) for path in paths]
+    versions = {name: about.fingerprint for name, about in first.items()}
+    if any({name: about.fingerprint for name, about in other.items()} != versions for other in others):
+        raise InputError("the shards were scored by different scorers", where=out, remedy="score them again")
+    total = {}
+    for name, about in first.items():
+        seconds = sum(scorers[name].device_seconds or 0.0 for scorers in known)
+        total[name] = replace(about, device_seconds=seconds + carried.get(name, 0.0))
+    table = pa.concat_tables([read_parquet(path).replace_schema_metadata(None) for path in paths])
+    meta = {"version": VERSION, "scorers": footer(total), "shard": list(shard), **provenance(inputs=inputs)}
+    write_parquet(out, table, meta)
+    return int(np.isnan(table["value"].to_numpy()).sum()), len(table)
+
+
+def read_rewards(path: str | Path, pair_ids: Sequence[str], *, scorer: str | None = None) -> Rewards:
+    """Read rewards.parquet for these pairs.
+
+    Args:
+        pair_ids: [n] ids of the votes. scorer: which one, None where the file has only one.
+
+    Raises:
+        InputError: no such scorer, several where none is named, one scorer in two versions, a side that is neither 0
+            nor 1, no pair in common.
+    """
+    table = read_parquet(path, NEEDED)
+    names = sorted(set(table["scorer"].to_pylist()))
+    if scorer is None and len(names) != 1:
+        raise InputError(f"the file has scores of {', '.join(names)}", where=path, remedy="choose one with --scorer")
+    wanted = scorer if scorer is not None else names[0]
+    if wanted not in names:
+        raise InputError(f"no scores of {wanted!r}", where=path, remedy=nearest(wanted, names))
+    table = table.filter(pc.equal(table["scorer"], wanted))
+    versions = sorted(set(table["fingerprint"].to_pylist()))
+    if len(versions) != 1:
+        raise InputError(f"scores of {wanted} come from {len(versions)} versions", where=path, remedy="score again")
+    index = {pair: row for row, pair in enumerate(pair_ids)}
+    rows = np.array([index.get(pair, -1) for pair in table["pair_id"].to_pylist()], dtype=np.int64)
+    side = table["side"].to_numpy()
+    value = table["value"].to_numpy(zero_copy_only=False).astype(np.float64)
+    if not np.isin(side, (0, 1)).all():
+        raise InputError("a side is neither 0 nor 1", where=path, remedy="write the rewards with `finepref score`")
+    if not (rows >= 0).any():
+        raise InputError("none of its pairs is in the votes", where=path, remedy="score the same votes")
+    scores = np.full((2, len(pair_ids)), np.nan)
+    here = rows >= 0
+    scores[side[here].astype(np.int64), rows[here]] = value[here]
+    about = read_scorers(Path(path)).get(wanted, ScoredBy(versions[0]))
+    return Rewards(scores[0], scores[1], wanted, versions[0], about.device_seconds)
