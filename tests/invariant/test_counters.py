@@ -19,8 +19,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from finepref.build import about_base, load_adapter, open_cache
-from finepref.diffusion.options import InversionOptions
 from finepref.diffusion.programme import programme
+from finepref.diffusion.trajectory_options import InversionOptions
 from finepref.train import draws, loop
 from finepref.train.config import load_config
 from finepref.train.log import Tally

@@ -15,9 +15,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from finepref.core.files import read_json
 from finepref.evaluate.scorers import clip
 from finepref.evaluate.scorers.clip import ClipShape, Tower
+from finepref.evaluate.scorers.ksort import TrueSkill
 from finepref.evaluate.scorers.preprocess import pixels
 from finepref.evaluate.scorers.tokenizer import bert_text, clip_text
-from finepref.evaluate.scorers.trueskill import TrueSkill, free_for_all
 from published_files import bert_vocabulary, clip_bpe, original
 from tiny_scorers import draw, picture
 
@@ -106,7 +106,7 @@ def test_free_for_all_is_the_package_with_an_exact_normal() -> None:
         mu, sigma = generator.normal(25, 4, count).tolist(), generator.uniform(0.5, 8, count).tolist()
         ranks = generator.permutation(count).tolist()
         theirs = environment.rate([(environment.create_rating(m, s),) for m, s in zip(mu, sigma, strict=True)], ranks)
-        found = free_for_all(list(zip(mu, sigma, strict=True)), ranks, TrueSkill())
+        found = TrueSkill().play(list(zip(mu, sigma, strict=True)), ranks)
         wanted = [(rating.mu, rating.sigma) for (rating,) in theirs]
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from finepref.core.batches import Placed
 from finepref.core.errors import ConfigError
 from finepref.diffusion.inversion import guided
-from finepref.diffusion.options import InversionOptions, RenoiseOptions
 from finepref.diffusion.path import FLOW, Path, scaled_linear
 from finepref.diffusion.programme import exact_levels, lowest_t, programme, steps_to
 from finepref.diffusion.trajectories import TABLE, get
+from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptions
 from small_network import SmallNetwork, keyed_draw, latents
 
 SD = scaled_linear()

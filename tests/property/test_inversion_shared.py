@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from finepref.core.batches import Placed
-from finepref.diffusion.options import InversionOptions, RenoiseOptions
 from finepref.diffusion.path import FLOW, Path, scaled_linear
 from finepref.diffusion.programme import mean_calls, programme
 from finepref.diffusion.trajectories import get
+from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptions
 from small_network import SmallNetwork, keyed_draw, latents
 
 SD = scaled_linear()

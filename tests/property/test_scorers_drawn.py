@@ -13,10 +13,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from finepref.evaluate.scorers.ksort import agreement, update
+from finepref.evaluate.scorers.ksort import TrueSkill, agreement, update
 from finepref.evaluate.scorers.preprocess import MEAN, STD, VARIANTS, pixels
 from finepref.evaluate.scorers.tokenizer import ClipText, clean, clip_text
-from finepref.evaluate.scorers.trueskill import TrueSkill, free_for_all
 from published_files import clip_bpe, original
 from tiny_scorers import picture
 
@@ -84,13 +83,13 @@ def test_ratings_move_with_the_result(players: list[tuple[float, float]], data: 
     """Uncertainty shrinks (drift aside), the winner does not lose, the last does not gain, order does not matter."""
     env = TrueSkill(tau=0.0)
     ranks = data.draw(st.permutations(range(len(players))))
-    found = free_for_all(players, ranks, env)
+    found = env.play(players, ranks)
     assert all(after[1] <= before[1] + 1e-9 for before, after in zip(players, found, strict=True))
     first, last = ranks.index(0), ranks.index(len(players) - 1)
     assert found[first][0] >= players[first][0] - 1e-9
     assert found[last][0] <= players[last][0] + 1e-9
     order = data.draw(st.permutations(range(len(players))))
-    again = free_for_all([players[i] for i in order], [ranks[i] for i in order], env)
+    again = env.play([players[i] for i in order], [ranks[i] for i in order])
     np.testing.assert_array_equal([found[i] for i in order], again)
 
 

@@ -14,6 +14,7 @@ from finepref.core.errors import InputError
 from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings, Unparsable
 from finepref.evaluate.scorers.ksort import (
     KSortSettings,
+    TrueSkill,
     agreement,
     choose,
     parse_ranking,
@@ -21,7 +22,6 @@ from finepref.evaluate.scorers.ksort import (
     update,
 )
 from finepref.evaluate.scorers.ksort_data import Benchmark, load_benchmark
-from finepref.evaluate.scorers.trueskill import TrueSkill, free_for_all
 from tiny_endpoint import endpoint
 from tiny_ksort import LEADERS, brightest_first, write_data
 
@@ -116,14 +116,15 @@ def test_equal_human_places_take_half_the_step() -> None:
 @pytest.mark.parametrize("ranks", [[0, 0, 1], [0, 1], [0]])
 def test_ranks_must_be_one_each(ranks: list[int]) -> None:
     with pytest.raises(InputError, match="its own rank"):
-        free_for_all([(25.0, 8.0)] * 3, ranks, TrueSkill())
+        TrueSkill().play([(25.0, 8.0)] * 3, ranks)
 
 
 def test_hopeless_results_stay_finite() -> None:
     """The package raises FloatingPointError here."""
-    found = free_for_all([(0.0, 0.1), (500.0, 0.1)], [0, 1], TrueSkill())
-    assert np.isfinite(np.array(found)).all()
-    assert all(sigma > 0 for _, sigma in found)
+    for winner, loser in ((0.0, 500.0), (500.0, 0.0)):
+        found = TrueSkill().play([(winner, 0.1), (loser, 0.1)], [0, 1])
+        assert np.isfinite(np.array(found)).all()
+        assert all(sigma > 0 for _, sigma in found)
 
 
 def test_a_whole_run_and_its_resumption(tmp_path: Path) -> None:

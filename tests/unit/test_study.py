@@ -14,8 +14,8 @@ import yaml
 
 from finepref.core.errors import ConfigError, InputError
 from finepref.diffusion import inversion
-from finepref.diffusion.options import InversionOptions, RenoiseOptions
 from finepref.diffusion.path import scaled_linear
+from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptions
 from finepref.objectives import methods
 from finepref.study import arms as rows
 from finepref.study import claims as compare

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from finepref.core.batches import Placed
 from finepref.core.errors import ConfigError
-from finepref.diffusion.options import InversionOptions, Label, Renoise, RenoiseOptions
 from finepref.diffusion.path import Path
 from finepref.diffusion.programme import Programme, programme
+from finepref.diffusion.trajectory_options import InversionOptions, Label, Renoise, RenoiseOptions
 
 
 @runtime_checkable
@@ -31,7 +31,7 @@ class Denoise(Protocol):
 
 
 @runtime_checkable
-class Draw(Protocol):
+class NoiseDraw(Protocol):
     """Standard normal [N,C,H,W] for rows [N] (int64, CPU, as in `Denoise`) after each row's own step number [N]."""
 
     def __call__(self, rows: Tensor, steps: Tensor) -> Tensor: ...
@@ -85,7 +85,7 @@ def _fresh_noise(path: Path, x: Tensor, source: Tensor, destination: Tensor) -> 
 
 
 def _run(
-    x: Tensor, plan: Programme, *, path: Path, denoise: Denoise, draw: Draw | None, eta: float, average: bool
+    x: Tensor, plan: Programme, *, path: Path, denoise: Denoise, draw: NoiseDraw | None, eta: float, average: bool
 ) -> Tensor:
     """Carry rows x [R,C,H,W] through their programme; returns x [K,R,C,H,W] at each row's levels."""
     levels, pairs = plan.reads.shape
@@ -131,7 +131,7 @@ def place(
     options: InversionOptions,
     noise: Float[Tensor, "B C H W"] | None = None,
     denoise: Denoise | None = None,
-    draw: Draw | None = None,
+    draw: NoiseDraw | None = None,
 ) -> Placed:
     """Invert winner and loser to level t and take the noise that explains the result as target.
 
@@ -146,7 +146,7 @@ def place(
             makes `denoise`.)
         noise: not looked at; the signature is that of every trajectory.
         denoise: see `Denoise`; called without gradient, once per step of the longest pair.
-        draw: see `Draw`; needed where eta > 0.
+        draw: see `NoiseDraw`; needed where eta > 0.
 
     Returns:
         The placed pairs, detached, in float32 or wider; with [B,K] levels B K of them, the levels of a pair together.

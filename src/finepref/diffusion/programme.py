@@ -16,8 +16,8 @@ from torch import Tensor
 
 from finepref.core import rng
 from finepref.core.errors import ConfigError
-from finepref.diffusion.options import Grid, InversionOptions, Label, Renoise, RenoiseOptions
 from finepref.diffusion.path import Path
+from finepref.diffusion.trajectory_options import Grid, InversionOptions, Label, Renoise, RenoiseOptions
 
 Step = tuple[float, float, float]  # source, destination, label: integers on discrete paths
 

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from finepref.core.errors import ConfigError, nearest
 from finepref.diffusion import trajectories as trajectories
-from finepref.diffusion.options import InversionOptions
 from finepref.diffusion.path import LossSpace
 from finepref.diffusion.path import Path as NoisePath
+from finepref.diffusion.trajectory_options import InversionOptions
 from finepref.objectives import table as objectives
 from finepref.objectives.guard import GuardOptions
 from finepref.train.config import RunConfig, validate_options

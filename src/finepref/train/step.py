@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from finepref.core.batches import ImageBatch, ImagePrediction, ObjectiveOutput, PairBatch, PairPrediction, Placed
-from finepref.diffusion.inversion import Denoise, Draw, guided
+from finepref.diffusion.inversion import Denoise, NoiseDraw, guided
 from finepref.models.protocol import Adapter, Network
 from finepref.objectives.core import mean_square
 from finepref.objectives.guard import guard
@@ -44,7 +44,7 @@ def place_pairs(
     *,
     t: Tensor,
     noise: Tensor | None,
-    draw: Draw | None,
+    draw: NoiseDraw | None,
     calls: Calls,
 ) -> Placed:
     """Put pairs on their trajectory, at levels t [B] or [B,K]. Where it calls the network it does so without gradient,

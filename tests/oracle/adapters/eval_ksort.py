@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from finepref.evaluate.scorers.ksort import update
-from finepref.evaluate.scorers.trueskill import TrueSkill
+from finepref.evaluate.scorers.ksort import TrueSkill, update
 
 PACKAGE_ERROR = 1e-6  # trueskill's own normal distribution function is good to 1e-7
 

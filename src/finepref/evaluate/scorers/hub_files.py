@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from finepref.core.device import cache_home
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_file
 from finepref.core.provenance import sha256_file
@@ -33,7 +33,7 @@ class UrlFile:
     name: str
 
 
-Source = HubFile | UrlFile
+PublishedFile = HubFile | UrlFile
 
 CLIP_H = ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "1c2b8495b28150b8a4922ee1c8edee224c284c0c")
 CLIP_L = ("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41")
@@ -52,13 +52,7 @@ AESTHETIC_HEAD = UrlFile(
 )
 
 
-def cache_folder() -> Path:
-    """Where files behind a URL are kept: `$FINEPREF_HOME`, else `finepref/` in the user's cache folder."""
-    given = os.environ.get("FINEPREF_HOME")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finepref"
-
-
-def fetch(source: Source, *, scorer: str) -> Path:
+def fetch(source: PublishedFile, *, scorer: str) -> Path:
     """The local path of a published file, downloaded once.
 
     Args:
@@ -89,7 +83,7 @@ def _hub(source: HubFile, scorer: str) -> Path:
 
 
 def _url(source: UrlFile, scorer: str) -> Path:
-    path = cache_folder() / source.name
+    path = cache_home() / source.name
     if not path.is_file():
         try:
             with urllib.request.urlopen(source.url, timeout=TIMEOUT) as response, atomic_file(path) as temporary:

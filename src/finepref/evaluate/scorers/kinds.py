@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from finepref.core.errors import InputError, nearest
 from finepref.evaluate.scorers import hub_files as sources
-from finepref.evaluate.scorers.hub_files import HubFile, Source, fetch
+from finepref.evaluate.scorers.hub_files import HubFile, PublishedFile, fetch
 
 if TYPE_CHECKING:
     from finepref.evaluate.scorers.scorer import Scorer
@@ -32,7 +32,7 @@ class Kind:
     name: str
     about: str
     family: Family
-    weights: Source | None
+    weights: PublishedFile | None
     preprocess: str = ""
     shape: str | None = None
     cleaned: bool = True

@@ -19,13 +19,14 @@ from PIL import Image as PillowImage
 from PIL.Image import Image
 from scipy.stats import rankdata
 
+from finepref.arena.freeforall import rank_game
+from finepref.arena.normal import SQRT_2, quantile
 from finepref.core.errors import InputError
 from finepref.core.files import write_json
 from finepref.core.progress import progress
 from finepref.core.rng import numpy_generator
 from finepref.evaluate.scorers.judge import Endpoint, Unparsable, picture
-from finepref.evaluate.scorers.ksort_data import Benchmark, Instance
-from finepref.evaluate.scorers.trueskill import Rating, TrueSkill, free_for_all
+from finepref.evaluate.scorers.ksort_data import Benchmark, Instance, Rating
 
 MENTION = re.compile(r"image\s*#?\s*(\d+)", re.IGNORECASE)
 QUESTION = """Five images, named Image 1 to Image 5, were made for this description:
@@ -36,6 +37,41 @@ Rank them from best to worst. Half of the judgement is how good an image looks: 
 freedom from artefacts 10%. The other half is how well it fits the description: the things it names 30%, style 20%.
 Answer with one line and nothing else: the five names, best first, separated by commas, for example
 "Image 2, Image 5, Image 1, Image 4, Image 3"."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrueSkill:
+    """The environment: prior of a new model, performance spread, drift per game, assumed share of draws.
+
+    min_delta, sweeps: when the passes over the chain of neighbours stop (the trueskill package's values).
+    """
+
+    mu: float = 25.0
+    sigma: float = 25.0 / 3.0
+    beta: float = 25.0 / 6.0
+    tau: float = 25.0 / 300.0
+    draw_probability: float = 0.1
+    min_delta: float = 1e-4
+    sweeps: int = 10
+
+    def play(self, ratings: Sequence[Rating], ranks: Sequence[int]) -> list[Rating]:
+        """New ratings after one game without ties: `rank_game` with drift, draw margin and stop of this environment.
+
+        Raises:
+            InputError: fewer than two models, another number of ranks, or equal ranks.
+        """
+        if len(ratings) < 2 or len(ranks) != len(ratings) or len(set(ranks)) != len(ranks):
+            raise InputError(f"ranks {list(ranks)} for {len(ratings)} models", remedy="give every model its own rank")
+        mu, var = rank_game(
+            [mu for mu, _ in ratings],
+            [sigma**2 + self.tau**2 for _, sigma in ratings],
+            ranks,
+            draw_margin=quantile((self.draw_probability + 1) / 2) * SQRT_2 * self.beta,
+            beta=self.beta,
+            sweeps=self.sweeps,
+            min_delta=self.min_delta,
+        )
+        return list(zip(mu, map(math.sqrt, var), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +133,7 @@ def update(
     Deviations:
         An undefined rho (all places equal) counts as 0 instead of nan.
     """
-    proposal = free_for_all([*rivals, me], judged_rank, env)[-1]
+    proposal = env.play([*rivals, me], judged_rank)[-1]
     rho = agreement(human_rank, judged_rank[:-1])
     lam = 1 / (1 + math.exp(-sharpness * rho))
     gain = lam**2 / (lam**2 + (1 - lam) ** 2)

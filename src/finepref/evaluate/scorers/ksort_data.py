@@ -10,8 +10,8 @@ import numpy as np
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
-from finepref.evaluate.scorers.trueskill import Rating
 
+Rating = tuple[float, float]  # mu, sigma
 RIVALS = 4
 SCORE = re.compile(r"\(\s*([-\d.]+)\s*/\s*([-\d.]+)\s*\)")
 ALIASES = {"LCM": "LCM-v1.5", "Dreamshaper-xl-turbo": "Dreamshaper-xl"}
