@@ -231,11 +231,6 @@ def permutation_tests(differences: ArrayLike, cluster: Codes, *, draws: int = RE
     return (1 + reached) / (1 + draws)
 
 
-def permutation_test(differences: ArrayLike, cluster: Codes, *, draws: int = RESAMPLES, seed: int = 0) -> float:
-    """`permutation_tests` of one column [n]; p in (0, 1]."""
-    return float(permutation_tests(differences, cluster, draws=draws, seed=seed)[0])
-
-
 def binomial_test(successes: float, n: int) -> float:
     """Exact two-sided binomial test of one half, `successes` rounded to a count; p in (0, 1]."""
     count = round(successes)

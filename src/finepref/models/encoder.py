@@ -23,8 +23,8 @@ from finepref.models.text import check_tokenizer
 class LatentEncoder:
     """VAE and text encoders of a pipeline behind the `Encoder` protocol, each read when it is first used.
 
-    mixed_precision: the VAE (full-precision weights) runs under that autocast, one that overflows in fp16 refuses; text
-    encoders are loaded in that type.
+    mixed_precision: the VAE (full-precision weights) runs under that autocast; text encoders are
+    loaded in that type.
     """
 
     def __init__(
@@ -51,10 +51,7 @@ class LatentEncoder:
     @functools.cached_property
     def vae(self) -> Any:
         """The VAE on the device."""
-        vae = load_vae(self.source, self._vae_override).to(self.device)
-        if self._dtype is torch.float16 and getattr(vae.config, "force_upcast", False):
-            raise ConfigError("this VAE overflows in fp16", where="cache.mixed_precision", remedy="use bf16 or no")
-        return vae
+        return load_vae(self.source, self._vae_override).to(self.device)
 
     @functools.cached_property
     def pipe(self) -> Any:

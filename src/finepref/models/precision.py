@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from finepref.core.errors import ConfigError, nearest
 
-MixedPrecision = Literal["no", "bf16", "fp16"]
-DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"no": None, "bf16": torch.bfloat16}
 
 # What autocast runs in half; norms and everything else keep full-precision weights.
 CAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)

@@ -17,7 +17,7 @@ from finepref.core.files import parquet_meta, read_json
 from finepref.core.progress import say
 from finepref.evaluate.sampling import Sampling, prepare
 from finepref.study import cost
-from finepref.study.design import BASE, Arm, HeldOut, Study, strength_option
+from finepref.study.design import Arm, HeldOut, Study, strength_option
 from finepref.study.ground import make_ground, signal_file
 from finepref.train.config import RunConfig, load_config
 from finepref.train.method import make_method
@@ -128,10 +128,3 @@ def judge(model: str, evaluation: HeldOut, trial: Trial) -> dict[str, Any]:
         for name, scorer in (("quality", "lab-true"), ("reward", "lab-reward"))
     }
     return {**scores, "judge_seconds": round(time.process_time() - began, 1)}
-
-
-def label_of(trial: Trial) -> str:
-    """What a trial is called in the log."""
-    name = BASE if trial.arm is None else trial.arm.name
-    where = "" if trial.point is None else f" lr {trial.point.learning_rate:g} strength {trial.point.strength:g}"
-    return f"{name} seed {trial.seed}{where if trial.prompts == 'validation' else ''}"
