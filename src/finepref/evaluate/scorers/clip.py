@@ -17,7 +17,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
-from finepref.evaluate.scorers.weights import drop, fill, in_blocks, read_state
+from finepref.evaluate.scorers.weights import build, drop, in_blocks, read_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +109,11 @@ def clip_config(shape: ClipShape) -> CLIPConfig:
     )
 
 
-def is_open_clip(state: Mapping[str, Tensor]) -> bool:
-    """Whether the names are open_clip's (or OpenAI's), not transformers'."""
-    return "visual.conv1.weight" in state
-
-
 def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """open_clip / OpenAI CLIP names to transformers names: 686 -> 910 tensors for ViT-H-14.
 
     The fused attention input projection [3W, W] is cut into q, k, v in that order; the two output projections are
-    transposed. Names that are not known are kept, so that the strict load reports them.
+    transposed. Other names are kept: those of transformers are right already, and the strict load reports unknown ones.
 
     References:
         open_clip model.py `CLIP`; transformers convert_clip_original_pytorch_to_hf.py.
@@ -141,11 +136,6 @@ def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def transformers_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A CLIP state in transformers names, whichever of the two layouts it comes in."""
-    return from_open_clip(state) if is_open_clip(state) else drop(state, NOT_WEIGHTS)
-
-
 def build_clip(
     config: CLIPConfig, state: Mapping[str, Tensor], *, where: object, device: str | torch.device
 ) -> CLIPModel:
@@ -154,10 +144,7 @@ def build_clip(
     Raises:
         InputError: the weights are not of this architecture.
     """
-    with torch.device("meta"):
-        model = CLIPModel(config)
-    fill(model, transformers_state(state), where=where, device=device)
-    return model
+    return build(lambda: CLIPModel(config), from_open_clip(state), where=where, device=device)
 
 
 def config_of(path: Path, shape: str | None) -> CLIPConfig:
@@ -181,10 +168,10 @@ def load_clip(path: Path, *, shape: str | None, device: str | torch.device) -> C
     return build_clip(config_of(path, shape), read_state(path), where=path, device=device)
 
 
-def image_side(model: CLIPModel) -> int:
-    """S, the side in pixels of the images that the model takes."""
+def takes(model: CLIPModel) -> tuple[int, torch.device]:
+    """(S, the side in pixels of the images that the model takes, its device)."""
     config: Any = model.config
-    return int(config.vision_config.image_size)
+    return int(config.vision_config.image_size), model.device
 
 
 def image_features(model: CLIPModel, pixels: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from finepref.core.errors import InputError, nearest
 from finepref.core.progress import say
-from finepref.evaluate.scorers.clip_scorer import check_inputs
 from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings, Unparsable, picture
+from finepref.evaluate.scorers.network_scorer import check_inputs
 from finepref.evaluate.scorers.weights import fingerprint
 
 PLACE = "{prompt}"
