@@ -27,7 +27,7 @@ from finepref.models.lora import LoraSettings, Switch, attach
 from finepref.models.precision import compute_dtype
 from finepref.models.source import load_class, locate
 from finepref.plan.needs import work_of
-from finepref.plan.skeleton import condition_shapes, count
+from finepref.plan.skeleton import count
 from finepref.train import loop
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.method import make_method
@@ -122,7 +122,7 @@ def make_adapter(base: Path, config: RunConfig, device: torch.device) -> tuple[D
     )  # fmt: skip
     for network in filter(None, (adapter.policy_module(), adapter.reference_module()) if options.compile else ()):
         network.compile()
-    return adapter, condition_shapes(kind, policy.config)
+    return adapter, kind.shapes(policy.config)
 
 
 def config_of(base: Path, arch: str, options: argparse.Namespace) -> RunConfig:

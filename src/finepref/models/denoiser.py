@@ -19,7 +19,7 @@ from finepref.models import lora
 from finepref.models.family import Family
 from finepref.models.precision import autocast_forward, follow_mode, freeze_copy, store_half, widen
 from finepref.models.protocol import Network
-from finepref.models.source import Source, load_class, load_vae, quiet, unmarked
+from finepref.models.source import Source, assemble, empty_part, load_vae, pipeline_class
 
 
 class Denoiser:
@@ -50,14 +50,12 @@ class Denoiser:
         self._family, self._source, self._vae = family, source, vae
         self._micro, self._switch = micro_conditioning, switch
         self._pipe: Any = None
-        self._reference: nn.Module | None = None
-        if reference and switch is None:
-            self._reference = freeze_copy(policy)
+        self._reference = freeze_copy(policy) if reference and switch is None else None
         self._has_reference = reference
         if dtype is not None:
             frozen = policy if switch is not None else self._reference
             if frozen is not None:
-                _store_frozen_half(frozen, dtype)
+                store_half(frozen, dtype)
         self._policy = policy if sharded else policy.to(device)
         if self._reference is not None and not sharded:
             self._reference.to(device)
@@ -113,13 +111,11 @@ class Denoiser:
         """
         folder, part = FilePath(folder), self._family.part
         if self._switch is not None:
-            lora.save(self._pipeline_class(), self._policy, part, folder, weights)
+            lora.save(pipeline_class(self._source), self._policy, part, folder, weights)
             return
         network = self._policy
         if weights is not None:
-            cls = load_class("diffusers", self._source.index[part][1], where=self._source.folder)
-            with torch.device("meta"):
-                network = cls.from_config(self._policy.config)
+            network = empty_part(self._source, part, self._policy.config)
             network.load_state_dict(weights, assign=True)
         with atomic_folder(folder / part) as place:
             network.save_pretrained(str(place), safe_serialization=True)
@@ -127,21 +123,7 @@ class Denoiser:
     def pipeline(self) -> Any:
         """A diffusers pipeline around the current policy; the other parts are read once, at the first call."""
         if self._pipe is None:
-            source, part = self._source, self._family.part
-            cls = self._pipeline_class()
-            held = {part: self._policy, "vae": load_vae(source, self._vae)}
-            with quiet():
-                self._pipe = cls.from_pretrained(str(source.folder), **(source.absent() | unmarked(cls) | held))
-            self._pipe.to(self.device)
+            held = {self._family.part: self._policy, "vae": load_vae(self._source, self._vae)}
+            self._pipe = assemble(self._source, held).to(self.device)
             self._pipe.set_progress_bar_config(disable=True)
         return self._pipe
-
-    def _pipeline_class(self) -> Any:
-        return load_class("diffusers", str(self._source.index["_class_name"]), where=self._source.folder)
-
-
-def _store_frozen_half(network: nn.Module, dtype: torch.dtype) -> None:
-    """Half storage of a frozen network's weights; LoRA weights inside it stay in full precision."""
-    for name, child in network.named_modules():
-        if "lora_" not in name and isinstance(child, nn.Module) and not list(child.children()):
-            store_half(child, dtype)

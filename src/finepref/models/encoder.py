@@ -16,7 +16,7 @@ from finepref.core.errors import ConfigError
 from finepref.core.provenance import hash_config, sha256_folder
 from finepref.models.family import Family
 from finepref.models.precision import compute_dtype
-from finepref.models.source import Source, load_class, load_part, load_vae, quiet, vae_folder
+from finepref.models.source import Source, assemble, empty_part, load_part, load_vae, quiet, vae_folder
 from finepref.models.text import check_tokenizer
 
 
@@ -111,10 +111,8 @@ def _text_pipeline(source: Source, family: Family, device: torch.device, *, dtyp
             parts[encoder_name] = load_part(source, encoder_name, dtype=dtype).to(device)
     without: dict[str, Any] = {name: None for name in (family.part, "vae", "scheduler")}
     if len(parts) < len(family.texts):
-        without[family.part] = _shape_of(source, family.part)
-    cls = load_class("diffusers", str(source.index["_class_name"]), where=source.folder)
-    with quiet():
-        pipe = cls.from_pretrained(str(source.folder), **(source.absent() | without | parts))
+        without[family.part] = empty_part(source, family.part)  # asked how wide an absent encoder's states are
+    pipe = assemble(source, without | parts)
     for tokenizer_name, encoder_name in family.texts:
         if source.has(encoder_name):
             encoder = parts[encoder_name]
@@ -126,11 +124,3 @@ def _text_pipeline(source: Source, family: Family, device: torch.device, *, dtyp
                 positions=encoder.config.max_position_embeddings if clip else None,
             )
     return pipe
-
-
-def _shape_of(source: Source, part: str) -> Any:
-    """The denoiser without weights: pipelines ask it how wide the states of an absent text encoder are."""
-    library, name = source.index[part]
-    cls = load_class(library, name, where=source.folder)
-    with quiet(), torch.device("meta"):
-        return cls.from_config(cls.load_config(str(source.folder / part)))

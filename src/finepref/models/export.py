@@ -17,7 +17,6 @@ from finepref.models.load import full_start, load_pipeline, run_model_settings
 from finepref.models.source import INDEX, locate, quiet
 
 FORMATS = ("diffusers", "kohya", "merged")
-KOHYA_FAMILIES = ("sd15", "sdxl")
 
 
 def export(
@@ -75,7 +74,7 @@ def export(
     if format == "kohya":
         if not has_lora:
             raise InputError("the run trained all weights", where=run, remedy="use --format merged")
-        if kind.name not in KOHYA_FAMILIES:
+        if not kind.kohya:
             remedy = "use --format diffusers; WebUI and ComfyUI read that file for this family"
             raise InputError(f"there is no kohya form for {kind.name}", where="--format", remedy=remedy)
         return _kohya(run, out, part)

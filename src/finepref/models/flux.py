@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from finepref.models.family import Cond, Family, image_labels, plain_condition
-from finepref.models.sd3 import ATTENTION, flow_path
+from finepref.models.sd3 import ATTENTION, flow_path, shapes
 
 TOKENS = 512
 GUIDANCE = 3.5  # the guidance label of distilled checkpoints (FLUX.1-dev): what its pipeline samples with
@@ -72,6 +72,7 @@ FAMILY = Family(
     condition=plain_condition,
     encode=encode,
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")),
+    shapes=lambda config: shapes(config, tokens=TOKENS),
     lora_targets=ATTENTION,
     multiple=16,
     settings={"tokens": TOKENS},

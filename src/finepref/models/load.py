@@ -21,6 +21,7 @@ from finepref.models.lora import LoraSettings
 from finepref.models.precision import compute_dtype
 from finepref.models.source import (
     Source,
+    assemble,
     load_class,
     load_module,
     load_part,
@@ -28,10 +29,7 @@ from finepref.models.source import (
     locate,
     locate_part,
     quiet,
-    unmarked,
 )
-
-_TRAINED = ("unet/*", "transformer/*", low_rank.FILE)
 
 
 def load_encoder(
@@ -160,11 +158,9 @@ def load_pipeline(
     settings = run_model_settings(run) if run is not None else {}
     vae = load_vae(source, settings.get("vae"), dtype=dtype)
     network, adapter = _load_network(source, kind, run, dtype=dtype)
-    cls = load_class("diffusers", str(source.index["_class_name"]), where=source.folder)
-    with quiet():
-        parts = source.absent() | unmarked(cls) | {kind.part: network, "vae": vae}
-        pipe = cls.from_pretrained(str(source.folder), torch_dtype=dtype, **parts)
-        if adapter is not None:
+    pipe = assemble(source, {kind.part: network, "vae": vae}, torch_dtype=dtype)
+    if adapter is not None:
+        with quiet():
             pipe.load_lora_weights(str(adapter), weight_name=low_rank.FILE)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(torch.device(device))
@@ -183,8 +179,7 @@ def full_start(run: str | FilePath, part: str) -> str | None:
     """The full weights that a run's LoRA lies on, as its configs name them; None for those of the base."""
     start = run_model_settings(run).get("init_from")
     while start is not None:
-        folder = locate_part(start, patterns=_TRAINED)
-        if any((place / "config.json").is_file() for place in (folder / part, folder)):
+        if _trained(start, part)[1] is not None:
             return str(start)
         start = run_model_settings(start).get("init_from")
     return None
@@ -196,12 +191,9 @@ def start_sha256(start: str | FilePath, part: str) -> str:
     Raises:
         InputError: it holds neither.
     """
-    folder = locate_part(start, patterns=_TRAINED)
-    for place in (folder / part, folder):
-        if (place / "config.json").is_file():
-            return sha256_folder(place)
-    if not (folder / low_rank.FILE).is_file():
-        raise _nothing_trained(start, part)
+    folder, place = _trained(start, part)
+    if place is not None:
+        return sha256_folder(place)
     below = run_model_settings(start).get("init_from")
     file = sha256_file(folder / low_rank.FILE)
     return file if below is None else hash_config({"lora": file, "below": start_sha256(below, part)})
@@ -210,9 +202,8 @@ def start_sha256(start: str | FilePath, part: str) -> str:
 def native_resolution(source: Source, network: Any) -> int:
     """Side in pixels at which the base was trained: latent size of the denoiser times the VAE's reduction."""
     config = read_json(source.folder / "vae" / "config.json")
-    levels = (
-        config.get("block_out_channels") or config.get("encoder_block_out_channels") or config.get("dim_mult") or ()
-    )
+    names = ("block_out_channels", "encoder_block_out_channels", "dim_mult")
+    levels = next((config[name] for name in names if config.get(name)), ())
     side = getattr(network.config, "sample_size", None) or 128
     return int(side) * 2 ** (len(levels) - 1)
 
@@ -230,23 +221,27 @@ def _load_network(
     """
     if start is None:
         return load_part(source, kind.part, dtype=dtype), None
-    folder = locate_part(start, patterns=_TRAINED)
-    for place in (folder / kind.part, folder):
-        if (place / "config.json").is_file():
-            cls = load_class("diffusers", source.index[kind.part][1], where=source.folder)
-            return load_module(cls, place, dtype=dtype), None
-    if not (folder / low_rank.FILE).is_file():
-        raise _nothing_trained(start, kind.part)
+    folder, place = _trained(start, kind.part)
+    if place is not None:
+        return load_module(load_class(*source.index[kind.part], where=source.folder), place, dtype=dtype), None
     network, _ = _load_network(source, kind, run_model_settings(start).get("init_from"), dtype=dtype)
     return network, folder
 
 
-def _nothing_trained(start: str | FilePath, part: str) -> InputError:
-    return InputError(
-        f"holds neither {part}/ nor {low_rank.FILE}",
-        where=start,
-        remedy="give the folder of a finished run of the same family",
-    )
+def _trained(start: str | FilePath, part: str) -> tuple[FilePath, FilePath | None]:
+    """(folder of a trained part, where in it the full weights are, None where it holds a LoRA).
+
+    Raises:
+        InputError: it holds neither.
+    """
+    folder = locate_part(start, patterns=("unet/*", "transformer/*", low_rank.FILE))
+    for place in (folder / part, folder):
+        if (place / "config.json").is_file():
+            return folder, place
+    if not (folder / low_rank.FILE).is_file():
+        remedy = "give the folder of a finished run of the same family"
+        raise InputError(f"holds neither {part}/ nor {low_rank.FILE}", where=start, remedy=remedy)
+    return folder, None
 
 
 def _fuse(network: Any, folder: FilePath, part: str) -> None:

@@ -62,6 +62,7 @@ FAMILY = Family(
     condition=plain_condition,
     encode=encode,
     texts=(("tokenizer", "text_encoder"),),
+    shapes=lambda config: {"prompt_embeds": (TOKENS, config.caption_channels), "prompt_mask": (TOKENS,)},
     lora_targets=ATTENTION,
     multiple=32,
     moments=moments,

@@ -32,5 +32,7 @@ FAMILY = Family(
     condition=plain_condition,
     encode=encode,
     texts=(("tokenizer", "text_encoder"),),
+    shapes=lambda config: {"prompt_embeds": (77, config.cross_attention_dim)},
     lora_targets=ATTENTION,
+    kohya=True,
 )

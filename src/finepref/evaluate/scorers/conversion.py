@@ -56,7 +56,7 @@ def recognise(file: Path, digest: str, scorer: str | None) -> Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class FileLayout:
     """How files of a family are laid out.
 
     network: what the tensors are for. mapped: official or final names -> final names, unused tensors left out.
@@ -70,19 +70,19 @@ class Layout:
 
 
 LAYOUTS = {
-    "clip": Layout(
+    "clip": FileLayout(
         network=lambda kind: CLIPModel(clip.clip_config(clip.SHAPES[str(kind.shape)])),
         mapped=clip.from_open_clip,
         vocabulary=(*text.CLIP_NAMES, text.BPE_NAME),
         read=lambda path, kind: text.clip_text(path, cleaned=kind.cleaned),
     ),
-    "imagereward": Layout(
+    "imagereward": FileLayout(
         network=lambda kind: blip.RewardNetwork(blip.IMAGEREWARD),
         mapped=blip.from_imagereward,
         vocabulary=(text.BERT_NAME,),
         read=lambda path, kind: text.bert_text(path),
     ),
-    "aesthetic": Layout(network=lambda kind: LinearHead(HEAD_WIDTH), mapped=dict),
+    "aesthetic": FileLayout(network=lambda kind: LinearHead(HEAD_WIDTH), mapped=dict),
 }
 
 

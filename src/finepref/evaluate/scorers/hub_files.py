@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finepref.core.device import cache_home
-from finepref.core.errors import InputError
+from finepref.core.errors import InputError, first_line
 from finepref.core.files import atomic_file
 from finepref.core.provenance import sha256_file
 
@@ -74,7 +74,7 @@ def _hub(source: HubFile, scorer: str) -> Path:
         try:
             return Path(huggingface_hub.hf_hub_download(source.repo, name, revision=source.revision))
         except (EntryNotFoundError, OSError) as error:  # hub and connection errors are OSErrors
-            reasons.append(str(error).strip().split("\n")[0])
+            reasons.append(first_line(error))
     raise InputError(
         f"{' or '.join(source.names)} cannot be had from the hub ({reasons[0]})",
         where=f"{source.repo}@{source.revision[:7]}",

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from finepref.core.errors import InputError
+from finepref.core.errors import InputError, first_line
 from finepref.core.files import read_json
 from finepref.core.provenance import hash_config, sha256_bytes, sha256_file
 
@@ -67,15 +67,12 @@ def _read_torch(path: Path) -> Any:
             warnings.simplefilter("ignore", UserWarning)  # about the pickle protocol of a file that is then refused
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        first = str(error).strip().split("\n")[0]
-        raise InputError(
-            f"the file holds Python objects beside tensors, and reading them could run code; refused ({first})",
-            where=path,
-            remedy="use the official state_dict file or a safetensors file",
-        ) from None
+        what = "the file holds Python objects beside tensors, and reading them could run code; refused"
+        remedy = "use the official state_dict file or a safetensors file"
+        raise InputError(f"{what} ({first_line(error)})", where=path, remedy=remedy) from None
     except (RuntimeError, EOFError, ValueError, OSError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise InputError(f"not a readable weights file ({first})", where=path, remedy="download it again") from None
+        what = f"not a readable weights file ({first_line(error)})"
+        raise InputError(what, where=path, remedy="download it again") from None
 
 
 def _read_safetensors(path: Path) -> Any:
