@@ -18,7 +18,7 @@ from finepref.models.encoder import LatentEncoder
 from finepref.models.family import Family, check_micro_conditioning, family_of
 from finepref.models.kernels import Checkpointing, use_channels_last, use_checkpointing
 from finepref.models.lora import LoraSettings
-from finepref.models.precision import compute_dtype
+from finepref.models.precision import autocast_forward, compute_dtype, freeze_copy, store_half
 from finepref.models.source import (
     Source,
     assemble,
@@ -104,37 +104,41 @@ def load_adapter(
     micro = check_micro_conditioning(kind, micro_conditioning)
     dtype = compute_dtype(mixed_precision)
     policy, start = _load_network(source, kind, init_from)
-    switch = None
     if lora is None:
         policy.requires_grad_(True)
         if start is not None:
             _fuse(policy, start, kind.part)
+    elif start is not None:
+        low_rank.attach_from(policy, start, kind.part, lora, kind.lora_targets)
     else:
-        if start is not None:
-            low_rank.attach_from(policy, start, kind.part, lora, kind.lora_targets)
-        else:
-            low_rank.attach(policy, lora, kind.lora_targets, seed=seed)
-        switch = low_rank.Switch(policy)
+        low_rank.attach(policy, lora, kind.lora_targets, seed=seed)
     use_checkpointing(policy, gradient_checkpointing)
     if channels_last:
         use_channels_last(policy, family=kind.name, part=kind.part)
-    adapter = Denoiser(
-        source,
-        kind,
-        policy,
+    place, frozen = torch.device(device), freeze_copy(policy) if reference and lora is None else None
+    unchanged = frozen if lora is None else policy
+    if dtype is not None and unchanged is not None:
+        store_half(unchanged, dtype)
+    for network in filter(None, (policy, frozen)):
+        if not sharded:
+            network.to(place)
+        if dtype is not None:
+            autocast_forward(network, place, dtype)
+        if compile:
+            network.compile()
+    return Denoiser(
+        source=source,
+        kind=kind,
+        policy=policy,
+        reference=frozen,
+        switch=low_rank.Switch(policy) if reference and lora is not None else None,
+        lora=lora is not None,
         path=kind.path(read_json(source.folder / "scheduler" / "scheduler_config.json")),
         resolution=resolution or native_resolution(source, policy),
-        device=torch.device(device),
-        reference=reference,
-        switch=switch,
-        dtype=dtype,
+        device=place,
         micro_conditioning=micro,
         vae=vae,
-        sharded=sharded,
     )
-    for network in filter(None, (adapter.policy_module(), adapter.reference_module()) if compile else ()):
-        network.compile()
-    return adapter
 
 
 def load_pipeline(
@@ -144,7 +148,6 @@ def load_pipeline(
     revision: str | None = None,
     family: str = "auto",
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
 ) -> Any:
     """A plain diffusers pipeline of `base`, with the trained part of a run folder (or hub name) in it.
 
@@ -156,9 +159,9 @@ def load_pipeline(
     source = locate(base, revision=revision)
     kind = family_of(source, family)
     settings = run_model_settings(run) if run is not None else {}
-    vae = load_vae(source, settings.get("vae"), dtype=dtype)
-    network, adapter = _load_network(source, kind, run, dtype=dtype)
-    pipe = assemble(source, {kind.part: network, "vae": vae}, torch_dtype=dtype)
+    vae = load_vae(source, settings.get("vae"))
+    network, adapter = _load_network(source, kind, run)
+    pipe = assemble(source, {kind.part: network, "vae": vae}, torch_dtype=torch.float32)
     if adapter is not None:
         with quiet():
             pipe.load_lora_weights(str(adapter), weight_name=low_rank.FILE)
@@ -208,23 +211,17 @@ def native_resolution(source: Source, network: Any) -> int:
     return int(side) * 2 ** (len(levels) - 1)
 
 
-def _load_network(
-    source: Source,
-    kind: Family,
-    start: str | FilePath | None,
-    *,
-    dtype: torch.dtype = torch.float32,
-) -> tuple[Any, FilePath | None]:
+def _load_network(source: Source, kind: Family, start: str | FilePath | None) -> tuple[Any, FilePath | None]:
     """(network with the full weights of `start`, LoRA folder still to be put on it or None).
 
     A LoRA run lies on the full weights that it started from; one that started from a LoRA went on with that LoRA.
     """
     if start is None:
-        return load_part(source, kind.part, dtype=dtype), None
+        return load_part(source, kind.part), None
     folder, place = _trained(start, kind.part)
     if place is not None:
-        return load_module(load_class(*source.index[kind.part], where=source.folder), place, dtype=dtype), None
-    network, _ = _load_network(source, kind, run_model_settings(start).get("init_from"), dtype=dtype)
+        return load_module(load_class(*source.index[kind.part], where=source.folder), place), None
+    network, _ = _load_network(source, kind, run_model_settings(start).get("init_from"))
     return network, folder
 
 

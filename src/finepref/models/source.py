@@ -189,14 +189,14 @@ def load_part(source: Source, part: str, *, dtype: torch.dtype = torch.float32) 
     return load_module(load_class(library, name, where=source.folder / INDEX), source.folder / part, dtype=dtype)
 
 
-def load_vae(source: Source, override: str | Path | None, *, dtype: torch.dtype = torch.float32) -> Any:
+def load_vae(source: Source, override: str | Path | None) -> Any:
     """The pipeline's VAE, or another one: a VAE folder, a pipeline folder, or a hub name of either."""
     if override is None:
-        return load_part(source, "vae", dtype=dtype)
+        return load_part(source, "vae")
     folder = vae_folder(source, override)
     config = read_json(folder / "config.json")
     name = config.get("_class_name", source.index["vae"][1])
-    return load_module(load_class("diffusers", name, where=folder), folder, dtype=dtype)
+    return load_module(load_class("diffusers", name, where=folder), folder)
 
 
 def vae_folder(source: Source, override: str | Path | None) -> Path:

@@ -133,18 +133,15 @@ class Endpoint:
         write_json(path, record)
 
     def _reply(self, messages: Sequence[dict[str, Any]]) -> str:
-        s = self.settings
-        body: dict[str, Any] = {"model": s.model, "messages": list(messages)}
-        body |= {"temperature": s.temperature, "max_tokens": s.max_tokens}
-        if s.seed is not None:
-            body["seed"] = s.seed
-        record = self._post(json.dumps(body).encode())
+        body = self.settings.model_dump(include={"model", "temperature", "max_tokens", "seed"}, exclude_none=True)
+        record = self._post(json.dumps({**body, "messages": list(messages)}).encode())
         try:
             content = record["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
             content = None
         if not isinstance(content, str):
-            raise InputError("the endpoint's answer has no choices[0].message.content", where=s.base_url)
+            what = "the endpoint's answer has no choices[0].message.content"
+            raise InputError(what, where=self.settings.base_url)
         return content
 
     def _post(self, body: bytes) -> Any:

@@ -21,6 +21,8 @@ from finepref.evaluate.scorers.network_scorer import check_inputs
 from finepref.evaluate.scorers.weights import fingerprint
 
 PLACE = "{prompt}"
+DECISIVE = set(["model", "temperature", "max_tokens", "seed", "attempts", "question", "pattern", "low", "high"])
+"""The settings that decide a score."""
 
 
 class JudgeSettings(EndpointSettings):
@@ -89,25 +91,7 @@ class JudgeScorer:
             endpoint: where to ask.
         """
         self.name, self.higher_is_better = name, settings.higher_is_better
-        self.fingerprint = fingerprint(
-            {
-                "scorer": "judge",
-                "version": 1,
-                **settings.model_dump(
-                    include={
-                        "model",
-                        "temperature",
-                        "max_tokens",
-                        "seed",
-                        "attempts",
-                        "question",
-                        "pattern",
-                        "low",
-                        "high",
-                    }
-                ),
-            }
-        )
+        self.fingerprint = fingerprint({"scorer": "judge", "version": 1, **settings.model_dump(include=DECISIVE)})
         self._settings, self._endpoint = settings, endpoint
 
     def _read(self, reply: str) -> float:

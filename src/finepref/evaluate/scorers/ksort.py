@@ -211,15 +211,9 @@ def run(
         places, reason = judge_instance(endpoint, instance, image_of(instance), seed=settings.seed)
         record: dict[str, Any] = {"instance": instance.name, "judged_rank": places, "reason": reason}
         if places is not None:
-            step = update(
-                me,
-                rivals,
-                human_rank=instance.human_rank,
-                judged_rank=places,
-                env=env,
-                sharpness=settings.sharpness,
-            )
-            me, record = step.rating, {**record, **asdict(step), "human_rank": instance.human_rank}
+            human = instance.human_rank
+            step = update(me, rivals, human_rank=human, judged_rank=places, env=env, sharpness=settings.sharpness)
+            me, record = step.rating, {**record, **asdict(step), "human_rank": human}
         rounds.append(record)
         if me[1] < settings.stop_sigma:
             break
