@@ -66,7 +66,8 @@ def _rate(step: int, total: int, peak: float) -> float:
     return peak * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * (step - WARMUP) / (total - WARMUP))))
 
 
-def _save(path: Path, state: dict[str, Any]) -> None:
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a state of the training, whole or not at all."""
     with atomic_file(path) as temporary:
         torch.save(state, temporary)
 
@@ -108,7 +109,7 @@ def _steps(
             say(f"{what} step {step + 1}: loss {recent / (step % STATE_EVERY + 1):.5f}")
             recent = 0.0
             named = {name: part.state_dict() for name, part in parts.items()}
-            _save(path, {**named, "optimiser": optimiser.state_dict(), "step": step + 1})
+            save_state(path, {**named, "optimiser": optimiser.state_dict(), "step": step + 1})
 
 
 def train_autoencoder(recipe: Recipe, images: np.ndarray, work: Path) -> Any:
@@ -198,7 +199,7 @@ def train_diffusion(
             for average, now in pairs:
                 average.lerp_(now, 1.0 - decay)
         if step == recipe.early_step:
-            _save(work / "early.pt", averages())
+            save_state(work / "early.pt", averages())
 
     _steps(
         work / "diffusion.pt",

@@ -56,7 +56,27 @@ class LatentEncoder:
     @functools.cached_property
     def pipe(self) -> Any:
         """The pipeline with its text encoders alone, tokenizers checked."""
-        return _text_pipeline(self.source, self.family, self.device, dtype=self._dtype or torch.float32)
+        source, part, held = (
+            self.source,
+            self.family.part,
+            [pair for pair in self.family.texts if self.source.has(pair[1])],
+        )
+        dtype = self._dtype or torch.float32
+        encoders = {name: load_part(source, name, dtype=dtype).to(self.device) for _, name in held}
+        without: dict[str, Any] = {part: None, "vae": None, "scheduler": None}
+        if len(held) < len(self.family.texts):
+            without[part] = empty_part(source, part)  # asked how wide the states of an absent encoder are
+        pipe = assemble(source, without | encoders)
+        for tokenizer, name in held:
+            encoder = encoders[name]
+            clip = encoder.config.model_type == "clip_text_model"
+            check_tokenizer(
+                getattr(pipe, tokenizer),
+                encoder.get_input_embeddings().num_embeddings,
+                where=source.folder / tokenizer,
+                positions=encoder.config.max_position_embeddings if clip else None,
+            )
+        return pipe
 
     def fingerprint(self) -> Mapping[str, str]:
         """Hashes of everything that shapes a latent or an embedding; nothing is loaded for it."""
@@ -101,26 +121,3 @@ def latent_scale(config: Any, like: Tensor) -> tuple[Tensor, Tensor]:
         shift = like.new_tensor(mean).view(1, -1, 1, 1)
         scale = scale / like.new_tensor(std).view(1, -1, 1, 1)
     return shift, scale
-
-
-def _text_pipeline(source: Source, family: Family, device: torch.device, *, dtype: torch.dtype) -> Any:
-    """The pipeline with its text encoders only, tokenizers checked."""
-    parts: dict[str, Any] = {}
-    for _, encoder_name in family.texts:
-        if source.has(encoder_name):
-            parts[encoder_name] = load_part(source, encoder_name, dtype=dtype).to(device)
-    without: dict[str, Any] = {name: None for name in (family.part, "vae", "scheduler")}
-    if len(parts) < len(family.texts):
-        without[family.part] = empty_part(source, family.part)  # asked how wide an absent encoder's states are
-    pipe = assemble(source, without | parts)
-    for tokenizer_name, encoder_name in family.texts:
-        if source.has(encoder_name):
-            encoder = parts[encoder_name]
-            clip = encoder.config.model_type == "clip_text_model"
-            check_tokenizer(
-                getattr(pipe, tokenizer_name),
-                encoder.get_input_embeddings().num_embeddings,
-                where=source.folder / tokenizer_name,
-                positions=encoder.config.max_position_embeddings if clip else None,
-            )
-    return pipe

@@ -48,18 +48,17 @@ def quiet() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_log
     from transformers.utils import logging as transformers_log
 
-    before = diffusers_log.get_verbosity(), transformers_log.get_verbosity()
-    diffusers_log.set_verbosity_error()
-    transformers_log.set_verbosity_error()
-    diffusers_log.disable_progress_bar()
-    transformers_log.disable_progress_bar()
+    logs = (diffusers_log, transformers_log)
+    before = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        diffusers_log.set_verbosity(before[0])
-        transformers_log.set_verbosity(before[1])
+        for log, level in zip(logs, before, strict=True):
+            log.set_verbosity(level)
 
 
 def is_folder(name: str | Path) -> bool:
@@ -90,13 +89,13 @@ def locate(base: str | Path, *, revision: str | None = None) -> Source:
 
 
 def _download_pipeline(name: str, revision: str | None) -> Path:
-    with quiet():
-        from diffusers import DiffusionPipeline
+    try:
+        with quiet():
+            from diffusers import DiffusionPipeline
 
-        try:
             return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True))
-        except OSError as error:
-            raise _unreachable(name, error) from None
+    except OSError as error:
+        raise _unreachable(name, error) from None
 
 
 def _unreachable(name: str, error: Exception) -> InputError:

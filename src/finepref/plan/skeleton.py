@@ -88,11 +88,10 @@ def count(
             latent, images = _vae(source, kind, vae, resolution)
             _with_fake_tensors(network, dtype if lora is not None else None)
             work = _training(network, kind, latent, shapes, dtype)
-    parameters = list(network.parameters())
-    trained = [p for p in parameters if p.requires_grad]
+    trained = [p for p in network.parameters() if p.requires_grad]
     texts = [_text(source, kind, encoder) for _, encoder in kind.texts if source.has(encoder)]
     counts = Counts(
-        parameters=sum(p.numel() for p in parameters),
+        parameters=sum(p.numel() for p in network.parameters()),
         trained=sum(p.numel() for p in trained),
         castable=sum(p.numel() for layer in cast_layers(network) for p in layer.parameters(recurse=False)),
         factored=sum(_factored(tuple(p.shape)) for p in trained),
@@ -111,9 +110,8 @@ def _training(
 ) -> dict[str, Any]:
     """Operations of one image's forward, and of forward with backward; peak bytes beyond weights and gradients."""
     flow = kind.part == "transformer"
-    cond = {
-        n: torch.zeros(1, *s, dtype=torch.int64 if n == "prompt_mask" else torch.float32) for n, s in shapes.items()
-    }
+    dtypes = {"prompt_mask": torch.int64}
+    cond = {n: torch.zeros(1, *s, dtype=dtypes.get(n, torch.float32)) for n, s in shapes.items()}
     x, t = torch.zeros(1, *latent), torch.zeros(1, dtype=torch.float64 if flow else torch.int64)
     for parameter in network.parameters():
         if parameter.requires_grad:
@@ -122,13 +120,14 @@ def _training(
     if dtype is not None:
         _normalise_wide(network)
     precision = torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None)
-    known = [*network.parameters(), *network.buffers(), *(p.grad for p in network.parameters()), x, t, *cond.values()]
-    with precision, Peak([k for k in known if k is not None]) as peak:
+    grads = [p.grad for p in network.parameters() if p.grad is not None]
+    known = [*network.parameters(), *network.buffers(), *grads, x, t, *cond.values()]
+    with precision, Peak(known) as peak:
         with Flops() as forward:
             prediction = kind.call(network, x, t, cond)
         with Flops() as backward:
             prediction.float().square().mean().backward()
-    with precision, torch.no_grad(), Peak([k for k in known if k is not None]) as quick:
+    with precision, torch.no_grad(), Peak(known) as quick:
         kind.call(network, x, t, cond)
     return {
         "forward_flop": float(forward.total),

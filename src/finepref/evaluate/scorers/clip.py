@@ -121,16 +121,15 @@ def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for name, tensor in drop(state, NOT_WEIGHTS).items():
         fused, block = FUSED.match(name), BLOCK.match(name)
+        found = fused or block
+        layer = f"{'vision' if found[1] else 'text'}_model.encoder.layers.{found[2]}" if found else ""
         if name in TRANSPOSED:
             out[TRANSPOSED[name]] = tensor.T.contiguous()
         elif fused:
-            side = "vision_model" if fused[1] else "text_model"
             for letter, part in zip("qkv", tensor.chunk(3, dim=0), strict=True):
-                key = f"{side}.encoder.layers.{fused[2]}.self_attn.{letter}_proj.{fused[3]}"
-                out[key] = part.contiguous()
+                out[f"{layer}.self_attn.{letter}_proj.{fused[3]}"] = part.contiguous()
         elif block and block[3] in BLOCK_NAMES:
-            side = "vision_model" if block[1] else "text_model"
-            out[f"{side}.encoder.layers.{block[2]}.{BLOCK_NAMES[block[3]]}.{block[4]}"] = tensor
+            out[f"{layer}.{BLOCK_NAMES[block[3]]}.{block[4]}"] = tensor
         else:
             out[TOP_NAMES.get(name, name)] = tensor
     return out
@@ -157,9 +156,8 @@ def config_of(path: Path, shape: str | None) -> CLIPConfig:
     if path.is_dir() and own.is_file():
         return CLIPConfig.from_dict(read_json(own))
     if shape is None:
-        raise InputError(
-            "no config.json beside the weights", where=path, remedy="give a folder in transformers' layout"
-        )
+        remedy = "give a folder in transformers' layout"
+        raise InputError("no config.json beside the weights", where=path, remedy=remedy)
     return clip_config(SHAPES[shape])
 
 

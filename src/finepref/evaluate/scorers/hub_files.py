@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,15 +87,11 @@ def _url(source: UrlFile, scorer: str) -> Path:
         try:
             with urllib.request.urlopen(source.url, timeout=TIMEOUT) as response, atomic_file(path) as temporary:
                 temporary.write_bytes(response.read())
-        except (urllib.error.URLError, TimeoutError, OSError) as error:
-            raise InputError(
-                f"cannot be downloaded ({error})",
-                where=source.url,
-                remedy=f"check the network, or give a local file: '{scorer}@PATH'",
-            ) from None
+        except OSError as error:  # URLError and TimeoutError are
+            remedy = f"check the network, or give a local file: '{scorer}@PATH'"
+            raise InputError(f"cannot be downloaded ({error})", where=source.url, remedy=remedy) from None
     found = sha256_file(path)
     if found != source.sha256:
-        raise InputError(
-            f"has SHA-256 {found[:12]} and should have {source.sha256[:12]}", where=path, remedy="delete it"
-        )
+        what = f"has SHA-256 {found[:12]} and should have {source.sha256[:12]}"
+        raise InputError(what, where=path, remedy="delete it")
     return path

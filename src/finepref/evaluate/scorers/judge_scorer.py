@@ -117,11 +117,10 @@ class JudgeScorer:
 
         def one(item: tuple[Image, str]) -> float:
             text = self._settings.question.replace(PLACE, item[1])
-            answer = self._endpoint.ask(text, [picture(item[0])], self._read)
-            if answer.value is None:
-                say(f"{self.name}: no usable reply ({answer.reason})")
-                return math.nan
-            return answer.value
+            value, reason = self._endpoint.ask(text, [picture(item[0])], self._read)
+            if value is None:
+                say(f"{self.name}: no usable reply ({reason})")
+            return math.nan if value is None else value
 
         with ThreadPoolExecutor(self._settings.workers) as pool:
             return np.array(list(pool.map(one, zip(images, prompts, strict=True))), dtype=np.float64)
