@@ -12,10 +12,11 @@ import trueskill
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from finepref.arena.freeforall import rank_game
+from finepref.arena.online import get_preset
 from finepref.core.files import read_json
 from finepref.evaluate.scorers import clip
 from finepref.evaluate.scorers.clip import ClipShape, Tower
-from finepref.evaluate.scorers.ksort import TrueSkill
 from finepref.evaluate.scorers.preprocess import pixels
 from finepref.evaluate.scorers.tokenizer import bert_text, clip_text
 from published_files import bert_vocabulary, clip_bpe, original
@@ -97,18 +98,20 @@ def test_tensor_resize_is_a_plain_interpolation_of_the_long_side() -> None:
         assert torch.equal(found[:, 56:168], (wanted - mean) / std)
 
 
-def test_free_for_all_is_the_package_with_an_exact_normal() -> None:
-    """200 games of 2 to 6 players: 1e-12 with the package's scipy backend."""
+def test_a_game_of_ksort_eval_is_the_packages() -> None:
+    """200 games of 2 to 6 players: 1e-10 with the package's scipy backend, taken to convergence."""
+    preset = get_preset("ksort")
     environment = trueskill.TrueSkill(backend="scipy")
     generator = np.random.Generator(np.random.Philox(5))
     for _ in range(200):
         count = int(generator.integers(2, 7))
         mu, sigma = generator.normal(25, 4, count).tolist(), generator.uniform(0.5, 8, count).tolist()
         ranks = generator.permutation(count).tolist()
-        theirs = environment.rate([(environment.create_rating(m, s),) for m, s in zip(mu, sigma, strict=True)], ranks)
-        found = TrueSkill().play(list(zip(mu, sigma, strict=True)), ranks)
-        wanted = [(rating.mu, rating.sigma) for (rating,) in theirs]
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
+        groups = [(environment.create_rating(m, s),) for m, s in zip(mu, sigma, strict=True)]
+        theirs = environment.rate(groups, ranks, min_delta=1e-9)
+        means, variances = rank_game(mu, [s * s + preset.tau**2 for s in sigma], ranks, draw_margin=preset.draw_margin)
+        np.testing.assert_allclose(means, [rating.mu for (rating,) in theirs], rtol=0, atol=1e-10)
+        np.testing.assert_allclose(np.sqrt(variances), [rating.sigma for (rating,) in theirs], rtol=0, atol=1e-10)
 
 
 def test_the_synthetic_image_mode_does_not_matter_to_the_processor() -> None:

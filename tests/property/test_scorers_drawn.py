@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from finepref.evaluate.scorers.ksort import TrueSkill, agreement, update
+from finepref.arena.freeforall import rank_game
+from finepref.evaluate.scorers.ksort import agreement, update
 from finepref.evaluate.scorers.preprocess import MEAN, STD, VARIANTS, pixels
 from finepref.evaluate.scorers.tokenizer import ClipText, clean, clip_text
 from published_files import clip_bpe, original
@@ -80,17 +82,23 @@ def test_turning_the_image_turns_the_result(width: int, height: int, variant: st
 @settings(max_examples=100, deadline=None)
 @given(st.lists(ratings, min_size=2, max_size=6), st.data())
 def test_ratings_move_with_the_result(players: list[tuple[float, float]], data: st.DataObject) -> None:
-    """Uncertainty shrinks (drift aside), the winner does not lose, the last does not gain, order does not matter."""
-    env = TrueSkill(tau=0.0)
+    """Uncertainty shrinks, the winner does not lose, the last does not gain, order does not matter."""
+
+    def rated(order: Sequence[int]) -> list[tuple[float, float]]:
+        mu, var = rank_game(
+            [players[i][0] for i in order], [players[i][1] ** 2 for i in order], [ranks[i] for i in order],
+            draw_margin=0.74,
+        )  # fmt: skip
+        return [(m, v**0.5) for m, v in zip(mu, var, strict=True)]
+
     ranks = data.draw(st.permutations(range(len(players))))
-    found = env.play(players, ranks)
+    found = rated(range(len(players)))
     assert all(after[1] <= before[1] + 1e-9 for before, after in zip(players, found, strict=True))
     first, last = ranks.index(0), ranks.index(len(players) - 1)
     assert found[first][0] >= players[first][0] - 1e-9
     assert found[last][0] <= players[last][0] + 1e-9
     order = data.draw(st.permutations(range(len(players))))
-    again = env.play([players[i] for i in order], [ranks[i] for i in order])
-    np.testing.assert_array_equal([found[i] for i in order], again)
+    np.testing.assert_array_equal([found[i] for i in order], rated(order))
 
 
 @settings(max_examples=100, deadline=None)
@@ -99,7 +107,7 @@ def test_a_corrected_step_lies_between_staying_and_the_proposal(
     me: tuple[float, float], judged: list[int], human: list[int]
 ) -> None:
     rivals = [(28.0, 0.8), (26.0, 0.78), (24.0, 0.8), (22.0, 0.79)]
-    step = update(me, rivals, human_rank=human, judged_rank=judged, env=TrueSkill())
+    step = update(me, rivals, human_rank=human, judged_rank=judged)
     assert -1 - 1e-12 <= step.rho <= 1 + 1e-12
     assert 0 < step.lam < 1
     for now, new, old in zip(step.rating, step.proposal, me, strict=True):

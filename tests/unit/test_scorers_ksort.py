@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from finepref.arena.freeforall import rank_game
+from finepref.arena.online import get_preset
+from finepref.arena.ratings import BETA, MU0, SIGMA0
 from finepref.core.errors import InputError
 from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings, Unparsable
 from finepref.evaluate.scorers.ksort import (
     KSortSettings,
-    TrueSkill,
     agreement,
     choose,
     parse_ranking,
@@ -87,7 +89,10 @@ def test_malformed_rankings_are_unparsable(reply: str) -> None:
 
 def test_defaults_are_the_published_ones() -> None:
     golden = json.loads((Path(__file__).parents[1] / "goldens" / "eval_ksort.json").read_text())
-    assert TrueSkill(**golden["env"]) == TrueSkill()
+    preset = get_preset("ksort")
+    assert golden["env"] == {
+        "mu": MU0, "sigma": SIGMA0, "beta": BETA, "tau": preset.tau, "draw_probability": preset.draw_probability
+    }  # fmt: skip
     chosen = KSortSettings()
     assert (chosen.sharpness, chosen.alpha) == (golden["sigmoid_k"], golden["alpha"])
     assert (chosen.stop_sigma, chosen.limit) == (golden["stop_sigma"], golden["max_iterations"])
@@ -100,31 +105,25 @@ def test_agreement() -> None:
 
 
 def test_full_disagreement_leaves_the_rating_nearly_alone() -> None:
-    me, env = (25.0, 8.0), TrueSkill()
-    step = update(me, list(LEADERS.values()), human_rank=[0, 1, 2, 3], judged_rank=[4, 3, 2, 1, 0], env=env)
+    me = (25.0, 8.0)
+    step = update(me, list(LEADERS.values()), human_rank=[0, 1, 2, 3], judged_rank=[4, 3, 2, 1, 0])
     assert step.rho == pytest.approx(-1)
     assert abs(step.rating[0] - me[0]) < 0.01 * abs(step.proposal[0] - me[0]) + 1e-9
     assert step.rating[1] == pytest.approx(me[1], rel=1e-4)
 
 
 def test_equal_human_places_take_half_the_step() -> None:
-    step = update((25.0, 8.0), list(LEADERS.values()), human_rank=[0] * 4, judged_rank=[0, 1, 2, 3, 4], env=TrueSkill())
+    step = update((25.0, 8.0), list(LEADERS.values()), human_rank=[0] * 4, judged_rank=[0, 1, 2, 3, 4])
     assert (step.rho, step.lam, step.gain) == (0, 0.5, 0.5)
     assert step.rating[0] == pytest.approx((25.0 + step.proposal[0]) / 2)
 
 
-@pytest.mark.parametrize("ranks", [[0, 0, 1], [0, 1], [0]])
-def test_ranks_must_be_one_each(ranks: list[int]) -> None:
-    with pytest.raises(InputError, match="its own rank"):
-        TrueSkill().play([(25.0, 8.0)] * 3, ranks)
-
-
 def test_hopeless_results_stay_finite() -> None:
     """The package raises FloatingPointError here."""
-    for winner, loser in ((0.0, 500.0), (500.0, 0.0)):
-        found = TrueSkill().play([(winner, 0.1), (loser, 0.1)], [0, 1])
-        assert np.isfinite(np.array(found)).all()
-        assert all(sigma > 0 for _, sigma in found)
+    for before in ([0.0, 500.0], [500.0, 0.0]):
+        mu, var = rank_game(before, [0.01, 0.01], [0, 1], draw_margin=get_preset("ksort").draw_margin)
+        assert np.isfinite(mu).all()
+        assert min(var) > 0
 
 
 def test_a_whole_run_and_its_resumption(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_permutation_test_of_few_prompts_enumerates() -> None:
     count = sum(
         abs(float(np.dot(signs, differences))) >= observed - 1e-12 for signs in itertools.product([1, -1], repeat=5)
     )
-    assert stats.permutation_tests(differences, np.arange(5))[0] == count / 32
+    assert stats.permutation_tests(differences, np.arange(5)) == count / 32
 
 
 def test_permutation_test_agrees_with_scipys() -> None:
@@ -161,7 +161,7 @@ def test_columns_of_permutation_tests_are_the_single_tests() -> None:
     table[:5, 2] = np.nan
     cluster = np.repeat(np.arange(20), 3)
     together = stats.permutation_tests(table, cluster, draws=500)
-    assert together.tolist() == [stats.permutation_tests(table[:, k], cluster, draws=500)[0] for k in range(3)]
+    assert together.tolist() == [float(stats.permutation_tests(table[:, k], cluster, draws=500)[0]) for k in range(3)]
     assert stats.permutation_tests(np.zeros((60, 0)), cluster).shape == (0,)
 
 
@@ -181,3 +181,5 @@ def test_holm_hand_cases() -> None:
     assert stats.holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert stats.holm([0.01]) == pytest.approx([0.01])
     assert stats.holm([]).shape == (0,)
+    # a family at a time: {.01, .04} and {.03}
+    assert stats.holm_by(["a", "b", "a"], [0.01, 0.03, 0.04]) == pytest.approx([0.02, 0.03, 0.04])

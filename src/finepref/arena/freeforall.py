@@ -1,4 +1,4 @@
-"""A game of many: expectation propagation on the chain of neighbours in the ranking, as the trueskill package does it.
+"""A K-wise game for the online engine: expectation propagation on the chain of neighbours in the ranking.
 
 Item k performs p_k ~ N(mu_k, sigma_k^2 + beta^2); neighbours must differ by more than eps (ranked) or less (tied). The
 two-item game is the ordinary vote.
@@ -6,8 +6,6 @@ two-item game is the ordinary vote.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
 from math import sqrt
 
 import numpy as np
@@ -17,88 +15,59 @@ from finepref.arena.online import draw_moments, win_moments
 from finepref.arena.ratings import BETA
 from finepref.arena.votes import Games
 
-SWEEPS, MIN_DELTA = 100, 1e-8
-ROUNDING = 1e-11  # a smaller relative move is none
+SWEEPS = 100
+TOLERANCE = 1e-10
 
 Message = tuple[float, float]  # precision, precision times mean
 NOTHING: Message = (0.0, 0.0)
 
 
-def _times(a: Message, b: Message) -> Message:
-    return a[0] + b[0], a[1] + b[1]
-
-
-def _site(a: Message, b: Message, tied: bool, eps: float, before: Message) -> tuple[Message, float]:
-    """What "a is above b" (or "they are tied") says of their difference, and how far its value moved."""
-    precision = 1.0 / (1.0 / a[0] + 1.0 / b[0])
-    lead, root = a[1] / a[0] - b[1] / b[0], sqrt(precision)
-    pull, shrink = draw_moments(lead * root, eps * root) if tied else win_moments((lead - eps) * root)
-    rest = 1.0 - min(max(shrink, 0.0), 1.0 - 1e-12)
-    pi, tau = precision / rest, (precision * lead + root * pull) / rest
-    far_pi, far_tau = abs(pi - precision - before[0]), abs(tau - precision * lead - before[1])
-    moved = max(far_tau if far_tau > ROUNDING * abs(tau) else 0.0, sqrt(far_pi) if far_pi > ROUNDING * pi else 0.0)
-    return (pi - precision, tau - precision * lead), moved
-
-
-def _told(other: Message, site: Message, sign: float) -> Message:
-    """What the difference says of one of the two, given what is known of the other; sign: 1 for the better one."""
-    both = other[0] + site[0]
-    return other[0] * site[0] / both, (site[0] * other[1] + sign * other[0] * site[1]) / both
-
-
 def rank_game(
-    mu: Sequence[float],
-    var: Sequence[float],
-    rank: Sequence[float],
-    *,
-    draw_margin: float,
-    beta: float = BETA,
-    sweeps: int = SWEEPS,
-    min_delta: float = MIN_DELTA,
+    mu: list[float], var: list[float], rank: list[float], *, draw_margin: float, beta: float = BETA
 ) -> tuple[list[float], list[float]]:
-    """Posterior mean and variance of every item's rating after one game.
-
-    Args:
-        mu, var: of the K items, K >= 2. rank: low is best, equal is a tie. beta: spread of one performance.
-        sweeps, min_delta: when the passes over the chain stop; by default at convergence.
+    """Posterior mean and variance of every item's rating after one game; rank: low is best, equal is a tie.
 
     References:
-        Herbrich, Minka, Graepel 2006, TrueSkill, section 3; the schedule is that of trueskill 0.4.5.
-
-    Deviations:
-        Exact normal distribution function (the package's has errors of 1e-7); no teams.
+        The factor-graph rating that K-Sort-Eval imports for K + 1 images, taken to convergence.
     """
     order = sorted(range(len(mu)), key=lambda k: rank[k])
-    known = [(1.0 / var[k], mu[k] / var[k]) for k in order]
-    tied = [rank[a] == rank[b] for a, b in pairwise(order)]
-
-    def blurred(message: Message) -> Message:
-        share = 1.0 / (1.0 + beta * beta * message[0])
-        return share * message[0], share * message[1]
-
-    prior, last = [blurred(message) for message in known], len(order) - 2
+    noise = beta * beta
+    prior = [(1.0 / (var[k] + noise), mu[k] / (var[k] + noise)) for k in order]
+    tied = [rank[order[k]] == rank[order[k + 1]] for k in range(len(order) - 1)]
     up, down = [NOTHING] * len(order), [NOTHING] * len(order)  # from the better and from the worse neighbour
-    site = [NOTHING] * (last + 1)
-    there = [(k, True) for k in range(last)] or [(0, True)]
-    for _ in range(sweeps):
-        delta = 0.0
-        for k, forward in [*there, *((k, False) for k in range(last, 0, -1))]:
-            a, b = _times(prior[k], up[k]), _times(prior[k + 1], down[k + 1])
-            site[k], moved = _site(a, b, tied[k], draw_margin, site[k])
-            delta = max(delta, moved)
-            if forward:
-                up[k + 1] = _told(a, site[k], -1.0)
-            else:
-                down[k] = _told(b, site[k], 1.0)
-        if delta <= min_delta:
+    pairs = [*range(len(order) - 1), *range(len(order) - 3, -1, -1)]
+    for _ in range(SWEEPS):
+        change = 0.0
+        for k in pairs:
+            a = (prior[k][0] + up[k][0], prior[k][1] + up[k][1])
+            b = (prior[k + 1][0] + down[k + 1][0], prior[k + 1][1] + down[k + 1][1])
+            to_a, to_b = _messages(a, b, tied[k], draw_margin)
+            change = max(change, abs(to_a[1] - down[k][1]), abs(to_b[1] - up[k + 1][1]))
+            down[k], up[k + 1] = to_a, to_b
+        if change < TOLERANCE:
             break
-    down[0] = _told(_times(prior[1], down[1]), site[0], 1.0)
-    up[-1] = _told(_times(prior[last], up[last]), site[last], -1.0)
     new_mu, new_var = list(mu), list(var)
     for place, k in enumerate(order):
-        precision, weighted = _times(known[place], blurred(_times(up[place], down[place])))
-        new_mu[k], new_var[k] = weighted / precision, 1.0 / precision
+        precision = up[place][0] + down[place][0]
+        centre = (up[place][1] + down[place][1]) / precision
+        gain = var[k] / (var[k] + 1.0 / precision + noise)
+        new_mu[k] = mu[k] + gain * (centre - mu[k])
+        new_var[k] = var[k] * (1.0 - gain)
     return new_mu, new_var
+
+
+def _messages(a: Message, b: Message, tied: bool, eps: float) -> tuple[Message, Message]:
+    """What "a is above b" (or "they are tied") says to a and to b."""
+    ma, va, mb, vb = a[1] / a[0], 1.0 / a[0], b[1] / b[0], 1.0 / b[0]
+    v = va + vb
+    root = sqrt(v)
+    lead = ma - mb
+    pull, shrink = draw_moments(lead / root, eps / root) if tied else win_moments((lead - eps) / root)
+    shrink = max(shrink, 1e-300)  # a result that was certain says nothing
+    rest = v * (1.0 - shrink) / shrink  # variance of the site on the difference
+    centre = lead + root * pull / shrink  # its mean
+    pa, pb = 1.0 / (rest + vb), 1.0 / (rest + va)
+    return (pa, pa * (centre + mb)), (pb, pb * (ma - centre))
 
 
 def run_games(

@@ -194,9 +194,7 @@ def sign_test(differences: ArrayLike, cluster: Codes) -> float:
     """
     sums, _ = cluster_sums(np.sign(np.asarray(differences, dtype=np.float64)), cluster)
     wins, losses = int((sums > 0).sum()), int((sums < 0).sum())
-    if wins + losses == 0:
-        return 1.0
-    return min(1.0, 2.0 * float(special.bdtr(min(wins, losses), wins + losses, 0.5)))
+    return binomial_test(wins, wins + losses)
 
 
 def permutation_tests(differences: ArrayLike, cluster: Codes, *, draws: int = RESAMPLES, seed: int = 0) -> Floats:
@@ -249,3 +247,12 @@ def holm(p_values: ArrayLike) -> Floats:
     adjusted = np.empty_like(p)
     adjusted[order] = np.maximum.accumulate(scaled)
     return adjusted
+
+
+def holm_by(families: Sequence[object], p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values within each family: [m] names of families, [m] p -> [m]."""
+    adjusted = np.ones(len(p_values))
+    for family in set(families):
+        places = [place for place, other in enumerate(families) if other == family]
+        adjusted[places] = holm([p_values[place] for place in places])
+    return adjusted.tolist()

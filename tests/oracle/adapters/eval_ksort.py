@@ -1,4 +1,4 @@
-"""Five rounds of K-Sort Eval: TrueSkill's proposal and the corrected rating."""
+"""Five rounds of K-Sort Eval: the proposal of the rating package and the corrected rating."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from finepref.evaluate.scorers.ksort import TrueSkill, update
+from finepref.evaluate.scorers.ksort import update
 
 PACKAGE_ERROR = 1e-6  # trueskill's own normal distribution function is good to 1e-7
 
 
 def check(content: dict[str, Any], meta: dict[str, Any]) -> None:
-    env = TrueSkill(**content["env"])
     assert content["sequence"]
     for step in content["sequence"]:
         found = update(
@@ -20,7 +19,6 @@ def check(content: dict[str, Any], meta: dict[str, Any]) -> None:
             [tuple(rival) for rival in step["opponents"]],
             human_rank=step["prior_rank"],
             judged_rank=step["observed_rank"],
-            env=env,
             sharpness=content["sigmoid_k"],
         )
         np.testing.assert_allclose(

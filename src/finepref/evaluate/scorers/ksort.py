@@ -20,7 +20,8 @@ from PIL.Image import Image
 from scipy.stats import rankdata
 
 from finepref.arena.freeforall import rank_game
-from finepref.arena.normal import SQRT_2, quantile
+from finepref.arena.online import get_preset
+from finepref.arena.ratings import MU0, SIGMA0
 from finepref.core.errors import InputError
 from finepref.core.files import write_json
 from finepref.core.progress import progress
@@ -40,41 +41,6 @@ Answer with one line and nothing else: the five names, best first, separated by 
 
 
 @dataclass(frozen=True, slots=True)
-class TrueSkill:
-    """The environment: prior of a new model, performance spread, drift per game, assumed share of draws.
-
-    min_delta, sweeps: when the passes over the chain of neighbours stop (the trueskill package's values).
-    """
-
-    mu: float = 25.0
-    sigma: float = 25.0 / 3.0
-    beta: float = 25.0 / 6.0
-    tau: float = 25.0 / 300.0
-    draw_probability: float = 0.1
-    min_delta: float = 1e-4
-    sweeps: int = 10
-
-    def play(self, ratings: Sequence[Rating], ranks: Sequence[int]) -> list[Rating]:
-        """New ratings after one game without ties: `rank_game` with drift, draw margin and stop of this environment.
-
-        Raises:
-            InputError: fewer than two models, another number of ranks, or equal ranks.
-        """
-        if len(ratings) < 2 or len(ranks) != len(ratings) or len(set(ranks)) != len(ranks):
-            raise InputError(f"ranks {list(ranks)} for {len(ratings)} models", remedy="give every model its own rank")
-        mu, var = rank_game(
-            [mu for mu, _ in ratings],
-            [sigma**2 + self.tau**2 for _, sigma in ratings],
-            ranks,
-            draw_margin=quantile((self.draw_probability + 1) / 2) * SQRT_2 * self.beta,
-            beta=self.beta,
-            sweeps=self.sweeps,
-            min_delta=self.min_delta,
-        )
-        return list(zip(mu, map(math.sqrt, var), strict=True))
-
-
-@dataclass(frozen=True, slots=True)
 class KSortSettings:
     """alpha: weight of the instances' overlap in the choice. sharpness: k of sigmoid(k rho). The run ends when sigma
     falls below stop_sigma, or after `limit` rounds."""
@@ -88,7 +54,7 @@ class KSortSettings:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One corrected update: rating, TrueSkill's own proposal, agreement rho and the share lam of the step taken."""
+    """One corrected update: rating, the engine's own proposal, agreement rho and the share lam of the step taken."""
 
     rating: Rating
     proposal: Rating
@@ -111,10 +77,9 @@ def update(
     *,
     human_rank: Sequence[int],
     judged_rank: Sequence[int],
-    env: TrueSkill,
     sharpness: float = 5.0,
 ) -> Update:
-    """TrueSkill's step, taken as far as the judge agrees with people.
+    """The online engine's step of one game without ties, taken as far as the judge agrees with people.
 
     rho = Spearman(human rank of the rivals, judged rank of the rivals), lam = sigmoid(sharpness rho),
     mu' = lam mu_new + (1 - lam) mu, sigma'^2 = g sigma_new^2 + (1 - g) sigma^2, g = lam^2 / (lam^2 + (1 - lam)^2).
@@ -124,22 +89,26 @@ def update(
         rivals: ratings of the leaderboard's models, which do not change.
         human_rank: places of the rivals by people.
         judged_rank: places of the rivals and of the new model (last) by the judge, 0 is best.
-        env: TrueSkill environment.
         sharpness: k of the sigmoid.
 
     References:
         K-Sort Eval, posterior correction; zkkli/K-Sort-Eval ksort_eval_image.py.
 
     Deviations:
-        An undefined rho (all places equal) counts as 0 instead of nan.
+        An undefined rho (all places equal) counts as 0 instead of nan. The game is taken to convergence with the exact
+        normal distribution function (the package stops at 1e-4 and its function has errors of 1e-7: below 1e-6 here).
     """
-    proposal = env.play([*rivals, me], judged_rank)[-1]
+    preset = get_preset("ksort")
+    mu, sigma = zip(*rivals, me, strict=True)
+    var = [s * s + preset.tau**2 for s in sigma]
+    means, variances = rank_game([*mu], var, [*judged_rank], draw_margin=preset.draw_margin)
+    proposal = (means[-1], math.sqrt(variances[-1]))
     rho = agreement(human_rank, judged_rank[:-1])
     lam = 1 / (1 + math.exp(-sharpness * rho))
     gain = lam**2 / (lam**2 + (1 - lam) ** 2)
-    mu = lam * proposal[0] + (1 - lam) * me[0]
-    sigma = math.sqrt(gain * proposal[1] ** 2 + (1 - gain) * me[1] ** 2)
-    return Update((mu, sigma), proposal, rho, lam, gain)
+    mean = lam * proposal[0] + (1 - lam) * me[0]
+    spread = math.sqrt(gain * proposal[1] ** 2 + (1 - gain) * me[1] ** 2)
+    return Update((mean, spread), proposal, rho, lam, gain)
 
 
 def choose(benchmark: Benchmark, mu: float, used: Sequence[int], *, alpha: float) -> int:
@@ -194,8 +163,7 @@ def run(
     Raises:
         InputError: the endpoint does not answer, or an instance names a model that is not on the leaderboard.
     """
-    env = TrueSkill()
-    me: Rating = (env.mu, env.sigma)
+    me: Rating = (MU0, SIGMA0)
     used: list[int] = []
     rounds: list[dict[str, Any]] = []
     for _ in progress(range(min(settings.limit, len(benchmark.instances))), "K-Sort rounds", unit="round"):
@@ -206,9 +174,14 @@ def run(
         places, reason = judge_instance(endpoint, instance, image_of(instance), seed=settings.seed)
         record: dict[str, Any] = {"instance": instance.name, "judged_rank": places, "reason": reason}
         if places is not None:
-            human = instance.human_rank
-            step = update(me, rivals, human_rank=human, judged_rank=places, env=env, sharpness=settings.sharpness)
-            me, record = step.rating, {**record, **asdict(step), "human_rank": human}
+            step = update(
+                me,
+                rivals,
+                human_rank=instance.human_rank,
+                judged_rank=places,
+                sharpness=settings.sharpness,
+            )
+            me, record = step.rating, {**record, **asdict(step), "human_rank": instance.human_rank}
         rounds.append(record)
         if me[1] < settings.stop_sigma:
             break

@@ -11,10 +11,12 @@ import numpy as np
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
 
-Rating = tuple[float, float]  # mu, sigma
 RIVALS = 4
 SCORE = re.compile(r"\(\s*([-\d.]+)\s*/\s*([-\d.]+)\s*\)")
 ALIASES = {"LCM": "LCM-v1.5", "Dreamshaper-xl-turbo": "Dreamshaper-xl"}
+
+Rating = tuple[float, float]
+"""mu, sigma."""
 
 
 @dataclass(frozen=True, slots=True)
