@@ -19,9 +19,9 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from finepref.core import rng
-from finepref.diffusion.options import InversionOptions, RenoiseOptions
 from finepref.diffusion.path import FLOW, Path, scaled_linear
 from finepref.diffusion.trajectories import TABLE
+from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptions
 
 SHAPE = (1, 1, 64, 64)
 

@@ -25,10 +25,10 @@ from finepref.models.denoiser import Denoiser
 from finepref.models.family import check_micro_conditioning, family_of
 from finepref.models.kernels import use_channels_last, use_checkpointing
 from finepref.models.lora import LoraSettings, Switch, attach
-from finepref.models.precision import compute_dtype
+from finepref.models.precision import autocast_forward, compute_dtype, freeze_copy, store_half
 from finepref.models.source import load_class, locate
 from finepref.plan.needs import work_of
-from finepref.plan.skeleton import condition_shapes, count
+from finepref.plan.skeleton import count
 from finepref.train import loop
 from finepref.train.batches import Drawing, PairSource
 from finepref.train.config import RunConfig, parse_config
@@ -108,22 +108,27 @@ def make_adapter(base: Path, config: RunConfig, device: torch.device) -> tuple[D
     cls = load_class(*source.index[kind.part], where=base)
     with device:
         policy = cls.from_config(cls.load_config(str(base / kind.part))).requires_grad_(config.lora is None)
-    switch = None
+    lora = config.lora is not None
     if config.lora is not None:
         attach(policy, LoraSettings(rank=config.lora.rank), kind.lora_targets, seed=0)
-        switch = Switch(policy)
     use_checkpointing(policy, options.gradient_checkpointing)
     if options.channels_last:
         use_channels_last(policy, family=kind.name, part=kind.part)
+    frozen, dtype = None if lora else freeze_copy(policy), compute_dtype(options.mixed_precision)
+    if dtype is not None:
+        store_half(policy if frozen is None else frozen, dtype)
+    for network in filter(None, (policy, frozen)):
+        if dtype is not None:
+            autocast_forward(network, device, dtype)
+        if options.compile:
+            network.compile()
     adapter = Denoiser(
-        source, kind, policy,
+        source=source, kind=kind, policy=policy, reference=frozen, lora=lora, switch=Switch(policy) if lora else None,
         path=kind.path(json.loads((base / "scheduler/scheduler_config.json").read_text())),
-        resolution=config.data.resolution, device=device, reference=True, switch=switch,
-        dtype=compute_dtype(options.mixed_precision), micro_conditioning=check_micro_conditioning(kind, None), vae=None,
+        resolution=config.data.resolution, device=device,
+        micro_conditioning=check_micro_conditioning(kind, None), vae=None,
     )  # fmt: skip
-    for network in filter(None, (adapter.policy_module(), adapter.reference_module()) if options.compile else ()):
-        network.compile()
-    return adapter, condition_shapes(kind, policy.config)
+    return adapter, kind.shapes(policy.config)
 
 
 def config_of(base: Path, arch: str, options: argparse.Namespace) -> RunConfig:

@@ -10,7 +10,8 @@ from types import ModuleType
 import huggingface_hub
 import pytest
 
-from finepref.evaluate.scorers.hub_files import AESTHETIC_HEAD, BERT, cache_folder
+from finepref.core.device import cache_home
+from finepref.evaluate.scorers.hub_files import AESTHETIC_HEAD, BERT
 
 
 def clip_bpe() -> Path | None:
@@ -31,7 +32,7 @@ def bert_vocabulary() -> Path | None:
 
 def aesthetic_head() -> Path | None:
     """LAION's head: $FINEPREF_AESTHETIC_HEAD, or where the scorer keeps it."""
-    path = Path(os.environ.get("FINEPREF_AESTHETIC_HEAD") or cache_folder() / AESTHETIC_HEAD.name)
+    path = Path(os.environ.get("FINEPREF_AESTHETIC_HEAD") or cache_home() / AESTHETIC_HEAD.name)
     return path if path.is_file() else None
 
 

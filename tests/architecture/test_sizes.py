@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "src" / "finepref").rglob("*.py"))
-FILE_LIMIT, FUNCTION_LIMIT, POSITIONAL_LIMIT = 400, 70, 8
+FILE_LIMIT, FUNCTION_LIMIT, POSITIONAL_LIMIT = 350, 70, 8
+PENDING = {"build.py": 400, "train/loop.py": 370}  # longer today; they may not grow
 
 
 def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -28,8 +29,9 @@ def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT / "src" / "finepref")))
 def test_sizes(path: Path) -> None:
-    """Files of at most 400 lines, functions of at most 70, at most 8 positional parameters."""
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= FILE_LIMIT
+    """Files of at most 350 lines, functions of at most 70, at most 8 positional parameters."""
+    limit = PENDING.get(str(path.relative_to(ROOT / "src" / "finepref")), FILE_LIMIT)
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
     for node in functions(path):
         where = f"{path.name}:{node.lineno} {node.name}"
         assert body_lines(node) <= FUNCTION_LIMIT, where

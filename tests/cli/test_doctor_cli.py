@@ -22,22 +22,27 @@ def test_doctor_json() -> None:
 
 
 def test_a_broken_torchvision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: "0.28.0" if name == "torchvision" else real(name))
+    real = doctor.metadata.version
+    monkeypatch.setattr(doctor.metadata, "version", lambda name: "0.28.0" if name == "torchvision" else real(name))
 
     def broken(*_args: object, **_kwargs: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess([], 1, "", "RuntimeError: operator torchvision::nms does not exist\n")
 
     monkeypatch.setattr(doctor.subprocess, "run", broken)
-    finding = doctor._probe_torchvision()
+    (finding,) = [finding for finding in doctor.examine()[1] if "torchvision" in finding.what]
     assert not finding.good
     assert "operator torchvision::nms does not exist" in finding.what
     assert finding.remedy.startswith("pip uninstall torchvision")
 
 
 def test_old_versions_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "peft" else "1.9.0")
-    finding = doctor._floors()
+    def old(name: str) -> str:
+        if name == "peft":
+            raise doctor.metadata.PackageNotFoundError(name)
+        return "1.9.0"
+
+    monkeypatch.setattr(doctor.metadata, "version", old)
+    finding = doctor.examine()[1][0]
     assert not finding.good
     assert "torch 1.9.0, at least 2.6 is needed" in finding.what
     assert "peft is missing" in finding.what

@@ -18,8 +18,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from finepref.core import rng
-from finepref.diffusion.options import InversionOptions
 from finepref.diffusion.programme import programme
+from finepref.diffusion.trajectory_options import InversionOptions
 from finepref.train import loop
 from finepref.train.config import load_config
 from finepref.train.identity import prepare

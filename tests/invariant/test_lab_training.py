@@ -46,7 +46,7 @@ def test_parts_are_those_that_ship_and_early_is_older(whole):
 def test_a_stopped_run_ends_bitwise_where_a_whole_one_does(whole, tmp_path, monkeypatch, saves):
     """Stopped right after a save: of the autoencoder (1), of the early weights (3), of the diffusion (4)."""
     monkeypatch.setattr(training, "STATE_EVERY", 2)
-    save, count = training._save, 0
+    save, count = training.save_state, 0
 
     def save_then_stop(path, state):
         nonlocal count
@@ -55,10 +55,10 @@ def test_a_stopped_run_ends_bitwise_where_a_whole_one_does(whole, tmp_path, monk
         if count == saves + (saves > 1):
             raise StoppedError
 
-    monkeypatch.setattr(training, "_save", save_then_stop)
+    monkeypatch.setattr(training, "save_state", save_then_stop)
     with pytest.raises(StoppedError):
         train(tmp_path)
-    monkeypatch.setattr(training, "_save", save)
+    monkeypatch.setattr(training, "save_state", save)
     assert same(whole, train(tmp_path))
 
 

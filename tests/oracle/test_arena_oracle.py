@@ -9,6 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 import trueskill
+from adapters.arena import update
 
 from finepref.arena import Votes, gaps, rate
 from finepref.arena.batch import _derivatives, _objective
@@ -19,7 +20,7 @@ from finepref.arena.gap import expected_gap, gap_table
 from finepref.arena.image import Duels, infer
 from finepref.arena.link import LINKS, LOGIT_SCALE
 from finepref.arena.normal import inverse_mills, truncated_mean
-from finepref.arena.online import PRESETS, draw_moments, run_votes, start, update, win_moments
+from finepref.arena.online import PRESETS, draw_moments, run_votes, start, win_moments
 from finepref.arena.orders import information, votes_to_separate
 from finepref.arena.ratings import BETA
 from finepref.core.rng import numpy_generator

@@ -14,10 +14,10 @@ from torch import Tensor
 from finepref.core.batches import Placed
 from finepref.core.errors import ConfigError
 from finepref.diffusion.inversion import guided
-from finepref.diffusion.options import InversionOptions, RenoiseOptions
 from finepref.diffusion.path import FLOW, Path, scaled_linear
 from finepref.diffusion.programme import exact_levels, lowest_t, programme, steps_to
 from finepref.diffusion.trajectories import TABLE, get
+from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptions
 from small_network import SmallNetwork, keyed_draw, latents
 
 SD = scaled_linear()
@@ -145,7 +145,7 @@ def test_exact_levels_of_a_flow(s: float, steps: int) -> None:
 def test_paper_example() -> None:
     """9 steps at the top, 1 near the data: the published numbers of steps; labels of the source, refined at t."""
     assert [len(steps_to(t, grid="exact", steps=9, path=SD)) for t in (1, 111, 112, 888, 999)] == [1, 1, 2, 8, 9]
-    plan = programme(torch.tensor([500]), path=SD, grid="exact", steps=5, renoise="last", label="destination")
+    plan = programme(torch.tensor([500]), path=SD, options=RenoiseOptions(steps=5))
     assert exact_levels(500, steps=15, path=SD) == [0, 62, 125, 188, 250, 312, 375, 438, 500]
     assert plan.label.flatten().tolist() == [0, 167, 333, 500]
     assert plan.source.flatten().tolist() == [0, 167, 333, 333]

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from finepref.core.batches import Placed
-from finepref.diffusion.options import InversionOptions, RenoiseOptions
 from finepref.diffusion.path import FLOW, Path, scaled_linear
 from finepref.diffusion.programme import mean_calls, programme
 from finepref.diffusion.trajectories import get
+from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptions
 from small_network import SmallNetwork, keyed_draw, latents
 
 SD = scaled_linear()
@@ -96,7 +96,7 @@ def test_one_step_by_hand() -> None:
 
 
 def test_last_refines_before_every_level_that_is_read() -> None:
-    plan = programme(torch.tensor([[250, 500]]), path=SD, grid="exact", steps=8, renoise="last", label="destination")
+    plan = programme(torch.tensor([[250, 500]]), path=SD, options=RenoiseOptions(steps=8))
     assert plan.refine.flatten().tolist() == [False, False, False, True, False, False, False, True]
     assert plan.label.flatten().tolist() == [0, 83, 167, 250, 250, 333, 417, 500]
     assert plan.reads.tolist() == [[4], [8]]

@@ -120,7 +120,7 @@ def test_voters_differ_a_little():
 def test_makers_in_threads_share_no_state() -> None:
     """Scheduler and tokenizer, which change while sampling, belong to each thread; networks are shared."""
     pipeline = load_pipeline("lab")
-    own = makers._own_state(pipeline)
+    own = makers.own_state(pipeline)
     assert own.unet is pipeline.unet
     assert own.text_encoder is pipeline.text_encoder
     assert own.scheduler is not pipeline.scheduler

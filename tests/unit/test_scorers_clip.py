@@ -16,10 +16,11 @@ from transformers import CLIPModel
 
 from finepref.core.errors import InputError
 from finepref.evaluate.scorers import blip, clip
-from finepref.evaluate.scorers.aesthetic import AestheticScorer
-from finepref.evaluate.scorers.clip_scorer import ClipScorer
+from finepref.evaluate.scorers.aesthetic import aesthetic_scorer
+from finepref.evaluate.scorers.clip_scorer import clip_scorer
 from finepref.evaluate.scorers.heads import build_head
-from finepref.evaluate.scorers.imagereward import ImageRewardScorer
+from finepref.evaluate.scorers.imagereward import imagereward_scorer
+from finepref.evaluate.scorers.network_scorer import NetworkScorer
 from finepref.evaluate.scorers.tokenizer import bert_text, clip_text
 from tiny_scorers import (
     PROMPTS,
@@ -46,8 +47,8 @@ def _model(dtype: torch.dtype = torch.float32) -> CLIPModel:
 def cosine(tmp_path: Path) -> Maker:
     text = clip_text(clip_vocabulary(tmp_path), cleaned=True)
 
-    def make(**own: Any) -> ClipScorer:
-        return ClipScorer("tiny", **{"load": _model, "text": text, "preprocess": "pil_round", "weights": "w", **own})
+    def make(**own: Any) -> NetworkScorer[Any]:
+        return clip_scorer("tiny", **{"load": _model, "text": text, "preprocess": "pil_round", "weights": "w", **own})
 
     return make
 
@@ -59,10 +60,10 @@ def aesthetic() -> Maker:
     for index, a, b in zip((0, 2, 4, 6, 7), sizes[:-1], sizes[1:], strict=True):
         state |= {f"layers.{index}.weight": draw((b, a), index) / a**0.5, f"layers.{index}.bias": draw((b,), index)}
 
-    def make(**own: Any) -> AestheticScorer:
+    def make(**own: Any) -> NetworkScorer[Any]:
         head = build_head(state, width=48, where="tiny", device="cpu")
         base = {"load": lambda: (_model(), head), "preprocess": "pil_floor", "weights": ("a", "b")}
-        return AestheticScorer("aesthetic", **{**base, **own})
+        return aesthetic_scorer("aesthetic", **{**base, **own})
 
     return make
 
@@ -72,14 +73,14 @@ def reward(tmp_path: Path) -> Maker:
     text = bert_text(bert_vocabulary(tmp_path / "bert", ("a", "cat", "dog", "two")))
     state = reward_state()
 
-    def make(**own: Any) -> ImageRewardScorer:
+    def make(**own: Any) -> NetworkScorer[Any]:
         base = {
             "load": lambda: blip.build_reward(TINY_BLIP, state, where="tiny", device="cpu"),
             "text": text,
             "preprocess": "pil_round",
             "weights": "w",
         }
-        return ImageRewardScorer("imagereward", **{**base, **own})
+        return imagereward_scorer("imagereward", **{**base, **own})
 
     return make
 
@@ -160,7 +161,7 @@ def test_a_checkpoint_saved_in_half_precision_scores_in_float32(cosine: Maker) -
     full = cosine(
         load=lambda: clip.build_clip(clip.clip_config(TINY_CLIP), rounded, where="tiny", device="cpu"),
     )
-    assert half.model.dtype == torch.float32
+    assert half.network.dtype == torch.float32
     np.testing.assert_array_equal(half.score(pictures(3), PROMPTS[:3]), full.score(pictures(3), PROMPTS[:3]))
 
 
@@ -168,7 +169,7 @@ def test_cosine_is_bounded_and_the_scale_is_its_own(cosine: Maker) -> None:
     scorer = cosine()
     found = scorer.score(pictures(8), PROMPTS)
     assert (np.abs(found) <= 1).all()
-    assert scorer.logit_scale == pytest.approx(np.exp(4.6052), rel=1e-6)
+    assert float(scorer.network.logit_scale.exp()) == pytest.approx(np.exp(4.6052), rel=1e-6)
     assert scorer.higher_is_better
 
 
@@ -189,10 +190,17 @@ def test_each_prompt_is_encoded_once(cosine: Maker, monkeypatch: pytest.MonkeyPa
 
 def test_the_prompt_cache_is_bounded(cosine: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finepref.evaluate.scorers.clip_scorer.CACHED_PROMPTS", 2)
+    encoded: list[int] = []
+
+    def counted(model: CLIPModel, ids: Any) -> Tensor:
+        encoded.append(len(ids))
+        return clip.text_features(model, ids)
+
+    monkeypatch.setattr("finepref.evaluate.scorers.clip_scorer.text_features", counted)
     scorer = cosine(batch_size=2)
     first = scorer.score(pictures(4), ["a", "b", "c", "d"])
     np.testing.assert_array_equal(scorer.score(pictures(4), ["a", "b", "c", "d"]), first)
-    assert len(scorer._features) == 2
+    assert sum(encoded) == 4 + 2
 
 
 def test_cleaning_the_text_is_part_of_the_score(cosine: Maker, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from torch import nn
 
 from finepref.core.errors import InputError
 from finepref.evaluate.scorers.weights import (
+    build,
     check_state,
     drop,
-    fill,
     fingerprint,
     full_precision,
     in_blocks,
@@ -123,8 +123,7 @@ def _linear() -> nn.Linear:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_are_float32_whatever_they_were_saved_in(dtype: torch.dtype) -> None:
-    module = _linear()
-    fill(module, {k: v.to(dtype) for k, v in STATE.items()}, where="x", device="cpu")
+    module = build(lambda: nn.Linear(3, 2), {k: v.to(dtype) for k, v in STATE.items()}, where="x", device="cpu")
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     assert torch.equal(module.weight, STATE["weight"])
     assert not module.training

@@ -26,7 +26,7 @@ from finepref.formats.signals import read_signals, write_signals
 from finepref.signals import parts
 from finepref.signals.combine import combine
 from finepref.signals.make import SignalOptions, VoteTable, check_request, make_signals
-from finepref.signals.smooth import PICKSCORE_EXTREMES, extremes, smoothed, weight_of
+from finepref.signals.smooth import PICKSCORE_EXTREMES, extremes, smoothed
 
 COUNT = 60
 MODELS = ("A", "B", "C")
@@ -180,7 +180,6 @@ def test_smoothed_by_hand() -> None:
     assert found.weight[2] == 0
     assert found.weight[3] == pytest.approx(4.621171572600098, rel=1e-12)
     assert (smoothed(first, second, low=low, high=high, gamma=0.0).weight == 0).all()
-    assert weight_of(0.62, gamma=10) == pytest.approx(2.4)
 
 
 def test_smoothed_kind(table: VoteTable, rewards: Rewards) -> None:

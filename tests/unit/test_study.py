@@ -14,8 +14,8 @@ import yaml
 
 from finepref.core.errors import ConfigError, InputError
 from finepref.diffusion import inversion
-from finepref.diffusion.options import InversionOptions, RenoiseOptions
 from finepref.diffusion.path import scaled_linear
+from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptions
 from finepref.objectives import methods
 from finepref.study import arms as rows
 from finepref.study import claims as compare
@@ -133,13 +133,12 @@ def test_jobs_come_in_order(tmp_path: Path) -> None:
     """The base first; every method is tuned before its arms, on votes that are made before."""
     study = small(tmp_path)
     jobs = schedule.jobs(study)
-    place = {job.key: i for i, job in enumerate(jobs)}
-    assert len(place) == len(jobs) == 2 + 3 + 2 * 4 + 2 * 2
-    assert [job.key for job in jobs[:2]] == [("arm", None, 0), ("arm", None, 1)]
-    for job in jobs:
-        assert all(place[need] < place[job.key] for need in job.needs)
-    arm = next(job for job in jobs if job.key == ("arm", "dpo", 1))
-    assert arm.needs == {("seed", 1), *(("tune", "dpo", i) for i in range(4))}
+    place = {key: i for i, key in enumerate(jobs)}
+    assert len(jobs) == 2 + 3 + 2 * 4 + 2 * 2
+    assert list(jobs)[:2] == [("arm", None, 0), ("arm", None, 1)]
+    for key, needs in jobs.items():
+        assert all(place[need] < place[key] for need in needs)
+    assert jobs["arm", "dpo", 1] == {("seed", 1), *(("tune", "dpo", i) for i in range(4))}
 
 
 def test_the_best_point_wins_and_failures_do_not() -> None:

@@ -15,7 +15,7 @@ from finepref.cli.main import COMMANDS
 from finepref.core.batches import ImagePrediction, PairPrediction, PairSignal
 from finepref.core.errors import ConfigError
 from finepref.diffusion import trajectories as trajectories
-from finepref.diffusion.options import RenoiseOptions
+from finepref.diffusion.trajectory_options import RenoiseOptions
 from finepref.objectives import methods
 from finepref.objectives import table as objectives
 from finepref.objectives.dpo import dpo

@@ -90,18 +90,6 @@ def count(votes: Votes) -> PairCounts:
     return PairCounts(m, unique // m, unique % m, *sums)
 
 
-def add(first: PairCounts, second: PairCounts) -> PairCounts:
-    """Counts of both: the streaming reader adds one table per batch."""
-    m = first.n_models
-    keys = np.concatenate([first.i * m + first.j, second.i * m + second.j])
-    unique, inverse = np.unique(keys, return_inverse=True)
-    sums = [
-        _sum(inverse, [a, b], len(unique))
-        for a, b in ((first.i_wins, second.i_wins), (first.j_wins, second.j_wins), (first.ties, second.ties))
-    ]
-    return PairCounts(m, unique // m, unique % m, *sums)
-
-
 def _sum(cell: npt.NDArray[np.int64], parts: list[Floats], cells: int) -> Floats:
     return np.bincount(cell, np.concatenate(parts), cells).astype(np.float64)
 

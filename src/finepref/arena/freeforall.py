@@ -63,6 +63,7 @@ def _messages(a: Message, b: Message, tied: bool, eps: float) -> tuple[Message, 
     root = sqrt(v)
     lead = ma - mb
     pull, shrink = draw_moments(lead / root, eps / root) if tied else win_moments((lead - eps) / root)
+    shrink = max(shrink, 1e-300)  # a result that was certain says nothing
     rest = v * (1.0 - shrink) / shrink  # variance of the site on the difference
     centre = lead + root * pull / shrink  # its mean
     pa, pb = 1.0 / (rest + vb), 1.0 / (rest + va)

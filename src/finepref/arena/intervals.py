@@ -32,7 +32,7 @@ BLOCK = 4_000_000  # numbers in one block of bootstrap replicates
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class IntervalPlan:
     """Which interval to compute: "laplace", or another one over these clusters (None: every vote by itself)."""
 
     method: str
@@ -40,7 +40,7 @@ class Plan:
     why: str
 
 
-def plan(votes: Votes, interval: str, cluster: str | None) -> Plan:
+def plan(votes: Votes, interval: str, cluster: str | None) -> IntervalPlan:
     """Settle the interval. "auto": sandwich over games, else prompts, else voters, if there are enough; else Laplace.
 
     Enough is 30, and 4 per model: a covariance from fewer clusters is too small.
@@ -54,24 +54,24 @@ def plan(votes: Votes, interval: str, cluster: str | None) -> Plan:
             raise InputError("cluster has no effect with interval 'laplace'", remedy="leave cluster out")
         if getattr(votes, cluster) is None:
             raise InputError(f"the votes name no {cluster}", remedy=f"give the {cluster} column, or another cluster")
-        return Plan("sandwich" if interval == "auto" else interval, cluster, "asked for")
+        return IntervalPlan("sandwich" if interval == "auto" else interval, cluster, "asked for")
     if interval == "laplace":
-        return Plan("laplace", None, "asked for")
+        return IntervalPlan("laplace", None, "asked for")
     enough = max(FEWEST_CLUSTERS, CLUSTERS_PER_MODEL * len(votes.models))
     for name in CLUSTERS:
         codes = getattr(votes, name)
         if codes is not None and int(codes.max()) + 1 >= enough and _recurs(codes):
-            return Plan("sandwich" if interval == "auto" else interval, name, f"votes share their {name}")
+            return IntervalPlan("sandwich" if interval == "auto" else interval, name, f"votes share their {name}")
     if interval == "auto":
-        return Plan("laplace", None, f"no game, prompt or voter column with {enough} groups of several votes")
-    return Plan(interval, None, "every vote by itself")
+        return IntervalPlan("laplace", None, f"no game, prompt or voter column with {enough} groups of several votes")
+    return IntervalPlan(interval, None, "every vote by itself")
 
 
 def _recurs(codes: Ints) -> bool:
     return int(codes.max()) + 1 < len(codes)
 
 
-def covariance(votes: Votes, counts: PairCounts, link: Link, fit: Fit, chosen: Plan, **details: Any) -> Floats:
+def covariance(votes: Votes, counts: PairCounts, link: Link, fit: Fit, chosen: IntervalPlan, **details: Any) -> Floats:
     """[M, M] covariance of x, not yet centred. details: ties ("fit", "half", "drop"), prior_precision, seed."""
     m = counts.n_models
     if chosen.method == "bootstrap":

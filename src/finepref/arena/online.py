@@ -75,30 +75,6 @@ def draw_moments(t: float, k: float) -> tuple[float, float]:
     return (v if t >= 0.0 else -v), w
 
 
-def update(
-    winner: tuple[float, float],
-    loser: tuple[float, float],
-    *,
-    beta: float = BETA,
-    tau: float = 0.0,
-    draw_margin: float = 0.0,
-    drawn: bool = False,
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """One vote: (mu, sigma) of winner and loser before -> after.
-
-    sigma^2 += tau^2; c^2 = 2 beta^2 + sigma_w^2 + sigma_l^2; mu_w += sigma_w^2/c V; mu_l -= sigma_l^2/c V;
-    sigma^2 *= 1 - sigma^2/c^2 W.
-
-    References:
-        ArenaPO Appendix A (tau = 0, no draws); K-Sort Arena Eq. 2-8. Dynamics and draws as in the rating package that
-        K-Sort-Eval imports.
-    """
-    after = run_votes([0], [1], [0 if drawn else 1], np.array([winner[0], loser[0]]), np.array([winner[1], loser[1]]),
-                      tau=tau, draw_margin=draw_margin, beta=beta, ties="draw")  # fmt: skip
-    mu, sigma = after
-    return (float(mu[0]), float(sigma[0])), (float(mu[1]), float(sigma[1]))
-
-
 def run_votes(
     left: list[int],
     right: list[int],

@@ -60,7 +60,7 @@ def verify_scorer(
     device: Annotated[str | None, typer.Option(help="torch device; default: cuda where there is one.")] = None,
 ) -> None:
     """Compare a scorer that has its real weights with published or reference numbers; exit 1 where they differ."""
-    from finepref.build import default_device
+    from finepref.core.device import default_device
     from finepref.core.errors import CheckFailed
     from finepref.evaluate.scorers.verify import verify
 

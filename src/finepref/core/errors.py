@@ -39,6 +39,11 @@ class CheckFailed(FineprefError):
     exit_code = 1
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says, or the kind of its error where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def nearest(word: str, names: Iterable[str]) -> str:
     """`did you mean 'x'?` for the nearest of `names`, else the list of them; for the remedy of an error."""
     options = [str(name) for name in names]

@@ -9,8 +9,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from finepref.core.batches import Placed
-from finepref.diffusion.options import ForwardOptions
 from finepref.diffusion.path import Path
+from finepref.diffusion.trajectory_options import ForwardOptions
 
 
 def place(

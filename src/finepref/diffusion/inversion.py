@@ -15,9 +15,9 @@ from torch import Tensor
 
 from finepref.core.batches import Placed
 from finepref.core.errors import ConfigError
-from finepref.diffusion.options import InversionOptions, Label, Renoise, RenoiseOptions
 from finepref.diffusion.path import Path
 from finepref.diffusion.programme import Programme, programme
+from finepref.diffusion.trajectory_options import InversionOptions, refinement
 
 
 @runtime_checkable
@@ -31,7 +31,7 @@ class Denoise(Protocol):
 
 
 @runtime_checkable
-class Draw(Protocol):
+class NoiseDraw(Protocol):
     """Standard normal [N,C,H,W] for rows [N] (int64, CPU, as in `Denoise`) after each row's own step number [N]."""
 
     def __call__(self, rows: Tensor, steps: Tensor) -> Tensor: ...
@@ -85,7 +85,7 @@ def _fresh_noise(path: Path, x: Tensor, source: Tensor, destination: Tensor) -> 
 
 
 def _run(
-    x: Tensor, plan: Programme, *, path: Path, denoise: Denoise, draw: Draw | None, eta: float, average: bool
+    x: Tensor, plan: Programme, *, path: Path, denoise: Denoise, draw: NoiseDraw | None, eta: float, average: bool
 ) -> Tensor:
     """Carry rows x [R,C,H,W] through their programme; returns x [K,R,C,H,W] at each row's levels."""
     levels, pairs = plan.reads.shape
@@ -131,7 +131,7 @@ def place(
     options: InversionOptions,
     noise: Float[Tensor, "B C H W"] | None = None,
     denoise: Denoise | None = None,
-    draw: Draw | None = None,
+    draw: NoiseDraw | None = None,
 ) -> Placed:
     """Invert winner and loser to level t and take the noise that explains the result as target.
 
@@ -146,7 +146,7 @@ def place(
             makes `denoise`.)
         noise: not looked at; the signature is that of every trajectory.
         denoise: see `Denoise`; called without gradient, once per step of the longest pair.
-        draw: see `Draw`; needed where eta > 0.
+        draw: see `NoiseDraw`; needed where eta > 0.
 
     Returns:
         The placed pairs, detached, in float32 or wider; with [B,K] levels B K of them, the levels of a pair together.
@@ -165,23 +165,14 @@ def place(
         raise ValueError("eta > 0 needs `draw`")
     if options.eta > 0 and not path.discrete:
         raise ConfigError("eta is a DDPM noise level", where="trajectory.eta", remedy="use eta: 0 with a flow")
-    renoise: Renoise = "none"
-    label: Label = "source"
-    average = False
-    if isinstance(options, RenoiseOptions):
-        renoise, label, average = options.renoise, options.label, options.average
-    plan = programme(t, path=path, grid=options.grid, steps=options.steps, renoise=renoise, label=label)
-    dtype = torch.promote_types(x0_w.dtype, torch.float32)
-    x0 = torch.cat([x0_w, x0_l]).to(dtype)
+    plan = programme(t, path=path, options=options)
+    x0 = torch.cat([x0_w, x0_l]).to(torch.promote_types(x0_w.dtype, torch.float32))
+    average = refinement(options)[2]
     x_t = _run(x0, plan, path=path, denoise=denoise, draw=draw, eta=options.eta, average=average)
-    return _placed_at(x0_w.to(dtype), x0_l.to(dtype), t, *x_t.transpose(0, 1).flatten(0, 1).chunk(2), path=path)
-
-
-def _placed_at(x0_w: Tensor, x0_l: Tensor, t: Tensor, xt_w: Tensor, xt_l: Tensor, *, path: Path) -> Placed:
-    """Inverted points with the targets that explain them. x0: [B,...]; t: [B] or [B,K]; xt: [B K,...]."""
-    x0, x_t = torch.cat([x0_w, x0_l]), torch.cat([xt_w, xt_l])
+    x_t = x_t.transpose(0, 1).flatten(0, 1)  # [2 B K,...], the levels of a pair together
     x0 = x0 if t.ndim == 1 else x0.repeat_interleave(t.shape[1], dim=0)
     t = t.flatten()
     both = torch.cat([t, t])
-    target_w, target_l = path.target(x0, path.implied_noise(x0, x_t, both), both).chunk(2)
+    target = path.target(x0, path.implied_noise(x0, x_t, both), both)
+    (xt_w, xt_l), (target_w, target_l) = x_t.chunk(2), target.chunk(2)
     return Placed(xt_w=xt_w, xt_l=xt_l, t=t, target_w=target_w, target_l=target_l)

@@ -98,11 +98,8 @@ class Path:
         (On variance-preserving paths a^2 = alpha_bar.)
         """
         if space not in LOSS_SPACES:
-            raise ConfigError(
-                f"unknown loss space {space!r}",
-                where="objective.loss_space",
-                remedy=nearest(space, LOSS_SPACES),
-            )
+            remedy = nearest(space, LOSS_SPACES)
+            raise ConfigError(f"unknown loss space {space!r}", where="objective.loss_space", remedy=remedy)
         if space == "native" or (space == "epsilon" and self.parametrisation == "epsilon"):
             return None
         a, b = self.levels(t)
@@ -116,14 +113,17 @@ class Path:
         Discrete: uniform integers lowest..T-1 (all methods of both papers). Flow: logit-normal, sigmoid(Phi^-1(u))
         (the density of the SD3 training recipe), kept inside [1e-4, 1 - 1e-4].
         """
+        u = u.to(torch.float64)
         if self.alpha_bar is None:
-            s = torch.sigmoid(torch.special.ndtri(u.to(torch.float64).clamp(1e-12, 1 - 1e-12)))
-            return s.clamp(1e-4, 1.0 - 1e-4)
+            return torch.special.ndtri(u.clamp(1e-12, 1 - 1e-12)).sigmoid().clamp(1e-4, 1.0 - 1e-4)
         count = self.alpha_bar.shape[0] - lowest
-        return lowest + (u.to(torch.float64) * count).floor().to(torch.int64).clamp(0, count - 1)
+        return lowest + (u * count).floor().to(torch.int64).clamp(0, count - 1)
 
 
 FLOW = Path(alpha_bar=None, parametrisation="flow")
+
+
+_BETAS = ("beta_schedule", "beta_start", "beta_end")
 
 
 def from_scheduler_config(config: Mapping[str, Any]) -> Path:
@@ -139,29 +139,19 @@ def from_scheduler_config(config: Mapping[str, Any]) -> Path:
         return FLOW
     parametrisation = config.get("prediction_type", "epsilon")
     if parametrisation not in ("epsilon", "v_prediction"):
-        raise ConfigError(
-            f"unknown prediction_type {parametrisation!r}",
-            where="scheduler_config.json",
-            remedy=nearest(parametrisation, ("epsilon", "v_prediction")),
-        )
+        remedy = nearest(parametrisation, ("epsilon", "v_prediction"))
+        raise ConfigError(f"unknown prediction_type {parametrisation!r}", where="scheduler_config.json", remedy=remedy)
     _check_betas(config)
     from diffusers import DDPMScheduler
 
-    known = (
-        "num_train_timesteps",
-        "beta_start",
-        "beta_end",
-        "beta_schedule",
-        "trained_betas",
-        "rescale_betas_zero_snr",
-    )
+    known = ("num_train_timesteps", *_BETAS, "trained_betas", "rescale_betas_zero_snr")
     scheduler: Any = DDPMScheduler(**{name: config[name] for name in known if config.get(name) is not None})
     return Path(alpha_bar=scheduler.alphas_cumprod.to(torch.float64), parametrisation=parametrisation)
 
 
 def _check_betas(config: Mapping[str, Any]) -> None:
     """Refuse a config that does not say its betas: diffusers would fill in its own, a path the model never saw."""
-    absent = [name for name in ("beta_schedule", "beta_start", "beta_end") if config.get(name) is None]
+    absent = [name for name in _BETAS if config.get(name) is None]
     given = config.get("trained_betas") is not None or not absent
     if given and config.get("sigma_data") is None:
         return

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from finepref.core import rng
 from finepref.core.errors import ConfigError
-from finepref.diffusion.options import Grid, InversionOptions, Label, Renoise, RenoiseOptions
 from finepref.diffusion.path import Path
+from finepref.diffusion.trajectory_options import Grid, InversionOptions, Label, Renoise, refinement
 
 Step = tuple[float, float, float]  # source, destination, label: integers on discrete paths
 
@@ -107,57 +107,54 @@ def _route(levels: Sequence[float], *, grid: Grid, steps: int, path: Path) -> tu
     return made, ends
 
 
-def _calls(
-    steps: list[Step], ends: list[int], *, renoise: Renoise, label: Label
-) -> tuple[list[tuple[Step, int, bool, bool]], list[int]]:
+Call = tuple[float, float, float, int, bool, bool]  # source, destination, label, step, refine, final
+
+
+def _calls(steps: list[Step], ends: list[int], *, renoise: Renoise, label: Label) -> tuple[list[Call], list[int]]:
     """The calls of some steps, and after how many calls the steps in `ends` are over."""
-    calls = []
+    calls: list[Call] = []
     after = [0]
     for index, (source, destination, own) in enumerate(steps):
         refined = renoise == "each" or (renoise == "last" and index + 1 in ends)
-        calls.append(((source, destination, own), index, False, not refined))
+        calls.append((source, destination, own, index, False, not refined))
         if refined:
             told = destination if label == "destination" else own
-            calls.append(((source, destination, told), index, True, True))
+            calls.append((source, destination, told, index, True, True))
         after.append(len(calls))
     return calls, [after[end] for end in ends]
 
 
-def programme(t: Tensor, *, path: Path, grid: Grid, steps: int, renoise: Renoise, label: Label) -> Programme:
+def programme(t: Tensor, *, path: Path, options: InversionOptions) -> Programme:
     """Every pair's calls, one column a pair, padded to the longest. t: [B], or [B,K] levels in rising order.
 
     A trajectory through several levels is, on the official grids, that of the highest one, read on its way; on the
     exact grid it has each of them as a level of its own, in steps of at most the highest level / `steps`. `last`
     refines the last step before every level that is read.
     """
+    renoise, label, _ = refinement(options)
     wanted = [tuple(levels) for levels in t.view(t.shape[0], -1).tolist()]
     known = {
-        levels: _calls(*_route(levels, grid=grid, steps=steps, path=path), renoise=renoise, label=label)
+        levels: _calls(*_route(levels, grid=options.grid, steps=options.steps, path=path), renoise=renoise, label=label)
         for levels in set(wanted)
     }
     columns = [known[levels][0] for levels in wanted]
     longest = max(len(column) for column in columns)
     padded = [column + [column[-1]] * (longest - len(column)) for column in columns]
-    dtype = torch.int64 if path.discrete else torch.float64
-
-    def table(values: list[list[float]], kind: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=kind).T.contiguous()
-
+    table = torch.tensor(padded, dtype=torch.float64).permute(2, 1, 0).contiguous()
+    source, destination, label_told = table[:3].to(torch.int64 if path.discrete else torch.float64)
     return Programme(
-        source=table([[call[0][0] for call in column] for column in padded], dtype),
-        destination=table([[call[0][1] for call in column] for column in padded], dtype),
-        label=table([[call[0][2] for call in column] for column in padded], dtype),
-        step=table([[call[1] for call in column] for column in padded], torch.int64),
-        refine=table([[call[2] for call in column] for column in padded], torch.bool),
-        final=table([[call[3] for call in column] for column in padded], torch.bool),
+        source=source,
+        destination=destination,
+        label=label_told,
+        step=table[3].to(torch.int64),
+        refine=table[4].to(torch.bool),
+        final=table[5].to(torch.bool),
         reads=torch.tensor([known[levels][1] for levels in wanted]).T.contiguous(),
     )
 
 
 def mean_calls(options: InversionOptions, path: Path) -> float:
     """Mean number of network calls of one image's trajectory, over the levels that are drawn (without guidance's)."""
-    renoise = options.renoise if isinstance(options, RenoiseOptions) else "none"
-    label = options.label if isinstance(options, RenoiseOptions) else "source"
     lowest = lowest_t(options.grid)
     points = 4096 if path.alpha_bar is None else path.alpha_bar.shape[0] - lowest
     u = (torch.arange(points, dtype=torch.float64) + 0.5) / points
@@ -167,5 +164,4 @@ def mean_calls(options: InversionOptions, path: Path) -> float:
         drawn = torch.from_numpy(rng.numpy_generator(0, "mean calls").random((points, options.share)))
         parts = (torch.arange(options.share) + drawn) / options.share
         t = path.draw_t(parts.flatten(), lowest=lowest).view(points, -1)
-    calls = programme(t, path=path, grid=options.grid, steps=options.steps, renoise=renoise, label=label).calls
-    return calls.double().mean().item()
+    return programme(t, path=path, options=options).calls.double().mean().item()

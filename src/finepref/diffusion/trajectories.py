@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from finepref.core.batches import Placed
 from finepref.core.errors import ConfigError, nearest
 from finepref.diffusion import forward, inversion
-from finepref.diffusion.options import ForwardOptions, InversionOptions, RenoiseOptions
 from finepref.diffusion.programme import lowest_t
+from finepref.diffusion.trajectory_options import ForwardOptions, InversionOptions, RenoiseOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,7 +75,7 @@ def make_images(
 
     def make(job: tuple[Maker, slice]) -> NDArray[np.uint8]:
         maker, rows = job
-        made = _own_state(pipelines[maker.variant])(
+        made = own_state(pipelines[maker.variant])(
             list(prompts[rows]),
             latents=latents[maker.name][rows],
             guidance_scale=maker.guidance,
@@ -93,7 +93,7 @@ def make_images(
     return {name: np.concatenate(parts) for name, parts in images.items()}
 
 
-def _own_state(pipeline: Any) -> Any:
+def own_state(pipeline: Any) -> Any:
     """The pipeline with a scheduler and a tokenizer of its own, the parts that keep state while sampling.
 
     A fast tokenizer keeps its padding, which the pipeline sets twice a prompt: threads that share one get each other's.

@@ -39,12 +39,16 @@ def write_part(name: str, state: Mapping[str, Tensor], *, folder: Path = WEIGHTS
             filled = 0
         shards[-1][key] = tensor
         filled += tensor.nbytes
-    for old in folder.glob(f"{name}.*.safetensors"):
-        if old.name.split(".")[-2].isdigit() and old.name.rsplit(".", 2)[0] == name:
-            old.unlink()
+    for old in _shards(name, folder):
+        old.unlink()
     for number, shard in enumerate(shards):
         with atomic_file(folder / f"{name}.{number}.safetensors") as temporary:
             save_file(shard, temporary)
+
+
+def _shards(name: str, folder: Path) -> list[Path]:
+    files = [f for f in folder.glob(f"{name}.*.safetensors") if f.name.rsplit(".", 2)[0] == name]
+    return sorted(files, key=lambda f: int(f.name.split(".")[-2]))
 
 
 def part_files(name: str, *, folder: Path = WEIGHTS) -> list[Path]:
@@ -53,10 +57,10 @@ def part_files(name: str, *, folder: Path = WEIGHTS) -> list[Path]:
     Raises:
         InputError: none is there.
     """
-    files = [f for f in folder.glob(f"{name}.*.safetensors") if f.name.rsplit(".", 2)[0] == name]
+    files = _shards(name, folder)
     if not files:
         raise InputError(f"the lab weights of {name!r} are missing", where=folder, remedy="install finepref again")
-    return sorted(files, key=lambda f: int(f.name.split(".")[-2]))
+    return files
 
 
 def read_part(name: str, *, folder: Path = WEIGHTS) -> dict[str, Tensor]:

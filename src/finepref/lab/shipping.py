@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -45,20 +46,15 @@ def train_lab_reward(seed: int, *, weights: Path = model.WEIGHTS) -> None:
     """Train lab-reward on votes of its own seeds, all on training prompts, and write its shard."""
     asked = world.prompts("train")
     pipelines = {variant: model.pipeline(variant, weights=weights) for variant in model.VARIANTS}
-    images, left, right, share = [], [], [], []
-    for offset, own in enumerate(REWARD_SEEDS):
-        made = makers.make_images(pipelines, asked, seed=own)
-        ballots = votes.cast(made, asked, seed=own, votes=4_200)
-        images.append(ballots.images)
-        left.append(ballots.left + offset * len(ballots.images))
-        right.append(ballots.right + offset * len(ballots.images))
-        share.append(ballots.share)
+    cast = [
+        votes.cast(makers.make_images(pipelines, asked, seed=own), asked, seed=own, votes=4_200) for own in REWARD_SEEDS
+    ]
     net = reward.train_reward(
-        np.concatenate(images),
+        np.concatenate([own.images for own in cast]),
         [prompt for prompt in asked for _ in makers.MAKERS] * len(REWARD_SEEDS),
-        np.concatenate(left),
-        np.concatenate(right),
-        np.concatenate(share),
+        np.concatenate([own.left + i * len(own.images) for i, own in enumerate(cast)]),
+        np.concatenate([own.right + i * len(own.images) for i, own in enumerate(cast)]),
+        np.concatenate([own.share for own in cast]),
         seed=seed,
     )
     model.write_part("reward", net.state_dict(), folder=weights)
@@ -70,7 +66,7 @@ def write_recipe(recipe: training.Recipe, *, scaling_factor: float, weights: Pat
     record = {
         "scaling_factor": scaling_factor,
         "command": f"scripts/train_lab --work DIR --seed {recipe.seed}",
-        "recipe": recipe.as_dict(),
+        "recipe": asdict(recipe),
         "reward_seeds": list(REWARD_SEEDS),
         "versions": provenance.versions(),
         "bytes": {f.name: f.stat().st_size for f in files},

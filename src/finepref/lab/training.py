@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from finepref.core import rng
 from finepref.core.files import atomic_file
 from finepref.core.progress import progress, say
 from finepref.lab import architecture, world
+from finepref.lab.reward import as_input
 
 STATE_EVERY = 200
+WARMUP = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,6 @@ class Recipe:
     early_step: int = 2_000
     prompt_drop: float = 0.2
 
-    def as_dict(self) -> dict[str, Any]:
-        """The recipe as plain values, to save with the weights."""
-        return asdict(self)
-
 
 def pictures(recipe: Recipe) -> tuple[np.ndarray, list[str]]:
     """The training pictures [n,32,32,3] uint8 with their prompts: every prompt of the world in turn."""
@@ -54,11 +52,6 @@ def pictures(recipe: Recipe) -> tuple[np.ndarray, list[str]]:
     return np.stack([world.draw(prompt, generator) for prompt in progress(asked, "pictures")]), asked
 
 
-def as_input(images: np.ndarray) -> Tensor:
-    """uint8 [n,32,32,3] -> float32 [n,3,32,32] in [-1, 1], the autoencoder's range."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-
-
 def _initialised(build: Callable[[], Any], seed: int, name: str) -> Any:
     """Build a module whose initial weights are a function of the seed and its name."""
     with torch.random.fork_rng(devices=[]):
@@ -66,14 +59,15 @@ def _initialised(build: Callable[[], Any], seed: int, name: str) -> Any:
         return build()
 
 
-def _rate(step: int, total: int, peak: float, warmup: int = 100) -> float:
+def _rate(step: int, total: int, peak: float) -> float:
     """Learning rate: linear warm-up, then a cosine to 2 % of the peak."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / (total - warmup))))
+    if step < WARMUP:
+        return peak * (step + 1) / WARMUP
+    return peak * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * (step - WARMUP) / (total - WARMUP))))
 
 
-def _save(path: Path, state: dict[str, Any]) -> None:
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a state of the training, whole or not at all."""
     with atomic_file(path) as temporary:
         torch.save(state, temporary)
 
@@ -115,7 +109,7 @@ def _steps(
             say(f"{what} step {step + 1}: loss {recent / (step % STATE_EVERY + 1):.5f}")
             recent = 0.0
             named = {name: part.state_dict() for name, part in parts.items()}
-            _save(path, {**named, "optimiser": optimiser.state_dict(), "step": step + 1})
+            save_state(path, {**named, "optimiser": optimiser.state_dict(), "step": step + 1})
 
 
 def train_autoencoder(recipe: Recipe, images: np.ndarray, work: Path) -> Any:
@@ -170,10 +164,9 @@ def train_diffusion(
     "base.unet" and, as they were at `early_step`, "early.text_encoder" and "early.unet".
     """
     parts = {
-        "text": _initialised(architecture.text_encoder, recipe.seed, "text"),
-        "unet": _initialised(architecture.unet, recipe.seed, "unet"),
-        "text_average": _initialised(architecture.text_encoder, recipe.seed, "text"),
-        "unet_average": _initialised(architecture.unet, recipe.seed, "unet"),
+        name + suffix: _initialised(made, recipe.seed, name)
+        for suffix in ("", "_average")
+        for name, made in (("text", architecture.text_encoder), ("unet", architecture.unet))
     }
     for name in ("text_average", "unet_average"):
         parts[name].requires_grad_(False).eval()
@@ -206,7 +199,7 @@ def train_diffusion(
             for average, now in pairs:
                 average.lerp_(now, 1.0 - decay)
         if step == recipe.early_step:
-            _save(work / "early.pt", averages())
+            save_state(work / "early.pt", averages())
 
     _steps(
         work / "diffusion.pt",

@@ -16,15 +16,15 @@ from finepref.core.errors import ConfigError
 from finepref.core.provenance import hash_config, sha256_folder
 from finepref.models.family import Family
 from finepref.models.precision import compute_dtype
-from finepref.models.source import Source, load_class, load_part, load_vae, quiet, vae_folder
+from finepref.models.source import Source, assemble, empty_part, load_part, load_vae, quiet, vae_folder
 from finepref.models.text import check_tokenizer
 
 
 class LatentEncoder:
     """VAE and text encoders of a pipeline behind the `Encoder` protocol, each read when it is first used.
 
-    mixed_precision: the VAE (full-precision weights) runs under that autocast, one that overflows in fp16 refuses; text
-    encoders are loaded in that type.
+    mixed_precision: the VAE (full-precision weights) runs under that autocast; text encoders are
+    loaded in that type.
     """
 
     def __init__(
@@ -51,15 +51,32 @@ class LatentEncoder:
     @functools.cached_property
     def vae(self) -> Any:
         """The VAE on the device."""
-        vae = load_vae(self.source, self._vae_override).to(self.device)
-        if self._dtype is torch.float16 and getattr(vae.config, "force_upcast", False):
-            raise ConfigError("this VAE overflows in fp16", where="cache.mixed_precision", remedy="use bf16 or no")
-        return vae
+        return load_vae(self.source, self._vae_override).to(self.device)
 
     @functools.cached_property
     def pipe(self) -> Any:
         """The pipeline with its text encoders alone, tokenizers checked."""
-        return _text_pipeline(self.source, self.family, self.device, dtype=self._dtype or torch.float32)
+        source, part, held = (
+            self.source,
+            self.family.part,
+            [pair for pair in self.family.texts if self.source.has(pair[1])],
+        )
+        dtype = self._dtype or torch.float32
+        encoders = {name: load_part(source, name, dtype=dtype).to(self.device) for _, name in held}
+        without: dict[str, Any] = {part: None, "vae": None, "scheduler": None}
+        if len(held) < len(self.family.texts):
+            without[part] = empty_part(source, part)  # asked how wide the states of an absent encoder are
+        pipe = assemble(source, without | encoders)
+        for tokenizer, name in held:
+            encoder = encoders[name]
+            clip = encoder.config.model_type == "clip_text_model"
+            check_tokenizer(
+                getattr(pipe, tokenizer),
+                encoder.get_input_embeddings().num_embeddings,
+                where=source.folder / tokenizer,
+                positions=encoder.config.max_position_embeddings if clip else None,
+            )
+        return pipe
 
     def fingerprint(self) -> Mapping[str, str]:
         """Hashes of everything that shapes a latent or an embedding; nothing is loaded for it."""
@@ -104,36 +121,3 @@ def latent_scale(config: Any, like: Tensor) -> tuple[Tensor, Tensor]:
         shift = like.new_tensor(mean).view(1, -1, 1, 1)
         scale = scale / like.new_tensor(std).view(1, -1, 1, 1)
     return shift, scale
-
-
-def _text_pipeline(source: Source, family: Family, device: torch.device, *, dtype: torch.dtype) -> Any:
-    """The pipeline with its text encoders only, tokenizers checked."""
-    parts: dict[str, Any] = {}
-    for _, encoder_name in family.texts:
-        if source.has(encoder_name):
-            parts[encoder_name] = load_part(source, encoder_name, dtype=dtype).to(device)
-    without: dict[str, Any] = {name: None for name in (family.part, "vae", "scheduler")}
-    if len(parts) < len(family.texts):
-        without[family.part] = _shape_of(source, family.part)
-    cls = load_class("diffusers", str(source.index["_class_name"]), where=source.folder)
-    with quiet():
-        pipe = cls.from_pretrained(str(source.folder), **(source.absent() | without | parts))
-    for tokenizer_name, encoder_name in family.texts:
-        if source.has(encoder_name):
-            encoder = parts[encoder_name]
-            clip = encoder.config.model_type == "clip_text_model"
-            check_tokenizer(
-                getattr(pipe, tokenizer_name),
-                encoder.get_input_embeddings().num_embeddings,
-                where=source.folder / tokenizer_name,
-                positions=encoder.config.max_position_embeddings if clip else None,
-            )
-    return pipe
-
-
-def _shape_of(source: Source, part: str) -> Any:
-    """The denoiser without weights: pipelines ask it how wide the states of an absent text encoder are."""
-    library, name = source.index[part]
-    cls = load_class(library, name, where=source.folder)
-    with quiet(), torch.device("meta"):
-        return cls.from_config(cls.load_config(str(source.folder / part)))

@@ -17,7 +17,6 @@ from finepref.models.load import full_start, load_pipeline, run_model_settings
 from finepref.models.source import INDEX, locate, quiet
 
 FORMATS = ("diffusers", "kohya", "merged")
-KOHYA_FAMILIES = ("sd15", "sdxl")
 
 
 def export(
@@ -75,7 +74,7 @@ def export(
     if format == "kohya":
         if not has_lora:
             raise InputError("the run trained all weights", where=run, remedy="use --format merged")
-        if kind.name not in KOHYA_FAMILIES:
+        if not kind.kohya:
             remedy = "use --format diffusers; WebUI and ComfyUI read that file for this family"
             raise InputError(f"there is no kohya form for {kind.name}", where="--format", remedy=remedy)
         return _kohya(run, out, part)
@@ -104,21 +103,19 @@ def _kohya(run: Path, out: Path, part: str) -> Path:
     rank, alpha = metadata["r"], metadata["lora_alpha"]
     for name in [name for name in renamed if name.endswith(".alpha")]:
         renamed[name] = torch.tensor(float(alpha))
-    about = {
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": str(rank),
-        "ss_network_alpha": str(alpha),
-        "format": "pt",
-    }
+    about = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(alpha)}
     out = out if out.suffix == ".safetensors" else out / f"{run.name}.safetensors"
     with atomic_file(out) as temporary:
-        save_file({name: value.contiguous() for name, value in renamed.items()}, str(temporary), metadata=about)
+        save_file(
+            {name: value.contiguous() for name, value in renamed.items()},
+            str(temporary),
+            metadata={**about, "format": "pt"},
+        )
     written = load_file(str(out))
-    downs = [name for name in written if name.endswith("lora_down.weight")]
-    alphas = [name for name in written if name.endswith(".alpha")]
-    if 2 * len(downs) != len(weights) or len(alphas) != len(downs):
+    downs, alphas = (sum(name.endswith(end) for name in written) for end in ("lora_down.weight", ".alpha"))
+    if 2 * downs != len(weights) or alphas != downs:
         out.unlink()
-        raise CheckFailed(f"{len(weights)} LoRA weights became {len(downs)} pairs and {len(alphas)} alphas", where=run)
+        raise CheckFailed(f"{len(weights)} LoRA weights became {downs} pairs and {alphas} alphas", where=run)
     return out
 
 
@@ -132,20 +129,19 @@ def _merged(pipe: Any, base: Path, out: Path, part: str, *, fuse: bool, half: bo
     if half:
         network = network.to(torch.float16)
     replaced = {part: network, **({"vae": pipe.vae} if vae else {})}
+    pickled, strays = (".bin", ".ckpt", ".msgpack"), (".bin", ".ckpt", ".msgpack", ".safetensors", ".md")
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        """What is not copied: of the base's own folder what is replaced and stray files, below it pickled ones."""
+        if Path(folder) != base:
+            return [name for name in names if name.endswith(pickled)]
+        return [name for name in names if name in replaced or name.startswith(".") or name.endswith(strays)]
+
     with atomic_folder(out) as place:
-        skipped = shutil.ignore_patterns(*replaced, ".*", "*.bin", "*.ckpt", "*.md")
-        shutil.copytree(base, place, dirs_exist_ok=True, ignore=lambda d, names: _top_only(d, names, base, skipped))
+        shutil.copytree(base, place, dirs_exist_ok=True, ignore=left_out)
         with quiet():
             for name, module in replaced.items():
                 module.save_pretrained(str(place / name), safe_serialization=True)
         if vae:
             write_json(place / INDEX, {**read_json(place / INDEX), "vae": ["diffusers", type(pipe.vae).__name__]})
     return out
-
-
-def _top_only(folder: str, names: list[str], base: Path, skipped: Any) -> set[str]:
-    """What is not copied: of the base's own folder what is replaced and stray files, below it pickled ones."""
-    if Path(folder) == base:
-        strays = {name for name in names if name.endswith(".safetensors")}
-        return set(skipped(folder, names)) | strays
-    return {name for name in names if name.endswith((".bin", ".ckpt", ".msgpack"))}

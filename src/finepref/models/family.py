@@ -19,6 +19,13 @@ from finepref.diffusion.path import Path
 from finepref.models.source import INDEX, Source
 
 Cond = Mapping[str, Tensor]
+Shapes = dict[str, tuple[int, ...]]
+
+
+def kl_moments(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of a diagonal Gaussian VAE posterior, unscaled."""
+    posterior = vae.encode(pixels).latent_dist
+    return posterior.mean, posterior.std
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,8 @@ class Family:
     texts: (tokenizer part, text encoder part) pairs. multiple: R must be divisible by it.
     moments: (vae, pixels [N,3,R,R] in [-1,1]) -> raw posterior (mean, std). lora_targets: module name endings.
     settings: numbers that shape the prompt tensors, for the cache fingerprint.
+    shapes: the denoiser's config -> shapes of one image's conditions by name, without N.
+    video: whether the VAE is one of videos; an image is one frame. kohya: whether its LoRA has kohya's names for WebUI.
     """
 
     name: str
@@ -41,22 +50,19 @@ class Family:
     call: Callable[[nn.Module, Tensor, Tensor, Cond], Tensor]
     encode: Callable[[Any, Sequence[str]], dict[str, Tensor]]
     texts: tuple[tuple[str, str], ...]
+    shapes: Callable[[Any], Shapes]
     lora_targets: tuple[str, ...]
     condition: Callable[[Cond, Sequence[ImageSize], int, str | None], dict[str, Tensor]] | None = None
     multiple: int = 8
-    moments: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = field(default=lambda vae, pixels: kl_moments(vae, pixels))
+    moments: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = kl_moments
     micro_conditioning: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    video: bool = False
+    kohya: bool = False
 
 
 FAMILIES = ("sd15", "sdxl", "sd3", "flux", "sana", "qwen_image")
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-
-
-def kl_moments(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a diagonal Gaussian VAE posterior, unscaled."""
-    posterior = vae.encode(pixels).latent_dist
-    return posterior.mean, posterior.std
 
 
 def family(name: str) -> Family:

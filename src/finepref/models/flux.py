@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from finepref.models.family import Cond, Family, image_labels
-from finepref.models.sd3 import ATTENTION, flow_path
+from finepref.models.sd3 import ATTENTION, flow_path, shapes
 
 TOKENS = 512
 GUIDANCE = 3.5  # the guidance label of distilled checkpoints (FLUX.1-dev): what its pipeline samples with
@@ -71,6 +71,7 @@ FAMILY = Family(
     call=call,
     encode=encode,
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")),
+    shapes=lambda config: shapes(config, tokens=TOKENS),
     lora_targets=ATTENTION,
     multiple=16,
     settings={"tokens": TOKENS},

@@ -18,9 +18,10 @@ from finepref.models.encoder import LatentEncoder
 from finepref.models.family import Family, check_micro_conditioning, family_of
 from finepref.models.kernels import Checkpointing, use_channels_last, use_checkpointing
 from finepref.models.lora import LoraSettings
-from finepref.models.precision import compute_dtype
+from finepref.models.precision import autocast_forward, compute_dtype, freeze_copy, store_half
 from finepref.models.source import (
     Source,
+    assemble,
     load_class,
     load_module,
     load_part,
@@ -28,10 +29,7 @@ from finepref.models.source import (
     locate,
     locate_part,
     quiet,
-    unmarked,
 )
-
-_TRAINED = ("unet/*", "transformer/*", low_rank.FILE)
 
 
 def load_encoder(
@@ -106,37 +104,41 @@ def load_adapter(
     micro = check_micro_conditioning(kind, micro_conditioning)
     dtype = compute_dtype(mixed_precision)
     policy, start = _load_network(source, kind, init_from)
-    switch = None
     if lora is None:
         policy.requires_grad_(True)
         if start is not None:
             _fuse(policy, start, kind.part)
+    elif start is not None:
+        low_rank.attach_from(policy, start, kind.part, lora, kind.lora_targets)
     else:
-        if start is not None:
-            low_rank.attach_from(policy, start, kind.part, lora, kind.lora_targets)
-        else:
-            low_rank.attach(policy, lora, kind.lora_targets, seed=seed)
-        switch = low_rank.Switch(policy)
+        low_rank.attach(policy, lora, kind.lora_targets, seed=seed)
     use_checkpointing(policy, gradient_checkpointing)
     if channels_last:
         use_channels_last(policy, family=kind.name, part=kind.part)
-    adapter = Denoiser(
-        source,
-        kind,
-        policy,
+    place, frozen = torch.device(device), freeze_copy(policy) if reference and lora is None else None
+    unchanged = frozen if lora is None else policy
+    if dtype is not None and unchanged is not None:
+        store_half(unchanged, dtype)
+    for network in filter(None, (policy, frozen)):
+        if not sharded:
+            network.to(place)
+        if dtype is not None:
+            autocast_forward(network, place, dtype)
+        if compile:
+            network.compile()
+    return Denoiser(
+        source=source,
+        kind=kind,
+        network=policy,
+        frozen=frozen,
+        switch=low_rank.Switch(policy) if reference and lora is not None else None,
+        lora=lora is not None,
         path=kind.path(read_json(source.folder / "scheduler" / "scheduler_config.json")),
         resolution=resolution or native_resolution(source, policy),
-        device=torch.device(device),
-        reference=reference,
-        switch=switch,
-        dtype=dtype,
+        device=place,
         micro_conditioning=micro,
         vae=vae,
-        sharded=sharded,
     )
-    for network in filter(None, (adapter.policy_module(), adapter.reference_module()) if compile else ()):
-        network.compile()
-    return adapter
 
 
 def load_pipeline(
@@ -146,7 +148,6 @@ def load_pipeline(
     revision: str | None = None,
     family: str = "auto",
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
 ) -> Any:
     """A plain diffusers pipeline of `base`, with the trained part of a run folder (or hub name) in it.
 
@@ -158,13 +159,11 @@ def load_pipeline(
     source = locate(base, revision=revision)
     kind = family_of(source, family)
     settings = run_model_settings(run) if run is not None else {}
-    vae = load_vae(source, settings.get("vae"), dtype=dtype)
-    network, adapter = _load_network(source, kind, run, dtype=dtype)
-    cls = load_class("diffusers", str(source.index["_class_name"]), where=source.folder)
-    with quiet():
-        parts = source.absent() | unmarked(cls) | {kind.part: network, "vae": vae}
-        pipe = cls.from_pretrained(str(source.folder), torch_dtype=dtype, **parts)
-        if adapter is not None:
+    vae = load_vae(source, settings.get("vae"))
+    network, adapter = _load_network(source, kind, run)
+    pipe = assemble(source, {kind.part: network, "vae": vae}, torch_dtype=torch.float32)
+    if adapter is not None:
+        with quiet():
             pipe.load_lora_weights(str(adapter), weight_name=low_rank.FILE)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(torch.device(device))
@@ -183,8 +182,7 @@ def full_start(run: str | FilePath, part: str) -> str | None:
     """The full weights that a run's LoRA lies on, as its configs name them; None for those of the base."""
     start = run_model_settings(run).get("init_from")
     while start is not None:
-        folder = locate_part(start, patterns=_TRAINED)
-        if any((place / "config.json").is_file() for place in (folder / part, folder)):
+        if _trained(start, part)[1] is not None:
             return str(start)
         start = run_model_settings(start).get("init_from")
     return None
@@ -196,12 +194,9 @@ def start_sha256(start: str | FilePath, part: str) -> str:
     Raises:
         InputError: it holds neither.
     """
-    folder = locate_part(start, patterns=_TRAINED)
-    for place in (folder / part, folder):
-        if (place / "config.json").is_file():
-            return sha256_folder(place)
-    if not (folder / low_rank.FILE).is_file():
-        raise _nothing_trained(start, part)
+    folder, place = _trained(start, part)
+    if place is not None:
+        return sha256_folder(place)
     below = run_model_settings(start).get("init_from")
     file = sha256_file(folder / low_rank.FILE)
     return file if below is None else hash_config({"lora": file, "below": start_sha256(below, part)})
@@ -210,43 +205,40 @@ def start_sha256(start: str | FilePath, part: str) -> str:
 def native_resolution(source: Source, network: Any) -> int:
     """Side in pixels at which the base was trained: latent size of the denoiser times the VAE's reduction."""
     config = read_json(source.folder / "vae" / "config.json")
-    levels = (
-        config.get("block_out_channels") or config.get("encoder_block_out_channels") or config.get("dim_mult") or ()
-    )
+    names = ("block_out_channels", "encoder_block_out_channels", "dim_mult")
+    levels = next((config[name] for name in names if config.get(name)), ())
     side = getattr(network.config, "sample_size", None) or 128
     return int(side) * 2 ** (len(levels) - 1)
 
 
-def _load_network(
-    source: Source,
-    kind: Family,
-    start: str | FilePath | None,
-    *,
-    dtype: torch.dtype = torch.float32,
-) -> tuple[Any, FilePath | None]:
+def _load_network(source: Source, kind: Family, start: str | FilePath | None) -> tuple[Any, FilePath | None]:
     """(network with the full weights of `start`, LoRA folder still to be put on it or None).
 
     A LoRA run lies on the full weights that it started from; one that started from a LoRA went on with that LoRA.
     """
     if start is None:
-        return load_part(source, kind.part, dtype=dtype), None
-    folder = locate_part(start, patterns=_TRAINED)
-    for place in (folder / kind.part, folder):
-        if (place / "config.json").is_file():
-            cls = load_class("diffusers", source.index[kind.part][1], where=source.folder)
-            return load_module(cls, place, dtype=dtype), None
-    if not (folder / low_rank.FILE).is_file():
-        raise _nothing_trained(start, kind.part)
-    network, _ = _load_network(source, kind, run_model_settings(start).get("init_from"), dtype=dtype)
+        return load_part(source, kind.part), None
+    folder, place = _trained(start, kind.part)
+    if place is not None:
+        return load_module(load_class(*source.index[kind.part], where=source.folder), place), None
+    network, _ = _load_network(source, kind, run_model_settings(start).get("init_from"))
     return network, folder
 
 
-def _nothing_trained(start: str | FilePath, part: str) -> InputError:
-    return InputError(
-        f"holds neither {part}/ nor {low_rank.FILE}",
-        where=start,
-        remedy="give the folder of a finished run of the same family",
-    )
+def _trained(start: str | FilePath, part: str) -> tuple[FilePath, FilePath | None]:
+    """(folder of a trained part, where in it the full weights are, None where it holds a LoRA).
+
+    Raises:
+        InputError: it holds neither.
+    """
+    folder = locate_part(start, patterns=("unet/*", "transformer/*", low_rank.FILE))
+    for place in (folder / part, folder):
+        if (place / "config.json").is_file():
+            return folder, place
+    if not (folder / low_rank.FILE).is_file():
+        remedy = "give the folder of a finished run of the same family"
+        raise InputError(f"holds neither {part}/ nor {low_rank.FILE}", where=start, remedy=remedy)
+    return folder, None
 
 
 def _fuse(network: Any, folder: FilePath, part: str) -> None:

@@ -47,6 +47,13 @@ class LoraSettings:
                 "no target modules", where="lora.targets", remedy="name some, or null for the family's own"
             )
 
+    def resolved(self, default_targets: Sequence[str]) -> tuple[float, list[str]]:
+        """(alpha, targets) with what is None filled in."""
+        return (
+            self.rank if self.alpha is None else self.alpha,
+            list(default_targets if self.targets is None else self.targets),
+        )
+
 
 def attach(network: Any, settings: LoraSettings, default_targets: Sequence[str], *, seed: int) -> None:
     """Add the trained adapter to a frozen network; A is a function of the seed and of the module's name.
@@ -56,9 +63,9 @@ def attach(network: Any, settings: LoraSettings, default_targets: Sequence[str],
     """
     from peft import LoraConfig
 
-    targets = list(default_targets if settings.targets is None else settings.targets)
-    alpha: Any = settings.rank if settings.alpha is None else settings.alpha
-    config = LoraConfig(r=settings.rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=targets)
+    alpha, targets = settings.resolved(default_targets)
+    made: dict[str, Any] = {"r": settings.rank, "lora_alpha": alpha, "target_modules": targets}
+    config = LoraConfig(init_lora_weights="gaussian", **made)
     try:
         network.add_adapter(config, adapter_name=POLICY)
     except ValueError as error:
@@ -83,13 +90,11 @@ def attach_from(network: Any, folder: Path, part: str, settings: LoraSettings, d
 
     tensors, metadata = read(folder, part)
     config = LoraConfig(**{k: v for k, v in metadata.items() if k in _KEPT})
+    alpha, targets = settings.resolved(default_targets)
     asked = {
         "rank": (settings.rank, config.r),
-        "alpha": (settings.rank if settings.alpha is None else settings.alpha, config.lora_alpha),
-        "targets": (
-            sorted(default_targets if settings.targets is None else settings.targets),
-            sorted(config.target_modules or ()),
-        ),
+        "alpha": (alpha, config.lora_alpha),
+        "targets": (sorted(targets), sorted(config.target_modules or ())),
     }
     for name, (wanted, held) in asked.items():
         if wanted != held:
@@ -108,14 +113,8 @@ def attach_from(network: Any, folder: Path, part: str, settings: LoraSettings, d
 
 
 _KEPT = (
-    "r",
-    "lora_alpha",
-    "target_modules",
-    "init_lora_weights",
-    "rank_pattern",
-    "alpha_pattern",
-    "lora_bias",
-    "use_dora",
+    *("r", "lora_alpha", "target_modules", "init_lora_weights"),
+    *("rank_pattern", "alpha_pattern", "lora_bias", "use_dora"),
 )
 
 
@@ -163,7 +162,7 @@ def save(
 ) -> None:
     """Write `pytorch_lora_weights.safetensors` with rank and alpha in its metadata (without it the scale is lost)."""
     tensors, metadata = state(network, weights)
-    parts = {f"{part}_lora_layers": tensors, f"{part}_lora_adapter_metadata": metadata}
+    parts = {f"{part}_lora_layers": tensors, f"{part}_{_METADATA}": metadata}
     with atomic_file(folder / FILE) as temporary:
         pipeline_class.save_lora_weights(str(folder), weight_name=temporary.name, **parts)
 
@@ -183,15 +182,13 @@ def read(folder: Path, part: str) -> tuple[dict[str, torch.Tensor], dict[str, An
     with safe_open(str(file), framework="pt") as handle:
         header: Mapping[str, str] = handle.metadata() or {}
     if _METADATA not in header:
-        raise InputError(
-            "the LoRA file does not say its rank and alpha",
-            where=file,
-            remedy="save it again with diffusers' adapter metadata",
-        )
-    fields = {
-        k.removeprefix(f"{part}."): v for k, v in json.loads(header[_METADATA]).items() if k.startswith(f"{part}.")
-    }
-    weights = {k.removeprefix(f"{part}."): v for k, v in load_file(file).items() if k.startswith(f"{part}.")}
+        remedy = "save it again with diffusers' adapter metadata"
+        raise InputError("the LoRA file does not say its rank and alpha", where=file, remedy=remedy)
+    prefix = f"{part}."
+    fields, weights = (
+        {name.removeprefix(prefix): value for name, value in content.items() if name.startswith(prefix)}
+        for content in (json.loads(header[_METADATA]), load_file(file))
+    )
     if not weights:
         raise InputError(f"the LoRA file holds nothing for the {part}", where=file, remedy="it is of another family")
     return weights, fields

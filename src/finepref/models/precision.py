@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from finepref.core.errors import ConfigError, nearest
 
-MixedPrecision = Literal["no", "bf16", "fp16"]
-DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"no": None, "bf16": torch.bfloat16}
 
 # What autocast runs in half; norms and everything else keep full-precision weights.
 CAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
@@ -33,12 +32,16 @@ def compute_dtype(mixed_precision: str) -> torch.dtype | None:
     return DTYPES[mixed_precision]
 
 
-def store_half(module: nn.Module, dtype: torch.dtype) -> None:
-    """Store linear and convolution weights in `dtype`, as autocast would cast them at each call; never trained ones."""
-    for child in module.modules():
-        if isinstance(child, CAST):
-            for parameter in child.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)
+def cast_layers(network: nn.Module) -> list[nn.Module]:
+    """The layers whose weights autocast runs in half, LoRA's own left out."""
+    return [layer for name, layer in network.named_modules() if isinstance(layer, CAST) and "lora_" not in name]
+
+
+def store_half(network: nn.Module, dtype: torch.dtype) -> None:
+    """Store a frozen network's linear and convolution weights in `dtype`, as autocast would cast them at each call."""
+    for layer in cast_layers(network):
+        for parameter in layer.parameters(recurse=False):
+            parameter.data = parameter.data.to(dtype)
 
 
 def autocast_forward(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

@@ -61,6 +61,7 @@ FAMILY = Family(
     call=call,
     encode=encode,
     texts=(("tokenizer", "text_encoder"),),
+    shapes=lambda config: {"prompt_embeds": (TOKENS, config.caption_channels), "prompt_mask": (TOKENS,)},
     lora_targets=ATTENTION,
     multiple=32,
     moments=moments,

@@ -31,5 +31,7 @@ FAMILY = Family(
     call=call,
     encode=encode,
     texts=(("tokenizer", "text_encoder"),),
+    shapes=lambda config: {"prompt_embeds": (77, config.cross_attention_dim)},
     lora_targets=ATTENTION,
+    kohya=True,
 )

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from finepref.diffusion.path import FLOW, Path
-from finepref.models.family import Cond, Family, image_labels
+from finepref.models.family import Cond, Family, Shapes, image_labels
 
 ATTENTION = (
     "attn.to_q",
@@ -56,6 +56,11 @@ def encode(pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
     return {"prompt_embeds": embeds, "pooled": pooled}
 
 
+def shapes(config: Any, *, tokens: int) -> Shapes:
+    """Shapes of one image's conditions: text states and the pooled output."""
+    return {"prompt_embeds": (tokens, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
+
+
 FAMILY = Family(
     name="sd3",
     pipelines=("StableDiffusion3Pipeline",),
@@ -64,6 +69,7 @@ FAMILY = Family(
     call=call,
     encode=encode,
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"), ("tokenizer_3", "text_encoder_3")),
+    shapes=lambda config: shapes(config, tokens=77 + TOKENS),  # CLIP states before T5 states
     lora_targets=ATTENTION,
     multiple=16,
     settings={"tokens": TOKENS},

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from finepref.core.images import ImageSize
 from finepref.diffusion.path import from_scheduler_config
-from finepref.models.family import ATTENTION, Cond, Family
+from finepref.models.family import ATTENTION, Cond, Family, Shapes
 
 
 def call(unet: nn.Module, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
@@ -49,6 +49,12 @@ def encode(pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
     return {"prompt_embeds": embeds, "pooled": pooled}
 
 
+def shapes(config: Any) -> Shapes:
+    """Shapes of one image's conditions: 77 states, the pooled output, sizes and crop."""
+    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    return {"prompt_embeds": (77, config.cross_attention_dim), "pooled": (pooled,), "time_ids": (6,)}
+
+
 FAMILY = Family(
     name="sdxl",
     pipelines=("StableDiffusionXLPipeline",),
@@ -58,6 +64,8 @@ FAMILY = Family(
     condition=condition,
     encode=encode,
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")),
+    shapes=shapes,
     lora_targets=ATTENTION,
+    kohya=True,
     micro_conditioning=("true", "official"),
 )

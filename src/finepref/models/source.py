@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from finepref.core.errors import InputError
+from finepref.core.errors import InputError, first_line
 from finepref.core.files import read_json
 
 INDEX = "model_index.json"
@@ -48,18 +48,17 @@ def quiet() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_log
     from transformers.utils import logging as transformers_log
 
-    before = diffusers_log.get_verbosity(), transformers_log.get_verbosity()
-    diffusers_log.set_verbosity_error()
-    transformers_log.set_verbosity_error()
-    diffusers_log.disable_progress_bar()
-    transformers_log.disable_progress_bar()
+    logs = (diffusers_log, transformers_log)
+    before = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        diffusers_log.set_verbosity(before[0])
-        transformers_log.set_verbosity(before[1])
+        for log, level in zip(logs, before, strict=True):
+            log.set_verbosity(level)
 
 
 def is_folder(name: str | Path) -> bool:
@@ -90,35 +89,37 @@ def locate(base: str | Path, *, revision: str | None = None) -> Source:
 
 
 def _download_pipeline(name: str, revision: str | None) -> Path:
-    with quiet():
-        from diffusers import DiffusionPipeline
+    try:
+        with quiet():
+            from diffusers import DiffusionPipeline
 
-        try:
             return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True))
-        except OSError as error:
-            raise _unreachable(name, error) from None
+    except OSError as error:
+        raise _unreachable(name, error) from None
 
 
 def _unreachable(name: str, error: Exception) -> InputError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return InputError(
-        f"neither a folder here nor a model the hub hands out ({first})",
+        f"neither a folder here nor a model the hub hands out ({first_line(error)})",
         where=name,
         remedy="check the spelling, log in with `hf auth login`, or download it and give the folder",
     )
 
 
-def locate_part(name: str | Path, *, patterns: tuple[str, ...], revision: str | None = None) -> Path:
+def locate_part(
+    name: str | Path, *, patterns: tuple[str, ...], revision: str | None = None, cached: bool = False
+) -> Path:
     """Folder of something smaller than a pipeline (a VAE, a trained UNet, a LoRA): a folder, or a hub name.
 
-    patterns: which files of a hub repository are wanted.
+    patterns: which files of a hub repository are wanted. cached: only from the hub's cache on this machine.
     """
     if is_folder(name):
         return Path(name).expanduser()
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(name), revision=revision, allow_patterns=list(patterns)))
+        wanted = list(patterns)
+        return Path(snapshot_download(str(name), revision=revision, allow_patterns=wanted, local_files_only=cached))
     except (OSError, ValueError) as error:
         raise _unreachable(str(name), error) from None
 
@@ -139,6 +140,25 @@ def unmarked(cls: Any) -> dict[str, bool]:
     return {"add_watermarker": False} if "add_watermarker" in inspect.signature(cls.__init__).parameters else {}
 
 
+def pipeline_class(source: Source) -> Any:
+    """The diffusers class that a pipeline's model_index.json names."""
+    return load_class("diffusers", str(source.index["_class_name"]), where=source.folder)
+
+
+def assemble(source: Source, parts: Mapping[str, Any], **options: Any) -> Any:
+    """The diffusers pipeline of a folder around parts that are there already; None leaves a part out."""
+    cls = pipeline_class(source)
+    with quiet():
+        return cls.from_pretrained(str(source.folder), **{**source.absent(), **unmarked(cls), **parts, **options})
+
+
+def empty_part(source: Source, part: str, config: Any = None) -> Any:
+    """A diffusers network of the pipeline without its weights, on the meta device. config: None for the folder's."""
+    cls = load_class(*source.index[part], where=source.folder)
+    with quiet(), torch.device("meta"):
+        return cls.from_config(config or read_json(source.folder / part / "config.json"))
+
+
 def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:
     """`cls.from_pretrained` of a folder, safetensors only, refusing a file that leaves weights at random.
 
@@ -151,18 +171,12 @@ def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32) -
         with quiet():
             module, info = cls.from_pretrained(str(folder), output_loading_info=True, use_safetensors=True, **typed)
     except OSError as error:
-        raise InputError(
-            f"weights cannot be loaded ({str(error).strip().splitlines()[0]})",
-            where=folder,
-            remedy="the folder needs config.json and a .safetensors file",
-        ) from None
+        remedy = "the folder needs config.json and a .safetensors file"
+        raise InputError(f"weights cannot be loaded ({first_line(error)})", where=folder, remedy=remedy) from None
     missing = sorted(info.get("missing_keys") or ())
     if missing:
-        raise InputError(
-            f"{len(missing)} weights are missing, the first is {missing[0]!r}",
-            where=folder,
-            remedy="the file is not of this architecture",
-        )
+        what = f"{len(missing)} weights are missing, the first is {missing[0]!r}"
+        raise InputError(what, where=folder, remedy="the file is not of this architecture")
     return module.eval().requires_grad_(False)
 
 
@@ -174,14 +188,14 @@ def load_part(source: Source, part: str, *, dtype: torch.dtype = torch.float32) 
     return load_module(load_class(library, name, where=source.folder / INDEX), source.folder / part, dtype=dtype)
 
 
-def load_vae(source: Source, override: str | Path | None, *, dtype: torch.dtype = torch.float32) -> Any:
+def load_vae(source: Source, override: str | Path | None) -> Any:
     """The pipeline's VAE, or another one: a VAE folder, a pipeline folder, or a hub name of either."""
     if override is None:
-        return load_part(source, "vae", dtype=dtype)
+        return load_part(source, "vae")
     folder = vae_folder(source, override)
     config = read_json(folder / "config.json")
     name = config.get("_class_name", source.index["vae"][1])
-    return load_module(load_class("diffusers", name, where=folder), folder, dtype=dtype)
+    return load_module(load_class("diffusers", name, where=folder), folder)
 
 
 def vae_folder(source: Source, override: str | Path | None) -> Path:

@@ -41,11 +41,10 @@ class Finding:
 
 def examine() -> tuple[dict[str, Any], list[Finding]]:
     """Facts (versions, devices, environment) and findings, the bad ones with their remedy."""
-    facts: dict[str, Any] = {"versions": versions(), "extras": {name: _version(name) for name in EXTRAS}}
-    findings = [_floors(), _probe_torchvision(), _disk()]
-    facts["devices"], torch_finding = _devices()
-    findings += [torch_finding, _launcher()]
-    return facts, findings
+    devices, seen = _devices()
+    extras = {name: _version(name) for name in EXTRAS}
+    facts = {"versions": versions(), "extras": extras, "devices": devices}
+    return facts, [_floors(), _probe_torchvision(), _disk(), seen, _launcher()]
 
 
 def _version(name: str) -> str | None:
@@ -74,12 +73,9 @@ def _probe_torchvision() -> Finding:
     probe = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True, check=False)
     if probe.returncode == 0:
         return Finding(True, "torchvision imports")
-    reason = probe.stderr.strip().splitlines()[-1] if probe.stderr.strip() else "it does not import"
-    return Finding(
-        False,
-        f"torchvision is broken ({reason}); diffusers and transformers fail with it installed",
-        "pip uninstall torchvision (finepref does not use it)",
-    )
+    reason = (probe.stderr.strip() or "it does not import").splitlines()[-1]
+    what = f"torchvision is broken ({reason}); diffusers and transformers fail with it installed"
+    return Finding(False, what, "pip uninstall torchvision (finepref does not use it)")
 
 
 def _disk() -> Finding:
@@ -99,18 +95,13 @@ def _devices() -> tuple[list[str], Finding]:
         properties = torch.cuda.get_device_properties(index)
         names.append(f"cuda:{index} {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
     if len(names) == 1 and shutil.which("nvidia-smi") is not None:
-        return names, Finding(
-            False,
-            f"this machine has an NVIDIA driver, but torch {torch.__version__} sees no GPU",
-            "install a CUDA build of torch, see pytorch.org",
-        )
+        what = f"this machine has an NVIDIA driver, but torch {torch.__version__} sees no GPU"
+        return names, Finding(False, what, "install a CUDA build of torch, see pytorch.org")
     return names, Finding(True, f"devices: {', '.join(names)}")
 
 
 def _launcher() -> Finding:
-    size = os.environ.get("WORLD_SIZE")
-    if size is None:
-        return Finding(
-            True, "one process (start more with `torchrun --nproc_per_node N -m finepref train -c run.yaml`)"
-        )
-    return Finding(True, f"process {os.environ.get('RANK', '?')} of {size}, as the launcher set it")
+    rank, size = os.environ.get("RANK", "?"), os.environ.get("WORLD_SIZE")
+    if size is not None:
+        return Finding(True, f"process {rank} of {size}, as the launcher set it")
+    return Finding(True, "one process (start more with `torchrun --nproc_per_node N -m finepref train -c run.yaml`)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import yaml
 
@@ -87,9 +87,7 @@ def _on_gpu(gpu: Gpu, config: RunConfig, method: Method, count: Count, work: Wor
 def remedies(gpu: Gpu, config: RunConfig, method: Method, count: Count, *, processes: int) -> tuple[str, ...]:
     """The mildest overrides on the same processes, and the fewest processes that share the states (fsdp2)."""
     found = []
-    for change in LADDER:
-        if not _applies(config, method, change):
-            continue
+    for change in (change for change in LADDER if _applies(config, method, change)):
         words = _fitting(gpu, changed(config, change), method, count, processes=processes)
         if words is not None:
             new = {key: value for key, value in change.items() if changed(config, {key: value}) != config}
@@ -97,8 +95,8 @@ def remedies(gpu: Gpu, config: RunConfig, method: Method, count: Count, *, proce
             break
     if not inverts(config, method) and config.lora is None and config.train.optimizer == "adamw":
         sharded = changed(config, {"train.distributed": "fsdp2", "train.compile": False, "train.channels_last": False})
-        for shards in SHARDS:
-            words = _fitting(gpu, sharded, method, count, processes=shards) if shards >= processes else None
+        for shards in (shards for shards in SHARDS if shards >= processes):
+            words = _fitting(gpu, sharded, method, count, processes=shards)
             if words is not None:
                 found.append(" ".join([f"train.distributed=fsdp2 on {shards} GPUs", *words]))
                 break
@@ -109,11 +107,8 @@ def changed(config: RunConfig, change: Change) -> RunConfig:
     """A config with some keys, dotted, set to other values."""
     data = config.as_dict()
     for key, value in change.items():
-        section, _, leaf = key.partition(".")
-        if leaf:
-            data[section][leaf] = value
-        else:
-            data[section] = value
+        section, _, leaf = key.rpartition(".")
+        (data[section] if section else data)[leaf] = value
     return parse_config(data)
 
 
@@ -136,23 +131,20 @@ def _applies(config: RunConfig, method: Method, change: Change) -> bool:
 def _fitting(gpu: Gpu, config: RunConfig, method: Method, count: Count, *, processes: int) -> list[str] | None:
     """The batch sizes, largest first, with which a config fits, as overrides; None where none do."""
     counts, options = count(config), config.train
+    own = {"train.micro_batch": options.micro_batch, "train.place_batch": options.place_batch}
     for size in _halvings(options.micro_batch):
         for place in _halvings(options.place_batch) if inverts(config, method) else (options.place_batch,):
             batch = {"train.micro_batch": size, "train.place_batch": place}
             if needed_gb(memory_of(changed(config, batch), method, counts, processes=processes)) <= gpu.memory_gb:
-                own = {"train.micro_batch": options.micro_batch, "train.place_batch": options.place_batch}
-                return [f"{key}={value}" for key, value in batch.items() if value != own[key]]
+                return _spelled({key: value for key, value in batch.items() if value != own[key]})
     return None
 
 
-def _halvings(size: int) -> Iterator[int]:
-    while size >= 1:
-        yield size
-        size //= 2
+def _halvings(size: int) -> list[int]:
+    return [size >> n for n in range(size.bit_length())]
 
 
 def _spelled(change: Change) -> list[str]:
-    return [
-        f"{key}={yaml.safe_dump(value, default_flow_style=True).removesuffix(chr(10)).removesuffix('...').strip()}"
-        for key, value in change.items()
-    ]
+    """As overrides of the command line."""
+    dumped = {key: yaml.safe_dump(value, default_flow_style=True) for key, value in change.items()}
+    return [f"{key}={text.removesuffix(chr(10)).removesuffix('...').strip()}" for key, text in dumped.items()]

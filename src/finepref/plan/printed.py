@@ -41,11 +41,8 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
     ]
     for found in plan.gpus:
         lines += _row(found, prices)
-    lines += [
-        "",
-        "Peak rates in TFLOP/s, dense bf16 and float32, by the makers",
-        *(_rate(each.gpu) for each in plan.gpus),
-    ]
+    lines += ["", "Peak rates in TFLOP/s, dense bf16 and float32, by the makers"]
+    lines += [f"  {gpu.name:<9}{gpu.half:>6g}{gpu.full:>7g}   {gpu.source}" for gpu in (GPUS[g.gpu] for g in plan.gpus)]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -63,17 +60,8 @@ def _row(found: OnGpu, prices: Mapping[str, float]) -> list[str]:
     return [cells + "no; fits with", *(f"{'':12}{remedy}" for remedy in found.remedies)]
 
 
-def _rate(name: str) -> str:
-    gpu = GPUS[name]
-    return f"  {gpu.name:<9}{gpu.half:>6g}{gpu.full:>7g}   {gpu.source}"
-
-
 def _range(values: tuple[float, float]) -> str:
-    return f"{_three(values[0])} - {_three(values[1])}"
-
-
-def _three(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return " - ".join(f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values)
 
 
 def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:

@@ -7,6 +7,7 @@ Shapes: N images, C channels, h w latent size, L tokens, D width, R resolution i
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from pathlib import Path as FilePath
@@ -19,16 +20,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from finepref.core.errors import InputError
 from finepref.core.files import read_json
 from finepref.diffusion.path import Path
 from finepref.models import lora as low_rank
-from finepref.models.family import Family, family_of
+from finepref.models.family import Family, Shapes, family_of
 from finepref.models.kernels import Checkpointing, use_checkpointing
-from finepref.models.precision import CAST, compute_dtype
+from finepref.models.precision import cast_layers, compute_dtype
 from finepref.models.protocol import Counts
-from finepref.models.source import INDEX, Source, is_folder, load_class, locate, locate_part, quiet, vae_folder
+from finepref.models.source import (
+    INDEX,
+    Source,
+    empty_part,
+    is_folder,
+    load_class,
+    locate,
+    locate_part,
+    quiet,
+    vae_folder,
+)
 
-Shapes = dict[str, tuple[int, ...]]
 NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 CONFIGS = (INDEX, "config.json", "scheduler/scheduler_config.json", *(f"{part}/config.json" for part in NETWORKS))
 
@@ -46,15 +57,10 @@ def config_source(base: str | FilePath, *, revision: str | None = None) -> Sourc
 
 def _config_folder(name: str, revision: str | None = None) -> FilePath:
     """A folder as it is; of a hub name what the hub's own cache holds, else a download of the config files."""
-    from huggingface_hub import snapshot_download
-
-    if is_folder(name):
-        return FilePath(name).expanduser()
     try:
-        cached = snapshot_download(name, revision=revision, allow_patterns=list(CONFIGS), local_files_only=True)
-    except (OSError, ValueError):
+        return locate_part(name, patterns=CONFIGS, revision=revision, cached=True)
+    except InputError:
         return locate_part(name, patterns=CONFIGS, revision=revision)
-    return FilePath(cached)
 
 
 def count(
@@ -76,23 +82,22 @@ def count(
     kind = family_of(source, family)
     dtype = compute_dtype(mixed_precision)
     with quiet():
-        network = _network(source, kind.part, kind, lora, gradient_checkpointing)
-        shapes = condition_shapes(kind, network.config)
+        network = _network(source, kind, lora, gradient_checkpointing)
+        shapes = kind.shapes(network.config)
         with FakeTensorMode():
             latent, images = _vae(source, kind, vae, resolution)
             _with_fake_tensors(network, dtype if lora is not None else None)
             work = _training(network, kind, latent, shapes, dtype)
-    parameters = list(network.parameters())
-    trained = [p for p in parameters if p.requires_grad]
+    trained = [p for p in network.parameters() if p.requires_grad]
     texts = [_text(source, kind, encoder) for _, encoder in kind.texts if source.has(encoder)]
     counts = Counts(
-        parameters=sum(p.numel() for p in parameters),
+        parameters=sum(p.numel() for p in network.parameters()),
         trained=sum(p.numel() for p in trained),
-        castable=_castable(network),
+        castable=sum(p.numel() for layer in cast_layers(network) for p in layer.parameters(recurse=False)),
         factored=sum(_factored(tuple(p.shape)) for p in trained),
         latent=latent,
-        condition=sum(_size(shape) for shape in shapes.values()),
-        text_parameters=sum(parameters for parameters, _ in texts),
+        condition=sum(math.prod(shape) for shape in shapes.values()),
+        text_parameters=sum(size for size, _ in texts),
         text_flop=sum(flop for _, flop in texts),
         **images,
         **work,
@@ -100,31 +105,13 @@ def count(
     return counts, kind.path(read_json(source.folder / "scheduler" / "scheduler_config.json"))
 
 
-def condition_shapes(kind: Family, config: Any) -> Shapes:
-    """Shapes of one image's conditions, name -> [...], as the denoiser's config implies them."""
-    tokens = int(kind.settings.get("tokens", 77))
-    if kind.name == "sd15":
-        return {"prompt_embeds": (tokens, config.cross_attention_dim)}
-    if kind.name == "sdxl":
-        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        return {"prompt_embeds": (tokens, config.cross_attention_dim), "pooled": (pooled,), "time_ids": (6,)}
-    if kind.name == "sana":
-        return {"prompt_embeds": (tokens, config.caption_channels), "prompt_mask": (tokens,)}
-    if kind.name == "qwen_image":
-        return {"prompt_embeds": (tokens, config.joint_attention_dim), "prompt_mask": (tokens,)}
-    if kind.name == "sd3":
-        tokens += 77  # CLIP states before T5 states
-    return {"prompt_embeds": (tokens, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
-
-
 def _training(
     network: nn.Module, kind: Family, latent: tuple[int, ...], shapes: Shapes, dtype: torch.dtype | None
 ) -> dict[str, Any]:
     """Operations of one image's forward, and of forward with backward; peak bytes beyond weights and gradients."""
     flow = kind.part == "transformer"
-    cond = {
-        n: torch.zeros(1, *s, dtype=torch.int64 if n == "prompt_mask" else torch.float32) for n, s in shapes.items()
-    }
+    dtypes = {"prompt_mask": torch.int64}
+    cond = {n: torch.zeros(1, *s, dtype=dtypes.get(n, torch.float32)) for n, s in shapes.items()}
     x, t = torch.zeros(1, *latent), torch.zeros(1, dtype=torch.float64 if flow else torch.int64)
     for parameter in network.parameters():
         if parameter.requires_grad:
@@ -133,13 +120,14 @@ def _training(
     if dtype is not None:
         _normalise_wide(network)
     precision = torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None)
-    known = [*network.parameters(), *network.buffers(), *(p.grad for p in network.parameters()), x, t, *cond.values()]
-    with precision, Peak([k for k in known if k is not None]) as peak:
+    grads = [p.grad for p in network.parameters() if p.grad is not None]
+    known = [*network.parameters(), *network.buffers(), *grads, x, t, *cond.values()]
+    with precision, Peak(known) as peak:
         with Flops() as forward:
             prediction = kind.call(network, x, t, cond)
         with Flops() as backward:
             prediction.float().square().mean().backward()
-    with precision, torch.no_grad(), Peak([k for k in known if k is not None]) as quick:
+    with precision, torch.no_grad(), Peak(known) as quick:
         kind.call(network, x, t, cond)
     return {
         "forward_flop": float(forward.total),
@@ -231,15 +219,11 @@ def _normalise_wide(network: nn.Module) -> None:
             layer.register_forward_pre_hook(widened)
 
 
-def _network(
-    source: Source, part: str, kind: Family, lora: low_rank.LoraSettings | None, checkpointing: Checkpointing
-) -> Any:
+def _network(source: Source, kind: Family, lora: low_rank.LoraSettings | None, checkpointing: Checkpointing) -> Any:
     """The denoiser as `load_adapter` makes it, its tensors on the meta device."""
-    cls = load_class(*source.index[part], where=source.folder)
-    with torch.device("meta"):
-        network = cls.from_config(read_json(source.folder / part / "config.json"))
-        network.requires_grad_(lora is None)
-        if lora is not None:
+    network = empty_part(source, kind.part).requires_grad_(lora is None)
+    if lora is not None:
+        with torch.device("meta"):
             low_rank.attach(network, lora, kind.lora_targets, seed=0)
     use_checkpointing(network, checkpointing)
     return network
@@ -250,11 +234,11 @@ def _with_fake_tensors(network: nn.Module, frozen_dtype: torch.dtype | None) -> 
 
     frozen_dtype: how linear and convolution weights are stored that are not trained; None leaves them as they are.
     """
-    for name, module in network.named_modules():
-        half = frozen_dtype is not None and isinstance(module, CAST) and "lora_" not in name
+    halved = set(cast_layers(network)) if frozen_dtype is not None else set()
+    for module in network.modules():
         for key, value in list(module._parameters.items()):
             if value is not None:
-                dtype = frozen_dtype if half and not value.requires_grad else value.dtype
+                dtype = frozen_dtype if module in halved and not value.requires_grad else value.dtype
                 module._parameters[key] = nn.Parameter(torch.empty(value.shape, dtype=dtype), value.requires_grad)
         for held in (module._buffers, vars(module)):
             for key, tensor in list(held.items()):
@@ -270,7 +254,7 @@ def _vae(source: Source, kind: Family, override: str | None, resolution: int) ->
     vae = cls.from_config(config).eval()
     with torch.no_grad(), Flops() as work:
         mean, _ = kind.moments(vae, torch.zeros(1, 3, resolution, resolution))
-    latent = mean.unsqueeze(2) if kind.name == "qwen_image" else mean  # a video of one frame
+    latent = mean.unsqueeze(2) if kind.video else mean
     with torch.no_grad(), Peak([*vae.parameters(), *vae.buffers(), latent]) as peak:
         vae.decode(latent, return_dict=False)
     encoder = sum(p.numel() for name, p in vae.named_parameters() if not name.startswith(("decoder", "post_quant")))
@@ -294,20 +278,7 @@ def _text(source: Source, kind: Family, part: str) -> tuple[int, float]:
     return parameters, 2.0 * (parameters - embedded) * tokens
 
 
-def _castable(network: nn.Module) -> int:
-    """Numbers in weights that autocast runs in half, LoRA's own left out."""
-    layers = ((name, m) for name, m in network.named_modules() if isinstance(m, CAST) and "lora_" not in name)
-    return sum(p.numel() for _, m in layers for p in m.parameters(recurse=False))
-
-
 def _factored(shape: tuple[int, ...]) -> int:
     """Numbers that Adafactor keeps for a weight: row and column means of the last two dimensions."""
-    size = _size(shape)
+    size = math.prod(shape)
     return size // shape[-1] + size // shape[-2] if len(shape) > 1 else size
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    total = 1
-    for length in shape:
-        total *= length
-    return total

@@ -87,7 +87,9 @@ def user_win_rates(evaluation: Evaluation, paper: papers.Table) -> tuple[str, di
     if not against:
         return "", {}
     best = max(against, key=lambda row: row.win_rate).model
-    rates = {(row.metric, row.against): 100 * row.win_rate for row in pairs if row.model == best}
+    rates: dict[tuple[str | None, str], float] = {
+        (row.metric, row.against): 100 * row.win_rate for row in pairs if row.model == best
+    }
     return best, {model: [rates.get((name, model)) for name in names] for model in evaluation.models}
 
 

@@ -146,9 +146,15 @@ def score_tables(evaluation: Evaluation) -> list[tuple[str, Table]]:
 
 def _score_cells(evaluation: Evaluation, rows: Sequence[ModelRow], metric: str) -> list[Cell]:
     there = {row.model: row for row in rows if row.mean is not None}
-    means = [row.mean for row in there.values()]
+    means = [row.mean for row in there.values() if row.mean is not None]
     best = (max if evaluation.metrics[metric].higher_is_better else min)(means, default=None)
-    places = decimals([row.mean_high - row.mean_low for row in there.values()])
+    places = decimals(
+        [
+            row.mean_high - row.mean_low
+            for row in there.values()
+            if row.mean_low is not None and row.mean_high is not None
+        ]
+    )
 
     def cell(model: str) -> Cell:
         row = there.get(model)

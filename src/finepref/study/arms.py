@@ -29,23 +29,23 @@ def arm_file(rows: Path, arm: Arm | None) -> Path:
 
 def tuning_identity(study: Study, method: str, world: str) -> str:
     """Hash of everything that decides the tuning of a method."""
-    settings = study.model_dump(mode="json", include={"data", "training", "evaluation", "tuning"})
-    what = {"study": settings, "method": method, "axes": _axes(method), "world": world}
-    return hash_config({"format": FORMAT, **what})[:16]
+    sections = {"data", "training", "evaluation", "tuning"}
+    return _identity(study, sections, method=method, axes=_axes(method), world=world)
 
 
 def arm_identity(study: Study, arm: Arm | None, point: Point | None, world: str) -> str:
     """Hash of everything that decides the outcomes of an arm but the seed."""
     if arm is None or point is None:
-        settings = study.model_dump(mode="json", include={"evaluation"})
-        return hash_config({"format": FORMAT, "study": settings, "world": world})[:16]
-    what = {
-        "study": study.model_dump(mode="json", include={"data", "training", "evaluation"}),
-        "arm": arm.model_dump(mode="json", exclude={"label"}),
-        "axes": _axes(arm.method),
-        "point": [point.learning_rate, point.strength],
-    }
-    return hash_config({"format": FORMAT, **what, "world": world})[:16]
+        return _identity(study, {"evaluation"}, world=world)
+    what = arm.model_dump(mode="json", exclude={"label"})
+    values = [point.learning_rate, point.strength]
+    sections = {"data", "training", "evaluation"}
+    return _identity(study, sections, arm=what, axes=_axes(arm.method), point=values, world=world)
+
+
+def _identity(study: Study, sections: set[str], **what: Any) -> str:
+    settings = study.model_dump(mode="json", include=sections)
+    return hash_config({"format": FORMAT, "study": settings, **what})[:16]
 
 
 def _axes(method: str) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from finepref.diffusion.options import InversionOptions
 from finepref.diffusion.path import scaled_linear
 from finepref.diffusion.programme import mean_calls
+from finepref.diffusion.trajectory_options import InversionOptions
 from finepref.train.method import Method
 
 WEIGHTS = {"policy": 3, "reference": 1, "inversion": 1, "anchor": 1}

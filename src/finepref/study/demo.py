@@ -14,7 +14,6 @@ from finepref.core.progress import say
 from finepref.formats.comparison import read_comparison
 from finepref.study.stages import Stage, Timing, run_stage
 
-MODELS = ("base", "dpo", "arenapo")
 SEEDS = "0,1,2"
 PAIRS = (("arenapo", "base"), ("dpo", "base"), ("arenapo", "dpo"))
 TRUTH = "lab-true"
@@ -28,8 +27,8 @@ def stages(out: Path, *, seed: int, quick: bool) -> list[Stage]:
     shared += ["train.max_steps=4", "train.lr_warmup_steps=0"] if quick else []
     arenapo = ("-c", "lab/arenapo", f"signal.file={signals}", *shared)
     dpo = ("-c", "lab/dpo", *shared)
-    models = [f"base={'lab'}", *(f"{name}={out / 'runs' / name}" for name in ("dpo", "arenapo"))]
-    limit = ("--limit", "4") if quick else ()
+    models = ["base=lab", *(f"{name}={out / 'runs' / name}" for name in ("dpo", "arenapo"))]
+    fewer, limit = (["--count", "120", "--prompts", "12"], ["--limit", "4"]) if quick else ([], [])
 
     def one(name: str, *words: object) -> Stage:
         return Stage(name, (tuple(str(word) for word in words),))
@@ -38,35 +37,14 @@ def stages(out: Path, *, seed: int, quick: bool) -> list[Stage]:
         ("train", "--resume", *words, "--out", str(out / "runs" / name))
         for name, words in (("dpo", dpo), ("arenapo", arenapo))
     )
-    model_words = [word for model in models for word in ("--model", model)]
+    made = ("--prompts", "lab-eval", "--seeds", SEEDS, *SAMPLING, *limit, "--out", evaluation)
     return [
-        one(
-            "votes",
-            "lab",
-            "votes",
-            "--out",
-            votes,
-            "--seed",
-            seed,
-            *(("--count", 120, "--prompts", 12) if quick else ()),
-        ),
+        one("votes", "lab", "votes", "--out", votes, "--seed", seed, *fewer),
         one("arena", "arena", votes, "--engine", "online", "--out", out / "arena"),
         one("signals", "signals", votes, "--kind", "paper", "--arena", out / "arena", "--out", signals),
         one("cache", "cache", *arenapo),
         Stage("train", train),
-        one(
-            "generate",
-            "generate",
-            *model_words,
-            "--prompts",
-            "lab-eval",
-            "--seeds",
-            SEEDS,
-            *SAMPLING,
-            *limit,
-            "--out",
-            evaluation,
-        ),
+        one("generate", "generate", *(word for model in models for word in ("--model", model)), *made),
         one("score", "score", evaluation, "--scorer", TRUTH, "--scorer", "lab-reward"),
         one("compare", "compare", evaluation, "--baseline", "base"),
         one("report", "report", out, "--out", out / "report.html"),

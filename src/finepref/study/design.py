@@ -36,7 +36,7 @@ class Training(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="share of the steps")
 
 
-class Evaluation(Section):
+class HeldOut(Section):
     """Held-out prompts of the lab: the first ones evaluate, the last ones validate."""
 
     prompts: Positive = 120
@@ -46,7 +46,7 @@ class Evaluation(Section):
     batch: Positive = 60
 
     @model_validator(mode="after")
-    def _disjoint(self) -> Evaluation:
+    def _disjoint(self) -> HeldOut:
         if self.prompts + self.validation_prompts > 252:
             raise ValueError("there are 252 held-out prompts for evaluation and validation together")
         return self
@@ -116,7 +116,7 @@ class Study(Section):
     seeds: list[Count]
     data: Data = Data()
     training: Training
-    evaluation: Evaluation = Evaluation()
+    evaluation: HeldOut = HeldOut()
     tuning: Tuning
     groups: list[Group]
     claims: list[Claim] = Field(default_factory=list)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from PIL import Image
 
 from finepref.arena import Votes, rate
@@ -80,16 +81,13 @@ def read_ground(folder: Path) -> Ground:
     file = folder / "votes.parquet"
     votes = list(read_preferences([file], images=False))
     columns = read_parquet(file, ["image_0_uid", "image_1_uid", "jpg_0", "jpg_1", "caption"]).to_pydict()
-    content: dict[str, bytes] = {}
-    asked: dict[str, str] = {}
+    content: dict[str, tuple[bytes, str]] = {}
     for side in (0, 1):
-        for uid, data, prompt in zip(
-            columns[f"image_{side}_uid"], columns[f"jpg_{side}"], columns["caption"], strict=True
-        ):
-            content.setdefault(uid, data)
-            asked.setdefault(uid, prompt)
+        shown = zip(columns[f"jpg_{side}"], columns["caption"], strict=True)
+        for uid, image in zip(columns[f"image_{side}_uid"], shown, strict=True):
+            content.setdefault(uid, image)
     number = {uid: i for i, uid in enumerate(content)}
-    pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in content.values()]
+    pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data, _ in content.values()]
     return Ground(
         table=VoteTable(
             pair_id=tuple(vote.pair_id for vote in votes),
@@ -100,7 +98,7 @@ def read_ground(folder: Path) -> Ground:
             image_1=tuple(vote.image_1.uid for vote in votes),
         ),
         images=np.stack(pixels),
-        prompts=tuple(asked.values()),
+        prompts=tuple(prompt for _, prompt in content.values()),
         left=np.array([number[uid] for uid in columns["image_0_uid"]]),
         right=np.array([number[uid] for uid in columns["image_1_uid"]]),
     )
@@ -164,12 +162,7 @@ def _rewards(folder: Path, ground: Ground, table: VoteTable, arm: Arm, *, seed: 
         net = train_reward(
             ground.images, ground.prompts, ground.left, ground.right, table.label, seed=seed, steps=steps
         )
-        _write_scores(file, scoring_function(net.state_dict())(ground.images, ground.prompts))
+        scores = scoring_function(net.state_dict())(ground.images, ground.prompts)
+        write_parquet(file, pa.table({"score": scores}))
     scores = read_parquet(file)["score"].to_numpy()
     return Rewards(scores[ground.left], scores[ground.right], f"own reward, noise {arm.noise:g}", str(steps))
-
-
-def _write_scores(file: Path, scores: Floats) -> None:
-    import pyarrow as pa
-
-    write_parquet(file, pa.table({"score": scores}))

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,10 @@ from typing import Any
 from finepref.core.progress import say
 from finepref.study import arms as rows
 from finepref.study import trial
-from finepref.study.design import Study, grid
+from finepref.study.design import Arm, Study, grid
 from finepref.study.trial import Point, Trial
 
 Key = tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Something to do: `key` names it, `needs` are keys that must be done before."""
-
-    key: Key
-    needs: frozenset[Key]
 
 
 @dataclass(slots=True)
@@ -38,29 +30,21 @@ class Progress:
     points: dict[str, Point] = field(default_factory=dict)
 
 
-def jobs(study: Study) -> list[Job]:
-    """Everything to do, in order: a method is tuned just before the first arm that needs it."""
-    found: list[Job] = []
-    seeded: set[int] = set()
-    tuned: set[str] = set()
+def jobs(study: Study) -> dict[Key, frozenset[Key]]:
+    """Everything to do, in order, with what must be done before; a method is tuned before the first arm that needs it.
 
-    def seed_job(seed: int) -> Key:
-        key = ("seed", seed)
-        if seed not in seeded:
-            seeded.add(seed)
-            found.append(Job(key, frozenset()))
-        return key
-
-    for seed in study.seeds:
-        found.append(Job(("arm", None, seed), frozenset()))
+    Keys: ("seed", seed), ("tune", method, number of the grid point), ("arm", name or None for the base model, seed).
+    """
+    found: dict[Key, frozenset[Key]] = {("arm", None, seed): frozenset() for seed in study.seeds}
     for arm in study.arms():
-        tuning = frozenset(("tune", arm.method, i) for i in range(len(grid(study.tuning, arm.method))))
-        if arm.method not in tuned:
-            tuned.add(arm.method)
-            needs = frozenset({seed_job(study.tuning.seed)})
-            found += [Job(key, needs) for key in sorted(tuning, key=str)]
+        tuning = [("tune", arm.method, i) for i in range(len(grid(study.tuning, arm.method)))]
+        ground: Key = ("seed", study.tuning.seed)
+        found.setdefault(ground, frozenset())
+        for key in sorted(tuning, key=str):
+            found.setdefault(key, frozenset({ground}))
         for seed in study.seeds:
-            found.append(Job(("arm", arm.name, seed), tuning | {seed_job(seed)}))
+            found.setdefault(("seed", seed), frozenset())
+            found["arm", arm.name, seed] = frozenset({*tuning, ("seed", seed)})
     return found
 
 
@@ -82,11 +66,11 @@ def run_study(study: Study, *, out: Path, work: Path, workers: int, limit: float
     resolve_base("lab")  # written once, before the workers ask for it
     state = Progress()
     every = jobs(study)
-    todo = [job for job in every if not _finished(job, study, out, world, state)]
-    needed = frozenset[Key]().union(*(job.needs for job in todo))
-    todo = [job for job in todo if job.key[0] != "seed" or job.key in needed]
+    todo = [key for key in every if not _finished(key, study, out, world, state)]
+    needed = frozenset[Key]().union(*(every[key] for key in todo))
+    todo = [key for key in todo if key[0] != "seed" or key in needed]
     say(f"{len(todo)} of {len(every)} jobs are to do, {workers} side by side")
-    started, running = time.monotonic(), dict[Future[Any], Job]()
+    started, running = time.monotonic(), dict[Future[Any], Key]()
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
     (work / "log").mkdir(parents=True, exist_ok=True)
@@ -96,20 +80,20 @@ def run_study(study: Study, *, out: Path, work: Path, workers: int, limit: float
             while todo or running:
                 if limit is not None and time.monotonic() - started > limit:
                     todo = []
-                for job in [job for job in todo if job.needs <= state.done][: workers - len(running)]:
-                    todo.remove(job)
-                    running[pool.submit(_call(job, study, work, state))] = job
+                for key in [key for key in todo if every[key] <= state.done][: workers - len(running)]:
+                    todo.remove(key)
+                    running[pool.submit(_call(key, study, work, state))] = key
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    job = running.pop(future)
-                    _keep(job, future.result(), study, out, world, state)
+                    key = running.pop(future)
+                    _keep(key, future.result(), study, out, world, state)
                     left = len(todo) + len(running)
-                    say(f"[{time.monotonic() - started:6.0f} s, {total - left}/{total}] {_words(job, future.result())}")
+                    say(f"[{time.monotonic() - started:6.0f} s, {total - left}/{total}] {_words(key, future.result())}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return all(job.key in state.done for job in every if job.key[0] != "seed")
+    return all(key in state.done for key in every if key[0] != "seed")
 
 
 def _start(log: Path) -> None:
@@ -120,88 +104,82 @@ def _start(log: Path) -> None:
     sys.stderr = open(log / f"worker-{os.getpid()}.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
 
 
-def _call(job: Job, study: Study, work: Path, state: Progress) -> Callable[[], dict[str, Any]]:
+def _call(key: Key, study: Study, work: Path, state: Progress) -> Callable[[], dict[str, Any]]:
     """What a worker does for a job."""
-    if job.key[0] == "seed":
-        return partial(trial.prepare_seed, study, work, job.key[1])
-    return partial(trial.run_trial, study, work, _trial(job.key, study, state))
+    if key[0] == "seed":
+        return partial(trial.prepare_seed, study, work, key[1])
+    return partial(trial.run_trial, study, work, _trial(key, study, state))
 
 
 def _trial(key: Key, study: Study, state: Progress) -> Trial:
+    kind, name, number = key
+    if kind == "tune":
+        arm = Arm(name=f"tune-{name}-{number}", method=name)
+        return Trial(arm, study.tuning.seed, Point(*grid(study.tuning, name)[number]), "validation")
+    found = next((arm for arm in study.arms() if arm.name == name), None)
+    return Trial(found, number, None if found is None else state.points[found.method])
+
+
+def _row(key: Key, study: Study, out: Path, world: str, state: Progress) -> tuple[Path, dict[str, Any]]:
+    """(file, content) of the row that holds a job's result."""
+    if key[0] == "tune":
+        file = rows.tuning_file(out, key[1])
+        return file, rows.read_row(file, rows.tuning_identity(study, key[1], world))
+    made = _trial(key, study, state)
+    file = rows.arm_file(out, made.arm)
+    return file, rows.read_row(file, rows.arm_identity(study, made.arm, made.point, world))
+
+
+def _choose(method: str, row: dict[str, Any], study: Study, state: Progress) -> None:
+    """Take the tuned values of a method where its row is complete."""
+    chosen = rows.best_point(row, grid(study.tuning, method))
+    if chosen is not None:
+        state.points[method] = chosen
+
+
+def _keep(key: Key, result: dict[str, Any], study: Study, out: Path, world: str, state: Progress) -> None:
+    """Write a result into its row."""
+    state.done.add(key)
+    if key[0] == "seed":
+        return
+    file, row = _row(key, study, out, world, state)
     if key[0] == "tune":
         _, method, number = key
-        arm = next(arm for arm in study.arms() if arm.method == method)
-        plain = arm.model_copy(update={"name": f"tune-{method}-{number}", **_PLAIN})
-        return Trial(plain, study.tuning.seed, Point(*grid(study.tuning, method)[number]), "validation")
-    _, name, seed = key
-    if name is None:
-        return Trial(None, seed, None)
-    arm = next(arm for arm in study.arms() if arm.name == name)
-    return Trial(arm, seed, state.points[arm.method])
-
-
-_PLAIN: dict[str, Any] = {"signal": None, "options": {}, "set": {}, "strength": 1.0, "noise": 1.0, "reward": "shipped"}
-
-
-def _keep(job: Job, result: dict[str, Any], study: Study, out: Path, world: str, state: Progress) -> None:
-    """Write a result into its row."""
-    kind, *rest = job.key
-    state.done.add(job.key)
-    if kind == "seed":
-        return
-    if kind == "tune":
-        method, number = rest
-        file = rows.tuning_file(out, method)
-        row = rows.read_row(file, rows.tuning_identity(study, method, world))
         quality = result.get("quality")
         short = {k: v for k, v in result.items() if k not in ("quality", "reward")}
         short |= {} if quality is None else {"mean": round(sum(quality) / len(quality), 4)}
         rate, strength = grid(study.tuning, method)[number]
         entry = {"learning_rate": rate, "strength": strength, **short}
         row |= {"method": method, "grid": {**row.get("grid", {}), str(number): entry}}
-        rows.write_row(file, row)
-        chosen = rows.best_point(row, grid(study.tuning, method))
-        if chosen is not None:
-            state.points[method] = chosen
-        return
-    made = _trial(job.key, study, state)
-    file = rows.arm_file(out, made.arm)
-    row = rows.read_row(file, rows.arm_identity(study, made.arm, made.point, world))
-    if made.arm is not None and made.point is not None:
-        row |= {"arm": made.arm.model_dump(mode="json"), "learning_rate": made.point.learning_rate,
-                "strength": made.point.strength}  # fmt: skip
-    seeds = {**row.get("seeds", {}), str(made.seed): result}
-    row["seeds"] = dict(sorted(seeds.items(), key=lambda item: int(item[0])))
-    rows.write_row(file, row)
-
-
-def _finished(job: Job, study: Study, out: Path, world: str, state: Progress) -> bool:
-    """Whether a row holds the result of a job already; fills `state`."""
-    kind, *rest = job.key
-    if kind == "seed":
-        return job.key in state.done
-    if kind == "tune":
-        row = rows.read_row(rows.tuning_file(out, rest[0]), rows.tuning_identity(study, rest[0], world))
-        done = str(rest[1]) in row.get("grid", {})
-        chosen = rows.best_point(row, grid(study.tuning, rest[0]))
-        if chosen is not None:
-            state.points[rest[0]] = chosen
     else:
-        name, seed = rest
-        arm = next((arm for arm in study.arms() if arm.name == name), None)
-        if arm is not None and arm.method not in state.points:
-            return False
-        point = None if arm is None else state.points[arm.method]
-        row = rows.read_row(rows.arm_file(out, arm), rows.arm_identity(study, arm, point, world))
-        done = str(seed) in row.get("seeds", {})
+        made = _trial(key, study, state)
+        if made.arm is not None and made.point is not None:
+            row |= {"arm": made.arm.model_dump(mode="json"), **asdict(made.point)}
+        seeds = {**row.get("seeds", {}), str(made.seed): result}
+        row["seeds"] = dict(sorted(seeds.items(), key=lambda item: int(item[0])))
+    rows.write_row(file, row)
+    if key[0] == "tune":
+        _choose(key[1], row, study, state)
+
+
+def _finished(key: Key, study: Study, out: Path, world: str, state: Progress) -> bool:
+    """Whether a row holds the result of a job already; fills `state`."""
+    kind, name, number = key if len(key) == 3 else (*key, None)
+    method = next((arm.method for arm in study.arms() if arm.name == name), None)
+    if kind == "seed" or (kind == "arm" and method is not None and method not in state.points):
+        return False
+    _, row = _row(key, study, out, world, state)
+    if kind == "tune":
+        _choose(name, row, study, state)
+    done = str(number) in row.get("grid" if kind == "tune" else "seeds", {})
     if done:
-        state.done.add(job.key)
+        state.done.add(key)
     return done
 
 
-def _words(job: Job, result: dict[str, Any]) -> str:
+def _words(key: Key, result: dict[str, Any]) -> str:
     """One line of log about a finished job."""
-    name = " ".join(str(part) for part in job.key if part is not None)
+    name = " ".join(str(part) for part in key if part is not None)
     if "failed" in result:
         return f"{name}: {result['failed']}"
     if "quality" not in result:

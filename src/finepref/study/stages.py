@@ -6,9 +6,9 @@ import os
 import shlex
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from finepref.core.errors import FineprefError
@@ -65,28 +65,26 @@ def _side_by_side(batch: Sequence[tuple[str, ...]], environment: dict[str, str])
         )
         for i, words in enumerate(batch)
     ]
-    usages: list[tuple[float, float] | None] = [None] * len(batch)
-    codes: list[int] = [0] * len(batch)
 
-    def wait(index: int) -> None:
-        _, status, usage = os.wait4(processes[index].pid, 0)
-        codes[index] = processes[index].returncode = os.waitstatus_to_exitcode(status)
-        usages[index] = (usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
-        if codes[index]:
-            for other in processes:
-                if other.returncode is None:
-                    other.terminate()
-
-    threads = [threading.Thread(target=wait, args=(i,), daemon=True) for i in range(len(batch))]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    except KeyboardInterrupt:
+    def end() -> None:
         for process in processes:
-            process.terminate()
-        raise
+            if process.returncode is None:
+                process.terminate()
+
+    def wait(process: subprocess.Popen[bytes]) -> tuple[float, float]:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            end()
+        return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+    with ThreadPoolExecutor(len(batch)) as pool:
+        try:
+            usages = list(pool.map(wait, processes))
+        except KeyboardInterrupt:
+            end()
+            raise
+    codes = [process.returncode for process in processes]
     for code, words in zip(codes, batch, strict=True):
         if code > 0:
             error = FineprefError(f"the stage `finepref {shlex.join(words)}` stopped with exit code {code}")
@@ -94,4 +92,4 @@ def _side_by_side(batch: Sequence[tuple[str, ...]], environment: dict[str, str])
             raise error
     if any(codes):
         raise FineprefError("a stage was ended by a signal", remedy="run the same command again; it goes on")
-    return [usage for usage in usages if usage is not None]
+    return usages

@@ -17,7 +17,7 @@ from finepref.core.files import parquet_meta, read_json
 from finepref.core.progress import say
 from finepref.evaluate.sampling import Sampling, prepare
 from finepref.study import cost
-from finepref.study.design import BASE, Arm, Evaluation, Study, strength_option
+from finepref.study.design import Arm, HeldOut, Study, strength_option
 from finepref.study.ground import make_ground, signal_file
 from finepref.train.config import RunConfig, load_config
 from finepref.train.method import make_method
@@ -109,13 +109,13 @@ def trial_config(study: Study, work: Path, trial: Trial) -> tuple[RunConfig, dic
     return load_config(name, [*fixed, *own]), {"agreement": about["provenance"]["agreement"], "pairs": about["pairs"]}
 
 
-def judged_prompts(evaluation: Evaluation, which: str) -> Sequence[str]:
+def judged_prompts(evaluation: HeldOut, which: str) -> Sequence[str]:
     """The first held-out prompts for evaluation, the last ones for validation."""
     held_out = prompt_set("lab-eval")
     return held_out[-evaluation.validation_prompts :] if which == "validation" else held_out[: evaluation.prompts]
 
 
-def judge(model: str, evaluation: Evaluation, trial: Trial) -> dict[str, Any]:
+def judge(model: str, evaluation: HeldOut, trial: Trial) -> dict[str, Any]:
     """Sample one image a prompt and score it: true quality and the shipped reward, a list in prompt order."""
     began = time.process_time()
     prompts = judged_prompts(evaluation, trial.prompts)
@@ -129,10 +129,3 @@ def judge(model: str, evaluation: Evaluation, trial: Trial) -> dict[str, Any]:
         for name, scorer in (("quality", "lab-true"), ("reward", "lab-reward"))
     }
     return {**scores, "judge_seconds": round(time.process_time() - began, 1)}
-
-
-def label_of(trial: Trial) -> str:
-    """What a trial is called in the log."""
-    name = BASE if trial.arm is None else trial.arm.name
-    where = "" if trial.point is None else f" lr {trial.point.learning_rate:g} strength {trial.point.strength:g}"
-    return f"{name} seed {trial.seed}{where if trial.prompts == 'validation' else ''}"

@@ -14,9 +14,9 @@ from torch import Tensor
 from finepref.core.batches import PairPrediction
 from finepref.core.errors import ConfigError
 from finepref.diffusion import trajectories
-from finepref.diffusion.options import InversionOptions
 from finepref.diffusion.path import LossSpace
 from finepref.diffusion.path import Path as NoisePath
+from finepref.diffusion.trajectory_options import InversionOptions
 from finepref.objectives import table as objectives
 from finepref.train.config import RunConfig, validate_options
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from adapters.tiny import Tiny, judged, walk
 from finepref.diffusion.path import scaled_linear
 from finepref.diffusion.programme import steps_to
-from finepref.signals.smooth import weight_of
+from finepref.signals.smooth import smoothed
 
 
 def outputs(case: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
@@ -25,7 +26,8 @@ def outputs(case: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
         average=True,
     )
     steps = steps_to(own["t"], grid="official-0.20", steps=count, path=path)
-    weight = float(weight_of(own["p_win"], gamma=own["gamma"]))
+    lead = math.log(own["p_win"] / (1 - own["p_win"]))
+    weight = float(smoothed([lead], [0.0], low=0.0, high=1.0, gamma=own["gamma"]).weight[0])
     return judged(case, meta, placed, policy, weight=weight) | {
         "grid": [step[0] for step in steps_to(1000, grid="official-0.20", steps=count, path=path)],
         "source_timesteps_used": [step[0] for step in steps],

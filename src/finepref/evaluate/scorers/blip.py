@@ -12,14 +12,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers.models.blip.configuration_blip import BlipTextConfig, BlipVisionConfig
 from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from finepref.evaluate.scorers.clip import Tower
 from finepref.evaluate.scorers.heads import LinearHead
-from finepref.evaluate.scorers.weights import drop, fill, in_blocks, read_state
+from finepref.evaluate.scorers.weights import build, drop, in_blocks, read_state
 
 REWARD_MEAN = 0.16717362830052426
 REWARD_STD = 1.0333394966054072
@@ -40,6 +39,7 @@ VISION_BLOCK_NAMES = {
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
 }
+PARTS = {"blip.visual_encoder.": "vision.", "blip.text_encoder.": "text.", "mlp.": "head."}
 UNUSED = ("blip.vision_proj.", "blip.text_proj.")
 
 
@@ -126,19 +126,14 @@ class RewardNetwork(nn.Module):
 def from_imagereward(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names of the official ImageReward.pt to those of `RewardNetwork`; two unused projections are left out.
 
-    294 vision and 316 text tensors and 10 of the head. Names that are not known are kept, so the strict load
-    reports them.
+    294 vision and 316 text tensors and 10 of the head. Other names are kept: those of `RewardNetwork` are right
+    already, and the strict load reports unknown ones.
     """
     out: dict[str, Tensor] = {}
     for name, tensor in drop(state, ("position_ids",), UNUSED).items():
-        if name.startswith("blip.visual_encoder."):
-            out["vision." + _vision_name(name.removeprefix("blip.visual_encoder."))] = tensor
-        elif name.startswith("blip.text_encoder."):
-            out["text." + name.removeprefix("blip.text_encoder.")] = tensor
-        elif name.startswith("mlp."):
-            out["head." + name.removeprefix("mlp.")] = tensor
-        else:
-            out[name] = tensor
+        old, new = next((pair for pair in PARTS.items() if name.startswith(pair[0])), ("", ""))
+        inner = name.removeprefix(old)
+        out[new + (_vision_name(inner) if new == "vision." else inner)] = tensor
     return out
 
 
@@ -149,11 +144,6 @@ def _vision_name(name: str) -> str:
     return VISION_NAMES.get(name, name)
 
 
-def is_imagereward(state: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of the official file."""
-    return "blip.visual_encoder.cls_token" in state
-
-
 def build_reward(
     shape: BlipShape, state: Mapping[str, Tensor], *, where: object, device: str | torch.device
 ) -> RewardNetwork:
@@ -162,10 +152,7 @@ def build_reward(
     Raises:
         InputError: the weights are not of this architecture.
     """
-    with torch.device("meta"):
-        network = RewardNetwork(shape)
-    fill(network, from_imagereward(state) if is_imagereward(state) else state, where=where, device=device)
-    return network
+    return build(lambda: RewardNetwork(shape), from_imagereward(state), where=where, device=device)
 
 
 def load_reward(path: Path, *, device: str | torch.device) -> RewardNetwork:
@@ -175,8 +162,6 @@ def load_reward(path: Path, *, device: str | torch.device) -> RewardNetwork:
 
 def pad_ids(ids: Sequence[Sequence[int]], length: int, pad: int = 0) -> tuple[Tensor, Tensor]:
     """Token ids padded to `length`, and their mask (1 for real tokens); both int64 [N, length]."""
-    rows = [torch.tensor(row, dtype=torch.long) for row in ids]
-    rows.append(torch.zeros(length, dtype=torch.long))
-    batch = pad_sequence(rows, batch_first=True, padding_value=pad)[:-1]
-    lengths = torch.tensor([len(row) for row in ids])
-    return batch, (torch.arange(length)[None, :] < lengths[:, None]).long()
+    rows = [[*row, *[pad] * (length - len(row))] for row in ids]
+    mask = [[int(place < len(row)) for place in range(length)] for row in ids]
+    return torch.tensor(rows).view(-1, length), torch.tensor(mask).view(-1, length)

@@ -17,7 +17,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
-from finepref.evaluate.scorers.weights import drop, fill, in_blocks, read_state
+from finepref.evaluate.scorers.weights import build, drop, in_blocks, read_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +109,11 @@ def clip_config(shape: ClipShape) -> CLIPConfig:
     )
 
 
-def is_open_clip(state: Mapping[str, Tensor]) -> bool:
-    """Whether the names are open_clip's (or OpenAI's), not transformers'."""
-    return "visual.conv1.weight" in state
-
-
 def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """open_clip / OpenAI CLIP names to transformers names: 686 -> 910 tensors for ViT-H-14.
 
     The fused attention input projection [3W, W] is cut into q, k, v in that order; the two output projections are
-    transposed. Names that are not known are kept, so that the strict load reports them.
+    transposed. Other names are kept: those of transformers are right already, and the strict load reports unknown ones.
 
     References:
         open_clip model.py `CLIP`; transformers convert_clip_original_pytorch_to_hf.py.
@@ -126,24 +121,18 @@ def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for name, tensor in drop(state, NOT_WEIGHTS).items():
         fused, block = FUSED.match(name), BLOCK.match(name)
+        found = fused or block
+        layer = f"{'vision' if found[1] else 'text'}_model.encoder.layers.{found[2]}" if found else ""
         if name in TRANSPOSED:
             out[TRANSPOSED[name]] = tensor.T.contiguous()
         elif fused:
-            side = "vision_model" if fused[1] else "text_model"
             for letter, part in zip("qkv", tensor.chunk(3, dim=0), strict=True):
-                key = f"{side}.encoder.layers.{fused[2]}.self_attn.{letter}_proj.{fused[3]}"
-                out[key] = part.contiguous()
+                out[f"{layer}.self_attn.{letter}_proj.{fused[3]}"] = part.contiguous()
         elif block and block[3] in BLOCK_NAMES:
-            side = "vision_model" if block[1] else "text_model"
-            out[f"{side}.encoder.layers.{block[2]}.{BLOCK_NAMES[block[3]]}.{block[4]}"] = tensor
+            out[f"{layer}.{BLOCK_NAMES[block[3]]}.{block[4]}"] = tensor
         else:
             out[TOP_NAMES.get(name, name)] = tensor
     return out
-
-
-def transformers_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A CLIP state in transformers names, whichever of the two layouts it comes in."""
-    return from_open_clip(state) if is_open_clip(state) else drop(state, NOT_WEIGHTS)
 
 
 def build_clip(
@@ -154,10 +143,7 @@ def build_clip(
     Raises:
         InputError: the weights are not of this architecture.
     """
-    with torch.device("meta"):
-        model = CLIPModel(config)
-    fill(model, transformers_state(state), where=where, device=device)
-    return model
+    return build(lambda: CLIPModel(config), from_open_clip(state), where=where, device=device)
 
 
 def config_of(path: Path, shape: str | None) -> CLIPConfig:
@@ -170,9 +156,8 @@ def config_of(path: Path, shape: str | None) -> CLIPConfig:
     if path.is_dir() and own.is_file():
         return CLIPConfig.from_dict(read_json(own))
     if shape is None:
-        raise InputError(
-            "no config.json beside the weights", where=path, remedy="give a folder in transformers' layout"
-        )
+        remedy = "give a folder in transformers' layout"
+        raise InputError("no config.json beside the weights", where=path, remedy=remedy)
     return clip_config(SHAPES[shape])
 
 
@@ -181,10 +166,10 @@ def load_clip(path: Path, *, shape: str | None, device: str | torch.device) -> C
     return build_clip(config_of(path, shape), read_state(path), where=path, device=device)
 
 
-def image_side(model: CLIPModel) -> int:
-    """S, the side in pixels of the images that the model takes."""
+def takes(model: CLIPModel) -> tuple[int, torch.device]:
+    """(S, the side in pixels of the images that the model takes, its device)."""
     config: Any = model.config
-    return int(config.vision_config.image_size)
+    return int(config.vision_config.image_size), model.device
 
 
 def image_features(model: CLIPModel, pixels: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,11 +43,10 @@ def recognise(file: Path, digest: str, scorer: str | None) -> Kind:
     """
     by_hash = [kind for kind in KINDS.values() if kind.official[1] == digest]
     by_name = [kind for kind in KINDS.values() if kind.official[0] and kind.official[0] == file.name]
-    convertible = [kind.name for kind in KINDS.values() if kind.family != "judge" and kind.name != "clip"]
+    convertible = [kind.name for kind in KINDS.values() if kind.weights is not None]
     if scorer is None:
-        for found in (by_hash, by_name):
-            if found:
-                return found[0]
+        if by_hash or by_name:
+            return (by_hash or by_name)[0]
         raise InputError("cannot tell which scorer this is", where=file, remedy="add --scorer " + "|".join(convertible))
     if scorer not in convertible:
         raise InputError(f"{scorer!r} has no official file to convert", remedy="use one of " + ", ".join(convertible))
@@ -56,43 +55,46 @@ def recognise(file: Path, digest: str, scorer: str | None) -> Kind:
     return KINDS[scorer]
 
 
-def _mapped(kind: Kind, state: Mapping[str, Tensor], where: Path) -> tuple[dict[str, Tensor], nn.Module]:
-    """The state in its final names, checked against the network it is for (on the meta device)."""
-    with torch.device("meta"):
-        if kind.family == "clip":
-            assert kind.shape is not None
-            network: nn.Module = CLIPModel(clip.clip_config(clip.SHAPES[kind.shape]))
-            mapped = clip.transformers_state(state)
-        elif kind.family == "imagereward":
-            network = blip.RewardNetwork(blip.IMAGEREWARD)
-            mapped = blip.from_imagereward(state) if blip.is_imagereward(state) else dict(state)
-        else:
-            network, mapped = LinearHead(HEAD_WIDTH), dict(state)
-    check_state(network, mapped, where=where)
-    return mapped, network
+@dataclass(frozen=True, slots=True)
+class FileLayout:
+    """How files of a family are laid out.
+
+    network: what the tensors are for. mapped: official or final names -> final names, unused tensors left out.
+    vocabulary: names of the tokenizer's files. read: (file or folder, kind) -> its tokenizer.
+    """
+
+    network: Callable[[Kind], nn.Module]
+    mapped: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    vocabulary: tuple[str, ...] = ()
+    read: Callable[[Path, Kind], object] = lambda path, kind: None
 
 
-def _dropped(kind: Kind, state: Mapping[str, Tensor]) -> tuple[str, ...]:
-    unused = blip.UNUSED if kind.family == "imagereward" else ()
-    endings = clip.NOT_WEIGHTS
-    return tuple(n for n in state if n.rsplit(".", 1)[-1] in endings or (unused and n.startswith(unused)))
+LAYOUTS = {
+    "clip": FileLayout(
+        network=lambda kind: CLIPModel(clip.clip_config(clip.SHAPES[str(kind.shape)])),
+        mapped=clip.from_open_clip,
+        vocabulary=(*text.CLIP_NAMES, text.BPE_NAME),
+        read=lambda path, kind: text.clip_text(path, cleaned=kind.cleaned),
+    ),
+    "imagereward": FileLayout(
+        network=lambda kind: blip.RewardNetwork(blip.IMAGEREWARD),
+        mapped=blip.from_imagereward,
+        vocabulary=(text.BERT_NAME,),
+        read=lambda path, kind: text.bert_text(path),
+    ),
+    "aesthetic": FileLayout(network=lambda kind: LinearHead(HEAD_WIDTH), mapped=dict),
+}
 
 
 def _copy_vocabulary(kind: Kind, source: Path, target: Path) -> None:
-    if kind.family == "aesthetic":
-        raise InputError("the aesthetic scorer reads no prompts", where=source, remedy="leave out --vocabulary")
-    if source.is_file():
-        names = [source.name]
-        folder = source.parent
-    else:
-        candidates = (text.BERT_NAME,) if kind.family == "imagereward" else (*text.CLIP_NAMES, text.BPE_NAME)
-        names, folder = [name for name in candidates if (source / name).is_file()], source
-    if kind.family == "imagereward":
-        text.bert_text(source)
-    else:
-        text.clip_text(source, cleaned=kind.cleaned)
-    for name in names:
-        shutil.copyfile(folder / name, target / name)
+    layout = LAYOUTS[kind.family]
+    if not layout.vocabulary:
+        raise InputError(f"the {kind.name} scorer reads no prompts", where=source, remedy="leave out --vocabulary")
+    files = [source] if source.is_file() else [source / name for name in layout.vocabulary]
+    layout.read(source, kind)
+    for file in files:
+        if file.is_file():
+            shutil.copyfile(file, target / file.name)
 
 
 def convert(
@@ -125,8 +127,12 @@ def convert(
     digest = weights_id(file)
     kind = recognise(file, digest, scorer)
     state = read_state(file)
-    mapped, network = _mapped(kind, state, file)
-    dropped = _dropped(kind, state)
+    layout = LAYOUTS[kind.family]
+    with torch.device("meta"):
+        network = layout.network(kind)
+    mapped = layout.mapped(state)
+    check_state(network, mapped, where=file)
+    dropped = tuple(name for name, tensor in state.items() if not layout.mapped({name: tensor}))
     with atomic_folder(out) as folder:
         weights = folder / "model.safetensors"
         save_file({name: t.clone().contiguous() for name, t in mapped.items()}, weights, metadata={"format": "pt"})

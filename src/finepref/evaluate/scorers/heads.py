@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from finepref.core.errors import InputError
-from finepref.evaluate.scorers.weights import fill, read_state
+from finepref.evaluate.scorers.weights import build, read_state
 
 HIDDEN = (1024, 128, 64, 16, 1)
 INDICES = (0, 2, 4, 6, 7)  # places of the linear maps in the official nn.Sequential; the rest were dropouts
@@ -38,10 +38,7 @@ def build_head(state: Mapping[str, Tensor], *, width: int, where: object, device
     Raises:
         InputError: the weights are not of this head.
     """
-    with torch.device("meta"):
-        head = LinearHead(width)
-    fill(head, state, where=where, device=device)
-    return head
+    return build(lambda: LinearHead(width), state, where=where, device=device)
 
 
 def load_head(path: Path, *, width: int = 768, device: str | torch.device = "cpu") -> LinearHead:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from finepref.core.errors import InputError
+from finepref.core.device import cache_home
+from finepref.core.errors import InputError, first_line
 from finepref.core.files import atomic_file
 from finepref.core.provenance import sha256_file
 
@@ -33,7 +32,7 @@ class UrlFile:
     name: str
 
 
-Source = HubFile | UrlFile
+PublishedFile = HubFile | UrlFile
 
 CLIP_H = ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "1c2b8495b28150b8a4922ee1c8edee224c284c0c")
 CLIP_L = ("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41")
@@ -52,13 +51,7 @@ AESTHETIC_HEAD = UrlFile(
 )
 
 
-def cache_folder() -> Path:
-    """Where files behind a URL are kept: `$FINEPREF_HOME`, else `finepref/` in the user's cache folder."""
-    given = os.environ.get("FINEPREF_HOME")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finepref"
-
-
-def fetch(source: Source, *, scorer: str) -> Path:
+def fetch(source: PublishedFile, *, scorer: str) -> Path:
     """The local path of a published file, downloaded once.
 
     Args:
@@ -80,7 +73,7 @@ def _hub(source: HubFile, scorer: str) -> Path:
         try:
             return Path(huggingface_hub.hf_hub_download(source.repo, name, revision=source.revision))
         except (EntryNotFoundError, OSError) as error:  # hub and connection errors are OSErrors
-            reasons.append(str(error).strip().split("\n")[0])
+            reasons.append(first_line(error))
     raise InputError(
         f"{' or '.join(source.names)} cannot be had from the hub ({reasons[0]})",
         where=f"{source.repo}@{source.revision[:7]}",
@@ -89,20 +82,16 @@ def _hub(source: HubFile, scorer: str) -> Path:
 
 
 def _url(source: UrlFile, scorer: str) -> Path:
-    path = cache_folder() / source.name
+    path = cache_home() / source.name
     if not path.is_file():
         try:
             with urllib.request.urlopen(source.url, timeout=TIMEOUT) as response, atomic_file(path) as temporary:
                 temporary.write_bytes(response.read())
-        except (urllib.error.URLError, TimeoutError, OSError) as error:
-            raise InputError(
-                f"cannot be downloaded ({error})",
-                where=source.url,
-                remedy=f"check the network, or give a local file: '{scorer}@PATH'",
-            ) from None
+        except OSError as error:  # URLError and TimeoutError are
+            remedy = f"check the network, or give a local file: '{scorer}@PATH'"
+            raise InputError(f"cannot be downloaded ({error})", where=source.url, remedy=remedy) from None
     found = sha256_file(path)
     if found != source.sha256:
-        raise InputError(
-            f"has SHA-256 {found[:12]} and should have {source.sha256[:12]}", where=path, remedy="delete it"
-        )
+        what = f"has SHA-256 {found[:12]} and should have {source.sha256[:12]}"
+        raise InputError(what, where=path, remedy="delete it")
     return path

@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field
@@ -64,16 +64,6 @@ class Picture:
     label: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[Parsed]):
-    """What came of a question: the value, or None and the reason; how many replies; whether it was on disk."""
-
-    value: Parsed | None
-    reason: str
-    replies: int
-    resumed: bool
-
-
 def picture(image: Image, label: str = "") -> Picture:
     """An image as PNG (lossless) in a data URL."""
     rgb, buffer = to_rgb(image), io.BytesIO()
@@ -96,7 +86,7 @@ class Endpoint:
         shown = [[p.label, p.sha256] for p in pictures]
         return hash_config({"version": 1, **chosen, "text": text, "pictures": shown})[:32]
 
-    def ask(self, text: str, pictures: Sequence[Picture], parse: Callable[[str], Parsed]) -> Answer[Parsed]:
+    def ask(self, text: str, pictures: Sequence[Picture], parse: Callable[[str], Parsed]) -> tuple[Parsed | None, str]:
         """Ask until a reply parses, at most `attempts` times; each further time the judge is told what was wrong.
 
         Args:
@@ -104,28 +94,30 @@ class Endpoint:
             pictures: images, shown after the text in order, each after its label.
             parse: reply -> value; raises `Unparsable`.
 
+        Returns:
+            The value and "", or None and the reason of the last reply.
+
         Raises:
             InputError: the endpoint cannot be reached, refuses, or does not speak the protocol. Nothing is lost:
                 run again to continue.
         """
         path = self.transcripts / f"{self.key(text, pictures)}.json"
         replies: list[str] = read_json(path)["replies"] if path.is_file() else []
-        resumed, reason = bool(replies), ""
+        reason = ""
         messages: list[dict[str, Any]] = [{"role": "user", "content": _content(text, pictures)}]
         for number in range(max(self.settings.attempts, len(replies))):
-            fresh = number >= len(replies)
-            if fresh:
+            if number >= len(replies):
                 replies.append(self._reply(messages))
                 self._save(path, text, pictures, replies)
             try:
-                return Answer(parse(replies[number]), "", number + 1, resumed and not fresh)
+                return parse(replies[number]), ""
             except Unparsable as error:
                 reason = str(error)
             messages += [
                 {"role": "assistant", "content": replies[number]},
                 {"role": "user", "content": REMINDER.format(reason=reason)},
             ]
-        return Answer(None, reason, len(replies), resumed)
+        return None, reason
 
     def _save(self, path: Path, text: str, pictures: Sequence[Picture], replies: Sequence[str]) -> None:
         shown = [{"label": p.label, "sha256": p.sha256} for p in pictures]
@@ -133,18 +125,15 @@ class Endpoint:
         write_json(path, record)
 
     def _reply(self, messages: Sequence[dict[str, Any]]) -> str:
-        s = self.settings
-        body: dict[str, Any] = {"model": s.model, "messages": list(messages)}
-        body |= {"temperature": s.temperature, "max_tokens": s.max_tokens}
-        if s.seed is not None:
-            body["seed"] = s.seed
-        record = self._post(json.dumps(body).encode())
+        body = self.settings.model_dump(include={"model", "temperature", "max_tokens", "seed"}, exclude_none=True)
+        record = self._post(json.dumps({**body, "messages": list(messages)}).encode())
         try:
             content = record["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
             content = None
         if not isinstance(content, str):
-            raise InputError("the endpoint's answer has no choices[0].message.content", where=s.base_url)
+            what = "the endpoint's answer has no choices[0].message.content"
+            raise InputError(what, where=self.settings.base_url)
         return content
 
     def _post(self, body: bytes) -> Any:

@@ -16,11 +16,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from finepref.core.errors import InputError, nearest
 from finepref.core.progress import say
-from finepref.evaluate.scorers.clip_scorer import check_inputs
 from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings, Unparsable, picture
+from finepref.evaluate.scorers.network_scorer import check_inputs
 from finepref.evaluate.scorers.weights import fingerprint
 
 PLACE = "{prompt}"
+DECISIVE = set(["model", "temperature", "max_tokens", "seed", "attempts", "question", "pattern", "low", "high"])
+"""The settings that decide a score."""
 
 
 class JudgeSettings(EndpointSettings):
@@ -89,25 +91,7 @@ class JudgeScorer:
             endpoint: where to ask.
         """
         self.name, self.higher_is_better = name, settings.higher_is_better
-        self.fingerprint = fingerprint(
-            {
-                "scorer": "judge",
-                "version": 1,
-                **settings.model_dump(
-                    include={
-                        "model",
-                        "temperature",
-                        "max_tokens",
-                        "seed",
-                        "attempts",
-                        "question",
-                        "pattern",
-                        "low",
-                        "high",
-                    }
-                ),
-            }
-        )
+        self.fingerprint = fingerprint({"scorer": "judge", "version": 1, **settings.model_dump(include=DECISIVE)})
         self._settings, self._endpoint = settings, endpoint
 
     def _read(self, reply: str) -> float:
@@ -133,11 +117,10 @@ class JudgeScorer:
 
         def one(item: tuple[Image, str]) -> float:
             text = self._settings.question.replace(PLACE, item[1])
-            answer = self._endpoint.ask(text, [picture(item[0])], self._read)
-            if answer.value is None:
-                say(f"{self.name}: no usable reply ({answer.reason})")
-                return math.nan
-            return answer.value
+            value, reason = self._endpoint.ask(text, [picture(item[0])], self._read)
+            if value is None:
+                say(f"{self.name}: no usable reply ({reason})")
+            return math.nan if value is None else value
 
         with ThreadPoolExecutor(self._settings.workers) as pool:
             return np.array(list(pool.map(one, zip(images, prompts, strict=True))), dtype=np.float64)

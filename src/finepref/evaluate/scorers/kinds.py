@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from finepref.core.errors import InputError, nearest
 from finepref.evaluate.scorers import hub_files as sources
-from finepref.evaluate.scorers.hub_files import HubFile, Source, fetch
+from finepref.evaluate.scorers.hub_files import HubFile, PublishedFile, fetch
 
 if TYPE_CHECKING:
     from finepref.evaluate.scorers.scorer import Scorer
@@ -32,7 +32,7 @@ class Kind:
     name: str
     about: str
     family: Family
-    weights: Source | None
+    weights: PublishedFile | None
     preprocess: str = ""
     shape: str | None = None
     cleaned: bool = True
@@ -219,13 +219,13 @@ def vocabulary_path(chosen: Spec, names: tuple[str, ...]) -> Path:
 def _clip(chosen: Spec, device: str) -> Scorer:
     from finepref.evaluate.scorers import tokenizer as text
     from finepref.evaluate.scorers.clip import load_clip
-    from finepref.evaluate.scorers.clip_scorer import ClipScorer
+    from finepref.evaluate.scorers.clip_scorer import clip_scorer
     from finepref.evaluate.scorers.weights import weights_id
 
     kind, path = chosen.kind, weights_path(chosen)
     local = chosen.path is not None and text.has_clip_tokenizer(_beside(path))
     vocabulary = _beside(path) if local else vocabulary_path(chosen, text.CLIP_NAMES)
-    return ClipScorer(
+    return clip_scorer(
         chosen.name,
         load=lambda: load_clip(path, shape=kind.shape, device=device),
         text=text.clip_text(vocabulary, cleaned=kind.cleaned),
@@ -235,7 +235,7 @@ def _clip(chosen: Spec, device: str) -> Scorer:
 
 
 def _aesthetic(chosen: Spec, device: str) -> Scorer:
-    from finepref.evaluate.scorers.aesthetic import AestheticScorer
+    from finepref.evaluate.scorers.aesthetic import aesthetic_scorer
     from finepref.evaluate.scorers.clip import load_clip
     from finepref.evaluate.scorers.heads import load_head
     from finepref.evaluate.scorers.weights import weights_id
@@ -244,7 +244,7 @@ def _aesthetic(chosen: Spec, device: str) -> Scorer:
     own = _beside(path) / "backbone"
     backbone = own if chosen.path is not None and own.is_dir() else fetch(_hub(sources.CLIP_L), scorer=kind.name)
 
-    return AestheticScorer(
+    return aesthetic_scorer(
         chosen.name,
         load=lambda: (load_clip(backbone, shape=kind.shape, device=device), load_head(path, device=device)),
         preprocess=chosen.preprocess or kind.preprocess,
@@ -255,12 +255,12 @@ def _aesthetic(chosen: Spec, device: str) -> Scorer:
 def _imagereward(chosen: Spec, device: str) -> Scorer:
     from finepref.evaluate.scorers import tokenizer as text
     from finepref.evaluate.scorers.blip import load_reward
-    from finepref.evaluate.scorers.imagereward import ImageRewardScorer
+    from finepref.evaluate.scorers.imagereward import imagereward_scorer
     from finepref.evaluate.scorers.weights import weights_id
 
     kind, path = chosen.kind, weights_path(chosen)
     local = chosen.path is not None and (_beside(path) / text.BERT_NAME).is_file()
-    return ImageRewardScorer(
+    return imagereward_scorer(
         chosen.name,
         load=lambda: load_reward(path, device=device),
         text=text.bert_text(_beside(path) if local else vocabulary_path(chosen, (text.BERT_NAME,))),

@@ -136,13 +136,8 @@ def judge_instance(endpoint: Endpoint, instance: Instance, image: Image, *, seed
     order = numpy_generator(seed, "ksort", instance.name).permutation(len(shown)).tolist()
     pictures = [picture(shown[index], f"Image {place}:") for place, index in enumerate(order, start=1)]
     text = QUESTION.replace("{prompt}", instance.prompt)
-    answer = endpoint.ask(text, pictures, lambda reply: parse_ranking(reply, len(order)))
-    if answer.value is None:
-        return None, answer.reason
-    places = [0] * len(order)
-    for place, index in enumerate(order):
-        places[index] = answer.value[place]
-    return places, ""
+    judged, reason = endpoint.ask(text, pictures, lambda reply: parse_ranking(reply, len(order)))
+    return None if judged is None else [judged[order.index(image)] for image in range(len(order))], reason
 
 
 def run(

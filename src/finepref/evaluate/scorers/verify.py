@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,20 +81,15 @@ def _head(chosen: Spec) -> Iterator[Check]:
 
 
 def _readme(scorer: Scorer) -> Iterator[Check]:
-    names = list(README_IMAGES)
-    files = [
-        fetch(UrlFile(README_URL + name, README_IMAGES[name][0], f"imagereward-{name}"), scorer=scorer.name)
-        for name in names
-    ]
-    found = scorer.score([PillowImage.open(file) for file in files], [README_PROMPT] * len(files))
-    for name, value in zip(names, found.tolist(), strict=True):
-        yield Check(f"README image {name}", value, README_IMAGES[name][1], README_TOLERANCE)
-    ranking = np.argsort(-found, kind="stable").tolist()
-    agrees = float(ranking == sorted(ranking))
-    yield Check("README ranking 1, 2, 3, 4", agrees, 1.0, 0.0)
+    published = [UrlFile(README_URL + name, sha, f"imagereward-{name}") for name, (sha, _) in README_IMAGES.items()]
+    images = [PillowImage.open(fetch(file, scorer=scorer.name)) for file in published]
+    found = scorer.score(images, [README_PROMPT] * len(images)).tolist()
+    for (name, (_, wanted)), value in zip(README_IMAGES.items(), found, strict=True):
+        yield Check(f"README image {name}", value, wanted, README_TOLERANCE)
+    yield Check("README ranking 1, 2, 3, 4", float(found == sorted(found, reverse=True)), 1.0, 0.0)
 
 
-def _demo(chosen: Spec, spec: str, device: str) -> Iterator[Check]:
+def _demo(chosen: Spec, device: str) -> Iterator[Check]:
     image = PillowImage.open(fetch(HPS_IMAGE, scorer=chosen.kind.name))
     own = chosen.preprocess or chosen.kind.preprocess
     place = f"@{chosen.path}" if chosen.path is not None else ""
@@ -101,7 +97,7 @@ def _demo(chosen: Spec, spec: str, device: str) -> Iterator[Check]:
         scorer = make(f"{chosen.kind.name}:{variant}{place}", device=device)
         value = float(scorer.score([image], [HPS_PROMPT])[0])
         what = f"demo_image.jpg, {HPS_PROMPT!r}, {variant}"
-        yield Check(what, value, HPS_SCORE, HPS_TOLERANCE if variant == own else float("nan"))
+        yield Check(what, value, HPS_SCORE, HPS_TOLERANCE if variant == own else math.nan)
 
 
 def benchmark(scorer: Scorer, images: Path, prompts: Path, *, variant: str) -> Iterator[Check]:
@@ -113,22 +109,19 @@ def benchmark(scorer: Scorer, images: Path, prompts: Path, *, variant: str) -> I
         prompts: folder with anime.json, ... (lists of prompts).
         variant: preprocess, which decides the published numbers to compare with.
     """
-    wanted = HPS_BENCHMARK.get(variant)
-    everything: list[float] = []
-    for number, style in enumerate((*HPS_STYLES, "all four")):
-        if style != "all four":
-            texts = read_json(prompts / f"{style}.json")
-            files = [images / style / f"{index:05d}.jpg" for index in range(len(texts))]
-            values: list[float] = []
-            for start in progress(range(0, len(files), 16), style, unit="batch"):
-                loaded = [_open(file) for file in files[start : start + 16]]
-                values += scorer.score(loaded, texts[start : start + 16]).tolist()
-            everything += values
-        else:
-            values = everything
-        found = 100 * float(np.mean(values))
-        published = wanted[number] if wanted else float("nan")
-        yield Check(f"SDXL Base 0.9, {style}", found, published, BENCHMARK_TOLERANCE if wanted else float("nan"))
+    values: dict[str, list[float]] = {}
+    for style in HPS_STYLES:
+        texts = read_json(prompts / f"{style}.json")
+        files = [images / style / f"{index:05d}.jpg" for index in range(len(texts))]
+        values[style] = []
+        for start in progress(range(0, len(files), 16), style, unit="batch"):
+            loaded = [_open(file) for file in files[start : start + 16]]
+            values[style] += scorer.score(loaded, texts[start : start + 16]).tolist()
+    values["all four"] = [value for own in values.values() for value in own]
+    wanted = HPS_BENCHMARK.get(variant, (math.nan,) * len(values))
+    tolerance = BENCHMARK_TOLERANCE if variant in HPS_BENCHMARK else math.nan
+    for (style, own), published in zip(values.items(), wanted, strict=True):
+        yield Check(f"SDXL Base 0.9, {style}", 100 * float(np.mean(own)), published, tolerance)
 
 
 def _open(path: Path) -> Image:
@@ -150,7 +143,7 @@ def read_expected(path: Path) -> tuple[list[Path], list[str], list[float]]:
     if not rows or not {"image", "prompt"} <= set(rows[0]):
         raise InputError("needs the columns image, prompt and (optionally) value", where=path)
     try:
-        values = [float(row["value"]) if row.get("value") else float("nan") for row in rows]
+        values = [float(row["value"]) if row.get("value") else math.nan for row in rows]
     except ValueError as error:
         raise InputError(str(error), where=path) from None
     return [path.parent / row["image"] for row in rows], [row["prompt"] for row in rows], values
@@ -170,7 +163,7 @@ def compare(scorer: Scorer, path: Path, *, tolerance: float) -> Iterator[Check]:
         elif scorer.name.startswith("pickscore"):
             yield Check(f"{file.name}, in the known range", value, (low + high) / 2, (high - low) / 2)
         else:
-            yield Check(file.name, value, float("nan"), float("nan"))
+            yield Check(file.name, value, math.nan, math.nan)
 
 
 def verify(
@@ -208,7 +201,7 @@ def verify(
     elif name == "imagereward":
         checks += _readme(make(spec, device=device))
     elif name == "hpsv2.1":
-        checks += _demo(chosen, spec, device)
+        checks += _demo(chosen, device)
     if expected is not None:
         checks += compare(make(spec, device=device), expected, tolerance=tolerance)
     if not checks:

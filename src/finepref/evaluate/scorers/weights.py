@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from finepref.core.errors import InputError
+from finepref.core.errors import InputError, first_line
 from finepref.core.files import read_json
 from finepref.core.provenance import hash_config, sha256_bytes, sha256_file
 
@@ -23,6 +22,8 @@ PROVENANCE_NAME = "finepref_scorer.json"
 FOLDER_NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 POSITION_IDS = "position_ids"
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -66,15 +67,19 @@ def _read_torch(path: Path) -> Any:
             warnings.simplefilter("ignore", UserWarning)  # about the pickle protocol of a file that is then refused
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        first = str(error).strip().split("\n")[0]
-        raise InputError(
-            f"the file holds Python objects beside tensors, and reading them could run code; refused ({first})",
-            where=path,
-            remedy="use the official state_dict file or a safetensors file",
-        ) from None
+        what = "the file holds Python objects beside tensors, and reading them could run code; refused"
+        remedy = "use the official state_dict file or a safetensors file"
+        raise InputError(f"{what} ({first_line(error)})", where=path, remedy=remedy) from None
     except (RuntimeError, EOFError, ValueError, OSError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise InputError(f"not a readable weights file ({first})", where=path, remedy="download it again") from None
+        what = f"not a readable weights file ({first_line(error)})"
+        raise InputError(what, where=path, remedy="download it again") from None
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"not a readable safetensors file ({error})", where=path) from None
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -88,19 +93,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     state: dict[str, Tensor] = {}
     for file in weight_files(path):
-        if file.suffix == ".safetensors":
-            try:
-                part: Any = load_file(file)
-            except (SafetensorError, OSError) as error:
-                raise InputError(f"not a readable safetensors file ({error})", where=file) from None
-        elif file.suffix in TORCH_SUFFIXES:
-            part = _read_torch(file)
-        else:
-            raise InputError(
-                f"unknown kind of weights file {file.suffix!r}",
-                where=file,
-                remedy=f"use .safetensors or one of {', '.join(TORCH_SUFFIXES)}",
-            )
+        if file.suffix not in (".safetensors", *TORCH_SUFFIXES):
+            remedy = f"use .safetensors or one of {', '.join(TORCH_SUFFIXES)}"
+            raise InputError(f"unknown kind of weights file {file.suffix!r}", where=file, remedy=remedy)
+        part = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
         if isinstance(part, Mapping) and isinstance(part.get("state_dict"), Mapping):
             part = part["state_dict"]
         if not isinstance(part, Mapping) or not part or not all(isinstance(v, Tensor) for v in part.values()):
@@ -137,21 +133,25 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], *, where: object
         )
 
 
-def fill(module: nn.Module, state: Mapping[str, Tensor], *, where: object, device: str | torch.device) -> None:
-    """Give a module that was built on the meta device its weights (float32), and put it on `device` for scoring.
+def build(
+    make: Callable[[], Network], state: Mapping[str, Tensor], *, where: object, device: str | torch.device
+) -> Network:
+    """A module made on the meta device, given its weights (float32), in evaluation mode on `device`.
 
     `position_ids` buffers are not in any checkpoint; they count from 0.
 
     Raises:
         InputError: see `check_state`.
     """
+    with torch.device("meta"):
+        module = make()
     check_state(module, state, where=where)
     module.load_state_dict(float32(state), strict=True, assign=True)
     for part in module.modules():
         for name, buffer in list(part.named_buffers(recurse=False)):
             if name == POSITION_IDS and buffer.is_meta:
                 setattr(part, name, torch.arange(buffer.shape[-1]).expand(buffer.shape))
-    module.eval().requires_grad_(False).to(device)
+    return module.eval().requires_grad_(False).to(device)
 
 
 def in_blocks(module: Callable[[Tensor], Tensor], x: Tensor, *, block: int = 16) -> Tensor:
@@ -176,7 +176,7 @@ def drop(state: Mapping[str, Tensor], names: Iterable[str], prefixes: tuple[str,
 
 def fingerprint(identity: Mapping[str, object]) -> str:
     """16 hex digits of what decides a score: scorer and its version, weights, preprocessing, text path, precision."""
-    return hash_config(json.loads(json.dumps(identity, sort_keys=True)))[:16]
+    return hash_config(identity)[:16]
 
 
 @contextmanager

@@ -63,3 +63,10 @@ class RenoiseOptions(InversionOptions):
     average: Annotated[
         bool, Field(description="Step with the mean of the first and the refined prediction (official code).")
     ] = False
+
+
+def refinement(options: InversionOptions) -> tuple[Renoise, Label, bool]:
+    """(which steps are refined, at which label, whether predictions are averaged); none for plain DDIM inversion."""
+    if isinstance(options, RenoiseOptions):
+        return options.renoise, options.label, options.average
+    return "none", "source", False
