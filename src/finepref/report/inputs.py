@@ -32,7 +32,7 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
+class Origin:
     """A model of an evaluation: name, where it came from, hash of its weights, pipeline class, sampling in words."""
 
     name: str
@@ -43,7 +43,7 @@ class Maker:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvaluationFolder:
     """An evaluation folder: its images, scores and comparison.
 
     models: names, the baseline first. metrics: name -> fingerprints, higher_is_better, used_in_training. scores, pairs,
@@ -55,7 +55,7 @@ class Evaluation:
     sheets: tuple[Sheet, ...]
     baseline: str
     models: tuple[str, ...]
-    makers: tuple[Maker, ...]
+    makers: tuple[Origin, ...]
     protocols: frozenset[str]
     prompt_sets: tuple[str, ...]
     metrics: Mapping[str, Row]
@@ -68,7 +68,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunFolder:
     """A training run: what `run.json` says (None where it does not), and name -> (steps, values) of its metrics."""
 
     folder: Path
@@ -89,8 +89,8 @@ class Run:
 class Inputs:
     """Everything a report shows, in the order in which it was found."""
 
-    evaluations: tuple[Evaluation, ...]
-    runs: tuple[Run, ...]
+    evaluations: tuple[EvaluationFolder, ...]
+    runs: tuple[RunFolder, ...]
     arenas: tuple[Ratings, ...]
 
 
@@ -126,7 +126,7 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
                 yield from _walk(child, depth - 1)
 
 
-def read_evaluation(folder: Path) -> Evaluation:
+def read_evaluation(folder: Path) -> EvaluationFolder:
     """Read an evaluation folder that went through `score` and `compare`."""
     for name, command in ((SCORES, "score"), (COMPARISON, "compare")):
         if not (folder / name).is_file():
@@ -138,7 +138,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             f"{COMPARISON} is of other scores than {SCORES}", where=folder, remedy="run `finepref compare` again"
         )
     forced, first = bool(found.get("forced")), found["baseline"]
-    return Evaluation(
+    return EvaluationFolder(
         folder, images=tuple(read_rows(folder)), sheets=read_scores(folder, force=forced).sheets, baseline=first,
         models=(first, *(name for name in found["model_names"] if name != first)), makers=_makers(made),
         protocols=frozenset(made.get("protocols", {}).values()), prompt_sets=tuple(found["prompt_sets"]),
@@ -152,10 +152,10 @@ def _rows(records: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
     return tuple(Row(**record) for record in records)
 
 
-def _makers(made: Mapping[str, Any]) -> tuple[Maker, ...]:
+def _makers(made: Mapping[str, Any]) -> tuple[Origin, ...]:
     sampled = {slot.split("/")[0]: settings for slot, settings in reversed(made.get("sampling", {}).items())}
     return tuple(
-        Maker(
+        Origin(
             name, about.get("origin", "–"), str(about.get("fingerprint", "")), about.get("pipeline"),
             _sampling(sampled.get(name)),
         )
@@ -171,12 +171,12 @@ def _sampling(settings: Mapping[str, Any] | None) -> str:
     return ", ".join(words + (["x".join(map(str, settings["size"]))] if settings.get("size") else []))
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunFolder:
     """Read `run.json` and `metrics.jsonl` of a run folder; a run without metrics has no curves."""
     about = read_json(folder / RUN)
     calls = [value for value in (about.get("network_calls") or {}).values() if is_number(value)]
     names = ("method", "steps", "pairs", "device_seconds", "device", "peak_memory_mb", "seed")
-    return Run(
+    return RunFolder(
         folder, folder.name, signal=_signal(about.get("signals")), network_calls=sum(calls) if calls else None,
         curves=_curves(folder / METRICS), **{name: about.get(name) for name in names},
     )  # fmt: skip
