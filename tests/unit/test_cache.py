@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from finepref.train.table import pair_table
 from PIL import Image
 from torch import Tensor
 
@@ -27,7 +28,6 @@ from finepref.data.readers import read_preferences
 from finepref.data.schema import ImageRef, Quarantined
 from finepref.data.shards import read_index, shard_names, write_shard
 from finepref.data.uncached import OnlineLatents
-from finepref.train.table import pair_table
 
 R = 8
 

@@ -23,11 +23,11 @@ from finepref.evaluate.score import score
 from finepref.formats.manifest import read_record, read_rows, write_record, write_rows
 from finepref.report import report
 from finepref.report.charts import density
+from finepref.report.curves import readable, smoothed
 from finepref.report.inputs import find_inputs
 from finepref.report.paper_tables import published, user_rows, user_win_rates
 from finepref.report.results import headline, primary_metric, summary_sentences
 from finepref.report.thumbnails import choose, data_uri, extremes, find_items, read_strips, spread
-from finepref.report.training import readable, smoothed
 from finepref.report.wording import decimals, duration, percent, significant
 
 TEXTS = [f"prompt {n}" for n in range(20)]

@@ -16,7 +16,7 @@ from finepref.arena.validate import Validation, in_sample_calibration
 from finepref.arena.wins import link_of, observed_wins, predicted_wins
 from finepref.core import files
 from finepref.report.charts import line_chart
-from finepref.report.kit import Cell, Table, render, table
+from finepref.report.kit import Cell, TextTable, render, table
 from finepref.report.standings import Standings, standings
 from finepref.report.wording import NONE, number, percent, shorten, span, whole
 
@@ -104,7 +104,7 @@ def _calibration(found: Findings) -> Markup:
     )  # fmt: skip
 
 
-def _engines(valid: Validation | None) -> Table | None:
+def _engines(valid: Validation | None) -> TextTable | None:
     """Held-out scores of every engine, where they were asked for."""
     if valid is None:
         return None
@@ -119,7 +119,7 @@ def _engines(valid: Validation | None) -> Table | None:
     return table(("Engine", "Log-loss", "Brier", "3-way"), rows)
 
 
-def _gaps(found: Findings) -> Table:
+def _gaps(found: Findings) -> TextTable:
     rows = [
         (
             g.kind, GAP_WORDS[g.kind], number(g.mean), span(g.quantiles[1], g.quantiles[3]),
@@ -157,7 +157,7 @@ def _rho_chart(found: Findings) -> Markup | None:
     )  # fmt: skip
 
 
-def _board(found: Findings) -> Table | None:
+def _board(found: Findings) -> TextTable | None:
     both = found.comparison
     if both is None:
         return None
@@ -185,7 +185,7 @@ def _connections(found: Findings) -> list[tuple[str, str]]:
     ]
 
 
-def _groups(found: Findings) -> Table | None:
+def _groups(found: Findings) -> TextTable | None:
     ratings = found.ratings
     members = [np.flatnonzero(ratings.component == g) for g in range(int(ratings.component.max()) + 1)]
     rows = [
@@ -195,14 +195,14 @@ def _groups(found: Findings) -> Table | None:
     return table(("Group", "Models", "Names"), rows, left=(2,), wrap=(2,)) if len(members) > 1 else None
 
 
-def _thin(found: Findings) -> Table:
+def _thin(found: Findings) -> TextTable:
     """The least seen models."""
     games, names = found.counts.matrix("games").sum(axis=1), found.ratings.models
     codes = sorted(range(len(names)), key=lambda k: (games[k], names[k]))[:THIN]
     return table(("Model", "Votes"), [(names[k], whole(games[k])) for k in codes])
 
 
-def _voters(found: Findings) -> tuple[Table, Table | None] | None:
+def _voters(found: Findings) -> tuple[TextTable, TextTable | None] | None:
     """Those who stand out, or the busiest five; and more of the busiest."""
     check, names = found.voters, found.table.votes.models
     if check is None:
@@ -219,7 +219,7 @@ def _voters(found: Findings) -> tuple[Table, Table | None] | None:
     return table(head, rows, left=(0, 5, 6), wrap=(6,)).cut(max(flagged, FEW_VOTERS))
 
 
-def _method(found: Findings, made: Mapping[str, Any]) -> dict[str, Table]:
+def _method(found: Findings, made: Mapping[str, Any]) -> dict[str, TextTable]:
     """Settings, files and columns behind the page."""
     ratings = found.ratings
     settings = {"engine": ratings.engine, **ratings.settings, "tie margin": round(ratings.tie_margin, 4)}

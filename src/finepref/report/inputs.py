@@ -30,7 +30,7 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
+class Origin:
     """A model of an evaluation: name, where it came from, hash of its weights, pipeline class, sampling in words."""
 
     name: str
@@ -41,7 +41,7 @@ class Maker:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvaluationFolder:
     """An evaluation folder: its images, scores and comparison.
 
     models: names, the baseline first. metrics: name -> fingerprints, higher_is_better, used_in_training. scores, pairs,
@@ -53,7 +53,7 @@ class Evaluation:
     sheets: tuple[Sheet, ...]
     baseline: str
     models: tuple[str, ...]
-    makers: tuple[Maker, ...]
+    makers: tuple[Origin, ...]
     protocols: frozenset[str]
     prompt_sets: tuple[str, ...]
     metrics: Mapping[str, Metric]
@@ -66,7 +66,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunFolder:
     """A training run: what `run.json` says (None where it does not), and name -> (steps, values) of its metrics."""
 
     folder: Path
@@ -87,8 +87,8 @@ class Run:
 class Inputs:
     """Everything a report shows, in the order in which it was found."""
 
-    evaluations: tuple[Evaluation, ...]
-    runs: tuple[Run, ...]
+    evaluations: tuple[EvaluationFolder, ...]
+    runs: tuple[RunFolder, ...]
     arenas: tuple[Ratings, ...]
 
 
@@ -124,7 +124,7 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
                 yield from _walk(child, depth - 1)
 
 
-def read_evaluation(folder: Path) -> Evaluation:
+def read_evaluation(folder: Path) -> EvaluationFolder:
     """Read an evaluation folder that went through `score` and `compare`."""
     for name, command in ((SCORES, "score"), (COMPARISON, "compare")):
         if not (folder / name).is_file():
@@ -135,7 +135,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise InputError(
             f"{COMPARISON} is of other scores than {SCORES}", where=folder, remedy="run `finepref compare` again"
         )
-    return Evaluation(
+    return EvaluationFolder(
         folder, images=tuple(read_rows(folder)), sheets=read_sheets(folder, force=found.forced).sheets,
         baseline=found.baseline, models=(found.baseline, *(m for m in found.model_names if m != found.baseline)),
         makers=_makers(made), protocols=frozenset(made.protocols.values()), prompt_sets=found.prompt_sets,
@@ -144,10 +144,10 @@ def read_evaluation(folder: Path) -> Evaluation:
     )  # fmt: skip
 
 
-def _makers(made: FolderRecord) -> tuple[Maker, ...]:
+def _makers(made: FolderRecord) -> tuple[Origin, ...]:
     sampled = {slot.split("/")[0]: settings for slot, settings in reversed([*made.sampling.items()])}
     return tuple(
-        Maker(name, about.origin, about.fingerprint, about.pipeline or None, _sampling(sampled.get(name)))
+        Origin(name, about.origin, about.fingerprint, about.pipeline or None, _sampling(sampled.get(name)))
         for name, about in made.models.items()
     )
 
@@ -160,12 +160,12 @@ def _sampling(settings: Mapping[str, Any] | None) -> str:
     return ", ".join(words + (["x".join(map(str, settings["size"]))] if settings.get("size") else []))
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunFolder:
     """Read `run.json` and `metrics.jsonl` of a run folder; a run without metrics has no curves."""
     about = read_json(folder / RUN)
     calls = [value for value in (about.get("network_calls") or {}).values() if is_number(value)]
     names = ("method", "steps", "pairs", "device_seconds", "device", "peak_memory_mb", "seed")
-    return Run(
+    return RunFolder(
         folder, folder.name, signal=_signal(about.get("signals")), network_calls=sum(calls) if calls else None,
         curves=_curves(folder / METRICS), **{name: about.get(name) for name in names},
     )  # fmt: skip

@@ -35,7 +35,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TextTable:
     """A table of text. left, wrap: columns that are left-aligned, and of them those that break; looks: of its rows."""
 
     head: tuple[Cell, ...]
@@ -44,22 +44,22 @@ class Table:
     wrap: tuple[int, ...] = ()
     looks: tuple[str, ...] = ()
 
-    def cut(self, most: int) -> tuple[Table, Table | None]:
+    def cut(self, most: int) -> tuple[TextTable, TextTable | None]:
         """The first rows, and a table of the others where there are any."""
         first, rest = (
-            Table(self.head, self.rows[part], self.left, self.wrap, self.looks[part])
+            TextTable(self.head, self.rows[part], self.left, self.wrap, self.looks[part])
             for part in (slice(most), slice(most, None))
         )
         return first, rest if rest.rows else None
 
 
-def table(head: Iterable[object], rows: Iterable[Iterable[object]], **options: Any) -> Table:
+def table(head: Iterable[object], rows: Iterable[Iterable[object]], **options: Any) -> TextTable:
     """A table of any values; what is no `Cell` becomes one of its text."""
 
     def cells(values: Iterable[object]) -> tuple[Cell, ...]:
         return tuple(value if isinstance(value, Cell) else Cell(str(value)) for value in values)
 
-    return Table(cells(head), tuple(cells(row) for row in rows), **options)
+    return TextTable(cells(head), tuple(cells(row) for row in rows), **options)
 
 
 @dataclass(frozen=True, slots=True)

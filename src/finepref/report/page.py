@@ -11,10 +11,10 @@ import numpy as np
 from finepref.arena.gap import gap_table
 from finepref.core.files import write_text
 from finepref.core.provenance import provenance
-from finepref.report import results, thumbnails, training
+from finepref.report import curves, results, thumbnails
 from finepref.report.charts import heat_map
-from finepref.report.inputs import Evaluation, Inputs, Run, find_inputs
-from finepref.report.kit import Cell, Table, render, table
+from finepref.report.inputs import EvaluationFolder, Inputs, RunFolder, find_inputs
+from finepref.report.kit import Cell, TextTable, render, table
 from finepref.report.paper_tables import published
 from finepref.report.standings import Standings, standings
 from finepref.report.wording import duration, number, whole
@@ -49,8 +49,8 @@ def report(
     made = provenance()
     record = {
         "title": title or (evaluations[0]["headline"] if evaluations else "Report"), "evaluations": evaluations,
-        "tiles": _tiles(inputs, runs, boards), "runs": training.run_table(runs) if runs else None,
-        "curves": training.curves(runs), "strips": _strips(runs), "made": made,
+        "tiles": _tiles(inputs, runs, boards), "runs": curves.run_table(runs) if runs else None,
+        "curves": curves.curves(runs), "strips": _strips(runs), "made": made,
         "arenas": [{"standings": board, "gap_map": _gap_map(board)} for board in boards],
         "provenance": _provenance(inputs, made),
     }  # fmt: skip
@@ -59,7 +59,7 @@ def report(
     return out
 
 
-def _evaluation(evaluation: Evaluation, metric: str, budget: int) -> dict[str, Any]:
+def _evaluation(evaluation: EvaluationFolder, metric: str, budget: int) -> dict[str, Any]:
     """What one evaluation says, by card."""
     colours = {model: place and 1 + (place - 1) % 6 for place, model in enumerate(evaluation.models)}
     items = thumbnails.find_items(evaluation)
@@ -77,13 +77,13 @@ def _evaluation(evaluation: Evaluation, metric: str, budget: int) -> dict[str, A
     }  # fmt: skip
 
 
-def _in_model_order(inputs: Inputs) -> list[Run]:
+def _in_model_order(inputs: Inputs) -> list[RunFolder]:
     """Runs in the order of the models of the same name, so that one colour means one model on the whole page."""
     order = [model for evaluation in inputs.evaluations[:1] for model in evaluation.models]
     return sorted(inputs.runs, key=lambda run: order.index(run.name) if run.name in order else len(order))
 
 
-def _tiles(inputs: Inputs, runs: Sequence[Run], boards: Sequence[Standings]) -> list[tuple[str, str]]:
+def _tiles(inputs: Inputs, runs: Sequence[RunFolder], boards: Sequence[Standings]) -> list[tuple[str, str]]:
     """The size of everything in a few big figures."""
     figures = []
     for evaluation in inputs.evaluations[:1]:
@@ -100,7 +100,7 @@ def _tiles(inputs: Inputs, runs: Sequence[Run], boards: Sequence[Standings]) -> 
     ]
 
 
-def _strips(runs: Sequence[Run]) -> list[tuple[tuple[str, int], list[thumbnails.Strip]]]:
+def _strips(runs: Sequence[RunFolder]) -> list[tuple[tuple[str, int], list[thumbnails.Strip]]]:
     """Prompt -> a strip of every run that kept samples of it."""
     found: dict[tuple[str, int], list[thumbnails.Strip]] = {}
     for strip in (strip for run in runs for strip in thumbnails.read_strips(run)):
@@ -118,7 +118,7 @@ def _gap_map(board: Standings) -> Any:
     )  # fmt: skip
 
 
-def _provenance(inputs: Inputs, made: Mapping[str, Any]) -> list[tuple[str, Table]]:
+def _provenance(inputs: Inputs, made: Mapping[str, Any]) -> list[tuple[str, TextTable]]:
     """Where every number comes from: models, scorers, files, versions."""
     found = []
     for evaluation in inputs.evaluations:

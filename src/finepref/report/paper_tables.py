@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from finepref.evaluate import papers
 from finepref.evaluate.papers import SET_ROWS, best_and_second, same_metric, tables_for
 from finepref.evaluate.protocols import FAMILIES, load_protocol
-from finepref.report.inputs import Evaluation
-from finepref.report.kit import Cell, Table, table
+from finepref.report.inputs import EvaluationFolder
+from finepref.report.kit import Cell, TextTable, table
 from finepref.report.results import pairs_of
 from finepref.report.wording import number
 
@@ -24,14 +24,14 @@ class Beside:
     leave open. short: which prompt sets are not whole.
     """
 
-    main: tuple[tuple[str, Table, str], ...]
-    ablations: tuple[tuple[str, Table, str], ...]
-    other: tuple[tuple[str, Table, str], ...]
+    main: tuple[tuple[str, TextTable, str], ...]
+    ablations: tuple[tuple[str, TextTable, str], ...]
+    other: tuple[tuple[str, TextTable, str], ...]
     notes: tuple[str, ...]
     short: tuple[str, ...]
 
 
-def published(evaluation: Evaluation) -> Beside | None:
+def published(evaluation: EvaluationFolder) -> Beside | None:
     """The tables of the papers that share a prompt set and two metrics with this evaluation."""
     tables = tables_for(list(evaluation.metrics), evaluation.prompt_sets)
     if not tables:
@@ -47,14 +47,14 @@ def published(evaluation: Evaluation) -> Beside | None:
     return Beside(main, ablations, other, notes, _missing_prompts(evaluation))
 
 
-def _family(evaluation: Evaluation) -> str | None:
+def _family(evaluation: EvaluationFolder) -> str | None:
     """The backbone of all models, where it is known and one."""
     kinds = {maker.pipeline for maker in evaluation.makers}
     kind = next(iter(kinds)) if len(kinds) == 1 else None
     return FAMILIES.get(kind, kind) if kind else None
 
 
-def _missing_prompts(evaluation: Evaluation) -> tuple[str, ...]:
+def _missing_prompts(evaluation: EvaluationFolder) -> tuple[str, ...]:
     rows = {name: {r.prompt_index for r in evaluation.images if r.prompt_set == name} for name in SET_ROWS}
     return tuple(
         f"This evaluation has {len(found):,} of the {SET_ROWS[name]:,} prompts of {name}; the printed rows have all."
@@ -63,7 +63,7 @@ def _missing_prompts(evaluation: Evaluation) -> tuple[str, ...]:
     )
 
 
-def user_rows(evaluation: Evaluation, paper: papers.Table) -> dict[str, Cells]:
+def user_rows(evaluation: EvaluationFolder, paper: papers.Table) -> dict[str, Cells]:
     """The rows of this evaluation in the layout of a table: its metrics, statistic and scale."""
     statistic = "median" if paper.statistic == "median" else "mean"
     own: dict[tuple[str, str | None], float | None] = {
@@ -79,7 +79,7 @@ def user_rows(evaluation: Evaluation, paper: papers.Table) -> dict[str, Cells]:
     }
 
 
-def user_win_rates(evaluation: Evaluation, paper: papers.Table) -> tuple[str, dict[str, Cells]]:
+def user_win_rates(evaluation: EvaluationFolder, paper: papers.Table) -> tuple[str, dict[str, Cells]]:
     """The model that wins most against the baseline, and its win rates in percent over every other model."""
     names = [same_metric(metric, list(evaluation.metrics)) for metric in paper.metrics]
     pairs = pairs_of(evaluation, prompt_set=paper.prompt_set)
@@ -93,7 +93,7 @@ def user_win_rates(evaluation: Evaluation, paper: papers.Table) -> tuple[str, di
     return best, {model: [rates.get((name, model)) for name in names] for model in evaluation.models}
 
 
-def _filled(evaluation: Evaluation, paper: papers.Table) -> tuple[Table, str]:
+def _filled(evaluation: EvaluationFolder, paper: papers.Table) -> tuple[TextTable, str]:
     """The printed rows with one's own below, the best and second of a column marked; and what to know about them."""
     own = {name: values for name, values in user_rows(evaluation, paper).items() if any(v is not None for v in values)}
     best, rates = user_win_rates(evaluation, paper) if paper.win_rates else ("", {})
@@ -129,7 +129,7 @@ def _column(values: Cells, digits: int, *, lower: bool) -> list[Cell]:
     ]
 
 
-def _other_scorers(evaluation: Evaluation, paper: papers.Table) -> Sequence[str]:
+def _other_scorers(evaluation: EvaluationFolder, paper: papers.Table) -> Sequence[str]:
     names = [same_metric(metric, list(evaluation.metrics)) for metric in paper.metrics]
     return [
         f"{label} of yours is {name}, of theirs {metric}."

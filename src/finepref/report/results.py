@@ -11,12 +11,12 @@ from markupsafe import Markup
 from finepref.core.errors import InputError, nearest
 from finepref.formats.comparison import ModelRow, PairRow
 from finepref.report.charts import ridges
-from finepref.report.inputs import Evaluation
-from finepref.report.kit import Bars, Cell, Estimate, Table, share_bars, table
+from finepref.report.inputs import EvaluationFolder
+from finepref.report.kit import Bars, Cell, Estimate, TextTable, share_bars, table
 from finepref.report.wording import NONE, decimals, difference, number, p_value, percent, span, whole
 
 
-def primary_metric(evaluation: Evaluation, asked: str | None) -> str:
+def primary_metric(evaluation: EvaluationFolder, asked: str | None) -> str:
     """The metric of the summary: the one asked for, else the first that no training used, else the first."""
     metrics = evaluation.metrics
     if asked is not None:
@@ -26,12 +26,12 @@ def primary_metric(evaluation: Evaluation, asked: str | None) -> str:
     return next((name for name, about in metrics.items() if not about.used_in_training), next(iter(metrics)))
 
 
-def pairs_of(evaluation: Evaluation, **wanted: object) -> list[PairRow]:
+def pairs_of(evaluation: EvaluationFolder, **wanted: object) -> list[PairRow]:
     """Rows of the comparison's pairs with these values."""
     return [row for row in evaluation.pairs if all(getattr(row, key) == value for key, value in wanted.items())]
 
 
-def headline(evaluation: Evaluation, metric: str) -> str:
+def headline(evaluation: EvaluationFolder, metric: str) -> str:
     """The summary sentence: the farthest model against the baseline, on the first prompt set."""
     rows = pairs_of(evaluation, metric=metric, against=evaluation.baseline, prompt_set=evaluation.prompt_sets[0])
     if not rows:
@@ -45,7 +45,7 @@ def headline(evaluation: Evaluation, metric: str) -> str:
     return f"{row.model} and {row.against} cannot be told apart: {rate} wins"
 
 
-def summary_sentences(evaluation: Evaluation, metric: str) -> list[str]:
+def summary_sentences(evaluation: EvaluationFolder, metric: str) -> list[str]:
     """Every model against the baseline and the best two against each other, with intervals, as sentences."""
     sentences = []
     for prompt_set in evaluation.prompt_sets:
@@ -65,20 +65,20 @@ def summary_sentences(evaluation: Evaluation, metric: str) -> list[str]:
     return sentences
 
 
-def named(evaluation: Evaluation, metric: str, models: Sequence[str]) -> Cell:
+def named(evaluation: EvaluationFolder, metric: str, models: Sequence[str]) -> Cell:
     """A metric, with a mark where the training of one of these models used it."""
     used = [m for m in evaluation.metrics[metric].used_in_training if m in models]
     return Cell(metric, badge="trained on" * bool(used), tip=f"training of {', '.join(used)} used this metric")
 
 
-def _shown(evaluation: Evaluation) -> list[PairRow]:
+def _shown(evaluation: EvaluationFolder) -> list[PairRow]:
     """Rows of pairs; of two mirrored ones between models other than the baseline, the one that wins more."""
     base = evaluation.baseline
     better = [(row.win_rate, row.model) > (1 - row.win_rate, row.against) for row in evaluation.pairs]
     return [row for row, ahead in zip(evaluation.pairs, better, strict=True) if ahead or row.against == base]
 
 
-def win_charts(evaluation: Evaluation, colours: Mapping[str, int]) -> list[tuple[Cell, str, Bars]]:
+def win_charts(evaluation: EvaluationFolder, colours: Mapping[str, int]) -> list[tuple[Cell, str, Bars]]:
     """(metric, prompt set, win rates of every pair as intervals)."""
     found = []
     for prompt_set, metric in itertools.product(evaluation.prompt_sets, evaluation.metrics):
@@ -96,7 +96,7 @@ def win_charts(evaluation: Evaluation, colours: Mapping[str, int]) -> list[tuple
     return found
 
 
-def group_charts(evaluation: Evaluation, metric: str) -> list[tuple[str, Bars]]:
+def group_charts(evaluation: EvaluationFolder, metric: str) -> list[tuple[str, Bars]]:
     """Win rates of the farthest model over the baseline by style, category and challenge, best first."""
     groups = [row for row in evaluation.groups if row.metric == metric]
     found = []
@@ -113,7 +113,7 @@ def group_charts(evaluation: Evaluation, metric: str) -> list[tuple[str, Bars]]:
     return found
 
 
-def pair_table(evaluation: Evaluation) -> Table:
+def pair_table(evaluation: EvaluationFolder) -> TextTable:
     """All pairs in numbers."""
     head = (
         "Metric", "Prompts", "Model", "Against", "n", "Win rate", "Interval", "Mean difference", "Interval",
@@ -131,7 +131,7 @@ def pair_table(evaluation: Evaluation) -> Table:
     return table(head, rows, left=(0, 1, 2, 3))
 
 
-def score_tables(evaluation: Evaluation) -> list[tuple[str, Table]]:
+def score_tables(evaluation: EvaluationFolder) -> list[tuple[str, TextTable]]:
     """(prompt set, mean with interval and median of every model and metric, the best mean marked)."""
     found = []
     for prompt_set in evaluation.prompt_sets:
@@ -144,7 +144,7 @@ def score_tables(evaluation: Evaluation) -> list[tuple[str, Table]]:
     return found
 
 
-def _score_cells(evaluation: Evaluation, rows: Sequence[ModelRow], metric: str) -> list[Cell]:
+def _score_cells(evaluation: EvaluationFolder, rows: Sequence[ModelRow], metric: str) -> list[Cell]:
     there = {row.model: row for row in rows if row.mean is not None}
     means = [row.mean for row in there.values() if row.mean is not None]
     best = (max if evaluation.metrics[metric].higher_is_better else min)(means, default=None)
@@ -169,7 +169,7 @@ def _score_cells(evaluation: Evaluation, rows: Sequence[ModelRow], metric: str) 
     return [cell(model) for model in evaluation.models]
 
 
-def spreads(evaluation: Evaluation, colours: Mapping[str, int]) -> list[tuple[str, Markup]]:
+def spreads(evaluation: EvaluationFolder, colours: Mapping[str, int]) -> list[tuple[str, Markup]]:
     """(title, density curves of all models) of every metric and prompt set."""
     found = []
     for sheet, metric in itertools.product(evaluation.sheets, evaluation.metrics):

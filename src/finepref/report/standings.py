@@ -14,7 +14,7 @@ from finepref.arena.orders import votes_to_separate
 from finepref.arena.ratings import Ratings
 from finepref.arena.wins import predicted_wins, votes_rated
 from finepref.report.charts import heat_map
-from finepref.report.kit import Bars, Estimate, Table, bars, table
+from finepref.report.kit import Bars, Estimate, TextTable, bars, table
 from finepref.report.wording import number, shorten, span, whole
 
 IN_CHART, IN_TABLE, IN_MATRIX, SIDE_BY_SIDE = 60, 25, 18, 8
@@ -35,8 +35,8 @@ class Standings:
     votes: int
     chart: Bars
     drawn: int
-    board: Table
-    rest: Table | None
+    board: TextTable
+    rest: TextTable | None
     order: NDArray[np.int64]
     wide: bool
 
@@ -62,23 +62,19 @@ class Standings:
 def standings(ratings: Ratings) -> Standings:
     """What pages show of these ratings."""
     rows = leaderboard_rows(ratings)
-    chart = bars(
-        [
-            Estimate(r["model"], r["mu"], r["low"], r["high"], colour=int(r["rank_low"] == 1))
-            for r in rows[:IN_CHART]
-        ],
-        title="Ratings with 95 % intervals", axis="rating μ",
-    )  # fmt: skip
+    drawn = [
+        Estimate(r["model"], r["mu"], r["low"], r["high"], colour=int(r["rank_low"] == 1)) for r in rows[:IN_CHART]
+    ]
+    chart = bars(drawn, title="Ratings with 95 % intervals", axis="rating μ")
     board, rest = _leaderboard(ratings).cut(IN_TABLE)
-    order = ratings.order()[:IN_MATRIX]
-    votes = votes_rated(ratings)
+    order, votes = ratings.order()[:IN_MATRIX], votes_rated(ratings)
     return Standings(
-        ratings, _lead(ratings, votes), votes, chart, min(len(rows), IN_CHART), board, rest, order,
+        ratings, _lead(ratings, votes), votes, chart, len(drawn), board, rest, order,
         len(order) > SIDE_BY_SIDE,
     )  # fmt: skip
 
 
-def _leaderboard(ratings: Ratings) -> Table:
+def _leaderboard(ratings: Ratings) -> TextTable:
     rows, order = leaderboard_rows(ratings), ratings.order()
     lines = []
     for at, r in enumerate(rows):

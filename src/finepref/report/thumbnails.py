@@ -14,7 +14,7 @@ from PIL import Image
 
 from finepref.core.files import finite
 from finepref.formats.manifest import ImageRow
-from finepref.report.inputs import Evaluation, Run, read_samples
+from finepref.report.inputs import EvaluationFolder, RunFolder, read_samples
 
 BUDGET = 8_000_000
 SIDE, TINY = 256, 96
@@ -23,7 +23,7 @@ MOST_STEPS, MOST_PROMPTS = 8, 6
 
 
 @dataclass(slots=True)
-class Item:
+class ImageSet:
     """Images of one prompt row and seed: model -> manifest row, model -> data URI, metric -> model -> score."""
 
     prompt_set: str
@@ -41,12 +41,12 @@ class Item:
         return all(max(row.size) <= TINY for row in self.rows.values())
 
 
-def find_items(evaluation: Evaluation) -> list[Item]:
+def find_items(evaluation: EvaluationFolder) -> list[ImageSet]:
     """Items with images of at least two models, in the order of seed, prompt set and row, with their scores."""
-    found: dict[tuple[str, int, int], Item] = {}
+    found: dict[tuple[str, int, int], ImageSet] = {}
     for row in evaluation.images:
         key = (row.prompt_set, row.prompt_index, row.seed)
-        found.setdefault(key, Item(*key, row.prompt, dict(row.tags))).rows[row.model] = row
+        found.setdefault(key, ImageSet(*key, row.prompt, dict(row.tags))).rows[row.model] = row
     for sheet in evaluation.sheets:
         for at, (index, seed) in enumerate(zip(sheet.row.tolist(), sheet.seed.tolist(), strict=True)):
             there = found.get((sheet.prompt_set, index, seed))
@@ -67,7 +67,7 @@ def spread(count: int) -> Iterator[int]:
             yield place
 
 
-def extremes(items: Sequence[Item], metric: str, baseline: str) -> list[int]:
+def extremes(items: Sequence[ImageSet], metric: str, baseline: str) -> list[int]:
     """Positions by how far apart a model and the baseline are on a metric, farthest first."""
     gaps = []
     for position, item in enumerate(items):
@@ -78,7 +78,9 @@ def extremes(items: Sequence[Item], metric: str, baseline: str) -> list[int]:
     return [position for gap, position in sorted(gaps, key=lambda pair: (-pair[0], pair[1])) if gap > 0]
 
 
-def choose(evaluation: Evaluation, items: Sequence[Item], metric: str, *, budget: int = BUDGET) -> list[Item]:
+def choose(
+    evaluation: EvaluationFolder, items: Sequence[ImageSet], metric: str, *, budget: int = BUDGET
+) -> list[ImageSet]:
     """Give items their pictures until the budget is spent; half evenly spread, half the largest differences.
 
     Args:
@@ -124,7 +126,7 @@ def data_uri(path: Path) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def gallery_data(evaluation: Evaluation, items: Sequence[Item], metric: str) -> dict[str, Any]:
+def gallery_data(evaluation: EvaluationFolder, items: Sequence[ImageSet], metric: str) -> dict[str, Any]:
     """What the page's script needs to show, sort and filter the items; `metric` is chosen first."""
     return {
         "metric": metric, "models": evaluation.models, "baseline": evaluation.baseline,
@@ -159,7 +161,7 @@ class Strip:
         return all(picture.startswith("data:image/png") for _, picture in self.pictures)
 
 
-def read_strips(run: Run) -> list[Strip]:
+def read_strips(run: RunFolder) -> list[Strip]:
     """The strips of a run's `samples/step-*/` folders; at most 8 evenly spaced steps and 6 prompts."""
     root = run.folder / "samples"
     matches = [STEP.fullmatch(folder.name) for folder in root.iterdir()] if root.is_dir() else []

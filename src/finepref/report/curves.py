@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from finepref.report.charts import line_chart
-from finepref.report.inputs import Run
-from finepref.report.kit import Table, table
+from finepref.report.inputs import RunFolder
+from finepref.report.kit import TextTable, table
 from finepref.report.wording import NONE, duration, is_number, whole
 
 POINTS = 80
@@ -31,7 +31,7 @@ WORDS = {
 Series = list[tuple[str, list[float], list[float]]]
 
 
-def curves(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
+def curves(runs: Sequence[RunFolder]) -> list[tuple[str, Markup]]:
     """(title, moving averages of every run) of every number that was logged, the most telling first."""
     kept = list(dict.fromkeys(name for run in runs for name in run.curves))
     names = [name for name in FIRST if name in kept]
@@ -72,7 +72,7 @@ def smoothed(x: Sequence[float], y: Sequence[float], points: int = POINTS) -> tu
     return [kept[place][0] for place in places], means
 
 
-def run_table(runs: Sequence[Run]) -> Table:
+def run_table(runs: Sequence[RunFolder]) -> TextTable:
     """What every run is and what it cost."""
     head = (
         "Run", "Method", "Signal", "Steps", "Pairs", "Network calls", "Device time", "Device", "Peak memory", "Seed",
