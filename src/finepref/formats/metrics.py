@@ -1,0 +1,146 @@
+"""What a run writes while it goes on: metrics.jsonl (bit-identical after a resume), timing.jsonl (all seconds).
+
+One JSON line an optimiser step; nan and infinity are null in the files and nan when they are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from finepref.core.errors import InputError
+from finepref.core.files import finite, write_text
+from finepref.formats.records import as_record
+
+METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+NAMED = ("step", "pairs", "skipped_pairs")
+REMEDY = "train again, or remove the line"
+
+
+@dataclass(frozen=True, slots=True)
+class BucketMetrics:
+    """Means over the pairs of a step that lie in one t-bucket."""
+
+    pairs: int
+    means: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepMetrics:
+    """An optimiser step: means over its pairs by name (loss, ...), the same by t-bucket (lowest t first).
+
+    grad_norm: before clipping. lr: learning rate. skipped_pairs: the suspects where the step was skipped, else None.
+    """
+
+    step: int
+    means: Mapping[str, float]
+    pairs: int
+    by_t: tuple[BucketMetrics, ...]
+    grad_norm: float
+    lr: float
+    skipped_pairs: tuple[str, ...] | None = None
+
+    def numbers(self) -> dict[str, float]:
+        """Everything to draw: the means, gradient norm and learning rate; those of t-buckets as `NAME/t0`, ..."""
+        found = {**self.means, "grad_norm": self.grad_norm, "lr": self.lr}
+        for number, bucket in enumerate(self.by_t):
+            found |= {f"{name}/t{number}": value for name, value in bucket.means.items()}
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class StepTiming:
+    """Seconds of an optimiser step, and since the process began to train."""
+
+    step: int
+    seconds: float
+    since_start: float
+
+
+def append_metrics(folder: Path, record: StepMetrics) -> None:
+    """Append a step to metrics.jsonl."""
+    skipped = {} if record.skipped_pairs is None else {"skipped_pairs": record.skipped_pairs}
+    by_t = [{"pairs": bucket.pairs, **bucket.means} for bucket in record.by_t]
+    head = {"step": record.step, **record.means, "pairs": record.pairs, "by_t": by_t}
+    _append(folder / METRICS, {**head, "grad_norm": record.grad_norm, **skipped, "lr": record.lr})
+
+
+def append_timing(folder: Path, record: StepTiming) -> None:
+    """Append a step to timing.jsonl."""
+    _append(folder / TIMING, asdict(record))
+
+
+def read_metrics(folder: Path) -> tuple[StepMetrics, ...]:
+    """The steps in metrics.jsonl, none where the file is missing.
+
+    Raises:
+        InputError: a line that is not JSON or not a step.
+    """
+    return tuple(_as_metrics(line, where) for where, line in _lines(folder / METRICS))
+
+
+def read_timing(folder: Path) -> tuple[StepTiming, ...]:
+    """The steps in timing.jsonl, none where the file is missing.
+
+    Raises:
+        InputError: a line that is not JSON or not a step.
+    """
+    return tuple(as_record(StepTiming, line, where=where, remedy=REMEDY) for where, line in _lines(folder / TIMING))
+
+
+def cut_after(folder: Path, step: int) -> None:
+    """Drop the lines of both files that belong to steps after `step` (and a last line that was cut short)."""
+    for path in (folder / METRICS, folder / TIMING):
+        if not path.exists():
+            continue
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            if record["step"] <= step:
+                kept.append(line)
+        write_text(path, "".join(line + "\n" for line in kept))
+
+
+def _append(path: Path, record: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(finite(record), allow_nan=False) + "\n")
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not path.is_file():
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        where = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"not valid JSON ({error})", where=where, remedy="resume the run, which mends it"
+            ) from None
+        if not isinstance(record, dict):
+            raise InputError("not a JSON object", where=where, remedy="resume the run, which mends it")
+        yield where, record
+
+
+def _as_metrics(line: dict[str, Any], where: str) -> StepMetrics:
+    value: dict[str, Any] = {name: line.pop(name) for name in NAMED if name in line}
+    value |= _numbers({name: line.pop(name, None) for name in ("grad_norm", "lr")})
+    value["by_t"] = [_as_bucket(bucket) for bucket in line.pop("by_t", ())]
+    return as_record(StepMetrics, value | {"means": _numbers(line)}, where=where, remedy=REMEDY)
+
+
+def _as_bucket(bucket: object) -> object:
+    if not isinstance(bucket, dict):
+        return bucket
+    return {"pairs": bucket.pop("pairs", 0), "means": _numbers(bucket)}
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """null as nan."""
+    return {name: float("nan") if value is None else value for name, value in values.items()}

@@ -1,0 +1,89 @@
+"""run.json of a run folder: what was trained from what, and what it cost. It is there when the run is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from finepref.core.files import write_json
+from finepref.formats.records import read_record
+
+RUN = "run.json"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAxes:
+    """Names of the rows that the run combines."""
+
+    signal: str
+    trajectory: str
+    objective: str
+    guard: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSignals:
+    """The signal of a run. pairs, left_out: of a paired objective; images, desirable: of one on single images."""
+
+    kind: str
+    sha256: str
+    rewards: tuple[str, ...] = ()
+    device_seconds: float | None = None
+    pairs: int | None = None
+    left_out: int | None = None
+    images: int | None = None
+    desirable: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What run.json holds. Seconds are device seconds of all processes; None where a part was not measured."""
+
+    method: str
+    axes: RunAxes
+    base: str
+    revision: str | None = None
+    family: str
+    base_sha256: str
+    init_sha256: str | None = None
+    seed: int
+    config_hash: str
+    identity: str
+    signals: RunSignals
+    steps: int
+    skipped_steps: int = 0
+    pairs: int
+    network_calls: Mapping[str, int] = field(default_factory=dict)
+    device_seconds: float | None = None
+    device_seconds_by: Mapping[str, float | None] = field(default_factory=dict)
+    processes: int = 1
+    device: str
+    peak_memory_mb: float
+    created: str = ""
+    command: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    version: int = VERSION
+
+
+def is_finished(folder: str | Path) -> bool:
+    """Whether a folder holds a finished run."""
+    return (Path(folder) / RUN).is_file()
+
+
+def read_run(folder: str | Path) -> RunRecord:
+    """Read run.json of a run folder.
+
+    Raises:
+        InputError: there is none, or it is broken or no record of a run.
+    """
+    remedy = "give the folder of a finished run, or train it again"
+    return read_record(Path(folder) / RUN, RunRecord, version=VERSION, remedy=remedy)
+
+
+def write_run(folder: str | Path, record: RunRecord) -> None:
+    """Write run.json; the counts that a signal does not have are left out."""
+    signals = {name: value for name, value in asdict(record.signals).items() if value is not None}
+    write_json(Path(folder) / RUN, {**asdict(record), "signals": signals})
