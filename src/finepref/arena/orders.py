@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import kendalltau
 
-from finepref.arena.link import get_link
+from finepref.arena.engines import rate
 from finepref.arena.normal import Floats, quantile
-from finepref.arena.rate import rate
 from finepref.arena.ratings import LEVEL, Ratings
 from finepref.arena.votes import Votes
 from finepref.core.rng import numpy_generator
@@ -62,7 +61,7 @@ def information(ratings: Ratings, difference: Floats) -> Floats:
 
     sum over outcomes of P (d log P / d D)^2; for the probit without ties phi^2 / (Phi (1 - Phi)) / c^2.
     """
-    link = get_link(ratings.settings.get("link") or "probit")
+    link = ratings.link
     d, m = np.asarray(difference, dtype=np.float64) / ratings.c, ratings.tie_margin / ratings.c
     left, up, _ = link.win(d - m)
     right, down, _ = link.win(-d - m)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from finepref.arena.options import DEFAULTS, RatingOptions
+
 Votes = Annotated[
     list[Path], typer.Argument(help="Vote files (csv, jsonl, parquet) or folders of them.", show_default=False)
 ]
@@ -32,20 +34,20 @@ Column = Annotated[str | None, typer.Option(metavar="COLUMN", show_default=False
 def command(
     votes: Votes,
     out: Out = Path("arena"),
-    engine: Engine = "batch",
-    preset: Preset = "ksort",
-    link: Link = "probit",
-    prior: Prior = "normal",
-    ties: Ties = "fit",
-    interval: Interval = "auto",
-    cluster: Cluster = None,
+    engine: Engine = DEFAULTS.engine,
+    preset: Preset = DEFAULTS.preset,
+    link: Link = DEFAULTS.link,
+    prior: Prior = DEFAULTS.prior,
+    ties: Ties = DEFAULTS.ties,
+    interval: Interval = DEFAULTS.interval,
+    cluster: Cluster = DEFAULTS.cluster,
     rho: Rho = None,
     normalise: Normalise = "none",
     validate: Validate = None,
     compare_board: Board = None,
-    order: Order = "given",
-    passes: Annotated[int, typer.Option(help="online: how often to go through the votes.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    order: Order = DEFAULTS.order,
+    passes: Annotated[int, typer.Option(help="online: how often to go through the votes.")] = DEFAULTS.passes,
+    seed: Annotated[int, typer.Option(help="Of every random draw.")] = DEFAULTS.seed,
     left: Column = None,
     right: Column = None,
     winner: Column = None,
@@ -71,11 +73,14 @@ def command(
         "left": left, "right": right, "winner": winner, "left_image": left_image, "right_image": right_image,
         "prompt": prompt, "voter": voter, "id": id, "group": group, "model": model, "rank": rank, "image": image,
     }  # fmt: skip
-    options = Options(
-        columns={role: column for role, column in named.items() if column is not None},
+    rating = RatingOptions(
         engine=engine, preset=preset, link=link, prior=prior, ties=ties, interval=interval, cluster=cluster,
-        rho=rho, normalise=normalise, validate=validate, compare_board=compare_board, order=order, passes=passes,
-        seed=seed, skip_bad_rows=skip_bad_rows, overwrite=overwrite,
+        order=order, passes=passes, seed=seed,
+    )  # fmt: skip
+    options = Options(
+        columns={role: column for role, column in named.items() if column is not None}, rating=rating, rho=rho,
+        normalise=normalise, validate=validate, compare_board=compare_board, skip_bad_rows=skip_bad_rows,
+        overwrite=overwrite,
     )  # fmt: skip
     run_arena(votes, out, options, page=write_page)
     print_result(out, as_json=as_json)

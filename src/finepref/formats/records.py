@@ -1,9 +1,12 @@
-"""JSON files of one record: a frozen dataclass is what a file holds, checked field by field when it is read."""
+"""Files of records: a frozen dataclass is what a JSON file holds, checked field by field when it is read."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
@@ -41,3 +44,12 @@ def read_record(path: str | Path, kind: type[Record], *, version: int, remedy: s
     if found != version:
         raise InputError(f"version {found} is not known here", where=path, remedy="use the finepref that wrote it")
     return as_record(kind, held, where=path, remedy=remedy)
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """At least one row as csv, with the names of the first as header."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

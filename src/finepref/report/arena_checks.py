@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from finepref.arena.findings import Findings
-from finepref.arena.link import get_link
-from finepref.arena.validate import Bin, in_sample_calibration
+from finepref.arena.validate import in_sample_calibration
+from finepref.formats.validation import Bin
 from finepref.report import charts, html
 from finepref.report.html import Raw, number
 
@@ -29,7 +29,7 @@ def prediction_card(found: Findings) -> Raw:
     if valid is not None:
         bins, words = valid.calibration, "Held-out votes of the engine of this page"
     else:
-        link = get_link(found.ratings.settings.get("link") or "probit")
+        link = found.ratings.link
         bins = in_sample_calibration(found.table.votes, found.ratings.mu, found.ratings.tie_margin, link)
         words = "The very votes that the ratings were made from (held-out votes: --validate 5)"
     chart = _calibration(bins)
@@ -159,8 +159,8 @@ def voter_card(found: Findings) -> Raw | None:
 def method_card(found: Findings, made: Mapping[str, Any]) -> Raw:
     """How the page was made."""
     ratings, table = found.ratings, found.table
-    settings = {"engine": ratings.engine, **ratings.settings, "tie margin": round(ratings.tie_margin, 4)}
-    rows = [(key.replace("_", " "), value) for key, value in settings.items() if value is not None]
+    settings = {"engine": ratings.engine, **ratings.settings.given(), "tie_margin": round(ratings.tie_margin, 4)}
+    rows = [(key.replace("_", " "), value) for key, value in settings.items()]
     batch = (
         "All votes at once: the ratings are the most probable ones when a vote goes to the left model with probability "
         "F((μ_left − μ_right − m)/c), c = √2·25/6, F the link, m the dead zone of ties, under the prior named below."

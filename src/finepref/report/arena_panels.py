@@ -7,7 +7,7 @@ import numpy as np
 from finepref.arena.findings import Findings
 from finepref.arena.folder import leaderboard_rows
 from finepref.arena.gap import expected_gap
-from finepref.arena.link import get_link, p_left_decisive
+from finepref.arena.link import p_left_decisive
 from finepref.arena.normal import Floats
 from finepref.arena.orders import votes_to_separate
 from finepref.arena.ratings import Ratings
@@ -37,7 +37,7 @@ def interval_card(found: Findings) -> Raw:
         [(r["model"], r["low"], r["mu"], r["high"]) for r in shown],
         title="Ratings with 95 % intervals", axis="rating μ", strong=[r["rank_low"] == 1 for r in shown],
     )  # fmt: skip
-    link = get_link(ratings.settings.get("link") or "probit")
+    link = ratings.link
     lead = np.array([1.0, 3.0])
     share = p_left_decisive(link, lead / ratings.c, ratings.tie_margin / ratings.c)
     words = (
@@ -58,7 +58,7 @@ def leaderboard_card(found: Findings) -> Raw:
     cells = []
     for at, r in enumerate(rows):
         further = "–"
-        if at + 1 < len(rows) and not ratings.settings.get("tau"):  # under a random walk nothing ever settles
+        if at + 1 < len(rows) and not ratings.settings.tau:  # under a random walk nothing ever settles
             further = _count(votes_to_separate(ratings, order[at], order[at + 1]))
         span = str(r["rank_low"]) if r["rank_low"] == r["rank_high"] else f"{r['rank_low']}–{r['rank_high']}"
         interval = f"{number(r['low'])} to {number(r['high'])}"
@@ -86,7 +86,7 @@ def _count(value: float) -> str:
 
 def predicted_wins(ratings: Ratings) -> Floats:
     """[M, M] predicted share of points of the row's model against the column's: P(win) + P(tie)/2."""
-    link = get_link(ratings.settings.get("link") or "probit")
+    link = ratings.link
     d, m = np.subtract.outer(ratings.mu, ratings.mu) / ratings.c, ratings.tie_margin / ratings.c
     share = 0.5 * (1.0 + np.exp(link.win(d - m)[0]) - np.exp(link.win(-d - m)[0]))
     np.fill_diagonal(share, np.nan)
