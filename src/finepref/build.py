@@ -261,13 +261,13 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
 
 def data_sizes(config: RunConfig) -> tuple[int, int, int]:
     """(images, prompts, pairs) of a run at most: what its cache holds, else rows of the data, else its draws."""
-    from finepref.core.files import read_json
     from finepref.data.rows import count_rows
+    from finepref.formats.cache import is_complete, read_cache
 
-    made = cache_folder(config) / "cache.json"
-    if config.cache.folder is not None and made.is_file() and read_json(made).get("complete"):
-        summary = read_json(made)["summary"]
-        return summary["images"], summary["prompts"], summary["pairs"]
+    folder = cache_folder(config)
+    if config.cache.folder is not None and is_complete(folder):
+        held = read_cache(folder).summary
+        return held.images, held.prompts, held.pairs
     draws = config.train.max_steps * config.train.pairs_per_step
     rows = count_rows(config.data.paths) if config.data.paths else None
     pairs = draws if rows is None else rows
@@ -390,5 +390,5 @@ def open_cache(config: RunConfig, out: Path, *, world: World) -> Latents:
         world.barrier()
         return LatentCache(folder)
     cache = LatentCache(folder)
-    cache.require(**shaping_of(load_encoder(config, device=device), cache_settings(config)))
+    cache.require(shaping_of(load_encoder(config, device=device), cache_settings(config)))
     return cache

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from finepref.core.errors import InputError
 from finepref.core.images import ImageSize, Unreadable, square
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
-from finepref.data.latents import EMPTY_PROMPT, Pairs, check_same, identity_of
+from finepref.data.latents import EMPTY_PROMPT
 from finepref.data.readers import read_preferences
 from finepref.data.schema import ImageRef, Preference, Quarantined
+from finepref.formats.cache import Pairs, Shaping
 from finepref.models.protocol import Encoder
 
 Item = TypeVar("Item")
@@ -59,12 +60,10 @@ class OnlineLatents:
             InputError: more image bytes than `in_memory`, or no usable pair.
         """
         self.encoder, self.batch_size = encoder, batch_size
-        self.meta: Mapping[str, Any] = {
-            "fingerprint": dict(encoder.fingerprint()),
-            "resolution": encoder.resolution,
-            "flips": True,
-            "posterior": posterior,
-        }
+        self.shaping = Shaping(
+            fingerprint=dict(encoder.fingerprint()), resolution=encoder.resolution, crop=None, dtype=None, flips=True,
+            posterior=posterior,
+        )  # fmt: skip
         self._images: dict[str, ImageRef] = {}
         self._bad: dict[str, str] = {}
         self._texts: dict[str, str] = {EMPTY_PROMPT: ""}
@@ -111,13 +110,9 @@ class OnlineLatents:
             self._images[sha] = image
         return sha
 
-    def require(self, **expected: Any) -> None:
-        """Refuse another model or resolution than `expected` (see `LatentCache.require`)."""
-        check_same(self.meta, expected, where="online encoding")
-
     def identity(self) -> str:
         """Hash of what shapes the numbers, and of the pairs; not that of any cache, whose numbers are rounded."""
-        return identity_of(self.meta, self.pairs)
+        return self.shaping.identity(self.pairs)
 
     def calls(self) -> dict[str, int | None]:
         """Not counted: it depends on which batches share an image."""
@@ -141,7 +136,7 @@ class OnlineLatents:
         mean, std = (torch.cat([each.cpu() for each in part]) for part in zip(*encoded, strict=True))
         place = {key: row for row, key in enumerate(keys)}
         order = [place[key] for key in zip(images, mirrored, strict=True)]
-        kept = None if self.meta["posterior"] == "mode" else std[order]
+        kept = None if self.shaping.posterior == "mode" else std[order]
         return mean[order], kept, [sizes[row] for row in order]
 
     def _read(self, sha: str) -> bytes:

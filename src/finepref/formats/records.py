@@ -30,11 +30,11 @@ def as_record(kind: type[Record], value: object, *, where: object, remedy: str) 
         raise InputError(f"{place}: {first['msg'].lower()}", where=where, remedy=remedy) from None
 
 
-def read_record(path: str | Path, kind: type[Record], *, version: int, remedy: str) -> Record:
+def read_record(path: str | Path, kind: type[Record], *, version: int, remedy: str, flat: Sequence[str] = ()) -> Record:
     """Read a JSON file of one record; a file without a `version` is read as it is.
 
     Args:
-        version: the newest that is known.
+        version: the newest that is known. flat: fields that are records whose entries the file holds beside the others.
 
     Raises:
         InputError: no such file, not JSON, not such a record, or of a newer version.
@@ -43,6 +43,8 @@ def read_record(path: str | Path, kind: type[Record], *, version: int, remedy: s
     found = held.get("version", version) if isinstance(held, dict) else version
     if found != version:
         raise InputError(f"version {found} is not known here", where=path, remedy="use the finepref that wrote it")
+    if isinstance(held, dict):
+        held = {**held, **dict.fromkeys(flat, held)}
     return as_record(kind, held, where=path, remedy=remedy)
 
 
