@@ -350,12 +350,12 @@ def encode_online(config: RunConfig, *, device: str) -> OnlineLatents:
     Raises:
         ConfigError: the config names no data, or a cache folder. InputError: no pair is usable.
     """
-    from finepref.data.uncached import online_from
+    from finepref.data.uncached import OnlineLatents
 
     data, section = config.data, config.cache
     if section.folder is not None:
         raise ConfigError("online encoding keeps nothing", where="cache.folder", remedy="null, or cache.online=false")
-    return online_from(
+    return OnlineLatents(
         _named(config),
         load_encoder(config, device=device),
         format=data.format,

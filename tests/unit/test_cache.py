@@ -23,8 +23,7 @@ from finepref.data.building import CacheSettings, owner
 from finepref.data.cache import cache_from, shaping_of, stamp_of
 from finepref.data.convert import write_pairs
 from finepref.data.latents import EMPTY_PROMPT, LatentCache
-from finepref.data.readers import read_preferences
-from finepref.data.schema import ImageRef, Quarantined
+from finepref.data.schema import ImageRef
 from finepref.data.shards import read_index, shard_names, write_shard
 from finepref.data.uncached import OnlineLatents
 from finepref.train.table import pair_table
@@ -461,13 +460,12 @@ def test_a_cache_of_an_older_version_is_read_and_a_broken_one_refused(tmp_path: 
             LatentCache(tmp_path / "c")
 
 
-def test_online_encoding_gives_what_the_cache_gives(tmp_path: Path) -> None:
+def test_online_encoding_gives_what_the_cache_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = pairs_file(tmp_path / "pairs.parquet", SIDES, broken=[3])
     cache_from(data, Plain(), tmp_path / "cache", settings=CacheSettings(dtype="float32", flips=True))
     cache = LatentCache(tmp_path / "cache")
-    rejected: list[Quarantined] = []
     encoder = Plain()
-    online = OnlineLatents(read_preferences(data, quarantine=rejected), encoder, rejected=rejected)
+    online = OnlineLatents(data, encoder)
     assert encoder.seen == []
     assert dict(online.pairs) == dict(cache.pairs)
     assert [(q.row, q.pair_id, q.reason) for q in online.quarantined] == [
@@ -482,18 +480,15 @@ def test_online_encoding_gives_what_the_cache_gives(tmp_path: Path) -> None:
     prompts = [pairs[1].prompt, EMPTY_PROMPT, pairs[1].prompt]
     for name, value in cache.prompts(prompts).items():
         assert torch.equal(online.prompts(prompts)[name], value)
-    with pytest.raises(InputError, match="no image 000"):
-        online.latents(["000"])
-    with pytest.raises(InputError, match="no prompt 000"):
-        online.prompts(["000"])
+    monkeypatch.setattr("finepref.data.uncached.IN_MEMORY", 500)
     with pytest.raises(InputError, match="the tables hold more than 500 bytes of images; make a cache"):
-        OnlineLatents(read_preferences(data, quarantine=[]), Plain(), in_memory=500)
+        OnlineLatents(data, Plain())
 
 
 @pytest.mark.parametrize("content", [image(9), image(0)[:-30], b"broken"])
 def test_online_encoding_refuses_an_image_that_was_changed(tmp_path: Path, content: bytes) -> None:
     """Another image, a cut one and none at all under the name of one that was read: never trained on, one sentence."""
-    online = OnlineLatents(read_preferences(folder_of_files(tmp_path / "data"), quarantine=[]), Plain())
+    online = OnlineLatents(folder_of_files(tmp_path / "data"), Plain())
     sha, place = sha256_bytes(image(0)), tmp_path / "data" / "0.png"
     place.write_bytes(content)
     with pytest.raises(

@@ -6,6 +6,7 @@ Shapes: N images, C channels, h w latent size, L tokens.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,9 @@ from finepref.core.errors import InputError
 from finepref.core.images import ImageSize, Unreadable, square
 from finepref.core.provenance import sha256_bytes
 from finepref.data.latents import MASK
-from finepref.data.schema import Preference, Quarantined
+from finepref.data.schema import ImageRef
 from finepref.data.shards import STORAGE, read_index, shard_names, write_shard
-from finepref.formats.cache import IMAGES, PROMPTS, Kind, PairRow, image_row, prompt_row
+from finepref.formats.cache import KINDS, Kind, image_row, prompt_row
 from finepref.models.protocol import Encoder
 
 
@@ -52,51 +53,38 @@ def owner(sha: str, world: int) -> int:
 
 
 class Builder:
-    """State of one process while it makes a cache. files: whether any image is not held by its table."""
+    """State of one process while it makes a cache."""
 
     def __init__(self, folder: Path, encoder: Encoder, settings: CacheSettings, *, rank: int, world: int) -> None:
         self.folder, self.encoder, self.settings = folder, encoder, settings
-        self.rank, self.world, self.rows = rank, world, 0
+        self.rank, self.world = rank, world
         self.dtype = STORAGE[settings.dtype]
-        self.images, self.prompts = (kind.hashes(shard_index(folder, kind)) for kind in (IMAGES, PROMPTS))
-        self.pairs: list[tuple[int, PairRow]] = []
-        self.files = False
-        self.bad_pairs: list[Quarantined] = []
+        self.images, self.prompts = (kind.hashes(shard_index(folder, kind)) for kind in KINDS)
         self.bad_images: dict[str, str] = {}
         self.decoding: deque[tuple[str, Future[Any]]] = deque()
         self.waiting: list[tuple[str, NDArray[np.uint8], ImageSize]] = []
         self.waiting_prompts: list[tuple[str, str]] = []
-        self.image_shard, self.prompt_shard = (Gathering(folder, kind, f"r{rank}") for kind in (IMAGES, PROMPTS))
+        self.image_shard, self.prompt_shard = (Gathering(folder, kind, f"r{rank}") for kind in KINDS)
         self.encoded_images = self.encoded_prompts = 0
 
-    def add(self, preference: Preference, pool: ThreadPoolExecutor, *, row: int) -> None:
-        """Take in one pair: hash its images, queue what this process must encode."""
-        self.rows += 1
-        self.files |= any(image.data is None for image in (preference.image_0, preference.image_1))
-        try:
-            contents = preference.image_0.read(), preference.image_1.read()
-        except InputError as error:
-            self.bad_pairs.append(Quarantined(row=row, pair_id=preference.pair_id, reason=str(error)))
-            return
-        shas = tuple(sha256_bytes(content) for content in contents)
-        prompt = self.add_prompt(preference.prompt)
-        self.pairs.append((row, PairRow(preference.pair_id, prompt, shas[0], shas[1], preference.label)))
-        for sha, content in zip(shas, contents, strict=True):
+    def add(self, prompt: str, images: Mapping[str, tuple[ImageRef, bytes]], pool: ThreadPoolExecutor) -> None:
+        """Queue what this process must encode of a pair. images: content hash -> image and its bytes."""
+        self.add_prompt(prompt)
+        for sha, (_, content) in images.items():
             if sha not in self.images and owner(sha, self.world) == self.rank:
                 self.images.add(sha)
                 self.decoding.append((sha, pool.submit(square, content, self.encoder.resolution)))
         while len(self.decoding) > 2 * self.settings.batch_size:
             self._take_decoded()
 
-    def add_prompt(self, prompt: str) -> str:
-        """Queue a prompt if it is new and this process' own; its hash."""
+    def add_prompt(self, prompt: str) -> None:
+        """Queue a prompt if it is new and this process' own."""
         sha = sha256_bytes(prompt.encode())
         if sha not in self.prompts and owner(sha, self.world) == self.rank:
             self.prompts.add(sha)
             self.waiting_prompts.append((sha, prompt))
             if len(self.waiting_prompts) == self.settings.batch_size:
                 self._encode_prompts()
-        return sha
 
     def finish(self) -> None:
         """Encode and write what is left."""
@@ -178,7 +166,7 @@ class Gathering:
     """Rows gathered for the next shard of one kind."""
 
     def __init__(self, folder: Path, kind: Kind, prefix: str) -> None:
-        self.folder, self.prefix, self.schema = folder / kind.name, prefix, kind.schema
+        self.folder, self.prefix, self.kind = folder / kind.name, prefix, kind
         used = [int(name.split("-")[1]) for name in shard_names(self.folder) if name.split("-")[0] == prefix]
         self.number = max(used, default=-1) + 1
         self.tensors: dict[str, list[Tensor]] = {}
@@ -189,7 +177,7 @@ class Gathering:
         """Append rows; `items` counts images or prompts (a mirror is not one more image)."""
         for name, value in tensors.items():
             self.tensors.setdefault(name, []).append(value)
-        self.rows += [{**row, "row": len(self.rows) + i} for i, row in enumerate(rows)]
+        self.rows += rows
         self.items += items
 
     def write(self) -> None:
@@ -197,7 +185,5 @@ class Gathering:
         if not self.rows:
             return
         tensors = {name: torch.cat(values) for name, values in self.tensors.items()}
-        write_shard(
-            self.folder, f"{self.prefix}-{self.number:05d}", tensors, pa.Table.from_pylist(self.rows, self.schema)
-        )
+        write_shard(self.folder, f"{self.prefix}-{self.number:05d}", tensors, self.kind.table(self.rows))
         self.number, self.tensors, self.rows, self.items = self.number + 1, {}, [], 0

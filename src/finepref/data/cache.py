@@ -22,28 +22,11 @@ from finepref.core.files import write_json
 from finepref.core.progress import progress, say
 from finepref.core.provenance import hash_config
 from finepref.data.building import Builder, CacheSettings, shard_index
+from finepref.data.hashed import HashedPairs
 from finepref.data.readers import read_preferences
 from finepref.data.rows import versions
-from finepref.data.schema import Quarantined
 from finepref.data.shards import shard_names
-from finepref.formats.cache import (
-    CACHE,
-    CROP,
-    IMAGES,
-    KINDS,
-    NOTHING,
-    OWN,
-    PROMPTS,
-    CacheCounts,
-    CacheRecord,
-    PairRow,
-    Shaping,
-    read_cache,
-    read_items,
-    write_cache,
-    write_items,
-    write_pairs,
-)
+from finepref.formats import cache as stored
 from finepref.formats.quarantine import QUARANTINE, write_quarantine
 from finepref.models.protocol import Encoder
 
@@ -106,31 +89,32 @@ def cache_from(
             is there.
     """
     settings, folder = settings or CacheSettings(), Path(out)
-    made = CacheRecord(shaping=shaping_of(encoder, settings), stamp=stamp_of(paths, format=format, columns=columns))
+    stamp = stamp_of(paths, format=format, columns=columns)
+    made = stored.CacheRecord(shaping=shaping_of(encoder, settings), stamp=stamp)
     if overwrite:
         if world > 1:
             raise ConfigError("--overwrite with several processes", where=folder, remedy="remove the folder first")
         _clear(folder)
-    if (folder / CACHE).is_file():
-        found = read_cache(folder)
+    if (folder / stored.CACHE).is_file():
+        found = stored.read_cache(folder)
         found.shaping.require(made.shaping, where=folder)
         known = found.complete and found.stamp == made.stamp
         if known and not (recheck and found.files) and _is_whole(folder):
             return _summary(folder, found.summary, Done({}, 0, 0), complete=rank == 0)
     else:
-        write_cache(folder, replace(made, stamp=""))
+        stored.write_cache(folder, replace(made, stamp=""))
     for old in folder.glob(f"done-*-{rank}.json"):  # of a run that was killed; the others would take it for this one's
         old.unlink()
-    rejected: list[Quarantined] = []
+    read = HashedPairs([])
     build = Builder(folder, encoder, settings, rank=rank, world=world)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         build.add_prompt("")
         what = "cache" if world == 1 else f"cache {rank}/{world}"
-        preferences = read_preferences(paths, format=format, columns=columns, quarantine=rejected)
-        for preference in progress(preferences, what, unit="pair"):
-            build.add(preference, pool, row=build.rows + len(rejected))
+        preferences = read_preferences(paths, format=format, columns=columns, quarantine=read.rejected)
+        for prompt, images in read.read(progress(preferences, what, unit="pair")):
+            build.add(prompt, images, pool)
         build.finish()
-    return _merge(build, rejected, made)
+    return _merge(build, read, made)
 
 
 def stamp_of(
@@ -140,16 +124,16 @@ def stamp_of(
     return hash_config({"format": format, "columns": dict(columns or {}), "tables": versions(paths)})
 
 
-def shaping_of(encoder: Encoder, settings: CacheSettings) -> Shaping:
+def shaping_of(encoder: Encoder, settings: CacheSettings) -> stored.Shaping:
     """Everything that shapes the stored numbers."""
-    return Shaping(
-        fingerprint=dict(encoder.fingerprint()), resolution=encoder.resolution, crop=CROP, dtype=settings.dtype,
+    return stored.Shaping(
+        fingerprint=dict(encoder.fingerprint()), resolution=encoder.resolution, crop=stored.CROP, dtype=settings.dtype,
         flips=settings.flips, posterior=settings.posterior,
     )  # fmt: skip
 
 
 def _clear(folder: Path) -> None:
-    for path in [*(folder / name for name in (*OWN, QUARANTINE)), *folder.glob("done-*.json")]:
+    for path in [*(folder / name for name in (*stored.OWN, QUARANTINE)), *folder.glob("done-*.json")]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -158,58 +142,48 @@ def _clear(folder: Path) -> None:
 
 def _is_whole(folder: Path) -> bool:
     """Whether every shard that the tables name is there and whole."""
-    if not all((folder / name).exists() for name in OWN):
+    if not all((folder / name).exists() for name in stored.OWN):
         return False
-    return all({*read_items(folder, kind).shard} <= {*shard_names(folder / kind.name)} for kind in KINDS)
+    return all({*stored.read_items(folder, kind).shard} <= {*shard_names(folder / kind.name)} for kind in stored.KINDS)
 
 
-def _merge(build: Builder, rejected: list[Quarantined], made: CacheRecord) -> CacheSummary:
+def _merge(build: Builder, read: HashedPairs, made: stored.CacheRecord) -> CacheSummary:
     """Write the tables once every process is done; the last one does it."""
     folder = build.folder
-    token = hash_config({**asdict(made), "world": build.world, "pairs": len(build.pairs)})[:8]
+    token = hash_config({**asdict(made), "world": build.world, "pairs": len(read.pairs)})[:8]
     own = Done(build.bad_images, build.encoded_images, build.encoded_prompts)
-    done = _all_done(build, [folder / f"done-{token}-{rank}.json" for rank in range(build.world)], own)
+    done = _all_done(build, read, [folder / f"done-{token}-{rank}.json" for rank in range(build.world)], own)
     if not done:
-        return _summary(folder, NOTHING, own, complete=False)
-    bad_images = {sha: reason for each in done for sha, reason in each.bad_images.items()}
-    bad = build.bad_pairs + rejected
-    good: list[PairRow] = []
-    for row, pair in build.pairs:
-        shas = (pair.image_0, pair.image_1)
-        reasons = [f"image_{i}: {bad_images[sha]}" for i, sha in enumerate(shas) if sha in bad_images]
-        if reasons:
-            bad.append(Quarantined(row=row, pair_id=pair.pair_id, reason="; ".join(reasons)))
-        else:
-            good.append(pair)
-    bad.sort(key=lambda each: each.row)
+        return _summary(folder, stored.NOTHING, own, complete=False)
+    good, bad = read.sorted_out({sha: reason for each in done for sha, reason in each.bad_images.items()})
     write_quarantine(folder / QUARANTINE, bad)
     if not good:
         raise InputError("no pair is usable", where=folder / QUARANTINE, remedy="the reasons are in that file")
-    images, prompts = (write_items(folder, kind, shard_index(folder, kind)) for kind in (IMAGES, PROMPTS))
-    write_pairs(folder, good)
-    counts = CacheCounts(pairs=len(good), images=images, prompts=prompts, quarantined=len(bad))
-    write_cache(folder, replace(made, complete=True, files=build.files, summary=counts))
+    images, prompts = (stored.write_items(folder, kind, shard_index(folder, kind)) for kind in stored.KINDS)
+    stored.write_pairs(folder, good)
+    counts = stored.CacheCounts(pairs=len(good), images=images, prompts=prompts, quarantined=len(bad))
+    stored.write_cache(folder, replace(made, complete=True, files=read.files, summary=counts))
     if bad:
         say(f"{len(bad)} pairs dropped for bad images or rows; see {folder / QUARANTINE}")
     encoded = Done({}, sum(each.images for each in done), sum(each.prompts for each in done))
     return _summary(folder, counts, encoded, complete=True)
 
 
-def _summary(folder: Path, counts: CacheCounts, done: Done, *, complete: bool) -> CacheSummary:
+def _summary(folder: Path, counts: stored.CacheCounts, done: Done, *, complete: bool) -> CacheSummary:
     return CacheSummary(
         folder=str(folder), **asdict(counts), encoded_images=done.images, encoded_prompts=done.prompts,
         complete=complete,
     )  # fmt: skip
 
 
-def _all_done(build: Builder, files: list[Path], own: Done) -> list[Done]:
+def _all_done(build: Builder, read: HashedPairs, files: list[Path], own: Done) -> list[Done]:
     """What every process leaves when it is done, for the one that writes the tables; empty for the others."""
     if len(files) == 1:
         return [own]
     write_json(files[build.rank], asdict(own))
     try:
         found = [Done(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
-        if not _is_held(build, found):  # a file was of a killed run: its process is still to come, and will be the last
+        if not _is_held(build, read, found):  # a file was of a killed run: its process is still to come
             return []
         files[0].unlink()  # which only one of them can
     except FileNotFoundError:
@@ -219,8 +193,8 @@ def _all_done(build: Builder, files: list[Path], own: Done) -> list[Done]:
     return found
 
 
-def _is_held(build: Builder, done: list[Done]) -> bool:
+def _is_held(build: Builder, read: HashedPairs, done: list[Done]) -> bool:
     """Whether every image and prompt of the pairs is in a shard, or the image known as bad."""
-    images, prompts = (kind.hashes(shard_index(build.folder, kind)) for kind in (IMAGES, PROMPTS))
+    images, prompts = (kind.hashes(shard_index(build.folder, kind)) for kind in stored.KINDS)
     images.update(*(each.bad_images for each in done))
-    return all({p.image_0, p.image_1} <= images and p.prompt_sha256 in prompts for _, p in build.pairs)
+    return all({p.image_0, p.image_1} <= images and p.prompt_sha256 in prompts for _, p in read.pairs)

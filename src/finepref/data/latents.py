@@ -17,7 +17,7 @@ from finepref.core.errors import InputError
 from finepref.core.images import ImageSize
 from finepref.core.provenance import sha256_bytes
 from finepref.data.shards import ShardSet
-from finepref.formats.cache import IMAGES, PROMPTS, Pairs, Shaping, read_cache, read_items, read_pairs
+from finepref.formats.cache import KINDS, Pairs, Shaping, read_cache, read_items, read_pairs
 
 MASK = "prompt_mask"
 _VARIABLE = frozenset({"prompt_embeds", MASK})
@@ -73,11 +73,9 @@ class LatentCache:
         if not self.record.complete:
             raise InputError("the cache is not finished", where=self.folder, remedy="run `finepref cache` again")
         self.pairs, self.labels = read_pairs(self.folder)
-        self._image, self._prompt = (read_items(self.folder, kind) for kind in (IMAGES, PROMPTS))
-        self._images, self._prompts = (
-            ShardSet(self.folder / kind.name, items.shard, items.place)
-            for kind, items in ((IMAGES, self._image), (PROMPTS, self._prompt))
-        )
+        held = {kind.name: read_items(self.folder, kind) for kind in KINDS}
+        self._image, self._prompt = held.values()
+        self._images, self._prompts = (ShardSet(self.folder / n, some.shard, some.place) for n, some in held.items())
 
     def require(self, wanted: Shaping) -> None:
         """Refuse a cache that was made for something else.

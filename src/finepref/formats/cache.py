@@ -100,6 +100,10 @@ class Kind:
         """The content hashes in an index."""
         return {*table[self.keys[0]].to_pylist()}
 
+    def table(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+        """The index of a shard."""
+        return pa.Table.from_pylist([{**row, "row": place} for place, row in enumerate(rows)], self.schema)
+
 
 _SIZE = ("original_height", "original_width", "crop_top", "crop_left")
 IMAGES = Kind(
@@ -226,6 +230,12 @@ def read_pairs(folder: Path) -> tuple[Pairs, NDArray[np.float64] | None]:
     *names, label = PairRow._fields
     labels = table[label].to_numpy().astype(np.float64) if label in table.column_names else None
     return Pairs(*(_shared(table[name]) for name in names)), labels
+
+
+def pairs_of(rows: Sequence[PairRow]) -> tuple[Pairs, NDArray[np.float64]]:
+    """Pairs and labels that no file holds yet."""
+    *columns, labels = zip(*rows, strict=True)
+    return Pairs(*columns), np.asarray(labels, dtype=np.float64)
 
 
 def write_pairs(folder: Path, rows: Sequence[PairRow]) -> None:
