@@ -72,8 +72,8 @@ def information(ratings: Ratings, difference: Floats) -> Floats:
     return np.asarray(found / ratings.c**2)
 
 
-def votes_to_separate(ratings: Ratings, first: int, second: int, *, level: float = LEVEL) -> float:
-    """Further votes between two models until their difference, if it is what it seems, is clear at this level.
+def votes_to_separate(ratings: Ratings, first: int, second: int) -> float:
+    """Further votes between two models until their difference, if it is what it seems, is clear (95 %).
 
     n = ((z/D)^2 - 1/var(D)) / information(D), at least 0; infinite for equal ratings.
     """
@@ -81,6 +81,6 @@ def votes_to_separate(ratings: Ratings, first: int, second: int, *, level: float
     sd = float(ratings.difference_sd()[first, second])
     if d == 0:
         return float("inf")
-    needed = (quantile(0.5 + 0.5 * level) / d) ** 2
+    needed = (quantile(0.5 + 0.5 * LEVEL) / d) ** 2
     known = 1.0 / sd**2 if sd > 0 else float("inf")
     return float(max(0.0, (needed - known) / float(information(ratings, np.array(d)))))

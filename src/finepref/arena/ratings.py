@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,9 @@ class Ratings:
             variance = np.add.outer(diagonal, diagonal) - 2.0 * self.covariance
         return np.sqrt(np.maximum(variance, 0.0))
 
-    def rank_interval(self, level: float = LEVEL) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def rank_interval(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """[M] best and [M] worst rank that the votes allow: 1 + models surely better, M - models surely worse."""
-        reach = quantile(0.5 + 0.5 * level) * self.difference_sd()
+        reach = quantile(0.5 + 0.5 * LEVEL) * self.difference_sd()
         lead = np.subtract.outer(self.mu, self.mu)
         best = 1 + np.sum(lead < -reach, axis=1)
         worst = len(self.models) - np.sum(lead > reach, axis=1)
@@ -97,10 +97,9 @@ class Ratings:
         low, high = self.interval()
         best, worst = self.rank_interval()
         columns = self.mu, self.sigma, low, high, best, worst, self.wins, self.losses, self.ties, self.score
-        names = ("mu", "sigma", "low", "high", "rank_low", "rank_high", "wins", "losses", "ties", "score", "component")
-        values = zip(*(column.tolist() for column in (*columns, self.component)), strict=True)
-        rows = [dict(zip(names, row, strict=True)) for row in values]
-        return tuple(RatedModel(name=self.models[k], **rows[k]) for k in self.order())
+        names = [field.name for field in fields(RatedModel)]
+        rows = list(zip(self.models, *(column.tolist() for column in (*columns, self.component)), strict=True))
+        return tuple(RatedModel(**dict(zip(names, rows[k], strict=True))) for k in self.order())
 
 
 def save_ratings(path: str | Path, ratings: Ratings, *, provenance: Mapping[str, Any]) -> None:
@@ -127,14 +126,12 @@ def load_ratings(path: str | Path) -> Ratings:
 
 def ratings_of(record: RatingsRecord) -> Ratings:
     """The ratings that a file holds."""
-    rows = record.models
-    covariance = None if record.covariance is None else np.array(record.covariance, dtype=np.float64)
+    names = ("mu", "sigma", "wins", "losses", "ties", "component")
+    columns: Any = {name: np.array([getattr(model, name) for model in record.models]) for name in names}
+    covariance = None if record.covariance is None else np.array(record.covariance)
     return Ratings(
-        models=tuple(row.name for row in rows), mu=np.array([row.mu for row in rows]),
-        sigma=np.array([row.sigma for row in rows]), covariance=covariance, engine=record.engine,
-        settings=record.settings, wins=np.array([row.wins for row in rows]),
-        losses=np.array([row.losses for row in rows]), ties=np.array([row.ties for row in rows]),
-        component=np.array([row.component for row in rows]), warnings=record.warnings,
+        models=tuple(model.name for model in record.models), covariance=covariance, engine=record.engine,
+        settings=record.settings, warnings=record.warnings, **columns,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +27,6 @@ STANDARD = {
     "online": RatingOptions(engine="online"),
     "online_appendix_a": RatingOptions(engine="online", preset="appendix_a"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """A trained engine as a predictor: [M] mu in rating units, tie margin, link."""
-
-    mu: Floats
-    margin: float
-    link: Link
 
 
 def validate(votes: Votes, *, folds: int = 5, chosen: RatingOptions = DEFAULTS, seed: int = 0) -> Validation:
@@ -114,12 +105,13 @@ def _engines(chosen: RatingOptions) -> tuple[dict[str, RatingOptions], str]:
     return {**STANDARD, "chosen": wanted}, "chosen"
 
 
-def _train(votes: Votes, options: RatingOptions) -> Prediction:
+def _train(votes: Votes, options: RatingOptions) -> tuple[Floats, float, Link]:
+    """[M] mu, the tie margin, and the link that they are read with."""
     if options.engine == "batch":
         model = fit_counts(count(votes), votes.models, options)
-        return Prediction(model.mu, C * model.fit.margin, model.link)
+        return model.mu, C * model.fit.margin, model.link
     ratings = rate_by(votes, options)
-    return Prediction(ratings.mu, ratings.tie_margin, ratings.link)
+    return ratings.mu, ratings.tie_margin, ratings.link
 
 
 def _held_out(votes: Votes, fold: npt.NDArray[np.integer], folds: int, options: RatingOptions) -> tuple[Floats, Floats]:
@@ -127,14 +119,13 @@ def _held_out(votes: Votes, fold: npt.NDArray[np.integer], folds: int, options: 
     odds, three = np.zeros(len(votes)), np.full(len(votes), np.inf)
     for k in range(folds):
         train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        found = _train(votes.take(train), options)
-        d = (found.mu[votes.left[test]] - found.mu[votes.right[test]]) / C
-        m = found.margin / C
-        log_left, log_right = found.link.win(d - m)[0], found.link.win(-d - m)[0]
+        mu, margin, link = _train(votes.take(train), options)
+        d, m = (mu[votes.left[test]] - mu[votes.right[test]]) / C, margin / C
+        log_left, log_right = link.win(d - m)[0], link.win(-d - m)[0]
         odds[test] = log_left - log_right
         if m > 0:
             outcome = votes.outcome[test]
-            log_tie = found.link.tie(d, m)[0]
+            log_tie = link.tie(d, m)[0]
             three[test] = -np.where(outcome > 0, log_left, np.where(outcome < 0, log_right, log_tie))
     return odds, three
 

@@ -14,6 +14,7 @@ from finepref.formats.records import as_record, csv_text, read_record
 
 RATINGS, LEADERBOARD = "ratings.json", "leaderboard.csv"
 VERSION = 1
+COLUMNS = ("mu", "low", "high", "sigma", "rank_low", "rank_high", "score", "wins", "losses", "ties")
 REMEDY = "write it with `finepref arena`"
 
 
@@ -118,13 +119,9 @@ def write_ratings(path: str | Path, record: RatingsRecord) -> None:
 def leaderboard(models: Sequence[RatedModel]) -> list[dict[str, Any]]:
     """The rows of leaderboard.csv."""
     return [
-        {
-            "rank": rank, "model": model.name, "mu": model.mu, "low": model.low, "high": model.high,
-            "sigma": model.sigma, "rank_low": model.rank_low, "rank_high": model.rank_high, "score": model.score,
-            "wins": model.wins, "losses": model.losses, "ties": model.ties,
-        }
+        {"rank": rank, "model": model.name, **{name: getattr(model, name) for name in COLUMNS}}
         for rank, model in enumerate(models, start=1)
-    ]  # fmt: skip
+    ]
 
 
 def write_leaderboard(path: Path, models: Sequence[RatedModel]) -> None:
