@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -269,9 +270,14 @@ def test_ratings_survive_the_file(tmp_path: Path) -> None:
         assert back.difference_sd() == pytest.approx(ratings.difference_sd()[np.ix_(order, order)], rel=1e-12)
         votes = simulate(5)
         assert gaps(votes, back, kind="paper") == pytest.approx(gaps(votes, ratings, kind="paper"), nan_ok=True)
-    (tmp_path / "ratings.json").write_text("{}")
-    with pytest.raises(InputError, match="engine: field required"):
-        load_ratings(tmp_path)
+    held = json.loads((tmp_path / "ratings.json").read_text())
+    (tmp_path / "ratings.json").write_text(json.dumps({key: held[key] for key in held if key != "version"}))
+    assert load_ratings(tmp_path).models == back.models  # written before files had versions
+    wrong = ({**held, "version": 2}, "version 2 is not known"), ({**held, "settings": {}}, "settings.ties: field req")
+    for value, says in (*wrong, ({}, "engine: field required"), ([1], "it: ")):
+        (tmp_path / "ratings.json").write_text(json.dumps(value))
+        with pytest.raises(InputError, match=says):
+            load_ratings(tmp_path)
     with pytest.raises(InputError, match="no such file"):
         load_ratings(tmp_path / "no")
 

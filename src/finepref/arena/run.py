@@ -23,7 +23,7 @@ from finepref.arena.validate import validate
 from finepref.arena.votegaps import KindOfGap, gap_chunks, kinds_of_gap, mean_gaps
 from finepref.core.errors import InputError, nearest
 from finepref.core.progress import say
-from finepref.formats.gaps import GAPS, write_gaps
+from finepref.formats.gaps import GAPS, GapsRecord, write_gaps
 from finepref.formats.quarantine import QUARANTINE, LeftOut, write_quarantine
 from finepref.formats.ratings import LEADERBOARD, RATINGS, write_leaderboard
 from finepref.formats.validation import VALIDATION, write_validation
@@ -125,12 +125,11 @@ def _write(out: Path, found: Findings, kinds: Sequence[KindOfGap], made: Mapping
     for name in (RATINGS, VALIDATION, QUARANTINE):  # without ratings.json the folder is not whole
         (out / name).unlink(missing_ok=True)
     means = mean_gaps(table, ratings, kinds) if normalise == "mean" else {kind.name: 1.0 for kind in kinds}
-    meta = {
-        **made, "engine": ratings.engine, "settings": ratings.settings.given(), "layout": asdict(table.layout),
-        "rho": {kind.name: kind.rho for kind in kinds if kind.rho is not None},
-        "normalise": normalise, "divided_by": means,
-    }  # fmt: skip
-    write_gaps(out / GAPS, gap_chunks(table, ratings, kinds, means), meta=meta)
+    record = GapsRecord(
+        engine=ratings.engine, settings=ratings.settings.given(), layout=asdict(table.layout),
+        rho={kind.name: kind.rho for kind in kinds if kind.rho is not None}, normalise=normalise, divided_by=means,
+    )  # fmt: skip
+    write_gaps(out / GAPS, gap_chunks(table, ratings, kinds, means), record, provenance=made)
     write_leaderboard(out / LEADERBOARD, ratings.table())
     if found.validation is not None:
         write_validation(out / VALIDATION, found.validation, provenance=made)

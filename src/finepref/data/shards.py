@@ -22,6 +22,7 @@ from torch import Tensor
 
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_file, write_parquet
+from finepref.formats.cache import SHARD
 
 STORAGE = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
 _NUMPY = {
@@ -86,12 +87,12 @@ def _header(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def read_index(folder: Path, schema: pa.Schema) -> pa.Table:
-    """The indexes of all shards of a folder as one table, with a `shard` column."""
+    """The indexes of all shards of a folder as one table, with the name of the shard in a column."""
     parts = []
     for name in shard_names(folder):
         part = pq.read_table(folder / f"{name}.parquet")
-        parts.append(part.append_column("shard", pa.array([name] * part.num_rows, pa.string())))
-    full = schema.append(pa.field("shard", pa.string()))
+        parts.append(part.append_column(SHARD, pa.array([name] * part.num_rows, pa.string())))
+    full = schema.append(pa.field(SHARD, pa.string()))
     return pa.concat_tables(parts).select(full.names).cast(full) if parts else full.empty_table()
 
 

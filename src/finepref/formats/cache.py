@@ -24,6 +24,7 @@ from finepref.formats.records import read_record
 
 CACHE = "cache.json"
 VERSION = 1
+SHARD = "shard"  # the column of an index of several shards that names the shard
 CROP = "short side bilinear, centre"
 WORDS = {"fingerprint": "model", "crop": "crop rule", "dtype": "storage type"}  # what errors call a field
 
@@ -209,11 +210,11 @@ def write_cache(folder: Path, record: CacheRecord) -> None:
 
 def read_items(folder: Path, kind: Kind) -> Items:
     """Read images.parquet or prompts.parquet."""
-    table = read_parquet(folder / f"{kind.name}.parquet", [*kind.schema.names, "shard"])
+    table = read_parquet(folder / f"{kind.name}.parquet", [*kind.schema.names, SHARD])
     hashes, *flips = _shared(table[kind.keys[0]]), *(table[key].to_pylist() for key in kind.keys[1:])
     row = {key: number for number, key in enumerate(zip(hashes, *flips, strict=True) if flips else hashes)}
     sizes = [table[name].to_numpy() for name in _SIZE if name in kind.schema.names]
-    return Items(row, table["shard"].to_pylist(), table["row"].to_pylist(), np.stack(sizes or [[]], axis=-1))
+    return Items(row, table[SHARD].to_pylist(), table["row"].to_pylist(), np.stack(sizes or [[]], axis=-1))
 
 
 def write_items(folder: Path, kind: Kind, table: pa.Table) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,26 @@ class GapChunk:
     gaps: Mapping[str, npt.NDArray[np.float64]]
 
 
-def write_gaps(path: Path, chunks: Iterable[GapChunk], *, meta: Mapping[str, Any]) -> None:
-    """Write gaps.parquet chunk by chunk, a group of rows each; there is at least one chunk.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapsRecord:
+    """What the footer says beside the provenance.
 
-    Args:
-        meta: what the footer says: settings, how the gaps were made, provenance.
+    engine, settings: of the ratings. layout: how the votes were read. rho: by kind that has one. normalise, divided_by:
+    what every kind was divided by.
     """
-    footer = {FOOTER: json.dumps(finite({**meta, "version": 1}), ensure_ascii=False).encode()}
+
+    engine: str
+    settings: Mapping[str, Any]
+    layout: Mapping[str, Any]
+    rho: Mapping[str, float]
+    normalise: str
+    divided_by: Mapping[str, float]
+    version: int = 1
+
+
+def write_gaps(path: Path, chunks: Iterable[GapChunk], record: GapsRecord, *, provenance: Mapping[str, Any]) -> None:
+    """Write gaps.parquet chunk by chunk, a group of rows each; there is at least one chunk."""
+    footer = {FOOTER: json.dumps(finite({**provenance, **asdict(record)}), ensure_ascii=False).encode()}
     writer = None
     with atomic_file(path) as temporary, ExitStack() as stack:
         for chunk in chunks:

@@ -159,8 +159,8 @@ def voter_card(found: Findings) -> Raw | None:
 def method_card(found: Findings, made: Mapping[str, Any]) -> Raw:
     """How the page was made."""
     ratings, table = found.ratings, found.table
-    settings = {"engine": ratings.engine, **ratings.settings.given(), "tie_margin": round(ratings.tie_margin, 4)}
-    rows = [(key.replace("_", " "), value) for key, value in settings.items()]
+    settings = {"engine": ratings.engine, **ratings.settings.given()}
+    rows = [(key.replace("_", " "), round(v, 4) if isinstance(v, float) else v) for key, v in settings.items()]
     batch = (
         "All votes at once: the ratings are the most probable ones when a vote goes to the left model with probability "
         "F((μ_left − μ_right − m)/c), c = √2·25/6, F the link, m the dead zone of ties, under the prior named below."
