@@ -17,7 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +206,7 @@ def known_sets(folder: Path) -> tuple[dict[str, Any], list[tuple[str, float, str
         three = (scores.log_loss_3way or {}).get(name)
         print(f"| {name} | {value:.4f} | {scores.brier[name]:.4f} | {'' if three is None else f'{three:.4f}'} |")
     print()
-    return {"tables": tables, "thinned": thin, "llmfao": scores.record()}, bars(tables, thin, scores)
+    return {"tables": tables, "thinned": thin, "llmfao": asdict(scores)}, bars(tables, thin, scores)
 
 
 def head(columns: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from finepref.arena.options import RatingOptions
 from finepref.arena.run import Options, run_arena
 from finepref.build import make_scorer
 from finepref.cli.signals import command as signals
@@ -56,7 +57,7 @@ def by_example(name: str, votes: Path, folder: Path, monkeypatch: pytest.MonkeyP
 
 
 def arenapo(votes: Path, folder: Path) -> tuple[str, ...]:
-    run_arena([votes], folder / "arena", Options(engine="online"))
+    run_arena([votes], folder / "arena", Options(rating=RatingOptions(engine="online")))
     signals([votes], folder / "signals.parquet", ["paper"], arena=folder / "arena")
     return (f"signal.file={folder / 'signals.parquet'}",)
 

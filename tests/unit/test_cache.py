@@ -17,15 +17,14 @@ from finepref.train.table import pair_table
 from PIL import Image
 from torch import Tensor
 
-from finepref.core.errors import ConfigError, InputError
+from finepref.core.errors import InputError
 from finepref.core.images import square
 from finepref.core.provenance import sha256_bytes
 from finepref.data.building import CacheSettings, owner
-from finepref.data.cache import build_cache, cache_from, stamp_of
+from finepref.data.cache import cache_from, shaping_of, stamp_of
 from finepref.data.convert import write_pairs
 from finepref.data.latents import EMPTY_PROMPT, LatentCache
-from finepref.data.readers import read_preferences
-from finepref.data.schema import ImageRef, Quarantined
+from finepref.data.schema import ImageRef
 from finepref.data.shards import read_index, shard_names, write_shard
 from finepref.data.uncached import OnlineLatents
 
@@ -79,7 +78,7 @@ def pairs_file(path: Path, sides: Sequence[tuple[int, int]], *, broken: Sequence
 
 
 SIDES = [(0, 1), (1, 2), (3, 4), (5, 6), (7, 0), (2, 8)]
-SMALL = CacheSettings(shard_size=4, batch_size=2, dtype="float32", workers=1)
+SMALL = CacheSettings(shard_size=4, batch_size=2, dtype="float32")
 
 
 def test_each_image_and_prompt_once(tmp_path: Path) -> None:
@@ -118,7 +117,7 @@ def test_mirror_mode_and_storage_types(tmp_path: Path) -> None:
         cache_from(data, Plain(), tmp_path / dtype, settings=settings)
         cache = LatentCache(tmp_path / dtype)
         pixels, size = square(image(3), R)
-        mean, std, mirrored = cache.latent(sha256_bytes(image(3)), flip=True)
+        (mean,), std, (mirrored,) = cache.latents([sha256_bytes(image(3))], [True])
         expected = torch.from_numpy(pixels).flip(-1)[:, ::2, ::2].float() / 255
         assert std is None
         assert mean.dtype == torch.float32
@@ -360,11 +359,8 @@ def test_refused_for_another_model_or_setting(tmp_path: Path) -> None:
         cache_from(data, Plain(), tmp_path / "cache", settings=CacheSettings(posterior="mode", dtype="float32"))
     assert folder_bytes(tmp_path / "cache") == before
     with pytest.raises(InputError, match="another resolution"):
-        LatentCache(tmp_path / "cache").require(resolution=9)
-    LatentCache(tmp_path / "cache").require(resolution=8, fingerprint=Plain().fingerprint())
-    for wrong in ({"posterior": "median"}, {"dtype": "int8"}, {"shard_size": 0}):
-        with pytest.raises(ConfigError, match=r"cache\."):
-            CacheSettings(**wrong)
+        LatentCache(tmp_path / "cache").require(shaping_of(larger, SMALL))
+    LatentCache(tmp_path / "cache").require(shaping_of(Plain(), SMALL))
 
 
 def test_processes_share_the_work_and_the_last_one_writes_the_index(tmp_path: Path) -> None:
@@ -449,25 +445,27 @@ def test_masked_prompts_of_different_length(tmp_path: Path) -> None:
     assert {row["prompt_sha256"]: row["tokens"] for row in index}[shas[2]] == 7
 
 
-def test_preferences_of_any_source(tmp_path: Path) -> None:
+def test_a_cache_of_an_older_version_is_read_and_a_broken_one_refused(tmp_path: Path) -> None:
     data = pairs_file(tmp_path / "pairs.parquet", SIDES)
-    rejected: list[Quarantined] = []
-    summary = build_cache(
-        read_preferences(data, quarantine=rejected), Plain(), tmp_path / "c", settings=SMALL, rejected=rejected
-    )
-    assert summary.pairs == 6
-    meta = json.loads((tmp_path / "c" / "cache.json").read_text())
-    assert meta["complete"] is True
-    assert meta["fingerprint"] == Plain().fingerprint()
+    cache_from(data, Plain(), tmp_path / "c", settings=SMALL)
+    file, identity = tmp_path / "c" / "cache.json", LatentCache(tmp_path / "c").identity()
+    held = json.loads(file.read_text())
+    assert held["fingerprint"] == Plain().fingerprint()
+    file.write_text(json.dumps({key: value for key, value in held.items() if key != "version"}))
+    assert LatentCache(tmp_path / "c").identity() == identity
+    assert cache_from(data, Plain(), tmp_path / "c", settings=SMALL).encoded_images == 0
+    for wrong, says in (({"version": 2}, "version 2 is not known"), ({"resolution": "wide"}, "resolution")):
+        file.write_text(json.dumps({**held, **wrong}))
+        with pytest.raises(InputError, match=says):
+            LatentCache(tmp_path / "c")
 
 
-def test_online_encoding_gives_what_the_cache_gives(tmp_path: Path) -> None:
+def test_online_encoding_gives_what_the_cache_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = pairs_file(tmp_path / "pairs.parquet", SIDES, broken=[3])
     cache_from(data, Plain(), tmp_path / "cache", settings=CacheSettings(dtype="float32", flips=True))
     cache = LatentCache(tmp_path / "cache")
-    rejected: list[Quarantined] = []
     encoder = Plain()
-    online = OnlineLatents(read_preferences(data, quarantine=rejected), encoder, rejected=rejected)
+    online = OnlineLatents(data, encoder)
     assert encoder.seen == []
     assert dict(online.pairs) == dict(cache.pairs)
     assert [(q.row, q.pair_id, q.reason) for q in online.quarantined] == [
@@ -482,21 +480,15 @@ def test_online_encoding_gives_what_the_cache_gives(tmp_path: Path) -> None:
     prompts = [pairs[1].prompt, EMPTY_PROMPT, pairs[1].prompt]
     for name, value in cache.prompts(prompts).items():
         assert torch.equal(online.prompts(prompts)[name], value)
-    online.require(resolution=R, fingerprint=Plain().fingerprint())
-    with pytest.raises(InputError, match="another vae"):
-        online.require(fingerprint=Plain("b").fingerprint())
-    with pytest.raises(InputError, match="no image 000"):
-        online.latents(["000"])
-    with pytest.raises(InputError, match="no prompt 000"):
-        online.prompts(["000"])
+    monkeypatch.setattr("finepref.data.uncached.IN_MEMORY", 500)
     with pytest.raises(InputError, match="the tables hold more than 500 bytes of images; make a cache"):
-        OnlineLatents(read_preferences(data, quarantine=[]), Plain(), in_memory=500)
+        OnlineLatents(data, Plain())
 
 
 @pytest.mark.parametrize("content", [image(9), image(0)[:-30], b"broken"])
 def test_online_encoding_refuses_an_image_that_was_changed(tmp_path: Path, content: bytes) -> None:
     """Another image, a cut one and none at all under the name of one that was read: never trained on, one sentence."""
-    online = OnlineLatents(read_preferences(folder_of_files(tmp_path / "data"), quarantine=[]), Plain())
+    online = OnlineLatents(folder_of_files(tmp_path / "data"), Plain())
     sha, place = sha256_bytes(image(0)), tmp_path / "data" / "0.png"
     place.write_bytes(content)
     with pytest.raises(

@@ -20,11 +20,12 @@ from finepref.evaluate.named_models import (
     parse_models,
     parse_size,
     sources,
-    training_rewards,
 )
 from finepref.evaluate.sampling import Sampling, noise_generator, scheduler_class
 from finepref.formats.manifest import LINES, PromptsRecord, read_manifest, read_record, read_rows
 from finepref.formats.prompts import PromptSet
+from finepref.formats.run import RunSignals, write_run
+from run_record import run_record
 
 PROMPTS = PromptSet("few", ("a red circle", "a blue square", "a red circle"), {"style": ("x", "y", "")})
 
@@ -233,24 +234,18 @@ def test_a_run_folder_is_hashed_without_its_checkpoints(tmp_path: Path) -> None:
     (run / "unet").mkdir(parents=True)
     (run / "checkpoints").mkdir()
     (run / "unet" / "model.safetensors").write_bytes(b"weights")
-    (run / "run.json").write_text(json.dumps({"base_sha256": "1", "signals": {"rewards": ["pickscore"]}}))
+    write_run(run, run_record(base_sha256="1", signals=RunSignals(kind="reward", sha256="", rewards=("pickscore",))))
     first = folder_fingerprint(run)
     (run / "checkpoints" / "x.safetensors").write_bytes(b"state")
     assert folder_fingerprint(run) == first
     found = sources([f"a={run}"], lambda path: path)["a"]
     assert (found.rewards, found.origin, found.load()) == (("pickscore",), str(run), str(run))
-    (run / "run.json").write_text(json.dumps({"base_sha256": "2"}))
+    write_run(run, run_record(base_sha256="2"))
     assert sources([f"a={run}"], lambda path: path)["a"].fingerprint != found.fingerprint
     (run / "unet" / "model.safetensors").write_bytes(b"other")
     assert folder_fingerprint(run) != first
     with pytest.raises(InputError, match="no weights"):
         folder_fingerprint(tmp_path / "run" / "nothing")
-
-
-def test_rewards_of_a_run() -> None:
-    assert training_rewards({}) == ()
-    assert training_rewards({"signals": None}) == ()
-    assert training_rewards({"signals": {"rewards": "pickscore"}}) == ("pickscore",)
 
 
 @pytest.fixture(scope="module")

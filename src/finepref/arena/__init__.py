@@ -1,9 +1,23 @@
-"""The arena: votes -> ratings -> gaps -> leaderboard. numpy, scipy and pyarrow; no torch."""
+"""The arena: votes -> ratings -> gaps -> leaderboard. numpy, scipy and pyarrow; no torch. Loaded when it is used."""
 
-from finepref.arena.gap import gaps, gaps_both
-from finepref.arena.rate import rate
-from finepref.arena.ratings import Ratings, load_ratings
-from finepref.arena.read import VoteTable, read_votes
-from finepref.arena.votes import Votes
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finepref.arena.engines import rate
+    from finepref.arena.gap import gaps, gaps_both
+    from finepref.arena.ratings import Ratings, load_ratings
+    from finepref.arena.read import VoteTable, read_votes
+    from finepref.arena.votes import Votes
 
 __all__ = ["Ratings", "VoteTable", "Votes", "gaps", "gaps_both", "load_ratings", "rate", "read_votes"]
+_FROM = {
+    "Ratings": "ratings", "VoteTable": "read", "Votes": "votes", "gaps": "gap", "gaps_both": "gap",
+    "load_ratings": "ratings", "rate": "engines", "read_votes": "read",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_FROM[name]}"), name)

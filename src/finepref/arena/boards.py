@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
@@ -15,9 +11,10 @@ from scipy.stats import kendalltau, spearmanr
 from finepref.arena.normal import Floats
 from finepref.arena.ratings import Ratings
 from finepref.core.errors import InputError, nearest
-from finepref.core.files import read_json
+from finepref.formats.ratings import read_board
 
 PUBLISHED = ("arenapo-pickapic", "arenapo-hpdv3")
+FOLDER = Path(__file__).parent / "boards"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +50,12 @@ def load_board(name: str) -> Board:
     Raises:
         InputError: neither a known board nor a readable file.
     """
-    if name in PUBLISHED:
-        text = resources.files("finepref.arena").joinpath("boards", f"{name}.json").read_text(encoding="utf-8")
-        found = json.loads(text)
-        return _board(name, found["source"], [(row["name"], row["mu"]) for row in found["models"]], name)
-    path = Path(name)
+    path = FOLDER / f"{name}.json" if name in PUBLISHED else Path(name)
     if not path.exists():
         raise InputError(f"unknown board {name!r}", remedy=f"{nearest(name, PUBLISHED)}, or name a file")
-    if path.is_dir() or path.suffix == ".json":
-        found = read_json(path / "ratings.json" if path.is_dir() else path)
-        rows = found.get("models") if isinstance(found, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(r, dict) and {"name", "mu"} <= set(r) for r in rows):
-            raise InputError("is no board", where=path, remedy="give a ratings.json with models: [{name, mu}]")
-        return _board(path.name, str(path), [(row["name"], row["mu"]) for row in rows], path)
-    with open(path, encoding="utf-8", newline="") as handle:
-        records = list(csv.DictReader(handle))
-    if not records or not {"model", "mu"} <= set(records[0]):
-        raise InputError("is no board", where=path, remedy="give a csv with columns model and mu")
-    return _board(path.name, str(path), [(row["model"], row["mu"]) for row in records], path)
+    found = read_board(path)
+    mu = np.array([model.mu for model in found.models])
+    return Board(name if name in PUBLISHED else path.name, found.source, tuple(m.name for m in found.models), mu)
 
 
 def compare(ratings: Ratings, board: Board) -> Comparison:
@@ -101,13 +86,3 @@ def compare(ratings: Ratings, board: Board) -> Comparison:
 def plain(name: str) -> str:
     """A name reduced to what should be equal: no owner, no punctuation, lower case."""
     return "".join(letter for letter in name.rsplit("/", 1)[-1].casefold() if letter.isalnum())
-
-
-def _board(name: str, source: str, rows: list[tuple[Any, Any]], where: object) -> Board:
-    try:
-        mu = np.array([float(value) for _, value in rows])
-    except (TypeError, ValueError):
-        raise InputError("mu is not a number", where=where, remedy="correct the board") from None
-    if not np.all(np.isfinite(mu)):
-        raise InputError("mu is not a number", where=where, remedy="correct the board")
-    return Board(name, source, tuple(str(model) for model, _ in rows), mu)

@@ -83,15 +83,14 @@ def count(votes: Votes) -> PairCounts:
     m = len(votes.models)
     if m <= DENSE_UP_TO:
         return _dense(votes, m)
-    tables = [_sorted(votes, m, start) for start in range(0, len(votes), CHUNK)]
-    keys = np.concatenate([t[0] for t in tables])
-    unique, inverse = np.unique(keys, return_inverse=True)
-    sums = [_sum(inverse, [t[1][c] for t in tables], len(unique)) for c in range(3)]
-    return PairCounts(m, unique // m, unique % m, *sums)
+    keys, sums = zip(*(_sorted(votes, m, start) for start in range(0, len(votes), CHUNK)), strict=True)
+    unique, inverse = np.unique(np.concatenate(keys), return_inverse=True)
+    cells: Floats = np.concatenate(sums, axis=1)
+    return PairCounts(m, unique // m, unique % m, *(_sum(inverse, row, len(unique)) for row in cells))
 
 
-def _sum(cell: npt.NDArray[np.int64], parts: list[Floats], cells: int) -> Floats:
-    return np.bincount(cell, np.concatenate(parts), cells).astype(np.float64)
+def _sum(cell: npt.NDArray[np.int64], values: Floats, cells: int) -> Floats:
+    return np.bincount(cell, values, cells).astype(np.float64)
 
 
 def _dense(votes: Votes, m: int) -> PairCounts:
@@ -109,15 +108,13 @@ def _dense(votes: Votes, m: int) -> PairCounts:
     return PairCounts(m, i, j, beat[i, j], beat[j, i], tie[i, j])
 
 
-def _sorted(votes: Votes, m: int, start: int) -> tuple[npt.NDArray[np.int64], list[Floats]]:
+def _sorted(votes: Votes, m: int, start: int) -> tuple[npt.NDArray[np.int64], Floats]:
     rows = slice(start, start + CHUNK)
     left, right = votes.left[rows].astype(np.int64), votes.right[rows].astype(np.int64)
-    swap = left > right
-    sign = np.where(swap, -1, 1) * votes.outcome[rows]
+    sign = np.where(left > right, -1, 1) * votes.outcome[rows]
     differ = left != right
-    key = (np.where(swap, right, left) * m + np.where(swap, left, right))[differ]
-    unique, inverse = np.unique(key, return_inverse=True)
-    return unique, [np.bincount(inverse[sign[differ] == s], minlength=len(unique)).astype(float) for s in (1, -1, 0)]
+    unique, inverse = np.unique((np.minimum(left, right) * m + np.maximum(left, right))[differ], return_inverse=True)
+    return unique, np.stack([np.bincount(inverse, sign[differ] == s, len(unique)) for s in (1, -1, 0)])
 
 
 def _components(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], m: int, *, strong: bool) -> npt.NDArray[np.int64]:

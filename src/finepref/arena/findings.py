@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from finepref.arena.blocks import slices
 from finepref.arena.boards import Board, Comparison, compare
 from finepref.arena.counts import PairCounts, count
-from finepref.arena.gap import gaps
 from finepref.arena.normal import Floats
+from finepref.arena.options import DEFAULTS
 from finepref.arena.orders import OrderSensitivity, order_sensitivity
 from finepref.arena.ratings import Ratings
 from finepref.arena.read import VoteTable
 from finepref.arena.rho import RhoCurve
-from finepref.arena.validate import Validation
+from finepref.arena.votegaps import KindOfGap
 from finepref.arena.voters import VoterCheck, check_voters
+from finepref.formats.validation import Validation
 
 SAMPLE = 200_000  # votes from which the quantiles of gaps are drawn up
 
@@ -51,7 +51,7 @@ class Findings:
 def examine(
     table: VoteTable,
     ratings: Ratings,
-    kinds: Mapping[str, Any],
+    kinds: Sequence[KindOfGap],
     *,
     curve: RhoCurve | None,
     validation: Validation | None,
@@ -61,34 +61,26 @@ def examine(
     """Make all the checks."""
     votes = table.votes
     met = len(votes.models) > 1
-    preset = ratings.settings.get("preset", "ksort")
+    preset = ratings.settings.preset or DEFAULTS.preset
     return Findings(
-        table=table, ratings=ratings, counts=count(votes), gaps=summarise(table, ratings, kinds, curve), curve=curve,
+        table=table, ratings=ratings, counts=count(votes), gaps=summarise(table, ratings, kinds), curve=curve,
         order=order_sensitivity(votes, preset=preset, seed=seed) if met else None,
         voters=None if votes.voter is None else check_voters(votes, ratings),
         validation=validation, comparison=None if board is None else compare(ratings, board),
     )  # fmt: skip
 
 
-def summarise(
-    table: VoteTable, ratings: Ratings, kinds: Mapping[str, Any], curve: RhoCurve | None
-) -> tuple[GapSummary, ...]:
+def summarise(table: VoteTable, ratings: Ratings, kinds: Sequence[KindOfGap]) -> tuple[GapSummary, ...]:
     """Quantiles and means of every kind of gap, on evenly spaced votes where there are many."""
     n = len(table.votes)
     rows = np.arange(0, n, max(1, n // SAMPLE))
-    votes = table.votes.take(rows)
     found = []
-    for kind, value in kinds.items():
-        values = (
-            np.asarray(value[rows]) if isinstance(value, np.ndarray) else gaps(votes, ratings, kind=kind, rho=value)
-        )
+    for kind in kinds:
+        values = kind.of(table, ratings, rows)
         decided = values[~np.isnan(values)]
-        if len(decided) == 0:
-            continue
-        rho = None
-        if kind in ("selection", "image"):
-            rho = value if isinstance(value, float) else (curve.rho if curve is not None else None)
-        found.append(GapSummary(kind, np.quantile(decided, (0.05, 0.25, 0.5, 0.75, 0.95)), float(decided.mean()), rho))
+        if len(decided):
+            quantiles = np.quantile(decided, (0.05, 0.25, 0.5, 0.75, 0.95))
+            found.append(GapSummary(kind.name, quantiles, float(decided.mean()), kind.rho))
     return tuple(found)
 
 

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from finepref.arena import batch
 from finepref.arena.counts import count
+from finepref.arena.engines import C, fit_counts, rate_by
 from finepref.arena.normal import Floats
+from finepref.arena.options import DEFAULTS, RatingOptions
 from finepref.arena.orders import information
-from finepref.arena.rate import C, fit_counts, rate
 from finepref.arena.votes import Votes
 from finepref.core.errors import InputError
 from finepref.core.rng import numpy_generator
-
-
-@dataclass(frozen=True, slots=True)
-class NextPair:
-    """left, right: model codes; gain: expected information of the vote in nats; votes: the pair's so far."""
-
-    left: int
-    right: int
-    gain: float
-    votes: int
+from finepref.formats.proposals import Proposal
 
 
 def next_pairs(
-    votes: Votes, *, number: int, link: str = "probit", prior: str = "normal", seed: int = 0
-) -> list[NextPair]:
+    votes: Votes, *, number: int, prior: str = DEFAULTS.prior, seed: int = DEFAULTS.seed
+) -> tuple[Proposal, ...]:
     """The `number` votes to ask for, one after the other, each with the ones before it taken as asked.
 
     The gain of a vote on (i, j) is 1/2 log(1 + var(mu_i - mu_j) information(mu_i - mu_j)); after each choice the
@@ -50,20 +41,22 @@ def next_pairs(
     if prior == "flat":
         raise InputError("the flat prior says nothing about models with few votes", remedy="use the normal prior")
     counts = count(votes)
-    model = fit_counts(counts, votes.models, link=link, prior=prior, ties="fit")
+    options = RatingOptions(prior=prior, interval="laplace")
+    model = fit_counts(counts, votes.models, options)
     covariance: Any = C * C * batch.inverse_with_gauge(model.fit.hessian, m)[:m, :m]
-    ratings = rate(votes, link=link, prior=prior, interval="laplace")
+    ratings = rate_by(votes, options)
     informs = information(ratings, np.subtract.outer(ratings.mu, ratings.mu))
     games = counts.matrix("games")
     side = numpy_generator(seed, "next pair sides").random(number) < 0.5
     chosen = []
-    for swap in side:
+    for rank, swap in enumerate(side, start=1):
         i, j, gain = _best(covariance, informs)
         direction = covariance[:, i] - covariance[:, j]
         variance = float(direction[i] - direction[j])
         covariance -= np.outer(direction, direction) * (informs[i, j] / (1.0 + variance * informs[i, j]))
-        chosen.append(NextPair(j if swap else i, i if swap else j, gain, int(games[i, j])))
-    return chosen
+        left, right = (votes.models[k] for k in ((j, i) if swap else (i, j)))
+        chosen.append(Proposal(rank, left, right, round(gain, 6), int(games[i, j])))
+    return tuple(chosen)
 
 
 def _best(covariance: Floats, informs: Floats) -> tuple[int, int, float]:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import kendalltau
 
-from finepref.arena.link import get_link
+from finepref.arena.engines import rate
 from finepref.arena.normal import Floats, quantile
-from finepref.arena.rate import rate
 from finepref.arena.ratings import LEVEL, Ratings
 from finepref.arena.votes import Votes
 from finepref.core.rng import numpy_generator
@@ -62,7 +61,7 @@ def information(ratings: Ratings, difference: Floats) -> Floats:
 
     sum over outcomes of P (d log P / d D)^2; for the probit without ties phi^2 / (Phi (1 - Phi)) / c^2.
     """
-    link = get_link(ratings.settings.get("link") or "probit")
+    link = ratings.link
     d, m = np.asarray(difference, dtype=np.float64) / ratings.c, ratings.tie_margin / ratings.c
     left, up, _ = link.win(d - m)
     right, down, _ = link.win(-d - m)
@@ -73,8 +72,8 @@ def information(ratings: Ratings, difference: Floats) -> Floats:
     return np.asarray(found / ratings.c**2)
 
 
-def votes_to_separate(ratings: Ratings, first: int, second: int, *, level: float = LEVEL) -> float:
-    """Further votes between two models until their difference, if it is what it seems, is clear at this level.
+def votes_to_separate(ratings: Ratings, first: int, second: int) -> float:
+    """Further votes between two models until their difference, if it is what it seems, is clear (95 %).
 
     n = ((z/D)^2 - 1/var(D)) / information(D), at least 0; infinite for equal ratings.
     """
@@ -82,6 +81,6 @@ def votes_to_separate(ratings: Ratings, first: int, second: int, *, level: float
     sd = float(ratings.difference_sd()[first, second])
     if d == 0:
         return float("inf")
-    needed = (quantile(0.5 + 0.5 * level) / d) ** 2
+    needed = (quantile(0.5 + 0.5 * LEVEL) / d) ** 2
     known = 1.0 / sd**2 if sd > 0 else float("inf")
     return float(max(0.0, (needed - known) / float(information(ratings, np.array(d)))))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from finepref.arena.link import Link, get_link
 from finepref.arena.normal import SQRT_2, Floats, quantile
 from finepref.core.errors import InputError
-from finepref.core.files import read_json, write_json
+from finepref.formats.ratings import RatedModel, RatingSettings, RatingsRecord, read_ratings, write_ratings
 
 MU0 = 25.0
 SIGMA0 = 25.0 / 3.0
@@ -27,8 +28,7 @@ class Ratings:
 
     mu: [M] rating. sigma: [M] its uncertainty; for the batch engine of mu minus its mean over models (the common level
     is unidentified), for the online engine raw. covariance: [M, M] of mu minus its mean, None for the online engine.
-    tie_margin: dead zone m, the vote is a tie when performances differ by less. component: [M] connected part.
-    wins, losses, ties: [M]. settings: what the engine was told and found. warnings: sentences for the user.
+    component: [M] connected part. wins, losses, ties: [M]. warnings: sentences for the user.
     """
 
     models: tuple[str, ...]
@@ -36,19 +36,27 @@ class Ratings:
     sigma: Floats
     covariance: Floats | None
     engine: str
-    settings: Mapping[str, Any]
-    tie_margin: float
+    settings: RatingSettings
     wins: npt.NDArray[np.int64]
     losses: npt.NDArray[np.int64]
     ties: npt.NDArray[np.int64]
     component: npt.NDArray[np.int64]
-    warnings: tuple[str, ...] = field(default=())
-    beta: float = BETA
+    warnings: tuple[str, ...] = ()
 
     @property
     def c(self) -> float:
         """Spread of a performance difference, sqrt(2) beta."""
-        return SQRT_2 * self.beta
+        return SQRT_2 * self.settings.beta
+
+    @property
+    def tie_margin(self) -> float:
+        """Dead zone m: the vote is a tie when performances differ by less."""
+        return self.settings.tie_margin
+
+    @property
+    def link(self) -> Link:
+        """How a difference becomes a chance; online: probit."""
+        return get_link(self.settings.link or "probit")
 
     @property
     def score(self) -> Floats:
@@ -72,9 +80,9 @@ class Ratings:
             variance = np.add.outer(diagonal, diagonal) - 2.0 * self.covariance
         return np.sqrt(np.maximum(variance, 0.0))
 
-    def rank_interval(self, level: float = LEVEL) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def rank_interval(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """[M] best and [M] worst rank that the votes allow: 1 + models surely better, M - models surely worse."""
-        reach = quantile(0.5 + 0.5 * level) * self.difference_sd()
+        reach = quantile(0.5 + 0.5 * LEVEL) * self.difference_sd()
         lead = np.subtract.outer(self.mu, self.mu)
         best = 1 + np.sum(lead < -reach, axis=1)
         worst = len(self.models) - np.sum(lead > reach, axis=1)
@@ -84,32 +92,27 @@ class Ratings:
         """[M] model codes from best to worst mu; equal mu by name."""
         return np.asarray(sorted(range(len(self.models)), key=lambda k: (-self.mu[k], self.models[k])))
 
+    def table(self) -> tuple[RatedModel, ...]:
+        """The models with all that is known of each, best first."""
+        low, high = self.interval()
+        best, worst = self.rank_interval()
+        columns = self.mu, self.sigma, low, high, best, worst, self.wins, self.losses, self.ties, self.score
+        names = [field.name for field in fields(RatedModel)]
+        rows = list(zip(self.models, *(column.tolist() for column in (*columns, self.component)), strict=True))
+        return tuple(RatedModel(**dict(zip(names, rows[k], strict=True))) for k in self.order())
+
 
 def save_ratings(path: str | Path, ratings: Ratings, *, provenance: Mapping[str, Any]) -> None:
     """Write ratings.json, models from best to worst."""
-    low, high = ratings.interval()
-    best, worst = ratings.rank_interval()
     order = ratings.order()
-    models = [
-        {
-            "name": ratings.models[k], "mu": ratings.mu[k], "sigma": ratings.sigma[k], "low": low[k], "high": high[k],
-            "rank_low": best[k], "rank_high": worst[k],
-            "wins": ratings.wins[k], "losses": ratings.losses[k], "ties": ratings.ties[k],
-            "score": ratings.score[k], "component": ratings.component[k],
-        }
-        for k in order
-    ]  # fmt: skip
     covariance = None
     if ratings.covariance is not None and len(order) <= MOST_IN_FILE:
-        covariance = ratings.covariance[np.ix_(order, order)]
-    settings = {**ratings.settings, "beta": ratings.beta, "tie_margin": ratings.tie_margin, "level": LEVEL}
-    write_json(
-        path,
-        {
-            "engine": ratings.engine, "settings": settings, "models": models, "covariance": covariance,
-            "warnings": list(ratings.warnings), "provenance": dict(provenance),
-        },
+        covariance = ratings.covariance[np.ix_(order, order)].tolist()
+    record = RatingsRecord(
+        engine=ratings.engine, settings=ratings.settings, models=ratings.table(), covariance=covariance,
+        warnings=ratings.warnings, provenance=provenance,
     )  # fmt: skip
+    write_ratings(path, record)
 
 
 def load_ratings(path: str | Path) -> Ratings:
@@ -118,26 +121,18 @@ def load_ratings(path: str | Path) -> Ratings:
     Raises:
         InputError: the file is missing, broken or lacks a field.
     """
-    path = Path(path)
-    path = path / "ratings.json" if path.is_dir() else path
-    found = read_json(path)
-    try:
-        rows, settings = found["models"], dict(found["settings"])
-        beta, margin = float(settings.pop("beta")), float(settings.pop("tie_margin"))
-        settings.pop("level", None)
-        covariance = found["covariance"]
-        return Ratings(
-            models=tuple(row["name"] for row in rows),
-            mu=np.array([row["mu"] for row in rows], dtype=np.float64),
-            sigma=np.array([row["sigma"] for row in rows], dtype=np.float64),
-            covariance=None if covariance is None else np.array(covariance, dtype=np.float64),
-            engine=found["engine"], settings=settings, tie_margin=margin,
-            wins=np.array([row["wins"] for row in rows]), losses=np.array([row["losses"] for row in rows]),
-            ties=np.array([row["ties"] for row in rows]), component=np.array([row["component"] for row in rows]),
-            warnings=tuple(found["warnings"]), beta=beta,
-        )  # fmt: skip
-    except (KeyError, TypeError) as error:
-        raise InputError(f"not a ratings file ({error})", where=path, remedy="write it with `finepref arena`") from None
+    return ratings_of(read_ratings(path))
+
+
+def ratings_of(record: RatingsRecord) -> Ratings:
+    """The ratings that a file holds."""
+    names = ("mu", "sigma", "wins", "losses", "ties", "component")
+    columns: Any = {name: np.array([getattr(model, name) for model in record.models]) for name in names}
+    covariance = None if record.covariance is None else np.array(record.covariance)
+    return Ratings(
+        models=tuple(model.name for model in record.models), covariance=covariance, engine=record.engine,
+        settings=record.settings, warnings=record.warnings, **columns,
+    )  # fmt: skip
 
 
 def align(ratings: Ratings, models: tuple[str, ...]) -> npt.NDArray[np.int64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,41 +10,33 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from finepref.arena import folder, tables
 from finepref.arena.boards import load_board
+from finepref.arena.engines import rate_by
 from finepref.arena.findings import Findings, examine
 from finepref.arena.gap import NORMALISE
-from finepref.arena.imagegap import image_gaps
-from finepref.arena.rate import rate
+from finepref.arena.options import DEFAULTS, RatingOptions
 from finepref.arena.ratings import Ratings, save_ratings
-from finepref.arena.read import VoteTable, read_votes
-from finepref.arena.rho import RhoCurve, estimate_rho
+from finepref.arena.read import read_votes
 from finepref.arena.store import IN_MEMORY
 from finepref.arena.validate import validate
-from finepref.core import files
+from finepref.arena.votegaps import KindOfGap, gap_chunks, kinds_of_gap, mean_gaps
 from finepref.core.errors import InputError, nearest
 from finepref.core.progress import say
+from finepref.formats.gaps import GAPS, GapsRecord, write_gaps
+from finepref.formats.quarantine import QUARANTINE, LeftOut, write_quarantine
+from finepref.formats.ratings import LEADERBOARD, RATINGS, write_leaderboard
+from finepref.formats.validation import VALIDATION, write_validation
 
 SAY_EVERY = 10_000_000  # rows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What `finepref arena` was asked for; the names are those of its options and of `rate`."""
+    """What `finepref arena` was asked for; the names are those of its options."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
-    engine: str = "batch"
-    preset: str = "ksort"
-    link: str = "probit"
-    prior: str = "normal"
-    ties: str = "fit"
-    interval: str = "auto"
-    cluster: str | None = None
-    order: str = "given"
-    passes: int = 1
-    seed: int = 0
+    rating: RatingOptions = DEFAULTS
     rho: float | None = None
     normalise: str = "none"
     validate: int | None = None
@@ -53,12 +44,10 @@ class Options:
     skip_bad_rows: bool = False
     overwrite: bool = False
 
-    def rating(self) -> dict[str, Any]:
-        """The arguments of `rate`."""
-        names = (
-            "engine", "preset", "link", "prior", "ties", "interval", "cluster", "order", "passes", "seed",
-        )  # fmt: skip
-        return {name: getattr(self, name) for name in names}
+    def config(self) -> dict[str, Any]:
+        """All that decides the result, by name."""
+        held = asdict(self) | {"overwrite": None}
+        return {**held.pop("rating"), **held}
 
 
 def run_arena(
@@ -79,13 +68,10 @@ def run_arena(
     Raises:
         InputError: the votes cannot be used; nothing has been written then.
     """
-    out = Path(out)
-    made = folder.record(tables.find_files(votes), asdict(options) | {"overwrite": None})
-    wanted = [
-        *folder.ALWAYS,
-        *([] if page is None else [folder.PAGE]),
-        *(["validation.json"] if options.validate is not None else []),
-    ]
+    out, seed = Path(out), options.rating.seed
+    made = folder.provenance_of(tables.find_files(votes), options.config())
+    asked = {folder.PAGE: page is not None, VALIDATION: options.validate is not None}
+    wanted = [*folder.ALWAYS, *(name for name, is_asked in asked.items() if is_asked)]
     if folder.finished(out, made["fingerprint"], wanted, overwrite=options.overwrite):
         say(f"{out}: already holds the arena of these votes and settings")
         return None
@@ -98,41 +84,21 @@ def run_arena(
             on_rows=_tell(),
         )  # fmt: skip
         say(f"{len(table.votes):,} votes on {len(table.votes.models):,} models ({table.layout.schema})")
-        ratings = rate(table.votes, **options.rating())
-        kinds, curve, warnings = _gap_kinds(table, ratings, options, scratch)
+        ratings = rate_by(table.votes, options.rating)
+        kinds, curve, warnings = kinds_of_gap(table, ratings, scratch, rho=options.rho, seed=seed)
         ratings = replace(ratings, warnings=ratings.warnings + warnings)
         validation = None
         if options.validate is not None:
-            validation = validate(table.votes, folds=options.validate, chosen=options.rating(), seed=options.seed)
-        found = examine(table, ratings, kinds, curve=curve, validation=validation, board=board, seed=options.seed)
+            validation = validate(table.votes, folds=options.validate, chosen=options.rating, seed=seed)
+        found = examine(table, ratings, kinds, curve=curve, validation=validation, board=board, seed=seed)
         _write(out, found, kinds, made, normalise=options.normalise)
         if page is not None:
             page(out / folder.PAGE, found, made)
-        save_ratings(out / "ratings.json", ratings, provenance=made)
+        save_ratings(out / RATINGS, ratings, provenance=made)
     return ratings
 
 
-def _gap_kinds(
-    table: VoteTable, ratings: Ratings, options: Options, scratch: Path
-) -> tuple[dict[str, Any], RhoCurve | None, tuple[str, ...]]:
-    """Kind -> its rho (kinds that are a table of models) or its values; the curve of rho; what to warn of."""
-    kinds: dict[str, Any] = {"uniform": None, "paper": None, "truncated": None}
-    votes = table.votes
-    if not votes.has_images:
-        return {**kinds, "selection": 1.0 if options.rho is None else options.rho}, None, ()
-    try:
-        curve = estimate_rho(votes, ratings, seed=options.seed)
-        rho = curve.rho if options.rho is None else options.rho
-        if rho == 1.0:
-            return {**kinds, "selection": 1.0, "image": 1.0}, curve, ()
-        values = np.memmap(scratch / "image-gaps.bin", dtype=np.float64, mode="w+", shape=(len(votes),))
-        return {**kinds, "selection": rho, "image": image_gaps(votes, ratings, rho, out=values)}, curve, ()
-    except InputError as error:
-        why = f"No image-level gaps: {error}."
-        return {**kinds, "selection": 1.0 if options.rho is None else options.rho}, None, (why,)
-
-
-def _tell() -> Any:
+def _tell() -> Callable[[int], None]:
     told = [SAY_EVERY]
 
     def on_rows(rows: int) -> None:
@@ -154,22 +120,19 @@ def _scratch(out: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write(out: Path, found: Findings, kinds: dict[str, Any], made: dict[str, Any], *, normalise: str) -> None:
+def _write(out: Path, found: Findings, kinds: Sequence[KindOfGap], made: Mapping[str, Any], *, normalise: str) -> None:
     table, ratings = found.table, found.ratings
-    (out / "ratings.json").unlink(missing_ok=True)  # its absence says that the folder is not whole
-    rhos = {summary.kind: summary.rho for summary in found.gaps if summary.rho is not None}
-    meta = {
-        **made, "engine": ratings.engine, "settings": dict(ratings.settings), "rho": rhos,
-        "layout": asdict(table.layout),
-    }  # fmt: skip
-    folder.write_gaps(out / "gaps.parquet", table, ratings, kinds, meta=meta, normalise=normalise)
-    folder.write_leaderboard(out / "leaderboard.csv", ratings)
-    if found.validation is None:
-        (out / "validation.json").unlink(missing_ok=True)
-    else:
-        files.write_json(out / "validation.json", {**found.validation.record(), "provenance": made})
-    (out / "quarantine.jsonl").unlink(missing_ok=True)
+    for name in (RATINGS, VALIDATION, QUARANTINE):  # without ratings.json the folder is not whole
+        (out / name).unlink(missing_ok=True)
+    means = mean_gaps(table, ratings, kinds) if normalise == "mean" else {kind.name: 1.0 for kind in kinds}
+    record = GapsRecord(
+        engine=ratings.engine, settings=ratings.settings.given(), layout=asdict(table.layout),
+        rho={kind.name: kind.rho for kind in kinds if kind.rho is not None}, normalise=normalise, divided_by=means,
+    )  # fmt: skip
+    write_gaps(out / GAPS, gap_chunks(table, ratings, kinds, means), record, provenance=made)
+    write_leaderboard(out / LEADERBOARD, ratings.table())
+    if found.validation is not None:
+        write_validation(out / VALIDATION, found.validation, provenance=made)
     if table.rejected:
-        rows = (json.dumps({"where": place, "reason": why}, ensure_ascii=False) for place, why in table.rejected)
-        files.write_text(out / "quarantine.jsonl", "\n".join(rows) + "\n")
-        say(f"{len(table.rejected)} rows left out, listed in {out / 'quarantine.jsonl'}")
+        write_quarantine(out / QUARANTINE, [LeftOut(where, reason) for where, reason in table.rejected])
+        say(f"{len(table.rejected)} rows left out, listed in {out / QUARANTINE}")

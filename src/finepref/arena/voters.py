@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
 
 from finepref.arena.blocks import slices
-from finepref.arena.link import get_link, p_left_decisive
+from finepref.arena.link import p_left_decisive
 from finepref.arena.normal import Floats, quantile
 from finepref.arena.ratings import Ratings, align
 from finepref.arena.votes import Votes
@@ -65,7 +65,7 @@ def check_voters(votes: Votes, ratings: Ratings, *, most: int = 200) -> VoterChe
     """
     assert votes.voter is not None
     mu = ratings.mu[align(ratings, votes.models)]
-    link = get_link(ratings.settings.get("link") or "probit")
+    link = ratings.link
     count = 1 + int(votes.voter.max())
     m = len(votes.models)
     sums = np.zeros((5, count))  # votes, log-likelihood and its variance, side and its variance

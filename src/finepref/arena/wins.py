@@ -5,14 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from finepref.arena.counts import PairCounts
-from finepref.arena.link import Link, get_link
 from finepref.arena.normal import Floats
 from finepref.arena.ratings import Ratings
-
-
-def link_of(ratings: Ratings) -> Link:
-    """The link that these ratings were made with; probit for engines that have none."""
-    return get_link(ratings.settings.get("link") or "probit")
 
 
 def votes_rated(ratings: Ratings) -> int:
@@ -25,7 +19,7 @@ def predicted_wins(ratings: Ratings) -> Floats:
 
     With d = (mu_i - mu_j)/c and the dead zone m of ties in units of c: (1 + F(d - m) - F(-d - m)) / 2.
     """
-    link = link_of(ratings)
+    link = ratings.link
     d, m = np.subtract.outer(ratings.mu, ratings.mu) / ratings.c, ratings.tie_margin / ratings.c
     share = 0.5 * (1.0 + np.exp(link.win(d - m)[0]) - np.exp(link.win(-d - m)[0]))
     np.fill_diagonal(share, np.nan)

@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-Votes = Annotated[
-    list[Path], typer.Argument(help="Vote files (csv, jsonl, parquet) or folders of them.", show_default=False)
-]
-Out = Annotated[Path, typer.Option(help="Folder to write.")]
-Engine = Annotated[str, typer.Option(help="batch (all votes at once) or online (vote by vote).")]
-Preset = Annotated[str, typer.Option(help="online: ksort or appendix_a.")]
-Link = Annotated[str, typer.Option(help="batch: probit or logit.")]
-Prior = Annotated[str, typer.Option(help="batch: normal, flat or empirical-bayes.")]
-Ties = Annotated[str, typer.Option(help="batch: fit, half, drop; online: fit (as the preset does), draw, skip, half.")]
-Interval = Annotated[str, typer.Option(help="batch: auto, laplace, sandwich or bootstrap.")]
-Cluster = Annotated[str | None, typer.Option(help="Votes that go together: game, prompt or voter.")]
-Rho = Annotated[float | None, typer.Option(help="Share of the noise that is the images' own; estimated if absent.")]
-Normalise = Annotated[str, typer.Option(help="none, or mean: every kind of gap divided by its mean.")]
-Validate = Annotated[int | None, typer.Option(metavar="K", help="Held-out scores over K folds: validation.json.")]
-Board = Annotated[
-    str | None,
-    typer.Option(metavar="BOARD", help="arenapo-pickapic, arenapo-hpdv3, a ratings.json or a csv (model, mu)."),
-]
-Order = Annotated[str, typer.Option(help="online: given, or shuffled by --seed.")]
-Column = Annotated[str | None, typer.Option(metavar="COLUMN", show_default=False, rich_help_panel="Columns")]
+from finepref.arena.options import DEFAULTS, RatingOptions
+
+Column = Annotated[str | None, Option(metavar="COLUMN", show_default=False, rich_help_panel="Columns")]
+TIES = "batch: fit, half, drop; online: fit (as the preset does), draw, skip, half."
+BOARD = "arenapo-pickapic, arenapo-hpdv3, a ratings.json or a csv (model, mu)."
+RHO = "Share of the noise that is the images' own; estimated if absent."
+ROLES = (
+    "left", "right", "winner", "left_image", "right_image", "prompt", "voter", "id", "group", "model", "rank", "image",
+)  # fmt: skip
 
 
 def command(
-    votes: Votes,
-    out: Out = Path("arena"),
-    engine: Engine = "batch",
-    preset: Preset = "ksort",
-    link: Link = "probit",
-    prior: Prior = "normal",
-    ties: Ties = "fit",
-    interval: Interval = "auto",
-    cluster: Cluster = None,
-    rho: Rho = None,
-    normalise: Normalise = "none",
-    validate: Validate = None,
-    compare_board: Board = None,
-    order: Order = "given",
-    passes: Annotated[int, typer.Option(help="online: how often to go through the votes.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    votes: Annotated[list[Path], Argument(help="Vote files (csv, jsonl, parquet) or folders.", show_default=False)],
+    out: Annotated[Path, Option(help="Folder to write.")] = Path("arena"),
+    engine: Annotated[str, Option(help="batch (all votes at once) or online (vote by vote).")] = DEFAULTS.engine,
+    preset: Annotated[str, Option(help="online: ksort or appendix_a.")] = DEFAULTS.preset,
+    link: Annotated[str, Option(help="batch: probit or logit.")] = DEFAULTS.link,
+    prior: Annotated[str, Option(help="batch: normal, flat or empirical-bayes.")] = DEFAULTS.prior,
+    ties: Annotated[str, Option(help=TIES)] = DEFAULTS.ties,
+    interval: Annotated[str, Option(help="batch: auto, laplace, sandwich or bootstrap.")] = DEFAULTS.interval,
+    cluster: Annotated[str | None, Option(help="Votes that go together: game, prompt or voter.")] = DEFAULTS.cluster,
+    rho: Annotated[float | None, Option(help=RHO)] = None,
+    normalise: Annotated[str, Option(help="none, or mean: every kind of gap divided by its mean.")] = "none",
+    validate: Annotated[int | None, Option(metavar="K", help="Held-out scores over K folds: validation.json.")] = None,
+    compare_board: Annotated[str | None, Option(metavar="BOARD", help=BOARD)] = None,
+    order: Annotated[str, Option(help="online: given, or shuffled by --seed.")] = DEFAULTS.order,
+    passes: Annotated[int, Option(help="online: how often to go through the votes.")] = DEFAULTS.passes,
+    seed: Annotated[int, Option(help="Of every random draw.")] = DEFAULTS.seed,
     left: Column = None,
     right: Column = None,
     winner: Column = None,
@@ -58,24 +48,21 @@ def command(
     model: Column = None,
     rank: Column = None,
     image: Column = None,
-    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="List bad rows instead of stopping.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another arena in --out.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the ratings as JSON.")] = False,
+    skip_bad_rows: Annotated[bool, Option("--skip-bad-rows", help="List bad rows instead of stopping.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace another arena in --out.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print the ratings as JSON.")] = False,
 ) -> None:
     """Rate models from votes: ratings.json, leaderboard.csv, gaps.parquet and arena.html."""
+    given = dict(locals())
     from finepref.arena.run import Options, run_arena
     from finepref.arena.terminal import print_result
     from finepref.report.arena_page import write_page
 
-    named = {
-        "left": left, "right": right, "winner": winner, "left_image": left_image, "right_image": right_image,
-        "prompt": prompt, "voter": voter, "id": id, "group": group, "model": model, "rank": rank, "image": image,
-    }  # fmt: skip
     options = Options(
-        columns={role: column for role, column in named.items() if column is not None},
-        engine=engine, preset=preset, link=link, prior=prior, ties=ties, interval=interval, cluster=cluster,
-        rho=rho, normalise=normalise, validate=validate, compare_board=compare_board, order=order, passes=passes,
-        seed=seed, skip_bad_rows=skip_bad_rows, overwrite=overwrite,
+        columns={role: given[role] for role in ROLES if given[role] is not None},
+        rating=RatingOptions(**{field.name: given[field.name] for field in fields(RatingOptions)}),
+        rho=rho, normalise=normalise, validate=validate, compare_board=compare_board, skip_bad_rows=skip_bad_rows,
+        overwrite=overwrite,
     )  # fmt: skip
     run_arena(votes, out, options, page=write_page)
     print_result(out, as_json=as_json)

@@ -19,12 +19,11 @@ def command(
     """Write a run's trained part for another tool."""
     from finepref.build import resolve_base
     from finepref.core.errors import InputError
-    from finepref.core.files import read_json
+    from finepref.formats.run import RUN, is_finished, read_run
     from finepref.models.export import export
 
-    record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
-    name = base or record.get("base")
-    if not name:
-        raise InputError("no base model is known", where=run / "run.json", remedy="give --base")
-    revision = record.get("revision") if base is None else None
+    if base is None and not is_finished(run):
+        raise InputError("no base model is known", where=run / RUN, remedy="give --base")
+    record = read_run(run) if base is None else None
+    name, revision = (record.base, record.revision) if record is not None else (str(base), None)
     print(export(run, resolve_base(name), out, format=format, revision=revision, half=half, overwrite=overwrite))

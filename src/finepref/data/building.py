@@ -6,10 +6,11 @@ Shapes: N images, C channels, h w latent size, L tokens.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,33 +18,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finepref.core.errors import ConfigError, InputError, nearest
+from finepref.core.errors import InputError
 from finepref.core.images import ImageSize, Unreadable, square
 from finepref.core.provenance import sha256_bytes
 from finepref.data.latents import MASK
-from finepref.data.schema import Preference, Quarantined
+from finepref.data.schema import ImageRef
 from finepref.data.shards import STORAGE, read_index, shard_names, write_shard
+from finepref.formats.cache import KINDS, Kind, image_row, prompt_row
 from finepref.models.protocol import Encoder
-
-IMAGES = pa.schema(
-    [
-        ("image_sha256", pa.string()),
-        ("flip", pa.bool_()),
-        ("row", pa.int64()),
-        ("original_height", pa.int32()),
-        ("original_width", pa.int32()),
-        ("crop_top", pa.int32()),
-        ("crop_left", pa.int32()),
-    ]
-)
-PROMPTS = pa.schema([("prompt_sha256", pa.string()), ("row", pa.int64()), ("tokens", pa.int32())])
 
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
     """flips: mirror images too. posterior: `mode` (mean alone) or `mean_std`. dtype: of the shards.
 
-    shard_size: images a shard. batch_size: images (or prompts) encoded at once. workers: threads that decode.
+    shard_size: images a shard. batch_size: images (or prompts) encoded at once.
     """
 
     flips: bool = False
@@ -51,27 +40,11 @@ class CacheSettings:
     dtype: str = "float16"
     shard_size: int = 4096
     batch_size: int = 32
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("posterior", ("mean_std", "mode")), ("dtype", tuple(STORAGE))):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise ConfigError(f"unknown {name} {value!r}", where=f"cache.{name}", remedy=nearest(value, allowed))
-        for name in ("shard_size", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}", where=f"cache.{name}", remedy="use 1 or more")
 
 
-class Row(NamedTuple):
-    """A pair of the data with content hashes in place of prompt and images; label as in `Preference`."""
-
-    row: int
-    pair_id: str
-    prompt_sha256: str
-    image_0: str
-    image_1: str
-    label: float
+def shard_index(folder: Path, kind: Kind) -> pa.Table:
+    """The indexes of all shards of a kind that are whole."""
+    return read_index(folder / kind.name, kind.schema)
 
 
 def owner(sha: str, world: int) -> int:
@@ -80,53 +53,38 @@ def owner(sha: str, world: int) -> int:
 
 
 class Builder:
-    """State of one process while it makes a cache. files: whether any image is not held by its table."""
+    """State of one process while it makes a cache."""
 
     def __init__(self, folder: Path, encoder: Encoder, settings: CacheSettings, *, rank: int, world: int) -> None:
         self.folder, self.encoder, self.settings = folder, encoder, settings
-        self.rank, self.world, self.rows = rank, world, 0
+        self.rank, self.world = rank, world
         self.dtype = STORAGE[settings.dtype]
-        self.images = set(read_index(folder / "images", IMAGES)["image_sha256"].to_pylist())
-        self.prompts = set(read_index(folder / "prompts", PROMPTS)["prompt_sha256"].to_pylist())
-        self.pairs: list[Row] = []
-        self.files = False
-        self.bad_pairs: list[Quarantined] = []
+        self.images, self.prompts = (kind.hashes(shard_index(folder, kind)) for kind in KINDS)
         self.bad_images: dict[str, str] = {}
         self.decoding: deque[tuple[str, Future[Any]]] = deque()
         self.waiting: list[tuple[str, NDArray[np.uint8], ImageSize]] = []
         self.waiting_prompts: list[tuple[str, str]] = []
-        self.image_shard = Gathering(folder / "images", f"r{rank}", IMAGES)
-        self.prompt_shard = Gathering(folder / "prompts", f"r{rank}", PROMPTS)
+        self.image_shard, self.prompt_shard = (Gathering(folder, kind, f"r{rank}") for kind in KINDS)
         self.encoded_images = self.encoded_prompts = 0
 
-    def add(self, preference: Preference, pool: ThreadPoolExecutor, *, row: int) -> None:
-        """Take in one pair: hash its images, queue what this process must encode."""
-        self.rows += 1
-        self.files |= any(image.data is None for image in (preference.image_0, preference.image_1))
-        try:
-            contents = preference.image_0.read(), preference.image_1.read()
-        except InputError as error:
-            self.bad_pairs.append(Quarantined(row=row, pair_id=preference.pair_id, reason=str(error)))
-            return
-        shas = tuple(sha256_bytes(content) for content in contents)
-        prompt = self.add_prompt(preference.prompt)
-        self.pairs.append(Row(row, preference.pair_id, prompt, shas[0], shas[1], preference.label))
-        for sha, content in zip(shas, contents, strict=True):
+    def add(self, prompt: str, images: Mapping[str, tuple[ImageRef, bytes]], pool: ThreadPoolExecutor) -> None:
+        """Queue what this process must encode of a pair. images: content hash -> image and its bytes."""
+        self.add_prompt(prompt)
+        for sha, (_, content) in images.items():
             if sha not in self.images and owner(sha, self.world) == self.rank:
                 self.images.add(sha)
                 self.decoding.append((sha, pool.submit(square, content, self.encoder.resolution)))
         while len(self.decoding) > 2 * self.settings.batch_size:
             self._take_decoded()
 
-    def add_prompt(self, prompt: str) -> str:
-        """Queue a prompt if it is new and this process' own; its hash."""
+    def add_prompt(self, prompt: str) -> None:
+        """Queue a prompt if it is new and this process' own."""
         sha = sha256_bytes(prompt.encode())
         if sha not in self.prompts and owner(sha, self.world) == self.rank:
             self.prompts.add(sha)
             self.waiting_prompts.append((sha, prompt))
             if len(self.waiting_prompts) == self.settings.batch_size:
                 self._encode_prompts()
-        return sha
 
     def finish(self) -> None:
         """Encode and write what is left."""
@@ -158,11 +116,7 @@ class Builder:
         good = torch.stack([m.flatten(1).isfinite().all(1) for pair in moments for m in pair.values()]).all(0).tolist()
         for flip, tensors in enumerate(moments):
             rows = [
-                {
-                    "image_sha256": sha,
-                    "flip": bool(flip),
-                    **asdict(size.mirrored(self.encoder.resolution) if flip else size),
-                }
+                image_row(sha, size.mirrored(self.encoder.resolution) if flip else size, flip=bool(flip))
                 for (sha, _, size), fine in zip(batch, good, strict=True)
                 if fine
             ]
@@ -194,7 +148,7 @@ class Builder:
         if MASK in tensors:
             longest = int(tokens.max())
             tensors = {k: v[:, :longest] if k in (MASK, "prompt_embeds") else v for k, v in tensors.items()}
-        rows = [{"prompt_sha256": sha, "tokens": int(n)} for (sha, _), n in zip(batch, tokens, strict=True)]
+        rows = [prompt_row(sha, int(n)) for (sha, _), n in zip(batch, tokens, strict=True)]
         self.prompt_shard.add(tensors, rows, items=len(rows))
         self.encoded_prompts += len(batch)
         if MASK in tensors or self.prompt_shard.items >= self.settings.shard_size:
@@ -211,9 +165,9 @@ def _tokens(tensors: dict[str, Tensor]) -> Tensor:
 class Gathering:
     """Rows gathered for the next shard of one kind."""
 
-    def __init__(self, folder: Path, prefix: str, schema: pa.Schema) -> None:
-        self.folder, self.prefix, self.schema = folder, prefix, schema
-        used = [int(name.split("-")[1]) for name in shard_names(folder) if name.split("-")[0] == prefix]
+    def __init__(self, folder: Path, kind: Kind, prefix: str) -> None:
+        self.folder, self.prefix, self.kind = folder / kind.name, prefix, kind
+        used = [int(name.split("-")[1]) for name in shard_names(self.folder) if name.split("-")[0] == prefix]
         self.number = max(used, default=-1) + 1
         self.tensors: dict[str, list[Tensor]] = {}
         self.rows: list[dict[str, Any]] = []
@@ -223,7 +177,7 @@ class Gathering:
         """Append rows; `items` counts images or prompts (a mirror is not one more image)."""
         for name, value in tensors.items():
             self.tensors.setdefault(name, []).append(value)
-        self.rows += [{**row, "row": len(self.rows) + i} for i, row in enumerate(rows)]
+        self.rows += rows
         self.items += items
 
     def write(self) -> None:
@@ -231,7 +185,5 @@ class Gathering:
         if not self.rows:
             return
         tensors = {name: torch.cat(values) for name, values in self.tensors.items()}
-        write_shard(
-            self.folder, f"{self.prefix}-{self.number:05d}", tensors, pa.Table.from_pylist(self.rows, self.schema)
-        )
+        write_shard(self.folder, f"{self.prefix}-{self.number:05d}", tensors, self.kind.table(self.rows))
         self.number, self.tensors, self.rows, self.items = self.number + 1, {}, [], 0

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_file, write_parquet
+from finepref.formats.cache import SHARD
 
 STORAGE = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
 _NUMPY = {
@@ -50,25 +51,20 @@ def shard_names(folder: Path) -> list[str]:
     return sorted(p.stem for p in folder.glob("*.parquet") if _is_whole(p.with_suffix(".safetensors")))
 
 
-def check_shard(path: Path) -> None:
-    """Refuse a shard that is missing or shorter than its header says; no tensor is read.
-
-    Raises:
-        InputError: says which.
-    """
-    _header(path)
-
-
 def _is_whole(path: Path) -> bool:
     try:
-        check_shard(path)
+        shard_header(path)
     except InputError:
         return False
     return True
 
 
-def _header(path: Path) -> tuple[int, dict[str, Any]]:
-    """(where the tensors start, name -> their type, shape and place) of a safetensors file."""
+def shard_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """(where the tensors start, name -> their type, shape and place) of a shard; no tensor is read.
+
+    Raises:
+        InputError: it is missing, or shorter than its header says.
+    """
     remedy = "run `finepref cache` again, which makes anew what is lost"
     try:
         with path.open("rb") as handle:
@@ -86,12 +82,12 @@ def _header(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def read_index(folder: Path, schema: pa.Schema) -> pa.Table:
-    """The indexes of all shards of a folder as one table, with a `shard` column."""
+    """The indexes of all shards of a folder as one table, with the name of the shard in a column."""
     parts = []
     for name in shard_names(folder):
         part = pq.read_table(folder / f"{name}.parquet")
-        parts.append(part.append_column("shard", pa.array([name] * part.num_rows, pa.string())))
-    full = schema.append(pa.field("shard", pa.string()))
+        parts.append(part.append_column(SHARD, pa.array([name] * part.num_rows, pa.string())))
+    full = schema.append(pa.field(SHARD, pa.string()))
     return pa.concat_tables(parts).select(full.names).cast(full) if parts else full.empty_table()
 
 
@@ -100,7 +96,7 @@ class Shard:
 
     def __init__(self, path: Path) -> None:
         self._maps: dict[str, tuple[NDArray[Any], bool]] = {}
-        start, header = _header(path)
+        start, header = shard_header(path)
         for name, entry in header.items():
             kind: Any = _NUMPY[entry["dtype"]]
             at = start + entry["data_offsets"][0]
@@ -129,7 +125,7 @@ class ShardSet:
         self._folder = folder
         self._names = sorted(set(shards))
         for name in self._names:
-            check_shard(folder / f"{name}.safetensors")
+            shard_header(folder / f"{name}.safetensors")
         place = {name: i for i, name in enumerate(self._names)}
         self._shard = np.fromiter((place[s] for s in shards), dtype=np.int64, count=len(shards))
         self._row = np.asarray(rows, dtype=np.int64)
@@ -153,17 +149,11 @@ class ShardSet:
                 if name not in out:
                     out[name] = part.new_zeros((len(items), *part.shape[1:]))
                 if name in pad and part.shape[1] != out[name].shape[1]:
-                    out[name], part = _same_length(out[name], part)
+                    length = max(out[name].shape[1], part.shape[1])
+                    out[name], part = _padded(out[name], length), _padded(part, length)
                 out[name][torch.from_numpy(here)] = part
         return out
 
 
-def _same_length(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    length = max(a.shape[1], b.shape[1])
-    return _padded(a, length), _padded(b, length)
-
-
 def _padded(x: Tensor, length: int) -> Tensor:
-    if x.shape[1] == length:
-        return x
-    return torch.cat([x, x.new_zeros((x.shape[0], length - x.shape[1], *x.shape[2:]))], dim=1)
+    return torch.nn.functional.pad(x, [0, 0] * (x.dim() - 2) + [0, length - x.shape[1]])

@@ -5,30 +5,27 @@ Shapes: N images, C channels, h w latent size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from finepref.core.errors import InputError
 from finepref.core.images import ImageSize, Unreadable, square
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
-from finepref.data.latents import EMPTY_PROMPT, Pairs, check_same, identity_of
+from finepref.data.hashed import HashedPairs
+from finepref.data.latents import EMPTY_PROMPT
 from finepref.data.readers import read_preferences
-from finepref.data.schema import ImageRef, Preference, Quarantined
+from finepref.data.schema import ImageRef
+from finepref.formats.cache import Shaping, pairs_of
 from finepref.models.protocol import Encoder
 
 Item = TypeVar("Item")
-IN_MEMORY = 4 << 30
-
-
-class TooMuch(InputError):
-    """More image bytes than may be held in memory."""
+IN_MEMORY = 4 << 30  # bytes of images that may be held because their table holds them and not a file
 
 
 class OnlineLatents:
@@ -40,84 +37,58 @@ class OnlineLatents:
 
     def __init__(
         self,
-        preferences: Iterable[Preference],
+        paths: str | Path | Sequence[str | Path],
         encoder: Encoder,
         *,
-        rejected: Sequence[Quarantined] = (),
+        format: str = "auto",
+        columns: Mapping[str, str] | None = None,
         posterior: Literal["mean_std", "mode"] = "mean_std",
         batch_size: int = 32,
-        in_memory: int = IN_MEMORY,
     ) -> None:
-        """Read the preferences.
+        """Read the preferences; the dropped pairs are named.
 
         Args:
-            posterior, batch_size: see `building.CacheSettings`.
-            rejected: rows that the reader drops while it is read (the list given to `read_preferences`).
-            in_memory: bytes of images that may be held because their table holds them and not a file.
+            paths, format, columns: see `readers.read_preferences`. posterior, batch_size: see `building.CacheSettings`.
 
         Raises:
-            InputError: more image bytes than `in_memory`, or no usable pair.
+            InputError: the data cannot be read, its tables hold too many bytes of images, or no pair is usable.
         """
         self.encoder, self.batch_size = encoder, batch_size
-        self.meta: Mapping[str, Any] = {
-            "fingerprint": dict(encoder.fingerprint()),
-            "resolution": encoder.resolution,
-            "flips": True,
-            "posterior": posterior,
-        }
+        self.shaping = Shaping(
+            fingerprint=dict(encoder.fingerprint()), resolution=encoder.resolution, crop=None, dtype=None, flips=True,
+            posterior=posterior,
+        )  # fmt: skip
         self._images: dict[str, ImageRef] = {}
-        self._bad: dict[str, str] = {}
         self._texts: dict[str, str] = {EMPTY_PROMPT: ""}
-        self._held, self._limit = 0, in_memory
-        rows: list[tuple[str, str, str, str]] = []
-        labels: list[float] = []
-        dropped: list[Quarantined] = []
-        for index, preference in enumerate(progress(preferences, "read", unit="pair")):
-            try:
-                first, second = self._add(preference.image_0, "image_0"), self._add(preference.image_1, "image_1")
-            except TooMuch:
-                raise
-            except (InputError, Unreadable) as error:
-                row = index + len(rejected)
-                dropped.append(Quarantined(row=row, pair_id=preference.pair_id, reason=str(error)))
-                continue
-            prompt = sha256_bytes(preference.prompt.encode())
-            self._texts[prompt] = preference.prompt
-            rows.append((preference.pair_id, prompt, first, second))
-            labels.append(preference.label)
-        self.quarantined = sorted([*dropped, *rejected], key=lambda each: each.row)
-        if not rows:
-            raise InputError("no pair is usable", remedy="see `finepref data validate`")
-        self.pairs = Pairs(*(list(column) for column in zip(*rows, strict=True)))
-        self.labels: NDArray[np.float64] | None = np.asarray(labels, dtype=np.float64)
-
-    def _add(self, image: ImageRef, name: str) -> str:
-        """Content hash of a usable image; remembers where it is."""
-        content = image.read()
-        sha = sha256_bytes(content)
-        if sha in self._bad:
-            raise Unreadable(f"{name}: {self._bad[sha]}")
-        if sha not in self._images:
-            try:
-                square(content, self.encoder.resolution)
-            except Unreadable as error:
-                self._bad[sha] = str(error)
-                raise Unreadable(f"{name}: {error}") from None
-            if image.path is None:
-                self._held += len(content)
-                if self._held > self._limit:
+        bad: dict[str, str] = {}
+        held, read = 0, HashedPairs([])
+        preferences = read_preferences(paths, format=format, columns=columns, quarantine=read.rejected)
+        for prompt, images in read.read(progress(preferences, "read", unit="pair")):
+            self._texts[sha256_bytes(prompt.encode())] = prompt
+            for sha in images.keys() - self._images.keys() - bad.keys():
+                image, content = images[sha]
+                try:
+                    square(content, encoder.resolution)
+                except Unreadable as error:
+                    bad[sha] = str(error)
+                    continue
+                self._images[sha] = image
+                held += 0 if image.path is not None else len(content)
+                if held > IN_MEMORY:
                     remedy = "make a cache, or keep the images as files"
-                    raise TooMuch(f"the tables hold more than {self._limit} bytes of images", remedy=remedy)
-            self._images[sha] = image
-        return sha
-
-    def require(self, **expected: Any) -> None:
-        """Refuse another model or resolution than `expected` (see `LatentCache.require`)."""
-        check_same(self.meta, expected, where="online encoding")
+                    raise InputError(f"the tables hold more than {IN_MEMORY} bytes of images", remedy=remedy)
+        good, self.quarantined = read.sorted_out(bad)
+        if not good:
+            raise InputError("no pair is usable", remedy="see `finepref data validate`")
+        self.pairs, self.labels = pairs_of(good)
+        for each in self.quarantined[:3]:
+            say(f"row {each.row} (pair {each.pair_id}) dropped: {each.reason}")
+        if self.quarantined:
+            say(f"{len(self.quarantined)} pairs dropped; `finepref data validate` lists them")
 
     def identity(self) -> str:
         """Hash of what shapes the numbers, and of the pairs; not that of any cache, whose numbers are rounded."""
-        return identity_of(self.meta, self.pairs)
+        return self.shaping.identity(self.pairs)
 
     def calls(self) -> dict[str, int | None]:
         """Not counted: it depends on which batches share an image."""
@@ -132,8 +103,6 @@ class OnlineLatents:
         squares: list[np.ndarray] = []
         sizes: list[ImageSize] = []
         for sha, flip in keys:
-            if sha not in self._images:
-                raise InputError(f"no image {sha[:12]}", where="online encoding", remedy="read the same data")
             pixels, size = square(self._read(sha), self.encoder.resolution)
             squares.append(pixels[:, :, ::-1] if flip else pixels)
             sizes.append(size.mirrored(self.encoder.resolution) if flip else size)
@@ -141,7 +110,7 @@ class OnlineLatents:
         mean, std = (torch.cat([each.cpu() for each in part]) for part in zip(*encoded, strict=True))
         place = {key: row for row, key in enumerate(keys)}
         order = [place[key] for key in zip(images, mirrored, strict=True)]
-        kept = None if self.meta["posterior"] == "mode" else std[order]
+        kept = None if self.shaping.posterior == "mode" else std[order]
         return mean[order], kept, [sizes[row] for row in order]
 
     def _read(self, sha: str) -> bytes:
@@ -156,9 +125,6 @@ class OnlineLatents:
     def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """name -> [N,...] by prompt hash, float32 on the CPU, encoded now; equal prompts once."""
         distinct = list(dict.fromkeys(prompts))
-        unknown = [sha for sha in distinct if sha not in self._texts]
-        if unknown:
-            raise InputError(f"no prompt {unknown[0][:12]}", where="online encoding", remedy="read the same data")
         encoded = [self.encoder.encode_prompts([self._texts[sha] for sha in some]) for some in self._batches(distinct)]
         place = {sha: row for row, sha in enumerate(distinct)}
         order = [place[sha] for sha in prompts]
@@ -166,27 +132,3 @@ class OnlineLatents:
 
     def _batches(self, items: Sequence[Item]) -> list[Sequence[Item]]:
         return [items[start : start + self.batch_size] for start in range(0, len(items), self.batch_size)]
-
-
-def online_from(
-    paths: str | Path | Sequence[str | Path],
-    encoder: Encoder,
-    *,
-    format: str = "auto",
-    columns: Mapping[str, str] | None = None,
-    posterior: Literal["mean_std", "mode"] = "mean_std",
-    batch_size: int = 32,
-) -> OnlineLatents:
-    """Read preferences for online encoding (`readers.read_preferences` says how); the dropped pairs are named.
-
-    Raises:
-        InputError: the data cannot be read, holds too many images in its tables, or no pair is usable.
-    """
-    rejected: list[Quarantined] = []
-    preferences = read_preferences(paths, format=format, columns=columns, quarantine=rejected)
-    online = OnlineLatents(preferences, encoder, rejected=rejected, posterior=posterior, batch_size=batch_size)
-    for each in online.quarantined[:3]:
-        say(f"row {each.row} (pair {each.pair_id}) dropped: {each.reason}")
-    if online.quarantined:
-        say(f"{len(online.quarantined)} pairs dropped; `finepref data validate` lists them")
-    return online

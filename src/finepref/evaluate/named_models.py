@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from finepref.core.errors import InputError
 from finepref.core.files import read_json
 from finepref.core.provenance import sha256_bytes, sha256_file
 from finepref.evaluate.generate import Source, as_source
+from finepref.formats.run import is_finished, read_run
 
 NOT_WEIGHTS = ("checkpoints", "samples")
 
@@ -61,15 +62,15 @@ def sources(words: Sequence[str], load: Callable[[str], Any]) -> dict[str, Sourc
     for name, path in parse_models(words).items():
         folder = Path(path)
         if folder.is_dir():
-            run = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-            base = f"base {run.get('base_sha256', '')}\n" if run else ""
+            run = read_run(folder) if is_finished(folder) else None
+            base = "" if run is None else f"base {run.base_sha256}\n"
             fingerprint = sha256_bytes((base + folder_fingerprint(folder)).encode())
             found[name] = Source(
                 functools.partial(load, path),
                 origin=path,
                 fingerprint=fingerprint,
-                rewards=training_rewards(run),
-                pipeline=str(run.get("family") or pipeline_class(folder)),
+                rewards=() if run is None else run.signals.rewards,
+                pipeline=pipeline_class(folder) if run is None else run.family,
             )
         else:
             pipeline = load(path)
@@ -93,13 +94,7 @@ def folder_fingerprint(folder: Path) -> str:
             if config.is_file():
                 lines.append(sha256_file(config))
     if not lines:
-        remedy = "give a run folder, a diffusers folder, a hub id or lab"
-        raise InputError("no weights in it", where=folder, remedy=remedy)
+        raise InputError(
+            "no weights in it", where=folder, remedy="give a run folder, a diffusers folder, a hub id or lab"
+        )
     return "\n".join(lines)
-
-
-def training_rewards(run: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the scorers whose values the training of a run used, from its `run.json`."""
-    signals = run.get("signals") or {}
-    rewards = signals.get("rewards") or []
-    return tuple(str(name) for name in ([rewards] if isinstance(rewards, str) else rewards))

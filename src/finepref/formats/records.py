@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
@@ -44,3 +46,12 @@ def read_record(path: str | Path, kind: type[Record], *, version: int, remedy: s
     if isinstance(held, dict):
         held = {**held, **dict.fromkeys(flat, held)}
     return as_record(kind, held, where=path, remedy=remedy)
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """At least one row as csv, with the names of the first as header."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

@@ -8,9 +8,9 @@ from functools import lru_cache
 from typing import Literal
 
 from finepref.build import resolve_base
-from finepref.core.files import read_json
 from finepref.data.rows import count_rows
 from finepref.diffusion.path import Path
+from finepref.formats.cache import is_complete, read_cache
 from finepref.models.family import family_of
 from finepref.models.lora import LoraSettings
 from finepref.models.protocol import Counts
@@ -67,10 +67,10 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
 
 def data_sizes(config: RunConfig) -> tuple[int, int, int]:
     """(images, prompts, pairs) of a run at most: what its cache holds, else rows of the data, else its draws."""
-    made = cache_folder(config) / "cache.json"
-    if config.cache.folder is not None and made.is_file() and read_json(made).get("complete"):
-        summary = read_json(made)["summary"]
-        return summary["images"], summary["prompts"], summary["pairs"]
+    folder = cache_folder(config)
+    if config.cache.folder is not None and is_complete(folder):
+        held = read_cache(folder).summary
+        return held.images, held.prompts, held.pairs
     draws = config.train.max_steps * config.train.pairs_per_step
     rows = count_rows(config.data.paths) if config.data.paths else None
     pairs = draws if rows is None else rows

@@ -12,9 +12,10 @@ from markupsafe import Markup
 from finepref.arena.findings import Findings, tie_share
 from finepref.arena.gap import expected_gap
 from finepref.arena.link import p_left_decisive
-from finepref.arena.validate import Validation, in_sample_calibration
-from finepref.arena.wins import link_of, observed_wins, predicted_wins
+from finepref.arena.validate import in_sample_calibration
+from finepref.arena.wins import observed_wins, predicted_wins
 from finepref.core import files
+from finepref.formats.validation import Validation
 from finepref.report.charts import line_chart
 from finepref.report.kit import Cell, TextTable, render, table
 from finepref.report.standings import Standings, standings
@@ -71,7 +72,7 @@ def _tiles(found: Findings, shown: Standings) -> list[tuple[str, str]]:
 def _lead_wins(found: Findings) -> list[tuple[int, str]]:
     """(lead in rating units, share of decided votes that the better model wins)."""
     ratings, leads = found.ratings, (1, 3)
-    shares = p_left_decisive(link_of(ratings), np.array(leads) / ratings.c, ratings.tie_margin / ratings.c)
+    shares = p_left_decisive(ratings.link, np.array(leads) / ratings.c, ratings.tie_margin / ratings.c)
     return [(lead, percent(float(share), 0)) for lead, share in zip(leads, shares, strict=True)]
 
 
@@ -96,7 +97,7 @@ def _calibration(found: Findings) -> Markup:
         bins = found.validation.calibration
     else:
         ratings = found.ratings
-        bins = in_sample_calibration(found.table.votes, ratings.mu, ratings.tie_margin, link_of(ratings))
+        bins = in_sample_calibration(found.table.votes, ratings.mu, ratings.tie_margin, ratings.link)
     return line_chart(
         [("votes", [b.predicted for b in bins], [b.observed for b in bins])], title="Calibration",
         x_axis="predicted chance to win", y_axis="observed", x_range=(0.0, 1.0), y_range=(0.0, 1.0), diagonal=True,
@@ -222,8 +223,8 @@ def _voters(found: Findings) -> tuple[TextTable, TextTable | None] | None:
 def _method(found: Findings, made: Mapping[str, Any]) -> dict[str, TextTable]:
     """Settings, files and columns behind the page."""
     ratings = found.ratings
-    settings = {"engine": ratings.engine, **ratings.settings, "tie margin": round(ratings.tie_margin, 4)}
-    told = [(key.replace("_", " "), value) for key, value in settings.items() if value is not None]
+    settings = {"engine": ratings.engine, **ratings.settings.given()}
+    told = [(key.replace("_", " "), round(v, 4) if isinstance(v, float) else v) for key, v in settings.items()]
     hashes = [(name, Cell(digest, look="code")) for name, digest in made["inputs"].items()]
     return {
         "settings": table(("Setting", "Value"), told, left=(0, 1)),

@@ -79,7 +79,7 @@ def _leaderboard(ratings: Ratings) -> TextTable:
     lines = []
     for at, r in enumerate(rows):
         further = "–"
-        if at + 1 < len(rows) and not ratings.settings.get("tau"):  # under a random walk nothing ever settles
+        if at + 1 < len(rows) and not ratings.settings.tau:  # under a random walk nothing ever settles
             further = _further(votes_to_separate(ratings, order[at], order[at + 1]))
         ranks = str(r["rank_low"]) if r["rank_low"] == r["rank_high"] else f"{r['rank_low']}–{r['rank_high']}"
         lines.append((

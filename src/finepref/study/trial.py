@@ -13,9 +13,10 @@ import numpy as np
 
 from finepref.build import load_pipeline, make_scorer, prompt_set
 from finepref.core.errors import CheckFailed
-from finepref.core.files import parquet_meta, read_json
+from finepref.core.files import parquet_meta
 from finepref.core.progress import say
 from finepref.evaluate.sampling import Sampling, prepare
+from finepref.formats.run import read_run
 from finepref.study import cost
 from finepref.study.design import Arm, HeldOut, Study, strength_option
 from finepref.study.ground import make_ground, signal_file
@@ -67,11 +68,11 @@ def run_trial(study: Study, work: Path, trial: Trial) -> dict[str, Any]:
         say(str(error))
         return {"failed": str(error)}
     trained = time.process_time() - began
-    record = read_json(out / "run.json")
-    counts = {name: record["network_calls"][name] for name in cost.WEIGHTS}
+    record = read_run(out)
+    counts = {name: record.network_calls[name] or 0 for name in cost.WEIGHTS}
     found = {
-        "steps": record["steps"],
-        "rows": record["pairs"],
+        "steps": record.steps,
+        "rows": record.pairs,
         "calls": counts,
         "cost": cost.spent(counts),
         "beta": config.objective.options(),

@@ -11,7 +11,8 @@ from finepref.core.provenance import sha256_folder
 from finepref.data.building import CacheSettings
 from finepref.data.cache import CacheSummary, cache_from, shaping_of
 from finepref.data.latents import LatentCache, Latents
-from finepref.data.uncached import online_from
+from finepref.data.uncached import OnlineLatents
+from finepref.formats.cache import CACHE
 from finepref.models import load
 from finepref.models.denoiser import Denoiser
 from finepref.models.encoder import LatentEncoder
@@ -132,7 +133,7 @@ def open_latents(config: RunConfig, out: Path, *, world: World) -> Latents:
         if config.cache.folder is not None:
             remedy = "null, or cache.online=false"
             raise ConfigError("online encoding keeps nothing", where="cache.folder", remedy=remedy)
-        return online_from(
+        return OnlineLatents(
             _named(config),
             load_encoder(config, device=device),
             format=config.data.format,
@@ -140,12 +141,12 @@ def open_latents(config: RunConfig, out: Path, *, world: World) -> Latents:
             posterior=config.cache.posterior,
             batch_size=config.cache.batch_size,
         )
-    if config.data.paths or not (folder / "cache.json").is_file():
+    if config.data.paths or not (folder / CACHE).is_file():
         make_cache(config, folder, world=world)
         world.barrier()
         return LatentCache(folder)
     cache = LatentCache(folder)
-    cache.require(**shaping_of(load_encoder(config, device=device), _cache_settings(config)))
+    cache.require(shaping_of(load_encoder(config, device=device), _cache_settings(config)))
     return cache
 
 

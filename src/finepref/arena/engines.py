@@ -12,15 +12,18 @@ from finepref.arena.counts import PairCounts, count
 from finepref.arena.freeforall import run_games
 from finepref.arena.link import Link, get_link
 from finepref.arena.normal import SQRT_2, Floats
-from finepref.arena.ratings import BETA, MU0, SIGMA0, Ratings
+from finepref.arena.options import DEFAULTS, RatingOptions
+from finepref.arena.ratings import BETA, LEVEL, MU0, SIGMA0, Ratings
 from finepref.arena.votes import Votes
 from finepref.core.errors import InputError, nearest
 from finepref.core.rng import numpy_generator
+from finepref.formats.ratings import RatingSettings
 
 C = SQRT_2 * BETA
 FEW = 30  # votes under which a model is called thinly rated
 CHUNK = 1 << 20  # votes that are Python numbers at one time
-ENGINES = ("batch", "online")
+IDLE = {"batch": ("preset", "order", "passes"), "online": ("link", "prior", "interval", "cluster")}  # without effect
+ORDERS = ("given", "shuffled")
 PRIORS = ("normal", "flat", "empirical-bayes")
 BATCH_TIES = ("fit", "half", "drop")
 
@@ -28,16 +31,16 @@ BATCH_TIES = ("fit", "half", "drop")
 def rate(
     votes: Votes,
     *,
-    engine: str = "batch",
-    preset: str = "ksort",
-    link: str = "probit",
-    prior: str = "normal",
-    ties: str = "fit",
-    interval: str = "auto",
-    cluster: str | None = None,
-    order: str = "given",
-    passes: int = 1,
-    seed: int = 0,
+    engine: str = DEFAULTS.engine,
+    preset: str = DEFAULTS.preset,
+    link: str = DEFAULTS.link,
+    prior: str = DEFAULTS.prior,
+    ties: str = DEFAULTS.ties,
+    interval: str = DEFAULTS.interval,
+    cluster: str | None = DEFAULTS.cluster,
+    order: str = DEFAULTS.order,
+    passes: int = DEFAULTS.passes,
+    seed: int = DEFAULTS.seed,
 ) -> Ratings:
     """Rate the models of these votes.
 
@@ -67,53 +70,51 @@ def rate(
     References:
         ArenaPO section 4.1 and Appendix A (online); research behind both engines: docs/arena.md.
     """
-    if engine == "online":
-        _idle(
-            engine, link=(link, "probit"), prior=(prior, "normal"), interval=(interval, "auto"), cluster=(cluster, None)
-        )
-        return _online(votes, preset=preset, ties=ties, order=order, passes=passes, seed=seed)
-    if engine != "batch":
-        raise InputError(f"unknown engine {engine!r}", remedy=nearest(engine, ENGINES))
-    _idle(engine, preset=(preset, "ksort"), order=(order, "given"), passes=(passes, 1))
-    plan = intervals.plan(votes, interval, cluster)
-    counts = count(votes)
-    model = fit_counts(counts, votes.models, link=link, prior=prior, ties=ties)
-    covariance = intervals.covariance(
-        votes,
-        model.counts,
-        model.link,
-        model.fit,
-        plan,
-        ties=model.ties,
-        prior_precision=model.prior_precision,
-        seed=seed,
-    )
-    covariance = C * C * batch.centred(covariance)
-    record = counts.record()
-    settings: dict[str, Any] = {
-        "link": model.link.name, "prior": model.prior, "prior_sd": model.prior_sd, "ties": model.ties,
-        "intervals": plan.method, "cluster": plan.cluster, "intervals_why": plan.why,
-        "votes": int(counts.total), "log_likelihood": model.fit.log_likelihood,
-    }  # fmt: skip
-    if plan.method == "bootstrap":
-        settings["seed"] = seed
-    return Ratings(
-        models=votes.models, mu=model.mu, sigma=np.sqrt(np.maximum(np.diag(covariance), 0.0)), covariance=covariance,
-        engine="batch", settings=settings, tie_margin=C * model.fit.margin, wins=record[:, 0], losses=record[:, 1],
-        ties=record[:, 2], component=counts.components(), warnings=_warnings(counts, votes.models),
+    options = RatingOptions(
+        engine=engine, preset=preset, link=link, prior=prior, ties=ties, interval=interval, cluster=cluster,
+        order=order, passes=passes, seed=seed,
     )  # fmt: skip
+    return rate_by(votes, options)
+
+
+def rate_by(votes: Votes, options: RatingOptions) -> Ratings:
+    """Rate the models of these votes; see `rate`."""
+    if options.engine not in IDLE:
+        raise InputError(f"unknown engine {options.engine!r}", remedy=nearest(options.engine, IDLE))
+    for name in IDLE[options.engine]:
+        if getattr(options, name) != getattr(DEFAULTS, name):
+            raise InputError(f"{name} has no effect with engine {options.engine!r}", remedy=f"leave {name} out")
+    return _online(votes, options) if options.engine == "online" else _batch(votes, options)
+
+
+def _batch(votes: Votes, options: RatingOptions) -> Ratings:
+    plan = intervals.plan(votes, options.interval, options.cluster)
+    counts = count(votes)
+    model = fit_counts(counts, votes.models, options)
+    covariance = C * C * batch.centred(
+        intervals.covariance(
+            votes, model.counts, model.link, model.fit, plan, ties=options.ties, prior_precision=model.prior_precision,
+            seed=options.seed,
+        )
+    )  # fmt: skip
+    settings = RatingSettings(
+        link=model.link.name, prior=options.prior, prior_sd=model.prior_sd, ties=options.ties, intervals=plan.method,
+        cluster=plan.cluster, intervals_why=plan.why, votes=int(counts.total),
+        log_likelihood=model.fit.log_likelihood, seed=options.seed if plan.method == "bootstrap" else None,
+        beta=BETA, tie_margin=C * model.fit.margin, level=LEVEL,
+    )  # fmt: skip
+    sigma = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    return _ratings(votes, counts, settings, engine="batch", mu=model.mu, sigma=sigma, covariance=covariance)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchModel:
-    """A batch fit and what it was fitted with; counts: with ties as they were treated, prior_sd in rating units."""
+    """A batch fit; counts: with ties as they were treated, prior_sd: in rating units, None for the flat prior."""
 
     counts: PairCounts
     link: Link
     fit: batch.Fit
-    prior: str
     prior_sd: float | None
-    ties: str
 
     @property
     def mu(self) -> Floats:
@@ -126,36 +127,37 @@ class BatchModel:
         return 0.0 if self.prior_sd is None else (C / self.prior_sd) ** 2
 
 
-def fit_counts(counts: PairCounts, models: tuple[str, ...], *, link: str, prior: str, ties: str) -> BatchModel:
-    """The batch engine on counts per pair of models, without intervals; arguments as in `rate`."""
+def fit_counts(counts: PairCounts, models: tuple[str, ...], options: RatingOptions) -> BatchModel:
+    """The batch engine on counts per pair of models, without intervals: link, prior and ties of the options."""
+    prior, ties = options.prior, options.ties
     for value, known, what in ((prior, PRIORS, "prior"), (ties, BATCH_TIES, "treatment of ties")):
         if value not in known:
             raise InputError(f"unknown {what} {value!r}", remedy=nearest(value, known))
-    chosen, used = get_link(link), counts.with_ties(ties)
+    link, used = get_link(options.link), counts.with_ties(ties)
     if prior == "flat":
         _refuse_infinite(used, models)
-        return BatchModel(used, chosen, batch.fit(used, chosen, prior_precision=0.0), prior, None, ties)
+        return BatchModel(used, link, batch.fit(used, link, prior_precision=0.0), None)
     if prior == "empirical-bayes":
-        sd, fit = batch.empirical_bayes(used, chosen)
-        return BatchModel(used, chosen, fit, prior, C * sd, ties)
-    fit = batch.fit(used, chosen, prior_precision=(C / SIGMA0) ** 2)
-    return BatchModel(used, chosen, fit, prior, SIGMA0, ties)
+        sd, fit = batch.empirical_bayes(used, link)
+        return BatchModel(used, link, fit, C * sd)
+    return BatchModel(used, link, batch.fit(used, link, prior_precision=(C / SIGMA0) ** 2), SIGMA0)
 
 
-def _online(votes: Votes, *, preset: str, ties: str, order: str, passes: int, seed: int) -> Ratings:
-    chosen = online.get_preset(preset)
-    ties = chosen.ties if ties == "fit" else ties
+def _online(votes: Votes, options: RatingOptions) -> Ratings:
+    chosen, order = online.get_preset(options.preset), options.order
+    ties = chosen.ties if options.ties == DEFAULTS.ties else options.ties
     if ties not in online.TIES:
         raise InputError(f"unknown treatment of ties {ties!r}", remedy=nearest(ties, online.TIES))
-    if order not in ("given", "shuffled"):
-        raise InputError(f"unknown order {order!r}", remedy=nearest(order, ("given", "shuffled")))
-    if passes < 1:
-        raise InputError(f"passes is {passes}", remedy="give at least 1")
+    if order not in ORDERS:
+        raise InputError(f"unknown order {order!r}", remedy=nearest(order, ORDERS))
+    if options.passes < 1:
+        raise InputError(f"passes is {options.passes}", remedy="give at least 1")
+    seed = options.seed if order == "shuffled" else None
     games = votes.games if ties == "draw" else None  # Appendix A knows pairs only
     n = len(votes) if games is None else len(games)
-    permutation = numpy_generator(seed, "arena order").permutation(n) if order == "shuffled" else None
+    permutation = None if seed is None else numpy_generator(seed, "arena order").permutation(n)
     mu, sigma = online.start(len(votes.models))
-    for _ in range(passes):
+    for _ in range(options.passes):
         for begin in range(0, n, CHUNK):
             rows: Any = slice(begin, begin + CHUNK) if permutation is None else permutation[begin : begin + CHUNK]
             if games is not None:
@@ -167,25 +169,20 @@ def _online(votes: Votes, *, preset: str, ties: str, order: str, passes: int, se
                 left, right, outcome, mu, sigma, tau=chosen.tau, draw_margin=chosen.draw_margin, ties=ties
             )
     counts = count(votes)
-    record = counts.record()
-    settings: dict[str, Any] = {
-        "preset": preset, "tau": chosen.tau, "draw_probability": chosen.draw_probability, "ties": ties,
-        "order": order, "passes": passes, "votes": int(counts.total),
-    }  # fmt: skip
-    if order == "shuffled":
-        settings["seed"] = seed
-    return Ratings(
-        models=votes.models, mu=mu, sigma=sigma, covariance=None, engine="online", settings=settings,
-        tie_margin=chosen.draw_margin, wins=record[:, 0], losses=record[:, 1], ties=record[:, 2],
-        component=counts.components(), warnings=_warnings(counts, votes.models),
+    settings = RatingSettings(
+        preset=options.preset, tau=chosen.tau, draw_probability=chosen.draw_probability, ties=ties, order=order,
+        passes=options.passes, votes=int(counts.total), seed=seed, beta=BETA, tie_margin=chosen.draw_margin,
+        level=LEVEL,
     )  # fmt: skip
+    return _ratings(votes, counts, settings, engine="online", mu=mu, sigma=sigma, covariance=None)
 
 
-def _idle(engine: str, **options: tuple[object, object]) -> None:
-    """Refuse an option of the other engine that is not at its default."""
-    for name, (value, default) in options.items():
-        if value != default:
-            raise InputError(f"{name} has no effect with engine {engine!r}", remedy=f"leave {name} out")
+def _ratings(votes: Votes, counts: PairCounts, settings: RatingSettings, **found: Any) -> Ratings:
+    wins, losses, ties = counts.record().T
+    return Ratings(
+        models=votes.models, settings=settings, wins=wins, losses=losses, ties=ties, component=counts.components(),
+        warnings=_warnings(counts, votes.models), **found,
+    )  # fmt: skip
 
 
 def _refuse_infinite(counts: PairCounts, models: tuple[str, ...]) -> None:

@@ -1,0 +1,53 @@
+"""Preferences as they are read for encoding: images and prompts by content hash, and what cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from finepref.core.errors import InputError
+from finepref.core.provenance import sha256_bytes
+from finepref.data.schema import ImageRef, Preference, Quarantined
+from finepref.formats.cache import PairRow
+
+
+@dataclass(slots=True)
+class HashedPairs:
+    """What was read so far.
+
+    rejected: rows that the reader drops meanwhile (the list given to `read_preferences`). pairs: with the number of
+    their row. files: whether any image is a file of its own.
+    """
+
+    rejected: list[Quarantined]
+    pairs: list[tuple[int, PairRow]] = field(default_factory=list)
+    unread: list[Quarantined] = field(default_factory=list)
+    files: bool = False
+
+    def read(self, preferences: Iterable[Preference]) -> Iterator[tuple[str, dict[str, tuple[ImageRef, bytes]]]]:
+        """The prompt of every pair whose images can be read, and content hash -> image and its bytes."""
+        for number, preference in enumerate(preferences):
+            row, images = number + len(self.rejected), (preference.image_0, preference.image_1)
+            self.files |= any(image.data is None for image in images)
+            try:
+                contents = [image.read() for image in images]
+            except InputError as error:
+                self.unread.append(Quarantined(row=row, pair_id=preference.pair_id, reason=str(error)))
+                continue
+            first, second = map(sha256_bytes, contents)
+            prompt = sha256_bytes(preference.prompt.encode())
+            self.pairs.append((row, PairRow(preference.pair_id, prompt, first, second, preference.label)))
+            yield preference.prompt, dict(zip((first, second), zip(images, contents, strict=True), strict=True))
+
+    def sorted_out(self, bad_images: Mapping[str, str]) -> tuple[list[PairRow], list[Quarantined]]:
+        """The pairs that can be used, and all others by row. bad_images: content hash -> reason."""
+        good: list[PairRow] = []
+        bad = self.unread + self.rejected
+        for row, pair in self.pairs:
+            shas = {"image_0": pair.image_0, "image_1": pair.image_1}
+            reasons = [f"{name}: {bad_images[sha]}" for name, sha in shas.items() if sha in bad_images]
+            if reasons:
+                bad.append(Quarantined(row=row, pair_id=pair.pair_id, reason="; ".join(reasons)))
+            else:
+                good.append(pair)
+        return good, sorted(bad, key=lambda each: each.row)

@@ -1,0 +1,251 @@
+"""The latent cache: cache.json, the tables images, prompts and pairs, and the indexes of its shards.
+
+A cache is known by what shaped its numbers; images and prompts are known by their content hash.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from finepref.core.errors import InputError
+from finepref.core.files import read_parquet, write_json, write_parquet
+from finepref.core.images import ImageSize
+from finepref.core.provenance import hash_config, provenance, sha256_bytes
+from finepref.formats.records import read_record
+
+CACHE = "cache.json"
+VERSION = 1
+SHARD = "shard"  # the column of an index of several shards that names the shard
+CROP = "short side bilinear, centre"
+WORDS = {"fingerprint": "model", "crop": "crop rule", "dtype": "storage type"}  # what errors call a field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shaping:
+    """What decides a stored number; caches with equal shaping are interchangeable.
+
+    fingerprint: hashes of VAE, text encoders and tokenizers. crop, dtype: None where images are encoded when drawn.
+    """
+
+    fingerprint: Mapping[str, str]
+    resolution: int
+    crop: str | None
+    dtype: str | None
+    flips: bool
+    posterior: str
+
+    def require(self, wanted: Shaping, *, where: object) -> None:
+        """Refuse what was made for something else.
+
+        Raises:
+            InputError: names the first thing that differs.
+        """
+        for name, value in asdict(wanted).items():
+            held = getattr(self, name)
+            if held == value:
+                continue
+            what = f"{WORDS.get(name, name)} ({held}, now {value})"
+            if isinstance(value, Mapping):
+                what = next(part for part in sorted({*value, *held}) if value.get(part) != held.get(part))
+            remedy = "use another folder, or make it again with `finepref cache --overwrite`"
+            raise InputError(f"the cache was made for another {what}", where=where, remedy=remedy)
+
+    def identity(self, pairs: Pairs) -> str:
+        """Hash of what decides a latent or an embedding, and of the pairs."""
+        return hash_config({**asdict(self), "pairs": pairs.sha256()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheCounts:
+    """How much a finished cache holds, and how many pairs were dropped."""
+
+    pairs: int = 0
+    images: int = 0
+    prompts: int = 0
+    quarantined: int = 0
+
+
+NOTHING = CacheCounts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRecord:
+    """What cache.json holds. stamp: names the input. files: whether any image is a file of its own."""
+
+    shaping: Shaping
+    complete: bool = False
+    stamp: str = ""
+    files: bool = False
+    summary: CacheCounts = NOTHING
+    version: int = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What shards hold. schema: of the index of a shard. keys: columns that identify a row, the content hash first."""
+
+    name: str
+    schema: pa.Schema
+    keys: tuple[str, ...]
+
+    def hashes(self, table: pa.Table) -> set[str]:
+        """The content hashes in an index."""
+        return {*table[self.keys[0]].to_pylist()}
+
+    def table(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+        """The index of a shard."""
+        return pa.Table.from_pylist([{**row, "row": place} for place, row in enumerate(rows)], self.schema)
+
+
+_SIZE = ("original_height", "original_width", "crop_top", "crop_left")
+IMAGES = Kind(
+    "images",
+    pa.schema(
+        [("image_sha256", pa.string()), ("flip", pa.bool_()), ("row", pa.int64()), *((n, pa.int32()) for n in _SIZE)]
+    ),
+    ("image_sha256", "flip"),
+)
+PROMPTS = Kind(
+    "prompts",
+    pa.schema([("prompt_sha256", pa.string()), ("row", pa.int64()), ("tokens", pa.int32())]),
+    ("prompt_sha256",),
+)
+KINDS = (IMAGES, PROMPTS)
+PAIRS = "pairs.parquet"
+OWN = (*(kind.name for kind in KINDS), *(f"{kind.name}.parquet" for kind in KINDS), PAIRS, CACHE)
+
+
+def image_row(sha: str, size: ImageSize, *, flip: bool) -> dict[str, Any]:
+    """A row of the index of images, but for its place in the shard."""
+    return {"image_sha256": sha, "flip": flip, **asdict(size)}
+
+
+def prompt_row(sha: str, tokens: int) -> dict[str, Any]:
+    """A row of the index of prompts, but for its place in the shard."""
+    return {"prompt_sha256": sha, "tokens": tokens}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Items:
+    """images.parquet or prompts.parquet. row: identity -> line. shard, place: of every line. sizes: [N, 4], of images.
+
+    An identity is (content hash, flip) of an image, the content hash of a prompt.
+    """
+
+    row: Mapping[Any, int]
+    shard: Sequence[str]
+    place: Sequence[int]
+    sizes: NDArray[np.int32]
+
+
+class CachedPair(NamedTuple):
+    """Content hashes of a pair's prompt and images."""
+
+    prompt: str
+    image_0: str
+    image_1: str
+
+
+class Pairs(Mapping[str, CachedPair]):
+    """pair_id -> CachedPair, in file order."""
+
+    def __init__(self, ids: Sequence[str], prompts: Sequence[str], first: Sequence[str], second: Sequence[str]) -> None:
+        self._columns = prompts, first, second
+        self._row = {pair: row for row, pair in enumerate(ids)}
+
+    def __getitem__(self, pair_id: str) -> CachedPair:
+        row = self._row[pair_id]
+        return CachedPair(*(column[row] for column in self._columns))
+
+    def sha256(self) -> str:
+        """Hash of ids and content hashes, in order."""
+        return sha256_bytes("\n".join(itertools.chain(self._row, *self._columns)).encode())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._row)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+
+class PairRow(NamedTuple):
+    """A row of pairs.parquet. label: P(image_0 preferred) in {1, 0.5, 0}, nan where nobody voted."""
+
+    pair_id: str
+    prompt_sha256: str
+    image_0: str
+    image_1: str
+    label: float
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a finished cache."""
+    return (folder / CACHE).is_file() and read_cache(folder).complete
+
+
+def read_cache(folder: Path) -> CacheRecord:
+    """Read cache.json.
+
+    Raises:
+        InputError: there is none, or it is broken or no record of a cache.
+    """
+    remedy = "make it again with `finepref cache --overwrite`"
+    return read_record(folder / CACHE, CacheRecord, version=VERSION, remedy=remedy, flat=("shaping",))
+
+
+def write_cache(folder: Path, record: CacheRecord) -> None:
+    """Write cache.json with the provenance; the fields of shaping stand among the others."""
+    held = asdict(record)
+    write_json(folder / CACHE, {**held.pop("shaping"), **held, **provenance()})
+
+
+def read_items(folder: Path, kind: Kind) -> Items:
+    """Read images.parquet or prompts.parquet."""
+    table = read_parquet(folder / f"{kind.name}.parquet", [*kind.schema.names, SHARD])
+    hashes, *flips = _shared(table[kind.keys[0]]), *(table[key].to_pylist() for key in kind.keys[1:])
+    row = {key: number for number, key in enumerate(zip(hashes, *flips, strict=True) if flips else hashes)}
+    sizes = [table[name].to_numpy() for name in _SIZE if name in kind.schema.names]
+    return Items(row, table[SHARD].to_pylist(), table["row"].to_pylist(), np.stack(sizes or [[]], axis=-1))
+
+
+def write_items(folder: Path, kind: Kind, table: pa.Table) -> int:
+    """Write images.parquet or prompts.parquet from the indexes of all shards, an identity once; how many hashes."""
+    identities = list(zip(*(table[key].to_pylist() for key in kind.keys), strict=True))
+    first = {identity: row for row, identity in reversed(list(enumerate(identities)))}
+    write_parquet(folder / f"{kind.name}.parquet", table.take(pa.array(sorted(first.values()), pa.int64())))
+    return len({identity[0] for identity in identities})
+
+
+def read_pairs(folder: Path) -> tuple[Pairs, NDArray[np.float64] | None]:
+    """Read pairs.parquet: the pairs, and their labels as in `PairRow`; None in a cache that an older version made."""
+    table = read_parquet(folder / PAIRS)
+    *names, label = PairRow._fields
+    labels = table[label].to_numpy().astype(np.float64) if label in table.column_names else None
+    return Pairs(*(_shared(table[name]) for name in names)), labels
+
+
+def pairs_of(rows: Sequence[PairRow]) -> tuple[Pairs, NDArray[np.float64]]:
+    """Pairs and labels that no file holds yet."""
+    *columns, labels = zip(*rows, strict=True)
+    return Pairs(*columns), np.asarray(labels, dtype=np.float64)
+
+
+def write_pairs(folder: Path, rows: Sequence[PairRow]) -> None:
+    """Write pairs.parquet; a label that is nan is null."""
+    *columns, labels = zip(*rows, strict=True)
+    arrays = [*(pa.array(column, pa.string()) for column in columns), pa.array(labels, pa.float64(), from_pandas=True)]
+    write_parquet(folder / PAIRS, pa.table(arrays, names=PairRow._fields))
+
+
+def _shared(column: pa.ChunkedArray) -> list[str]:
+    """A column of strings, sys.intern-ed: a hash that many pairs name is one object."""
+    return [sys.intern(text) for text in column.to_pylist()]

@@ -1,0 +1,29 @@
+"""quarantine.jsonl: rows that were left out whole, one JSON line each, with place and reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finepref.core.files import write_text
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+QUARANTINE = "quarantine.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row of a vote file: file and row, why."""
+
+    where: str
+    reason: str
+
+
+def write_quarantine(path: Path, rows: Iterable[DataclassInstance]) -> None:
+    """Write the rows: `LeftOut` of the arena, `Quarantined` of pairs."""
+    write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
