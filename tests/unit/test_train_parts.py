@@ -12,7 +12,7 @@ from finepref.core.batches import ObjectiveOutput
 from finepref.core.errors import ConfigError, InputError
 from finepref.diffusion.path import FLOW, scaled_linear
 from finepref.train import draws
-from finepref.train.config import TrainSection, find_config, load_config, parse_config, shipped_configs
+from finepref.train.config import TrainSection, load_config, parse_config
 from finepref.train.log import Tally, append, cut_after, read_lines, tracked
 from finepref.train.optim import learning_rate
 from finepref.train.processes import World
@@ -148,11 +148,6 @@ def test_overrides(tmp_path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ConfigError, match="not a mapping"):
         load_config(tmp_path / "list.yaml")
-
-
-def test_shipped_configs_are_found_by_name() -> None:
-    assert "lab/arenapo" in shipped_configs()
-    assert find_config("lab/arenapo").is_file()
 
 
 def test_tally_means_and_buckets() -> None:
