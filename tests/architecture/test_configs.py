@@ -1,10 +1,9 @@
-"""Every shipped config: valid, its method builds, its header tells how it is run, and it takes two steps."""
+"""Every shipped config: valid, its method builds, its commands make what it reads, and it takes two steps."""
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +18,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import own_pairs
 import tiny
-from config_headers import COMMANDS, launch, signal_words
 from finepref.core.provenance import hash_config
 from finepref.data.latents import LatentCache
 from finepref.data.readers import read_preferences
-from finepref.diffusion import trajectories as trajectories
+from finepref.formats.layers import shipped_configs, stack
 from finepref.formats.rewards import Rewards
 from finepref.formats.signals import write_signals
 from finepref.models.protocol import Adapter
-from finepref.objectives import methods
-from finepref.objectives import table as objectives
-from finepref.signals.make import KINDS, SignalOptions, VoteTable, make_signals
+from finepref.plan import methods
+from finepref.signals.make import ARENA_KINDS, KINDS, REWARD_KINDS, SignalOptions, VoteTable, make_signals
 from finepref.train import run as run_module
-from finepref.train.config import SHIPPED, RunConfig, load_config, parse_config, shipped_configs
+from finepref.train.config import RunConfig, load_config, parse_config
 from finepref.train.identity import prepare
 from finepref.train.inputs import about_base, load_adapter, make_cache
 from finepref.train.loop import State, optimiser_step
@@ -45,71 +42,39 @@ CONFIGS = shipped_configs()
 REAL = [name for name in CONFIGS if not name.startswith("lab/")]
 
 
-def test_the_walk_finds_them() -> None:
-    """One level deep is not enough: lab, and two backbones with two data sets each."""
-    folders = {str(Path(name).parent) for name in CONFIGS}
+def test_the_names_are_there() -> None:
+    """One name for every method on the lab, and on each backbone that it is for with each data set."""
+    folders = {name.rpartition("/")[0] for name in CONFIGS}
     assert folders == {"lab", *(f"{b}/{d}" for b in ("sd15", "sdxl") for d in ("pickapic_v2", "hpdv3"))}
-
-
-def test_written_from_the_table() -> None:
-    """No file was edited by hand where the table would write something else, and none is left over."""
-    loader = importlib.machinery.SourceFileLoader("write_configs", str(ROOT / "scripts" / "write_configs"))
-    spec = importlib.util.spec_from_loader("write_configs", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["write_configs"] = module
-    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-    loader.exec_module(module)
-    sys.dont_write_bytecode = before
-    wanted = module.everything()
-    assert sorted([*wanted, *module.BY_HAND]) == CONFIGS
-    for name, text in wanted.items():
-        assert (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8") == text, f"run scripts/write_configs ({name})"
-
-
-def test_every_method_has_its_configs() -> None:
-    """A lab config for every row of the table, and a real one per data set on at least one backbone."""
-    for method in methods.METHODS:
-        assert method.lab_config in CONFIGS
+    assert len(CONFIGS) == len(set(CONFIGS)) == 148
+    for method in methods.shipped():
         for data_set in ("pickapic_v2", "hpdv3"):
             assert any(f"{backbone}/{data_set}/{method.name}" in CONFIGS for backbone in ("sd15", "sdxl"))
 
 
-@pytest.mark.parametrize("method", methods.METHODS, ids=lambda method: method.name)
-def test_lab_config_is_its_row(method: methods.Method) -> None:
-    """Objective, trajectory, guard and kind of signal are those of `finepref methods`."""
-    config = load_config(method.lab_config)
-    assert (config.objective.name, config.trajectory.name, config.guard.name) == (
-        method.objective,
-        method.trajectory,
-        method.guard,
-    )
-    for given, wanted, row in (
-        (config.trajectory.options(), method.trajectory_options, trajectories.get(method.trajectory).options),
-        (config.guard.options(), method.guard_options, objectives.get_guard(method.guard).options),
-    ):
-        assert row.model_validate(given) == row.model_validate(dict(wanted))
-    words = signal_words(method.lab_config)
-    kinds = [words[i + 1] for i, word in enumerate(words) if word == "--kind"]
-    assert tuple(kinds) == method.signal
-    assert (config.signal.file is None) == (not method.signal)
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_valid_and_its_method_builds(name: str) -> None:
-    """Validation, combination, and a header whose stages fit the config."""
-    config = load_config(name)
+    """Validation, combination, and commands before it that make every file it reads."""
+    found, config = stack([name]), load_config(name)
     make_method(config)
-    commands = launch(name)
-    assert {words[0] for words in commands} <= set(COMMANDS)
-    train = commands[-1]
-    assert "finepref" in train
+    commands = [shlex.split(line) for line in methods.commands(found, config, layers=[name])]
+    assert {words[0] for words in commands} <= {"hf", "cat", "torchrun", "finepref"}
+    *_, cache, train = commands
+    assert cache == ["finepref", "cache", "-c", name]
     assert train[train.index("train") :][1:3] == ["-c", name]
     made = [words[words.index("--out") + 1] for words in commands if "--out" in words]
     for wanted in (config.signal.file, config.model.init_from):
         assert wanted is None or wanted in made, f"no stage makes {wanted}"
-    if name in REAL:
-        assert any(words[:2] == ["finepref", "cache"] and name in words for words in commands)
+    assert (config.signal.file is None) == (not found.about.signal)
+
+
+def test_a_name_is_a_list_of_layers() -> None:
+    """One name, its parts one by one, and their values set by hand are one config; later layers win."""
+    one = load_config("sd15/pickapic_v2/arenapo")
+    assert one == load_config(["sd15", "pickapic_v2", "arenapo"]) == load_config(["sd15/pickapic_v2", "method/arenapo"])
+    assert one.train.mixed_precision == "bf16"
+    cpu = load_config(["sd15/pickapic_v2/arenapo", "cpu"], ["train.micro_batch=2"])
+    assert (cpu.train.mixed_precision, cpu.cache.batch_size, cpu.train.micro_batch) == ("no", 4, 2)
 
 
 def test_backbones_differ_from_data_sets_only_in_data() -> None:
@@ -150,7 +115,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         left_image=list(table.image_0), right_image=list(table.image_1),
     )  # fmt: skip
     for kind in KINDS:
-        arena, reward = kind in methods.ARENA, kind in methods.REWARD
+        arena, reward = kind in ARENA_KINDS, kind in REWARD_KINDS
         signals = make_signals(
             table,
             [kind],
@@ -170,8 +135,7 @@ def swapped(name: str, folder: Path) -> RunConfig:
     if name == "lab/dpo":
         record["data"]["paths"] = [str(folder / "data")]
     record["cache"] |= {"folder": str(folder / "cache"), "posterior": "mean_std", "dtype": "float16"}
-    words = signal_words(name)
-    kind = next((words[i + 1] for i, word in enumerate(words) if word == "--kind"), "binary")
+    kind = next(iter(stack([name]).about.signal), "binary")
     record["signal"]["file"] = str(folder / f"{kind}.parquet")
     record["train"] |= {"max_steps": 2, "pairs_per_step": 2, "micro_batch": 2, "mixed_precision": "no",
                         "checkpoint_every": 0, "lr_warmup_steps": 0}  # fmt: skip

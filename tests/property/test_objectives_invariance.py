@@ -15,10 +15,10 @@ from finepref.core import rng
 from finepref.core.batches import ImagePrediction, ObjectiveOutput, PairPrediction, PairSignal
 from finepref.diffusion import trajectories as trajectories
 from finepref.diffusion.path import Path, scaled_linear
-from finepref.objectives import methods
 from finepref.objectives import table as objectives
 from finepref.objectives.dpo import dpo
 from finepref.objectives.kto import kto
+from finepref.plan import methods
 from small_network import SmallNetwork, keyed_draw, latents
 
 WORLD = 8
@@ -246,23 +246,24 @@ def test_loss_space_epsilon_undoes_the_parametrisation(t: int) -> None:
     torch.testing.assert_close(found[0], found[1], rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", methods.TABLE)
+@pytest.mark.parametrize("name", [method.name for method in methods.shipped()])
 def test_every_method_takes_a_step(name: str) -> None:
     """Every row of the method table is made of rows of its axes, with options that they accept."""
     method = methods.get(name)
-    trajectory, objective = trajectories.get(method.trajectory), objectives.get(method.objective)
-    guard = objectives.get_guard(method.guard)
-    assert trajectory.options(**method.trajectory_options)
-    objective.options(**method.objective_options)
-    guard.options(**method.guard_options)
+    own = {axis: {key: value for key, value in row.items() if key != "name"} for axis, row in method.axes.items()}
+    place, link, held = (method.axes[axis]["name"] for axis in ("trajectory", "objective", "guard"))
+    trajectory, objective, guard = trajectories.get(place), objectives.get(link), objectives.get_guard(held)
+    assert trajectory.options(**own["trajectory"])
+    objective.options(**own["objective"])
+    guard.options(**own["guard"])
     assert guard.name == "none" or objective.needs.loser
     needs = method.needs()
     assert needs["reference"] == objective.needs.reference
-    assert needs["arena"] or "arena" not in " ".join(method.signal)
+    assert needs["arena"] or "arena" not in " ".join(method.about.signal)
     if objective.needs.paired:
-        PLACES["one"] = (method.trajectory, dict(method.trajectory_options))
+        PLACES["one"] = (place, own["trajectory"])
         try:
-            output, gradient, _ = step([1, 2], place="one", objective=method.objective, guard=method.guard)
+            output, gradient, _ = step([1, 2], place="one", objective=link, guard=held)
         finally:
             del PLACES["one"]
         assert torch.isfinite(output.loss).all()

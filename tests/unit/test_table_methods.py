@@ -16,15 +16,14 @@ from finepref.core.batches import ImagePrediction, PairPrediction, PairSignal
 from finepref.core.errors import ConfigError
 from finepref.diffusion import trajectories as trajectories
 from finepref.diffusion.trajectory_options import RenoiseOptions
-from finepref.objectives import methods
 from finepref.objectives import table as objectives
 from finepref.objectives.dpo import dpo
 from finepref.objectives.kto import KtoOptions, kto
-from finepref.signals.make import ACTS_ON, ARENA_KINDS, KINDS, REWARD_KINDS, SignalOptions, check_request
+from finepref.plan import methods
+from finepref.signals.make import ACTS_ON, KINDS, SignalOptions, check_request
 
 DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"
 GOLDENS = Path(__file__).parents[1] / "goldens"
-CONFIGS = Path(__file__).parents[2] / "src" / "finepref" / "configs"
 PUBLISHED = {
     "sft",
     "dpo",
@@ -53,31 +52,25 @@ UNPUBLISHED = {"arenapo_smpo_trajectory", "smpo_sdpo", "arena_image_dspo"}
 
 def test_every_method_is_there() -> None:
     """Both papers, their baselines, and three combinations of nobody."""
-    assert set(methods.TABLE) >= PUBLISHED | UNPUBLISHED
-    assert {m.name for m in methods.METHODS if m.source.startswith("unpublished")} == UNPUBLISHED
+    assert {m.name for m in methods.shipped()} >= PUBLISHED | UNPUBLISHED
+    assert {m.name for m in methods.shipped() if m.about.source.startswith("unpublished")} == UNPUBLISHED
 
 
-@pytest.mark.parametrize("method", methods.METHODS, ids=lambda m: m.name)
-def test_a_method_is_made_of_words_of_its_axes(method: methods.Method) -> None:
+@pytest.mark.parametrize("method", methods.shipped(), ids=lambda m: m.name)
+def test_a_method_is_made_of_words_of_its_axes(method: methods.NamedMethod) -> None:
     """Signal kinds and options are those of `finepref signals`; needs follow from them; golden files exist."""
-    assert set(method.signal) <= set(KINDS)
+    assert set(method.about.signal) <= set(KINDS)
     needs = method.needs()
     check_request(
-        method.signal or ("binary",),
-        SignalOptions(**method.signal_options),
+        method.about.signal or ("binary",),
+        SignalOptions(**method.about.options),
         arena=needs["arena"],
         rewards=needs["reward"],
     )
-    assert method.golden
-    assert all((GOLDENS / file).exists() for file in method.golden)
-    assert method.deviations
-    assert (CONFIGS / f"{method.lab_config}.yaml").exists()
-
-
-def test_kinds_are_the_same_everywhere() -> None:
-    """The table repeats the kinds that need ratings or rewards, because it may not import signals."""
-    assert set(ARENA_KINDS) == methods.ARENA
-    assert set(REWARD_KINDS) == methods.REWARD
+    assert method.about.golden
+    assert all((GOLDENS / file).exists() for file in method.about.golden)
+    assert method.about.deviations
+    assert (method.lab_config is None) == ("real" in method.about.bases)
 
 
 def test_documented() -> None:
@@ -116,10 +109,10 @@ def test_unknown_method() -> None:
         methods.get("arenpo")
 
 
-@pytest.mark.parametrize("method", methods.METHODS, ids=lambda m: m.name)
-def test_source_is_an_equation_or_says_that_there_is_none(method: methods.Method) -> None:
+@pytest.mark.parametrize("method", methods.shipped(), ids=lambda m: m.name)
+def test_source_is_an_equation_or_says_that_there_is_none(method: methods.NamedMethod) -> None:
     """Paper and equation, or its table or appendix where the text has no equation, or the code alone, or nobody."""
-    assert re.search(r" Eq\. \d| Table \d| Appendix [A-Z]|code only|^unpublished", method.source)
+    assert re.search(r" Eq\. \d| Table \d| Appendix [A-Z]|code only|^unpublished", method.about.source)
 
 
 def test_plain_list_says_where_the_rest_is() -> None:

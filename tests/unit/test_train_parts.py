@@ -15,7 +15,7 @@ from finepref.core.errors import ConfigError
 from finepref.diffusion.path import FLOW, scaled_linear
 from finepref.formats.metrics import StepMetrics
 from finepref.train.batches import image_order, pair_order
-from finepref.train.config import TrainSection, find_config, load_config, parse_config, shipped_configs
+from finepref.train.config import TrainSection, load_config, parse_config
 from finepref.train.log import Tally
 from finepref.train.method import make_method
 from finepref.train.optim import learning_rate
@@ -146,11 +146,6 @@ def test_overrides(tmp_path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ConfigError, match="not a mapping"):
         load_config(tmp_path / "list.yaml")
-
-
-def test_shipped_configs_are_found_by_name() -> None:
-    assert "lab/arenapo" in shipped_configs()
-    assert find_config("lab/arenapo").is_file()
 
 
 def test_tally_means_and_buckets() -> None:

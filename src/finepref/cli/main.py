@@ -26,6 +26,7 @@ COMMANDS: tuple[str, ...] = (
     "export",
     "scorers",
     "methods",
+    "config",
     "plan",
     "lab",
     "demo",

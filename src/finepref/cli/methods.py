@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,9 +35,9 @@ def command(
     """List the methods: signal, trajectory, objective, guard, what each needs and where it comes from."""
     import json as json_module
 
-    from finepref.objectives import methods
+    from finepref.plan import methods
 
-    chosen = methods.METHODS if name is None else (methods.get(name),)
+    chosen = methods.shipped() if name is None else (methods.get(name),)
     if json:
         content: dict[str, Any] = {"methods": [method.as_dict() for method in chosen]}
         if name is None:
@@ -46,15 +47,16 @@ def command(
     if name is not None:
         for key, value in chosen[0].as_dict().items():
             print(f"{key:<12} {_words(value)}")
+        print(f"every value, its source and the commands of a run: finepref config -c {chosen[0].configs[0]}")
         return
     rows = [("method", "signal", "trajectory", "objective", "guard", "needs", "source")]
     for method in chosen:
         needs = method.needs()
         wanted = [word for word in ("labels", "reward", "arena") if needs[word]]
         wanted += [] if needs["reference"] == "none" else [f"reference {needs['reference']}"]
-        guard = "-" if method.guard == "none" else method.guard
-        signal = "+".join(method.signal) or "binary"
-        rows.append((method.name, signal, method.trajectory, method.objective, guard, ", ".join(wanted), method.source))
+        trajectory, objective, guard = (method.axes[axis]["name"] for axis in ("trajectory", "objective", "guard"))
+        axes = ("+".join(method.about.signal) or "binary", trajectory, objective, guard.replace("none", "-"))
+        rows.append((method.name, *axes, ", ".join(wanted), method.about.source))
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:6], widths, strict=True)), row[6]]))
@@ -65,33 +67,31 @@ def command(
             for option, text in described["options"].items():
                 print(f"    {option} [{text['default']}]  {text['description']}")
     print(
-        "\nTrain one with -c lab/NAME. Its deviations, recipe and golden files: finepref methods NAME. "
+        "\nTrain one with -c lab/NAME. Its deviations, recipe, configs and golden files: finepref methods NAME. "
         "Everything: --json."
     )
 
 
-def _axes() -> dict[str, dict[str, dict[str, Any]]]:
-    """axis -> row -> source and options, from `finepref signals` and the tables of the other axes."""
+def tables() -> dict[str, Mapping[str, Any]]:
+    """The tables of the axes of a run: axis -> name -> row."""
     from finepref.diffusion import trajectories as trajectories
     from finepref.objectives import table as objectives
 
-    return {
-        "signal": {
-            kind: {"source": source, "deviations": deviations, "options": _signal_options(kind)}
-            for kind, (source, deviations) in KINDS.items()
-        },
-        "trajectory": {
+    return {"trajectory": trajectories.TABLE, "objective": objectives.TABLE, "guard": objectives.GUARDS}
+
+
+def _axes() -> dict[str, dict[str, dict[str, Any]]]:
+    """axis -> row -> source and options, from `finepref signals` and the tables of the other axes."""
+    signal = {
+        kind: {"source": source, "deviations": deviations, "options": _signal_options(kind)}
+        for kind, (source, deviations) in KINDS.items()
+    }
+    return {"signal": signal} | {
+        axis: {
             row.name: {"source": row.reference, "deviations": row.deviations, "options": _options(row.options)}
-            for row in trajectories.ROWS
-        },
-        "objective": {
-            row.name: {"source": row.reference, "deviations": row.deviations, "options": _options(row.options)}
-            for row in objectives.ROWS
-        },
-        "guard": {
-            row.name: {"source": row.reference, "deviations": row.deviations, "options": _options(row.options)}
-            for row in objectives.GUARDS.values()
-        },
+            for row in rows.values()
+        }
+        for axis, rows in tables().items()
     }
 
 
@@ -127,4 +127,4 @@ def _words(value: Any) -> str:
         return " + ".join(str(inner) for inner in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value) or "-"
+    return "-" if value in (None, "") else str(value)

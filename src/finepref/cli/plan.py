@@ -10,7 +10,9 @@ import typer
 
 
 def command(
-    config: Annotated[str, typer.Option("-c", "--config", help="Run config: a YAML file, or a shipped one by name.")],
+    config: Annotated[
+        list[str], typer.Option("-c", "--config", help="Layer, repeatable: a YAML file, or a shipped name.")
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="section.key=value, repeatable; values are YAML.")
     ] = None,

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from finepref.core.errors import ConfigError
-from finepref.objectives import methods
+from finepref.plan import methods
 from finepref.train.config import Count, Positive, Section, validate_options
 
 SHIPPED = Path(__file__).with_name("study.yaml")
@@ -81,12 +81,12 @@ class Arm(Section):
     @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of signal, never empty."""
-        kinds = methods.get(self.method).signal if self.signal is None else tuple(self.signal)
+        kinds = methods.get(self.method).about.signal if self.signal is None else tuple(self.signal)
         return kinds or ("binary",)
 
-    def signal_options(self) -> dict[str, float]:
+    def signal_options(self) -> dict[str, float | str]:
         """Options of the signal: the method's own (the lab's rewards have their own extremes), then the arm's."""
-        own = {key: value for key, value in methods.get(self.method).signal_options.items() if key != "extremes"}
+        own = {key: value for key, value in methods.get(self.method).about.options.items() if key != "extremes"}
         return {**(own if self.signal is None else {}), **self.options}
 
 
@@ -169,7 +169,7 @@ def load_study(path: str | Path | None = None) -> Study:
 
 def strength_option(method: str) -> str | None:
     """The objective's option that says how strongly a method acts: `beta`, `lambda_residual`, or none."""
-    return STRENGTH.get(methods.get(method).objective, "beta")
+    return STRENGTH.get(methods.get(method).axes["objective"]["name"], "beta")
 
 
 def grid(tuning: Tuning, method: str) -> list[tuple[float, float]]:

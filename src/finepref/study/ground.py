@@ -25,8 +25,7 @@ from finepref.formats.signals import write_signals
 from finepref.lab import crowd as voters
 from finepref.lab import model, world
 from finepref.lab.ballots import make_votes
-from finepref.objectives.methods import ARENA, REWARD
-from finepref.signals.make import SignalOptions, VoteTable, make_signals
+from finepref.signals.make import ARENA_KINDS, REWARD_KINDS, SignalOptions, VoteTable, make_signals
 from finepref.study.design import Arm, Data
 from finepref.train.config import load_config
 from finepref.train.inputs import make_cache
@@ -134,9 +133,9 @@ def signal_file(folder: Path, arm: Arm, *, seed: int, reward_steps: int) -> Path
         table,
         arm.kinds,
         options=SignalOptions(**options),  # type: ignore[arg-type]
-        ratings=_ratings(table, arm.kinds) if set(arm.kinds) & ARENA else None,
+        ratings=_ratings(table, arm.kinds) if set(arm.kinds) & {*ARENA_KINDS} else None,
         rewards=_rewards(folder, ground, table, arm, seed=seed, steps=reward_steps)
-        if set(arm.kinds) & REWARD
+        if set(arm.kinds) & {*REWARD_KINDS}
         else None,
     )
     write_signals(out, made, provenance={"settings": settings, "agreement": agreement(ground, table.label)})

@@ -1,19 +1,22 @@
 """Every option of a run, described beside the field, validated when it is read.
 
-A config is a YAML file plus `section.key=value` overrides. Unknown keys are errors with the nearest name. The options
-of a trajectory, an objective or a guard belong to its row in the table of that axis and are validated by the row.
+A config is layers of YAML (`formats/layers.py`). Unknown keys are errors with the nearest name. The options of a
+trajectory, an objective or a guard belong to its row in the table of that axis and are validated by the row.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from finepref.core.errors import ConfigError, nearest
+from finepref.formats.layers import Stack, plain, stack
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -21,9 +24,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """A frozen section that refuses unknown keys."""
+    """A frozen section that refuses unknown keys and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Axis(BaseModel):
@@ -100,26 +103,28 @@ class SignalSection(Section):
 class ObjectiveSection(Axis):
     """How errors become a loss; further keys are the objective's own (`finepref methods` lists them)."""
 
-    name: str = "dpo"
-    loss_space: Literal["native", "epsilon", "x0"] = "native"
+    name: str = Field("dpo", description="row of the table of objectives")
+    loss_space: Literal["native", "epsilon", "x0"] = Field(
+        "native", description="what errors are taken of: the network's own target, the noise, or the clean latent"
+    )
 
 
 class TrajectorySection(Axis):
     """Where a pair is looked at."""
 
-    name: str = "forward"
+    name: str = Field("forward", description="row of the table of trajectories")
 
 
 class GuardSection(Axis):
     """What a gradient may not do."""
 
-    name: str = "none"
+    name: str = Field("none", description="row of the table of guards")
 
 
 class LoraSection(Section):
     """Low-rank adapters instead of full fine-tuning; the reference is the model with the adapters off."""
 
-    rank: Positive = 8
+    rank: Positive = Field(8, description="rank of the two matrices that stand for a weight's change")
     alpha: float | None = Field(None, description="scale is alpha / rank; null = rank")
     targets: list[str] | None = Field(
         None, description="module name endings; null = the family's attention projections"
@@ -129,21 +134,23 @@ class LoraSection(Section):
 class TrainSection(Section):
     """The loop."""
 
-    max_steps: Positive = 2000
+    max_steps: Positive = Field(2000, description="optimiser steps of the whole run")
     pairs_per_step: Positive = Field(2048, description="pairs (or images, KTO) per optimiser step over all processes")
     micro_batch: Positive = Field(8, description="pairs per forward on one process")
     place_batch: Positive = Field(
         64, description="pairs per forward without gradient: trajectories that call the network, reference cache"
     )
-    learning_rate: Annotated[float, Field(ge=0.0)] = 1e-8
+    learning_rate: Annotated[float, Field(ge=0.0)] = Field(1e-8, description="after warm-up, before scale_lr")
     scale_lr: bool = Field(False, description="multiply learning_rate by pairs_per_step (the official launchers' rule)")
-    lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
-    lr_warmup_steps: Count = 500
-    optimizer: Literal["adamw", "adafactor", "adamw8bit"] = "adamw"
-    adam_beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    adam_beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    adam_epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
-    adam_weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
+    lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = Field(
+        "constant_with_warmup", description="the rate over the run; linear and cosine warm up and then fall to 0"
+    )
+    lr_warmup_steps: Count = Field(500, description="steps over which the rate rises to learning_rate")
+    optimizer: Literal["adamw", "adafactor", "adamw8bit"] = Field("adamw", description="adamw8bit needs bitsandbytes")
+    adam_beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="decay of the mean of gradients")
+    adam_beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.999, description="decay of the mean of their squares")
+    adam_epsilon: Annotated[float, Field(gt=0.0)] = Field(1e-8, description="added to the root of that mean")
+    adam_weight_decay: Annotated[float, Field(ge=0.0)] = Field(1e-2, description="decoupled weight decay")
     max_grad_norm: Annotated[float, Field(gt=0.0)] | None = Field(1.0, description="null = no clipping")
     mixed_precision: Literal["no", "bf16"] = Field("no", description="bf16 = autocast; weights and errors stay fp32")
     gradient_checkpointing: bool | Literal["selective"] = Field(
@@ -166,7 +173,7 @@ class TrainSection(Section):
     trajectory_cache: str | None = Field(
         None, description="folder of every draw's inversion by the frozen reference; null = invert in the step"
     )
-    seed: int = 0
+    seed: int = Field(0, description="of every draw: order, t, noise, flips, dropped prompts")
     checkpoint_every: Count = Field(500, description="optimiser steps; 0 = only at the end")
     checkpoints_keep: Positive = Field(2, description="older checkpoints are removed")
     max_skipped: Count = Field(10, description="stop after this many steps skipped for non-finite gradients")
@@ -175,11 +182,11 @@ class TrainSection(Section):
 class ValidationSection(Section):
     """Images of a few prompts while the run goes on."""
 
-    prompts: list[str] = Field(default_factory=list)
-    seeds: list[int] = Field(default_factory=lambda: [0])
+    prompts: list[str] = Field(default_factory=list, description="prompts to sample; none = no samples")
+    seeds: list[int] = Field(default_factory=lambda: [0], description="images a prompt, one a seed")
     every: Count = Field(0, description="optimiser steps; 0 = never")
-    steps: Positive = 25
-    guidance: float = 7.5
+    steps: Positive = Field(25, description="sampler steps")
+    guidance: float = Field(7.5, description="classifier-free guidance")
 
 
 class LogSection(Section):
@@ -192,7 +199,7 @@ class LogSection(Section):
 
 
 class RunConfig(Section):
-    """One run. `load_config` reads it from YAML."""
+    """One run. `load_config` reads it from layers of YAML."""
 
     model: ModelSection
     data: DataSection = DataSection()
@@ -205,55 +212,67 @@ class RunConfig(Section):
     train: TrainSection = TrainSection()
     validation: ValidationSection = ValidationSection()
     log: LogSection = LogSection()
+    _origins: dict[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal values; where they came from does not count."""
+        return isinstance(other, RunConfig) and self.as_dict() == other.as_dict()
+
+    def origin(self, *key: str) -> str:
+        """The layer that a value came from: its name, `command line`, or `default`."""
+        found = (layer for place, layer in self._origins.items() if place[: len(key)] == key[: len(place)])
+        return next(found, "default")
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved config as plain data, for config.yaml and its hash."""
         return self.model_dump(mode="json")
 
+    def to_yaml(self) -> str:
+        """The resolved config with the layer of each value beside it; it can be read again as a layer."""
+        lines = []
+        for section, values in self.as_dict().items():
+            body = {(section, key): value for key, value in values.items()} if values else {(section,): values}
+            lines += [f"{section}:"] if values else []
+            for key, value in body.items():
+                flow = None if isinstance(value, list | dict) else False
+                text = yaml.safe_dump({key[-1]: value}, default_flow_style=flow, width=math.inf, allow_unicode=True)
+                lines.append(f"{'  ' * (len(key) - 1)}{text.rstrip()}  # {self.origin(*key)}")
+        return "\n".join(lines) + "\n"
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a YAML run config and apply `section.key=value` overrides (values are YAML).
+
+def load_config(layers: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> RunConfig:
+    """Read the layers of a run, later ones over earlier ones, then `section.key=value` (values are YAML).
 
     Raises:
-        ConfigError: no such file, not a mapping, an unknown key, a wrong value, an override without `=`.
+        ConfigError: no such layer, not a mapping, an unknown key, a wrong value, an override without `=`.
     """
-    path = find_config(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            "no such config file", where=path, remedy=nearest(path.as_posix(), shipped_configs())
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not valid YAML ({' '.join(str(error).split())})", where=path) from None
-    if not isinstance(data, dict):
-        raise ConfigError("the config is not a mapping of sections", where=path, remedy="start with `model:`")
-    for override in overrides:
-        _apply(data, override)
-    return parse_config(data, where=path)
+    return resolve(stack([layers] if isinstance(layers, str | Path) else layers, overrides))
 
 
-SHIPPED = Path(__file__).resolve().parent.parent / "configs"
+def resolve(found: Stack) -> RunConfig:
+    """The config that layers make; it knows which layer each value came from."""
+    data: dict[str, Any] = {}
+    for key, setting in found.settings.items():
+        inner = data
+        for part in key[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[key[-1]] = _meant(setting.node, _members(key))
+    places = {key: setting.place for key, setting in found.settings.items()}
+    config = parse_config(data, where=places, whole=", ".join(found.layers))
+    config._origins.update({key: setting.layer for key, setting in found.settings.items()})
+    return config
 
 
-def find_config(name: str | Path) -> Path:
-    """A config file by path, or a shipped one by its name: `lab/arenapo`."""
-    path = Path(name)
-    shipped = SHIPPED / path.with_suffix(".yaml")
-    return shipped if not path.exists() and not path.is_absolute() and shipped.is_file() else path
-
-
-def shipped_configs() -> list[str]:
-    """The names of the configs that ship with the package."""
-    return sorted(p.relative_to(SHIPPED).with_suffix("").as_posix() for p in SHIPPED.rglob("*.yaml"))
-
-
-def parse_config(data: Mapping[str, Any], *, where: object = "config") -> RunConfig:
-    """Validate plain data as a run config; every error names its key."""
+def parse_config(
+    data: Mapping[str, Any], *, where: Mapping[tuple[str, ...], str] | None = None, whole: object = "config"
+) -> RunConfig:
+    """Validate plain data as a run config; every error names its key, and where that stands (else: whole)."""
     try:
         return RunConfig.model_validate(dict(data))
     except ValidationError as error:
-        raise _sentence(error, where) from None
+        loc = tuple(str(part) for part in error.errors()[0]["loc"])
+        found = next((place for key, place in (where or {}).items() if loc[: len(key)] == key[: len(loc)]), whole)
+        raise _sentence(error, found) from None
 
 
 def validate_options(options: type[BaseModel], given: Mapping[str, Any], *, where: str) -> BaseModel:
@@ -264,42 +283,49 @@ def validate_options(options: type[BaseModel], given: Mapping[str, Any], *, wher
         raise _sentence(error, where, options) from None
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(
-            f"{override!r} is not of the form section.key=value",
-            where="command line",
-            remedy="write for example train.learning_rate=1e-5",
-        )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(
-            f"the value of {key} is not valid YAML", where="command line", remedy="quote it for YAML and the shell"
-        ) from None
-    *sections, leaf = key.split(".")
-    target = data
-    for section in sections:
-        inner = target.get(section)
-        if inner is None:
-            inner = target[section] = {}
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{section} in {key} is not a section", where="command line")
-        target = inner
-    target[leaf] = value
+def section_of(name: str) -> type[BaseModel]:
+    """The model of a section."""
+    return next(each for each in _members((name,)) if hasattr(each, "model_fields"))
+
+
+def _members(place: Sequence[Any], model: type[BaseModel] = RunConfig) -> list[Any]:
+    """The types that a key may have; empty where nothing is known of it."""
+    found: list[Any] = [model]
+    for part in place:
+        inner: list[Any] = []
+        for each in found:
+            if isinstance(each, type) and issubclass(each, BaseModel):
+                inner += [each.model_fields[part].annotation] if part in each.model_fields else []
+            elif get_origin(each) is dict:
+                inner.append(get_args(each)[1])
+        found = [member for each in inner for member in _alternatives(each)]
+    return found
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [member for each in get_args(annotation) for member in _alternatives(each)]
+    return [annotation]
+
+
+def _meant(node: yaml.Node, members: Sequence[Any]) -> Any:
+    """A YAML value as a person means it: one item is a list of one; where words are wanted, `no` and 1e4 are words."""
+    value = plain(node)
+    items = [_alternatives(get_args(each)[0]) for each in members if get_origin(each) is list]
+    if items and isinstance(node, yaml.SequenceNode):
+        return [_meant(child, items[0]) for child in node.value]
+    if not isinstance(node, yaml.ScalarNode) or value is None or isinstance(value, str):
+        return [value] if items and isinstance(value, str) else value
+    if items:
+        return [_meant(node, items[0])]
+    words = any(each is str or get_origin(each) is Literal for each in members)
+    return node.value if words and type(value) not in members else value
 
 
 def _known(model: type[BaseModel], place: Sequence[Any]) -> list[str]:
-    fields = model.model_fields
-    for part in place:
-        annotation = fields[part].annotation if part in fields else None
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if not inner:
-            return []
-        fields = inner[0].model_fields
-    return list(fields)
+    return [name for each in _members(place, model) if hasattr(each, "model_fields") for name in each.model_fields]
 
 
 def _sentence(error: ValidationError, where: object, model: type[BaseModel] = RunConfig) -> ConfigError:
@@ -308,9 +334,9 @@ def _sentence(error: ValidationError, where: object, model: type[BaseModel] = Ru
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _known(model, place[:-1])
-        if not known:
-            return ConfigError(f"unknown key {key!r}", where=where, remedy="it takes no options")
-        return ConfigError(f"unknown key {key!r}", where=where, remedy=nearest(place[-1], known))
+        return ConfigError(
+            f"unknown key {key!r}", where=where, remedy=nearest(place[-1], known) if known else "it takes no options"
+        )
     if first["type"] == "missing":
         return ConfigError(f"{key} is missing", where=where, remedy="add it")
     field = _field(model, first["loc"])  # without the names of a union's members

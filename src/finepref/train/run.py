@@ -51,7 +51,7 @@ def train_run(config: RunConfig, out: Path, *, resume: bool = False, overwrite: 
         run = make_run(prepared, out, world=world)
         if world.main:
             out.mkdir(parents=True, exist_ok=True)
-            write_text(out / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True))
+            write_text(out / "config.yaml", config.to_yaml())
             trainable = parameter_count(run.adapter.trainable())
             processes = "1 process" if world.size == 1 else f"{world.size} processes"
             what = f"{len(prepared.rows)} rows, {trainable / 1e6:.2f} M trained parameters, {processes}"

@@ -1,0 +1,93 @@
+"""`finepref config`: every option of a run, what it does, its value and where that came from."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from finepref.cli.methods import tables
+
+if TYPE_CHECKING:
+    from finepref.formats.layers import Stack
+    from finepref.train.config import RunConfig
+
+
+def command(
+    config: Annotated[
+        list[str] | None, typer.Option("-c", "--config", help="Layer, repeatable: a YAML file, or a shipped name.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="section.key=value, repeatable; values are YAML.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Options, notes and commands as JSON.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="The JSON schema of a config file.")] = False,
+) -> None:
+    """Every option with its description, value and origin, and the commands of the run; the defaults without -c."""
+    from finepref.formats.layers import stack
+    from finepref.plan.methods import commands
+    from finepref.train.config import parse_config, resolve
+
+    if schema:
+        print(json.dumps(_schema(), indent=2))
+        return
+    found = stack(config or (), overrides or ())
+    run = resolve(found) if config else parse_config({"model": {"base": ""}})
+    lines = commands(found, run, layers=config, overrides=overrides or ()) if config else []
+    options = _options(run, found)
+    if as_json:
+        content = {"layers": found.layers, "options": options, "notes": found.about.notes, "commands": lines}
+        print(json.dumps(content, indent=2))
+        return
+    print(f"# layers: {', '.join(found.layers) or 'none, these are the defaults'}")
+    for option in options:
+        origin = option["from"] + (f": {option['source']}" if option["source"] else "")
+        print(f"{option['key']} = {_text(option['value'])}  # {origin}")
+        print(f"    {option['description']}")
+    for title, texts in (("Notes", found.about.notes), ("Commands", lines)):
+        if texts:
+            print("\n".join([f"\n{title}", *(f"    {text}" for text in texts)]))
+
+
+def _options(run: RunConfig, found: Stack) -> list[dict[str, Any]]:
+    """Every option of every section, and those of the chosen rows of the axes."""
+    from finepref.train.config import section_of
+
+    listed = []
+    for section, values in run.as_dict().items():
+        fields = dict(section_of(section).model_fields)
+        if section in tables():
+            fields |= tables()[section][values["name"]].options.model_fields
+        for key, option in fields.items():
+            default = None if option.is_required() else option.get_default(call_default_factory=True)
+            place = next((each for each in found.settings if (section, key)[: len(each)] == each[:2]), None)
+            listed.append(
+                {
+                    "key": f"{section}.{key}",
+                    "value": None if values is None else values.get(key, default),
+                    "default": default,
+                    "description": option.description,
+                    "from": run.origin(section, key),
+                    "source": found.settings[place].source if place else "",
+                }
+            )
+    return listed
+
+
+def _schema() -> dict[str, Any]:
+    """The schema of a config, with the options of every row of the axes."""
+    from finepref.train.config import RunConfig
+
+    schema = RunConfig.model_json_schema()
+    for axis, rows in tables().items():
+        section = schema["$defs"][f"{axis.capitalize()}Section"]
+        section["anyOf"] = [
+            {"properties": {"name": {"const": name}, **row.options.model_json_schema().get("properties", {})}}
+            for name, row in rows.items()
+        ]
+    return schema
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

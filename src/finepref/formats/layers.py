@@ -1,0 +1,342 @@
+"""Layers of a run config: YAML files one over the other, every value with the layer, the line and the source it has.
+
+A layer holds sections (`train: {...}`) and, beside them, parts: sections that count on some bases only. A base layer
+says in `about.parts` which parts count on it (`[real, sdxl]`). `about` also says what a method is, how a data set is
+got, and `like: NAME`, the method whose layer lies below this one. Shipped layers may write {base}, {data} in a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from finepref.core.errors import ConfigError, nearest
+
+SHIPPED = Path(__file__).resolve().parents[1] / "configs"
+KINDS = ("base", "data", "method", "card")
+COMMAND_LINE = "command line"
+Key = tuple[str, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: `no` and `off` are words, 1e4 is a number, 010, 1:30 and dates are text."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
+    ("float", r"[-+]?(\.inf|\.Inf|\.INF|([0-9][0-9_]*)?\.?[0-9]+\.?([eE][-+]?[0-9]+)?)|\.nan|\.NaN", "-+.0123456789"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value: node as written, value as YAML has it, the layer, its place for errors, the comment beside it."""
+
+    node: yaml.Node
+    value: Any
+    layer: str
+    place: str
+    source: str = ""
+
+
+Settings = dict[Key, Setting]
+
+
+class About(BaseModel):
+    """What a layer says of itself; notes add up over layers, everything else is that of the last one that says it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parts: tuple[str, ...] = Field((), description="base: the parts of other layers that count on it")
+    launch: str = Field("finepref", description="base: how a training is started")
+    get: tuple[str, ...] = Field((), description="data: commands that get the data set")
+    like: str = Field("", description="method: the method that lies below it")
+    bases: tuple[str, ...] = Field((), description="method: parts of the bases that it is for; none: every base")
+    source: str = Field("", description="method: paper and equation, `code only` where the formula was read in code")
+    deviations: str = Field("", description="method: where it differs from that")
+    golden: tuple[str, ...] = Field((), description="method: golden files that hold its numbers")
+    recipe: str = Field("", description="method: what must come before, if anything")
+    signal: tuple[str, ...] = Field((), description="method: kinds of `finepref signals`; none: the votes alone")
+    options: dict[str, float | str] = Field({}, description="method: options of its signal")
+    scorer: str = Field("", description="method: the scorer whose rewards its signal reads")
+    extremes: tuple[str, ...] = Field((), description="data: scorers that have official extremes on it")
+    notes: tuple[str, ...] = Field((), description="what belongs to no value")
+
+    def under(self, upper: About) -> About:
+        """The two laid over each other."""
+        return self.model_copy(update={name: getattr(upper, name) for name in upper.model_fields_set})
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One file. parts: name of a part -> its settings; under "" those that always count."""
+
+    name: str
+    about: About
+    parts: Mapping[str, Settings]
+
+    @property
+    def kind(self) -> str:
+        """base, method, data, or nothing of these: what the layer gives."""
+        if self.about.parts:
+            return "base"
+        if self.about.source:
+            return "method"
+        return "data" if ("data", "paths") in self.parts[""] else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Layers one over the other: every setting that counts, what the layers say of themselves, names by kind."""
+
+    layers: tuple[str, ...] = ()
+    settings: Settings = field(default_factory=dict)
+    about: About = field(default_factory=About)
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+def stack(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> Stack:
+    """Lay layers over each other, later ones above, then `section.key=value`.
+
+    Raises:
+        ConfigError: no such layer, not a layer, a method on a base it is not for, two bases or methods.
+    """
+    found = Stack()
+    for path in [path for name in names for path in find(name)]:
+        found = _over(found, path)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not all(key.split(".")):
+            raise ConfigError(
+                f"{override!r} is not of the form section.key=value",
+                where=COMMAND_LINE,
+                remedy="write for example train.learning_rate=1e-5",
+            )
+        for each, setting in _settings(_compose(text, f"{COMMAND_LINE}, {key}"), COMMAND_LINE, text.splitlines()):
+            _put(found.settings, (*key.split("."), *each), replace(setting, place=COMMAND_LINE))
+    return replace(found, settings={key: _named(key, each, found.names) for key, each in found.settings.items()})
+
+
+def find(name: str | Path) -> list[Path]:
+    """The files of a layer: one of the user's own, or the shipped ones that the parts of a name stand for.
+
+    Raises:
+        ConfigError: there is none, with the nearest name.
+    """
+    path = Path(name)
+    if path.is_file() or path.is_absolute():
+        return [path]
+    shipped, text = shipped_layers(), path.as_posix().removesuffix(".yaml")
+    if text in shipped:
+        return [SHIPPED / f"{text}.yaml"]
+    found: list[Path] = []
+    for part in text.split("/"):
+        named = [SHIPPED / f"{kind}/{part}.yaml" for kind in KINDS if f"{kind}/{part}" in shipped]
+        if not named:
+            known = dict.fromkeys(each.partition("/")[2] for each in shipped)
+            raise ConfigError("no such config file or layer", where=name, remedy=nearest(part, known))
+        found += named
+    return found
+
+
+@cache
+def shipped_layers() -> tuple[str, ...]:
+    """The names of the shipped layers: `base/sd15`, `method/arenapo`."""
+    return tuple(
+        path.relative_to(SHIPPED).with_suffix("").as_posix()
+        for kind in KINDS
+        for path in sorted((SHIPPED / kind).glob("*.yaml"))
+    )
+
+
+def shipped_names(kind: str) -> list[str]:
+    """The names of the shipped layers of a kind."""
+    return [name.partition("/")[2] for name in shipped_layers() if name.startswith(f"{kind}/")]
+
+
+@cache
+def shipped_configs() -> tuple[str, ...]:
+    """Every `base/data/method` that is for each other; one name stands for a base and the data set of that name."""
+    bases, data_sets, found = shipped_names("base"), shipped_names("data"), []
+    for base, data, method in product(bases, data_sets, shipped_names("method")):
+        fits = data == base if base in data_sets else data not in bases
+        about = about_method(method)
+        if fits and _is_for(about, read_layer(SHIPPED / f"base/{base}.yaml").about.parts):
+            found.append(f"{base}/{method}" if data == base else f"{base}/{data}/{method}")
+    return tuple(found)
+
+
+def about_method(name: str) -> About:
+    """What a shipped method says of itself, and the methods below it."""
+    return _merged(_chain(SHIPPED / f"method/{name}.yaml"))
+
+
+def read_layer(path: Path) -> Layer:
+    """One file as a layer; the shipped ones are read once.
+
+    Raises:
+        ConfigError: no such file, not YAML, not a mapping, a key twice, an unknown key of `about`.
+    """
+    return _read_shipped(path) if path.is_relative_to(SHIPPED) else _read(path, str(path))
+
+
+def plain(node: yaml.Node) -> Any:
+    """The value of a node."""
+    return yaml.constructor.SafeConstructor().construct_document(node)
+
+
+@cache
+def _read_shipped(path: Path) -> Layer:
+    return _read(path, path.relative_to(SHIPPED).with_suffix("").as_posix())
+
+
+@cache
+def _known_parts() -> frozenset[str]:
+    """Every part that some shipped base counts; read without `_read`, which asks for it."""
+    files = (SHIPPED / f"base/{base}.yaml" for base in shipped_names("base"))
+    return frozenset(part for file in files for part in yaml.safe_load(file.read_text("utf-8"))["about"]["parts"])
+
+
+def _chain(path: Path) -> list[Layer]:
+    """A layer, and below it those that it is like."""
+    layer = read_layer(path)
+    return [*(_chain(SHIPPED / f"method/{layer.about.like}.yaml") if layer.about.like else []), layer]
+
+
+def _merged(chain: Sequence[Layer]) -> About:
+    about = About()
+    for layer in chain:
+        about = about.under(layer.about)
+    return about
+
+
+def _is_for(about: About, parts: Sequence[str]) -> bool:
+    return not about.bases or bool({*about.bases} & {*parts})
+
+
+def _read(path: Path, name: str) -> Layer:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError("no such config file or layer", where=path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"it cannot be read ({error})", where=path) from None
+    node = _compose(text, path)
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError("the config is not a mapping of sections", where=path, remedy="start with `model:`")
+    parts: dict[str, Settings] = {"": {}}
+    for key, setting in _settings(node, name, text.splitlines()):
+        inside = key[0] in _known_parts()
+        if key[0] != "about":
+            parts.setdefault(key[0] if inside else "", {})[key[1:] if inside else key] = setting
+    try:
+        about = About.model_validate(plain(node).get("about", {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        word = ".".join(map(str, first["loc"]))
+        remedy = nearest(word, About.model_fields)
+        raise ConfigError(f"about.{word}: {first['msg']}", where=path, remedy=remedy) from None
+    return Layer(name, about, parts)
+
+
+def _compose(text: str, where: object) -> yaml.Node:
+    """The nodes of a YAML text; every value of it can be constructed."""
+    try:
+        node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
+        node = yaml.ScalarNode("tag:yaml.org,2002:null", "") if node is None else node
+        plain(node)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"not valid YAML ({' '.join(str(error).split())})", where=where) from None
+    return node
+
+
+def _settings(node: yaml.Node, layer: str, lines: Sequence[str], key: Key = ()) -> Iterator[tuple[Key, Setting]]:
+    """(key, setting) of every leaf: what is no mapping, or an empty one."""
+    if not isinstance(node, yaml.MappingNode) or not node.value:
+        end = node.end_mark if not isinstance(node, yaml.CollectionNode) or node.flow_style else node.start_mark
+        line = 0 if end is None else end.line
+        yield key, Setting(node, plain(node), layer, f"{layer}, line {line + 1}", _comment(node, lines))
+        return
+    yaml.constructor.SafeConstructor().flatten_mapping(node)
+    seen: set[str] = set()
+    for word, value in node.value:
+        name = str(word.value)
+        if name in seen:
+            raise ConfigError(f"{'.'.join((*key, name))} stands twice", where=layer, remedy="keep one")
+        seen.add(name)
+        yield from _settings(value, layer, lines, (*key, name))
+
+
+def _comment(node: yaml.Node, lines: Sequence[str]) -> str:
+    """The comment beside a value, and its lines below, which stand deeper than the value's key."""
+    end = node.end_mark
+    if end is None or end.line >= len(lines):
+        return ""
+    _, sign, words = lines[end.line][end.column :].partition("#")
+    depth = len(lines[end.line]) - len(lines[end.line].lstrip())
+    for line in lines[end.line + 1 :]:
+        bare = line.lstrip()
+        if not sign or not bare.startswith("#") or len(line) - len(bare) <= depth:
+            break
+        words += " " + bare.lstrip("# ")
+    return words.strip()
+
+
+def _put(settings: Settings, key: Key, setting: Setting) -> None:
+    """Set a key; what lies below it, or was no mapping above it, goes."""
+    for old in [old for old in settings if old[: len(key)] == key or key[: len(old)] == old]:
+        del settings[old]
+    settings[key] = setting
+
+
+def _over(below: Stack, path: Path) -> Stack:
+    """A layer, and those that it is like, over a stack."""
+    chain = _chain(path)
+    layer, name, settings = chain[-1], path.stem, dict(below.settings)
+    if layer.kind in ("base", "method") and layer.kind in below.names:
+        other = below.names[layer.kind]
+        raise ConfigError(f"{other} is a {layer.kind} layer too", where=layer.name, remedy="name one of the two")
+    own = _merged(chain)
+    about = below.about.under(own)
+    if not about.parts and any(len(each.parts) > 1 for each in chain):
+        bases = ", ".join(shipped_names("base"))
+        reason = "its values depend on the base, and no base layer stands before it"
+        raise ConfigError(reason, where=layer.name, remedy=f"name one before it: {bases}")
+    if not _is_for(about, about.parts):
+        raise ConfigError(f"it is for {', '.join(about.bases)} only", where=layer.name, remedy="name another method")
+    for each in chain:
+        for part in ("", *about.parts):
+            for key, setting in each.parts.get(part, {}).items():
+                _put(settings, key, setting)
+    about = about.model_copy(update={"notes": (*below.about.notes, *own.notes)})
+    names = {**below.names, layer.kind: name} if layer.kind else below.names
+    return Stack((*below.layers, layer.name), settings, about, names)
+
+
+def _named(key: Key, setting: Setting, names: Mapping[str, str]) -> Setting:
+    """A shipped setting with the names of base and data in it."""
+    if setting.layer not in shipped_layers() or not isinstance(setting.value, str):
+        return setting
+    for kind in re.findall(r"\{(\w+)\}", setting.value):
+        if kind not in names:
+            raise ConfigError(
+                f"{'.'.join(key)} is called after the {kind} layer, and none is named",
+                where=setting.layer,
+                remedy=f"name one of {', '.join(shipped_names(kind))}, a file of your own, or set {'.'.join(key)}",
+            )
+    text = setting.value.format(**names)
+    return replace(setting, value=text, node=yaml.ScalarNode("tag:yaml.org,2002:str", text))

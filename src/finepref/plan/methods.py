@@ -1,0 +1,115 @@
+"""What can be trained: the shipped method layers as a table, and the commands of a run in order.
+
+A method is nothing but its axes, published points of signal x trajectory x objective x guard and a few that nobody
+published: every row is a layer, no code knows these names.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from finepref.core.errors import ConfigError, nearest
+from finepref.formats.layers import About, Stack, about_method, shipped_configs, shipped_names
+from finepref.objectives import table
+from finepref.signals.make import ARENA_KINDS, REWARD_KINDS
+from finepref.train.config import RunConfig, load_config
+
+REWARD_WINS = frozenset({"smoothed", "relabel"})
+
+
+@dataclass(frozen=True, slots=True)
+class NamedMethod:
+    """One method: what its layer says, and its axes, with their options, on the first base that it is for."""
+
+    name: str
+    about: About
+    configs: tuple[str, ...]
+    axes: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def lab_config(self) -> str | None:
+        """The config that trains it on the lab world."""
+        return next((name for name in self.configs if name.startswith("lab/")), None)
+
+    def needs(self) -> dict[str, Any]:
+        """paired; reference none|errors|tensors; labels, reward, arena: whether votes, scores, ratings are needed."""
+        needs, kinds = table.get(self.axes["objective"]["name"]).needs, {*self.about.signal}
+        return {
+            "paired": needs.paired,
+            "reference": needs.reference,
+            "labels": not kinds & REWARD_WINS,
+            "reward": bool(kinds & {*REWARD_KINDS}),
+            "arena": bool(kinds & {*ARENA_KINDS}),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything a table shows, as plain data."""
+        about = self.about
+        return {
+            "name": self.name,
+            "signal": {"kinds": list(about.signal) or ["binary"], **about.options},
+            **self.axes,
+            "needs": self.needs(),
+            **{key: getattr(about, key) for key in ("source", "deviations", "recipe")},
+            "configs": list(self.configs),
+            "lab_config": self.lab_config,
+            "golden": list(about.golden),
+        }
+
+
+@cache
+def shipped() -> tuple[NamedMethod, ...]:
+    """Every shipped method."""
+    return tuple(map(get, shipped_names("method")))
+
+
+@cache
+def get(name: str) -> NamedMethod:
+    """The method of that name.
+
+    Raises:
+        ConfigError: an unknown name, with the nearest valid one.
+    """
+    if name not in shipped_names("method"):
+        raise ConfigError(f"unknown method {name!r}", where="method", remedy=nearest(name, shipped_names("method")))
+    configs = tuple(each for each in shipped_configs() if each.endswith(f"/{name}"))
+    config = load_config(next((each for each in configs if not each.startswith("lab/")), configs[0]))
+    sections = {"trajectory": config.trajectory, "objective": config.objective, "guard": config.guard}
+    axes = {axis: {"name": section.name, **section.options()} for axis, section in sections.items()}
+    return NamedMethod(name, about_method(name), configs, axes)
+
+
+def commands(found: Stack, config: RunConfig, *, layers: Sequence[str], overrides: Sequence[str] = ()) -> list[str]:
+    """The commands of a run in order: data set, arena, rewards, signals, the run it starts from, cache, training."""
+    about, file = found.about, config.signal.file
+    names = [found.names[kind] for kind in ("base", "data", "method") if kind in found.names]
+    alone = names[:1] == names[1:2]  # a base with a data set of its own name
+    prefix = "" if alone or "data" not in found.names else f"{found.names['data']}-"
+    votes, kinds, words, lines = shlex.join(config.data.paths), {*about.signal}, "", list(about.get)
+    if file is not None and kinds & {*ARENA_KINDS}:
+        engine, folder = ("batch", f"{prefix}arena-batch") if "image" in kinds else ("online", f"{prefix}arena")
+        lines.append(f"finepref arena {votes} --engine {engine} --out {folder}")
+        words += f" --arena {folder}"
+    if file is not None and kinds & {*REWARD_KINDS}:
+        scorer = "lab-reward" if alone else about.scorer
+        lines.append(f"finepref score {votes} --scorer {scorer} --out {prefix}rewards-{scorer}.parquet")
+        words += f" --rewards {prefix}rewards-{scorer}.parquet"
+    if file is not None and kinds:
+        official = about.scorer in about.extremes
+        given = {key: value for key, value in about.options.items() if key != "extremes" or official}
+        words += "".join(
+            f" --{key} {value if isinstance(value, str) else f'{value:g}'}" for key, value in given.items()
+        )
+        kind = "".join(f" --kind {kind}" for kind in about.signal)
+        lines.append(f"finepref signals {votes}{kind}{words} --out {shlex.quote(file)}")
+    start = found.settings.get(("model", "init_from"))
+    if start is not None and start.layer.startswith("method/"):
+        lines.append(f"{about.launch} train -c {'/'.join(names[:-1])}/sft --out {start.value}")
+    run = shlex.join([*(word for layer in layers for word in ("-c", layer)), *overrides])
+    lines.append(f"finepref cache {run}")
+    lines.append(f"{about.launch} train {run} --out runs/{'-'.join(names[2 * alone :]) or 'run'}")
+    return lines
