@@ -8,7 +8,7 @@ It imports nothing of finepref but the lab's model and reward, and gives the los
     finepref signals votes.parquet --kind smoothed --rewards rewards-lab-reward.parquet --out signals-smoothed.parquet
     finepref train -c lab/smpo --out runs/smpo
 
-to 1e-6 (a test holds both together). Read it from top to bottom: it is the whole method.
+up to rounding (a test holds both together). Read it from top to bottom: it is the whole method.
 Shapes: B pairs, R = 2B rows (winners, then losers), C channels, H W latent size.
 """
 
