@@ -27,7 +27,7 @@ from tolerance import DOUBLE
 def test_openai_clip_runs_the_same_on_our_modules(
     vision: tuple[int, int], text: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other depths and widths than the golden file's, both in float64 (the original's norms would narrow to float32)."""
+    """Other depths and widths than the golden file's, both in float64 (the original narrows its norms to float32)."""
     code = original("model")
     monkeypatch.setattr(code.LayerNorm, "forward", torch.nn.LayerNorm.forward)
     theirs = code.CLIP(32, 42, vision[0], vision[1], 14, 77, 300, text[1], text[1] // 64, text[0]).float()

@@ -127,6 +127,14 @@ class Page:
         """Write what is visible as PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 
+    def wait_for_problems(self, text: str, count: int) -> None:
+        """Wait until that many problems with this text were reported."""
+        deadline = time.monotonic() + PATIENCE
+        while sum(text in problem for problem in self.problems()) < count:
+            assert time.monotonic() < deadline, f"the page does not report {text!r}"
+            self.run("1")
+            time.sleep(0.05)
+
     def problems(self) -> list[str]:
         """Console errors, exceptions, refused resources and dialogs since the page was opened."""
         found = []
