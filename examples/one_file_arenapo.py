@@ -8,7 +8,7 @@ It imports nothing of finepref but the lab's model, and gives the loss series of
     finepref signals votes.parquet --kind paper --arena arena --out signals.parquet
     finepref train -c lab/arenapo --out runs/arenapo
 
-to 1e-6 (a test holds both together). Read it from top to bottom: it is the whole method.
+up to rounding (a test holds both together). Read it from top to bottom: it is the whole method.
 Shapes: B pairs, C channels, H W latent size.
 """
 

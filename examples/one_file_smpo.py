@@ -8,7 +8,7 @@ It imports nothing of finepref but the lab's model and reward, and gives the los
     finepref signals votes.parquet --kind smoothed --rewards rewards-lab-reward.parquet --out signals-smoothed.parquet
     finepref train -c lab/smpo --out runs/smpo
 
-to 1e-6 (a test holds both together). Read it from top to bottom: it is the whole method.
+up to rounding (a test holds both together). Read it from top to bottom: it is the whole method.
 Shapes: B pairs, R = 2B rows (winners, then losers), C channels, H W latent size.
 """
 
@@ -137,12 +137,12 @@ def invert(
         arrived = torch.tensor([r for r, ladder in enumerate(ladders) if k == len(ladder) - 1], dtype=torch.long)
         if len(moving):
             source, to = (torch.tensor([ladders[r][n] for r in moving.tolist()]) for n in (k, k + 1))
-            eps = network(x[moving], source, moving)
+            eps = network(x[moving], source, moving).to(x.dtype)
             before[moving] = x[moving]
             x[moving] = step(x[moving], eps, source, to)
         if len(arrived):  # predict where the last step ended, and take that step again from where it began
             source = torch.tensor([ladders[r][k - 1] for r in arrived.tolist()])
-            eps = network(x[arrived], t[arrived], arrived)
+            eps = network(x[arrived], t[arrived], arrived).to(x.dtype)
             x[arrived] = step(before[arrived], eps, source, t[arrived])
     a, b = level(t)
     return x, (x - a * x0) / b

@@ -1,4 +1,4 @@
-"""Shared test settings: offline, one thread, shapes of diffusion and objectives checked at every call."""
+"""Shared test settings: offline, one thread, shapes checked at every call, the same examples drawn every time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+
+import drawn  # noqa: F401  (loads the profile of the property tests, before a test module reads it)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")

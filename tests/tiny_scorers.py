@@ -16,7 +16,7 @@ from torch import Tensor
 
 from finepref.evaluate.scorers import blip, clip
 from finepref.evaluate.scorers.clip import ClipShape, Tower
-from finepref.evaluate.scorers.tokenizer import END, START, _byte_letters
+from finepref.evaluate.scorers.tokenizer import END, LETTERS, START
 
 VOCAB, END_ID = 1000, 999
 TINY_CLIP = ClipShape(48, Tower(2, 80, 4, 160), Tower(2, 64, 4, 128), "gelu", image=56, vocab=VOCAB, end=END_ID)
@@ -81,7 +81,7 @@ def reward_state(seed: int = 0) -> dict[str, Tensor]:
 
 def clip_vocabulary(folder: Path) -> Path:
     """vocab.json and merges.txt of 1000 pieces: bytes, letter pairs, start and end."""
-    letters = _byte_letters()
+    letters = LETTERS.values()
     pairs = list(itertools.islice(itertools.product(string.ascii_lowercase, repeat=2), VOCAB - 514))
     words = [*letters, *(letter + "</w>" for letter in letters), *(a + b for a, b in pairs), START, END]
     folder.mkdir(parents=True, exist_ok=True)

@@ -182,17 +182,14 @@ def test_light_imports_load_neither_torch_nor_diffusers(module: str) -> None:
     assert json.loads(result.stdout) == []
 
 
-def test_help_is_quick() -> None:
-    """`finepref --help` loads no torch and takes under 0.7 CPU-seconds."""
+def test_help_loads_no_torch() -> None:
+    """`benchmarks/cli_start.py` measures what it costs."""
     code = (
-        "import sys, resource\n"
+        "import sys\n"
         "from finepref.cli.main import main\n"
         "sys.argv = ['finepref', '--help']\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
-        "usage = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print('SECONDS', usage.ru_utime + usage.ru_stime, 'torch' in sys.modules)\n"
+        "print('TORCH', 'torch' in sys.modules)\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    seconds, torch_loaded = result.stdout.split("SECONDS")[1].split()
-    assert torch_loaded == "False"
-    assert float(seconds) < 0.7
+    assert result.stdout.endswith("TORCH False\n")

@@ -17,7 +17,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "demo"
     command = [sys.executable, "-m", "finepref", "demo", "--quick", "--workers", "1", "--out", str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "FINEPREF_HOME": str(folder.parent / "home")}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert result.returncode == 0, result.stderr[-3000:]
     assert "report: file://" in result.stdout
     return folder

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from diffusers import UNet2DConditionModel
+from torch import Tensor
 
 from finepref.arena.options import RatingOptions
 from finepref.arena.run import Options, run_arena
@@ -20,9 +24,20 @@ from finepref.lab.ballots import make_votes
 from finepref.lab.world import prompts
 from finepref.train.config import load_config
 from finepref.train.run import train_run
+from tolerance import DOUBLE, rounding
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STEPS, PAIRS, SEED = 3, 8, 5
+
+
+def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every UNet computes in float64, so that both sides differ by what they do and not by a processor's kernels."""
+    forward = UNet2DConditionModel.forward
+
+    def wider(self: UNet2DConditionModel, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, **own: Any) -> Any:
+        return forward(self.double(), x.double(), t, encoder_hidden_states.double(), **own)
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", wider)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +92,12 @@ def test_one_file_equals_the_library(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Same votes, same seed: every loss agrees to 1e-6, and they do move."""
+    """Same votes, same seed: every loss agrees, and they do move.
+
+    An inversion keeps x_t in float32 on both sides: 9 steps and a ReNoise of 4 operations, seen by beta / 2 times the
+    mean over 2 x 256 numbers of a pair, over 8 pairs.
+    """
+    in_double(monkeypatch)
     config = load_config(f"lab/{method}")
     expected = by_library(f"lab/{method}", votes, tmp_path, *prepare(votes, tmp_path))
     beta = config.objective.options()["beta"]
@@ -85,7 +105,8 @@ def test_one_file_equals_the_library(
         f"one_file_{method}", votes, tmp_path, monkeypatch, "--beta", beta, "--dropout", config.data.prompt_dropout
     )
     assert len(found) == STEPS
-    assert found == pytest.approx(expected, abs=1e-6, rel=0)
+    inverted = rounding(40, size=beta / 2 / math.sqrt(PAIRS * 2 * 256))
+    assert found == pytest.approx(expected, abs=DOUBLE + (inverted if method == "smpo" else 0.0), rel=0)
     assert abs(found[-1] - found[0]) > 1e-4
 
 

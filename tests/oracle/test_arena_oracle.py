@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import trueskill
 from adapters.arena import update
+from scipy.stats import logistic, norm
 
 from finepref.arena import Votes, gaps, rate
-from finepref.arena.batch import _derivatives, _objective
 from finepref.arena.boards import load_board
 from finepref.arena.counts import count
 from finepref.arena.freeforall import rank_game
@@ -180,27 +180,31 @@ def test_logit_without_prior_is_choix() -> None:
 
 
 @pytest.mark.parametrize("link", LINKS)
-def test_batch_is_a_maximum_of_the_likelihood_in_40_digits(link: str) -> None:
-    """Gradient and curvature of the objective against differences of the objective in long arithmetic-free steps."""
+def test_batch_is_the_maximum_and_its_covariance_the_curvature_there(link: str) -> None:
+    """The posterior of ratings and tie margin, written down from scipy's distributions, differenced at the result."""
     rng = numpy_generator(3, "curvature")
-    counts = count(simulate(rng, rng.normal(25.0, 4.0, 5), 500, 1.5))
-    x, margin, p = rng.normal(0.0, 0.5, 5), 0.3, 0.5
-    gradient, hessian = _derivatives(counts, LINKS[link], x, margin, p)
-    h = 1e-4
-    points = np.append(x, margin)
+    votes = simulate(rng, rng.normal(25.0, 4.0, 5), 500, 1.5)
+    ratings = rate(votes, link=link, interval="laplace")
+    scale, law = (1.0, norm) if link == "probit" else (LOGIT_SCALE, logistic)
 
     def value(at: np.ndarray) -> float:
-        return _objective(counts, LINKS[link], at[:5], float(at[5]), p)
+        """Log posterior at 5 ratings and a margin."""
+        lead = scale * (at[votes.left] - at[votes.right]) / C
+        margin = scale * at[5] / C
+        tie = law.cdf(margin - lead) - law.cdf(-margin - lead)
+        p = np.choose(votes.outcome + 1, [law.cdf(-lead - margin), tie, law.cdf(lead - margin)])
+        return float(np.log(p).sum() - 0.5 * (((at[:5] - 25.0) / (25.0 / 3.0)) ** 2).sum())
 
-    steps = h * np.eye(6)
-    slope = [(value(points + s) - value(points - s)) / (2 * h) for s in steps]
-    assert gradient == pytest.approx(slope, rel=1e-5, abs=1e-4)
-    for a in range(6):
-        for b in range(6):
-            mixed = sum(sa * sb * value(points + sa * steps[a] + sb * steps[b]) for sa in (1, -1) for sb in (1, -1)) / (
-                4 * h * h
-            )
-            assert hessian[a, b] == pytest.approx(-mixed, rel=1e-4, abs=2e-3)
+    found, steps = np.append(ratings.mu, ratings.tie_margin), 1e-3 * np.eye(6)
+    slope = np.array([value(found + s) - value(found - s) for s in steps]) / 2e-3
+    curvature = np.array(
+        [[sum(i * j * value(found + i * a + j * b) for i in (1, -1) for j in (1, -1)) for b in steps] for a in steps]
+    ) / (-4e-6)
+    assert np.abs(np.linalg.solve(curvature, slope)).max() < 1e-5  # Newton would stay where the result is
+    centre = np.eye(5) - 0.2
+    expected = centre @ np.linalg.inv(curvature)[:5, :5] @ centre
+    assert ratings.covariance == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert ratings.sigma == pytest.approx(np.sqrt(np.diag(expected)), rel=1e-4)
 
 
 def test_batch_recovers_the_truth() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from drawn import examples
 from finepref.arena import Votes, gaps, gaps_both, rate
 from finepref.arena.gap import KINDS, expected_gap
 from finepref.arena.normal import inverse_mills, truncated_mean
@@ -18,7 +19,7 @@ from finepref.arena.online import draw_moments, win_moments
 from finepref.core.rng import numpy_generator
 
 PRIORS = st.sampled_from(["normal", "empirical-bayes"])
-FEW = settings(max_examples=25, deadline=None)
+FEW = examples(25)
 
 
 @st.composite

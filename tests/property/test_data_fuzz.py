@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from drawn import examples
 from finepref.core.images import Unreadable, square
 
 RNG = np.random.default_rng(0)
@@ -27,7 +28,7 @@ FILES = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     data=st.sampled_from(FILES),
     cut=st.integers(0, 4000),

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from drawn import examples
 from finepref.core.batches import Placed
 from finepref.core.errors import ConfigError
 from finepref.diffusion.inversion import guided
@@ -105,7 +106,7 @@ def test_calls_are_the_longest_pairs(variant: str) -> None:
     average=st.booleans(),
     grid=st.sampled_from(["exact", "official-0.20", "official-current"]),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_ragged_property(t: list[int], steps: int, renoise: str, label: str, average: bool, grid: str) -> None:
     """Any levels, any knobs: calls == longest, finite, and x_t = a(t) x0 + b(t) tau exactly."""
     own = {"steps": steps, "renoise": renoise, "label": label, "average": average, "grid": grid}

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from drawn import examples
 from finepref.core.batches import Placed
 from finepref.diffusion.path import FLOW, Path, scaled_linear
 from finepref.diffusion.programme import mean_calls, programme
@@ -110,7 +111,7 @@ def test_last_refines_before_every_level_that_is_read() -> None:
     grid=st.sampled_from(["exact", "official-0.20", "official-current"]),
     eta=st.sampled_from([0.0, 0.3]),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_shared_property(t: list[list[int]], steps: int, renoise: str, grid: str, eta: float) -> None:
     """Any levels: a batch equals its pairs, x_t = a(t) x0 + b(t) tau, and as many calls as the longest trajectory."""
     own = {"steps": steps, "renoise": renoise, "grid": grid, "eta": eta}

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from drawn import examples
 from finepref.core import rng
 from finepref.core.batches import ImagePrediction, ObjectiveOutput, PairPrediction, PairSignal
 from finepref.diffusion import trajectories as trajectories
@@ -137,7 +138,7 @@ def test_smpo_at_batch_8_is_eight_batches_of_1() -> None:
 
 
 @given(order=st.permutations(range(WORLD)))
-@settings(max_examples=10, deadline=None)
+@examples(10)
 def test_permuting_a_batch_permutes_its_losses(order: list[int]) -> None:
     """The order of a batch changes nothing."""
     whole, _, _ = step(list(range(WORLD)), place="smpo", objective="dspo", guard="sdpo")
@@ -210,7 +211,7 @@ def test_policy_equal_to_reference_starts_at_ln_2(place: str, dtype: torch.dtype
 
 
 @given(seed=st.integers(0, 1000), beta=st.floats(1e-3, 1e4), margin=st.floats(0, 5))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_swapping_winner_and_loser(seed: int, beta: float, margin: float) -> None:
     """u(w, l) = -u(l, w) at margin 0; a margin lowers both by the same amount."""
     names = ("policy", "target", "ref")
@@ -223,7 +224,7 @@ def test_swapping_winner_and_loser(seed: int, beta: float, margin: float) -> Non
 
 
 @given(t=st.integers(1, 999))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_loss_space_epsilon_undoes_the_parametrisation(t: int) -> None:
     """One network, told as epsilon or as v: in the epsilon space errors, and so every loss, are the same."""
     x0, eps, mistake = (latents(20, 2, word) for word in ("x0", "eps", "mistake"))

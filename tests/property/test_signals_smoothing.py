@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from drawn import examples
 from finepref.signals import parts
 from finepref.signals.smooth import smoothed
 
@@ -14,7 +15,7 @@ score = st.floats(0.1, 0.3)
 
 
 @given(first=score, second=score, gamma=st.floats(0, 50), scale=st.floats(0.01, 100), shift=st.floats(-5, 5))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_smoothed(first: float, second: float, gamma: float, scale: float, shift: float) -> None:
     """Weight in [0, gamma tanh(1/2)], symmetric in the two images, unchanged when scores and extremes are rescaled."""
     one = smoothed([first], [second], low=0.1, high=0.3, gamma=gamma)

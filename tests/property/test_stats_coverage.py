@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats as laws
 
+from drawn import examples
 from finepref.core.rng import numpy_generator
 from finepref.evaluate import stats
 
@@ -43,7 +44,7 @@ def test_bootstrap_intervals_cover(icc: float) -> None:
     assert 0.925 <= np.mean([one.low <= truth <= one.high for one in found]) <= 0.975
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @example(rows=[(0, -2.0), (1, -2.0), (2, -2.0)], level=0.95)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.sampled_from([-2.0, -1.0, 0.0, 0.5, 3.0])), min_size=1, max_size=40),
@@ -64,7 +65,7 @@ def test_properties_of_a_win_rate(rows: list[tuple[int, float]], level: float) -
     assert wider.high >= found.high - 1e-12
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.floats(1e-9, 1.0), min_size=1, max_size=20))
 def test_properties_of_holm(p_values: list[float]) -> None:
     adjusted = stats.holm(p_values)

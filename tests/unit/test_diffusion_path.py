@@ -7,11 +7,12 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import norm
 
+from drawn import examples
 from finepref.core.errors import ConfigError
 from finepref.diffusion.path import FLOW, LOSS_SPACES, Path, scaled_linear
 from small_network import latents
@@ -29,7 +30,7 @@ def level(path: Path, u: float) -> torch.Tensor:
 
 
 @given(u=st.floats(0, 1), kind=st.sampled_from(sorted(PATHS)))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_conversions_agree(u: float, kind: str) -> None:
     """The target read as noise is the noise, and the noise that explains x_t is it too."""
     path, t = PATHS[kind], level(PATHS[kind], u)
@@ -40,7 +41,7 @@ def test_conversions_agree(u: float, kind: str) -> None:
 
 
 @given(u=st.floats(0, 1), kind=st.sampled_from(sorted(PATHS)), space=st.sampled_from(LOSS_SPACES))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_loss_space(u: float, kind: str, space: str) -> None:
     """The factor turns the native error into the error of the noise, or of the data, that the prediction stands for."""
     path, t = PATHS[kind], level(PATHS[kind], u)

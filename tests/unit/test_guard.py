@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from drawn import examples
 from finepref.core import rng
 from finepref.core.batches import PairPrediction, PairSignal
 from finepref.objectives.dpo import dpo
@@ -93,7 +94,7 @@ def test_zero_loser_residual() -> None:
 
 
 @given(seed=st.integers(0, 10_000), mu=st.floats(0, 1), factor=st.floats(1e-3, 1e3))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_promise(seed: int, mu: float, factor: float) -> None:
     """0 <= lambda <= 1; the first-order change of the winner's error keeps mu of its own descent; scale-free.
 

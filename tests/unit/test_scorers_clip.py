@@ -173,34 +173,35 @@ def test_cosine_is_bounded_and_the_scale_is_its_own(cosine: Maker) -> None:
     assert scorer.higher_is_better
 
 
-def test_each_prompt_is_encoded_once(cosine: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded: list[int] = []
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many prompts each call of the text tower encoded."""
+    counts: list[int] = []
     real = clip.text_features
 
     def counted(model: CLIPModel, ids: Any) -> Tensor:
-        encoded.append(len(ids))
+        counts.append(len(ids))
         return real(model, ids)
 
     monkeypatch.setattr("finepref.evaluate.scorers.clip_scorer.text_features", counted)
+    return counts
+
+
+def test_each_prompt_is_encoded_once(cosine: Maker, encoded: list[int]) -> None:
     scorer = cosine()
     scorer.score(pictures(4), ["a", "b", "a", "b"])
     scorer.score(pictures(3), ["b", "c", "a"])
     assert sum(encoded) == 3
 
 
-def test_the_prompt_cache_is_bounded(cosine: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_prompt_cache_is_bounded(cosine: Maker, encoded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four prompts the latest two are known; the other two are encoded again, to the same bits."""
     monkeypatch.setattr("finepref.evaluate.scorers.clip_scorer.CACHED_PROMPTS", 2)
-    encoded: list[int] = []
-
-    def counted(model: CLIPModel, ids: Any) -> Tensor:
-        encoded.append(len(ids))
-        return clip.text_features(model, ids)
-
-    monkeypatch.setattr("finepref.evaluate.scorers.clip_scorer.text_features", counted)
     scorer = cosine(batch_size=2)
     first = scorer.score(pictures(4), ["a", "b", "c", "d"])
+    assert sum(encoded) == 4
     np.testing.assert_array_equal(scorer.score(pictures(4), ["a", "b", "c", "d"]), first)
-    assert sum(encoded) == 4 + 2
+    assert sum(encoded) == 6
 
 
 def test_cleaning_the_text_is_part_of_the_score(cosine: Maker, tmp_path: Path) -> None:

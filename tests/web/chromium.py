@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+PATIENCE = 600.0  # seconds until a browser counts as hung; no test depends on how fast it is
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "headless_shell")
 
 
@@ -60,7 +61,7 @@ class Page:
     def close(self) -> None:
         """End this browser."""
         self._process.kill()
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=PATIENCE)
         os.close(self._write)
         os.close(self._read)
 
@@ -72,13 +73,13 @@ class Page:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._receive(60)
+            answer = self._receive()
             if answer.get("id") == self._number:
                 assert "error" not in answer, answer
                 return answer["result"]
 
-    def _receive(self, seconds: float) -> dict[str, Any]:
-        deadline = time.monotonic() + seconds
+    def _receive(self) -> dict[str, Any]:
+        deadline = time.monotonic() + PATIENCE
         while b"\0" not in self._buffer:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._read], [], [], left)[0]:
@@ -98,7 +99,7 @@ class Page:
         """Open a file and wait until it is loaded."""
         self.events.clear()
         self.call("Page.navigate", url=path.as_uri())
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while self.run("document.readyState") != "complete" or self.run("location.href") != path.as_uri():
             assert time.monotonic() < deadline, "the page does not load"
             time.sleep(0.05)
@@ -125,6 +126,14 @@ class Page:
     def screenshot(self, path: Path) -> None:
         """Write what is visible as PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+
+    def wait_for_problems(self, text: str, count: int) -> None:
+        """Wait until that many problems with this text were reported."""
+        deadline = time.monotonic() + PATIENCE
+        while sum(text in problem for problem in self.problems()) < count:
+            assert time.monotonic() < deadline, f"the page does not report {text!r}"
+            self.run("1")
+            time.sleep(0.05)
 
     def problems(self) -> list[str]:
         """Console errors, exceptions, refused resources and dialogs since the page was opened."""

@@ -17,9 +17,9 @@ from published_files import aesthetic_head
 
 def check(content: dict[str, Any], meta: dict[str, Any]) -> None:
     real, synthetic = content["real_head"], content["synthetic_head"]
-    head = build_head(state(synthetic["shapes"], synthetic["seed"]), width=768, where="golden", device="cpu")
+    head = build_head(state(synthetic["shapes"], synthetic["seed"]), width=768, where="golden", device="cpu").double()
     with torch.inference_mode():
-        found = head(unit_rows(real["input"])).numpy()
+        found = head(unit_rows(real["input"]).double()).numpy()
     np.testing.assert_allclose(found, synthetic["scores"], rtol=0, atol=1e-6)
     sizes = (768, *HIDDEN)
     shapes = {f"layers.{i}.weight": [b, a] for i, a, b in zip(INDICES, sizes[:-1], sizes[1:], strict=True)}
@@ -36,10 +36,10 @@ def check(content: dict[str, Any], meta: dict[str, Any]) -> None:
 
 def _real(real: dict[str, Any], path: Any) -> None:
     assert sha256_file(path) == real["sha256"]
-    head = load_head(path)
+    head = load_head(path).double()
     with torch.inference_mode():
-        found, zero = head(unit_rows(real["input"])).numpy(), head(torch.zeros(1, 768)).item()
-        units = head(torch.eye(768)[:3]).numpy()
+        found = head(unit_rows(real["input"]).double()).numpy()
+        zero, units = head(torch.zeros(1, 768).double()).item(), head(torch.eye(768).double()[:3]).numpy()
     np.testing.assert_allclose(found, real["scores"], rtol=0, atol=HEAD_TOLERANCE)
     np.testing.assert_allclose(found, real["scores_float64"], rtol=0, atol=HEAD_TOLERANCE)
     np.testing.assert_allclose(zero, real["zero_embedding"], rtol=0, atol=HEAD_TOLERANCE)
