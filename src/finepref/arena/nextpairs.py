@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from finepref.arena import batch
 from finepref.arena.counts import count
-from finepref.arena.engines import C, fit_counts, rate_by
+from finepref.arena.engines import rate
 from finepref.arena.normal import Floats
-from finepref.arena.options import DEFAULTS, RatingOptions
+from finepref.arena.options import DEFAULTS
 from finepref.arena.orders import information
 from finepref.arena.votes import Votes
 from finepref.core.errors import InputError
@@ -40,13 +39,10 @@ def next_pairs(
         raise InputError(f"the number of pairs is {number}", remedy="give at least 1")
     if prior == "flat":
         raise InputError("the flat prior says nothing about models with few votes", remedy="use the normal prior")
-    counts = count(votes)
-    options = RatingOptions(prior=prior, interval="laplace")
-    model = fit_counts(counts, votes.models, options)
-    covariance: Any = C * C * batch.inverse_with_gauge(model.fit.hessian, m)[:m, :m]
-    ratings = rate_by(votes, options)
+    ratings = rate(votes, prior=prior, interval="laplace")
+    covariance: Any = np.array(ratings.covariance)
     informs = information(ratings, np.subtract.outer(ratings.mu, ratings.mu))
-    games = counts.matrix("games")
+    games = count(votes).matrix("games")
     side = numpy_generator(seed, "next pair sides").random(number) < 0.5
     chosen = []
     for rank, swap in enumerate(side, start=1):
