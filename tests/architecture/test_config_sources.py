@@ -22,7 +22,7 @@ REAL = [name for name in CONFIGS if not name.startswith("lab/")]
 @pytest.mark.parametrize("name", shipped_layers())
 def test_every_value_has_its_source(name: str) -> None:
     """A comment on the line of every value; a product in it is the value; a method says where it comes from."""
-    layer = read_layer(SHIPPED / f"{name}.yaml")
+    layer = read_layer(shipped_layers()[name])
     for part in layer.parts.values():
         for key, setting in part.items():
             assert len(setting.source) > 3, f"{'.'.join(key)} has no # source"

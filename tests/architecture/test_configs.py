@@ -139,7 +139,7 @@ def swapped(name: str, folder: Path) -> RunConfig:
     record["signal"]["file"] = str(folder / f"{kind}.parquet")
     record["train"] |= {"max_steps": 2, "pairs_per_step": 2, "micro_batch": 2, "mixed_precision": "no",
                         "checkpoint_every": 0, "lr_warmup_steps": 0}  # fmt: skip
-    return parse_config(record, where=name)
+    return parse_config(record, whole=name)
 
 
 def groups() -> list[Any]:

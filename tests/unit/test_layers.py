@@ -67,6 +67,7 @@ def test_what_people_type(typed: str, meant: object, tmp_path: Path) -> None:
         (["lab/dpo", "wrong.yaml"], [], "wrong.yaml, line 3: train.max_steps = 0 is not possible"),
         (["twice.yaml"], [], "twice.yaml: train.seed stands twice"),
         (["about.yaml"], [], "about.yaml: about.sorce: Extra inputs are not permitted; did you mean 'source'"),
+        (["sd15", "part.yaml"], [], "part.yaml: no base has the part 'on_sdx1'; did you mean 'sdxl'"),
         (["folder"], [], "folder: no such config file or layer"),
         (["lab/arenpo"], [], "lab/arenpo: no such config file or layer; did you mean 'arenapo'"),
         (["arenapo", "sd15"], [], "method/arenapo: its values depend on the base, and no base layer stands before it"),
@@ -84,6 +85,7 @@ def test_refusals_name_the_place(
     (tmp_path / "folder").mkdir()
     Path("wrong.yaml").write_text("train:\n  seed: 3\n  max_steps: 0  # too few\n")
     Path("twice.yaml").write_text("train: {seed: 3, seed: 4}\n")
+    Path("part.yaml").write_text("on_sdx1: {train: {seed: 3}}\n")
     Path("about.yaml").write_text("about: {sorce: me}\n")
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         load_config(layers, overrides)
@@ -94,7 +96,7 @@ def test_a_layer_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         "data: {paths: [votes.csv]}  # my votes\n"
         "lora:\n  rank: 4  # small,\n    # for my card\n"
-        "sd15: {train: {seed: 7}}\n"
+        "on_sd15: {train: {seed: 7}}\n"
     )
     found = stack(["sd15", tmp_path / "mine.yaml"])
     config = load_config(["sd15", tmp_path / "mine.yaml", "arenapo"], ["lora=null", "lora.alpha=2"])

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from finepref.cli.methods import tables
 
 if TYPE_CHECKING:
     from finepref.formats.layers import Stack
     from finepref.train.config import RunConfig
 
 
+Layers = Annotated[list[str], typer.Option("-c", "--config", help="Layer, repeatable: a YAML file or a shipped name.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, repeatable; values are YAML.")]
+
+
 def command(
-    config: Annotated[
-        list[str] | None, typer.Option("-c", "--config", help="Layer, repeatable: a YAML file, or a shipped name.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="section.key=value, repeatable; values are YAML.")
-    ] = None,
+    config: Layers = [],  # noqa: B006
+    overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Options, notes and commands as JSON.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="The JSON schema of a config file.")] = False,
 ) -> None:
@@ -50,6 +49,14 @@ def command(
             print("\n".join([f"\n{title}", *(f"    {text}" for text in texts)]))
 
 
+def _tables() -> dict[str, Mapping[str, Any]]:
+    """The tables of the axes of a run: axis -> name -> row."""
+    from finepref.diffusion import trajectories
+    from finepref.objectives import table
+
+    return {"trajectory": trajectories.TABLE, "objective": table.TABLE, "guard": table.GUARDS}
+
+
 def _options(run: RunConfig, found: Stack) -> list[dict[str, Any]]:
     """Every option of every section, and those of the chosen rows of the axes."""
     from finepref.train.config import section_of
@@ -57,8 +64,8 @@ def _options(run: RunConfig, found: Stack) -> list[dict[str, Any]]:
     listed = []
     for section, values in run.as_dict().items():
         fields = dict(section_of(section).model_fields)
-        if section in tables():
-            fields |= tables()[section][values["name"]].options.model_fields
+        if section in _tables():
+            fields |= _tables()[section][values["name"]].options.model_fields
         for key, option in fields.items():
             default = None if option.is_required() else option.get_default(call_default_factory=True)
             place = next((each for each in found.settings if (section, key)[: len(each)] == each[:2]), None)
@@ -80,7 +87,7 @@ def _schema() -> dict[str, Any]:
     from finepref.train.config import RunConfig
 
     schema = RunConfig.model_json_schema()
-    for axis, rows in tables().items():
+    for axis, rows in _tables().items():
         section = schema["$defs"][f"{axis.capitalize()}Section"]
         section["anyOf"] = [
             {"properties": {"name": {"const": name}, **row.options.model_json_schema().get("properties", {})}}

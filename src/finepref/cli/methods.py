@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,26 +71,28 @@ def command(
     )
 
 
-def tables() -> dict[str, Mapping[str, Any]]:
-    """The tables of the axes of a run: axis -> name -> row."""
+def _axes() -> dict[str, dict[str, dict[str, Any]]]:
+    """axis -> row -> source and options, from `finepref signals` and the tables of the other axes."""
     from finepref.diffusion import trajectories as trajectories
     from finepref.objectives import table as objectives
 
-    return {"trajectory": trajectories.TABLE, "objective": objectives.TABLE, "guard": objectives.GUARDS}
-
-
-def _axes() -> dict[str, dict[str, dict[str, Any]]]:
-    """axis -> row -> source and options, from `finepref signals` and the tables of the other axes."""
-    signal = {
-        kind: {"source": source, "deviations": deviations, "options": _signal_options(kind)}
-        for kind, (source, deviations) in KINDS.items()
-    }
-    return {"signal": signal} | {
-        axis: {
+    return {
+        "signal": {
+            kind: {"source": source, "deviations": deviations, "options": _signal_options(kind)}
+            for kind, (source, deviations) in KINDS.items()
+        },
+        "trajectory": {
             row.name: {"source": row.reference, "deviations": row.deviations, "options": _options(row.options)}
-            for row in rows.values()
-        }
-        for axis, rows in tables().items()
+            for row in trajectories.ROWS
+        },
+        "objective": {
+            row.name: {"source": row.reference, "deviations": row.deviations, "options": _options(row.options)}
+            for row in objectives.ROWS
+        },
+        "guard": {
+            row.name: {"source": row.reference, "deviations": row.deviations, "options": _options(row.options)}
+            for row in objectives.GUARDS.values()
+        },
     }
 
 

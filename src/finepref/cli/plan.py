@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
+from finepref.cli.config import Layers, Overrides
+
 
 def command(
-    config: Annotated[
-        list[str], typer.Option("-c", "--config", help="Layer, repeatable: a YAML file, or a shipped name.")
-    ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="section.key=value, repeatable; values are YAML.")
-    ] = None,
+    config: Layers,
+    overrides: Overrides = None,
     gpu: Annotated[
         list[str] | None, typer.Option(help="GPU to plan for, repeatable: H200, H100, A100, L40S, RTX4090.")
     ] = None,

@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
+from finepref.cli.config import Layers, Overrides
+
 
 def command(
-    config: Annotated[
-        list[str], typer.Option("-c", "--config", help="Layer, repeatable: a YAML file, or a shipped name.")
-    ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="section.key=value, repeatable; values are YAML.")
-    ] = None,
+    config: Layers,
+    overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/run"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last complete checkpoint.")] = False,
     overwrite: Annotated[

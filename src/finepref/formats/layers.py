@@ -1,8 +1,8 @@
 """Layers of a run config: YAML files one over the other, every value with the layer, the line and the source it has.
 
-A layer holds sections (`train: {...}`) and, beside them, parts: sections that count on some bases only. A base layer
-says in `about.parts` which parts count on it (`[real, sdxl]`). `about` also says what a method is, how a data set is
-got, and `like: NAME`, the method whose layer lies below this one. Shipped layers may write {base}, {data} in a value.
+A layer holds sections (`train: {...}`) and parts (`on_sdxl: {train: {...}}`), sections that count on some bases only. A
+base layer says in `about.parts` which parts count on it (`[real, sdxl]`). `about` also says what a method is, how a
+data set is got, and `like: NAME`, the method whose layer lies below. Shipped layers write {base}, {data} in a value.
 """
 
 from __future__ import annotations
@@ -121,11 +121,8 @@ def stack(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> Stack:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not all(key.split(".")):
-            raise ConfigError(
-                f"{override!r} is not of the form section.key=value",
-                where=COMMAND_LINE,
-                remedy="write for example train.learning_rate=1e-5",
-            )
+            reason, remedy = f"{override!r} is not of the form section.key=value", "write e.g. train.learning_rate=1e-5"
+            raise ConfigError(reason, where=COMMAND_LINE, remedy=remedy)
         for each, setting in _settings(_compose(text, f"{COMMAND_LINE}, {key}"), COMMAND_LINE, text.splitlines()):
             _put(found.settings, (*key.split("."), *each), replace(setting, place=COMMAND_LINE))
     return replace(found, settings={key: _named(key, each, found.names) for key, each in found.settings.items()})
@@ -142,30 +139,24 @@ def find(name: str | Path) -> list[Path]:
         return [path]
     shipped, text = shipped_layers(), path.as_posix().removesuffix(".yaml")
     if text in shipped:
-        return [SHIPPED / f"{text}.yaml"]
-    found: list[Path] = []
-    for part in text.split("/"):
-        named = [SHIPPED / f"{kind}/{part}.yaml" for kind in KINDS if f"{kind}/{part}" in shipped]
-        if not named:
-            known = dict.fromkeys(each.partition("/")[2] for each in shipped)
+        return [shipped[text]]
+    found = {part: [shipped[each] for each in shipped if each.endswith(f"/{part}")] for part in text.split("/")}
+    for part, paths in found.items():
+        if not paths:
+            known = dict.fromkeys(each.stem for each in shipped.values())
             raise ConfigError("no such config file or layer", where=name, remedy=nearest(part, known))
-        found += named
-    return found
+    return [path for paths in found.values() for path in paths]
 
 
 @cache
-def shipped_layers() -> tuple[str, ...]:
-    """The names of the shipped layers: `base/sd15`, `method/arenapo`."""
-    return tuple(
-        path.relative_to(SHIPPED).with_suffix("").as_posix()
-        for kind in KINDS
-        for path in sorted((SHIPPED / kind).glob("*.yaml"))
-    )
+def shipped_layers() -> dict[str, Path]:
+    """The shipped layers by name: `base/sd15`, `method/arenapo`."""
+    return {f"{kind}/{path.stem}": path for kind in KINDS for path in sorted((SHIPPED / kind).glob("*.yaml"))}
 
 
 def shipped_names(kind: str) -> list[str]:
     """The names of the shipped layers of a kind."""
-    return [name.partition("/")[2] for name in shipped_layers() if name.startswith(f"{kind}/")]
+    return [path.stem for name, path in shipped_layers().items() if name.startswith(f"{kind}/")]
 
 
 @cache
@@ -175,23 +166,30 @@ def shipped_configs() -> tuple[str, ...]:
     for base, data, method in product(bases, data_sets, shipped_names("method")):
         fits = data == base if base in data_sets else data not in bases
         about = about_method(method)
-        if fits and _is_for(about, read_layer(SHIPPED / f"base/{base}.yaml").about.parts):
+        if fits and _is_for(about, _parts(base)):
             found.append(f"{base}/{method}" if data == base else f"{base}/{data}/{method}")
     return tuple(found)
 
 
 def about_method(name: str) -> About:
     """What a shipped method says of itself, and the methods below it."""
-    return _merged(_chain(SHIPPED / f"method/{name}.yaml"))
+    return _merged(_chain(shipped_layers()[f"method/{name}"]))
 
 
 def read_layer(path: Path) -> Layer:
-    """One file as a layer; the shipped ones are read once.
+    """One file as a layer; equal texts are parsed once.
 
     Raises:
         ConfigError: no such file, not YAML, not a mapping, a key twice, an unknown key of `about`.
     """
-    return _read_shipped(path) if path.is_relative_to(SHIPPED) else _read(path, str(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError("no such config file or layer", where=path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"it cannot be read ({error})", where=path) from None
+    shipped = path.is_relative_to(SHIPPED)
+    return _parse(text, path.relative_to(SHIPPED).with_suffix("").as_posix() if shipped else str(path))
 
 
 def plain(node: yaml.Node) -> Any:
@@ -199,22 +197,13 @@ def plain(node: yaml.Node) -> Any:
     return yaml.constructor.SafeConstructor().construct_document(node)
 
 
-@cache
-def _read_shipped(path: Path) -> Layer:
-    return _read(path, path.relative_to(SHIPPED).with_suffix("").as_posix())
-
-
-@cache
-def _known_parts() -> frozenset[str]:
-    """Every part that some shipped base counts; read without `_read`, which asks for it."""
-    files = (SHIPPED / f"base/{base}.yaml" for base in shipped_names("base"))
-    return frozenset(part for file in files for part in yaml.safe_load(file.read_text("utf-8"))["about"]["parts"])
-
-
 def _chain(path: Path) -> list[Layer]:
     """A layer, and below it those that it is like."""
     layer = read_layer(path)
-    return [*(_chain(SHIPPED / f"method/{layer.about.like}.yaml") if layer.about.like else []), layer]
+    like, known = layer.about.like, shipped_layers()
+    if like and f"method/{like}" not in known:
+        raise ConfigError(f"no method {like!r}", where=layer.name, remedy=nearest(like, shipped_names("method")))
+    return [*(_chain(known[f"method/{like}"]) if like else []), layer]
 
 
 def _merged(chain: Sequence[Layer]) -> About:
@@ -224,32 +213,31 @@ def _merged(chain: Sequence[Layer]) -> About:
     return about
 
 
+def _parts(base: str) -> tuple[str, ...]:
+    return read_layer(shipped_layers()[f"base/{base}"]).about.parts
+
+
 def _is_for(about: About, parts: Sequence[str]) -> bool:
     return not about.bases or bool({*about.bases} & {*parts})
 
 
-def _read(path: Path, name: str) -> Layer:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError("no such config file or layer", where=path) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"it cannot be read ({error})", where=path) from None
-    node = _compose(text, path)
+@cache
+def _parse(text: str, name: str) -> Layer:
+    node = _compose(text, name)
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError("the config is not a mapping of sections", where=path, remedy="start with `model:`")
+        raise ConfigError("the config is not a mapping of sections", where=name, remedy="start with `model:`")
     parts: dict[str, Settings] = {"": {}}
     for key, setting in _settings(node, name, text.splitlines()):
-        inside = key[0] in _known_parts()
+        inside = key[0].startswith("on_")
         if key[0] != "about":
-            parts.setdefault(key[0] if inside else "", {})[key[1:] if inside else key] = setting
+            parts.setdefault(key[0][3:] if inside else "", {})[key[1:] if inside else key] = setting
     try:
         about = About.model_validate(plain(node).get("about", {}))
     except ValidationError as error:
-        first = error.errors()[0]
-        word = ".".join(map(str, first["loc"]))
-        remedy = nearest(word, About.model_fields)
-        raise ConfigError(f"about.{word}: {first['msg']}", where=path, remedy=remedy) from None
+        first, word = error.errors()[0], ".".join(map(str, error.errors()[0]["loc"]))
+        raise ConfigError(
+            f"about.{word}: {first['msg']}", where=name, remedy=nearest(word, About.model_fields)
+        ) from None
     return Layer(name, about, parts)
 
 
@@ -312,6 +300,9 @@ def _over(below: Stack, path: Path) -> Stack:
         raise ConfigError(f"{other} is a {layer.kind} layer too", where=layer.name, remedy="name one of the two")
     own = _merged(chain)
     about = below.about.under(own)
+    known = {"", *about.parts, *(part for base in shipped_names("base") for part in _parts(base))}
+    for part in [part for each in chain for part in each.parts if part not in known]:
+        raise ConfigError(f"no base has the part 'on_{part}'", where=layer.name, remedy=nearest(part, known - {""}))
     if not about.parts and any(len(each.parts) > 1 for each in chain):
         bases = ", ".join(shipped_names("base"))
         reason = "its values depend on the base, and no base layer stands before it"
@@ -331,12 +322,9 @@ def _named(key: Key, setting: Setting, names: Mapping[str, str]) -> Setting:
     """A shipped setting with the names of base and data in it."""
     if setting.layer not in shipped_layers() or not isinstance(setting.value, str):
         return setting
-    for kind in re.findall(r"\{(\w+)\}", setting.value):
-        if kind not in names:
-            raise ConfigError(
-                f"{'.'.join(key)} is called after the {kind} layer, and none is named",
-                where=setting.layer,
-                remedy=f"name one of {', '.join(shipped_names(kind))}, a file of your own, or set {'.'.join(key)}",
-            )
+    for kind in {*re.findall(r"\{(\w+)\}", setting.value)} - {*names}:
+        reason = f"{'.'.join(key)} is called after the {kind} layer, and none is named"
+        remedy = f"name one of {', '.join(shipped_names(kind))}, a file of your own, or set {'.'.join(key)}"
+        raise ConfigError(reason, where=setting.layer, remedy=remedy)
     text = setting.value.format(**names)
     return replace(setting, value=text, node=yaml.ScalarNode("tag:yaml.org,2002:str", text))

@@ -23,6 +23,11 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+def told(default: Any, description: str, **bounds: Any) -> Any:
+    """A field with what it means, and its bounds."""
+    return Field(default, description=description, **bounds)
+
+
 class Section(BaseModel):
     """A frozen section that refuses unknown keys and numbers that are not finite."""
 
@@ -46,156 +51,126 @@ class ModelSection(Section):
     """Which model is trained."""
 
     base: str = Field(description="diffusers folder or hub name; `lab` is the embedded world")
-    revision: str | None = Field(None, description="hub revision")
-    family: str = Field("auto", description="auto | sd15 | sdxl | sd3 | flux | ...; auto reads model_index.json")
-    vae: str | None = Field(None, description="another VAE (folder or hub name), e.g. the fp16-safe SDXL VAE")
-    init_from: str | None = Field(
-        None, description="run or unet/transformer folder that policy AND reference start from"
-    )
-    micro_conditioning: Literal["true", "official"] | None = Field(
-        None, description="SDXL: true sizes and crops of each image, or the official [R,R,0,0,R,R]; null = true"
+    revision: str | None = told(None, "hub revision")
+    family: str = told("auto", "auto | sd15 | sdxl | sd3 | flux | ...; auto reads model_index.json")
+    vae: str | None = told(None, "another VAE (folder or hub name), e.g. the fp16-safe SDXL VAE")
+    init_from: str | None = told(None, "run or unet/transformer folder that policy AND reference start from")
+    micro_conditioning: Literal["true", "official"] | None = told(
+        None, "SDXL: true sizes and crops of each image, or the official [R,R,0,0,R,R]; null = true"
     )
 
 
 class DataSection(Section):
     """Which preferences are read, and how images become tensors."""
 
-    paths: list[str] = Field(default_factory=list, description="files or folders of preferences")
-    format: str = Field(
-        "auto", description="auto | pickapic | hpdv2 | hpdv3 | imagereward | chosen_rejected | imagefolder | votes"
-    )
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="the format's name of a column: the table's, where they differ"
-    )
-    resolution: Positive = Field(512, description="pixels; short side resized to it, then centre crop")
-    flip: bool = Field(
-        False, description="horizontal flip with probability 1/2, drawn for winner and loser separately (official)"
-    )
-    prompt_dropout: Share = Field(
-        0.2, description="share of draws with the empty prompt, one draw per pair (official 0.2)"
-    )
-    desirable_share: Share | None = Field(None, description="KTO: share of desirable images among draws; null = 0.8")
+    paths: list[str] = told([], "files or folders of preferences")
+    format: str = told("auto", "auto | pickapic | hpdv2 | hpdv3 | imagereward | chosen_rejected | imagefolder | votes")
+    columns: dict[str, str] = told({}, "the format's name of a column: the table's")
+    resolution: Positive = told(512, "pixels; short side resized to it, then centre crop")
+    flip: bool = told(False, "horizontal flip with probability 1/2, drawn for winner and loser separately (official)")
+    prompt_dropout: Share = told(0.2, "share of draws with the empty prompt, one draw per pair (official 0.2)")
+    desirable_share: Share | None = told(None, "KTO: share of desirable images among draws; null = 0.8")
 
 
 class CacheSection(Section):
     """Where latents and text embeddings are kept, and how they are made."""
 
-    folder: str | None = Field(None, description="cache folder; null = <run folder>/cache")
-    online: bool = Field(
-        False, description="true = nothing is kept: images and prompts are encoded whenever they are drawn"
+    folder: str | None = told(None, "cache folder; null = <run folder>/cache")
+    online: bool = told(False, "true = nothing is kept: images and prompts are encoded whenever they are drawn")
+    mixed_precision: Literal["no", "bf16"] = told("no", "of the VAE and the text encoders")
+    posterior: Literal["mode", "mean_std"] = told(
+        "mean_std", "mode: one latent; mean_std: drawn at every visit (official)"
     )
-    mixed_precision: Literal["no", "bf16"] = Field("no", description="of the VAE and the text encoders")
-    posterior: Literal["mode", "mean_std"] = Field(
-        "mean_std", description="mode = one latent; mean_std = sampled at every visit (official)"
-    )
-    dtype: Literal["float16", "float32", "bfloat16"] = Field("float16", description="storage type of the shards")
-    shard_size: Positive = Field(4096, description="images a shard")
-    batch_size: Positive = Field(32, description="images (or prompts) encoded at once")
+    dtype: Literal["float16", "float32", "bfloat16"] = told("float16", "storage type of the shards")
+    shard_size: Positive = told(4096, "images a shard")
+    batch_size: Positive = told(32, "images (or prompts) encoded at once")
 
 
 class SignalSection(Section):
     """What the offline signal contributes."""
 
-    file: str | None = Field(None, description="signals.parquet; null = the votes alone (winner, weight 1, margin 0)")
-    margin_scale: float = Field(1.0, description="lambda: the margin that enters the logit is lambda * gap")
+    file: str | None = told(None, "signals.parquet; null = the votes alone (winner, weight 1, margin 0)")
+    margin_scale: float = told(1.0, "lambda: the margin that enters the logit is lambda * gap")
 
 
 class ObjectiveSection(Axis):
     """How errors become a loss; further keys are the objective's own (`finepref methods` lists them)."""
 
-    name: str = Field("dpo", description="row of the table of objectives")
-    loss_space: Literal["native", "epsilon", "x0"] = Field(
-        "native", description="what errors are taken of: the network's own target, the noise, or the clean latent"
-    )
+    name: str = told("dpo", "row of the table of objectives")
+    loss_space: Literal["native", "epsilon", "x0"] = told("native", "errors of the network's target, the noise, or x0")
 
 
 class TrajectorySection(Axis):
     """Where a pair is looked at."""
 
-    name: str = Field("forward", description="row of the table of trajectories")
+    name: str = told("forward", "row of the table of trajectories")
 
 
 class GuardSection(Axis):
     """What a gradient may not do."""
 
-    name: str = Field("none", description="row of the table of guards")
+    name: str = told("none", "row of the table of guards")
 
 
 class LoraSection(Section):
     """Low-rank adapters instead of full fine-tuning; the reference is the model with the adapters off."""
 
-    rank: Positive = Field(8, description="rank of the two matrices that stand for a weight's change")
-    alpha: float | None = Field(None, description="scale is alpha / rank; null = rank")
-    targets: list[str] | None = Field(
-        None, description="module name endings; null = the family's attention projections"
-    )
+    rank: Positive = told(8, "rank of the two matrices that stand for a weight's change")
+    alpha: float | None = told(None, "scale is alpha / rank; null = rank")
+    targets: list[str] | None = told(None, "module name endings; null = the family's attention projections")
 
 
 class TrainSection(Section):
     """The loop."""
 
-    max_steps: Positive = Field(2000, description="optimiser steps of the whole run")
-    pairs_per_step: Positive = Field(2048, description="pairs (or images, KTO) per optimiser step over all processes")
-    micro_batch: Positive = Field(8, description="pairs per forward on one process")
-    place_batch: Positive = Field(
-        64, description="pairs per forward without gradient: trajectories that call the network, reference cache"
+    max_steps: Positive = told(2000, "optimiser steps of the whole run")
+    pairs_per_step: Positive = told(2048, "pairs (or images, KTO) per optimiser step over all processes")
+    micro_batch: Positive = told(8, "pairs per forward on one process")
+    place_batch: Positive = told(64, "pairs per forward without gradient: inversions, reference cache")
+    learning_rate: float = told(1e-8, "after warm-up, before scale_lr", ge=0.0)
+    scale_lr: bool = told(False, "multiply learning_rate by pairs_per_step (the official launchers' rule)")
+    lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = told(
+        "constant_with_warmup", "the rate over the run; linear and cosine warm up and then fall to 0"
     )
-    learning_rate: Annotated[float, Field(ge=0.0)] = Field(1e-8, description="after warm-up, before scale_lr")
-    scale_lr: bool = Field(False, description="multiply learning_rate by pairs_per_step (the official launchers' rule)")
-    lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = Field(
-        "constant_with_warmup", description="the rate over the run; linear and cosine warm up and then fall to 0"
+    lr_warmup_steps: Count = told(500, "steps over which the rate rises to learning_rate")
+    optimizer: Literal["adamw", "adafactor", "adamw8bit"] = told("adamw", "adamw8bit needs bitsandbytes")
+    adam_beta1: float = told(0.9, "decay of the mean of gradients", ge=0.0, lt=1.0)
+    adam_beta2: float = told(0.999, "decay of the mean of their squares", ge=0.0, lt=1.0)
+    adam_epsilon: float = told(1e-8, "added to the root of that mean", gt=0.0)
+    adam_weight_decay: float = told(1e-2, "decoupled weight decay", ge=0.0)
+    max_grad_norm: float | None = told(1.0, "null = no clipping", gt=0.0)
+    mixed_precision: Literal["no", "bf16"] = told("no", "bf16 = autocast; weights and errors stay fp32")
+    gradient_checkpointing: bool | Literal["selective"] = told(
+        False, "true = recompute every block in backward; selective = every second block"
     )
-    lr_warmup_steps: Count = Field(500, description="steps over which the rate rises to learning_rate")
-    optimizer: Literal["adamw", "adafactor", "adamw8bit"] = Field("adamw", description="adamw8bit needs bitsandbytes")
-    adam_beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="decay of the mean of gradients")
-    adam_beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.999, description="decay of the mean of their squares")
-    adam_epsilon: Annotated[float, Field(gt=0.0)] = Field(1e-8, description="added to the root of that mean")
-    adam_weight_decay: Annotated[float, Field(ge=0.0)] = Field(1e-2, description="decoupled weight decay")
-    max_grad_norm: Annotated[float, Field(gt=0.0)] | None = Field(1.0, description="null = no clipping")
-    mixed_precision: Literal["no", "bf16"] = Field("no", description="bf16 = autocast; weights and errors stay fp32")
-    gradient_checkpointing: bool | Literal["selective"] = Field(
-        False, description="true = recompute every block in backward; selective = every second block"
-    )
-    compile: bool = Field(False, description="torch.compile of the whole network; the first steps take minutes")
-    channels_last: bool = Field(False, description="N H W C layout of convolutions (UNets only)")
-    distributed: Literal["ddp", "fsdp2"] = Field(
-        "ddp", description="fsdp2 shards parameters, gradients and optimiser state"
-    )
-    ema_decay: Share | None = Field(
-        None, description="null = no average of the weights; else the average is what is saved"
-    )
-    stratified_t: bool = Field(
-        False, description="one t per stratum of an optimiser step, so that ranks finish together"
-    )
-    reference_cache: str | None = Field(
-        None, description="folder of reference errors, two scalars a draw; null = compute them"
-    )
-    trajectory_cache: str | None = Field(
-        None, description="folder of every draw's inversion by the frozen reference; null = invert in the step"
-    )
-    seed: int = Field(0, description="of every draw: order, t, noise, flips, dropped prompts")
-    checkpoint_every: Count = Field(500, description="optimiser steps; 0 = only at the end")
-    checkpoints_keep: Positive = Field(2, description="older checkpoints are removed")
-    max_skipped: Count = Field(10, description="stop after this many steps skipped for non-finite gradients")
+    compile: bool = told(False, "torch.compile of the whole network; the first steps take minutes")
+    channels_last: bool = told(False, "N H W C layout of convolutions (UNets only)")
+    distributed: Literal["ddp", "fsdp2"] = told("ddp", "fsdp2 shards parameters, gradients and optimiser state")
+    ema_decay: Share | None = told(None, "null = no average of the weights; else the average is what is saved")
+    stratified_t: bool = told(False, "one t per stratum of an optimiser step, so that ranks finish together")
+    reference_cache: str | None = told(None, "folder of reference errors, two scalars a draw; null = compute them")
+    trajectory_cache: str | None = told(None, "folder of the frozen reference's inversions; null = invert in the step")
+    seed: int = told(0, "of every draw: order, t, noise, flips, dropped prompts")
+    checkpoint_every: Count = told(500, "optimiser steps; 0 = only at the end")
+    checkpoints_keep: Positive = told(2, "older checkpoints are removed")
+    max_skipped: Count = told(10, "stop after this many steps skipped for non-finite gradients")
 
 
 class ValidationSection(Section):
     """Images of a few prompts while the run goes on."""
 
-    prompts: list[str] = Field(default_factory=list, description="prompts to sample; none = no samples")
-    seeds: list[int] = Field(default_factory=lambda: [0], description="images a prompt, one a seed")
-    every: Count = Field(0, description="optimiser steps; 0 = never")
-    steps: Positive = Field(25, description="sampler steps")
-    guidance: float = Field(7.5, description="classifier-free guidance")
+    prompts: list[str] = told([], "prompts to sample; none = no samples")
+    seeds: list[int] = told([0], "images a prompt, one a seed")
+    every: Count = told(0, "optimiser steps; 0 = never")
+    steps: Positive = told(25, "sampler steps")
+    guidance: float = told(7.5, "classifier-free guidance")
 
 
 class LogSection(Section):
     """What is written while the run goes on."""
 
-    trackers: list[str] = Field(
-        default_factory=list, description="tensorboard | wandb | trackio; metrics.jsonl is always written"
-    )
-    t_buckets: Positive = Field(4, description="how many ranges of t the statistics are split into")
+    trackers: list[str] = told([], "tensorboard | wandb | trackio; metrics.jsonl is always written")
+    t_buckets: Positive = told(4, "how many ranges of t the statistics are split into")
 
 
 class RunConfig(Section):
@@ -252,11 +227,11 @@ def load_config(layers: str | Path | Sequence[str | Path], overrides: Sequence[s
 def resolve(found: Stack) -> RunConfig:
     """The config that layers make; it knows which layer each value came from."""
     data: dict[str, Any] = {}
-    for key, setting in found.settings.items():
+    for (*sections, leaf), setting in found.settings.items():
         inner = data
-        for part in key[:-1]:
+        for part in sections:
             inner = inner.setdefault(part, {})
-        inner[key[-1]] = _meant(setting.node, _members(key))
+        inner[leaf] = _meant(setting.node, _members((*sections, leaf)))
     places = {key: setting.place for key, setting in found.settings.items()}
     config = parse_config(data, where=places, whole=", ".join(found.layers))
     config._origins.update({key: setting.layer for key, setting in found.settings.items()})
@@ -330,25 +305,19 @@ def _known(model: type[BaseModel], place: Sequence[Any]) -> list[str]:
 
 def _sentence(error: ValidationError, where: object, model: type[BaseModel] = RunConfig) -> ConfigError:
     first = error.errors()[0]
-    place = [part for part in first["loc"] if isinstance(part, str)]
-    key = ".".join(str(part) for part in first["loc"])
+    place, whole = first["loc"], ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         known = _known(model, place[:-1])
-        return ConfigError(
-            f"unknown key {key!r}", where=where, remedy=nearest(place[-1], known) if known else "it takes no options"
-        )
+        remedy = nearest(str(place[-1]), known) if known else "it takes no options"
+        return ConfigError(f"unknown key {whole!r}", where=where, remedy=remedy)
     if first["type"] == "missing":
-        return ConfigError(f"{key} is missing", where=where, remedy="add it")
-    field = _field(model, first["loc"])  # without the names of a union's members
+        return ConfigError(f"{whole} is missing", where=where, remedy="add it")
+    field = _field(model, place)  # without the names of a union's members
     reasons = [each["msg"] for each in error.errors() if _field(model, each["loc"]) == field]
-    key = ".".join(str(part) for part in field)
+    key = ".".join(map(str, field))
     return ConfigError(f"{key} = {first['input']!r} is not possible", where=where, remedy=" or ".join(reasons))
 
 
 def _field(model: type[BaseModel], place: Sequence[Any]) -> list[Any]:
-    kept: list[Any] = []
-    for part in place:
-        if isinstance(part, str) and part not in _known(model, kept):
-            break
-        kept.append(part)
-    return kept
+    known = [isinstance(part, int) or part in _known(model, place[:at]) for at, part in enumerate(place)]
+    return list(place[: known.index(False)] if False in known else place)
