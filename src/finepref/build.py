@@ -1,21 +1,20 @@
-"""The composition root: names in configs and on the command line -> objects. It alone knows that there is a lab."""
+"""The composition root: a run config -> the objects that it names."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from finepref.core.errors import ConfigError, InputError, nearest
+from finepref.core.device import default_device
+from finepref.core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from finepref.data.building import CacheSettings
     from finepref.data.cache import CacheSummary
     from finepref.data.latents import Latents
     from finepref.data.uncached import OnlineLatents
-    from finepref.evaluate.scorers.scorer import Scorer
     from finepref.models.denoiser import Denoiser
     from finepref.models.encoder import LatentEncoder
     from finepref.models.protocol import Counts
@@ -23,35 +22,6 @@ if TYPE_CHECKING:
     from finepref.train.config import RunConfig
     from finepref.train.fill import FillSummary
     from finepref.train.processes import World
-
-LAB_MODELS = {"lab": "base", "lab:early": "early"}
-LAB_PROMPTS = {"lab-train": "train", "lab-eval": "eval"}
-LAB_SCORERS = ("lab-reward", "lab-true")
-
-
-def cache_home() -> Path:
-    """Where generated models are kept: $FINEPREF_HOME, else finepref/ in the user's cache folder."""
-    given = os.environ.get("FINEPREF_HOME")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finepref"
-
-
-def resolve_base(name: str) -> str:
-    """A model name as a folder or hub name that diffusers can load; `lab` and `lab:early` become folders.
-
-    Raises:
-        InputError: an unknown lab model.
-    """
-    if not (name == "lab" or name.startswith("lab:")):
-        return name
-    if name not in LAB_MODELS:
-        raise InputError(f"unknown lab model {name!r}", remedy=nearest(name, LAB_MODELS))
-    from finepref.lab import model
-
-    variant = LAB_MODELS[name]
-    folder = cache_home() / f"lab-{variant}-{model.fingerprint(variant)[:12]}"
-    return str(model.materialise(folder, variant))
 
 
 def load_pipeline(path: str, *, device: str | None = None) -> Any:
@@ -62,7 +32,7 @@ def load_pipeline(path: str, *, device: str | None = None) -> Any:
     place = device or default_device()
     if (Path(path) / "run.json").is_file():
         record = read_json(Path(path) / "run.json")
-        base, revision = resolve_base(record["base"]), record.get("revision")
+        base, revision = record["base"], record.get("revision")
         return load.load_pipeline(base, run=path, revision=revision, family=record["family"], device=place)
     if Path(path).is_dir() and not (Path(path) / "model_index.json").is_file():
         raise InputError(
@@ -70,14 +40,7 @@ def load_pipeline(path: str, *, device: str | None = None) -> Any:
             where=path,
             remedy="finish the run with `finepref train --resume`, or give a pipeline folder",
         )
-    return load.load_pipeline(resolve_base(path), device=place)
-
-
-def default_device() -> str:
-    """cuda where there is one, else cpu."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return load.load_pipeline(path, device=place)
 
 
 def load_encoder(config: RunConfig, *, device: str) -> LatentEncoder:
@@ -86,7 +49,7 @@ def load_encoder(config: RunConfig, *, device: str) -> LatentEncoder:
 
     section = config.model
     return load.load_encoder(
-        resolve_base(section.base),
+        section.base,
         family=section.family,
         revision=section.revision,
         vae=section.vae,
@@ -104,7 +67,7 @@ def load_adapter(config: RunConfig, *, reference: bool, device: str) -> Denoiser
     section, options = config.model, config.train
     lora = None if config.lora is None else LoraSettings(**config.lora.model_dump())
     return load.load_adapter(
-        resolve_base(section.base),
+        section.base,
         family=section.family,
         revision=section.revision,
         vae=section.vae,
@@ -121,36 +84,6 @@ def load_adapter(config: RunConfig, *, reference: bool, device: str) -> Denoiser
         seed=options.seed,
         sharded=options.distributed == "fsdp2",
     )
-
-
-def prompt_set(name: str) -> Sequence[str]:
-    """The prompts of a built-in set by name: `lab-train` (votes) or `lab-eval` (held out).
-
-    Raises:
-        InputError: an unknown name.
-    """
-    if name not in LAB_PROMPTS:
-        raise InputError(f"unknown prompt set {name!r}", remedy=nearest(name, LAB_PROMPTS))
-    from finepref.lab import world
-
-    return world.prompts(LAB_PROMPTS[name])
-
-
-def make_scorer(name: str, *, device: str | None = None) -> Scorer:
-    """A scorer by name.
-
-    Raises:
-        InputError: unknown name, or its weights cannot be had.
-    """
-    if name in LAB_SCORERS:
-        from finepref.lab import scorers
-
-        return scorers.lab_reward() if name == "lab-reward" else scorers.lab_true()
-    if name.startswith("lab-"):
-        raise InputError(f"unknown scorer {name!r}", remedy=nearest(name, LAB_SCORERS))
-    from finepref.evaluate.scorers import kinds as table
-
-    return table.make(name, device=device or default_device())
 
 
 def run_training(config: RunConfig, out: Path, *, resume: bool, overwrite: bool) -> Path:
@@ -226,7 +159,7 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
 
     method = make_method(config)
     check_data(config, method)
-    source = config_source(resolve_base(config.model.base), revision=config.model.revision)
+    source = config_source(config.model.base, revision=config.model.revision)
 
     @lru_cache
     def counted(lora: str, checkpointing: bool | Literal["selective"], precision: str) -> tuple[Counts, Any]:
@@ -282,7 +215,7 @@ def about_base(config: RunConfig) -> dict[str, Any]:
     from finepref.models.source import locate
 
     section = config.model
-    source = locate(resolve_base(section.base), revision=section.revision)
+    source = locate(section.base, revision=section.revision)
     kind = family_of(source, section.family)
     return {
         "base": section.base,

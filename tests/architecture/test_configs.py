@@ -24,12 +24,13 @@ from finepref.build import about_base, load_adapter, make_cache
 from finepref.core.provenance import hash_config
 from finepref.data.latents import LatentCache
 from finepref.data.readers import read_preferences
-from finepref.diffusion import trajectories as trajectories
+from finepref.diffusion.trajectories import TRAJECTORIES
 from finepref.formats.signals import write_signals
 from finepref.models.protocol import Adapter
 from finepref.objectives import methods
-from finepref.objectives import table as objectives
-from finepref.signals.make import KINDS, SignalOptions, VoteTable, make_signals
+from finepref.objectives.table import GUARDS
+from finepref.signals.kinds import SIGNALS, VoteTable
+from finepref.signals.make import make_signals
 from finepref.signals.rewards import Rewards
 from finepref.train.config import SHIPPED, RunConfig, load_config, parse_config, shipped_configs
 from finepref.train.loop import State, optimiser_step
@@ -83,8 +84,8 @@ def test_lab_config_is_its_row(method: methods.Method) -> None:
         method.guard,
     )
     for given, wanted, row in (
-        (config.trajectory.options(), method.trajectory_options, trajectories.get(method.trajectory).options),
-        (config.guard.options(), method.guard_options, objectives.get_guard(method.guard).options),
+        (config.trajectory.options(), method.trajectory_options, TRAJECTORIES[method.trajectory].options),
+        (config.guard.options(), method.guard_options, GUARDS[method.guard].options),
     ):
         assert row.model_validate(given) == row.model_validate(dict(wanted))
     words = signal_words(method.lab_config)
@@ -147,14 +148,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         left=list(table.model_0), right=list(table.model_1), outcome=table.label,
         left_image=list(table.image_0), right_image=list(table.image_1),
     )  # fmt: skip
-    for kind in KINDS:
-        arena, reward = kind in methods.ARENA, kind in methods.REWARD
+    for kind, row in SIGNALS.items():
         signals = make_signals(
             table,
             [kind],
-            options=SignalOptions(rho=0.5) if kind == "selection" else None,
-            ratings=rate(games) if arena else None,
-            rewards=Rewards(draws.normal(size=6), draws.normal(size=6), "drawn", "0") if reward else None,
+            options={"rho": 0.5} if kind == "selection" else None,
+            ratings=rate(games) if "ratings" in row.needs else None,
+            rewards=Rewards(draws.normal(size=6), draws.normal(size=6), "drawn", "0")
+            if "rewards" in row.needs
+            else None,
         )
         write_signals(folder / f"{kind}.parquet", signals, provenance={})
     return folder

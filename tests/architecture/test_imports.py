@@ -36,7 +36,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "lab": {"core", "formats", "arena", "signals", "diffusion", "objectives", "models", "evaluate"},
 }
 THIRD_PARTIES: dict[str, set[str]] = {
-    "core": {"numpy", "pyarrow", "tqdm", "torch", "PIL"},
+    "core": {"numpy", "pyarrow", "pydantic", "tqdm", "torch", "PIL"},
     "arena": {"numpy", "scipy", "pyarrow", "numba"},
     "signals": {"numpy", "scipy", "pyarrow", "pydantic"},
     "diffusion": {"torch", "jaxtyping", "pydantic", "diffusers"},

@@ -19,12 +19,11 @@ HEAD = "import finepref\nfrom finepref.core.rows import Named\n"
     ("text", "sentence"),
     [
         ("\n1 / 0\n", r"bad\.py:2: ZeroDivisionError: division by zero"),
-        ("x = (\n", r"bad\.py:1: SyntaxError"),
+        ("x = (\n", r"bad\.py: SyntaxError: .*line 1"),
         ("x = 1\n", r"bad\.py: it registers no row"),
         (HEAD + "finepref.register(base=Named(name='x'))\n", r"bad\.py:3: TypeError: .* 'load'"),
         (HEAD + "finepref.register(bases=Named(name='x', load=str))\n", "unknown axis 'bases'; did you mean 'base'"),
         (HEAD + "finepref.register(base=3)\n", r"bad\.py: int is not a row of this axis; give a .*Named"),
-        (HEAD + "finepref.register(base=Named(name=' ', load=str))\n", "the name is not a word"),
         (HEAD + "for _ in 1, 2:\n    finepref.register(base=Named(name='a twin', load=str))\n", "the name is taken by"),
     ],
 )
@@ -39,7 +38,7 @@ def test_refused(tmp_path: Path, text: str, sentence: str) -> None:
 @pytest.mark.parametrize("spec", ["absent.py", "absent_module", "absent.module"])
 def test_absent(spec: str) -> None:
     """Neither a file nor a module."""
-    with pytest.raises(InputError, match="no such"):
+    with pytest.raises(InputError, match=r"no such file|No module named"):
         load_plugin(spec)
 
 

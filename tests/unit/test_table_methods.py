@@ -14,13 +14,14 @@ import torch
 from finepref.cli.main import COMMANDS
 from finepref.core.batches import ImagePrediction, PairPrediction, PairSignal
 from finepref.core.errors import ConfigError
-from finepref.diffusion import trajectories as trajectories
 from finepref.diffusion.options import RenoiseOptions
+from finepref.diffusion.trajectories import TRAJECTORIES
 from finepref.objectives import methods
-from finepref.objectives import table as objectives
 from finepref.objectives.dpo import dpo
 from finepref.objectives.kto import KtoOptions, kto
-from finepref.signals.make import ACTS_ON, ARENA_KINDS, KINDS, REWARD_KINDS, SignalOptions, check_request
+from finepref.objectives.table import GUARDS, OBJECTIVES
+from finepref.signals.kinds import SIGNALS
+from finepref.signals.make import check_request
 
 DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -60,12 +61,11 @@ def test_every_method_is_there() -> None:
 @pytest.mark.parametrize("method", methods.METHODS, ids=lambda m: m.name)
 def test_a_method_is_made_of_words_of_its_axes(method: methods.Method) -> None:
     """Signal kinds and options are those of `finepref signals`; needs follow from them; golden files exist."""
-    assert set(method.signal) <= set(KINDS)
     needs = method.needs()
     check_request(
         method.signal or ("binary",),
-        SignalOptions(**method.signal_options),
-        arena=needs["arena"],
+        method.signal_options,
+        ratings=needs["arena"],
         rewards=needs["reward"],
     )
     assert method.golden
@@ -74,20 +74,14 @@ def test_a_method_is_made_of_words_of_its_axes(method: methods.Method) -> None:
     assert (CONFIGS / f"{method.lab_config}.yaml").exists()
 
 
-def test_kinds_are_the_same_everywhere() -> None:
-    """The table repeats the kinds that need ratings or rewards, because it may not import signals."""
-    assert set(ARENA_KINDS) == methods.ARENA
-    assert set(REWARD_KINDS) == methods.REWARD
-
-
 def test_documented() -> None:
     """Every row of every axis has its row in docs/objectives.md: the fourth edit of a new one."""
     text = DOCS.read_text(encoding="utf-8")
-    for name in objectives.TABLE:
+    for name in OBJECTIVES:
         assert f"| `{name}` |" in text, name
-    for name in trajectories.TABLE:
+    for name in TRAJECTORIES:
         assert f"| `{name}` |" in text, name
-    for kind in KINDS:
+    for kind in SIGNALS:
         assert kind in text, kind
 
 
@@ -98,7 +92,7 @@ def test_statistics_and_knobs_are_documented() -> None:
     rows = set(re.findall(r"`(\w+)`", "".join(line for line in watched.splitlines() if line.startswith("| `"))))
     one = torch.ones(2, 1, 1, 1)
     pair = PairPrediction(policy_w=one, policy_l=one, target_w=one, target_l=one, ref_w=one, ref_l=one)
-    guarded, statistics = objectives.get_guard("sdpo").function(pair, mu=0.9, scope="sample")
+    guarded, statistics = GUARDS["sdpo"].function(pair, mu=0.9, scope="sample")
     image = ImagePrediction(policy=one, target=one, label=torch.tensor([0, 1]), ref_error=torch.ones(2))
     signal = PairSignal(margin=torch.zeros(2), weight=torch.ones(2))
     logged = {*statistics, *dpo(guarded, signal, beta=1.0).stats, *kto(image, **KtoOptions().model_dump()).stats}
@@ -127,7 +121,7 @@ def test_plain_list_says_where_the_rest_is() -> None:
     done = subprocess.run([sys.executable, "-m", "finepref", "methods"], capture_output=True, text=True, check=True)
     *_, last = done.stdout.splitlines()
     assert all(word in last for word in ("-c lab/NAME", "finepref methods NAME", "golden", "eviations", "--json"))
-    for kind in KINDS:
+    for kind in SIGNALS:
         assert f"signal {kind}: " in done.stdout
 
 
@@ -153,13 +147,13 @@ def test_command() -> None:
     assert content["guard"]["sdpo"]["options"]["mu"]["default"] == 0.9
     assert by_name["arenapo"]["lab_config"] == "lab/arenapo"
     assert by_name["arenapo"]["golden"] == ["arena.json", "composed_reconstructions.json"]
-    assert list(content["signal"]) == list(KINDS)
+    assert list(content["signal"]) == list(SIGNALS)
     options = {kind: set(row["options"]) for kind, row in content["signal"].items()}
     assert options["smoothed"] == {"gamma", "quantile", "extremes"}
-    assert {option for own in options.values() for option in own} == set(ACTS_ON)
+    assert options["image"] == {"clip", "rho"}
     assert content["signal"]["uniform"]["options"]["margin"] == {
         "default": 1,
-        "description": "uniform: the margin of every pair.",
+        "description": "The margin of every pair.",
     }
     for axis in ("signal", "objective", "trajectory", "guard"):
         for row in content[axis].values():

@@ -11,7 +11,7 @@ import numpy as np
 from finepref.arena.blocks import slices
 from finepref.arena.boards import Board, Comparison, compare
 from finepref.arena.counts import PairCounts, count
-from finepref.arena.gap import gaps
+from finepref.arena.gap import GAPS, gaps
 from finepref.arena.normal import Floats
 from finepref.arena.orders import OrderSensitivity, order_sensitivity
 from finepref.arena.ratings import Ratings
@@ -86,7 +86,7 @@ def summarise(
         if len(decided) == 0:
             continue
         rho = None
-        if kind in ("selection", "image"):
+        if GAPS[kind].rho:
             rho = value if isinstance(value, float) else (curve.rho if curve is not None else None)
         found.append(GapSummary(kind, np.quantile(decided, (0.05, 0.25, 0.5, 0.75, 0.95)), float(decided.mean()), rho))
     return tuple(found)

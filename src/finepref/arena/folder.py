@@ -20,7 +20,7 @@ from finepref.arena.ratings import Ratings
 from finepref.arena.read import VoteTable
 from finepref.core import files
 from finepref.core.errors import InputError
-from finepref.core.provenance import hash_config, provenance, sha256_bytes, sha256_file
+from finepref.core.provenance import provenance, sha256_bytes, sha256_file
 
 WHOLE_UP_TO = 1 << 26  # bytes of an input that are hashed whole
 PIECE = 1 << 20
@@ -47,7 +47,7 @@ def record(inputs: Iterable[Path], config: Mapping[str, Any]) -> dict[str, Any]:
     hashes = {str(path): input_hash(path) for path in inputs}
     found = provenance(config=config)
     found["inputs"] = hashes
-    found["fingerprint"] = sha256_bytes((hash_config(config) + json.dumps(sorted(hashes.values()))).encode())
+    found["fingerprint"] = sha256_bytes((found["config_hash"] + json.dumps(sorted(hashes.values()))).encode())
     return found
 
 

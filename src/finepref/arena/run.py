@@ -16,7 +16,7 @@ import numpy as np
 from finepref.arena import folder, tables
 from finepref.arena.boards import load_board
 from finepref.arena.findings import Findings, examine
-from finepref.arena.gap import NORMALISE
+from finepref.arena.gap import GAPS, NORMALISE
 from finepref.arena.imagegap import image_gaps
 from finepref.arena.rate import rate
 from finepref.arena.ratings import Ratings, save_ratings
@@ -116,7 +116,7 @@ def _gap_kinds(
     table: VoteTable, ratings: Ratings, options: Options, scratch: Path
 ) -> tuple[dict[str, Any], RhoCurve | None, tuple[str, ...]]:
     """Kind -> its rho (kinds that are a table of models) or its values; the curve of rho; what to warn of."""
-    kinds: dict[str, Any] = {"uniform": None, "paper": None, "truncated": None}
+    kinds: dict[str, Any] = {row.name: None for row in GAPS.values() if not row.rho}
     votes = table.votes
     if not votes.has_images:
         return {**kinds, "selection": 1.0 if options.rho is None else options.rho}, None, ()

@@ -35,6 +35,7 @@ def command(
     Images that are files are read again each time, to see whether they changed; only new content is encoded.
     """
     from finepref import build
+    from finepref.core.device import default_device
     from finepref.core.errors import ConfigError
     from finepref.core.progress import say
     from finepref.train.config import load_config, parse_config
@@ -46,7 +47,7 @@ def command(
     if reference and run.train.reference_cache is None and run.train.trajectory_cache is None:
         raise ConfigError("no folder is named", where="train.reference_cache", remedy="name one to fill")
     rank, size, local = (int(os.environ.get(name, default)) for name, default in _PROCESS)
-    device = build.default_device()
+    device = default_device()
     summary = build.make_cache(
         run,
         folder,

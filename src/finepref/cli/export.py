@@ -17,7 +17,6 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Write a run's trained part for another tool."""
-    from finepref.build import resolve_base
     from finepref.core.errors import InputError
     from finepref.core.files import read_json
     from finepref.models.export import export
@@ -27,4 +26,4 @@ def command(
     if not name:
         raise InputError("no base model is known", where=run / "run.json", remedy="give --base")
     revision = record.get("revision") if base is None else None
-    print(export(run, resolve_base(name), out, format=format, revision=revision, half=half, overwrite=overwrite))
+    print(export(run, name, out, format=format, revision=revision, half=half, overwrite=overwrite))

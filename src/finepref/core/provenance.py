@@ -72,7 +72,7 @@ def provenance(
 ) -> dict[str, Any]:
     """A record to save beside a result: time (UTC), command, versions, seed, config hash, hash of every input file.
 
-    `plugins`, where there are some: the modules that registered rows, with their hashes and rows.
+    `plugins`, where there are some: modules that registered rows, with their rows and hashes, which count as config.
     """
     record: dict[str, Any] = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -82,8 +82,9 @@ def provenance(
     }
     if seed is not None:
         record["seed"] = seed
-    if config is not None:
-        record["config_hash"] = hash_config(config)
     if loaded := plugins():
         record["plugins"] = loaded
+    if config is not None:
+        code = {"plugins": [plugin["sha256"] for plugin in loaded]} if loaded else {}
+        record["config_hash"] = hash_config({**config, **code})
     return record

@@ -2,9 +2,9 @@
 
     finepref.register(objective=ObjectiveRow(name="mine", ...))        in a file that --plugin names, or in a script
 
-The table of an axis belongs to the module that `AXES` names; it reads, lists and checks rows from anywhere alike. Our
-own rooms that are no axis (the lab) register like a user's, and so do installed packages with an entry point of the
-group `finepref.rows`; both are imported when a name is unknown or rows are listed. No torch here.
+The table of an axis belongs to the module that `AXES` names; it reads, lists and checks rows from anywhere alike. The
+lab registers like a user, and so do installed packages with an entry point of the group `finepref.rows`; both are
+imported when a name is unknown or rows are listed. No torch here.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from finepref.core.errors import FineprefError, InputError, nearest
@@ -35,7 +34,7 @@ AXES = {
     "base": "finepref.core.rows",
     "prompts": "finepref.core.rows",
 }
-OURS: tuple[str, ...] = ()
+OURS = "finepref.lab.plugin"
 GROUP = "finepref.rows"
 ENVIRONMENT = "FINEPREF_PLUGINS"
 """What --plugin named, separated like PATH, for the processes that a command starts."""
@@ -54,15 +53,10 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """A row that is only a name for something that is made when it is asked for, e.g. a base model's folder."""
+    """A row that is a name for something that is made when it is asked for, e.g. a base model's folder."""
 
     name: str
     load: Callable[[], Any]
-    source: str = ""
-
-
-def _anything(row: Any) -> None:
-    """No further check."""
 
 
 class Table(Mapping[str, R], Generic[R]):
@@ -77,15 +71,16 @@ class Table(Mapping[str, R], Generic[R]):
         what: str = "",
         where: str | None = None,
         error: type[FineprefError] = InputError,
-        check: Callable[[R], None] = _anything,
+        check: Callable[[R], None] = lambda row: None,
         also: Callable[[], Iterable[R]] = tuple,
     ) -> None:
         """Args:
         axis: as in `AXES`. kind: class of its rows, which have a `name`. what, where, error: how an unknown name is
-            refused. check: raises a `FineprefError` for a row that cannot work. also: rows that follow from others.
+            refused. check: raises a `FineprefError` for a row that cannot work; ours are checked by the suite.
+            also: rows that follow from others.
         """
         self.axis, self.kind, self.what, self.where, self.error = axis, kind, what or axis, where, error
-        self._check, self._also = check, also
+        self.check, self._also = check, also
         self._rows: dict[str, R] = {}
         self.origin: dict[str, Plugin] = {}
         for row in rows:
@@ -96,28 +91,23 @@ class Table(Mapping[str, R], Generic[R]):
         """Add a row. origin: who registers it, None for our own.
 
         Raises:
-            InputError: it is not a row of this axis, has no name of its own, or fails the axis' check.
+            InputError: it is not a row of this axis, its name is taken, or it fails the axis' check.
         """
-        name, wanted = getattr(row, "name", None), f"{self.kind.__module__}.{self.kind.__qualname__}"
+        name = getattr(row, "name", "")
         where = f"{self.axis} {name!r}" + (f" of {origin.path or origin.module}" if origin else "")
-        if not isinstance(row, self.kind):
-            raise InputError(f"{type(row).__name__} is not a row of this axis", where=where, remedy=f"give a {wanted}")
-        if not isinstance(name, str) or not name or name != name.strip():
-            raise InputError("the name is not a word", where=where, remedy="give a short name")
+        if not isinstance(row, self.kind) or not name:
+            remedy = f"give a {self.kind.__module__}.{self.kind.__qualname__} with a name"
+            raise InputError(f"{type(row).__name__} is not a row of this axis", where=where, remedy=remedy)
         if name in self._rows:
-            known = self.origin.get(name)
-            raise InputError(
-                f"the name is taken by {known.path or known.module if known else 'finepref'}",
-                where=where,
-                remedy="choose another name",
-            )
-        try:
-            self._check(row)
-        except FineprefError as error:
-            raise InputError(error.what, where=where, remedy=error.remedy) from None
-        self._rows[name] = row
+            owner = self.origin[name].path if name in self.origin else "finepref"
+            raise InputError(f"the name is taken by {owner}", where=where, remedy="choose another name")
         if origin is not None:
+            try:
+                self.check(row)
+            except FineprefError as error:
+                raise InputError(error.what, where=where, remedy=error.remedy) from None
             self.origin[name] = origin
+        self._rows[name] = row
 
     def _all(self) -> dict[str, R]:
         discover()
@@ -142,10 +132,8 @@ class Table(Mapping[str, R], Generic[R]):
 
 
 _TABLES: dict[str, Table[Any]] = {}
-_LOADED: dict[str, Plugin] = {}
-_LOADING: list[Plugin | None] = []
 _ROWS: dict[Plugin, dict[str, list[str]]] = {}
-_DISCOVERED: list[bool] = []
+_DISCOVERED: list[str] = []
 
 BASES = Table("base", Named, what="model")
 PROMPTS = Table("prompts", Named, what="prompt set", where="--prompts")
@@ -172,11 +160,8 @@ def register(**rows: Any) -> None:
     Raises:
         InputError: an unknown axis, a row of another class, a name that is taken, a row that fails its axis' check.
     """
-    if _LOADING:
-        origin = _LOADING[-1]
-    else:
-        caller = sys._getframe(1).f_globals
-        origin = _plugin(str(caller.get("__name__")), caller.get("__file__"))
+    caller = sys._getframe(1).f_globals
+    origin = None if caller["__name__"] == OURS else _plugin(caller["__name__"], caller.get("__file__") or "")
     for axis, row in rows.items():
         table(axis).add(row, origin)
         if origin is not None:
@@ -189,91 +174,69 @@ def load_plugin(spec: str | Path) -> None:
     Raises:
         InputError: no such file or module, an error in it (with its line), or it registers nothing.
     """
-    path = Path(spec).expanduser().resolve()
-    if path.suffix != ".py":
-        _import(str(spec), lambda: importlib.import_module(str(spec)))
+    path, name = Path(spec).expanduser().resolve(), str(spec)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise InputError(
+                "no such file", where=spec, remedy="name a Python file, or an installed module without .py"
+            )
+        name = f"finepref_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    discover()  # names of ours are taken first
+    if name in sys.modules:
         return
-    if not path.is_file():
-        raise InputError("no such file", where=spec, remedy="name a Python file, or an installed module without .py")
-    name = f"finepref_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    _import(name, lambda: _execute(name, path), path)
+    before = sum(len(names) for rows in _ROWS.values() for names in rows.values())
+    try:
+        _execute(name, path) if path.suffix == ".py" else importlib.import_module(name)
+    except Exception as error:
+        sys.modules.pop(name, None)
+        if isinstance(error, FineprefError):
+            raise
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f"{at.filename}:{at.lineno}" for at in frames if at.filename not in (__file__, importlib.__file__)]
+        where = next((line for line in lines if not line.startswith("<")), spec)
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(what, where=where, remedy="correct the plugin") from error
+    if before == sum(len(names) for rows in _ROWS.values() for names in rows.values()):
+        raise InputError("it registers no row", where=spec, remedy="call finepref.register(...) in it")
 
 
 def plugins() -> list[dict[str, Any]]:
     """Every module that registered rows: its name, file, hash of the file, and the names of its rows by axis."""
-    return [
-        {"module": plugin.module, "path": plugin.path, "sha256": plugin.sha256, "rows": rows}
-        for plugin, rows in _ROWS.items()
-    ]
+    return [{**asdict(plugin), "rows": rows} for plugin, rows in _ROWS.items()]
 
 
-def _plugin(module: str, path: str | Path | None) -> Plugin:
-    found = path is not None and Path(path).is_file()
-    digest = hashlib.sha256(Path(str(path)).read_bytes()).hexdigest() if found else ""
-    return Plugin(module, str(Path(str(path)).resolve()) if found else "", digest)
-
-
-def _execute(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _import(name: str, load: Callable[[], ModuleType], path: Path | None = None) -> None:
-    if name in _LOADED:
-        return
-    discover()  # names of ours are taken first
-    if path is None:
-        spec = _find(name)
-        path = Path(spec.origin) if spec.origin else None
-    plugin = _LOADED[name] = _plugin(name, path)
-    _LOADING.append(plugin)
-    try:
-        load()
-    except Exception as error:
-        del _LOADED[name]
-        if isinstance(error, FineprefError):
-            raise
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == plugin.path]
-        line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else (lines or [None])[-1]
-        where = f"{plugin.path or name}" + (f":{line}" if line else "")
-        what = " ".join(str(error).split())
-        raise InputError(f"{type(error).__name__}: {what}", where=where, remedy="correct the plugin") from error
-    finally:
-        _LOADING.pop()
-    if not any(known.module == name for known in _ROWS):
-        raise InputError("it registers no row", where=plugin.path or name, remedy="call finepref.register(...) in it")
-
-
-def _find(name: str) -> Any:
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None:
-        raise InputError("no such module", where=name, remedy="install it, or name its file NAME.py")
-    return spec
+def hashes(**names: str) -> dict[str, str]:
+    """axis -> hash of the file of its named row, for rows that are not ours: code that a result depends on."""
+    origins = {axis: table(axis).origin.get(name) for axis, name in names.items()}
+    return {axis: origin.sha256 for axis, origin in origins.items() if origin is not None}
 
 
 def discover() -> None:
-    """Import once what registers rows by itself: our own rooms, installed packages, and what --plugin named.
+    """Import once what registers rows by itself: the lab, installed packages, and what --plugin named.
 
     Raises:
         InputError: see `load_plugin`.
     """
     if _DISCOVERED:
         return
-    _DISCOVERED.append(True)
-    _LOADING.append(None)
-    try:
-        for name in OURS:
-            importlib.import_module(name)
-    finally:
-        _LOADING.pop()
+    _DISCOVERED.append(OURS)
+    importlib.import_module(OURS)
     for entry in metadata.entry_points(group=GROUP):
         load_plugin(entry.value)
     for named in filter(None, os.environ.get(ENVIRONMENT, "").split(os.pathsep)):
         load_plugin(named)
+
+
+def _plugin(module: str, file: str) -> Plugin:
+    path = Path(file).resolve()
+    known = bool(file) and path.is_file()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if known else ""
+    return Plugin(module, str(path) if known else "", digest)
+
+
+def _execute(name: str, path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)

@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finepref.core.errors import ConfigError, nearest
-from finepref.objectives import table
+from finepref.core.rows import table
+from finepref.objectives.table import OBJECTIVES
 
 Values = Mapping[str, Any]
-ARENA = frozenset({"paper", "truncated", "selection", "image"})
-REWARD = frozenset({"smoothed", "reward-margin", "relabel"})
-REWARD_WINS = frozenset({"smoothed", "relabel"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +46,14 @@ class Method:
 
     def needs(self) -> dict[str, Any]:
         """paired; reference none|errors|tensors; labels, reward, arena: whether votes, scores, ratings are needed."""
-        row = table.get(self.objective)
-        kinds = set(self.signal)
+        row = OBJECTIVES[self.objective]
+        kinds = [table("signal")[kind] for kind in self.signal]
         return {
             "paired": row.needs.paired,
             "reference": row.needs.reference,
-            "labels": not kinds & REWARD_WINS,
-            "reward": bool(kinds & REWARD),
-            "arena": bool(kinds & ARENA),
+            "labels": not any(kind.decides for kind in kinds),
+            "reward": any("rewards" in kind.needs for kind in kinds),
+            "arena": any("ratings" in kind.needs for kind in kinds),
         }
 
     def as_dict(self) -> dict[str, Any]:

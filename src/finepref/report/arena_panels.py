@@ -6,7 +6,7 @@ import numpy as np
 
 from finepref.arena.findings import Findings
 from finepref.arena.folder import leaderboard_rows
-from finepref.arena.gap import expected_gap
+from finepref.arena.gap import GAPS, expected_gap
 from finepref.arena.link import get_link, p_left_decisive
 from finepref.arena.normal import Floats
 from finepref.arena.orders import votes_to_separate
@@ -19,13 +19,6 @@ IN_CHART = 60
 IN_MATRIX = 18
 SIDE_BY_SIDE = 8
 IN_TABLE = 25
-GAP_WORDS = {
-    "uniform": "the same for every vote",
-    "paper": "ArenaPO Eq. 12: the spread is the ratings' own uncertainty",
-    "truncated": "the spread is the performance noise of a vote",
-    "selection": "a share ρ of that noise belongs to the images",
-    "image": "difference of what is known about the two images",
-}
 
 
 def interval_card(found: Findings) -> Raw:
@@ -130,7 +123,7 @@ def gap_card(found: Findings) -> Raw:
     """The kinds of gap, what they make of a rating difference, and the curve of rho."""
     rows = [
         (
-            g.kind, GAP_WORDS[g.kind], number(g.mean), f"{number(g.quantiles[1])} to {number(g.quantiles[3])}",
+            g.kind, GAPS[g.kind].about, number(g.mean), f"{number(g.quantiles[1])} to {number(g.quantiles[3])}",
             f"{number(g.quantiles[0])} to {number(g.quantiles[4])}", "–" if g.rho is None else number(g.rho),
         )
         for g in found.gaps

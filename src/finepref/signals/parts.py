@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finepref.core.errors import InputError, nearest
+from finepref.core.errors import InputError
 from finepref.signals.smooth import GAMMA, extremes, smoothed
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int8]
 TIE = 0.5
-DESIRABLE_RULES = ("any_win", "only_wins", "per_pair")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +53,8 @@ def voted(label: npt.ArrayLike) -> Codes:
 
 def uniform(count: int, *, margin: float) -> Part:
     """One margin for every pair (ArenaPO Appendix D: 0.5, 1, 2, 3, 4)."""
-    if not np.isfinite(margin):
-        raise InputError(f"margin {margin} is not finite", where="--margin", remedy="use a number such as 1")
     sides = np.full(count, float(margin))
     return Part(margin_0=sides, margin_1=sides.copy(), meta={"margin": float(margin)})
-
-
-def arena(margin_0: npt.ArrayLike, margin_1: npt.ArrayLike, *, meta: Mapping[str, Any]) -> Part:
-    """The arena's expected gap for either winner (`finepref.arena.gaps_both`)."""
-    first, second = (np.asarray(margin, dtype=np.float64) for margin in (margin_0, margin_1))
-    return Part(margin_0=first, margin_1=second, meta=meta)
 
 
 def _scored(score_0: npt.ArrayLike, score_1: npt.ArrayLike) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
@@ -129,8 +120,6 @@ def desirable(label: npt.ArrayLike, image_0: Sequence[str], image_1: Sequence[st
 
     References: Diffusion-KTO, image labels of Pick-a-Pic v2 (237,530 desirable, 690,538 undesirable).
     """
-    if rule not in DESIRABLE_RULES:
-        raise InputError(f"unknown rule {rule!r}", where="--desirable", remedy=nearest(rule, DESIRABLE_RULES))
     winner = voted(label)
     won_0, lost_0 = winner == 0, winner == 1
     if rule == "per_pair":

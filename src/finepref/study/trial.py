@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from finepref.build import load_pipeline, make_scorer, prompt_set, run_training
+from finepref.build import load_pipeline, run_training
 from finepref.core.errors import CheckFailed
 from finepref.core.files import parquet_meta, read_json
 from finepref.core.progress import say
+from finepref.data.prompt_sets import load_prompt_set
 from finepref.evaluate.sampling import Sampling, prepare
+from finepref.evaluate.scorers.kinds import make
 from finepref.study import cost
 from finepref.study.design import BASE, Arm, Evaluation, Study, strength_option
 from finepref.study.ground import make_ground, signal_file
@@ -110,7 +112,7 @@ def trial_config(study: Study, work: Path, trial: Trial) -> tuple[RunConfig, dic
 
 def judged_prompts(evaluation: Evaluation, which: str) -> Sequence[str]:
     """The first held-out prompts for evaluation, the last ones for validation."""
-    held_out = prompt_set("lab-eval")
+    held_out = load_prompt_set("lab-eval").prompts
     return held_out[-evaluation.validation_prompts :] if which == "validation" else held_out[: evaluation.prompts]
 
 
@@ -124,7 +126,7 @@ def judge(model: str, evaluation: Evaluation, trial: Trial) -> dict[str, Any]:
         rows = range(start, min(start + evaluation.batch, len(prompts)))
         images += sampler.sample([prompts[row] for row in rows], [(row, trial.seed) for row in rows])
     scores = {
-        name: [round(float(value), 4) for value in np.asarray(make_scorer(scorer).score(images, prompts))]
+        name: [round(float(value), 4) for value in np.asarray(make(scorer).score(images, prompts))]
         for name, scorer in (("quality", "lab-true"), ("reward", "lab-reward"))
     }
     return {**scores, "judge_seconds": round(time.process_time() - began, 1)}

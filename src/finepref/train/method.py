@@ -9,30 +9,29 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from finepref.core.errors import ConfigError, nearest
-from finepref.diffusion import trajectories as trajectories
+from finepref.core.errors import ConfigError
 from finepref.diffusion.options import InversionOptions
 from finepref.diffusion.path import LossSpace
 from finepref.diffusion.path import Path as NoisePath
-from finepref.objectives import table as objectives
-from finepref.objectives.guard import GuardOptions
+from finepref.diffusion.trajectories import TRAJECTORIES, TrajectoryRow
+from finepref.objectives.table import GUARDS, OBJECTIVES, GuardRow, ObjectiveRow
 from finepref.train.config import RunConfig, validate_options
-
-GUARDS = ("none", "sdpo")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """A point of the product of axes, ready for the step.
 
-    options: keyword arguments of the objective. lowest_t: the lowest discrete level that is drawn.
+    options, guard_options: keyword arguments of the objective and of the guard. lowest_t: the lowest discrete level
+    that is drawn.
     """
 
-    trajectory: trajectories.Row
+    trajectory: TrajectoryRow
     place_options: BaseModel
-    objective: objectives.Row
+    objective: ObjectiveRow
     options: Mapping[str, Any]
-    guard: GuardOptions | None
+    guard: GuardRow | None
+    guard_options: Mapping[str, Any]
     loss_space: LossSpace
     lowest_t: int
 
@@ -69,37 +68,25 @@ def make_method(config: RunConfig) -> Method:
     Raises:
         ConfigError: an unknown name or option, or a combination that makes no sense, with the reason.
     """
-    trajectory = trajectories.get(config.trajectory.name)
+    trajectory = TRAJECTORIES[config.trajectory.name]
     place_options = validate_options(trajectory.options, config.trajectory.options(), where="trajectory")
-    objective = objectives.get(config.objective.name)
+    objective = OBJECTIVES[config.objective.name]
     options = validate_options(objective.options, config.objective.options(), where="objective")
+    guard = GUARDS[config.guard.name]
+    guard_options = validate_options(guard.options, config.guard.options(), where="guard")
     method = Method(
         trajectory=trajectory,
         place_options=place_options,
         objective=objective,
         options=options.model_dump(),
-        guard=_guard(config),
+        guard=None if guard.name == "none" else guard,
+        guard_options=guard_options.model_dump(),
         loss_space=config.objective.loss_space,
         lowest_t=trajectory.lowest_t(place_options),
     )
     _refuse_nonsense(config, method)
     _check_caches(config, method)
     return method
-
-
-def _guard(config: RunConfig) -> GuardOptions | None:
-    given = config.guard.options()
-    if config.guard.name not in GUARDS:
-        raise ConfigError(
-            f"unknown guard {config.guard.name!r}", where="guard.name", remedy=nearest(config.guard.name, GUARDS)
-        )
-    if config.guard.name == "none":
-        if given:
-            raise ConfigError(f"{sorted(given)[0]} has no effect without a guard", where="guard", remedy="name: sdpo")
-        return None
-    options = validate_options(GuardOptions, given, where="guard")
-    assert isinstance(options, GuardOptions)
-    return options
 
 
 def _refuse_nonsense(config: RunConfig, method: Method) -> None:

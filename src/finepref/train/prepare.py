@@ -8,6 +8,7 @@ from typing import Any
 
 from finepref.core import provenance
 from finepref.core.errors import ConfigError
+from finepref.core.rows import hashes
 from finepref.data.latents import Latents
 from finepref.models.protocol import Adapter
 from finepref.train.config import RunConfig
@@ -125,7 +126,9 @@ def run_identity(config: RunConfig, *, base: Mapping[str, Any], cache: str, sign
     settings["model"].pop("base")
     settings["model"].pop("init_from")
     weights = {key: base[key] for key in ("base_sha256", "init_sha256")}
-    return provenance.hash_config({"config": settings, "base": weights, "cache": cache, "signal": signal})
+    code = hashes(objective=config.objective.name, guard=config.guard.name, trajectory=config.trajectory.name)
+    known = {"config": settings, "base": weights, "cache": cache, "signal": signal}
+    return provenance.hash_config(known | ({"code": code} if code else {}))
 
 
 def reference_identity(config: RunConfig, *, base: Mapping[str, Any], cache: str, table: PairTable) -> str:
@@ -157,6 +160,7 @@ def trajectory_identity(
     plan = {
         "drawn": reference_identity(config, base=base, cache=cache, table=table),
         "trajectory": [method.trajectory.name, method.place_options.model_dump()],
+        **hashes(trajectory=method.trajectory.name),
         "dtype": config.cache.dtype,
         "shard": SHARD,
     }

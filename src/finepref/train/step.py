@@ -15,7 +15,6 @@ from finepref.core.batches import ImageBatch, ImagePrediction, ObjectiveOutput, 
 from finepref.diffusion.inversion import Denoise, Draw, guided
 from finepref.models.protocol import Adapter, Network
 from finepref.objectives.core import mean_square
-from finepref.objectives.guard import guard
 from finepref.train.method import Method
 
 Calls = dict[str, int]
@@ -116,7 +115,7 @@ def pair_step(
     )
     extra: dict[str, Tensor] = {}
     if method.guard is not None:
-        prediction, extra = guard(prediction, **method.guard.model_dump())
+        prediction, extra = method.guard.function(prediction, **method.guard_options)
     out = method.objective.function(prediction, batch.signal, **method.options)
     return ObjectiveOutput(loss=out.loss, stats={**out.stats, **extra})
 

@@ -18,7 +18,7 @@ from finepref.core.provenance import provenance, sha256_file
 from finepref.evaluate.scorers import blip, clip
 from finepref.evaluate.scorers import tokenizer as text
 from finepref.evaluate.scorers.heads import LinearHead
-from finepref.evaluate.scorers.kinds import KINDS, Kind
+from finepref.evaluate.scorers.kinds import SCORERS, ScorerRow
 from finepref.evaluate.scorers.weights import PROVENANCE_NAME, check_state, read_state, weight_files, weights_id
 
 HEAD_WIDTH = 768
@@ -35,15 +35,15 @@ class Converted:
     dropped: tuple[str, ...]
 
 
-def recognise(file: Path, digest: str, scorer: str | None) -> Kind:
+def recognise(file: Path, digest: str, scorer: str | None) -> ScorerRow:
     """The scorer of an official file: as told, else by its SHA-256, else by its exact official name.
 
     Raises:
         InputError: nothing tells it, or the file is known to be another scorer's than the one told.
     """
-    by_hash = [kind for kind in KINDS.values() if kind.official[1] == digest]
-    by_name = [kind for kind in KINDS.values() if kind.official[0] and kind.official[0] == file.name]
-    convertible = [kind.name for kind in KINDS.values() if kind.family != "judge" and kind.name != "clip"]
+    by_hash = [kind for kind in SCORERS.values() if kind.official[1] == digest]
+    by_name = [kind for kind in SCORERS.values() if kind.official[0] and kind.official[0] == file.name]
+    convertible = [kind.name for kind in SCORERS.values() if kind.weights is not None]
     if scorer is None:
         for found in (by_hash, by_name):
             if found:
@@ -53,10 +53,10 @@ def recognise(file: Path, digest: str, scorer: str | None) -> Kind:
         raise InputError(f"{scorer!r} has no official file to convert", remedy="use one of " + ", ".join(convertible))
     if by_hash and by_hash[0].name != scorer:
         raise InputError(f"this is the official file of {by_hash[0].name}, not of {scorer}", where=file)
-    return KINDS[scorer]
+    return SCORERS[scorer]
 
 
-def _mapped(kind: Kind, state: Mapping[str, Tensor], where: Path) -> tuple[dict[str, Tensor], nn.Module]:
+def _mapped(kind: ScorerRow, state: Mapping[str, Tensor], where: Path) -> tuple[dict[str, Tensor], nn.Module]:
     """The state in its final names, checked against the network it is for (on the meta device)."""
     with torch.device("meta"):
         if kind.family == "clip":
@@ -72,13 +72,13 @@ def _mapped(kind: Kind, state: Mapping[str, Tensor], where: Path) -> tuple[dict[
     return mapped, network
 
 
-def _dropped(kind: Kind, state: Mapping[str, Tensor]) -> tuple[str, ...]:
+def _dropped(kind: ScorerRow, state: Mapping[str, Tensor]) -> tuple[str, ...]:
     unused = blip.UNUSED if kind.family == "imagereward" else ()
     endings = clip.NOT_WEIGHTS
     return tuple(n for n in state if n.rsplit(".", 1)[-1] in endings or (unused and n.startswith(unused)))
 
 
-def _copy_vocabulary(kind: Kind, source: Path, target: Path) -> None:
+def _copy_vocabulary(kind: ScorerRow, source: Path, target: Path) -> None:
     if kind.family == "aesthetic":
         raise InputError("the aesthetic scorer reads no prompts", where=source, remedy="leave out --vocabulary")
     if source.is_file():
