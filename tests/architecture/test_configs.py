@@ -29,8 +29,9 @@ from finepref.formats.signals import write_signals
 from finepref.models.protocol import Adapter
 from finepref.objectives import methods
 from finepref.objectives.table import GUARDS
-from finepref.signals.kinds import SIGNALS, VoteTable
+from finepref.signals.kinds import SIGNALS
 from finepref.signals.make import make_signals
+from finepref.signals.parts import VoteTable
 from finepref.signals.rewards import Rewards
 from finepref.train.config import SHIPPED, RunConfig, load_config, parse_config, shipped_configs
 from finepref.train.loop import State, optimiser_step

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finepref.signals import parts
+from finepref.signals.rewards import Rewards
 from finepref.signals.smooth import smoothed
 
 score = st.floats(0.1, 0.3)
@@ -47,7 +48,14 @@ def test_reward_margin_is_antisymmetric(values: list[tuple[float, float]]) -> No
     first, second = (np.array(side) for side in zip(*values, strict=True))
     if np.concatenate([first, second]).std() == 0:
         return
-    one, two = parts.reward_margin(first, second), parts.reward_margin(second, first)
+    none = [None] * len(first)
+    votes = parts.VoteTable(
+        pair_id=none, label=np.ones(len(first)), model_0=none, model_1=none, image_0=none, image_1=none
+    )
+    one, two = (
+        parts.reward_margin(votes, rewards=Rewards(*sides, scorer="", fingerprint=""))
+        for sides in ((first, second), (second, first))
+    )
     assert one.margin_0 is not None
     assert one.margin_1 is not None
     assert (one.margin_0 == -one.margin_1).all()

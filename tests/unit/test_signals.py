@@ -24,10 +24,10 @@ from finepref.data.rows import _table
 from finepref.formats.signals import read_signals, write_signals
 from finepref.signals import parts
 from finepref.signals.combine import combine
-from finepref.signals.kinds import VoteTable
 from finepref.signals.make import check_request, make_signals
+from finepref.signals.parts import VoteTable
 from finepref.signals.rewards import Rewards
-from finepref.signals.smooth import PICKSCORE_EXTREMES, extremes, smoothed, weight_of
+from finepref.signals.smooth import PICKSCORE_EXTREMES, extremes, smoothed
 
 COUNT = 60
 MODELS = ("A", "B", "C")
@@ -181,7 +181,6 @@ def test_smoothed_by_hand() -> None:
     assert found.weight[2] == 0
     assert found.weight[3] == pytest.approx(4.621171572600098, rel=1e-12)
     assert (smoothed(first, second, low=low, high=high, gamma=0.0).weight == 0).all()
-    assert weight_of(0.62, gamma=10) == pytest.approx(2.4)
 
 
 def test_smoothed_kind(table: VoteTable, rewards: Rewards) -> None:
@@ -220,9 +219,10 @@ def test_composition(table: VoteTable, ratings: Ratings, rewards: Rewards) -> No
 
 def test_kto_labels_by_hand() -> None:
     """a beats b, b beats c, c and d tie, a loses to e: any_win, only_wins and per_pair."""
-    label = [1.0, 1.0, 0.5, 0.0, np.nan]
-    first, second = ["a", "b", "c", "a", "f"], ["b", "c", "d", "e", "g"]
-    found = {rule: parts.desirable(label, first, second, rule=rule) for rule in ("any_win", "only_wins", "per_pair")}
+    label, none = np.array([1.0, 1.0, 0.5, 0.0, np.nan]), [None] * 5
+    images = {"image_0": ["a", "b", "c", "a", "f"], "image_1": ["b", "c", "d", "e", "g"]}
+    votes = VoteTable(pair_id="12345", label=label, model_0=none, model_1=none, **images)
+    found = {rule: parts.desirable(votes, desirable=rule) for rule in ("any_win", "only_wins", "per_pair")}
     assert found["any_win"].label_0.tolist() == [1, 1, 0, 1, -1]
     assert found["any_win"].label_1.tolist() == [1, 0, -1, 1, -1]
     assert found["only_wins"].label_0.tolist() == [-1, -1, 0, -1, -1]

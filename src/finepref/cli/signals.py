@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from finepref.data.schema import ImageRef, Quarantined
     from finepref.formats.signals import Signals
-    from finepref.signals.kinds import SignalRow, VoteTable
+    from finepref.signals.kinds import SignalRow
+    from finepref.signals.parts import VoteTable
 
 
 def command(
@@ -111,7 +112,7 @@ def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Qua
 
     from finepref.core.progress import progress
     from finepref.data.readers import read_preferences
-    from finepref.signals.kinds import VoteTable
+    from finepref.signals.parts import VoteTable
 
     for images in (False, True):
         faults: list[Quarantined] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,11 +30,11 @@ def model_folder(variant: str) -> str:
     return str(model.materialise(cache_home() / f"lab-{variant}-{model.fingerprint(variant)[:12]}", variant))
 
 
-def prompts(split: str) -> tuple[str, ...]:
+def prompts(split: str) -> Sequence[str]:
     """The prompts of `lab-train` (votes) or `lab-eval` (held out)."""
     from finepref.lab import world
 
-    return tuple(world.prompts(split))
+    return world.prompts(split)
 
 
 def scorer(spec: Spec, device: str) -> LabScorer:
@@ -43,9 +44,9 @@ def scorer(spec: Spec, device: str) -> LabScorer:
     return scorers.lab_reward() if spec.name == "lab-reward" else scorers.lab_true()
 
 
-register(base=Named(name="lab", load=partial(model_folder, "base")))
-register(base=Named(name="lab:early", load=partial(model_folder, "early")))
-register(prompts=Named(name="lab-train", load=partial(prompts, "train")))
-register(prompts=Named(name="lab-eval", load=partial(prompts, "eval")))
+for _name, _variant in (("lab", "base"), ("lab:early", "early")):
+    register(base=Named(name=_name, load=partial(model_folder, _variant)))
+for _split in ("train", "eval"):
+    register(prompts=Named(name=f"lab-{_split}", load=partial(prompts, _split)))
 register(scorer=ScorerRow("lab-reward", "the lab's reward, learned from votes on its training prompts", make=scorer))
 register(scorer=ScorerRow("lab-true", "the lab's true quality, computed; never for training", make=scorer))

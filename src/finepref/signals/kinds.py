@@ -6,12 +6,11 @@ The arena's kinds of gap (`finepref.arena.gap.GAPS`) are kinds of signal too, a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from finepref.arena import Ratings, Votes, gaps_both
@@ -21,23 +20,10 @@ from finepref.core.errors import InputError
 from finepref.core.options import Options, check_function
 from finepref.core.rows import Table
 from finepref.signals import parts
-from finepref.signals.parts import Part
-from finepref.signals.rewards import Rewards
-from finepref.signals.smooth import GAMMA, PICKSCORE_EXTREMES
+from finepref.signals.parts import Part, VoteTable
+from finepref.signals.smooth import GAMMA
 
 Need = Literal["ratings", "rewards"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VoteTable:
-    """n votes in file order. label: P(image 0 preferred), nan for no vote. Model and image names may be None."""
-
-    pair_id: Sequence[str]
-    label: npt.NDArray[np.float64]
-    model_0: Sequence[str | None]
-    model_1: Sequence[str | None]
-    image_0: Sequence[str | None]
-    image_1: Sequence[str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +85,9 @@ class LabelOptions(Options):
 def _arena(votes: VoteTable, *, ratings: Ratings, kind: str, clip: bool, rho: float | None = None) -> Part:
     """Gaps for both winners; nan without model names and, where images count, without a vote."""
     row = GAPS[kind]
-    named = [
-        first is not None and second is not None for first, second in zip(votes.model_0, votes.model_1, strict=True)
-    ]
+    named = np.array([None not in pair for pair in zip(votes.model_0, votes.model_1, strict=True)])
     unvoted = np.isnan(votes.label)
-    rows = np.flatnonzero(np.array(named, dtype=bool) & ~(unvoted if row.images else np.zeros_like(unvoted)))
+    rows = np.flatnonzero(named & ~unvoted if row.images else named)
     if not len(rows):
         raise InputError("the votes name no models", where=f"--kind {kind}", remedy="use kind binary or uniform")
 
@@ -141,46 +125,6 @@ def _gap_rows() -> Iterator[SignalRow]:
     return (_arena_row(gap) for gap in GAPS.values() if gap.name != "uniform")
 
 
-def _reward_margin(votes: VoteTable, *, rewards: Rewards) -> Part:
-    return _about(parts.reward_margin(rewards.score_0, rewards.score_1), rewards)
-
-
-def _relabel(votes: VoteTable, *, rewards: Rewards) -> Part:
-    return _about(parts.relabel(rewards.score_0, rewards.score_1), rewards)
-
-
-def _about(part: Part, rewards: Rewards) -> Part:
-    about = {name: getattr(rewards, name) for name in ("scorer", "fingerprint", "device_seconds")}
-    return replace(part, meta={**part.meta, **about})
-
-
-def _smoothed(votes: VoteTable, *, rewards: Rewards, gamma: float, quantile: float, extremes: str) -> Part:
-    first, second = rewards.score_0, rewards.score_1
-    limits = PICKSCORE_EXTREMES if extremes == "pickscore" else None
-    if limits is not None:
-        scores = np.concatenate([first, second])
-        scores, (low, high) = scores[np.isfinite(scores)], limits
-        outside = float(((scores < low - 0.1 * (high - low)) | (scores > high + 0.1 * (high - low))).mean())
-        if outside > 0.01:
-            raise InputError(
-                f"{outside:.0%} of the scores of {rewards.scorer} are far outside PickScore's raw cosines",
-                where="--extremes pickscore",
-                remedy="use --extremes data",
-            )
-    return _about(parts.smooth(first, second, gamma=gamma, quantile=quantile, limits=limits), rewards)
-
-
-def _labels(votes: VoteTable, *, desirable: str) -> Part:
-    names: list[list[str]] = []
-    for values in (votes.image_0, votes.image_1):
-        if desirable != "per_pair" and any(value is None for value in values):
-            raise InputError(
-                "the votes do not name their images", where="--kind kto", remedy="use --desirable per_pair"
-            )
-        names.append([str(value) for value in values])
-    return parts.desirable(votes.label, names[0], names[1], rule=desirable)
-
-
 def check_signal(row: SignalRow) -> None:
     """Refuse a kind whose function cannot be called with what it needs and its options.
 
@@ -195,24 +139,24 @@ def check_signal(row: SignalRow) -> None:
 SIGNALS = Table("signal", SignalRow, (
     SignalRow(name="binary", function=lambda votes: Part(), source="the votes alone, as in Diffusion-DPO"),
     SignalRow(
-        name="uniform", function=lambda votes, *, margin: parts.uniform(len(votes.label), margin=margin),
-        options=UniformOptions, source=GAPS["uniform"].source,
+        name="uniform", function=parts.uniform, options=UniformOptions, source=GAPS["uniform"].source,
     ),
     *_gap_rows(),
     SignalRow(
-        name="smoothed", function=_smoothed, needs=("rewards",), options=SmoothedOptions, decides=True,
+        name="smoothed", function=parts.smooth, needs=("rewards",), options=SmoothedOptions, decides=True,
         source="SmPO-Diffusion Eq. 8-12", deviations="extremes of the data set unless --extremes pickscore",
     ),
     SignalRow(
-        name="reward-margin", function=_reward_margin, needs=("rewards",),
+        name="reward-margin", function=parts.reward_margin, needs=("rewards",),
         source="ArenaPO Appendix F, reading 1", deviations="the paper states no mechanism",
     ),
     SignalRow(
-        name="relabel", function=_relabel, needs=("rewards",), decides=True,
+        name="relabel", function=parts.relabel, needs=("rewards",), decides=True,
         source="Diffusion-DPO, code only: choice_model",
     ),
     SignalRow(
-        name="kto", function=_labels, options=LabelOptions, images=lambda options: options.desirable != "per_pair",
+        name="kto", function=parts.desirable, options=LabelOptions,
+        images=lambda options: options.desirable != "per_pair",
         source="Diffusion-KTO (arXiv 2404.04465), code only: image labels",
     ),
 ), what="kind of signal", where="--kind", check=check_signal, also=_gap_rows)  # fmt: skip

@@ -11,7 +11,8 @@ from finepref.core.errors import InputError, nearest
 from finepref.core.options import Options, read_options
 from finepref.formats.signals import Signals
 from finepref.signals.combine import combine
-from finepref.signals.kinds import SIGNALS, SignalRow, VoteTable
+from finepref.signals.kinds import SIGNALS, SignalRow
+from finepref.signals.parts import VoteTable
 from finepref.signals.rewards import Rewards
 
 STAGES = {"ratings": ("--arena", "finepref arena"), "rewards": ("--rewards", "finepref score")}

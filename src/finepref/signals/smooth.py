@@ -46,11 +46,6 @@ def extremes(scores: npt.ArrayLike, *, quantile: float = 0.0) -> tuple[float, fl
     return low, high
 
 
-def weight_of(p_win: npt.ArrayLike, *, gamma: float = GAMMA) -> Floats:
-    """2 alpha - gamma = gamma (2p - 1), with alpha / gamma = p (SmPO Eq. 11-12)."""
-    return np.asarray(gamma * (2.0 * np.asarray(p_win, dtype=np.float64) - 1.0))
-
-
 def smoothed(
     score_0: npt.ArrayLike, score_1: npt.ArrayLike, *, low: float, high: float, gamma: float = GAMMA
 ) -> Smoothed:

@@ -24,8 +24,9 @@ from finepref.formats.signals import write_signals
 from finepref.lab import crowd as voters
 from finepref.lab import model, world
 from finepref.lab.ballots import make_votes
-from finepref.signals.kinds import SIGNALS, VoteTable
+from finepref.signals.kinds import SIGNALS
 from finepref.signals.make import make_signals
+from finepref.signals.parts import VoteTable
 from finepref.signals.rewards import Rewards, read_rewards
 from finepref.study.design import Arm, Data
 from finepref.train.config import load_config
