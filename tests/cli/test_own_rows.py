@@ -36,6 +36,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         "    sys.argv = line.split()\n"
         "    try:\n        cli.main()\n"
         "    except SystemExit as stop:\n        assert not stop.code, line\n"
+        "import os\nprint('for children:', os.environ['FINEPREF_PLUGINS'])\n"
     )
     call = [sys.executable, "-c", code]
     ran = subprocess.run(call, input="\n".join(lines), cwd=folder, capture_output=True, text=True)
@@ -59,6 +60,8 @@ def test_listed(done: tuple[Path, str]) -> None:
         ("gap", "lead", "gap"),
     ):
         assert f"{axis} {name}: {folder / f'my_{file}.py'}" in printed
+    children = printed.rpartition("for children: ")[2].split(":")
+    assert str(folder / "my_objective.py") in children
     assert "reach [1.0]  Logit from which a pair costs nothing." in printed
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from finepref.cli.main import load_plugins
 from finepref.core.errors import InputError
 from finepref.core.provenance import provenance, sha256_file
 from finepref.core.rows import BASES, Named, Table, load_plugin, register
@@ -40,6 +41,14 @@ def test_absent(spec: str) -> None:
     """Neither a file nor a module."""
     with pytest.raises(InputError, match=r"no such file|No module named"):
         load_plugin(spec)
+
+
+def test_plugin_option() -> None:
+    """It is taken out of the command line wherever it stands, up to `--`; without a name it is refused."""
+    assert load_plugins(["train", "-c", "x", "--", "--plugin"]) == ["train", "-c", "x", "--", "--plugin"]
+    for words in (["train", "--plugin"], ["--plugin=", "train"]):
+        with pytest.raises(InputError, match="--plugin: no name"):
+            load_plugins(words)
 
 
 def test_provenance_names_the_file(tmp_path: Path) -> None:

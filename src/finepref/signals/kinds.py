@@ -5,7 +5,7 @@ The arena's kinds of gap (`finepref.arena.gap.GAPS`) are kinds of signal too, a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -121,10 +121,6 @@ def _arena_row(gap: GapRow) -> SignalRow:
     )
 
 
-def _gap_rows() -> Iterator[SignalRow]:
-    return (_arena_row(gap) for gap in GAPS.values() if gap.name != "uniform")
-
-
 def check_signal(row: SignalRow) -> None:
     """Refuse a kind whose function cannot be called with what it needs and its options.
 
@@ -141,7 +137,6 @@ SIGNALS = Table("signal", SignalRow, (
     SignalRow(
         name="uniform", function=parts.uniform, options=UniformOptions, source=GAPS["uniform"].source,
     ),
-    *_gap_rows(),
     SignalRow(
         name="smoothed", function=parts.smooth, needs=("rewards",), options=SmoothedOptions, decides=True,
         source="SmPO-Diffusion Eq. 8-12", deviations="extremes of the data set unless --extremes pickscore",
@@ -159,4 +154,4 @@ SIGNALS = Table("signal", SignalRow, (
         images=lambda options: options.desirable != "per_pair",
         source="Diffusion-KTO (arXiv 2404.04465), code only: image labels",
     ),
-), what="kind of signal", where="--kind", check=check_signal, also=_gap_rows)  # fmt: skip
+), what="kind of signal", where="--kind", check=check_signal, also=lambda: map(_arena_row, GAPS.values()))  # fmt: skip
