@@ -20,7 +20,7 @@ from torch import Tensor
 
 from finepref.core import rng
 from finepref.diffusion.path import FLOW, Path, scaled_linear
-from finepref.diffusion.trajectories import TABLE
+from finepref.diffusion.trajectories import TRAJECTORIES
 from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptions
 
 SHAPE = (1, 1, 64, 64)
@@ -104,7 +104,7 @@ def invert(density: Density, path: Path, t: float, options: InversionOptions) ->
         x0 = density.quantile(density.cdf(x0, 1.0, 0.0), a_0, b_0)
     image = torch.from_numpy(x0).view(SHAPE)
     calls: list[int] = []
-    row = TABLE["renoise" if isinstance(options, RenoiseOptions) else "ddim_inversion"]
+    row = TRAJECTORIES["renoise" if isinstance(options, RenoiseOptions) else "ddim_inversion"]
     placed = row.place(
         image,
         image,

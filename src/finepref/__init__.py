@@ -17,11 +17,21 @@
 Importing `finepref` imports none of them.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 try:
     __version__ = version("finepref")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["__version__"]
+_FROM = {"register": "finepref.core.rows"}
+
+__all__ = ["__version__", *_FROM]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FROM:
+        raise AttributeError(f"module 'finepref' has no attribute {name!r}")
+    return getattr(import_module(_FROM[name]), name)

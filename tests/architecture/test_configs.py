@@ -26,7 +26,9 @@ from finepref.formats.rewards import Rewards
 from finepref.formats.signals import write_signals
 from finepref.models.protocol import Adapter
 from finepref.plan import methods
-from finepref.signals.make import ARENA_KINDS, KINDS, REWARD_KINDS, SignalOptions, VoteTable, make_signals
+from finepref.signals.kinds import SIGNALS
+from finepref.signals.make import make_signals
+from finepref.signals.parts import VoteTable
 from finepref.train import run as run_module
 from finepref.train.config import RunConfig, load_config, parse_config
 from finepref.train.identity import prepare
@@ -114,14 +116,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         left=list(table.model_0), right=list(table.model_1), outcome=table.label,
         left_image=list(table.image_0), right_image=list(table.image_1),
     )  # fmt: skip
-    for kind in KINDS:
-        arena, reward = kind in ARENA_KINDS, kind in REWARD_KINDS
+    for kind, row in SIGNALS.items():
         signals = make_signals(
             table,
             [kind],
-            options=SignalOptions(rho=0.5) if kind == "selection" else None,
-            ratings=rate(games) if arena else None,
-            rewards=Rewards(draws.normal(size=6), draws.normal(size=6), "drawn", "0") if reward else None,
+            options={"rho": 0.5} if kind == "selection" else None,
+            ratings=rate(games) if "ratings" in row.needs else None,
+            rewards=Rewards(draws.normal(size=6), draws.normal(size=6), "drawn", "0")
+            if "rewards" in row.needs
+            else None,
         )
         write_signals(folder / f"{kind}.parquet", signals, provenance={})
     return folder

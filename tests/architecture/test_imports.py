@@ -20,23 +20,21 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"models"}),
     frozenset({"data", "plan", "train", "evaluate"}),
     frozenset({"report", "collect"}),
-    frozenset({"build"}),
     frozenset({"align", "rounds", "study"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
 SIDEWAYS: dict[str, set[str]] = {
     "signals": {"arena"},
-    "train": {"data", "build"},
-    "plan": {"train", "data", "build"},
+    "train": {"data"},
+    "plan": {"train", "data"},
     "evaluate": {"data"},
     "study": {"lab"},
     "cli": {"lab"},
-    "build": {"lab"},
     "lab": {"core", "formats", "arena", "signals", "diffusion", "objectives", "models", "evaluate"},
 }
 THIRD_PARTIES: dict[str, set[str]] = {
-    "core": {"numpy", "pyarrow", "tqdm", "torch", "PIL"},
+    "core": {"numpy", "pyarrow", "pydantic", "tqdm", "torch", "PIL"},
     "arena": {"numpy", "scipy", "pyarrow", "numba"},
     "signals": {"numpy", "scipy", "pyarrow", "pydantic"},
     "diffusion": {"torch", "jaxtyping", "pydantic", "diffusers"},

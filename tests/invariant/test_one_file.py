@@ -16,10 +16,10 @@ from torch import Tensor
 
 from finepref.arena.options import RatingOptions
 from finepref.arena.run import Options, run_arena
-from finepref.build import make_scorer
 from finepref.cli.signals import command as signals
 from finepref.data.readers import read_preferences
 from finepref.evaluate.rewards import score_preferences
+from finepref.evaluate.scorers.kinds import make
 from finepref.lab.ballots import make_votes
 from finepref.lab.world import prompts
 from finepref.train.config import load_config
@@ -79,7 +79,7 @@ def arenapo(votes: Path, folder: Path) -> tuple[str, ...]:
 
 def smpo(votes: Path, folder: Path) -> tuple[str, ...]:
     rewards = folder / "rewards.parquet"
-    score_preferences(read_preferences([votes]), [make_scorer("lab-reward")], rewards, inputs=[votes])
+    score_preferences(read_preferences([votes]), [make("lab-reward")], rewards, inputs=[votes])
     signals([votes], folder / "signals.parquet", ["smoothed"], rewards=rewards)
     return (f"signal.file={folder / 'signals.parquet'}",)
 

@@ -16,7 +16,7 @@ from diffusers import (
 from finepref.core.errors import ConfigError
 from finepref.diffusion import forward
 from finepref.diffusion.path import FLOW, from_scheduler_config, scaled_linear
-from finepref.diffusion.trajectories import get
+from finepref.diffusion.trajectories import TRAJECTORIES
 from small_network import SmallNetwork, latents
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -119,7 +119,7 @@ def test_official_current_grid(steps: int, t: int, parametrisation: Any) -> None
             prediction = network(x, level.expand(2), rows)
             x = scheduler.step(prediction, level, x).prev_sample
     mine = SmallNetwork(4)
-    row = get("ddim_inversion")
+    row = TRAJECTORIES["ddim_inversion"]
     placed = row.place(
         x0[:1],
         x0[1:],
@@ -137,7 +137,7 @@ def test_official_020_differs_from_current() -> None:
     """The pinned scheduler's first label is negative and it ends one level higher."""
     levels = {}
     for grid in ("official-0.20", "official-current"):
-        network, row = SmallNetwork(5), get("ddim_inversion")
+        network, row = SmallNetwork(5), TRAJECTORIES["ddim_inversion"]
         x0 = latents(4, 1)
         row.place(
             x0, x0, torch.tensor([500]), path=scaled_linear(), options=row.options(grid=grid, steps=5), denoise=network

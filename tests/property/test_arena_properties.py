@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from drawn import examples
 from finepref.arena import Votes, gaps, gaps_both, rate
-from finepref.arena.gap import KINDS, expected_gap
+from finepref.arena.gap import GAPS, expected_gap
 from finepref.arena.normal import inverse_mills, truncated_mean
 from finepref.arena.online import draw_moments, win_moments
 from finepref.core.rng import numpy_generator
@@ -80,7 +80,7 @@ def test_ratings_are_finite_and_sigma_is_of_the_centred_mu(votes: Votes) -> None
 
 
 @FEW
-@given(some_votes(images=True), st.sampled_from(KINDS), st.sampled_from([None, 0.5]))
+@given(some_votes(images=True), st.sampled_from(list(GAPS)), st.sampled_from([None, 0.5]))
 def test_gaps_do_not_care_about_sides_and_order(votes: Votes, kind: str, rho: float | None) -> None:
     options: dict[str, Any] = {"rho": rho} if kind in ("selection", "image") and rho is not None else {}
     ratings = rate(votes)

@@ -17,7 +17,7 @@ from finepref.core.errors import ConfigError
 from finepref.diffusion.inversion import guided
 from finepref.diffusion.path import FLOW, Path, scaled_linear
 from finepref.diffusion.programme import exact_levels, lowest_t, programme, steps_to
-from finepref.diffusion.trajectories import TABLE, get
+from finepref.diffusion.trajectories import TRAJECTORIES
 from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptions
 from small_network import SmallNetwork, keyed_draw, latents
 
@@ -49,7 +49,7 @@ def put(
         scale=1000.0 if path.discrete else 1.0,
         conditions=torch.cat([conditions[chosen], -conditions[chosen]]),
     )
-    row = get(name)
+    row = TRAJECTORIES[name]
     options = row.options(**own)
     assert isinstance(options, InversionOptions)
     placed = row.place(
@@ -159,7 +159,7 @@ def test_paper_example() -> None:
 def test_lowest_t(grid: Any, lowest: int) -> None:
     """At the lowest level a step is made and the target is finite; below it the trajectory refuses."""
     assert lowest_t(grid) == lowest
-    assert TABLE["renoise"].lowest_t(RenoiseOptions(grid=grid)) == lowest
+    assert TRAJECTORIES["renoise"].lowest_t(RenoiseOptions(grid=grid)) == lowest
     placed, network, _ = put("ddim_inversion", {"grid": grid}, [lowest], [0])
     assert len(network.sizes) == 1
     assert torch.isfinite(placed.target_w).all()
@@ -193,7 +193,7 @@ def test_renoise_last_by_hand() -> None:
 def test_flow_by_hand(variant: str) -> None:
     """Euler up the flow: with the true constant velocity of a straight line x_s and its target come out exactly."""
     name, own = VARIANTS[variant]
-    row = get(name)
+    row = TRAJECTORIES[name]
     x0_w, x0_l, eps = latents(9, 3, "w"), latents(9, 3, "l"), latents(9, 3, "eps")
     velocity = torch.cat([eps - x0_w, eps - x0_l])
     s = torch.tensor([0.2, 0.55, 1.0], dtype=torch.float64)
@@ -233,16 +233,16 @@ def test_refusals() -> None:
     """What is missing is said; what a flow cannot do is a config error; unknown names name the nearest."""
     x0, t = latents(1, 1), torch.tensor([5])
     with pytest.raises(ValueError, match="noise"):
-        get("forward").place(x0, x0, t, path=SD)
+        TRAJECTORIES["forward"].place(x0, x0, t, path=SD)
     with pytest.raises(ValueError, match="denoise"):
-        get("renoise").place(x0, x0, t, path=SD, options=RenoiseOptions())
+        TRAJECTORIES["renoise"].place(x0, x0, t, path=SD, options=RenoiseOptions())
     with pytest.raises(ValueError, match="draw"):
-        get("renoise").place(x0, x0, t, path=SD, options=RenoiseOptions(eta=0.1), denoise=SmallNetwork(1))
+        TRAJECTORIES["renoise"].place(x0, x0, t, path=SD, options=RenoiseOptions(eta=0.1), denoise=SmallNetwork(1))
     for own, place in (({"grid": "official-0.20"}, "grid"), ({"eta": 0.1}, "eta")):
         with pytest.raises(ConfigError, match=rf"trajectory\.{place}"):
             put("ddim_inversion", own, [0.5], [0], FLOW)
     with pytest.raises(ConfigError, match="did you mean 'renoise'"):
-        get("renoyse")
+        TRAJECTORIES["renoyse"]
     for wrong in ({"steps": 0}, {"eta": -1}, {"renoise": "none"}, {"labels": "source"}, {"cfg": float("inf")}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             RenoiseOptions.model_validate(wrong)

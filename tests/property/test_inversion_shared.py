@@ -14,7 +14,7 @@ from drawn import examples
 from finepref.core.batches import Placed
 from finepref.diffusion.path import FLOW, Path, scaled_linear
 from finepref.diffusion.programme import mean_calls, programme
-from finepref.diffusion.trajectories import get
+from finepref.diffusion.trajectories import TRAJECTORIES
 from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptions
 from small_network import SmallNetwork, keyed_draw, latents
 
@@ -27,7 +27,7 @@ def put(own: dict[str, Any], t: list[Any], rows: list[int], path: Path = SD) -> 
     world = {side: latents(8, 12, side)[torch.tensor(rows)] for side in "wl"}
     conditions = latents(8, 12, "cond")[torch.tensor(rows), :, 0, 0]
     network = SmallNetwork(8, scale=1000.0 if path.discrete else 1.0, conditions=torch.cat([conditions, -conditions]))
-    row = get(own.get("name", "renoise"))
+    row = TRAJECTORIES[own.get("name", "renoise")]
     options = row.options(**{key: value for key, value in own.items() if key != "name"})
     kind = torch.int64 if path.discrete else torch.float64
     placed = row.place(
@@ -140,7 +140,7 @@ def test_mean_calls_are_those_that_are_made() -> None:
         images += len(x)
         return x * 0
 
-    get("renoise").place(x0, x0, t, path=SD, options=options, denoise=denoise)
+    TRAJECTORIES["renoise"].place(x0, x0, t, path=SD, options=options, denoise=denoise)
     assert images / 4000 == pytest.approx(mean_calls(options, SD), rel=0.01)
     assert mean_calls(options, SD) < 4 * mean_calls(RenoiseOptions(steps=9), SD)
     assert mean_calls(InversionOptions(share=1), SD) == pytest.approx(5.0, abs=0.51)

@@ -14,11 +14,11 @@ from torch import Tensor
 from drawn import examples
 from finepref.core import rng
 from finepref.core.batches import ImagePrediction, ObjectiveOutput, PairPrediction, PairSignal
-from finepref.diffusion import trajectories as trajectories
 from finepref.diffusion.path import Path, scaled_linear
-from finepref.objectives import table as objectives
+from finepref.diffusion.trajectories import TRAJECTORIES
 from finepref.objectives.dpo import dpo
 from finepref.objectives.kto import kto
+from finepref.objectives.table import GUARDS, OBJECTIVES
 from finepref.plan import methods
 from small_network import SmallNetwork, keyed_draw, latents
 
@@ -34,7 +34,7 @@ PLACES: dict[str, tuple[str, dict[str, Any]]] = {
         {"grid": "official-0.20", "steps": 5, "renoise": "each", "label": "source", "average": True},
     ),
 }
-PAIRED = [row.name for row in objectives.ROWS if row.needs.paired and not row.batch_dependent]
+PAIRED = [row.name for row in OBJECTIVES.values() if row.needs.paired and not row.batch_dependent]
 # for every objective that has the option: at their defaults the losses of this world's large errors saturate
 MILD = {"beta": 300.0, "lambda_residual": 0.5, "timesteps": 40.0}
 
@@ -59,7 +59,7 @@ def step(
 ) -> tuple[ObjectiveOutput, Tensor, SmallNetwork]:
     """One training step on the pairs `rows` of a fixed world: loss, gradient of its sum in the network, inversions."""
     trajectory, knobs = PLACES[place]
-    row, path = trajectories.get(trajectory), PATHS[kind]
+    row, path = TRAJECTORIES[trajectory], PATHS[kind]
     policy, reference, inverter = SmallNetwork(1), SmallNetwork(2), SmallNetwork(1)
     t = torch.tensor([T[r] for r in rows])
     placed = row.place(
@@ -86,9 +86,9 @@ def step(
         ref_l=ref[count:],
         error_scale=path.error_scale(t, "epsilon"),
     )
-    chosen = objectives.get_guard(guard)
+    chosen = GUARDS[guard]
     pred, _ = chosen.function(pred, **chosen.options().model_dump())
-    found = objectives.get(objective)
+    found = OBJECTIVES[objective]
     mild = {option: value for option, value in MILD.items() if option in found.options.model_fields}
     options = found.options(**{**mild, **(own or {})})
     output = found.function(pred, signals(rows) if signal is None else signal, **options.model_dump())
@@ -113,7 +113,7 @@ def test_batch_split_invariance(objective: str, place: str, guard: str, kind: st
         torch.testing.assert_close(statistic, one, rtol=1e-8, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("objective", [r.name for r in objectives.ROWS if r.needs.paired and r.batch_dependent])
+@pytest.mark.parametrize("objective", [r.name for r in OBJECTIVES.values() if r.needs.paired and r.batch_dependent])
 def test_published_quirks_are_not_invariant(objective: str) -> None:
     """The rows marked batch_dependent are so: split, their losses change."""
     rows, own = list(range(WORLD)), {}
@@ -151,7 +151,7 @@ def test_kto_is_the_declared_exception() -> None:
     policy, target, reference = (latents(12, WORLD, word) for word in ("policy", "target", "reference"))
     error = (policy + 0.2 * reference - target).square().mean((1, 2, 3)) + 0.2
     label = torch.tensor([0, 1] * 4)
-    own = objectives.get("kto").options(beta=3.0).model_dump()
+    own = OBJECTIVES["kto"].options(beta=3.0).model_dump()
 
     def losses(rows: slice, anchor: Tensor | None) -> ObjectiveOutput:
         pred = ImagePrediction(policy=policy[rows], target=target[rows], label=label[rows], ref_error=error[rows])
@@ -183,7 +183,7 @@ def test_margin_0_and_weight_1_is_dpo_bit_for_bit(place: str) -> None:
 def test_policy_equal_to_reference_starts_at_ln_2(place: str, dtype: torch.dtype) -> None:
     """Wherever the pair is placed, equal networks give u == 0 exactly and ln 2."""
     trajectory, own = PLACES[place]
-    row, network = trajectories.get(trajectory), SmallNetwork(1)
+    row, network = TRAJECTORIES[trajectory], SmallNetwork(1)
     t = torch.tensor(T)
     placed = row.place(
         latents(12, WORLD, "w").to(dtype),
@@ -253,7 +253,7 @@ def test_every_method_takes_a_step(name: str) -> None:
     method = methods.get(name)
     own = {axis: {key: value for key, value in row.items() if key != "name"} for axis, row in method.axes.items()}
     place, link, held = (method.axes[axis]["name"] for axis in ("trajectory", "objective", "guard"))
-    trajectory, objective, guard = trajectories.get(place), objectives.get(link), objectives.get_guard(held)
+    trajectory, objective, guard = TRAJECTORIES[place], OBJECTIVES[link], GUARDS[held]
     assert trajectory.options(**own["trajectory"])
     objective.options(**own["objective"])
     guard.options(**own["guard"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from finepref.signals.rewards import Rewards
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,7 +49,14 @@ def test_reward_margin_is_antisymmetric(values: list[tuple[float, float]]) -> No
     first, second = (np.array(side) for side in zip(*values, strict=True))
     if np.concatenate([first, second]).std() == 0:
         return
-    one, two = parts.reward_margin(first, second), parts.reward_margin(second, first)
+    none = [None] * len(first)
+    votes = parts.VoteTable(
+        pair_id=none, label=np.ones(len(first)), model_0=none, model_1=none, image_0=none, image_1=none
+    )
+    one, two = (
+        parts.reward_margin(votes, rewards=Rewards(*sides, scorer="", fingerprint=""))
+        for sides in ((first, second), (second, first))
+    )
     assert one.margin_0 is not None
     assert one.margin_1 is not None
     assert (one.margin_0 == -one.margin_1).all()

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from scipy.stats import norm
 
-from finepref.build import load_pipeline
 from finepref.core import rng
 from finepref.lab import ballots as votes
 from finepref.lab import crowd as voters
 from finepref.lab import makers, world
+from finepref.models.load import open_pipeline
 
 PROMPTS = world.prompts("train")[:20]
 NAMES = ("a", "b", "c", "d")
@@ -119,7 +119,7 @@ def test_voters_differ_a_little():
 
 def test_makers_in_threads_share_no_state() -> None:
     """Scheduler and tokenizer, which change while sampling, belong to each thread; networks are shared."""
-    pipeline = load_pipeline("lab")
+    pipeline = open_pipeline("lab")
     own = makers.own_state(pipeline)
     assert own.unet is pipeline.unet
     assert own.text_encoder is pipeline.text_encoder

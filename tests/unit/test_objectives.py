@@ -15,7 +15,6 @@ from torch import Tensor
 from finepref.core import rng
 from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.core.errors import ConfigError
-from finepref.objectives import table
 from finepref.objectives.core import advantage_logit, mean_square, pair_errors
 from finepref.objectives.dmpo import dmpo
 from finepref.objectives.dpo import dpo, hinge
@@ -23,6 +22,7 @@ from finepref.objectives.dspo import dspo, dspo_brier, dspo_shift
 from finepref.objectives.mapo import mapo, phi
 from finepref.objectives.published import huaishengzhu_dspo_sdxl, jaydenlyh_smpo
 from finepref.objectives.sft import sft
+from finepref.objectives.table import GUARDS, OBJECTIVES
 
 PAIRS = 5
 
@@ -139,7 +139,7 @@ def test_gradient(name: str, pred: PairPrediction, signal: PairSignal) -> None:
 
 def test_table_covers_every_objective() -> None:
     """A row of the table has its row in the tests: here, below for KTO, or among the published quirks."""
-    assert {name for name, row in table.TABLE.items() if row.needs.paired and not row.batch_dependent} == set(CASES)
+    assert {name for name, row in OBJECTIVES.items() if row.needs.paired and not row.batch_dependent} == set(CASES)
 
 
 def test_statistics(pred: PairPrediction, signal: PairSignal) -> None:
@@ -174,7 +174,7 @@ def test_reference_errors_and_tensors_agree(pred: PairPrediction, signal: PairSi
         ref_error_l=mean_square(pred.ref_l, pred.target_l),
     )
     for name, (function, own) in CASES.items():
-        if table.get(name).needs.reference == "tensors":
+        if OBJECTIVES[name].needs.reference == "tensors":
             with pytest.raises(ValueError, match="ref_w"):
                 function(given, signal, **own)
         else:
@@ -186,7 +186,7 @@ def test_missing_reference(name: str, pred: PairPrediction, signal: PairSignal) 
     """Objectives that need a reference refuse a prediction without one, the others do not look for it."""
     function, own = CASES[name]
     bare = replace(pred, ref_w=None, ref_l=None)
-    if table.get(name).needs.reference == "none":
+    if OBJECTIVES[name].needs.reference == "none":
         assert torch.equal(function(bare, signal, **own).loss, function(pred, signal, **own).loss)
     else:
         with pytest.raises(ValueError, match="reference"):
@@ -326,7 +326,7 @@ def test_published_quirks_couple_a_batch(pred: PairPrediction, signal: PairSigna
     for threshold, branch in ((shift * 0.99, dspo_shift), (shift * 1.01, dspo_brier)):
         found = huaishengzhu_dspo_sdxl(pred, signal, beta=300.0, threshold=threshold).loss
         assert torch.equal(found, branch(pred, signal, beta=300.0).loss)
-    marked = {name for name, row in table.TABLE.items() if row.batch_dependent}
+    marked = {name for name, row in OBJECTIVES.items() if row.batch_dependent}
     assert marked == {"kto", "huaishengzhu_dspo_sdxl", "jaydenlyh_smpo"}
 
 
@@ -349,19 +349,19 @@ def test_published_quirks_couple_a_batch(pred: PairPrediction, signal: PairSigna
 def test_options_refuse(name: str, options: dict[str, Any]) -> None:
     """Bounds and unknown keys are refused when the options are read."""
     with pytest.raises(ValueError, match=next(iter(options))):
-        table.get(name).options(**options)
+        OBJECTIVES[name].options(**options)
 
 
 def test_zero_is_a_number() -> None:
     """Zero is kept where it is allowed."""
-    assert table.get("dspo").options(lambda_residual=0).model_dump()["lambda_residual"] == 0
-    assert table.get("mapo").options(beta=0).model_dump()["beta"] == 0
-    assert table.get("kto").options(lambda_undesirable=0).model_dump()["lambda_undesirable"] == 0
+    assert OBJECTIVES["dspo"].options(lambda_residual=0).model_dump()["lambda_residual"] == 0
+    assert OBJECTIVES["mapo"].options(beta=0).model_dump()["beta"] == 0
+    assert OBJECTIVES["kto"].options(lambda_undesirable=0).model_dump()["lambda_undesirable"] == 0
 
 
 def test_unknown_objective_names_the_nearest() -> None:
     """A typing error is answered with the right name."""
     with pytest.raises(ConfigError, match="did you mean 'dspo_brier'"):
-        table.get("dspo_bier")
+        OBJECTIVES["dspo_bier"]
     with pytest.raises(ConfigError, match=r"guard\.name.*did you mean 'sdpo'"):
-        table.get_guard("spdo")
+        GUARDS["spdo"]

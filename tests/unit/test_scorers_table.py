@@ -22,7 +22,7 @@ from finepref.evaluate.scorers import clip
 from finepref.evaluate.scorers import hub_files as sources
 from finepref.evaluate.scorers.conversion import convert
 from finepref.evaluate.scorers.hub_files import UrlFile, fetch
-from finepref.evaluate.scorers.kinds import KINDS, make, parse
+from finepref.evaluate.scorers.kinds import SCORERS, make, parse
 from finepref.evaluate.scorers.tokenizer import bert_text, clip_text
 from tiny_scorers import (
     PROMPTS,
@@ -70,11 +70,11 @@ SPECS = {
 def test_every_kind_has_one_line_and_a_known_preprocess() -> None:
     from finepref.evaluate.scorers.preprocess import VARIANTS
 
-    assert {"pickscore", "hpsv2.0", "hpsv2.1", "aesthetic", "clip-h", "imagereward"} <= set(KINDS)
-    for kind in KINDS.values():
+    assert {"pickscore", "hpsv2.0", "hpsv2.1", "aesthetic", "clip-h", "imagereward"} <= set(SCORERS)
+    for kind in SCORERS.values():
         assert kind.about
         assert "\n" not in kind.about
-        assert kind.preprocess in VARIANTS or kind.family == "judge"
+        assert kind.preprocess in VARIANTS or kind.family in ("judge", None)
         assert kind.shape is None or kind.shape in clip.SHAPES
         if isinstance(kind.weights, sources.HubFile):
             assert len(kind.weights.revision) == 40
@@ -170,8 +170,8 @@ def test_a_known_hash_is_not_taken_for_another_scorer(
     official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = official / "HPS_v2.1_compressed.pt"
-    known = replace(KINDS["hpsv2.1"], official=("HPS_v2.1_compressed.pt", sha256_file(file)))
-    monkeypatch.setitem(KINDS, "hpsv2.1", known)
+    known = replace(SCORERS["hpsv2.1"], official=("HPS_v2.1_compressed.pt", sha256_file(file)))
+    monkeypatch.setitem(SCORERS._rows, "hpsv2.1", known)
     renamed = official / "HPS_v2_1.pt"
     renamed.write_bytes(file.read_bytes())
     assert convert(renamed, out=tmp_path / "a").scorer == "hpsv2.1"
@@ -211,7 +211,7 @@ def test_hub_files_are_pinned_and_the_second_name_is_tried(tmp_path: Path, monke
         return str(tmp_path / name)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    weights = KINDS["pickscore"].weights
+    weights = SCORERS["pickscore"].weights
     assert weights is not None
     assert fetch(weights, scorer="pickscore") == tmp_path / "pytorch_model.bin"
     assert {revision for _, _, revision in asked} == {"a4e4367c6dfa7288a00c550414478f865b875800"}

@@ -25,7 +25,8 @@ from finepref.formats.rewards import Rewards
 from finepref.formats.signals import read_signals, write_signals
 from finepref.signals import parts
 from finepref.signals.combine import combine
-from finepref.signals.make import SignalOptions, VoteTable, check_request, make_signals
+from finepref.signals.make import check_request, make_signals
+from finepref.signals.parts import VoteTable
 from finepref.signals.smooth import PICKSCORE_EXTREMES, extremes, smoothed
 
 COUNT = 60
@@ -96,7 +97,7 @@ def test_binary(table: VoteTable) -> None:
 @pytest.mark.parametrize("margin", [None, 0.0, 2.5])
 def test_uniform(table: VoteTable, margin: float | None) -> None:
     """One number for both sides; 0 is a number."""
-    found = make_signals(table, ["uniform"], options=SignalOptions(margin=margin))
+    found = make_signals(table, ["uniform"], options={} if margin is None else {"margin": margin})
     assert set(found.margin_0) == set(found.margin_1) == {1.0 if margin is None else margin}
 
 
@@ -113,7 +114,7 @@ def test_arena_margins_are_the_arenas(table: VoteTable, votes: Votes, ratings: R
 @pytest.mark.parametrize("kind", ["selection", "image"])
 def test_rho_acts_and_is_kept(table: VoteTable, votes: Votes, ratings: Ratings, kind: str) -> None:
     """A given rho is the arena's, an estimated one is written down; without image names it cannot be estimated."""
-    given = make_signals(table, [kind], ratings=ratings, options=SignalOptions(rho=0.25))
+    given = make_signals(table, [kind], ratings=ratings, options={"rho": 0.25})
     gap = gaps(votes, ratings, kind=kind, rho=0.25)
     np.testing.assert_allclose(given.margin, gap[~np.isnan(gap)], rtol=1e-6)
     assert given.meta[f"{kind}.rho"] == 0.25
@@ -192,14 +193,14 @@ def test_smoothed_kind(table: VoteTable, rewards: Rewards) -> None:
     assert found.weight.min() >= 0
     assert found.weight[found.pair_id.index("r4")] == 0
     assert "r3" not in found.pair_id
-    clipped = make_signals(table, ["smoothed"], rewards=rewards, options=SignalOptions(quantile=0.1, gamma=2.0))
+    clipped = make_signals(table, ["smoothed"], rewards=rewards, options={"quantile": 0.1, "gamma": 2.0})
     assert clipped.meta["smoothed.reward_high"] == pytest.approx(np.nanquantile(scores, 0.9))
     assert clipped.weight.max() <= 0.92424
-    official = make_signals(table, ["smoothed"], rewards=rewards, options=SignalOptions(extremes="pickscore"))
+    official = make_signals(table, ["smoothed"], rewards=rewards, options={"extremes": "pickscore"})
     assert (official.meta["smoothed.reward_low"], official.meta["smoothed.reward_high"]) == PICKSCORE_EXTREMES
     scaled = Rewards(score_0=100 * rewards.score_0, score_1=100 * rewards.score_1, scorer="s", fingerprint="f")
     with pytest.raises(InputError, match="far outside PickScore's raw cosines"):
-        make_signals(table, ["smoothed"], rewards=scaled, options=SignalOptions(extremes="pickscore"))
+        make_signals(table, ["smoothed"], rewards=scaled, options={"extremes": "pickscore"})
 
 
 def test_composition(table: VoteTable, ratings: Ratings, rewards: Rewards) -> None:
@@ -218,9 +219,10 @@ def test_composition(table: VoteTable, ratings: Ratings, rewards: Rewards) -> No
 
 def test_kto_labels_by_hand() -> None:
     """a beats b, b beats c, c and d tie, a loses to e: any_win, only_wins and per_pair."""
-    label = [1.0, 1.0, 0.5, 0.0, np.nan]
-    first, second = ["a", "b", "c", "a", "f"], ["b", "c", "d", "e", "g"]
-    found = {rule: parts.desirable(label, first, second, rule=rule) for rule in parts.DESIRABLE_RULES}
+    label, none = np.array([1.0, 1.0, 0.5, 0.0, np.nan]), [None] * 5
+    images = {"image_0": ["a", "b", "c", "a", "f"], "image_1": ["b", "c", "d", "e", "g"]}
+    votes = VoteTable(pair_id="12345", label=label, model_0=none, model_1=none, **images)
+    found = {rule: parts.desirable(votes, desirable=rule) for rule in ("any_win", "only_wins", "per_pair")}
     assert found["any_win"].label_0.tolist() == [1, 1, 0, 1, -1]
     assert found["any_win"].label_1.tolist() == [1, 0, -1, 1, -1]
     assert found["only_wins"].label_0.tolist() == [-1, -1, 0, -1, -1]
@@ -232,7 +234,7 @@ def test_kto_labels_by_hand() -> None:
 
 def test_kto_sidecar(table: VoteTable, tmp_path: Path) -> None:
     """Labels travel as nullable int8; an image has one label wherever it occurs."""
-    found = make_signals(table, ["kto"], options=SignalOptions(desirable="only_wins"))
+    found = make_signals(table, ["kto"], options={"desirable": "only_wins"})
     write_signals(tmp_path / "s.parquet", found, provenance={})
     back = read_signals(tmp_path / "s.parquet")
     stored = pq.read_table(tmp_path / "s.parquet")
@@ -272,21 +274,24 @@ def test_sidecar_round_trip(table: VoteTable, ratings: Ratings, tmp_path: Path) 
     [
         (["papr"], {}, {}, "did you mean 'paper'"),
         ([], {}, {}, "name each once"),
-        (["binary", "paper"], {}, {"arena": True}, "binary alone"),
-        (["paper", "paper"], {}, {"arena": True}, "name each once"),
+        (["binary", "paper"], {}, {"ratings": True}, "binary alone"),
+        (["paper", "paper"], {}, {"ratings": True}, "name each once"),
         (["paper"], {}, {}, "--arena: kind paper needs it"),
         (["smoothed"], {}, {}, "--rewards: kind smoothed needs it"),
         (["binary"], {}, {"rewards": True}, "no effect on binary"),
         (["uniform"], {"gamma": 0.0}, {}, "--gamma: it has no effect"),
-        (["paper"], {"margin": 0.0}, {"arena": True}, "--margin: it has no effect"),
+        (["paper"], {"margin": 0.0}, {"ratings": True}, "--margin: it has no effect"),
         (["binary"], {"desirable": "any_win"}, {}, "--desirable: it has no effect"),
+        (["uniform"], {"margen": 1.0}, {}, "--margen: no kind has such an option; did you mean 'margin'"),
+        (["uniform"], {"margin": float("nan")}, {}, "--margin: nan is not possible"),
+        (["smoothed"], {"quantile": 0.5}, {"rewards": True}, "--quantile: 0.5 is not possible"),
     ],
 )
 def test_requests_refused(kinds: list[str], own: dict[str, Any], given: dict[str, bool], fault: str) -> None:
     """Unknown words, clashes and options without effect are refused before anything is read; 0 counts as given."""
-    inputs = {"arena": False, "rewards": False, **given}
+    inputs = {"ratings": False, "rewards": False, **given}
     with pytest.raises(InputError, match=fault):
-        check_request(kinds, SignalOptions(**own), **inputs)
+        check_request(kinds, own, **inputs)
 
 
 def test_data_refused(table: VoteTable, ratings: Ratings) -> None:
@@ -309,15 +314,13 @@ def test_data_refused(table: VoteTable, ratings: Ratings) -> None:
         make_signals(nameless, ["paper"], ratings=ratings)
     with pytest.raises(InputError, match="do not name their images"):
         make_signals(nameless, ["kto"])
-    with pytest.raises(InputError, match="did you mean 'any_win'"):
-        make_signals(table, ["kto"], options=SignalOptions(desirable="any_wins"))
-    for scores, quantile, fault in (
-        ([1.0, 1.0], 0.0, "equal"),
-        ([np.nan], 0.0, "no image"),
-        ([1.0, 2.0], 0.5, "quantile"),
-    ):
+    with pytest.raises(InputError, match=r"--desirable: 'any_wins' is not possible; .*'any_win'"):
+        make_signals(table, ["kto"], options={"desirable": "any_wins"})
+    for scores, fault in (([1.0, 1.0], "equal"), ([np.nan], "no image")):
         with pytest.raises(InputError, match=fault):
-            extremes(scores, quantile=quantile)
+            extremes(scores)
+    with pytest.raises(InputError, match=r"--kind mine: it gives \(3,\) values of weight for 2 votes"):
+        combine(["a", "b"], [1.0, 0.0], {"mine": parts.Part(weight=np.ones(3))})
     with pytest.raises(InputError, match="negative"):
         smoothed([1.0], [2.0], low=0, high=3, gamma=-1)
     with pytest.raises(InputError, match="not above"):

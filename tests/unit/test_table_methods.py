@@ -14,13 +14,14 @@ import torch
 from finepref.cli.main import COMMANDS
 from finepref.core.batches import ImagePrediction, PairPrediction, PairSignal
 from finepref.core.errors import ConfigError
-from finepref.diffusion import trajectories as trajectories
+from finepref.diffusion.trajectories import TRAJECTORIES
 from finepref.diffusion.trajectory_options import RenoiseOptions
-from finepref.objectives import table as objectives
 from finepref.objectives.dpo import dpo
 from finepref.objectives.kto import KtoOptions, kto
+from finepref.objectives.table import GUARDS, OBJECTIVES
 from finepref.plan import methods
-from finepref.signals.make import ACTS_ON, KINDS, SignalOptions, check_request
+from finepref.signals.kinds import SIGNALS
+from finepref.signals.make import check_request
 
 DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -59,12 +60,11 @@ def test_every_method_is_there() -> None:
 @pytest.mark.parametrize("method", methods.shipped(), ids=lambda m: m.name)
 def test_a_method_is_made_of_words_of_its_axes(method: methods.NamedMethod) -> None:
     """Signal kinds and options are those of `finepref signals`; needs follow from them; golden files exist."""
-    assert set(method.about.signal) <= set(KINDS)
     needs = method.needs()
     check_request(
         method.about.signal or ("binary",),
-        SignalOptions(**method.about.options),
-        arena=needs["arena"],
+        method.about.options,
+        ratings=needs["arena"],
         rewards=needs["reward"],
     )
     assert method.about.golden
@@ -76,11 +76,11 @@ def test_a_method_is_made_of_words_of_its_axes(method: methods.NamedMethod) -> N
 def test_documented() -> None:
     """Every row of every axis has its row in docs/objectives.md: the fourth edit of a new one."""
     text = DOCS.read_text(encoding="utf-8")
-    for name in objectives.TABLE:
+    for name in OBJECTIVES:
         assert f"| `{name}` |" in text, name
-    for name in trajectories.TABLE:
+    for name in TRAJECTORIES:
         assert f"| `{name}` |" in text, name
-    for kind in KINDS:
+    for kind in SIGNALS:
         assert kind in text, kind
 
 
@@ -91,7 +91,7 @@ def test_statistics_and_knobs_are_documented() -> None:
     rows = set(re.findall(r"`(\w+)`", "".join(line for line in watched.splitlines() if line.startswith("| `"))))
     one = torch.ones(2, 1, 1, 1)
     pair = PairPrediction(policy_w=one, policy_l=one, target_w=one, target_l=one, ref_w=one, ref_l=one)
-    guarded, statistics = objectives.get_guard("sdpo").function(pair, mu=0.9, scope="sample")
+    guarded, statistics = GUARDS["sdpo"].function(pair, mu=0.9, scope="sample")
     image = ImagePrediction(policy=one, target=one, label=torch.tensor([0, 1]), ref_error=torch.ones(2))
     signal = PairSignal(margin=torch.zeros(2), weight=torch.ones(2))
     logged = {*statistics, *dpo(guarded, signal, beta=1.0).stats, *kto(image, **KtoOptions().model_dump()).stats}
@@ -120,7 +120,7 @@ def test_plain_list_says_where_the_rest_is() -> None:
     done = subprocess.run([sys.executable, "-m", "finepref", "methods"], capture_output=True, text=True, check=True)
     *_, last = done.stdout.splitlines()
     assert all(word in last for word in ("-c lab/NAME", "finepref methods NAME", "golden", "eviations", "--json"))
-    for kind in KINDS:
+    for kind in SIGNALS:
         assert f"signal {kind}: " in done.stdout
 
 
@@ -146,13 +146,13 @@ def test_command() -> None:
     assert content["guard"]["sdpo"]["options"]["mu"]["default"] == 0.9
     assert by_name["arenapo"]["lab_config"] == "lab/arenapo"
     assert by_name["arenapo"]["golden"] == ["arena.json", "composed_reconstructions.json"]
-    assert list(content["signal"]) == list(KINDS)
+    assert list(content["signal"]) == list(SIGNALS)
     options = {kind: set(row["options"]) for kind, row in content["signal"].items()}
     assert options["smoothed"] == {"gamma", "quantile", "extremes"}
-    assert {option for own in options.values() for option in own} == set(ACTS_ON)
+    assert options["image"] == {"clip", "rho"}
     assert content["signal"]["uniform"]["options"]["margin"] == {
         "default": 1,
-        "description": "uniform: the margin of every pair.",
+        "description": "The margin of every pair.",
     }
     for axis in ("signal", "objective", "trajectory", "guard"):
         for row in content[axis].values():

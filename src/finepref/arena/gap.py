@@ -7,22 +7,27 @@ D = mu_w - mu_l; c = sqrt(2) beta; lambda(z) = phi(z)/Phi(z).
     truncated   D + c lambda(D/c)                                        performance noise instead of sigma
     selection   D + rho c lambda(D/c)                                    only a share rho of the noise is the images'
     image       difference of posterior means of the two images           votes that share images (module `image`)
+
+`GAPS` holds them, and those of a user's own (docs/own_rows.md).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from finepref.arena.image import image_models
 from finepref.arena.imagegap import image_gaps, image_gaps_both
 from finepref.arena.normal import Floats, inverse_mills, truncated_mean
-from finepref.arena.ratings import Ratings, align
+from finepref.arena.ratings import BETA, Ratings, align
 from finepref.arena.rho import estimate_rho
 from finepref.arena.votes import Votes
 from finepref.core.errors import InputError, nearest
+from finepref.core.rows import Table
+from finepref.formats.ratings import RatingSettings
 
-KINDS = ("uniform", "paper", "truncated", "selection", "image")
-WITH_RHO = ("selection", "image")
 MOST_RHO = 0.95
 NORMALISE = ("none", "mean")
 
@@ -40,16 +45,85 @@ def expected_gap(difference: Floats, spread: Floats | float) -> Floats:
     return np.where(spread > 0, safe * truncated_mean(difference / safe), np.maximum(difference, 0.0))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapRow:
+    """One kind of gap.
+
+    table: ratings -> [M, M], the gap if the row's model beats the column's; (ratings, rho) where rho acts.
+    rho: whether it takes the images' share of the noise. images: (gaps, gaps for both outcomes) from the images that
+    votes share, used instead of the table where rho is below 1. about: one line for the page. source: paper, equation.
+    """
+
+    name: str
+    table: Callable[..., Floats]
+    rho: bool = False
+    images: tuple[Callable[..., Floats], Callable[..., tuple[Floats, Floats]]] | None = None
+    about: str = ""
+    source: str = ""
+
+
+def _lead(ratings: Ratings) -> Floats:
+    return np.asarray(np.subtract.outer(ratings.mu, ratings.mu))
+
+
+def _uniform(ratings: Ratings) -> Floats:
+    return np.ones_like(_lead(ratings))
+
+
+def _paper(ratings: Ratings) -> Floats:
+    return expected_gap(_lead(ratings), np.sqrt(np.add.outer(ratings.sigma**2, ratings.sigma**2)))
+
+
+def _truncated(ratings: Ratings, rho: float = 1.0) -> Floats:
+    lead = _lead(ratings)
+    if rho == 1.0:
+        return expected_gap(lead, ratings.c)
+    return np.asarray(lead + rho * ratings.c * inverse_mills(lead / ratings.c))
+
+
+def check_gap(row: GapRow) -> None:
+    """Refuse a gap that is not one finite number for every two models.
+
+    Raises:
+        InputError: the table of three models is of another shape, or not finite.
+    """
+    mu, none = np.array([1.0, 0.5, -2.0]), np.zeros(3, dtype=np.int64)
+    settings = RatingSettings(ties="fit", votes=3, beta=BETA, tie_margin=0.0, level=0.95)
+    ratings = Ratings(("a", "b", "c"), mu, np.ones(3), None, "batch", settings, none, none, none, none)
+    table = np.asarray(row.table(ratings, 0.5) if row.rho else row.table(ratings))
+    if table.shape != (3, 3) or not np.isfinite(table).all():
+        raise InputError("its table is not [M, M] finite numbers", remedy="give one number for every two models")
+
+
+GAPS = Table("gap", GapRow, (
+    GapRow(
+        name="uniform", table=_uniform, about="the same for every vote",
+        source="ArenaPO Eq. 14 with one margin for all pairs (its Tables 5, 7)",
+    ),
+    GapRow(
+        name="paper", table=_paper, about="ArenaPO Eq. 12: the spread is the ratings' own uncertainty",
+        source="ArenaPO Eq. 12",
+    ),
+    GapRow(
+        name="truncated", table=_truncated, about="the spread is the performance noise of a vote",
+        source="ours: Eq. 12 with the noise of a vote (docs/arena.md)",
+    ),
+    GapRow(
+        name="selection", table=_truncated, rho=True, about="a share ρ of that noise belongs to the images",
+        source="ours: the images' share of that noise (docs/arena.md)",
+    ),
+    GapRow(
+        name="image", table=_truncated, rho=True, images=(image_gaps, image_gaps_both),
+        about="difference of what is known about the two images",
+        source="ours: difference of the images' posterior means (docs/arena.md)",
+    ),
+), what="kind of gap", check=check_gap)  # fmt: skip
+
+
 def gap_table(ratings: Ratings, kind: str, *, rho: float = 1.0) -> Floats:
     """[M, M] gap if the row's model beats the column's; a model against itself has D = 0."""
-    difference = np.subtract.outer(ratings.mu, ratings.mu)
-    if kind == "uniform":
-        return np.ones_like(difference)
-    if kind == "paper":
-        return expected_gap(difference, np.sqrt(np.add.outer(ratings.sigma**2, ratings.sigma**2)))
-    if kind == "truncated" or rho == 1.0:
-        return expected_gap(difference, ratings.c)
-    return np.asarray(difference + rho * ratings.c * inverse_mills(difference / ratings.c))
+    row = GAPS[kind]
+    return row.table(ratings, rho) if row.rho else row.table(ratings)
 
 
 def gaps(
@@ -66,7 +140,7 @@ def gaps(
 
     Args:
         votes: n votes. ratings: of (at least) their models.
-        kind: "uniform", "paper", "truncated", "selection" or "image"; formulas at the top of this module.
+        kind: a row of `GAPS`: "uniform", "paper", "truncated", "selection", "image"; formulas at the top.
         rho: share of the performance noise that belongs to the images, in (0, 0.95] or 1; None estimates it.
         clip: negative gaps (a probable mistake of the voter) become 0.
         normalise: "mean" divides by the mean over decided votes, so that kinds can be compared at one mean margin.
@@ -81,9 +155,9 @@ def gaps(
     References:
         ArenaPO Eq. 12 (paper); definitions and evidence in docs/arena.md.
     """
-    rho = _settle(votes, ratings, kind, normalise, rho, seed)
-    if kind == "image" and rho < 1.0:
-        values = image_gaps(votes, ratings, rho)
+    row, rho = _settle(votes, ratings, kind, normalise, rho, seed)
+    if row.images and rho < 1.0:
+        values = row.images[0](votes, ratings, rho)
     else:
         values = _gather(votes, ratings, gap_table(ratings, kind, rho=rho))
     if clip:
@@ -112,9 +186,9 @@ def gaps_both(
     Returns:
         ([n], [n]) float64, finite.
     """
-    rho = _settle(votes, ratings, kind, normalise, rho, seed)
-    if kind == "image" and rho < 1.0:
-        left, right = image_gaps_both(votes, ratings, rho)
+    row, rho = _settle(votes, ratings, kind, normalise, rho, seed)
+    if row.images and rho < 1.0:
+        left, right = row.images[1](votes, ratings, rho)
     else:
         table = gap_table(ratings, kind, rho=rho)
         position = align(ratings, votes.models)
@@ -129,25 +203,23 @@ def gaps_both(
     return left, right
 
 
-def _settle(votes: Votes, ratings: Ratings, kind: str, normalise: str, rho: float | None, seed: int) -> float:
-    """Check the options; rho as given, estimated, or 1 where it plays no part."""
-    if kind not in KINDS:
-        raise InputError(f"unknown kind of gap {kind!r}", remedy=nearest(kind, KINDS))
+def _settle(
+    votes: Votes, ratings: Ratings, kind: str, normalise: str, rho: float | None, seed: int
+) -> tuple[GapRow, float]:
+    """The kind's row, its options checked; rho as given, estimated, or 1 where it plays no part."""
+    row = GAPS[kind]
     if normalise not in NORMALISE:
         raise InputError(f"unknown normalisation {normalise!r}", remedy=nearest(normalise, NORMALISE))
-    if kind == "image":
+    if row.images:
         image_models(votes)
-    if rho is not None:
-        if kind not in WITH_RHO:
-            raise InputError(f"rho has no effect on kind {kind!r}", remedy="leave rho out")
-        if not (0.0 < rho <= MOST_RHO or rho == 1.0):
-            raise InputError(
-                f"rho is {rho}", remedy=f"give one above 0 and up to {MOST_RHO}, or 1 for the truncated gap"
-            )
-        return rho
-    if kind in WITH_RHO and votes.has_images:
-        return estimate_rho(votes, ratings, seed=seed).rho
-    return 1.0
+    if rho is None:
+        estimated = row.rho and votes.has_images
+        return row, estimate_rho(votes, ratings, seed=seed).rho if estimated else 1.0
+    if not row.rho:
+        raise InputError(f"rho has no effect on kind {kind!r}", remedy="leave rho out")
+    if not (0.0 < rho <= MOST_RHO or rho == 1.0):
+        raise InputError(f"rho is {rho}", remedy=f"give one above 0 and up to {MOST_RHO}, or 1 for the truncated gap")
+    return row, rho
 
 
 def _gather(votes: Votes, ratings: Ratings, table: Floats) -> Floats:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from finepref.arena.blocks import slices
-from finepref.arena.gap import gaps
-from finepref.arena.imagegap import image_gaps
+from finepref.arena.gap import GAPS, GapRow, gaps
 from finepref.arena.normal import Floats
 from finepref.arena.ratings import Ratings
 from finepref.arena.read import VoteTable
@@ -45,20 +44,29 @@ def kinds_of_gap(
     Args:
         scratch: folder for the values of kind "image". rho: None estimates it, where the votes name images.
     """
-    votes = table.votes
+    votes, rows = table.votes, GAPS.values()
+    plain = tuple(KindOfGap(row.name) for row in rows if not row.rho)
     warnings: tuple[str, ...] = ()
-    plain = KindOfGap("uniform"), KindOfGap("paper"), KindOfGap("truncated")
     try:
         if votes.has_images:
-            curve, values = estimate_rho(votes, ratings, seed=seed), None
+            curve = estimate_rho(votes, ratings, seed=seed)
             used = curve.rho if rho is None else rho
-            if used != 1.0:
-                memory = np.memmap(scratch / "image-gaps.bin", dtype=np.float64, mode="w+", shape=(len(votes),))
-                values = image_gaps(votes, ratings, used, out=memory)
-            return (*plain, KindOfGap("selection", used), KindOfGap("image", used, values)), curve, ()
+            shared = (
+                KindOfGap(row.name, used, _of_images(row, table, ratings, used, scratch)) for row in rows if row.rho
+            )
+            return (*plain, *shared), curve, ()
     except InputError as error:
         warnings = (f"No image-level gaps: {error}.",)
-    return (*plain, KindOfGap("selection", 1.0 if rho is None else rho)), None, warnings
+    told = 1.0 if rho is None else rho
+    return (*plain, *(KindOfGap(row.name, told) for row in rows if row.rho and row.images is None)), None, warnings
+
+
+def _of_images(row: GapRow, table: VoteTable, ratings: Ratings, rho: float, scratch: Path) -> Floats | None:
+    """The values of a kind that looks at images, in a file of `scratch`; None where the table of models gives them."""
+    if row.images is None or rho == 1.0:
+        return None
+    out = np.memmap(scratch / f"{row.name}-gaps.bin", dtype=np.float64, mode="w+", shape=(len(table.votes),))
+    return row.images[0](table.votes, ratings, rho, out=out)
 
 
 def gap_chunks(

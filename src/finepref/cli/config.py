@@ -51,10 +51,9 @@ def command(
 
 def _tables() -> dict[str, Mapping[str, Any]]:
     """The tables of the axes of a run: axis -> name -> row."""
-    from finepref.diffusion import trajectories
-    from finepref.objectives import table
+    from finepref.core.rows import table
 
-    return {"trajectory": trajectories.TABLE, "objective": table.TABLE, "guard": table.GUARDS}
+    return {axis: table(axis) for axis in ("trajectory", "objective", "guard")}
 
 
 def _options(run: RunConfig, found: Stack) -> list[dict[str, Any]]:

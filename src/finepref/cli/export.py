@@ -17,7 +17,6 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Write a run's trained part for another tool."""
-    from finepref.build import resolve_base
     from finepref.core.errors import InputError
     from finepref.formats.run import RUN, is_finished, read_run
     from finepref.models.export import export
@@ -26,4 +25,4 @@ def command(
         raise InputError("no base model is known", where=run / RUN, remedy="give --base")
     record = read_run(run) if base is None else None
     name, revision = (record.base, record.revision) if record is not None else (str(base), None)
-    print(export(run, resolve_base(name), out, format=format, revision=revision, half=half, overwrite=overwrite))
+    print(export(run, name, out, format=format, revision=revision, half=half, overwrite=overwrite))

@@ -10,8 +10,6 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from finepref.formats.prompts import PromptSet
-
 
 def command(
     model: Annotated[
@@ -43,11 +41,12 @@ def command(
     overwrite: Annotated[bool, typer.Option(help="Replace images that were made in another way.")] = False,
 ) -> None:
     """Generate images of every model at equal prompts, seeds and initial noise."""
-    from finepref.build import load_pipeline
+    from finepref.data.prompt_sets import load_prompt_set
     from finepref.evaluate.generate import generate
     from finepref.evaluate.named_models import parse_integers, parse_models, parse_size, sources
     from finepref.evaluate.protocols import choose_prompts, family_of, load_protocol
     from finepref.formats.manifest import LINES
+    from finepref.models.load import open_pipeline
 
     fixed = {
         "--seeds": seeds, "--steps": steps, "--guidance": guidance, "--scheduler": scheduler, "--size": size,
@@ -65,14 +64,14 @@ def command(
             "noise": noise or "per-prompt",
         }
         numbers = parse_integers(seeds if seeds is not None else "0", "--seeds")
-        sets = [_prompts(name).head(limit) for name in _required(prompts)]
-        models = sources(model, load_pipeline)
+        sets = [load_prompt_set(name).head(limit) for name in _required(prompts)]
+        models = sources(model, open_pipeline)
     else:
         chosen = load_protocol(protocol)
         _refuse(fixed, protocol)
         numbers = list(chosen.seeds)
-        sets = [_prompts(name).head(limit) for name in choose_prompts(chosen, prompts or [])]
-        models = sources(model, load_pipeline)
+        sets = [load_prompt_set(name).head(limit) for name in choose_prompts(chosen, prompts or [])]
+        models = sources(model, open_pipeline)
         settings = chosen.sampling(family_of({name: source.pipeline for name, source in models.items()}))
     for prompt_set in sets:
         generate(models, prompt_set, numbers, out, batch_size=batch_size, overwrite=overwrite, **settings, **extras)
@@ -113,14 +112,3 @@ def _extras(
     if refiner is not None:
         extras["refiner"] = Refiner(refiner) if start is None else Refiner(refiner, start)
     return extras
-
-
-def _prompts(name: str) -> PromptSet:
-    from finepref.data.prompt_sets import load_prompt_set
-    from finepref.formats.prompts import as_prompt_set
-
-    if name.startswith("lab-"):
-        from finepref.build import prompt_set
-
-        return as_prompt_set(prompt_set(name), name)
-    return load_prompt_set(name)

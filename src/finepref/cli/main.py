@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
-from finepref.core.errors import FineprefError
+from finepref.core.errors import FineprefError, InputError
+from finepref.core.rows import ENVIRONMENT, load_plugin, table
 
 # In the order of the journey. Every name is a module of this package that exposes `command`:
 # a function (one command) or a `typer.Typer` (a group of commands).
@@ -34,8 +37,15 @@ COMMANDS: tuple[str, ...] = (
 )
 
 
-def build() -> typer.Typer:
-    """The whole command line as one typer application."""
+PLUGIN = "--plugin FILE.py|module, on every command: rows of your own, such as an objective (docs/own_rows.md)."
+
+
+def build(names: Sequence[str] = COMMANDS, *, declare: bool = True) -> typer.Typer:
+    """The command line, or these of its commands, as one typer application.
+
+    Args:
+        declare: let commands declare the options that rows of the axes have; their tables are imported.
+    """
     app = typer.Typer(
         name="finepref",
         help="Fine-grained preference optimisation of text-to-image diffusion models.",
@@ -46,17 +56,46 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
-    @app.callback()
+    @app.callback(epilog=PLUGIN)
     def root() -> None:
         pass
 
-    for name in COMMANDS:
-        command = importlib.import_module(f"finepref.cli.{name}").command
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name)
+    for name in names:
+        module = importlib.import_module(f"finepref.cli.{name}")
+        if name == "signals" and declare:
+            module.declare(table("signal").values())
+        if isinstance(module.command, typer.Typer):
+            app.add_typer(module.command, name=name, epilog=PLUGIN)
         else:
-            app.command(name)(command)
+            app.command(name, epilog=PLUGIN)(module.command)
     return app
+
+
+def load_plugins(words: list[str]) -> list[str]:
+    """Load what --plugin names and take it out of the command line; what the command starts loads it too.
+
+    Raises:
+        InputError: a plugin that cannot be used, or --plugin without a name.
+    """
+    named, rest = [], []
+    left = iter(words)
+    for word in left:
+        option, equals, value = word.partition("=")
+        if option == "--plugin":
+            named.append(value if equals else next(left, ""))
+            continue
+        rest.append(word)
+        if word == "--":
+            break
+    if "" in named:
+        raise InputError("no name", where="--plugin", remedy="name a file.py or a module")
+    paths = [str(Path(name).expanduser().absolute()) if name.endswith(".py") else name for name in named]
+    given = [*filter(None, os.environ.get(ENVIRONMENT, "").split(os.pathsep)), *paths]
+    if given:
+        os.environ[ENVIRONMENT] = os.pathsep.join(dict.fromkeys(given))
+        for name in given:
+            load_plugin(name)
+    return [*rest, *left]
 
 
 def main() -> None:
@@ -64,7 +103,9 @@ def main() -> None:
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # read when they are imported
         os.environ.setdefault(name, "error")
     try:
-        build()()
+        words = load_plugins(sys.argv[1:])
+        one = words[:1] if words[:1] and words[0] in COMMANDS else []
+        build(one or COMMANDS, declare=bool(one))(words)
     except FineprefError as error:
         print(f"finepref: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-
-# kind of signal -> where it comes from, and where we deviate
-KINDS = {
-    "binary": ("the votes alone, as in Diffusion-DPO", "none"),
-    "uniform": ("ArenaPO Eq. 14 with one margin for all pairs (its Tables 5, 7)", "none"),
-    "paper": ("ArenaPO Eq. 12", "none"),
-    "truncated": ("ours: Eq. 12 with the noise of a vote (docs/arena.md)", "none published"),
-    "selection": ("ours: the images' share of that noise (docs/arena.md)", "none published"),
-    "image": ("ours: difference of the images' posterior means (docs/arena.md)", "none published"),
-    "smoothed": ("SmPO-Diffusion Eq. 8-12", "extremes of the data set unless --extremes pickscore"),
-    "reward-margin": ("ArenaPO Appendix F, reading 1", "the paper states no mechanism"),
-    "relabel": ("Diffusion-DPO, code only: choice_model", "none"),
-    "kto": ("Diffusion-KTO (arXiv 2404.04465), code only: image labels", "none"),
-}
 
 
 def command(
@@ -62,7 +45,8 @@ def command(
     print()
     for axis, entries in _axes().items():
         for entry, described in entries.items():
-            print(f"{axis} {entry}: {described['source']}" if described["source"] else f"{axis} {entry}")
+            where = ", ".join(filter(None, (described["source"], described.get("from"))))
+            print(f"{axis} {entry}: {where}" if where else f"{axis} {entry}")
             for option, text in described["options"].items():
                 print(f"    {option} [{text['default']}]  {text['description']}")
     print(
@@ -71,46 +55,25 @@ def command(
     )
 
 
+AXES = ("signal", "gap", "trajectory", "objective", "guard")
+
+
 def _axes() -> dict[str, dict[str, dict[str, Any]]]:
-    """axis -> row -> source and options, from `finepref signals` and the tables of the other axes."""
-    from finepref.diffusion import trajectories as trajectories
-    from finepref.objectives import table as objectives
+    """axis -> row -> source, deviations, options, and the file of a row that is not ours."""
+    from finepref.core.rows import table
 
     return {
-        "signal": {
-            kind: {"source": source, "deviations": deviations, "options": _signal_options(kind)}
-            for kind, (source, deviations) in KINDS.items()
-        },
-        "trajectory": {
-            row.name: {"source": row.reference, "deviations": row.deviations, "options": _options(row.options)}
-            for row in trajectories.ROWS
-        },
-        "objective": {
-            row.name: {"source": row.reference, "deviations": row.deviations, "options": _options(row.options)}
-            for row in objectives.ROWS
-        },
-        "guard": {
-            row.name: {"source": row.reference, "deviations": row.deviations, "options": _options(row.options)}
-            for row in objectives.GUARDS.values()
-        },
-    }
-
-
-def _signal_options(kind: str) -> dict[str, dict[str, Any]]:
-    """The options of `finepref signals` that act on a kind; their help ends with the default in brackets."""
-    from finepref.cli.signals import command as signals
-    from finepref.signals.make import ACTS_ON
-
-    found = {}
-    for name, parameter in inspect.signature(signals, eval_str=True).parameters.items():
-        if kind in ACTS_ON.get(name, ()):
-            words = parameter.annotation.__metadata__[0].help
-            default = re.search(r" \[(.*)\]", words)
-            found[name] = {
-                "default": yaml.safe_load(default[1]) if default else parameter.default,
-                "description": re.sub(r" \[.*\]", "", words),
+        axis: {
+            name: {
+                "source": getattr(row, "source", ""),
+                "deviations": getattr(row, "deviations", ""),
+                "options": _options(row.options) if hasattr(row, "options") else {},
+                **({"from": rows.origin[name].path or rows.origin[name].module} if name in rows.origin else {}),
             }
-    return found
+            for name, row in rows.items()
+        }
+        for axis, rows in ((axis, table(axis)) for axis in AXES)
+    }
 
 
 def _options(model: type[BaseModel]) -> dict[str, dict[str, Any]]:

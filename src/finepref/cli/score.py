@@ -25,15 +25,15 @@ def command(
 
     specs = _scorers(scorer or [], protocol)
     if (data[0] / LINES).is_file():
-        from finepref.build import make_scorer
         from finepref.evaluate.score import score
+        from finepref.evaluate.scorers.kinds import make
         from finepref.formats.scores import SCORES
 
         if len(data) > 1 or out is not None or shard != "0/1":
             raise InputError(
                 "an evaluation folder is scored alone and into itself", where=data[0], remedy="leave out --out, --shard"
             )
-        score(data[0], (make_scorer(name) for name in specs), batch_size=batch_size, overwrite=overwrite)
+        score(data[0], (make(name) for name in specs), batch_size=batch_size, overwrite=overwrite)
         print(data[0] / SCORES)
         return
     if out is None:
@@ -42,11 +42,11 @@ def command(
             where=data[0],
             remedy="run `finepref generate` into it, or give --out rewards.parquet",
         )
-    from finepref.build import make_scorer
     from finepref.core.progress import say
     from finepref.data.readers import read_preferences
     from finepref.data.schema import Quarantined
     from finepref.evaluate.rewards import score_preferences
+    from finepref.evaluate.scorers.kinds import make
 
     index, slash, count = shard.partition("/")
     if not (slash and index.isdigit() and count.isdigit()):
@@ -54,7 +54,7 @@ def command(
     dropped: list[Quarantined] = []
     written = score_preferences(
         read_preferences(data, quarantine=dropped),
-        [make_scorer(name) for name in specs],
+        [make(name) for name in specs],
         out,
         inputs=data,
         batch_size=batch_size,

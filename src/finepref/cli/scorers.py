@@ -19,15 +19,15 @@ command = typer.Typer(no_args_is_help=True, help="Scorers of images: list, conve
 @command.command("list")
 def list_scorers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print every scorer's name and what it is."""
-    from finepref.evaluate.scorers.kinds import KINDS
+    from finepref.evaluate.scorers.kinds import SCORERS
 
     if as_json:
         import json
 
         fields = ("name", "about", "preprocess", "family")
-        print(json.dumps([{field: getattr(kind, field) for field in fields} for kind in KINDS.values()], indent=2))
+        print(json.dumps([{field: getattr(kind, field) for field in fields} for kind in SCORERS.values()], indent=2))
         return
-    for kind in KINDS.values():
+    for kind in SCORERS.values():
         print(f"{kind.name:<12} {kind.preprocess:<11} {kind.about}")
 
 

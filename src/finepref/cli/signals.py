@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finepref.core.errors import InputError
+
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from finepref.data.schema import ImageRef, Quarantined
     from finepref.formats.signals import Signals
-    from finepref.signals.make import VoteTable
+    from finepref.signals.kinds import SignalRow
+    from finepref.signals.parts import VoteTable
 
 
 def command(
@@ -18,26 +25,13 @@ def command(
     out: Annotated[Path, typer.Option(help="Sidecar to write (signals.parquet).")],
     kind: Annotated[
         list[str],
-        typer.Option(
-            help="binary | uniform | paper | truncated | selection | image | smoothed | reward-margin | relabel | kto; "
-            "repeatable where kinds set different things."
-        ),
+        typer.Option(help="What to say of a pair (`finepref methods` lists the kinds); repeatable where they add up."),
     ],
     arena: Annotated[Path | None, typer.Option(help="Folder that `finepref arena` wrote.")] = None,
     rewards: Annotated[Path | None, typer.Option(help="File that `finepref score` wrote.")] = None,
     scorer: Annotated[str | None, typer.Option(help="Which scores of --rewards, where it has several.")] = None,
-    margin: Annotated[float | None, typer.Option(help="uniform: the margin of every pair [1].")] = None,
-    rho: Annotated[
-        float | None, typer.Option(help="selection, image: share of noise that is the images' [estimated].")
-    ] = None,
-    clip: Annotated[bool, typer.Option("--clip", help="Arena kinds: negative gaps become 0.")] = False,
-    gamma: Annotated[float | None, typer.Option(help="smoothed: weight = gamma (2p - 1) [10].")] = None,
-    quantile: Annotated[float | None, typer.Option(help="smoothed: clip the extremes at q and 1-q [0].")] = None,
-    extremes: Annotated[
-        str | None, typer.Option(help="smoothed: data | pickscore (published constants) [data].")
-    ] = None,
-    desirable: Annotated[str | None, typer.Option(help="kto: any_win | only_wins | per_pair [any_win].")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write again what is finished.")] = False,
+    **own: Any,
 ) -> None:
     """Write signals.parquet: winner, margins, weight and labels of every decided vote, keyed by pair_id."""
     from finepref.arena import load_ratings
@@ -47,20 +41,12 @@ def command(
     from finepref.data.rows import versions
     from finepref.formats.rewards import read_rewards
     from finepref.formats.signals import write_signals
-    from finepref.signals.make import SignalOptions, check_request, make_signals, provenance_inputs
+    from finepref.signals.make import check_request, make_signals, provenance_inputs
 
-    options = SignalOptions(
-        margin=margin,
-        rho=rho,
-        clip=clip or None,
-        gamma=gamma,
-        quantile=quantile,
-        extremes=extremes,
-        desirable=desirable,
-    )
-    check_request(kind, options, arena=arena is not None, rewards=rewards is not None)
-    settings = {"kinds": kind, "scorer": scorer, **{name: getattr(options, name) for name in options.__slots__}}
-    settings["votes"] = versions(votes)
+    options = {name: value for name, value in own.items() if value is not None}
+    chosen = check_request(kind, options, ratings=arena is not None, rewards=rewards is not None)
+    own = {row.name: given.model_dump() for row, given in chosen}
+    settings = {"kinds": own, "scorer": scorer, "votes": versions(votes)}
     record = provenance(inputs=provenance_inputs(votes, arena, rewards), config=settings)
     if out.is_file() and not overwrite:
         known = parquet_meta(out).get("provenance", {})
@@ -68,8 +54,7 @@ def command(
             say(f"{out} is finished")
             print(out)
             return
-    by_image = "image" in kind or ("selection" in kind and rho is None) or ("kto" in kind and desirable != "per_pair")
-    table, faults = _read(votes, named_images=by_image)
+    table, faults = _read(votes, named_images=any(row.images(given) for row, given in chosen))
     signals = make_signals(
         table,
         kind,
@@ -80,6 +65,32 @@ def command(
     write_signals(out, signals, provenance={**record, "votes_sha256": _sha256(table)})
     _summarise(signals, faults)
     print(out)
+
+
+PLAIN = [each for each in signature(command, eval_str=True).parameters.values() if each.name != "own"]
+
+
+def declare(rows: Iterable[SignalRow] = ()) -> None:
+    """Give the command the options of these kinds of signal.
+
+    Raises:
+        InputError: a kind has an option with the name of one of the command's.
+    """
+    own = list(PLAIN)
+    taken = {each.name for each in own}
+    kinds: dict[str, list[str]] = {}
+    fields: dict[str, FieldInfo] = {}
+    for row in rows:
+        for name, field in row.options.model_fields.items():
+            if name in taken:
+                raise InputError(f"option {name} is the command's", where=f"signal {row.name!r}", remedy="rename it")
+            kinds.setdefault(name, []).append(row.name)
+            fields[name] = field
+    for name, field in fields.items():
+        words = typer.Option(help=f"{', '.join(kinds[name])}: {field.description} [{field.default}]", metavar="VALUE")
+        kind: Any = bool | None if field.annotation is bool else str | None
+        own.append(Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, words]))
+    command.__signature__ = Signature(own)  # type: ignore[attr-defined]
 
 
 def _summarise(signals: Signals, faults: list[Quarantined]) -> None:
@@ -101,7 +112,7 @@ def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Qua
 
     from finepref.core.progress import progress
     from finepref.data.readers import read_preferences
-    from finepref.signals.make import VoteTable
+    from finepref.signals.parts import VoteTable
 
     for images in (False, True):
         faults: list[Quarantined] = []
@@ -139,3 +150,6 @@ def _name(image: ImageRef) -> str | None:
     if image.path is not None:
         return str(image.path)
     return None if image.data is None else sha256_bytes(image.data)
+
+
+declare()

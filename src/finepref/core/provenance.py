@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from finepref.core.rows import plugins
+
 LIBRARIES = (
     "finepref",
     "torch",
@@ -68,7 +70,10 @@ def provenance(
     config: Mapping[str, Any] | None = None,
     seed: int | None = None,
 ) -> dict[str, Any]:
-    """A record to save beside a result: time (UTC), command, versions, seed, config hash, hash of every input file."""
+    """A record to save beside a result: time (UTC), command, versions, seed, config hash, hash of every input file.
+
+    `plugins`, where there are some: modules that registered rows, with their rows and hashes, which count as config.
+    """
     record: dict[str, Any] = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -77,6 +82,9 @@ def provenance(
     }
     if seed is not None:
         record["seed"] = seed
+    if loaded := plugins():
+        record["plugins"] = loaded
     if config is not None:
-        record["config_hash"] = hash_config(config)
+        code = {"plugins": [plugin["sha256"] for plugin in loaded]} if loaded else {}
+        record["config_hash"] = hash_config({**config, **code})
     return record

@@ -9,7 +9,8 @@ from importlib import resources
 from pathlib import Path
 
 from finepref.core.errors import InputError, nearest
-from finepref.formats.prompts import PromptSet, read_prompts
+from finepref.core.rows import PROMPTS
+from finepref.formats.prompts import PromptSet, as_prompt_set, read_prompts
 
 STYLES = ("anime", "concept-art", "paintings", "photo")
 
@@ -51,7 +52,7 @@ def load_prompt_set(name: str) -> PromptSet:
 
     Args:
         name: a prompt file; a published set (`papv2`, `hpsv2`, `partiprompts`), which the hub is asked for; or
-            `NAME=FILE`, a published set from a file.
+            `NAME=FILE`, a published set from a file; or a row of `PROMPTS` (`lab-train`, `lab-eval`).
 
     Returns:
         The set; a published one with its hash checked and its tags.
@@ -62,8 +63,10 @@ def load_prompt_set(name: str) -> PromptSet:
     head, equals, path = name.partition("=")
     if head in PUBLISHED:
         return _published(head, path if equals else None)
+    if name in PROMPTS:
+        return as_prompt_set(PROMPTS[name].load(), name)
     if not Path(name).exists() and (equals or not Path(name).suffix):
-        known = PUBLISHED if equals else [*PUBLISHED, "lab-eval", "lab-train"]
+        known = PUBLISHED if equals else [*PUBLISHED, *PROMPTS]
         raise InputError(f"unknown prompt set '{head}'", where="--prompts", remedy=nearest(head, known))
     return read_prompts(name)
 

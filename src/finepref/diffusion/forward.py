@@ -10,7 +10,6 @@ from torch import Tensor
 
 from finepref.core.batches import Placed
 from finepref.diffusion.path import Path
-from finepref.diffusion.trajectory_options import ForwardOptions
 
 
 def place(
@@ -19,7 +18,7 @@ def place(
     t: Shaped[Tensor, " B"],
     *,
     path: Path,
-    options: ForwardOptions | None = None,
+    options: object = None,
     noise: Float[Tensor, "B C H W"] | None = None,
     denoise: object = None,
     draw: object = None,
@@ -30,7 +29,7 @@ def place(
 
     Args:
         x0_w, x0_l: latents. t: [B] levels. noise: [B,C,H,W], shared by the pair.
-        denoise, draw: not looked at; the signature is that of every trajectory.
+        options, denoise, draw: not looked at; the signature is that of every trajectory.
 
     Returns:
         The placed pair.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from finepref.core.options import Options
 
 Grid = Literal["exact", "official-0.20", "official-current"]
 Renoise = Literal["none", "last", "each"]
@@ -22,16 +24,8 @@ _SHARE = "Levels at which a pair is looked at on one trajectory, one in each equ
 _CFG = "Guidance of the inversion: 1 is the conditional prediction, 0 the unconditional one."
 
 
-class ForwardOptions(BaseModel):
-    """Forward noising has no options."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class InversionOptions(BaseModel):
+class InversionOptions(Options):
     """DDIM inversion. steps 9: SmPO-Diffusion's text; the official grids use 5 (SmPO SD1.5) or 10."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     network: Annotated[Literal["policy", "reference"], Field(description=_NETWORK)] = "policy"
     grid: Annotated[Grid, Field(description=_GRID)] = "exact"

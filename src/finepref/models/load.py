@@ -9,9 +9,11 @@ from typing import Any
 import torch
 import yaml
 
+from finepref.core.device import default_device
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
 from finepref.core.provenance import hash_config, sha256_file, sha256_folder
+from finepref.formats.run import RUN, is_finished, read_run
 from finepref.models import lora as low_rank
 from finepref.models.denoiser import Denoiser
 from finepref.models.encoder import LatentEncoder
@@ -20,6 +22,7 @@ from finepref.models.kernels import Checkpointing, use_channels_last, use_checkp
 from finepref.models.lora import LoraSettings
 from finepref.models.precision import autocast_forward, compute_dtype, freeze_copy, store_half
 from finepref.models.source import (
+    INDEX,
     Source,
     assemble,
     load_class,
@@ -139,6 +142,25 @@ def load_adapter(
         micro_conditioning=micro,
         vae=vae,
     )
+
+
+def open_pipeline(path: str, *, device: str | None = None) -> Any:
+    """A plain diffusers pipeline: of a run folder (base + trained part), a diffusers folder, a hub name, or the lab.
+
+    Raises:
+        InputError: a folder that is neither a finished run nor a pipeline.
+    """
+    place = device or default_device()
+    if is_finished(path):
+        record = read_run(path)
+        return load_pipeline(record.base, run=path, revision=record.revision, family=record.family, device=place)
+    if FilePath(path).is_dir() and not (FilePath(path) / INDEX).is_file():
+        raise InputError(
+            f"neither a finished run ({RUN}) nor a diffusers pipeline ({INDEX})",
+            where=path,
+            remedy="finish the run with `finepref train --resume`, or give a pipeline folder",
+        )
+    return load_pipeline(path, device=place)
 
 
 def load_pipeline(

@@ -15,6 +15,7 @@ import torch
 
 from finepref.core.errors import InputError, first_line
 from finepref.core.files import read_json
+from finepref.core.rows import BASES
 
 INDEX = "model_index.json"
 
@@ -61,18 +62,28 @@ def quiet() -> Iterator[None]:
             log.set_verbosity(level)
 
 
+def resolve_base(name: str) -> str:
+    """A model name as a folder or hub name that diffusers can load: a row of `BASES` becomes its folder.
+
+    Raises:
+        InputError: `NAME:VARIANT` of a row, and no such variant.
+    """
+    return str(BASES[name].load()) if name in BASES or name.partition(":")[0] in BASES else name
+
+
 def is_folder(name: str | Path) -> bool:
     """Whether `name` is a folder here; if not, it is taken for a hub name `owner/name`."""
     return Path(name).expanduser().is_dir()
 
 
 def locate(base: str | Path, *, revision: str | None = None) -> Source:
-    """Find a pipeline: a folder with model_index.json, or a hub name (downloaded or taken from the hub's own cache).
+    """Find a pipeline: a folder with model_index.json, a hub name (downloaded or taken from the hub's own cache), or a
+    row of `BASES`.
 
     Raises:
         InputError: no such folder and no such hub name, or a folder without model_index.json.
     """
-    name = str(base)
+    name, base = str(base), resolve_base(str(base))
     if is_folder(base):
         folder = Path(base).expanduser()
         if revision is not None:

@@ -7,13 +7,24 @@ The factor 1/2 of beta and the mean over C,H,W are written here and nowhere else
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from finepref.core.batches import ImagePrediction, PairPrediction, PairSignal
+
+Beta = Annotated[
+    float,
+    Field(
+        gt=0,
+        allow_inf_nan=False,
+        description="Strength of the pair logit as in the official launchers: u = (beta/2) * w * (A_w - A_l) - m.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)

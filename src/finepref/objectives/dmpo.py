@@ -10,8 +10,8 @@ from pydantic import Field
 from torch.nn.functional import logsigmoid
 
 from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
-from finepref.objectives.core import advantage_logit, pair_errors, statistics
-from finepref.objectives.options import Beta, Options
+from finepref.core.options import Options
+from finepref.objectives.core import Beta, advantage_logit, pair_errors, statistics
 
 
 class DmpoOptions(Options):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch.nn.functional import relu
 
 from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
-from finepref.objectives.core import advantage_logit, pair_errors, sigmoid_loss, statistics
-from finepref.objectives.options import Beta, Options
+from finepref.core.options import Options
+from finepref.objectives.core import Beta, advantage_logit, pair_errors, sigmoid_loss, statistics
 
 
 class DpoOptions(Options):

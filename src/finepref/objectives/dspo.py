@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 
 from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
-from finepref.objectives.core import advantage_logit, mean_square, pair_errors, statistics, wide
-from finepref.objectives.options import Beta, Options
+from finepref.core.options import Options
+from finepref.objectives.core import Beta, advantage_logit, mean_square, pair_errors, statistics, wide
 
 
 class DspoOptions(Options):

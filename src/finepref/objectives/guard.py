@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from finepref.core.batches import PairPrediction
+from finepref.core.options import Options
 from finepref.objectives.core import wide
-from finepref.objectives.options import Options
 from finepref.objectives.published import aidc_ai_sdpo_scale
 
 Scope = Literal["sample", "batch"]

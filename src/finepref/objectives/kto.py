@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from finepref.core.batches import ImagePrediction, ObjectiveOutput
+from finepref.core.options import Options
 from finepref.objectives.core import image_errors
-from finepref.objectives.options import Options
 
 Utility = Literal["sigmoid", "loss_averse", "risk_seeking"]
 Offset = Literal["batch", "class_balanced"]

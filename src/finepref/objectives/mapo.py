@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
+from finepref.core.options import Options
 from finepref.objectives.core import logit, pair_errors, sigmoid_loss, statistics
-from finepref.objectives.options import Options
 
 SERIES_BELOW = 0.25  # the remainder of the series is below 2e-14 there
 

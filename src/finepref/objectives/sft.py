@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
+from finepref.core.options import Options
 from finepref.objectives.core import mean_square
-from finepref.objectives.options import Options
 
 
 class SftOptions(Options):

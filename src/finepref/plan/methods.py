@@ -7,15 +7,15 @@ published: every row is a layer, no code knows these names.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from finepref.core.errors import ConfigError, nearest
 from finepref.formats.layers import About, Stack, about_method, shipped_configs, shipped_names
-from finepref.objectives import table
-from finepref.signals.make import ARENA_KINDS, REWARD_KINDS
+from finepref.objectives.table import OBJECTIVES
+from finepref.signals.kinds import SIGNALS
 from finepref.train.config import RunConfig, load_config
 
 REWARD_WINS = frozenset({"smoothed", "relabel"})
@@ -37,13 +37,13 @@ class NamedMethod:
 
     def needs(self) -> dict[str, Any]:
         """paired; reference none|errors|tensors; labels, reward, arena: whether votes, scores, ratings are needed."""
-        needs, kinds = table.get(self.axes["objective"]["name"]).needs, {*self.about.signal}
+        needs, kinds = OBJECTIVES[self.axes["objective"]["name"]].needs, {*self.about.signal}
         return {
             "paired": needs.paired,
             "reference": needs.reference,
             "labels": not kinds & REWARD_WINS,
-            "reward": bool(kinds & {*REWARD_KINDS}),
-            "arena": bool(kinds & {*ARENA_KINDS}),
+            "reward": "rewards" in wanted_by(kinds),
+            "arena": "ratings" in wanted_by(kinds),
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -59,6 +59,11 @@ class NamedMethod:
             "lab_config": self.lab_config,
             "golden": list(about.golden),
         }
+
+
+def wanted_by(kinds: Iterable[str]) -> frozenset[str]:
+    """What these kinds of signal need beside the votes: ratings, rewards."""
+    return frozenset(need for kind in kinds for need in SIGNALS[kind].needs)
 
 
 @cache
@@ -90,11 +95,11 @@ def commands(found: Stack, config: RunConfig, *, layers: Sequence[str], override
     alone = names[:1] == names[1:2]  # a base with a data set of its own name
     prefix = "" if alone or "data" not in found.names else f"{found.names['data']}-"
     votes, kinds, words, lines = shlex.join(config.data.paths), {*about.signal}, "", list(about.get)
-    if file is not None and kinds & {*ARENA_KINDS}:
+    if file is not None and "ratings" in wanted_by(kinds):
         engine, folder = ("batch", f"{prefix}arena-batch") if "image" in kinds else ("online", f"{prefix}arena")
         lines.append(f"finepref arena {votes} --engine {engine} --out {folder}")
         words += f" --arena {folder}"
-    if file is not None and kinds & {*REWARD_KINDS}:
+    if file is not None and "rewards" in wanted_by(kinds):
         scorer = "lab-reward" if alone else about.scorer
         lines.append(f"finepref score {votes} --scorer {scorer} --out {prefix}rewards-{scorer}.parquet")
         words += f" --rewards {prefix}rewards-{scorer}.parquet"

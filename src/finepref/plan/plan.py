@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
-from finepref.build import resolve_base
 from finepref.data.rows import count_rows
 from finepref.diffusion.path import Path
 from finepref.formats.cache import is_complete, read_cache
@@ -32,7 +31,7 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
 
     method = make_method(config)
     check_data(config, method)
-    source = config_source(resolve_base(config.model.base), revision=config.model.revision)
+    source = config_source(config.model.base, revision=config.model.revision)
 
     @lru_cache
     def counted(lora: str, checkpointing: bool | Literal["selective"], precision: str) -> tuple[Counts, Path]:

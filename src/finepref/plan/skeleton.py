@@ -22,6 +22,7 @@ from torch.utils.flop_counter import flop_registry
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
+from finepref.core.rows import BASES
 from finepref.diffusion.path import Path
 from finepref.models import lora as low_rank
 from finepref.models.family import Family, Shapes, family_of
@@ -50,7 +51,7 @@ def config_source(base: str | FilePath, *, revision: str | None = None) -> Sourc
     Raises:
         InputError: neither a folder, nor in the hub's cache, nor within reach; a folder without model_index.json.
     """
-    if is_folder(base):
+    if is_folder(base) or str(base).partition(":")[0] in BASES:
         return locate(base, revision=revision)
     return locate(_config_folder(str(base), revision))
 

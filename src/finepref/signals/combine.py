@@ -24,7 +24,7 @@ def combine(pair_id: Sequence[str], label: npt.ArrayLike, parts: Mapping[str, Pa
         pair_id: [n] distinct ids. label: [n] P(image 0 preferred) in {1, 0.5, 0}, nan for no vote. parts: kind -> Part.
 
     Raises:
-        InputError: two kinds set the same thing; a pair id twice; nothing left.
+        InputError: two kinds set the same thing, one not for every vote; a pair id twice; nothing left.
     """
     winner = voted(label)
     ties = np.asarray(label, dtype=np.float64) == TIE
@@ -45,6 +45,9 @@ def combine(pair_id: Sequence[str], label: npt.ArrayLike, parts: Mapping[str, Pa
             value = getattr(part, name)
             if value is None:
                 continue
+            if np.shape(value) != (count,):
+                what = f"it gives {np.shape(value)} values of {name} for {count} votes"
+                raise InputError(what, where=f"--kind {kind}", remedy="give one a vote")
             if name in set_by:
                 what = "winner" if name == "winner" else name.split("_")[0]
                 raise InputError(f"kinds {set_by[name]} and {kind} both set the {what}", remedy="leave one of them out")

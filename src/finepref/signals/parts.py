@@ -6,19 +6,34 @@ Shapes: n votes of the file, ties and unscored ones included; nan (or -1 for lab
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from finepref.core.errors import InputError, nearest
-from finepref.signals.smooth import GAMMA, extremes, smoothed
+from finepref.core.errors import InputError
+from finepref.signals.smooth import PICKSCORE_EXTREMES, smoothed
+from finepref.signals.smooth import extremes as extremes_of
+
+if TYPE_CHECKING:
+    from finepref.signals.rewards import Rewards
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int8]
 TIE = 0.5
-DESIRABLE_RULES = ("any_win", "only_wins", "per_pair")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoteTable:
+    """n votes in file order. label: P(image 0 preferred), nan for no vote. Model and image names may be None."""
+
+    pair_id: Sequence[str]
+    label: npt.NDArray[np.float64]
+    model_0: Sequence[str | None]
+    model_1: Sequence[str | None]
+    image_0: Sequence[str | None]
+    image_1: Sequence[str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,98 +67,95 @@ def voted(label: npt.ArrayLike) -> Codes:
     return np.where(values == 1.0, 0, np.where(values == 0.0, 1, -1)).astype(np.int8)
 
 
-def uniform(count: int, *, margin: float) -> Part:
+def uniform(votes: VoteTable, *, margin: float) -> Part:
     """One margin for every pair (ArenaPO Appendix D: 0.5, 1, 2, 3, 4)."""
-    if not np.isfinite(margin):
-        raise InputError(f"margin {margin} is not finite", where="--margin", remedy="use a number such as 1")
-    sides = np.full(count, float(margin))
-    return Part(margin_0=sides, margin_1=sides.copy(), meta={"margin": float(margin)})
+    sides = np.full(len(votes.label), margin)
+    return Part(margin_0=sides, margin_1=sides.copy(), meta={"margin": margin})
 
 
-def arena(margin_0: npt.ArrayLike, margin_1: npt.ArrayLike, *, meta: Mapping[str, Any]) -> Part:
-    """The arena's expected gap for either winner (`finepref.arena.gaps_both`)."""
-    first, second = (np.asarray(margin, dtype=np.float64) for margin in (margin_0, margin_1))
-    return Part(margin_0=first, margin_1=second, meta=meta)
-
-
-def _scored(score_0: npt.ArrayLike, score_1: npt.ArrayLike) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
-    first, second = (np.asarray(score, dtype=np.float64) for score in (score_0, score_1))
+def _scored(rewards: Rewards) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+    first, second = rewards.score_0, rewards.score_1
     return first, second, np.isfinite(first) & np.isfinite(second)
 
 
-def reward_margin(score_0: npt.ArrayLike, score_1: npt.ArrayLike) -> Part:
+def _by(rewards: Rewards, part: Part) -> Part:
+    about = {name: getattr(rewards, name) for name in ("scorer", "fingerprint", "device_seconds")}
+    return replace(part, meta={**part.meta, **about})
+
+
+def reward_margin(votes: VoteTable, *, rewards: Rewards) -> Part:
     """m = (r_w - r_l) / sd, z-scored rewards of the winner and the loser; negative where the reward disagrees.
 
     sd is taken over all scored images. Pairs with a missing score have nan.
 
     References: ArenaPO Appendix F ("ImageReward as reward model"; the text gives no mechanism, this is our default).
     """
-    first, second, both = _scored(score_0, score_1)
+    first, second, both = _scored(rewards)
     known = np.concatenate([first[both], second[both]])
     spread = float(known.std()) if len(known) else 0.0
     if spread <= 0:
         raise InputError("all scores are equal or missing, so they say nothing", where="rewards")
     difference = np.where(both, (first - second) / spread, np.nan)
-    return Part(margin_0=difference, margin_1=-difference, meta={"reward_sd": spread})
+    return _by(rewards, Part(margin_0=difference, margin_1=-difference, meta={"reward_sd": spread}))
 
 
-def relabel(score_0: npt.ArrayLike, score_1: npt.ArrayLike) -> Part:
+def relabel(votes: VoteTable, *, rewards: Rewards) -> Part:
     """Winner by reward (official `choice_model`); -1 where a score is missing or both are equal."""
-    first, second, both = _scored(score_0, score_1)
-    winner = np.where(first > second, 0, 1).astype(np.int8)
-    return Part(winner=np.where(both & (first != second), winner, -1).astype(np.int8))
+    first, second, both = _scored(rewards)
+    winner = np.where(both & (first != second), np.where(first > second, 0, 1), -1).astype(np.int8)
+    return _by(rewards, Part(winner=winner))
 
 
-def smooth(
-    score_0: npt.ArrayLike,
-    score_1: npt.ArrayLike,
-    *,
-    gamma: float = GAMMA,
-    quantile: float = 0.0,
-    limits: tuple[float, float] | None = None,
-) -> Part:
+def smooth(votes: VoteTable, *, rewards: Rewards, gamma: float, quantile: float, extremes: str) -> Part:
     """SmPO: winner and weight by reward (`smoothed`).
 
-    limits: (low, high) instead of the extremes of these scores (quantile then must be 0).
+    extremes: "data": of these scores; "pickscore": the published ones, of raw PickScore cosines (quantile then is 0).
     """
-    first, second, both = _scored(score_0, score_1)
-    if limits is not None and quantile != 0.0:
-        raise InputError("quantile has no effect beside given extremes", where="--quantile", remedy="leave one out")
-    low, high = limits if limits is not None else extremes(np.concatenate([first, second]), quantile=quantile)
+    first, second, both = _scored(rewards)
+    scores = np.concatenate([first, second])
+    if extremes == "data":
+        low, high = extremes_of(scores, quantile=quantile)
+    else:
+        low, high = PICKSCORE_EXTREMES
+        if quantile != 0.0:
+            raise InputError("quantile has no effect beside given extremes", where="--quantile", remedy="leave one out")
+        scores, reach = scores[np.isfinite(scores)], 0.1 * (high - low)
+        outside = float(((scores < low - reach) | (scores > high + reach)).mean())
+        if outside > 0.01:
+            what = f"{outside:.0%} of the scores of {rewards.scorer} are far outside PickScore's raw cosines"
+            raise InputError(what, where="--extremes pickscore", remedy="use --extremes data")
     winner, weight = np.full(len(first), -1, dtype=np.int8), np.full(len(first), np.nan)
     found = smoothed(first[both], second[both], low=low, high=high, gamma=gamma)
     winner[both], weight[both] = found.winner, found.weight
     meta = {"reward_low": low, "reward_high": high, "gamma": gamma, "quantile": quantile}
-    return Part(winner=winner, weight=weight, meta=meta)
+    return _by(rewards, Part(winner=winner, weight=weight, meta=meta))
 
 
-def desirable(label: npt.ArrayLike, image_0: Sequence[str], image_1: Sequence[str], *, rule: str = "any_win") -> Part:
+def desirable(votes: VoteTable, *, desirable: str) -> Part:
     """KTO labels of both images of every vote.
 
     any_win: an image that won at least once is desirable, one that only lost is not (published). only_wins: desirable
     if it won and never lost, undesirable if it lost and never won, neither otherwise. per_pair: the winner of this very
-    vote is desirable, its loser not. Images seen in ties alone are neither.
+    vote is desirable, its loser not. Images seen in ties alone are neither. Equal names are the same image.
 
-    Args:
-        label: [n] P(image 0 preferred). image_0, image_1: [n] names; equal names are the same image.
+    Raises:
+        InputError: images without names, where they need them.
 
     References: Diffusion-KTO, image labels of Pick-a-Pic v2 (237,530 desirable, 690,538 undesirable).
     """
-    if rule not in DESIRABLE_RULES:
-        raise InputError(f"unknown rule {rule!r}", where="--desirable", remedy=nearest(rule, DESIRABLE_RULES))
-    winner = voted(label)
+    winner = voted(votes.label)
     won_0, lost_0 = winner == 0, winner == 1
-    if rule == "per_pair":
+    if desirable == "per_pair":
         label_0 = np.where(won_0, 1, np.where(lost_0, 0, -1)).astype(np.int8)
         return Part(label_0=label_0, label_1=np.where(label_0 < 0, -1, 1 - label_0).astype(np.int8))
-    names, codes = np.unique(np.concatenate([np.asarray(image_0, object), np.asarray(image_1, object)]).astype(str),
-                             return_inverse=True)  # fmt: skip
+    images = [*votes.image_0, *votes.image_1]
+    if None in images:
+        raise InputError("the votes do not name their images", where="--kind kto", remedy="use --desirable per_pair")
+    names, codes = np.unique(np.asarray(images, object).astype(str), return_inverse=True)
     left, right = codes[: len(winner)], codes[len(winner) :]
     wins = np.bincount(np.concatenate([left[won_0], right[lost_0]]), minlength=len(names)) > 0
     losses = np.bincount(np.concatenate([left[lost_0], right[won_0]]), minlength=len(names)) > 0
-    if rule == "any_win":
-        of_image = np.where(wins, 1, np.where(losses, 0, -1)).astype(np.int8)
-    else:
-        of_image = np.where(wins & ~losses, 1, np.where(losses & ~wins, 0, -1)).astype(np.int8)
+    good, bad = (wins, losses) if desirable == "any_win" else (wins & ~losses, losses & ~wins)
+    of_image = np.where(good, 1, np.where(bad, 0, -1)).astype(np.int8)
     counts = {"desirable_images": int((of_image == 1).sum()), "undesirable_images": int((of_image == 0).sum())}
-    return Part(label_0=of_image[left], label_1=of_image[right], meta={"desirable": rule, **counts})
+    return Part(label_0=of_image[left], label_1=of_image[right], meta={"desirable": desirable, **counts})

@@ -31,13 +31,11 @@ class Smoothed:
 def extremes(scores: npt.ArrayLike, *, quantile: float = 0.0) -> tuple[float, float]:
     """(low, high) of the finite scores of all images; with `quantile` q the q and 1-q quantiles instead of min and max.
 
+    quantile: in [0, 0.5).
+
     Raises:
-        InputError: q outside [0, 0.5), or scores that do not differ.
+        InputError: scores that do not differ.
     """
-    if not 0.0 <= quantile < 0.5:
-        raise InputError(
-            f"quantile {quantile} is not in [0, 0.5)", where="--quantile", remedy="use 0.001, or 0 for none"
-        )
     values = np.asarray(scores, dtype=np.float64)
     values = values[np.isfinite(values)]
     if not len(values):

@@ -15,17 +15,19 @@ import pyarrow as pa
 from PIL import Image
 
 from finepref.arena import Votes, rate
-from finepref.build import make_scorer
 from finepref.core.files import read_json, read_parquet, write_json, write_parquet
 from finepref.core.provenance import hash_config
 from finepref.data.readers import read_preferences
 from finepref.evaluate.rewards import score_preferences
+from finepref.evaluate.scorers.kinds import make
 from finepref.formats.rewards import Rewards, read_rewards
 from finepref.formats.signals import write_signals
 from finepref.lab import crowd as voters
 from finepref.lab import model, world
 from finepref.lab.ballots import make_votes
-from finepref.signals.make import ARENA_KINDS, REWARD_KINDS, SignalOptions, VoteTable, make_signals
+from finepref.signals.kinds import SIGNALS
+from finepref.signals.make import make_signals
+from finepref.signals.parts import VoteTable
 from finepref.study.design import Arm, Data
 from finepref.train.config import load_config
 from finepref.train.inputs import make_cache
@@ -61,7 +63,7 @@ def make_ground(folder: Path, *, seed: int, data: Data) -> None:
     config = load_config("lab/dpo", [f"data.paths=[{votes}]"])
     make_cache(config, folder / "cache", world=launched(), overwrite=True)
     rewards = folder / "rewards.parquet"
-    score_preferences(read_preferences([votes]), [make_scorer("lab-reward")], rewards, inputs=[votes], overwrite=True)
+    score_preferences(read_preferences([votes]), [make("lab-reward")], rewards, inputs=[votes], overwrite=True)
     for old in [*(folder / "signals").glob("*.parquet"), *(folder / "rewards").glob("*.parquet")]:
         old.unlink()
     write_json(record, wanted)
@@ -70,7 +72,7 @@ def make_ground(folder: Path, *, seed: int, data: Data) -> None:
 @lru_cache(maxsize=1)
 def lab_fingerprint() -> str:
     """Hash of everything that the lab ships: both models, reward, world."""
-    names = [(scorer.name, scorer.fingerprint) for scorer in map(make_scorer, ("lab-reward", "lab-true"))]
+    names = [(scorer.name, scorer.fingerprint) for scorer in map(make, ("lab-reward", "lab-true"))]
     return hash_config({"models": [model.fingerprint(variant) for variant in model.VARIANTS], "scorers": names})[:16]
 
 
@@ -129,14 +131,13 @@ def signal_file(folder: Path, arm: Arm, *, seed: int, reward_steps: int) -> Path
     table = ground.table
     if arm.noise != 1.0:
         table = replace(table, label=labels(ground, seed=seed, noise=arm.noise))
+    needs = {need for kind in arm.kinds for need in SIGNALS[kind].needs}
     made = make_signals(
         table,
         arm.kinds,
-        options=SignalOptions(**options),  # type: ignore[arg-type]
-        ratings=_ratings(table, arm.kinds) if set(arm.kinds) & {*ARENA_KINDS} else None,
-        rewards=_rewards(folder, ground, table, arm, seed=seed, steps=reward_steps)
-        if set(arm.kinds) & {*REWARD_KINDS}
-        else None,
+        options=options,
+        ratings=_ratings(table, arm.kinds) if "ratings" in needs else None,
+        rewards=_rewards(folder, ground, table, arm, seed=seed, steps=reward_steps) if "rewards" in needs else None,
     )
     write_signals(out, made, provenance={"settings": settings, "agreement": agreement(ground, table.label)})
     return out

@@ -59,11 +59,11 @@ def run_study(study: Study, *, out: Path, work: Path, workers: int, limit: float
     Raises:
         InputError: a row of other settings or weights.
     """
-    from finepref.build import resolve_base
+    from finepref.models.source import locate
     from finepref.study.ground import lab_fingerprint
 
     world = lab_fingerprint()
-    resolve_base("lab")  # written once, before the workers ask for it
+    locate("lab")  # written once, before the workers ask for it
     state = Progress()
     every = jobs(study)
     todo = [key for key in every if not _finished(key, study, out, world, state)]

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from finepref.build import load_pipeline, make_scorer, prompt_set
 from finepref.core.errors import CheckFailed
 from finepref.core.files import parquet_meta
 from finepref.core.progress import say
+from finepref.data.prompt_sets import load_prompt_set
 from finepref.evaluate.sampling import Sampling, prepare
+from finepref.evaluate.scorers.kinds import make
 from finepref.formats.run import read_run
+from finepref.models.load import open_pipeline
 from finepref.study import cost
 from finepref.study.design import Arm, HeldOut, Study, strength_option
 from finepref.study.ground import make_ground, signal_file
@@ -112,7 +114,7 @@ def trial_config(study: Study, work: Path, trial: Trial) -> tuple[RunConfig, dic
 
 def judged_prompts(evaluation: HeldOut, which: str) -> Sequence[str]:
     """The first held-out prompts for evaluation, the last ones for validation."""
-    held_out = prompt_set("lab-eval")
+    held_out = load_prompt_set("lab-eval").prompts
     return held_out[-evaluation.validation_prompts :] if which == "validation" else held_out[: evaluation.prompts]
 
 
@@ -120,13 +122,13 @@ def judge(model: str, evaluation: HeldOut, trial: Trial) -> dict[str, Any]:
     """Sample one image a prompt and score it: true quality and the shipped reward, a list in prompt order."""
     began = time.process_time()
     prompts = judged_prompts(evaluation, trial.prompts)
-    sampler = prepare(load_pipeline(model), Sampling(steps=evaluation.steps, guidance=evaluation.guidance))
+    sampler = prepare(open_pipeline(model), Sampling(steps=evaluation.steps, guidance=evaluation.guidance))
     images: list[Any] = []
     for start in range(0, len(prompts), evaluation.batch):
         rows = range(start, min(start + evaluation.batch, len(prompts)))
         images += sampler.sample([prompts[row] for row in rows], [(row, trial.seed) for row in rows])
     scores = {
-        name: [round(float(value), 4) for value in np.asarray(make_scorer(scorer).score(images, prompts))]
+        name: [round(float(value), 4) for value in np.asarray(make(scorer).score(images, prompts))]
         for name, scorer in (("quality", "lab-true"), ("reward", "lab-reward"))
     }
     return {**scores, "judge_seconds": round(time.process_time() - began, 1)}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from finepref.core import provenance
 from finepref.core.errors import ConfigError
+from finepref.core.rows import hashes
 from finepref.data.latents import Latents
 from finepref.train.config import RunConfig
 from finepref.train.data import ImageTable, PairTable, image_table, pair_table
@@ -96,7 +97,9 @@ def run_identity(config: RunConfig, *, base: BaseRecord, cache: str, signal: str
     settings["model"].pop("base")
     settings["model"].pop("init_from")
     weights = {"base_sha256": base.base_sha256, "init_sha256": base.init_sha256}
-    return provenance.hash_config({"config": settings, "base": weights, "cache": cache, "signal": signal})
+    code = hashes(objective=config.objective.name, guard=config.guard.name, trajectory=config.trajectory.name)
+    known = {"config": settings, "base": weights, "cache": cache, "signal": signal}
+    return provenance.hash_config(known | ({"code": code} if code else {}))
 
 
 def reference_identity(config: RunConfig, *, base: BaseRecord, cache: str, table: PairTable) -> str:
@@ -126,6 +129,7 @@ def trajectory_identity(config: RunConfig, method: Method, *, base: BaseRecord, 
     plan = {
         "drawn": reference_identity(config, base=base, cache=cache, table=table),
         "trajectory": [method.trajectory.name, method.place_options.model_dump()],
+        **hashes(trajectory=method.trajectory.name),
         "dtype": config.cache.dtype,
         "shard": SHARD,
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from finepref.build import resolve_base
 from finepref.core.errors import ConfigError
 from finepref.core.provenance import sha256_folder
 from finepref.data.building import CacheSettings
@@ -41,7 +40,7 @@ def about_base(config: RunConfig) -> BaseRecord:
         InputError: it is out of reach, or of no known family.
     """
     section = config.model
-    source = locate(resolve_base(section.base), revision=section.revision)
+    source = locate(section.base, revision=section.revision)
     kind = family_of(source, section.family)
     return BaseRecord(
         base=section.base,
@@ -56,7 +55,7 @@ def load_encoder(config: RunConfig, *, device: str) -> LatentEncoder:
     """The VAE and text encoders that a run's cache is made with."""
     section = config.model
     return load.load_encoder(
-        resolve_base(section.base),
+        section.base,
         family=section.family,
         revision=section.revision,
         vae=section.vae,
@@ -71,7 +70,7 @@ def load_adapter(config: RunConfig, *, reference: bool, device: str) -> Denoiser
     section, options = config.model, config.train
     lora = None if config.lora is None else LoraSettings(**config.lora.model_dump())
     return load.load_adapter(
-        resolve_base(section.base),
+        section.base,
         family=section.family,
         revision=section.revision,
         vae=section.vae,

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from finepref.core.batches import PairPrediction
 from finepref.core.errors import ConfigError
-from finepref.diffusion import trajectories
 from finepref.diffusion.path import LossSpace
 from finepref.diffusion.path import Path as NoisePath
+from finepref.diffusion.trajectories import TRAJECTORIES, TrajectoryRow
 from finepref.diffusion.trajectory_options import InversionOptions
-from finepref.objectives import table as objectives
+from finepref.objectives.table import GUARDS, OBJECTIVES, ObjectiveRow
 from finepref.train.config import RunConfig, validate_options
 
 
@@ -30,10 +30,10 @@ class Method:
     share: at how many levels one trajectory of a pair is read.
     """
 
-    trajectory: trajectories.Row
+    trajectory: TrajectoryRow
     place_options: BaseModel
     inversion: InversionOptions | None
-    objective: objectives.Row
+    objective: ObjectiveRow
     options: Mapping[str, Any]
     guard: Callable[[PairPrediction], tuple[PairPrediction, dict[str, Tensor]]] | None
     loss_space: LossSpace
@@ -63,12 +63,12 @@ def make_method(config: RunConfig) -> Method:
     Raises:
         ConfigError: an unknown name or option, or a combination that makes no sense, with the reason.
     """
-    trajectory = trajectories.get(config.trajectory.name)
+    trajectory = TRAJECTORIES[config.trajectory.name]
     place_options = validate_options(trajectory.options, config.trajectory.options(), where="trajectory")
     inversion = place_options if isinstance(place_options, InversionOptions) else None
-    objective = objectives.get(config.objective.name)
+    objective = OBJECTIVES[config.objective.name]
     options = validate_options(objective.options, config.objective.options(), where="objective")
-    guard = objectives.get_guard(config.guard.name)
+    guard = GUARDS[config.guard.name]
     guard_options = validate_options(guard.options, config.guard.options(), where="guard").model_dump()
     method = Method(
         trajectory=trajectory,

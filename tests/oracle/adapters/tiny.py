@@ -10,7 +10,7 @@ from torch import Tensor
 from adapters.common import signal, tensor
 from finepref.core.batches import PairPrediction, Placed
 from finepref.diffusion.path import Path
-from finepref.diffusion.trajectories import get
+from finepref.diffusion.trajectories import TRAJECTORIES
 from finepref.objectives.core import mean_square
 from finepref.objectives.dpo import dpo
 
@@ -31,7 +31,7 @@ class Tiny:
 
 def walk(case: dict[str, Any], path: Path, policy: Tiny, *, trajectory: str, **own: Any) -> Placed:
     """Place the case's pair (row 0 winner, row 1 loser) at its t."""
-    row = get(trajectory)
+    row = TRAJECTORIES[trajectory]
     x0, draws = tensor(case["inputs"]["x0"]), case["inputs"].get("gaussian_draws_in_order")
     noise = None if draws is None else tensor(draws)
     t = torch.tensor([case["hyperparameters"]["t"]])

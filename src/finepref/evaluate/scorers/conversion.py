@@ -18,7 +18,7 @@ from finepref.core.provenance import provenance, sha256_file
 from finepref.evaluate.scorers import blip, clip
 from finepref.evaluate.scorers import tokenizer as text
 from finepref.evaluate.scorers.heads import LinearHead
-from finepref.evaluate.scorers.kinds import KINDS, Kind
+from finepref.evaluate.scorers.kinds import SCORERS, ScorerRow
 from finepref.evaluate.scorers.weights import PROVENANCE_NAME, check_state, read_state, weight_files, weights_id
 
 HEAD_WIDTH = 768
@@ -35,15 +35,15 @@ class Converted:
     dropped: tuple[str, ...]
 
 
-def recognise(file: Path, digest: str, scorer: str | None) -> Kind:
+def recognise(file: Path, digest: str, scorer: str | None) -> ScorerRow:
     """The scorer of an official file: as told, else by its SHA-256, else by its exact official name.
 
     Raises:
         InputError: nothing tells it, or the file is known to be another scorer's than the one told.
     """
-    by_hash = [kind for kind in KINDS.values() if kind.official[1] == digest]
-    by_name = [kind for kind in KINDS.values() if kind.official[0] and kind.official[0] == file.name]
-    convertible = [kind.name for kind in KINDS.values() if kind.weights is not None]
+    by_hash = [kind for kind in SCORERS.values() if kind.official[1] == digest]
+    by_name = [kind for kind in SCORERS.values() if kind.official[0] and kind.official[0] == file.name]
+    convertible = [kind.name for kind in SCORERS.values() if kind.weights is not None]
     if scorer is None:
         if by_hash or by_name:
             return (by_hash or by_name)[0]
@@ -52,7 +52,7 @@ def recognise(file: Path, digest: str, scorer: str | None) -> Kind:
         raise InputError(f"{scorer!r} has no official file to convert", remedy="use one of " + ", ".join(convertible))
     if by_hash and by_hash[0].name != scorer:
         raise InputError(f"this is the official file of {by_hash[0].name}, not of {scorer}", where=file)
-    return KINDS[scorer]
+    return SCORERS[scorer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,10 @@ class FileLayout:
     vocabulary: names of the tokenizer's files. read: (file or folder, kind) -> its tokenizer.
     """
 
-    network: Callable[[Kind], nn.Module]
+    network: Callable[[ScorerRow], nn.Module]
     mapped: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     vocabulary: tuple[str, ...] = ()
-    read: Callable[[Path, Kind], object] = lambda path, kind: None
+    read: Callable[[Path, ScorerRow], object] = lambda path, kind: None
 
 
 LAYOUTS = {
@@ -86,8 +86,8 @@ LAYOUTS = {
 }
 
 
-def _copy_vocabulary(kind: Kind, source: Path, target: Path) -> None:
-    layout = LAYOUTS[kind.family]
+def _copy_vocabulary(kind: ScorerRow, source: Path, target: Path) -> None:
+    layout = LAYOUTS[str(kind.family)]
     if not layout.vocabulary:
         raise InputError(f"the {kind.name} scorer reads no prompts", where=source, remedy="leave out --vocabulary")
     files = [source] if source.is_file() else [source / name for name in layout.vocabulary]
@@ -127,7 +127,7 @@ def convert(
     digest = weights_id(file)
     kind = recognise(file, digest, scorer)
     state = read_state(file)
-    layout = LAYOUTS[kind.family]
+    layout = LAYOUTS[str(kind.family)]
     with torch.device("meta"):
         network = layout.network(kind)
     mapped = layout.mapped(state)

@@ -1,0 +1,54 @@
+"""The options of a row: frozen, checked, described beside the field, no unknown key."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from finepref.core.errors import InputError
+
+
+class Options(BaseModel):
+    """Options of one row of a table; without fields: none. Every field has a default, a bound and a description."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_options(options: type[Model], given: Mapping[str, Any]) -> Model:
+    """The options of a row of the command line.
+
+    Raises:
+        InputError: a value that is not possible, with its name.
+    """
+    try:
+        return options.model_validate(dict(given))
+    except ValidationError as error:
+        one = error.errors()[0]
+        raise InputError(f"{one['input']!r} is not possible", where=f"--{one['loc'][0]}", remedy=one["msg"]) from None
+
+
+def check_function(function: Callable[..., Any], options: type[BaseModel], *takes: str, positional: int) -> None:
+    """Refuse a row's function that cannot be called with its row's options.
+
+    Args:
+        function: takes `positional` arguments, then keyword arguments: the fields of `options`, and `takes`.
+
+    Raises:
+        InputError: an option without default or description; keyword arguments that differ.
+    """
+    for name, field in options.model_fields.items():
+        if field.is_required() or not field.description:
+            raise InputError(f"option {name} has no default or no description", remedy="give it both")
+    own = list(inspect.signature(function).parameters.values())[positional:]
+    wanted, known = {*options.model_fields, *takes}, {each.name for each in own}
+    missing = wanted - known if all(each.kind is not each.VAR_KEYWORD for each in own) else set()
+    unknown = {each.name for each in own if each.default is each.empty and each.kind is not each.VAR_KEYWORD} - wanted
+    if missing or unknown:
+        what = f"its function takes no {min(missing)!r}" if missing else f"{min(unknown)!r} is none of its options"
+        raise InputError(what, remedy="the arguments after the * are the fields of its options")

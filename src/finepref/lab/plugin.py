@@ -1,0 +1,52 @@
+"""What the lab registers, like a plugin: its models, scorers and prompt sets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finepref.core.rows import Named, register
+from finepref.evaluate.scorers.kinds import ScorerRow, Spec
+
+if TYPE_CHECKING:
+    from finepref.lab.scorers import LabScorer
+
+
+def cache_home() -> Path:
+    """Where generated models are kept: $FINEPREF_HOME, else finepref/ in the user's cache folder."""
+    given = os.environ.get("FINEPREF_HOME")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finepref"
+
+
+def model_folder(variant: str) -> str:
+    """The lab's model as a diffusers folder, written where it is missing."""
+    from finepref.lab import model
+
+    return str(model.materialise(cache_home() / f"lab-{variant}-{model.fingerprint(variant)[:12]}", variant))
+
+
+def prompts(split: str) -> Sequence[str]:
+    """The prompts of `lab-train` (votes) or `lab-eval` (held out)."""
+    from finepref.lab import world
+
+    return world.prompts(split)
+
+
+def scorer(spec: Spec, device: str) -> LabScorer:
+    """`lab-reward` or `lab-true`."""
+    from finepref.lab import scorers
+
+    return scorers.lab_reward() if spec.name == "lab-reward" else scorers.lab_true()
+
+
+for _name, _variant in (("lab", "base"), ("lab:early", "early")):
+    register(base=Named(name=_name, load=partial(model_folder, _variant)))
+for _split in ("train", "eval"):
+    register(prompts=Named(name=f"lab-{_split}", load=partial(prompts, _split)))
+register(scorer=ScorerRow("lab-reward", "the lab's reward, learned from votes on its training prompts", make=scorer))
+register(scorer=ScorerRow("lab-true", "the lab's true quality, computed; never for training", make=scorer))
