@@ -32,7 +32,7 @@ def command(
         print(json.dumps(_schema(), indent=2))
         return
     found = stack(config or (), overrides or ())
-    run = resolve(found) if config else parse_config({"model": {"base": ""}})
+    run = resolve(found) if config or overrides else parse_config({"model": {"base": ""}})
     lines = commands(found, run, layers=config, overrides=overrides or ()) if config else []
     options = _options(run, found)
     if as_json:
@@ -74,7 +74,7 @@ def _options(run: RunConfig, found: Stack) -> list[dict[str, Any]]:
                     "value": None if values is None else values.get(key, default),
                     "default": default,
                     "description": option.description,
-                    "from": run.origin(section, key),
+                    "from": "nowhere, name it" if option.is_required() and place is None else run.origin(section, key),
                     "source": found.settings[place].source if place else "",
                 }
             )

@@ -233,7 +233,7 @@ def resolve(found: Stack) -> RunConfig:
             inner = inner.setdefault(part, {})
         inner[leaf] = _meant(setting.node, _members((*sections, leaf)))
     places = {key: setting.place for key, setting in found.settings.items()}
-    config = parse_config(data, where=places, whole=", ".join(found.layers))
+    config = parse_config(data, where=places, whole=", ".join(found.layers) or "config")
     config._origins.update({key: setting.layer for key, setting in found.settings.items()})
     return config
 
