@@ -262,7 +262,7 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
 def data_sizes(config: RunConfig) -> tuple[int, int, int]:
     """(images, prompts, pairs) of a run at most: what its cache holds, else rows of the data, else its draws."""
     from finepref.core.files import read_json
-    from finepref.data.rows import count_rows
+    from finepref.formats.sources import count_rows
 
     made = cache_folder(config) / "cache.json"
     if config.cache.folder is not None and made.is_file() and read_json(made).get("complete"):

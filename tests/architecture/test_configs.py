@@ -23,8 +23,8 @@ from config_headers import COMMANDS, launch, signal_words
 from finepref.build import about_base, load_adapter, make_cache
 from finepref.core.provenance import hash_config
 from finepref.data.latents import LatentCache
-from finepref.data.readers import read_preferences
 from finepref.diffusion import trajectories as trajectories
+from finepref.formats.preferences import read_preferences
 from finepref.formats.signals import write_signals
 from finepref.models.protocol import Adapter
 from finepref.objectives import methods

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import trueskill
 
+from coded_votes import coded
 from finepref.arena import Votes, gaps, rate
 from finepref.arena.batch import _derivatives, _objective
 from finepref.arena.boards import load_board
@@ -34,7 +35,7 @@ def simulate(rng: np.random.Generator, mu: np.ndarray, n: int, tie_margin: float
     right = (left + rng.integers(1, m, n)) % m
     lead = mu[left] - mu[right] + C * rng.standard_normal(n)
     outcome = np.where(np.abs(lead) < tie_margin, 0, np.sign(lead)).astype(np.int8)
-    return Votes.from_codes(left, right, outcome, models=[f"m{k}" for k in range(m)])
+    return coded(left, right, outcome, models=[f"m{k}" for k in range(m)])
 
 
 MILLS = {  # 40-digit arithmetic: z -> lambda(z), z + lambda(z)

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from finepref.arena.blocks import slices
 from finepref.arena.gap import gaps
 from finepref.arena.ratings import Ratings
-from finepref.arena.read import VoteTable
 from finepref.core import files
 from finepref.core.errors import InputError
 from finepref.core.provenance import hash_config, provenance, sha256_bytes, sha256_file
+from finepref.formats.votefiles import VoteTable
 
 WHOLE_UP_TO = 1 << 26  # bytes of an input that are hashed whole
 PIECE = 1 << 20

@@ -18,8 +18,8 @@ from finepref.arena.imagegap import image_gaps, image_gaps_both
 from finepref.arena.normal import Floats, inverse_mills, truncated_mean
 from finepref.arena.ratings import Ratings, align
 from finepref.arena.rho import estimate_rho
-from finepref.arena.votes import Votes
 from finepref.core.errors import InputError, nearest
+from finepref.formats.votes import Votes
 
 KINDS = ("uniform", "paper", "truncated", "selection", "image")
 WITH_RHO = ("selection", "image")

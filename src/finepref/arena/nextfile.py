@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from finepref.arena.folder import record
 from finepref.arena.nextpairs import next_pairs
-from finepref.arena.read import read_votes
-from finepref.arena.tables import find_files
 from finepref.core import files
 from finepref.core.errors import InputError, nearest
+from finepref.formats.sources import find_files
+from finepref.formats.votefiles import read_votes
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 

@@ -12,9 +12,9 @@ from finepref.arena.counts import count
 from finepref.arena.normal import Floats
 from finepref.arena.orders import information
 from finepref.arena.rate import C, fit_counts, rate
-from finepref.arena.votes import Votes
 from finepref.core.errors import InputError
 from finepref.core.rng import numpy_generator
+from finepref.formats.votes import Votes
 
 
 @dataclass(frozen=True, slots=True)

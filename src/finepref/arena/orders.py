@@ -11,8 +11,8 @@ from finepref.arena.link import get_link
 from finepref.arena.normal import Floats, quantile
 from finepref.arena.rate import rate
 from finepref.arena.ratings import LEVEL, Ratings
-from finepref.arena.votes import Votes
 from finepref.core.rng import numpy_generator
+from finepref.formats.votes import Votes
 
 SHUFFLES = 10
 MOST_VOTES = 100_000

@@ -13,9 +13,9 @@ from finepref.arena.freeforall import run_games
 from finepref.arena.link import Link, get_link
 from finepref.arena.normal import SQRT_2, Floats
 from finepref.arena.ratings import BETA, MU0, SIGMA0, Ratings
-from finepref.arena.votes import Votes
 from finepref.core.errors import InputError, nearest
 from finepref.core.rng import numpy_generator
+from finepref.formats.votes import Votes
 
 C = SQRT_2 * BETA
 FEW = 30  # votes under which a model is called thinly rated

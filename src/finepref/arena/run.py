@@ -13,20 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from finepref.arena import folder, tables
+from finepref.arena import folder
 from finepref.arena.boards import load_board
 from finepref.arena.findings import Findings, examine
 from finepref.arena.gap import NORMALISE
 from finepref.arena.imagegap import image_gaps
 from finepref.arena.rate import rate
 from finepref.arena.ratings import Ratings, save_ratings
-from finepref.arena.read import VoteTable, read_votes
 from finepref.arena.rho import RhoCurve, estimate_rho
-from finepref.arena.store import IN_MEMORY
 from finepref.arena.validate import validate
 from finepref.core import files
 from finepref.core.errors import InputError, nearest
 from finepref.core.progress import say
+from finepref.formats.sources import find_files
+from finepref.formats.store import IN_MEMORY
+from finepref.formats.votefiles import VoteTable, read_votes
 
 SAY_EVERY = 10_000_000  # rows
 
@@ -80,7 +81,7 @@ def run_arena(
         InputError: the votes cannot be used; nothing has been written then.
     """
     out = Path(out)
-    made = folder.record(tables.find_files(votes), asdict(options) | {"overwrite": None})
+    made = folder.record(find_files(votes), asdict(options) | {"overwrite": None})
     wanted = [
         *folder.ALWAYS,
         *([] if page is None else [folder.PAGE]),

@@ -13,10 +13,10 @@ from finepref.arena.counts import count
 from finepref.arena.link import Link, get_link, p_left_decisive
 from finepref.arena.normal import Floats
 from finepref.arena.rate import C, fit_counts, rate
-from finepref.arena.votes import Votes
 from finepref.core.errors import InputError
 from finepref.core.progress import progress
 from finepref.core.rng import numpy_generator
+from finepref.formats.votes import Votes
 
 SEEDS = 5
 MOST_VOTES = 2_000_000

@@ -42,9 +42,8 @@ def command(
         )
     from finepref.build import make_scorer
     from finepref.core.progress import say
-    from finepref.data.readers import read_preferences
-    from finepref.data.schema import Quarantined
     from finepref.evaluate.rewards import score_preferences
+    from finepref.formats.preferences import Quarantined, read_preferences
 
     index, slash, count = shard.partition("/")
     if not (slash and index.isdigit() and count.isdigit()):

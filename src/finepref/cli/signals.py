@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from finepref.data.schema import ImageRef, Quarantined
+    from finepref.formats.preferences import ImageRef, Quarantined
     from finepref.formats.signals import Signals
     from finepref.signals.make import VoteTable
 
@@ -44,8 +44,8 @@ def command(
     from finepref.core.files import parquet_meta
     from finepref.core.progress import say
     from finepref.core.provenance import provenance
-    from finepref.data.rows import versions
     from finepref.formats.signals import write_signals
+    from finepref.formats.sources import versions
     from finepref.signals.make import SignalOptions, check_request, make_signals, provenance_inputs
     from finepref.signals.rewards import read_rewards
 
@@ -100,7 +100,7 @@ def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Qua
     import numpy as np
 
     from finepref.core.progress import progress
-    from finepref.data.readers import read_preferences
+    from finepref.formats.preferences import read_preferences
     from finepref.signals.make import VoteTable
 
     for images in (False, True):

@@ -21,8 +21,8 @@ from finepref.core.errors import ConfigError, InputError, nearest
 from finepref.core.images import ImageSize, Unreadable, square
 from finepref.core.provenance import sha256_bytes
 from finepref.data.latents import MASK
-from finepref.data.schema import Preference, Quarantined
 from finepref.data.shards import STORAGE, read_index, shard_names, write_shard
+from finepref.formats.preferences import Preference, Quarantined
 from finepref.models.protocol import Encoder
 
 IMAGES = pa.schema(

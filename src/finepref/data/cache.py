@@ -26,10 +26,9 @@ from finepref.core.progress import progress, say
 from finepref.core.provenance import hash_config, provenance
 from finepref.data.building import IMAGES, PROMPTS, Builder, CacheSettings, Row
 from finepref.data.latents import check_same
-from finepref.data.readers import read_preferences
-from finepref.data.rows import versions
-from finepref.data.schema import Preference, Quarantined
 from finepref.data.shards import read_index, shard_names
+from finepref.formats.preferences import Preference, Quarantined, read_preferences
+from finepref.formats.sources import versions
 from finepref.models.protocol import Encoder
 
 OWN = ("images", "prompts", "images.parquet", "prompts.parquet", "pairs.parquet", "quarantine.jsonl", "cache.json")

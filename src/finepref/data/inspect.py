@@ -14,8 +14,7 @@ from finepref.core.errors import InputError
 from finepref.core.images import Unreadable, decode, dimensions
 from finepref.core.progress import progress
 from finepref.core.provenance import sha256_bytes
-from finepref.data.readers import detect_format, read_preferences
-from finepref.data.schema import ImageRef, Preference, Quarantined
+from finepref.formats.preferences import ImageRef, Preference, Quarantined, detect_format, read_preferences
 
 
 @dataclass(slots=True)

@@ -19,8 +19,7 @@ from finepref.core.images import ImageSize, Unreadable, square
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
 from finepref.data.latents import EMPTY_PROMPT, Pairs, check_same, identity_of
-from finepref.data.readers import read_preferences
-from finepref.data.schema import ImageRef, Preference, Quarantined
+from finepref.formats.preferences import ImageRef, Preference, Quarantined, read_preferences
 from finepref.models.protocol import Encoder
 
 Item = TypeVar("Item")

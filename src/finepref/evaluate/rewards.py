@@ -16,9 +16,9 @@ from finepref.core.errors import InputError
 from finepref.core.files import parquet_meta, read_parquet, write_parquet
 from finepref.core.progress import say
 from finepref.core.provenance import provenance, sha256_bytes, sha256_file
-from finepref.data.schema import Preference
 from finepref.evaluate.score import Cache, Item, Score, score_items
 from finepref.evaluate.scorers.scorer import Scorer
+from finepref.formats.preferences import Preference
 from finepref.formats.prompts import prompt_sha256
 
 SCHEMA = pa.schema(

@@ -17,8 +17,8 @@ from finepref.arena import Votes, rate
 from finepref.build import make_cache, make_scorer
 from finepref.core.files import read_json, read_parquet, write_json, write_parquet
 from finepref.core.provenance import hash_config
-from finepref.data.readers import read_preferences
 from finepref.evaluate.rewards import score_preferences
+from finepref.formats.preferences import read_preferences
 from finepref.formats.signals import write_signals
 from finepref.lab import crowd as voters
 from finepref.lab import model, world

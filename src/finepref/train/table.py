@@ -15,7 +15,7 @@ from finepref.core.files import parquet_meta, read_parquet
 from finepref.core.progress import say
 from finepref.core.provenance import hash_config, sha256_bytes
 from finepref.data.latents import Latents
-from finepref.data.readers import read_pair_ids, winner_of
+from finepref.formats.preferences import read_pair_ids, winner_of
 
 Floats = npt.NDArray[np.float32]
 

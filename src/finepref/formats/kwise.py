@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finepref.arena.normal import Ints
-from finepref.arena.votes import Games
+from finepref.formats.votes import Games, Ints
 
 
 def group_rows(group: Ints, n_groups: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -1,8 +1,8 @@
-"""Vote files to `Votes`: recognise the schema, read only its columns batch by batch, check every row."""
+"""Vote files to `Votes`: recognise the dialect, read only its columns batch by batch, check every row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finepref.arena import kwise, tables
-from finepref.arena.hashing import hash_names
-from finepref.arena.layout import NO_MODEL, Layout, detect
-from finepref.arena.store import IN_MEMORY, Store
-from finepref.arena.votes import LEFT, OUTCOME_HELP, OUTCOME_WORDS, Games, Votes
-from finepref.core.errors import InputError, nearest
+from finepref.core.errors import InputError
+from finepref.formats import kwise
+from finepref.formats.dialects import flat, has_vote
+from finepref.formats.hashing import hash_names
+from finepref.formats.layout import Layout, layout_of
+from finepref.formats.outcomes import LEFT, UNKNOWN, Coded, outcome_codes, side_of, unknown_outcome
+from finepref.formats.sources import Paths, tables
+from finepref.formats.store import IN_MEMORY, Store
+from finepref.formats.tables import are_missing
+from finepref.formats.votes import Games, Votes
 
 Bools = npt.NDArray[np.bool_]
 NAME_ROLES = {
@@ -25,6 +29,8 @@ NAME_ROLES = {
     "left_image": "image", "right_image": "image", "image": "image",
     "prompt": "prompt", "voter": "voter", "group": "group",
 }  # fmt: skip
+NO_MODEL = "(model not named)"
+LEAVE_OUT = "fill it in, or leave such rows out with --skip-bad-rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +57,44 @@ class _Rows:
     """What has been read so far."""
 
     store: Store
+    skip: bool
     models: dict[str, int] = field(default_factory=dict)
     voters: dict[str, int] = field(default_factory=dict)
     rejected: list[tuple[str, str]] = field(default_factory=list)
     unlabelled: int = 0
 
 
+@dataclass
+class _Batch:
+    """Rows read together. first: number of the first one in its file; good: [n] those that are votes so far."""
+
+    columns: pa.RecordBatch
+    path: Path
+    first: int
+    rows: _Rows
+    good: Bools
+
+    def reject(self, bad: Bools, reason: Callable[[int], InputError]) -> None:
+        """Refuse the first bad row, or leave bad rows out on request; reason: row of the batch -> refusal."""
+        bad = bad & self.good
+        for at in np.flatnonzero(bad).tolist():
+            error = reason(at)
+            if not self.rows.skip:
+                raise error
+            self.rows.rejected.append((str(error.where), error.what))
+        self.good[bad] = False
+
+    def fault(self, at: int, what: str, remedy: str = LEAVE_OUT) -> InputError:
+        """A refusal with the place of a row."""
+        return InputError(what, where=self.place(at), remedy=remedy)
+
+    def place(self, at: int) -> str:
+        """File and row."""
+        return f"{self.path}: row {self.first + at}"
+
+
 def read_votes(
-    paths: Sequence[str | Path],
+    paths: Paths,
     *,
     columns: Mapping[str, str] | None = None,
     skip_bad_rows: bool = False,
@@ -69,8 +105,8 @@ def read_votes(
     """Read votes from files and folders.
 
     Args:
-        paths: csv, jsonl, json and parquet files, or folders of them.
-        columns: role -> column, for what the schema does not say by itself; roles: left, right, winner, left_image,
+        paths: csv, tsv, jsonl, json and parquet files, folders of them, patterns, hub names.
+        columns: role -> column, for what the dialect does not say by itself; roles: left, right, winner, left_image,
             right_image, prompt, voter, id, or group, model, rank (and image).
         skip_bad_rows: leave out rows with a missing name or outcome and list them, instead of stopping at the first.
         spill: an empty folder for the codes of more than `in_memory` votes; the result stays mapped to its files.
@@ -81,80 +117,112 @@ def read_votes(
             that `columns` names as id.
     """
     named = dict(columns or {})
-    files = tables.find_files(paths)
-    rows = _Rows(Store(spill, in_memory))
-    layout: Layout | None = None
-    offset = 0
-    for path in files:
-        present, not_names = tables.columns_of(path)
-        found = detect(present, named, where=path, not_names=not_names)
-        if layout is not None and found != layout:
-            raise InputError(
-                "its columns differ from those of the files before it", where=path, remedy="read it by itself"
-            )
-        layout = found
+    opened = tables(paths)
+    rows = _Rows(Store(spill, in_memory), skip_bad_rows)
+    layouts = [layout_of(table, named) for table in opened]
+    layout, offset = layouts[0], 0
+    for table, found in zip(opened, layouts, strict=True):
+        if found != layout:
+            what = "its columns differ from those of the files before it"
+            raise InputError(what, where=table.path, remedy="read it by itself")
         start = offset
-        for batch in tables.batches(path, layout.wanted):
-            _read_batch(rows, layout, batch, path, offset, offset - start, skip_bad_rows)
+        for batch in flat(table, layout.dialect, named).batches(layout.wanted):
+            good = np.ones(batch.num_rows, dtype=bool)
+            _read_batch(_Batch(batch, table.path, offset - start, rows, good), layout, offset)
             rows.store.settle()
             offset += batch.num_rows
             if on_rows is not None:
                 on_rows(offset)
-    assert layout is not None
     if rows.store.rows == 0:
-        raise InputError("there are no votes in it", where=files[0], remedy="give at least one vote")
-    ids = _ids(rows, files, unique="id" in named)
-    build = _game_table if layout.kwise else _pair_table
-    return build(rows, layout, tuple(files), ids)
+        raise InputError("there are no votes in it", where=opened[0].path, remedy="give at least one vote")
+    files = tuple(table.path for table in opened)
+    ids = _ids(rows, files[0], unique="id" in named)
+    return (_game_table if layout.dialect.kwise else _pair_table)(rows, layout, files, ids)
 
 
-def _read_batch(
-    rows: _Rows, layout: Layout, batch: pa.RecordBatch, path: Path, offset: int, in_file: int, skip: bool
-) -> None:
-    n = batch.num_rows
-    good = np.ones(n, dtype=bool)
-
-    def reject(bad: Bools, reason: Callable[[int], str], remedy: str) -> None:
-        bad = bad & good
-        for at in np.flatnonzero(bad):
-            place = f"{path}, row {in_file + int(at)}"
-            if not skip:
-                raise InputError(reason(int(at)), where=place, remedy=remedy)
-            rows.rejected.append((place, reason(int(at))))
-        good[bad] = False
-
-    labelled = _labelled(layout, batch)
-    rows.unlabelled += int(n - labelled.sum())
-    good &= labelled
+def _read_batch(batch: _Batch, layout: Layout, offset: int) -> None:
+    rows, good = batch.rows, batch.good
     names: dict[str, pa.Array] = {}
     for role, column in layout.columns.items():
         if role in NAME_ROLES:
-            names[role] = _as_text(batch.column(column))
-            bad = _is_empty(names[role])
-            if role in ("prompt", "voter"):
-                bad = np.asarray(pc.is_null(names[role]))  # an empty prompt or voter is a name like any other
-                names[role] = names[role].fill_null("") if not pa.types.is_dictionary(names[role].type) else names[role]
-                continue
-            reject(bad, lambda at, c=column: f"{c} is empty", "fill it in, or leave such rows out with --skip-bad-rows")  # type: ignore[misc]
-    values: dict[str, Any] = {}
-    if layout.kwise:
-        values["rank"] = _ranks(batch.column(layout.columns["rank"]), layout.columns["rank"], reject)
+            names[role] = _as_text(batch.columns.column(column))
+    if "has_label" in layout.columns:
+        said = batch.columns.column(layout.columns["has_label"]).to_pylist()
+        _leave_unlabelled(batch, np.array([not has_vote(value) for value in said], dtype=bool))
+    for role, array in names.items():
+        if role in ("prompt", "voter"):  # one without a name is one like any other
+            names[role] = array if pa.types.is_dictionary(array.type) else array.fill_null("")
+        else:
+            column = layout.columns[role]
+            batch.reject(_is_empty(array), lambda at, c=column: batch.fault(at, f"{c} is empty"))  # type: ignore[misc]
+    if layout.dialect.kwise:
+        ranks = _ranks(batch, layout.columns["rank"])
+        rows.store.add("rank", ranks[good])
     else:
-        values["outcome"] = _outcomes(layout, batch, reject)
-    for role, value in values.items():
-        rows.store.add(role, value[good])
+        outcome = _outcomes(batch, layout, names)
+        rows.store.add("outcome", outcome[good])
     for role, array in names.items():
         rows.store.add(role, _name_codes(rows, role, array, good))
     rows.store.add("row", np.flatnonzero(good) + offset)
     if "id" in layout.columns:
-        rows.store.add("id", _as_text(batch.column(layout.columns["id"])).cast(pa.string()).filter(pa.array(good)))
+        ids = _as_text(batch.columns.column(layout.columns["id"])).cast(pa.string())
+        rows.store.add("id", ids.filter(pa.array(good)))
 
 
-def _labelled(layout: Layout, batch: pa.RecordBatch) -> Bools:
-    if layout.labelled is None:
-        return np.ones(batch.num_rows, dtype=bool)
-    text = [str(value).lower() for value in batch.column(layout.labelled).to_pylist()]
-    return np.array([value in ("true", "1", "1.0") for value in text], dtype=bool)
+def _leave_unlabelled(batch: _Batch, unlabelled: Bools) -> None:
+    batch.rows.unlabelled += int((unlabelled & batch.good).sum())
+    batch.good[unlabelled] = False
+
+
+def _coded(text: pa.Array) -> Coded:
+    """[n] codes of an array of text and the words they stand for; the last word is None (missing)."""
+    encoded = text if pa.types.is_dictionary(text.type) else text.dictionary_encode()
+    empty = are_missing(encoded.dictionary).to_pylist()
+    words = [None if nothing else word for word, nothing in zip(encoded.dictionary.to_pylist(), empty, strict=True)]
+    indices = encoded.indices.fill_null(len(words)) if encoded.null_count else encoded.indices
+    return indices.to_numpy(zero_copy_only=False), [*words, None]
+
+
+def _outcomes(batch: _Batch, layout: Layout, names: Mapping[str, pa.Array]) -> npt.NDArray[np.int8]:
+    """[n] outcomes; numbers without one are no vote, words without one are a fault."""
+    dialect = layout.dialect
+    if "winner" not in layout.columns:
+        return np.full(len(batch.good), LEFT, dtype=np.int8)
+    own, shares, column = dialect.words, dialect.shares, layout.columns["winner"]
+    codes, words = _coded(_as_text(batch.columns.column(column)))
+    absent = np.array([word is None for word in words], dtype=bool)[codes]
+    if dialect.null_is_no_vote:
+        _leave_unlabelled(batch, absent)
+    batch.reject(absent, lambda at: batch.fault(at, f"{column} is missing"))
+    left, right = (_coded(names[side]) if side in names else None for side in ("left", "right"))
+    outcome = outcome_codes((codes, words), left, right, own=own, shares=shares)
+    batch.reject(
+        outcome == UNKNOWN,
+        lambda at: unknown_outcome(str(words[codes[at]]), where=batch.place(at), column=column, own=own, shares=shares),
+    )
+    if "other_label" in layout.columns:
+        other = layout.columns["other_label"]
+        at_other, others = _coded(_as_text(batch.columns.column(other)))
+        sides = [None if word is None else side_of(word, own=own, shares=shares) for word in others]
+        says = np.array([UNKNOWN if side is None else -side for side in sides], dtype=np.int8)[at_other]
+        silent = np.array([word is None for word in others], dtype=bool)[at_other]
+        remedy = "correct the row, or leave such rows out with --skip-bad-rows"
+        batch.reject(
+            (says != outcome) & ~silent, lambda at: batch.fault(at, f"{column} and {other} do not add up to 1", remedy)
+        )
+    return outcome
+
+
+def _ranks(batch: _Batch, name: str) -> npt.NDArray[np.float64]:
+    column = batch.columns.column(name)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        numbers = np.array([_number(word) for word in column.to_pylist()])
+    else:
+        numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    batch.reject(~np.isfinite(numbers), lambda at: batch.fault(at, f"{name} is not a number"))
+    return np.asarray(numbers, dtype=np.float64)
 
 
 def _as_text(column: pa.Array) -> pa.Array:
@@ -174,8 +242,7 @@ def _is_empty(names: pa.Array) -> Bools:
         table = np.append(_is_empty(names.dictionary), True)
         codes = names.indices.fill_null(len(names.dictionary)) if names.null_count else names.indices
         return np.asarray(table[codes.to_numpy(zero_copy_only=False)], dtype=bool)
-    empty = pc.equal(pc.utf8_trim_whitespace(names), "")
-    return np.asarray(empty.fill_null(True).to_numpy(zero_copy_only=False), dtype=bool)
+    return np.asarray(are_missing(names).to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def _name_codes(rows: _Rows, role: str, names: pa.Array, good: Bools) -> npt.NDArray[Any]:
@@ -196,57 +263,6 @@ def _name_codes(rows: _Rows, role: str, names: pa.Array, good: Bools) -> npt.NDA
     return table[codes]
 
 
-def _outcomes(layout: Layout, batch: pa.RecordBatch, reject: Any) -> npt.NDArray[np.int8]:
-    if "winner" not in layout.columns:
-        return np.full(batch.num_rows, LEFT, dtype=np.int8)
-    column = layout.columns["winner"]
-    codes, words = _words(batch.column(column))
-    missing = np.array([word is None for word in words], dtype=bool)
-    reject(missing[codes], lambda _: f"{column} is missing", "fill it in, or leave such rows out with --skip-bad-rows")
-    table = np.zeros(len(words), dtype=np.int8)
-    for position, word in enumerate(words):
-        if word in OUTCOME_WORDS:
-            table[position] = OUTCOME_WORDS[word]
-        elif word is not None:
-            reject(
-                codes == position, lambda _, w=word: f"unknown outcome {w!r} in {column}", nearest(word, OUTCOME_HELP)
-            )  # type: ignore[misc]
-    outcome = table[codes]
-    if layout.check is not None:
-        other_codes, other_words = _words(batch.column(layout.check))
-        mirror = np.array([-OUTCOME_WORDS.get(word or "", 99) for word in other_words], dtype=np.int8)
-        reject(
-            mirror[other_codes] != outcome,
-            lambda _: f"{column} and {layout.check} contradict each other",
-            "one must be 1 minus the other; correct the row, or leave such rows out with --skip-bad-rows",
-        )
-    return outcome
-
-
-def _words(column: pa.Array) -> tuple[npt.NDArray[Any], list[str | None]]:
-    """[n] codes and the words they stand for; the last word is None (missing)."""
-    text = _as_text(column)
-    encoded = text if pa.types.is_dictionary(text.type) else text.dictionary_encode()
-    words = [word if word else None for word in encoded.dictionary.to_pylist()]
-    indices = encoded.indices.fill_null(len(words)) if encoded.null_count else encoded.indices
-    return indices.to_numpy(zero_copy_only=False), [*words, None]
-
-
-def _ranks(column: pa.Array, name: str, reject: Any) -> npt.NDArray[np.float64]:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        numbers = np.array([_number(word) for word in column.to_pylist()])
-    else:
-        numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    reject(
-        ~np.isfinite(numbers),
-        lambda _: f"{name} is not a number",
-        "fill it in, or leave such rows out with --skip-bad-rows",
-    )
-    return np.asarray(numbers, dtype=np.float64)
-
-
 def _number(word: str | None) -> float:
     try:
         return float(word) if word is not None else float("nan")
@@ -254,14 +270,14 @@ def _number(word: str | None) -> float:
         return float("nan")
 
 
-def _ids(rows: _Rows, files: list[Path], *, unique: bool) -> pa.ChunkedArray | None:
+def _ids(rows: _Rows, where: Path, *, unique: bool) -> pa.ChunkedArray | None:
     if "id" not in rows.store:
         return None
     ids = rows.store.column("id")
     if not unique:
         return ids
     if ids.null_count:
-        raise InputError("an id is missing", where=files[0], remedy="fill it in, or do not name an id column")
+        raise InputError("an id is missing", where=where, remedy="fill it in, or do not name an id column")
     hashes = np.concatenate([hash_names(chunk) for chunk in ids.chunks])
     ordered = np.sort(hashes)
     for value in ordered[1:][ordered[1:] == ordered[:-1]]:
@@ -269,7 +285,7 @@ def _ids(rows: _Rows, files: list[Path], *, unique: bool) -> pa.ChunkedArray | N
         if len(set(names)) < len(names):
             double = next(name for name in names if names.count(name) > 1)
             remedy = "make ids unique, or do not name an id column"
-            raise InputError(f"the id {double!r} is repeated", where=files[0], remedy=remedy)
+            raise InputError(f"the id {double!r} is repeated", where=where, remedy=remedy)
     return ids
 
 

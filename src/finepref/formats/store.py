@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from finepref.arena.blocks import slices
-from finepref.arena.hashing import Hashes, dense_codes
+from finepref.formats.hashing import Hashes, dense_codes
 
 IN_MEMORY = 20_000_000  # rows
 BUCKETS = 256
+PIECE = 1 << 22  # rows put into buckets together
 
 
 class Store:
@@ -92,8 +92,8 @@ def codes_on_disk(columns: list[Hashes], folder: Path, name: str) -> tuple[list[
     row_file, hash_file = [[folder / f"{name}-{what}-{b}.bin" for b in range(BUCKETS)] for what in ("row", "hash")]
     offset = 0
     for column in columns:
-        for rows in slices(len(column)):
-            _scatter(np.asarray(column[rows]), offset + rows.start, row_file, hash_file)
+        for start in range(0, len(column), PIECE):
+            _scatter(np.asarray(column[start : start + PIECE]), offset + start, row_file, hash_file)
         offset += len(column)
     out = np.memmap(
         folder / f"{name}-codes.bin", dtype=np.int32 if total < 2**31 else np.int64, mode="w+", shape=(total,)

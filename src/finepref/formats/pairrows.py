@@ -1,0 +1,203 @@
+"""Rows of a table as comparisons of two images, whatever the dialect: what each cell means, before pairs have ids."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finepref.core.errors import InputError
+from finepref.formats.dialects import PICTURES, Dialect, find_dialect, flat, has_vote, missing
+from finepref.formats.outcomes import outcome_of, side_of, unknown_outcome
+from finepref.formats.tables import Row, Table, is_missing
+
+NEEDED = {"prompt", "winner", "group", "rank", *PICTURES}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image that is not decoded yet: its encoded bytes, or a file. uid: the data set's own name for it, if any."""
+
+    data: bytes | None = None
+    path: Path | None = None
+    uid: str | None = None
+
+    def read(self) -> bytes:
+        """The encoded bytes.
+
+        Raises:
+            InputError: the file is missing or empty, or the row has neither bytes nor file.
+        """
+        if self.data is not None:
+            content = self.data
+        elif self.path is not None:
+            try:
+                content = self.path.read_bytes()
+            except OSError as error:
+                raise InputError(f"image cannot be read ({error.strerror})", where=self.path) from None
+        else:
+            raise InputError("the row has no image bytes and no image file", where=self.uid)
+        if not content:
+            raise InputError("the image is empty (zero bytes)", where=self.path or self.uid)
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A preference without its id. label: P(image_0 preferred) in {1, 0.5, 0}, nan where nobody voted.
+
+    own_id: the data set's own id; hashed_voter: the voter that a hashed id names; problem: why it cannot be used.
+    """
+
+    prompt: str
+    image_0: ImageRef
+    image_1: ImageRef
+    label: float
+    model_0: str | None
+    model_1: str | None
+    voter: str | None
+    hashed_voter: str | None
+    own_id: str | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PairRows:
+    """A table in a dialect. cast: role -> columns, best first; hashed: voter columns that are part of a hashed id.
+
+    root: where relative image paths start.
+    """
+
+    table: Table
+    dialect: Dialect
+    cast: Mapping[str, Sequence[str]]
+    hashed: Sequence[str]
+    root: Path
+
+    def place(self, index: int) -> str:
+        return f"{self.table.path}: row {index}"
+
+    def get(self, row: Row, role: str) -> Any:
+        for column in self.cast.get(role, ()):
+            value = row.get(column)
+            if value is not None:
+                return value
+        return None
+
+    def text(self, row: Row, role: str) -> str | None:
+        value = self.get(row, role)
+        return None if is_missing(value) else str(value)
+
+    def hashed_voter(self, row: Row) -> str | None:
+        return next((str(row[name]) for name in self.hashed if not is_missing(row.get(name))), None)
+
+    def rank(self, row: Row, index: int) -> float:
+        """The place in a ranking, nan where it is missing."""
+        value = self.get(row, "rank")
+        try:
+            return math.nan if is_missing(value) else float(value)
+        except (TypeError, ValueError):
+            what = f"{self.cast['rank'][0]} {value!r} is not a number"
+            raise InputError(what, where=self.place(index), remedy="write 1 for the best") from None
+
+    def image(self, row: Row, role: str, uid: str = "") -> ImageRef:
+        """An image from bytes, a {bytes, path} record, or a path."""
+        value, name = self.get(row, role), self.text(row, uid)
+        if isinstance(value, Mapping):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes | bytearray | memoryview):
+            return ImageRef(data=bytes(value), uid=name)
+        return ImageRef(path=self.root / value if isinstance(value, str) and value else None, uid=name)
+
+    def prompt(self, row: Row) -> tuple[str, str]:
+        """(prompt, problem)."""
+        value = self.get(row, "prompt")
+        if isinstance(value, list):
+            return "", "the prompt is a list"
+        return ("", "the prompt is empty") if is_missing(value) else (str(value), "")
+
+    def label(self, row: Row, index: int) -> tuple[float, str]:
+        """(label, problem): P(left preferred), nan where nobody voted."""
+        dialect = self.dialect
+        if "winner" not in dialect.roles:
+            return 1.0, ""
+        word = self.text(row, "winner")
+        if word is None or not has_vote(self.get(row, "has_label")):
+            return math.nan, ""
+        own, shares = dialect.words, dialect.shares
+        side = outcome_of(word, self.text(row, "left"), self.text(row, "right"), own=own, shares=shares)
+        other = self.text(row, "other_label")
+        opposite = None if other is None else side_of(other, own=own, shares=shares)
+        if side is None or (other is not None and opposite is None):
+            role, word = ("winner", word) if side is None else ("other_label", str(other))
+            column = next(name for name in self.cast[role] if row.get(name) is not None)
+            raise unknown_outcome(word, where=self.place(index), column=column, own=own, shares=shares)
+        label, rest = (1.0 + side) / 2.0, 1.0 if opposite is None else (1.0 + opposite) / 2.0
+        if opposite is not None and label + rest != 1.0:
+            first, second = self.cast["winner"][0], self.cast["other_label"][0]
+            return label, f"{first} {label:g} and {second} {rest:g} do not add up to 1"
+        return label, ""
+
+    def drafts(self, *, images: bool) -> Iterator[Draft]:
+        """Every pair in file order; images: whether the columns of pictures are read."""
+        wanted = {name for role, names in self.cast.items() if images or role not in PICTURES for name in names}
+        rows = self.table.rows([name for name in self.table.columns if name in wanted])
+        return self._games(rows) if self.dialect.kwise else self._pairs(rows)
+
+    def _pairs(self, rows: Iterator[Row]) -> Iterator[Draft]:
+        """One row, one pair."""
+        for index, row in enumerate(rows):
+            prompt, problem = self.prompt(row)
+            label, doubt = self.label(row, index)
+            yield Draft(
+                prompt=prompt,
+                image_0=self.image(row, "left_image", "left_uid"),
+                image_1=self.image(row, "right_image", "right_uid"),
+                label=label,
+                model_0=self.text(row, "left"),
+                model_1=self.text(row, "right"),
+                voter=self.text(row, "voter"),
+                hashed_voter=self.hashed_voter(row),
+                own_id=self.text(row, "pair_id"),
+                problem=problem or doubt,
+            )
+
+    def _games(self, rows: Iterator[Row]) -> Iterator[Draft]:
+        """All pairs of the items of one ranking, whose rows follow each other; equal ranks are a tie."""
+        closed: set[str] = set()
+        for group, members in itertools.groupby(enumerate(rows), key=lambda entry: str(self.get(entry[1], "group"))):
+            if group in closed:
+                column = self.cast["group"][0]
+                what = f"{column} {group!r} comes back after others"
+                raise InputError(what, where=self.table.path, remedy=f"sort the table by {column}")
+            closed.add(group)
+            items = [(row, self.rank(row, index)) for index, row in members]
+            prompt, problem = self.prompt(items[-1][0])
+            for (first, a), (second, b) in itertools.combinations(items, 2):
+                yield Draft(
+                    prompt=prompt,
+                    image_0=self.image(first, "image"),
+                    image_1=self.image(second, "image"),
+                    label=math.nan if math.isnan(a) or math.isnan(b) else 0.5 + 0.5 * ((a < b) - (a > b)),
+                    model_0=self.text(first, "model"),
+                    model_1=self.text(second, "model"),
+                    voter=self.text(first, "voter"),
+                    hashed_voter=self.hashed_voter(first),
+                    problem=problem,
+                )
+
+
+def pair_rows(
+    table: Table, named: Mapping[str, str], *, format: str, root: str | Path | None, images: bool
+) -> PairRows:
+    """A table in its dialect; every column that is needed is there."""
+    dialect = find_dialect(table.columns, named, where=table.path, format=format)
+    table, cast = flat(table, dialect, named), dialect.cast(named, first=(*PICTURES, "pair_id"))
+    for role, found in cast.items():
+        if role in NEEDED and (images or role not in PICTURES) and not {*found}.intersection(table.columns):
+            raise missing(found[0], table.path, table.columns)
+    hashed = [named.get("voter", named.get(name, name)) for name in dialect.hashed_voters]
+    return PairRows(table, dialect, cast, hashed, table.root if root is None else Path(root))
