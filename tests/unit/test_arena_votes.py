@@ -65,9 +65,9 @@ def test_outcome_words(word: Any, sign: int) -> None:
 
 @pytest.mark.parametrize("word", ["better", "x", 2, 0.7, True, None, float("nan"), ""])
 def test_any_other_word_is_an_error_that_names_it(word: Any) -> None:
-    with pytest.raises(InputError, match="vote 1") as error:
+    with pytest.raises(InputError, match="row 1") as error:
         Votes.from_columns(left=["A", "A"], right=["B", "B"], outcome=["left", word])
-    missing = word is None or word != word
+    missing = word is None or word != word or word == ""
     assert ("missing" if missing else repr(str(word))) in str(error.value)
 
 
@@ -75,9 +75,9 @@ def test_any_other_word_is_an_error_that_names_it(word: Any) -> None:
     ("change", "says"),
     [
         ({"left": ["A", ""]}, "empty"),
-        ({"left": ["A", None]}, "missing"),
-        ({"right": ["B", float("nan")]}, "missing"),
-        ({"right": ["B"]}, "2 rows"),
+        ({"left": ["A", None]}, "row 1: left is empty"),
+        ({"right": ["B", float("nan")]}, "row 1: right is empty"),
+        ({"right": ["B"]}, "right has 1 rows and left 2"),
         ({"left_image": ["x", "y"]}, "only one of"),
         ({"left": [], "right": [], "outcome": []}, "no votes"),
     ],
@@ -181,7 +181,7 @@ HEAD = ("left", "right", "winner")
         (
             [("left", "right", "win"), ("A", "B", "left")],
             {},
-            "column 'winner' is missing; name the winner column \\(arena: --winner",
+            "column 'winner' is missing; .* left, right, win",
         ),
         ([HEAD, ("A", "B", "left")], {"left": "lef"}, "did you mean 'left'"),
         ([(*HEAD, "key"), ("A", "B", "left", "x"), ("A", "B", "left", "x")], {"id": "key"}, "'x' is repeated"),

@@ -78,7 +78,7 @@ def test_pickapic_without_images_gives_the_same_ids(tmp_path: Path) -> None:
     small = write(tmp_path / "bare.parquet", bare)
     assert detect_format(small) == "pickapic"
     assert read_pair_ids(small)[0] == read_pair_ids(full)[0]
-    with pytest.raises(InputError, match=r"column 'jpg_0' is missing; it has .*caption"):
+    with pytest.raises(InputError, match=r"column 'jpg_0' is missing; .* it has .*caption"):
         list(read_preferences(small))
 
 

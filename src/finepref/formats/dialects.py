@@ -38,6 +38,7 @@ IMAGES: dict[str, Names] = {
     "left_uid": ("image_0_uid",),
     "right_uid": ("image_1_uid",),
 }
+ITEM: dict[str, Names] = {"rank": ("rank",), "model": ("model",), "image": ("image", "image_path")}
 PICTURES = ("left_image", "right_image", "image")
 
 
@@ -113,101 +114,72 @@ def _hpdv2(row: Row) -> Iterator[Row]:
         yield {"prompt": row.get("prompt"), "image": image, "rank": rank}
 
 
-_SHARE_WORDS = {"true": LEFT, "false": RIGHT}
-_CHOSEN_VOTERS = ("voter", "user_id")
+_IMPLIED = (*WINNER, "label_0")  # columns that say more than the order of two columns
+_OF_CHOSEN = ("voter", "user_id")
+_SHARES: dict[str, Any] = {"words": {"true": LEFT, "false": RIGHT}, "shares": True, "null_is_no_vote": True}
 
 _ROWS: tuple[Dialect, ...] = (
-    Dialect(
-        name="kwise",
-        roles={**COMMON, "group": ("group",), "rank": ("rank",), "model": ("model",), "image": ("image", "image_path")},
-        signature=(("group",), ("rank",), ("model",)),
-    ),
+    Dialect("kwise", {**COMMON, **ITEM, "group": ("group",)}, (("group",), ("rank",), ("model",))),
     Dialect(  # the house format, which `finepref data convert` and `pair` write
-        name="pairs",
-        roles={
-            **PAIR, "pair_id": ("pair_id",), "winner": ("label",), "left_image": ("image_0",),
-            "right_image": ("image_1",), "id": ("pair_id", "vote_id"),
+        "pairs",
+        {
+            **PAIR, "winner": ("label",), "left_image": ("image_0",), "right_image": ("image_1",),
+            "pair_id": ("pair_id",), "id": ("pair_id", "vote_id"),
         },
-        signature=(("image_0",), ("image_1",), ("label",)),
-        words=_SHARE_WORDS,
-        shares=True,
-        null_is_no_vote=True,
-        hashed_voters=("voter",),
+        (("image_0",), ("image_1",), ("label",)), hashed_voters=("voter",), **_SHARES,
     ),
     Dialect(
-        name="pickapic",
-        roles={
-            **PAIR, "prompt": ("caption", "prompt"), "winner": ("label_0",), "other_label": ("label_1",),
-            "has_label": ("has_label",), "pair_id": ("ranking_id",), **IMAGES,
+        "pickapic",
+        {
+            **PAIR, **IMAGES, "prompt": ("caption", "prompt"), "pair_id": ("ranking_id",),
+            "winner": ("label_0",), "other_label": ("label_1",), "has_label": ("has_label",),
             "left_image": ("jpg_0", *IMAGES["left_image"]), "right_image": ("jpg_1", *IMAGES["right_image"]),
         },
-        signature=(("label_0",), ("jpg_0", "jpg_1", "image_0_uid", "best_image_uid", *MODEL_LEFT)),
-        unless=WINNER,
-        words=_SHARE_WORDS,
-        shares=True,
-        null_is_no_vote=True,
-        hashed_voters=("user_id",),
+        (("label_0",), ("jpg_0", "jpg_1", "image_0_uid", "best_image_uid", *MODEL_LEFT)),
+        unless=WINNER, hashed_voters=("user_id",), **_SHARES,
     ),
     Dialect(
-        name="imagefolder",
-        roles={**PAIR, **IMAGES, "left_image": ("chosen_file_name",), "right_image": ("rejected_file_name",)},
-        signature=(("chosen_file_name",), ("rejected_file_name",)),
-        unless=(*WINNER, "label_0"),
-        hashed_voters=_CHOSEN_VOTERS,
+        "imagefolder", {**PAIR, "left_image": ("chosen_file_name",), "right_image": ("rejected_file_name",)},
+        (("chosen_file_name",), ("rejected_file_name",)), unless=_IMPLIED, hashed_voters=_OF_CHOSEN,
     ),
     Dialect(  # where no column names a model, `chosen` and `rejected` do, if the votes are rated
-        name="chosen_rejected",
-        roles={
+        "chosen_rejected",
+        {
             **PAIR, "left": (*MODEL_LEFT, "chosen"), "right": (*MODEL_RIGHT, "rejected"),
             "left_image": ("chosen", "chosen_image"), "right_image": ("rejected", "rejected_image"),
         },
-        signature=(
+        (
             ("chosen", "chosen_model", "model_chosen", "chosen_image"),
             ("rejected", "rejected_model", "model_rejected", "rejected_image"),
         ),
-        unless=(*WINNER, "label_0"),
-        hashed_voters=_CHOSEN_VOTERS,
+        unless=_IMPLIED, hashed_voters=_OF_CHOSEN,
     ),
     Dialect(
-        name="hpdv3",
-        roles={**PAIR, "left_image": ("path1",), "right_image": ("path2",)},
-        signature=(("path1",), ("path2",)),
-        unless=(*WINNER, "label_0"),
-        hashed_voters=_CHOSEN_VOTERS,
+        "hpdv3", {**PAIR, "left_image": ("path1",), "right_image": ("path2",)}, (("path1",), ("path2",)),
+        unless=_IMPLIED, hashed_voters=_OF_CHOSEN,
     ),
     Dialect(
-        name="hpdv2",
-        roles={"prompt": ("prompt",), "group": ("group",), "rank": ("rank",), "image": ("image",)},
-        signature=(("prompt",), ("file_path", "image_path"), ("human_preference", "raw_annotations")),
-        flatten=_hpdv2,
-        hashed_voters=(),
+        "hpdv2", {"prompt": ("prompt",), "group": ("group",), "rank": ("rank",), "image": ("image",)},
+        (("prompt",), ("file_path", "image_path"), ("human_preference", "raw_annotations")), flatten=_hpdv2,
     ),
     Dialect(
-        name="imagereward",
-        roles={
-            **COMMON, "group": ("prompt_id",), "rank": ("rank",), "model": ("model",), "image": ("image", "image_path"),
-        },
-        signature=(("prompt_id",), ("rank",), ("image", "image_path", "model")),
-        unless=("left", "right", "winner", "model_0"),
-        hashed_voters=(),
+        "imagereward", {**COMMON, **ITEM, "group": ("prompt_id",)},
+        (("prompt_id",), ("rank",), ("image", "image_path", "model")),
+        unless=("left", "right", "winner", "model_0"), hashed_voters=(),
     ),
     Dialect(
-        name="winner_loser",
-        roles={**PAIR, **IMAGES, "left": ("winner",), "right": ("loser",)},
-        signature=(("winner",), ("loser",)),
+        "winner_loser", {**PAIR, **IMAGES, "left": ("winner",), "right": ("loser",)}, (("winner",), ("loser",)),
         unless=(*MODEL_LEFT, *MODEL_RIGHT),
     ),
-    Dialect(  # our own votes and those of the annotation page
-        name="votes",
-        roles={**PAIR, "winner": WINNER, **IMAGES},
-        signature=(MODEL_LEFT, MODEL_RIGHT, WINNER),
-        shares=True,
-    ),
+    # our own votes and those of the annotation page
+    Dialect("votes", {**PAIR, **IMAGES, "winner": WINNER}, (MODEL_LEFT, MODEL_RIGHT, WINNER), shares=True),
 )  # fmt: skip
 DIALECTS: dict[str, Dialect] = {each.name: each for each in _ROWS}
 
 
-def find_dialect(present: Collection[str], named: Mapping[str, str], *, where: object, format: str = "auto") -> Dialect:
+def find_dialect(
+    present: Collection[str], named: Mapping[str, str], *, where: object, format: str = "auto"
+) -> Dialect:  # fmt: skip
     """The dialect of a table with these columns.
 
     Args:
@@ -215,30 +187,38 @@ def find_dialect(present: Collection[str], named: Mapping[str, str], *, where: o
         format: a name of `DIALECTS`, or auto: the first one whose signature is there.
 
     Raises:
-        InputError: no dialect or more than its name is needed, a named column or field is missing.
+        InputError: no dialect fits, a named column or field is missing.
     """
     for column in named.values():
         if column not in present:
             raise missing(column, where, present)
-    if format != "auto":
-        if format not in DIALECTS:
-            known = nearest(format, ("auto", *DIALECTS))
-            raise InputError(f"unknown format {format!r}", where="data.format", remedy=known)
-        fitting = [DIALECTS[format]]
-    else:
-        fitting = [
-            each
-            for each in DIALECTS.values()
-            if not each.lacks(present, named) and not {*each.unless}.intersection(present).difference(named.values())
-        ]
-    for dialect in fitting:
-        if named.keys() <= {*dialect.fields}:
-            return dialect
+    if format not in ("auto", *DIALECTS):
+        known = nearest(format, ("auto", *DIALECTS))
+        raise InputError(f"unknown format {format!r}", where="data.format", remedy=known)
+    free = {*present}.difference(named.values())
+    lacking = {each.name: each.lacks(present, named) for each in DIALECTS.values() if not free & {*each.unless}}
+    fitting = [name for name, groups in lacking.items() if not groups] if format == "auto" else [format]
+    for name in fitting:
+        if named.keys() <= {*DIALECTS[name].fields}:
+            return DIALECTS[name]
     if fitting:
-        unknown = next(name for name in named if name not in fitting[0].fields)
-        known = nearest(unknown, fitting[0].fields)
-        raise InputError(f"format {fitting[0].name} has no field {unknown!r}", where="columns", remedy=known)
-    raise _unknown(present, named, where)
+        fields = DIALECTS[fitting[0]].fields
+        unknown = next(name for name in named if name not in fields)
+        what = f"format {fitting[0]} has no field {unknown!r}"
+        raise InputError(what, where="columns", remedy=nearest(unknown, fields))
+    near = [groups[0] for name, groups in lacking.items() if len(groups) == 1 < len(DIALECTS[name].signature)]
+    if near:
+        raise missing(near[-1][0], where, present)
+    what = "no known preference format has these columns"
+    raise InputError(what, where=where, remedy=f"name the format and its columns; it has {', '.join(sorted(present))}")
+
+
+def missing(column: str, where: object, present: Collection[str]) -> InputError:
+    """The refusal of a table without a column that is needed."""
+    close = nearest(column, present)
+    remedy = f"{close if close.endswith('?') else 'name the column that plays its part;'} it has "
+    remedy += ", ".join(sorted(present))
+    return InputError(f"column {column!r} is missing", where=where, remedy=remedy)
 
 
 def flat(table: Table, dialect: Dialect, named: Mapping[str, str]) -> Table:
@@ -262,26 +242,3 @@ def flat(table: Table, dialect: Dialect, named: Mapping[str, str]) -> Table:
 def has_vote(value: Any) -> bool:
     """Whether a row counts by the column that says if anybody voted: not where it says false or 0."""
     return is_missing(value) or str(value).strip().lower() not in ("false", "0", "0.0")
-
-
-def missing(column: str, where: object, present: Collection[str]) -> InputError:
-    """The refusal of a table without a column that is needed."""
-    close = nearest(column, sorted(present))
-    have = f"it has {', '.join(sorted(present))}"
-    return InputError(
-        f"column {column!r} is missing", where=where, remedy=f"{close} {have}" if close.startswith("did") else have
-    )
-
-
-def _unknown(present: Collection[str], named: Mapping[str, str], where: object) -> InputError:
-    """No dialect fits: what the nearest one lacks, if that is a single column."""
-    lacking = [(each, each.lacks(present, named)) for each in DIALECTS.values()]
-    near = [(len(each.signature), each, groups[0]) for each, groups in lacking if len(groups) == 1]
-    have = f"it has {', '.join(sorted(present))}"
-    if not near or max(near, key=lambda entry: entry[0])[0] == 1:
-        what = "no known preference format has these columns"
-        return InputError(what, where=where, remedy=f"name the format and its columns; {have}")
-    _, dialect, group = max(near, key=lambda entry: entry[0])
-    role = next((role for role, names in dialect.roles.items() if group[0] in names), group[0])
-    remedy = f"name the {role} column (arena: --{role.replace('_', '-')}, data: --column {role}=COLUMN); {have}"
-    return InputError(f"column {group[0]!r} is missing", where=where, remedy=remedy)

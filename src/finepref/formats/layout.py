@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finepref.core.errors import InputError
-from finepref.formats.dialects import DIALECTS, Dialect, find_dialect, missing
+from finepref.formats.dialects import DIALECTS, Dialect, find_dialect, flat, missing
 from finepref.formats.tables import Table
 
 
@@ -28,8 +28,8 @@ class Layout:
         return list(dict.fromkeys(self.columns.values()))
 
 
-def layout_of(table: Table, named: Mapping[str, str]) -> Layout:
-    """Which columns play which role; `named` (role or column name -> column) goes first.
+def layout_of(table: Table, named: Mapping[str, str]) -> tuple[Table, Layout]:
+    """The table (of one item a row) and which of its columns play which role; `named` goes first.
 
     Raises:
         InputError: no dialect fits, a named column is missing or holds no names, neither models nor images are named.
@@ -38,8 +38,9 @@ def layout_of(table: Table, named: Mapping[str, str]) -> Layout:
         if column in table.nameless:
             remedy = "name a column of text"
             raise InputError(f"column {column!r} ({role}) holds no names", where=table.path, remedy=remedy)
+    dialect = find_dialect(table.columns, named, where=table.path)
+    table = flat(table, dialect, named)
     usable = [name for name in table.columns if name not in table.nameless]
-    dialect = find_dialect(usable, named, where=table.path)
     cast = dialect.cast(named, first=("left", "right", "model", "id"), present=usable)
     for side in ("left", "right"):
         uid = cast.pop(f"{side}_uid", [])
@@ -60,4 +61,4 @@ def layout_of(table: Table, named: Mapping[str, str]) -> Layout:
     if not {"left", "model", "left_image", "image"} & columns.keys():
         have = f"it has {', '.join(sorted(usable))}"
         raise InputError("it names neither models nor images", where=table.path, remedy=have)
-    return Layout(dialect.name, columns)
+    return table, Layout(dialect.name, columns)

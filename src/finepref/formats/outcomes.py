@@ -91,4 +91,4 @@ def unknown_outcome(word: str, *, where: object, column: str, own: Mapping[str, 
         what = f"{column} {word!r} means one side and names the model of the other"
         return InputError(what, where=where, remedy="write left, right or tie")
     known = (*own, *WORDS, *(("1", "0.5", "0") if shares else ()))
-    return InputError(what, where=where, remedy=nearest(word.strip().casefold(), (*known, "a model of the row")))
+    return InputError(what, where=where, remedy=nearest(word.strip().casefold(), known))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from finepref.core.errors import InputError
 from finepref.formats.dialects import PICTURES, Dialect, find_dialect, flat, has_vote, missing
@@ -46,22 +46,29 @@ class ImageRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A preference without its id. label: P(image_0 preferred) in {1, 0.5, 0}, nan where nobody voted.
+class Preference:
+    """A vote on two images of one prompt.
 
-    own_id: the data set's own id; hashed_voter: the voter that a hashed id names; problem: why it cannot be used.
+    pair_id: stable id (docs/data.md). label: P(image_0 preferred) in {1.0, 0.5, 0.0}; 0.5 is a tie, nan no vote.
     """
 
+    pair_id: str
     prompt: str
     image_0: ImageRef
     image_1: ImageRef
     label: float
-    model_0: str | None
-    model_1: str | None
-    voter: str | None
+    model_0: str | None = None
+    model_1: str | None = None
+    voter: str | None = None
+
+
+class Draft(NamedTuple):
+    """A preference without its id; hashed_voter: the voter that a hashed id names; problem: why it cannot be used."""
+
+    preference: Preference
+    own_id: str | None
     hashed_voter: str | None
-    own_id: str | None = None
-    problem: str = ""
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,18 +159,10 @@ class PairRows:
         for index, row in enumerate(rows):
             prompt, problem = self.prompt(row)
             label, doubt = self.label(row, index)
-            yield Draft(
-                prompt=prompt,
-                image_0=self.image(row, "left_image", "left_uid"),
-                image_1=self.image(row, "right_image", "right_uid"),
-                label=label,
-                model_0=self.text(row, "left"),
-                model_1=self.text(row, "right"),
-                voter=self.text(row, "voter"),
-                hashed_voter=self.hashed_voter(row),
-                own_id=self.text(row, "pair_id"),
-                problem=problem or doubt,
-            )
+            images = self.image(row, "left_image", "left_uid"), self.image(row, "right_image", "right_uid")
+            names = (self.text(row, role) for role in ("left", "right", "voter"))
+            pair = Preference("", prompt, *images, label, *names)
+            yield Draft(pair, self.text(row, "pair_id"), self.hashed_voter(row), problem or doubt)
 
     def _games(self, rows: Iterator[Row]) -> Iterator[Draft]:
         """All pairs of the items of one ranking, whose rows follow each other; equal ranks are a tie."""
@@ -177,17 +176,11 @@ class PairRows:
             items = [(row, self.rank(row, index)) for index, row in members]
             prompt, problem = self.prompt(items[-1][0])
             for (first, a), (second, b) in itertools.combinations(items, 2):
-                yield Draft(
-                    prompt=prompt,
-                    image_0=self.image(first, "image"),
-                    image_1=self.image(second, "image"),
-                    label=math.nan if math.isnan(a) or math.isnan(b) else 0.5 + 0.5 * ((a < b) - (a > b)),
-                    model_0=self.text(first, "model"),
-                    model_1=self.text(second, "model"),
-                    voter=self.text(first, "voter"),
-                    hashed_voter=self.hashed_voter(first),
-                    problem=problem,
-                )
+                label = math.nan if math.isnan(a) or math.isnan(b) else 0.5 + 0.5 * ((a < b) - (a > b))
+                images = self.image(first, "image"), self.image(second, "image")
+                models = self.text(first, "model"), self.text(second, "model")
+                pair = Preference("", prompt, *images, label, *models, self.text(first, "voter"))
+                yield Draft(pair, None, self.hashed_voter(first), problem)
 
 
 def pair_rows(

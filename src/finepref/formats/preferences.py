@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from finepref.core.errors import InputError
 from finepref.core.files import atomic_file
 from finepref.core.provenance import sha256_bytes
 from finepref.formats.dialects import find_dialect
-from finepref.formats.pairrows import Draft, ImageRef, PairRows, pair_rows
+from finepref.formats.pairrows import Draft, ImageRef, PairRows, Preference, pair_rows
 from finepref.formats.sources import Paths, tables
 from finepref.formats.tables import Row, is_missing
 
@@ -36,23 +36,6 @@ PAIRS = pa.schema(
     ]
 )  # fmt: skip
 _GROUP = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """A vote on two images of one prompt.
-
-    pair_id: stable id (docs/data.md). label: P(image_0 preferred) in {1.0, 0.5, 0.0}; 0.5 is a tie, nan no vote.
-    """
-
-    pair_id: str
-    prompt: str
-    image_0: ImageRef
-    image_1: ImageRef
-    label: float
-    model_0: str | None = None
-    model_1: str | None = None
-    voter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +86,7 @@ def read_preferences(
             quarantine.append(Quarantined(row=row, pair_id=pair_id, reason=draft.problem))
             continue
         count += 1
-        yield Preference(
-            pair_id=pair_id,
-            prompt=draft.prompt,
-            image_0=draft.image_0,
-            image_1=draft.image_1,
-            label=draft.label,
-            model_0=draft.model_0,
-            model_1=draft.model_1,
-            voter=draft.voter,
-        )
+        yield replace(draft.preference, pair_id=pair_id)
     if count == 0:
         raise InputError("the data set has no usable preference", where=_name(paths), remedy="give at least one row")
 
@@ -132,7 +106,7 @@ def read_pair_ids(
     labels: list[float] = []
     for _, pair_id, draft in _identified(list(paths), format=format, columns=columns, root=root, images=False):
         ids.append(pair_id)
-        labels.append(draft.label)
+        labels.append(draft.preference.label)
     if not ids:
         raise InputError("the data set is empty", where=_name(list(paths)), remedy="give at least one row")
     return ids, np.asarray(labels, dtype=np.float64)
@@ -176,8 +150,9 @@ def _identified(
                 assert draft.own_id is not None
                 pair_id = draft.own_id
             else:
-                keys = (_image_key(draft.image_0, hashes), _image_key(draft.image_1, hashes))
-                identity = (draft.prompt, *keys, draft.hashed_voter or "")
+                pair = draft.preference
+                keys = (_image_key(pair.image_0, hashes), _image_key(pair.image_1, hashes))
+                identity = (pair.prompt, *keys, draft.hashed_voter or "")
                 seen[identity] = seen.get(identity, 0) + 1
                 pair_id = sha256_bytes("\x1f".join([*identity, str(seen[identity])]).encode())[:32]
             yield row, pair_id, draft

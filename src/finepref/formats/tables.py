@@ -66,6 +66,14 @@ def are_missing(column: pa.Array) -> pa.Array:
     return pc.equal(pc.utf8_trim_whitespace(column), "").fill_null(True)
 
 
+def text_column(values: Any) -> pa.Array:
+    """Values (a list, an array, an Arrow array) as an Arrow array of text, null where missing; Arrow stays as it is."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    values = values.tolist() if hasattr(values, "tolist") else values
+    return pa.array([None if is_missing(value) else str(value) for value in values], pa.string())
+
+
 def file_table(path: Path) -> Table:
     """The table of one file.
 
@@ -198,7 +206,7 @@ def _text_batch(path: Path, rows: list[Row], wanted: Sequence[str]) -> pa.Record
         values = [row.get(name) for row in rows]
         if any(isinstance(value, dict | list | bytes) for value in values):
             raise InputError(f"column {name!r} holds lists or objects", where=path, remedy="name a column of text")
-        columns.append(pa.array([None if is_missing(v) else str(v) for v in values], pa.string()))
+        columns.append(text_column(values))
     return pa.RecordBatch.from_arrays(columns, names=list(wanted))
 
 

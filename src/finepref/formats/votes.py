@@ -5,17 +5,14 @@ n votes over M models. Outcome is the sign of left minus right: +1 left won, -1 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from finepref.core.errors import InputError
-from finepref.formats.outcomes import UNKNOWN, Coded, outcome_codes, unknown_outcome
 
 Ints = npt.NDArray[np.integer]
 
@@ -117,87 +114,12 @@ class Votes:
         Example:
             votes = Votes.from_columns(left=["A", "A"], right=["B", "C"], outcome=["left", "tie"])
         """
-        (first, second), names = _encode_pair(left, right, ("left", "right"))
-        models = names.to_pylist()
-        if not len(first):
-            raise InputError("there are no votes", remedy="give at least one vote")
-        found: dict[str, Any] = {}
+        from finepref.formats.votefiles import votes_of
+
         if (left_image is None) != (right_image is None):
             raise InputError("only one of left_image and right_image is given", remedy="give both or none")
-        if left_image is not None and right_image is not None:
-            (found["left_image"], found["right_image"]), _ = _encode_pair(
-                left_image, right_image, ("left_image", "right_image")
-            )
-        if prompt is not None:
-            found["prompt"] = encode([to_arrow(prompt, "prompt")], "prompt")[0]
-        if voter is not None:
-            found["voter"], known = encode([to_arrow(voter, "voter")], "voter")
-            found["voters"] = tuple(known.to_pylist())
-        for name, column in found.items():
-            if name != "voters" and len(column) != len(first):
-                raise _unequal(name, len(column), len(first))
-        outcomes = _outcomes(outcome, (first, models), (second, models))
-        return cls(models=tuple(models), left=first, right=second, outcome=outcomes, **found)
-
-
-def _unequal(name: str, rows: int, votes: int) -> InputError:
-    return InputError(f"{name} has {rows} rows and left {votes}", remedy="give columns of equal length")
-
-
-def _outcomes(values: Any, left: Coded, right: Coded) -> npt.NDArray[np.int8]:
-    column = to_arrow(values, "the outcome").combine_chunks()
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    codes, words = encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
-    if len(codes) != len(left[0]):
-        raise _unequal("the outcome", len(codes), len(left[0]))
-    outcome = outcome_codes((codes, words), left, right, own={}, shares=True)
-    for row in np.flatnonzero(outcome == UNKNOWN)[:1].tolist():
-        raise unknown_outcome(words[codes[row]], where=f"vote {row}", column="outcome", own={}, shares=True)
-    return outcome
-
-
-def to_arrow(values: Any, name: str) -> pa.ChunkedArray:
-    """A column of names as a chunked Arrow array of strings or of a string dictionary; missing names refused."""
-    if not isinstance(values, pa.Array | pa.ChunkedArray):
-        if isinstance(values, np.ndarray):
-            values = values.tolist()
-        values = [None if v is None or v != v else str(v) for v in values]
-        values = pa.array(values, pa.string())
-    chunked = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
-    if not (pa.types.is_dictionary(chunked.type) or pa.types.is_string(chunked.type)):
-        chunked = chunked.cast(pa.string())
-    if chunked.null_count:
-        raise InputError(
-            f"{name} is missing", where=f"vote {_first_null(chunked)}", remedy="remove the row or fill it in"
-        )
-    return chunked
-
-
-def encode(columns: Sequence[pa.ChunkedArray], name: str) -> tuple[Ints, pa.Array]:
-    """Integer codes (in order of first appearance) and the names of columns that share one space of names."""
-    chunks = [chunk for column in columns for chunk in column.chunks]
-    if len({str(chunk.type) for chunk in chunks}) > 1:
-        chunks = [chunk.cast(pa.string()) for chunk in chunks]
-    joined = pa.chunked_array(chunks, None if chunks else pa.string())
-    encoded = joined.unify_dictionaries() if pa.types.is_dictionary(joined.type) else joined.dictionary_encode()
-    if encoded.num_chunks == 0:
-        return np.zeros(0, dtype=np.int32), pa.array([], pa.string())
-    names = encoded.chunk(encoded.num_chunks - 1).dictionary
-    codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks])
-    empty = pc.index(names, "").as_py()
-    if empty >= 0 and bool(np.any(codes == empty)):
-        row = int(np.argmax(codes == empty)) % max(len(codes) // len(columns), 1)
-        raise InputError(f"{name} is an empty name", where=f"vote {row}", remedy="remove the row or fill it in")
-    return codes, names
-
-
-def _encode_pair(left: Any, right: Any, names: tuple[str, str]) -> tuple[tuple[Ints, Ints], pa.Array]:
-    a, b = to_arrow(left, names[0]), to_arrow(right, names[1])
-    if len(a) != len(b):
-        raise InputError(f"{names[0]} has {len(a)} rows and {names[1]} {len(b)}", remedy="give columns of equal length")
-    codes, values = encode([a, b], f"{names[0]} or {names[1]}")
-    return (codes[: len(a)], codes[len(a) :]), values
-
-
-def _first_null(column: Any) -> int:
-    return int(pc.index(pc.is_null(column), True).as_py())
+        columns = {
+            "left": left, "right": right, "winner": outcome, "left_image": left_image, "right_image": right_image,
+            "prompt": prompt, "voter": voter,
+        }  # fmt: skip
+        return votes_of({role: values for role, values in columns.items() if values is not None})
