@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from collections.abc import Iterator, Sequence
@@ -91,13 +92,8 @@ def _hub_table(name: str) -> Table:
         what = " ".join(str(error).split()) or type(error).__name__
         remedy = "check name, split and network"
         raise InputError(f"the hub does not hand it out ({what})", where=name, remedy=remedy) from None
-    return Table(
-        path=Path(name),
-        columns=columns,
-        root=Path(),
-        version=version,
-        read=lambda wanted: iter(rows if wanted is None else rows.select_columns(list(wanted))),
-    )
+    read = lambda wanted: iter(rows if wanted is None else rows.select_columns(list(wanted)))  # noqa: E731
+    return Table(Path(name), columns, Path(), version, read)
 
 
 def _twin_folders(path: Path) -> Table:
@@ -116,7 +112,7 @@ def _twin_folders(path: Path) -> Table:
 
     columns = ("chosen_file_name", "rejected_file_name", "prompt")
     version = "\n".join(version_of(file) for side in ("w", "l") for file in sorted((path / side).iterdir()))
-    return Table(path=path, columns=columns, root=path, version=version, read=read)
+    return Table(path, columns, path, version, read)
 
 
 def _images(folder: Path) -> dict[str, Path]:
@@ -158,17 +154,24 @@ def _inside(folder: Path) -> list[Path]:
 
     Only where a folder holds no table itself, those of the folders below are taken. The rest is named.
     """
-    below = sorted(p for p in folder.rglob("*") if suffix_of(p) in SUFFIXES and not p.name.startswith("."))
+    files = ((p, p.relative_to(folder)) for p in folder.rglob("*") if suffix_of(p) in SUFFIXES)
+    below = sorted(p for p, name in files if not any(part.startswith(".") for part in name.parts))
     here = [p for p in below if p.parent == folder]
-    found: list[Path] = []
-    for stem in ("metadata", "pairs", "preferences"):
-        named = (p for p in here if p.stem == stem)
-        found = found or sorted(named, key=lambda p: SUFFIXES.index(suffix_of(p)))
-    found = found or [p for p in below if suffix_of(p) == ".parquet"] or here or below
+    named = (sorted((p for p in here if p.stem == stem), key=_order) for stem in ("metadata", "pairs", "preferences"))
+    found = next(filter(None, named), None) or [p for p in below if suffix_of(p) == ".parquet"] or here or below
     if not found:
         raise InputError("the folder holds no table", where=folder, remedy=f"put a {', '.join(SUFFIXES)} file into it")
     unread = [str(p.relative_to(folder)) for p in below if p not in {*found}]
     if unread:
-        more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
-        say(f"{folder}: {', '.join(unread[:3])}{more} not read")
+        _tell(f"{folder}: {', '.join(unread[:3])}{f' and {len(unread) - 3} more' * (len(unread) > 3)} not read")
     return found
+
+
+def _order(path: Path) -> int:
+    return SUFFIXES.index(suffix_of(path))
+
+
+@functools.cache
+def _tell(message: str) -> None:
+    """Say it once, however often the tables are looked for."""
+    say(message)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,13 @@ import pyarrow.parquet as pq
 from finepref.core.errors import InputError
 
 Row = Mapping[str, Any]
+_Batches = Iterator[pa.RecordBatch]
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 ROWS = 1 << 17  # rows of one batch of columns
 _ROWS_WITH_IMAGES = 64
 _CSV_BLOCK = 1 << 24
 _BLOCK = 1 << 20
+_BETWEEN = re.compile(r"[,\s]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +45,14 @@ class Table:
     root: Path
     version: str
     read: Callable[[Sequence[str] | None], Iterator[Row]]
-    read_batches: Callable[[Sequence[str]], Iterator[pa.RecordBatch]] | None = None
+    read_batches: Callable[[Sequence[str]], _Batches] | None = None
     nameless: tuple[str, ...] = ()
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[Row]:
         """Rows in order."""
         return self.read(columns)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def batches(self, columns: Sequence[str]) -> _Batches:
         """The wanted columns, batch by batch."""
         if self.read_batches is not None:
             return self.read_batches(columns)
@@ -81,65 +85,50 @@ def file_table(path: Path) -> Table:
         InputError: it cannot be read, or has no rows.
     """
     kind = suffix_of(path)
-    nameless: Sequence[str] = ()
+    nameless: list[str] = []
     if kind == ".parquet":
-        schema = _guard(path, lambda: pq.read_schema(path))
-        columns, nameless = schema.names, [field.name for field in schema if not _nameable(field.type)]
+        with _readable(path):
+            schema = pq.read_schema(path)
+        columns, text = schema.names, [field.name for field in schema if _is_text(field.type)]
+        nameless = [field.name for field in schema if not _nameable(field.type)]
         read = lambda wanted: _dicts(_parquet(path, wanted, _ROWS_WITH_IMAGES))  # noqa: E731
-        batched = lambda wanted: _parquet(path, wanted, ROWS, coded=True)  # noqa: E731
+        batched = lambda wanted: _parquet(path, wanted, ROWS, text=text)  # noqa: E731
     elif kind in (".csv", ".tsv"):
-        first = next(_csv(path, None), None) if path.stat().st_size else None
+        first = next(_csv(path), None) if path.stat().st_size else None
         columns = [] if first is None else first.schema.names
-        batched = lambda wanted: _csv(path, wanted)  # noqa: E731
         read = lambda wanted: _dicts(_csv(path, columns if wanted is None else wanted))  # noqa: E731
+        batched = lambda wanted: _csv(path, wanted)  # noqa: E731
     else:
         records = _array_rows if kind == ".json" else _line_rows
-        found = next(records(path), {})
-        columns, nameless = list(found), [name for name, value in found.items() if isinstance(value, dict | list)]
+        record = next(records(path), {})
+        columns, nameless = list(record), [name for name, value in record.items() if isinstance(value, dict | list)]
         read, batched = (lambda wanted: records(path)), None
     if not columns:
         raise InputError("the table has no rows", where=path, remedy="give a table with at least one preference")
     return Table(path, tuple(columns), path.parent, version_of(path), read, batched, tuple(nameless))
 
 
-def _dicts(batches: Iterator[pa.RecordBatch]) -> Iterator[Row]:
+def _dicts(batches: _Batches) -> Iterator[Row]:
     for batch in batches:
         yield from batch.to_pylist()
 
 
-def _parquet(path: Path, wanted: Sequence[str] | None, rows: int, *, coded: bool = False) -> Iterator[pa.RecordBatch]:
-    """Batches of a parquet file; coded: text columns as dictionaries."""
-    text = []
-    if coded:
-        schema = _guard(path, lambda: pq.read_schema(path))
-        text = [name for name in wanted or () if _is_text(schema.field(name).type)]
+def _parquet(path: Path, wanted: Sequence[str] | None, rows: int, *, text: Sequence[str] = ()) -> _Batches:
+    """Batches of a parquet file; text: columns that become dictionaries."""
     names = None if wanted is None else list(wanted)
-    with _guard(path, lambda: pq.ParquetFile(path, read_dictionary=text, memory_map=coded)) as file:
-        iterator = file.iter_batches(batch_size=rows, columns=names, use_threads=not coded)
-        while (batch := _guard(path, lambda: next(iterator, None))) is not None:
-            yield batch if names is None else batch.select(names)
+    coded = [name for name in text if name in (wanted or ())]
+    with _readable(path), pq.ParquetFile(path, read_dictionary=coded, memory_map=bool(text)) as file:
+        yield from file.iter_batches(batch_size=rows, columns=names, use_threads=not text)
 
 
-def _csv(path: Path, wanted: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-    """Batches of a csv or tsv file, every column as text."""
-    types = None if wanted is None else dict.fromkeys(wanted, pa.string())
-    names = None if wanted is None else list(wanted)
-    reader = _guard(
-        path,
-        lambda: pyarrow.csv.open_csv(
-            path,
-            read_options=pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(
-                newlines_in_values=True, delimiter="\t" if suffix_of(path) == ".tsv" else ","
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=names, column_types=types, strings_can_be_null=False
-            ),
-        ),
-    )
-    with reader:
-        while (batch := _guard(path, lambda: next(reader, None))) is not None:
-            yield batch if names is None else batch.select(names)
+def _csv(path: Path, wanted: Sequence[str] | None = None) -> _Batches:
+    """Batches of a csv or tsv file, the wanted columns as text."""
+    types = dict.fromkeys(wanted or (), pa.string())
+    read = pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False)
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True, delimiter="\t" if suffix_of(path) == ".tsv" else ",")
+    convert = pyarrow.csv.ConvertOptions(include_columns=list(types), column_types=types, strings_can_be_null=False)
+    with _readable(path), pyarrow.csv.open_csv(path, read, parse, convert) as reader:
+        yield from reader
 
 
 def _line_rows(path: Path) -> Iterator[Row]:
@@ -159,11 +148,10 @@ def _array_rows(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig") as handle:
         blocks = _decoded(path, iter(lambda: handle.read(_BLOCK), ""))
         text = next(blocks, "")
-        at = _skip(text, 0, " \t\r\n")
-        array = text.startswith("[", at)
-        at, number = at + array, 0
+        array = text.lstrip().startswith("[")
+        at, number = text.index("[") + 1 if array else 0, 0
         while True:
-            at = _skip(text, at, ", \t\r\n")
+            at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]
             if text.startswith("]", at) and array:
                 return
             try:
@@ -194,12 +182,6 @@ def _object(value: Any, *, where: str) -> Row:
     return value
 
 
-def _skip(text: str, at: int, characters: str) -> int:
-    while at < len(text) and text[at] in characters:
-        at += 1
-    return at
-
-
 def _text_batch(path: Path, rows: list[Row], wanted: Sequence[str]) -> pa.RecordBatch:
     columns = []
     for name in wanted:
@@ -210,9 +192,11 @@ def _text_batch(path: Path, rows: list[Row], wanted: Sequence[str]) -> pa.Record
     return pa.RecordBatch.from_arrays(columns, names=list(wanted))
 
 
-def _guard(path: Path, action: Callable[[], Any]) -> Any:
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What Arrow says of a file that it cannot read, in one sentence."""
     try:
-        return action()
+        yield
     except (pa.ArrowException, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"cannot be read ({first})", where=path, remedy="write the file again") from None
