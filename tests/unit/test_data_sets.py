@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,7 +37,7 @@ def test_inspect_counts(tmp_path: Path) -> None:
     assert report.images == 8
     assert [(p.row, p.pair_id) for p in report.problems] == [(4, "1004"), (5, "1005")]
     assert inspect(tmp_path / "v.parquet", limit=2).pairs == 2
-    json.dumps(report.as_dict())
+    json.dumps(asdict(report))
 
 
 def test_only_a_full_look_finds_a_truncated_image(tmp_path: Path) -> None:

@@ -252,10 +252,10 @@ def test_long_json_arrays_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("finepref.formats.tables._BLOCK", 7)
     rows = [{"prompt": 'br[a]c{k}e",t' * i, "path1": "x", "path2": "y", "n": [1, {"a": None}]} for i in range(1, 9)]
     (tmp_path / "t.json").write_text(json.dumps(rows))
-    assert list(tables(tmp_path / "t.json")[0].rows()) == rows
+    assert list(tables(tmp_path / "t.json")[0].rows(None)) == rows
     (tmp_path / "t.json").write_text(json.dumps(rows)[:-40])
     with pytest.raises(InputError, match="object 7: not valid JSON"):
-        list(tables(tmp_path / "t.json")[0].rows())
+        list(tables(tmp_path / "t.json")[0].rows(None))
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -34,11 +34,9 @@ def convert(
     out = Path(out)
     if out.exists() and not overwrite:
         raise InputError("the file is there already", where=out, remedy="use another name, or --overwrite")
-    rejected: list[Quarantined] = []
-    missing: list[Quarantined] = []
-    pairs = read_preferences(paths, format=format, columns=columns, quarantine=rejected)
-    written = write_pairs(_with_images(progress(pairs, "convert", unit="pair"), rejected, missing), out)
-    left_out = sorted([*rejected, *missing], key=lambda each: each.row)
+    left_out: list[Quarantined] = []
+    pairs = read_preferences(paths, format=format, columns=columns, quarantine=left_out)
+    written = write_pairs(_with_images(progress(pairs, "convert", unit="pair"), left_out), out)
     if not written:
         out.unlink()
         raise InputError("no pair is usable", where=str(paths), remedy="see `finepref data validate`")
@@ -49,13 +47,14 @@ def convert(
     return written, len(left_out)
 
 
-def _with_images(
-    pairs: Iterable[Preference], rejected: list[Quarantined], missing: list[Quarantined]
-) -> Iterator[Preference]:
-    for index, pair in enumerate(pairs):
+def _with_images(pairs: Iterable[Preference], left_out: list[Quarantined]) -> Iterator[Preference]:
+    """The pairs with the bytes of their images; those whose images cannot be read go to the rows left out."""
+    good = 0
+    for pair in pairs:
         try:
             first, second = (ImageRef(data=image.read()) for image in (pair.image_0, pair.image_1))
         except InputError as error:
-            missing.append(Quarantined(row=index + len(rejected), pair_id=pair.pair_id, reason=str(error)))
+            left_out.append(Quarantined(good + len(left_out), pair.pair_id, str(error)))
             continue
+        good += 1
         yield replace(pair, image_0=first, image_1=second)

@@ -68,16 +68,10 @@ def pair_from_scores(
         for a, b in _pairs_of(images, choose):
             if abs(a.value - b.value) < min_gap:
                 continue
-            shas = (a.row.image_sha256, b.row.image_sha256)
-            pair = Preference(
-                pair_id=sha256_bytes("\x1f".join([prompt, *shas]).encode())[:32],
-                prompt=prompt,
-                image_0=ImageRef(path=folder / a.row.path),
-                image_1=ImageRef(path=folder / b.row.path),
-                label=0.5 + 0.5 * ((a.better > b.better) - (a.better < b.better)),
-                model_0=a.row.model,
-                model_1=b.row.model,
-            )
+            pair_id = sha256_bytes("\x1f".join([prompt, a.row.image_sha256, b.row.image_sha256]).encode())[:32]
+            image_0, image_1 = (ImageRef(path=folder / each.row.path) for each in (a, b))
+            label = 0.5 + 0.5 * ((a.better > b.better) - (a.better < b.better))
+            pair = Preference(pair_id, prompt, image_0, image_1, label, a.row.model, b.row.model)
             pairs.append(pair)
             rewards += [_reward(pair, side, each, scorer, about) for side, each in enumerate((a, b))]
     if not pairs:
@@ -97,16 +91,9 @@ class _Scored(NamedTuple):
 
 
 def _reward(pair: Preference, side: int, each: _Scored, scorer: str, about: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "pair_id": pair.pair_id,
-        "side": side,
-        "scorer": scorer,
-        "fingerprint": about["fingerprint"],
-        "value": each.value,
-        "reason": "",
-        "image_sha256": each.row.image_sha256,
-        "prompt_sha256": sha256_bytes(pair.prompt.encode()),
-    }
+    prompt = sha256_bytes(pair.prompt.encode())
+    cells = (pair.pair_id, side, scorer, about["fingerprint"], each.value, "", each.row.image_sha256, prompt)
+    return dict(zip(REWARDS.names, cells, strict=True))
 
 
 def _pairs_of(images: list[_Scored], choose: str) -> list[tuple[_Scored, _Scored]]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from finepref.core.errors import InputError, nearest
-from finepref.formats.outcomes import LEFT, RIGHT
+from finepref.formats.outcomes import LEFT, RIGHT, Vocabulary
 from finepref.formats.tables import Row, Table, is_missing
 
 Names = tuple[str, ...]
@@ -68,6 +68,11 @@ class Dialect:
     def kwise(self) -> bool:
         """Whether a row is one item of a ranking."""
         return "rank" in self.roles
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What its outcomes are read with."""
+        return Vocabulary(self.words, self.shares)
 
     @property
     def fields(self) -> Names:
@@ -228,7 +233,7 @@ def flat(table: Table, dialect: Dialect, named: Mapping[str, str]) -> Table:
         return table
 
     def read(columns: Sequence[str] | None) -> Iterator[Row]:
-        for index, row in enumerate(table.rows()):
+        for index, row in enumerate(table.rows(None)):
             try:
                 for item in flatten({**row, **{name: row.get(column) for name, column in named.items()}}):
                     yield {"group": str(index), **item}
@@ -236,7 +241,58 @@ def flat(table: Table, dialect: Dialect, named: Mapping[str, str]) -> Table:
                 raise InputError(error.what, where=f"{table.path}: row {index}", remedy=error.remedy) from None
 
     columns = tuple(dict.fromkeys(itertools.chain(*dialect.roles.values())))
-    return replace(table, columns=columns, read=read, read_batches=None, nameless=())
+    return replace(table, columns=columns, rows=read, read_batches=None, nameless=())
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """schema: name of the dialect. columns: role -> column, without models where a file names images only."""
+
+    schema: str
+    columns: Mapping[str, str]
+
+    @property
+    def dialect(self) -> Dialect:
+        """The row of the table of dialects."""
+        return DIALECTS[self.schema]
+
+    @property
+    def wanted(self) -> list[str]:
+        """The columns to read, each once."""
+        return list(dict.fromkeys(self.columns.values()))
+
+
+def layout_of(table: Table, named: Mapping[str, str]) -> tuple[Table, Layout]:
+    """The table (of one item a row) and which of its columns play which role; `named` goes first.
+
+    Raises:
+        InputError: no dialect fits, a named column is missing or holds no names, neither models nor images are named.
+    """
+    for role, column in named.items():
+        if column in table.nameless:
+            remedy = "name a column of text"
+            raise InputError(f"column {column!r} ({role}) holds no names", where=table.path, remedy=remedy)
+    dialect = find_dialect(table.columns, named, where=table.path)
+    table = flat(table, dialect, named)
+    usable = [name for name in table.columns if name not in table.nameless]
+    cast = dialect.cast(named, first=("left", "right", "model", "id"), present=usable)
+    for side in ("left", "right"):
+        uid = cast.pop(f"{side}_uid", [])
+        if uid and f"{side}_image" not in named:
+            cast[f"{side}_image"] = uid
+    cast.pop("pair_id", None)
+    if "winner" in named:
+        cast["other_label"] = cast["has_label"] = []
+    columns = {role: found[0] for role, found in cast.items() if found}
+    sides = {"left", "right"} if {"left", "right"} & columns.keys() else set()
+    for role in sorted((sides | ({"group", "rank", "winner"} & dialect.roles.keys())) - columns.keys()):
+        raise missing(dialect.roles[role][0], table.path, usable)
+    if not {"left_image", "right_image"} <= columns.keys():
+        columns = {role: column for role, column in columns.items() if role not in ("left_image", "right_image")}
+    if not {"left", "model", "left_image", "image"} & columns.keys():
+        have = f"it has {', '.join(sorted(usable))}"
+        raise InputError("it names neither models nor images", where=table.path, remedy=have)
+    return table, Layout(dialect.name, columns)
 
 
 def has_vote(value: Any) -> bool:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from finepref.core.errors import InputError
 from finepref.formats.dialects import PICTURES, Dialect, find_dialect, flat, has_vote, missing
-from finepref.formats.outcomes import outcome_of, side_of, unknown_outcome
 from finepref.formats.tables import Row, Table, is_missing
 
 NEEDED = {"prompt", "winner", "group", "rank", *PICTURES}
@@ -73,32 +72,28 @@ class Draft(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PairRows:
-    """A table in a dialect. cast: role -> columns, best first; hashed: voter columns that are part of a hashed id.
-
-    root: where relative image paths start.
-    """
+    """A table in a dialect. cast: role -> columns, best first; hashed: voter columns that are part of a hashed id."""
 
     table: Table
     dialect: Dialect
     cast: Mapping[str, Sequence[str]]
     hashed: Sequence[str]
-    root: Path
 
     def place(self, index: int) -> str:
+        """File and row, for messages."""
         return f"{self.table.path}: row {index}"
 
     def get(self, row: Row, role: str) -> Any:
-        for column in self.cast.get(role, ()):
-            value = row.get(column)
-            if value is not None:
-                return value
-        return None
+        """The first cell with a value that plays a role."""
+        return next((row[name] for name in self.cast.get(role, ()) if row.get(name) is not None), None)
 
     def text(self, row: Row, role: str) -> str | None:
+        """A cell as text, None where it is missing."""
         value = self.get(row, role)
         return None if is_missing(value) else str(value)
 
     def hashed_voter(self, row: Row) -> str | None:
+        """The voter that a hashed id names."""
         return next((str(row[name]) for name in self.hashed if not is_missing(row.get(name))), None)
 
     def rank(self, row: Row, index: int) -> float:
@@ -117,7 +112,7 @@ class PairRows:
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes | bytearray | memoryview):
             return ImageRef(data=bytes(value), uid=name)
-        return ImageRef(path=self.root / value if isinstance(value, str) and value else None, uid=name)
+        return ImageRef(path=self.table.root / value if isinstance(value, str) and value else None, uid=name)
 
     def prompt(self, row: Row) -> tuple[str, str]:
         """(prompt, problem)."""
@@ -128,25 +123,23 @@ class PairRows:
 
     def label(self, row: Row, index: int) -> tuple[float, str]:
         """(label, problem): P(left preferred), nan where nobody voted."""
-        dialect = self.dialect
-        if "winner" not in dialect.roles:
+        if "winner" not in self.cast:
             return 1.0, ""
+        vocabulary = self.dialect.vocabulary
         word = self.text(row, "winner")
         if word is None or not has_vote(self.get(row, "has_label")):
             return math.nan, ""
-        own, shares = dialect.words, dialect.shares
-        side = outcome_of(word, self.text(row, "left"), self.text(row, "right"), own=own, shares=shares)
+        side = vocabulary.outcome(word, self.text(row, "left"), self.text(row, "right"))
         other = self.text(row, "other_label")
-        opposite = None if other is None else side_of(other, own=own, shares=shares)
-        if side is None or (other is not None and opposite is None):
+        opposite = vocabulary.side(other) if other is not None else None if side is None else -side
+        if side is None or opposite is None:
             role, word = ("winner", word) if side is None else ("other_label", str(other))
             column = next(name for name in self.cast[role] if row.get(name) is not None)
-            raise unknown_outcome(word, where=self.place(index), column=column, own=own, shares=shares)
-        label, rest = (1.0 + side) / 2.0, 1.0 if opposite is None else (1.0 + opposite) / 2.0
-        if opposite is not None and label + rest != 1.0:
-            first, second = self.cast["winner"][0], self.cast["other_label"][0]
-            return label, f"{first} {label:g} and {second} {rest:g} do not add up to 1"
-        return label, ""
+            raise vocabulary.refusal(word, column, self.place(index))
+        label, rest = (1.0 + side) / 2.0, (1.0 + opposite) / 2.0
+        first, second = (self.cast.get(role, [role])[0] for role in ("winner", "other_label"))
+        problem = f"{first} {label:g} and {second} {rest:g} do not add up to 1"
+        return label, "" if label + rest == 1.0 else problem
 
     def drafts(self, *, images: bool) -> Iterator[Draft]:
         """Every pair in file order; images: whether the columns of pictures are read."""
@@ -183,9 +176,7 @@ class PairRows:
                 yield Draft(pair, None, self.hashed_voter(first), problem)
 
 
-def pair_rows(
-    table: Table, named: Mapping[str, str], *, format: str, root: str | Path | None, images: bool
-) -> PairRows:
+def pair_rows(table: Table, named: Mapping[str, str], *, format: str, images: bool) -> PairRows:
     """A table in its dialect; every column that is needed is there."""
     dialect = find_dialect(table.columns, named, where=table.path, format=format)
     table, cast = flat(table, dialect, named), dialect.cast(named, first=(*PICTURES, "pair_id"))
@@ -193,4 +184,4 @@ def pair_rows(
         if role in NEEDED and (images or role not in PICTURES) and not {*found}.intersection(table.columns):
             raise missing(found[0], table.path, table.columns)
     hashed = [named.get("voter", named.get(name, name)) for name in dialect.hashed_voters]
-    return PairRows(table, dialect, cast, hashed, table.root if root is None else Path(root))
+    return PairRows(table, dialect, cast, hashed)

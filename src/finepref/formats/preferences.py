@@ -62,7 +62,6 @@ def read_preferences(
     *,
     format: str = "auto",
     columns: Mapping[str, str] | None = None,
-    root: str | Path | None = None,
     images: bool = True,
     quarantine: list[Quarantined] | None = None,
 ) -> Iterator[Preference]:
@@ -71,7 +70,6 @@ def read_preferences(
     Args:
         format: a name of `dialects.DIALECTS`, or auto.
         columns: role or column name of the dialect -> the table's column, where they differ.
-        root: where relative image paths start; None for the table's folder.
         images: whether the image columns must be there.
         quarantine: gets the rows that cannot be used; None makes the first such row an error.
 
@@ -79,7 +77,7 @@ def read_preferences(
         InputError: a missing column, an unknown label value, an unusable row without `quarantine`, an empty data set.
     """
     count = 0
-    for row, pair_id, draft in _identified(paths, format=format, columns=columns, root=root, images=images):
+    for row, pair_id, draft in _identified(paths, format=format, columns=columns, images=images):
         if draft.problem:
             if quarantine is None:
                 raise InputError(draft.problem, where=f"row {row} (pair {pair_id})", remedy="repair or drop the row")
@@ -95,21 +93,17 @@ def read_pair_ids(
     *paths: str | Path,
     format: str = "auto",
     columns: Mapping[str, str] | None = None,
-    root: str | Path | None = None,
 ) -> tuple[list[str], np.ndarray]:
     """(pair ids, labels) of every row in file order, unusable rows included; none of the images is decoded.
 
     Returns:
         ids, and float64 labels: P(image_0 preferred) in {1, 0.5, 0}, nan where nobody voted.
     """
-    ids: list[str] = []
-    labels: list[float] = []
-    for _, pair_id, draft in _identified(list(paths), format=format, columns=columns, root=root, images=False):
-        ids.append(pair_id)
-        labels.append(draft.preference.label)
-    if not ids:
+    found = _identified(list(paths), format=format, columns=columns, images=False)
+    labels = [(pair_id, draft.preference.label) for _, pair_id, draft in found]
+    if not labels:
         raise InputError("the data set is empty", where=_name(list(paths)), remedy="give at least one row")
-    return ids, np.asarray(labels, dtype=np.float64)
+    return [pair_id for pair_id, _ in labels], np.array([label for _, label in labels], dtype=np.float64)
 
 
 def write_pairs(pairs: Iterable[Preference], out: str | Path) -> int:
@@ -135,11 +129,11 @@ def winner_of(label: float) -> int | None:
 
 
 def _identified(
-    paths: Paths, *, format: str, columns: Mapping[str, str] | None, root: str | Path | None, images: bool
+    paths: Paths, *, format: str, columns: Mapping[str, str] | None, images: bool
 ) -> Iterator[tuple[int, str, Draft]]:
     """(row number over all tables, pair id, draft)."""
     named = dict(columns or {})
-    opened = [pair_rows(table, named, format=format, root=root, images=images) for table in tables(paths)]
+    opened = [pair_rows(table, named, format=format, images=images) for table in tables(paths)]
     own = _own_ids_unique(opened)
     seen: dict[tuple[str, ...], int] = {}
     hashes: dict[Path, str] = {}

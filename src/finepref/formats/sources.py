@@ -17,6 +17,7 @@ from finepref.formats.tables import SUFFIXES, Row, Table, file_table, suffix_of,
 Paths = str | Path | Sequence[str | Path]
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _CAPTIONS = (".txt", ".caption")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w\[\]%:+-]+)?")
 
 
 def tables(paths: Paths) -> list[Table]:
@@ -51,13 +52,10 @@ def count_rows(paths: Paths) -> int | None:
     """Rows of all tables behind the given names, without reading images; None where a hub data set is among them."""
     if any(_on_hub(name) for name in _listed(paths)):
         return None
-    count = 0
-    for table in tables(paths):
-        if suffix_of(table.path) == ".parquet":
-            count += pq.read_metadata(table.path).num_rows
-        else:
-            count += sum(1 for _ in table.rows(table.columns[:1]))
-    return count
+    found = ((table, suffix_of(table.path) == ".parquet") for table in tables(paths))
+    return sum(
+        pq.read_metadata(t.path).num_rows if whole else sum(1 for _ in t.rows(t.columns[:1])) for t, whole in found
+    )
 
 
 def _listed(paths: Paths) -> list[str | Path]:
@@ -69,10 +67,7 @@ def _listed(paths: Paths) -> list[str | Path]:
 
 def _on_hub(name: str | Path) -> bool:
     """Whether a name is a data set on the hub: `owner/name` or `owner/name:split`, and nothing here."""
-    return (
-        re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w\[\]%:+-]+)?", str(name)) is not None
-        and not Path(name).expanduser().exists()
-    )
+    return _HUB_NAME.fullmatch(str(name)) is not None and not Path(name).expanduser().exists()
 
 
 def _hub_table(name: str) -> Table:
@@ -89,9 +84,8 @@ def _hub_table(name: str) -> Table:
         rows = datasets.load_dataset(repository, split=split or "train", revision=version, streaming=True).decode(False)
         columns = tuple(rows.features or next(iter(rows)))
     except Exception as error:  # both libraries and the http client under them raise many kinds
-        what = " ".join(str(error).split()) or type(error).__name__
-        remedy = "check name, split and network"
-        raise InputError(f"the hub does not hand it out ({what})", where=name, remedy=remedy) from None
+        what = f"the hub does not hand it out ({' '.join(str(error).split()) or type(error).__name__})"
+        raise InputError(what, where=name, remedy="check name, split and network") from None
     read = lambda wanted: iter(rows if wanted is None else rows.select_columns(list(wanted)))  # noqa: E731
     return Table(Path(name), columns, Path(), version, read)
 
@@ -157,18 +151,15 @@ def _inside(folder: Path) -> list[Path]:
     files = ((p, p.relative_to(folder)) for p in folder.rglob("*") if suffix_of(p) in SUFFIXES)
     below = sorted(p for p, name in files if not any(part.startswith(".") for part in name.parts))
     here = [p for p in below if p.parent == folder]
-    named = (sorted((p for p in here if p.stem == stem), key=_order) for stem in ("metadata", "pairs", "preferences"))
-    found = next(filter(None, named), None) or [p for p in below if suffix_of(p) == ".parquet"] or here or below
+    here.sort(key=lambda p: SUFFIXES.index(suffix_of(p)))
+    named = ([p for p in here if p.stem == stem] for stem in ("metadata", "pairs", "preferences"))
+    found = next(filter(None, named), None) or [p for p in below if suffix_of(p) == ".parquet"] or sorted(here) or below
     if not found:
         raise InputError("the folder holds no table", where=folder, remedy=f"put a {', '.join(SUFFIXES)} file into it")
     unread = [str(p.relative_to(folder)) for p in below if p not in {*found}]
     if unread:
         _tell(f"{folder}: {', '.join(unread[:3])}{f' and {len(unread) - 3} more' * (len(unread) > 3)} not read")
     return found
-
-
-def _order(path: Path) -> int:
-    return SUFFIXES.index(suffix_of(path))
 
 
 @functools.cache

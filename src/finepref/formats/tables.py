@@ -35,7 +35,7 @@ _BETWEEN = re.compile(r"[,\s]*")
 class Table:
     """A source of rows. columns: its names, from the schema or the first row; root: where relative image paths start.
 
-    read: rows in order, with only the given columns where the rest can be skipped. read_batches: the same as Arrow
+    rows: in order, with only the given columns where the rest can be skipped. read_batches: the same as Arrow
     columns, text as strings or dictionaries. nameless: columns of bytes, lists or records. version: changes with the
     table (place, size and time of its files; on the hub the commit), not with images that it names.
     """
@@ -44,19 +44,15 @@ class Table:
     columns: tuple[str, ...]
     root: Path
     version: str
-    read: Callable[[Sequence[str] | None], Iterator[Row]]
+    rows: Callable[[Sequence[str] | None], Iterator[Row]]
     read_batches: Callable[[Sequence[str]], _Batches] | None = None
     nameless: tuple[str, ...] = ()
-
-    def rows(self, columns: Sequence[str] | None = None) -> Iterator[Row]:
-        """Rows in order."""
-        return self.read(columns)
 
     def batches(self, columns: Sequence[str]) -> _Batches:
         """The wanted columns, batch by batch."""
         if self.read_batches is not None:
             return self.read_batches(columns)
-        rows = self.read(columns)
+        rows = self.rows(columns)
         return (_text_batch(self.path, some, columns) for some in iter(lambda: [*itertools.islice(rows, ROWS)], []))
 
 

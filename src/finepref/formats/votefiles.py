@@ -14,10 +14,9 @@ import pyarrow.compute as pc
 
 from finepref.core.errors import InputError
 from finepref.formats import kwise
-from finepref.formats.dialects import has_vote
+from finepref.formats.dialects import Layout, has_vote, layout_of
 from finepref.formats.hashing import hash_names
-from finepref.formats.layout import Layout, layout_of
-from finepref.formats.outcomes import LEFT, UNKNOWN, Codes, outcome_codes, side_of, unknown_outcome
+from finepref.formats.outcomes import LEFT, UNKNOWN, Codes
 from finepref.formats.sources import Paths, tables
 from finepref.formats.store import IN_MEMORY, Store
 from finepref.formats.tables import are_missing, text_column
@@ -26,7 +25,6 @@ from finepref.formats.votes import Games, Votes
 Bools = npt.NDArray[np.bool_]
 BOOKS = {"left": "model", "right": "model", "model": "model", "voter": "voter"}  # whose names are kept
 HASHED = ("left_image", "right_image", "image", "prompt", "group")
-MAY_BE_MISSING = ("prompt", "voter")  # one without a name is one like any other
 NO_MODEL = "(model not named)"
 LEAVE_OUT = "fill it in, or leave such rows out with --skip-bad-rows"
 
@@ -42,7 +40,6 @@ class VoteTable:
 
     votes: Votes
     layout: Layout
-    paths: tuple[Path, ...]
     row: npt.NDArray[np.int64]
     other: npt.NDArray[np.int64] | None = None
     ids: pa.ChunkedArray | None = None
@@ -71,10 +68,12 @@ class _Cells:
 
     @property
     def missing(self) -> Bools:
+        """[n] whether a cell holds no name."""
         return np.asarray(self.codes == len(self.names), dtype=bool)
 
     @property
     def words(self) -> list[str | None]:
+        """The name of every code, None for that of missing ones."""
         return [*self.names.to_pylist(), None]
 
 
@@ -149,7 +148,7 @@ def read_votes(
     assert layout is not None
     if rows.store.rows == 0:
         raise InputError("there are no votes in it", where=opened[0].path, remedy="give at least one vote")
-    return _vote_table(rows, layout, tuple(table.path for table in opened), unique_ids="id" in named)
+    return _vote_table(rows, layout, opened[0].path, unique_ids="id" in named)
 
 
 def votes_of(columns: Mapping[str, Any]) -> Votes:
@@ -168,7 +167,7 @@ def votes_of(columns: Mapping[str, Any]) -> Votes:
     )
     batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(layout.columns.values()))
     _read_batch(batch, layout, held, Path("columns"), first=0, offset=0)
-    return _vote_table(held, layout, (), unique_ids=False).votes
+    return _vote_table(held, layout, Path("columns"), unique_ids=False).votes
 
 
 def _read_batch(
@@ -181,7 +180,7 @@ def _read_batch(
         said = np.array([has_vote(word) for word in cells["has_label"].words], dtype=bool)
         batch.leave_unlabelled(~said[cells["has_label"].codes])
     for role in (*BOOKS, *HASHED):
-        if role in cells and role not in MAY_BE_MISSING:
+        if role in cells and role not in ("prompt", "voter"):  # one without a name is one like any other
             batch.reject(cells[role].missing, f"{cells[role].column} is empty")
     if layout.dialect.kwise:
         rows.store.add("rank", _ranks(batch)[batch.good])
@@ -235,22 +234,20 @@ def _outcomes(batch: _Batch, layout: Layout) -> npt.NDArray[np.int8]:
     cells, dialect = batch.cells, layout.dialect
     if "winner" not in cells:
         return np.full(len(batch.good), LEFT, dtype=np.int8)
-    own, shares, said = dialect.words, dialect.shares, cells["winner"]
+    vocabulary, said = dialect.vocabulary, cells["winner"]
     if dialect.null_is_no_vote:
         batch.leave_unlabelled(said.missing)
     batch.reject(said.missing, f"{said.column} is missing")
     words = said.words
     left, right = ((cells[side].codes, cells[side].words) if side in cells else None for side in ("left", "right"))
-    outcome = outcome_codes((said.codes, words), left, right, own=own, shares=shares)
+    outcome = vocabulary.outcomes((said.codes, words), left, right)
     batch.reject_each(
         outcome == UNKNOWN,
-        lambda at, where: unknown_outcome(
-            str(words[said.codes[at]]), where=where, column=said.column, own=own, shares=shares
-        ),
+        lambda at, where: vocabulary.refusal(str(words[said.codes[at]]), said.column, where),
     )
     if "other_label" in cells:
         other = cells["other_label"]
-        sides = [0 if word is None else side_of(word, own=own, shares=shares) for word in other.words]
+        sides = [0 if word is None else vocabulary.side(word) for word in other.words]
         mirror = np.array([UNKNOWN if side is None else -side for side in sides], dtype=np.int8)[other.codes]
         remedy = "correct the row, or leave such rows out with --skip-bad-rows"
         wrong = (mirror != outcome) & ~other.missing
@@ -271,53 +268,51 @@ def _ranks(batch: _Batch) -> npt.NDArray[np.float64]:
     return ranks
 
 
-def _ids(ids: pa.ChunkedArray, where: Path) -> None:
-    """Refuse missing and repeated ids, compared by hash first."""
-    remedy = "make ids unique, or do not name an id column"
+def _refuse_repeated(ids: pa.ChunkedArray, where: Path) -> None:
+    """Ids are compared by hash first, to find repeated ones among very many."""
     if ids.null_count:
-        raise InputError("an id is missing", where=where, remedy=remedy)
+        raise InputError("an id is missing", where=where, remedy="fill it in, or do not name an id column")
     hashes = np.concatenate([hash_names(chunk) for chunk in ids.chunks])
     ordered = np.sort(hashes)
     for value in ordered[1:][ordered[1:] == ordered[:-1]]:
         names = ids.take(pa.array(np.flatnonzero(hashes == value))).to_pylist()
         if len(set(names)) < len(names):
-            raise InputError(f"the id {max(names, key=names.count)!r} is repeated", where=where, remedy=remedy)
+            what = f"the id {max(names, key=names.count)!r} is repeated"
+            raise InputError(what, where=where, remedy="make ids unique, or do not name an id column")
 
 
-def _vote_table(rows: _Rows, layout: Layout, paths: tuple[Path, ...], *, unique_ids: bool) -> VoteTable:
+def _vote_table(rows: _Rows, layout: Layout, where: Path, *, unique_ids: bool) -> VoteTable:
     """Everything that was read, as votes; of rankings, all pairs of their items."""
     store = rows.store
 
     def codes(*roles: str) -> list[Any]:
         return store.codes(*roles)[0] if all(role in store for role in roles) else [None] * len(roles)
 
-    row = store.column("row")
-    columns = {role: store.column(role) for role in ("left", "right", "model", "voter", "id") if role in store}
-    nobody = np.zeros(len(row), dtype=np.int32)
+    columns = {role: store.column(role) for role in ("left", "right", "model", "voter", "id", "row") if role in store}
+    row, ids = columns["row"], columns.get("id")
     if unique_ids:
-        _ids(columns["id"], paths[0])
-    found: dict[str, Any] = {"prompt": codes("prompt")[0], "voter": columns.get("voter"), "id": columns.get("id")}
-    left: Any = slice(None)
-    right: Any = left
+        _refuse_repeated(ids, where)
+    nobody, other = np.zeros(len(row), dtype=np.int32), None
+    first: Any = slice(None)  # rows of the left items
     if layout.dialect.kwise:
         (group,), count = store.codes("group")
         order, start = kwise.group_rows(group, count)
         model, (image,) = columns.get("model", nobody), codes("image")
         games = Games(start, model[order], store.column("rank")[order])
-        first, second, found["game"] = kwise.all_pairs(games)
-        if len(first) == 0:
-            raise InputError("no group has two rows", where=paths[0], remedy="a ranking needs at least two items")
-        left, right = order[first], order[second]
-        found |= {"left": model[left], "right": model[right], "outcome": kwise.outcomes(games, first, second)}
-        found |= {"games": games, **({} if image is None else {"left_image": image[left], "right_image": image[right]})}
-        found |= {name: found[name][left] for name in ("prompt", "voter") if found[name] is not None}
-        found["id"] = None if found["id"] is None else found["id"].take(pa.array(left))
+        a, b, game = kwise.all_pairs(games)
+        if len(a) == 0:
+            raise InputError("no group has two rows", where=where, remedy="a ranking needs at least two items")
+        first, second, other = order[a], order[b], row[order[b]]
+        found = {"left": model[first], "right": model[second], "outcome": kwise.outcomes(games, a, b)}
+        found |= {"game": game, "games": games}
+        found |= {} if image is None else {"left_image": image[first], "right_image": image[second]}
+        ids = None if ids is None else ids.take(pa.array(first))
     else:
-        found |= {"left": columns.get("left", nobody), "right": columns.get("right", nobody)}
+        found = {"left": columns.get("left", nobody), "right": columns.get("right", nobody)}
         found["left_image"], found["right_image"] = codes("left_image", "right_image")
         found["outcome"] = store.column("outcome")
-    ids = found.pop("id")
+    for role, column in (("prompt", codes("prompt")[0]), ("voter", columns.get("voter"))):
+        found[role] = None if column is None else column[first]
     voters = None if found["voter"] is None else tuple(rows.books["voter"])
     votes = Votes(models=tuple(rows.books["model"]) or (NO_MODEL,), voters=voters, **found)
-    other = row[right] if layout.dialect.kwise else None
-    return VoteTable(votes, layout, paths, row[left], other, ids, tuple(rows.rejected), rows.unlabelled)
+    return VoteTable(votes, layout, row[first], other, ids, tuple(rows.rejected), rows.unlabelled)

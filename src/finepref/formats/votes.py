@@ -60,15 +60,10 @@ class Votes:
 
     def take(self, rows: npt.NDArray[Any] | slice) -> Votes:
         """The votes of these rows (indices, mask or slice); the models stay. K-wise games become their pairs."""
-
-        def pick(column: Ints | None) -> Ints | None:
-            return None if column is None else column[rows]
-
-        return Votes(
-            self.models, self.left[rows], self.right[rows], self.outcome[rows],
-            left_image=pick(self.left_image), right_image=pick(self.right_image),
-            prompt=pick(self.prompt), voter=pick(self.voter), voters=self.voters, game=pick(self.game),
-        )  # fmt: skip
+        names = ("left", "right", "outcome", "left_image", "right_image", "prompt", "voter", "game")
+        held = {name: getattr(self, name) for name in names}
+        picked: dict[str, Any] = {name: values if values is None else values[rows] for name, values in held.items()}
+        return replace(self, games=None, **picked)
 
     def with_dense_images(self) -> Votes:
         """The same votes with image codes that leave no holes."""
