@@ -125,7 +125,7 @@ def cache_from(
     """Read preferences and build their cache; a finished cache of the same unchanged tables is left as it is.
 
     Args:
-        paths, format, columns: see `readers.read_preferences`. recheck: see `build_cache`.
+        paths, format, columns: see `formats.preferences.read_preferences`. recheck: see `build_cache`.
 
     Raises:
         InputError: the data cannot be read, or the cache is of something else (see `build_cache`).

@@ -176,7 +176,7 @@ def online_from(
     posterior: Literal["mean_std", "mode"] = "mean_std",
     batch_size: int = 32,
 ) -> OnlineLatents:
-    """Read preferences for online encoding (`readers.read_preferences` says how); the dropped pairs are named.
+    """Read preferences for online encoding (as `formats.preferences` does); the dropped pairs are named.
 
     Raises:
         InputError: the data cannot be read, holds too many images in its tables, or no pair is usable.

@@ -93,8 +93,8 @@ class PairRows:
         return None if is_missing(value) else str(value)
 
     def hashed_voter(self, row: Row) -> str | None:
-        """The voter that a hashed id names."""
-        return next((str(row[name]) for name in self.hashed if not is_missing(row.get(name))), None)
+        """The voter that a hashed id names; spelt as it stands, since stored ids depend on it."""
+        return next((str(row[name]) for name in self.hashed if row.get(name) not in (None, "")), None)
 
     def rank(self, row: Row, index: int) -> float:
         """The place in a ranking, nan where it is missing."""

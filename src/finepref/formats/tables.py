@@ -67,11 +67,11 @@ def are_missing(column: pa.Array) -> pa.Array:
 
 
 def text_column(values: Any) -> pa.Array:
-    """Values (a list, an array, an Arrow array) as an Arrow array of text, null where missing; Arrow stays as it is."""
+    """Values (a list, an array) as an Arrow array of text, null for None and NaN; Arrow arrays stay as they are."""
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     values = values.tolist() if hasattr(values, "tolist") else values
-    return pa.array([None if is_missing(value) else str(value) for value in values], pa.string())
+    return pa.array([None if v is None or v != v else str(v) for v in values], pa.string())
 
 
 def file_table(path: Path) -> Table:

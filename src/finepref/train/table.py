@@ -69,7 +69,7 @@ def pair_table(
 
     Args:
         signals: signals.parquet; None takes the votes themselves (margin 0, weight 1).
-        votes, format, columns: as for `data.readers.read_pair_ids`; read only without `signals`, where the cache does
+        votes, format, columns: as for `preferences.read_pair_ids`; read only without `signals`, where the cache does
             not hold the votes.
         scale: lambda, margins are multiplied by it.
 
