@@ -78,9 +78,9 @@ def all_pairs(images: Images, most: int | None, seed: int) -> tuple[np.ndarray, 
 
 def votes_of(images: Images, score: np.ndarray, left: np.ndarray, right: np.ndarray) -> Votes:
     """The votes that this score would give."""
-    return Votes.from_codes(
-        images.model[left], images.model[right], np.sign(score[left] - score[right]).astype(np.int8),
-        models=images.models, left_image=left, right_image=right, prompt=images.prompt[left],
+    return Votes(
+        images.models, images.model[left], images.model[right], np.sign(score[left] - score[right]).astype(np.int8),
+        left_image=left, right_image=right, prompt=images.prompt[left],
     )  # fmt: skip
 
 

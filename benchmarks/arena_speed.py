@@ -66,9 +66,9 @@ def image_votes() -> Votes:
     b = (a + rng.integers(1, images, a.shape)) % images
     row = np.arange(prompts)[:, None]
     won = quality[row, a] - quality[row, b] + np.sqrt(0.5) * rng.normal(size=a.shape) > 0
-    return Votes.from_codes(
-        model[row, a].ravel(), model[row, b].ravel(), np.where(won, 1, -1).astype(np.int8).ravel(),
-        models=[f"model {k}" for k in range(models)], left_image=(row * images + a).ravel(),
+    return Votes(
+        tuple(f"model {k}" for k in range(models)), model[row, a].ravel(), model[row, b].ravel(),
+        np.where(won, 1, -1).astype(np.int8).ravel(), left_image=(row * images + a).ravel(),
         right_image=(row * images + b).ravel(), prompt=np.repeat(np.arange(prompts), per_prompt),
     )  # fmt: skip
 
@@ -76,10 +76,10 @@ def image_votes() -> Votes:
 def ours(n: int) -> dict[str, tuple[int, float]]:
     """Every operation: votes and CPU seconds."""
     left, right, outcome = make(n)
-    names = [f"model {k}" for k in range(MODELS)]
-    votes = Votes.from_codes(left, right, outcome, models=names)
+    names = tuple(f"model {k}" for k in range(MODELS))
+    votes = Votes(names, left, right, outcome)
     ratings = rate(votes)
-    found = {"batch from codes": (n, cpu(lambda: rate(Votes.from_codes(left, right, outcome, models=names))))}
+    found = {"batch from codes": (n, cpu(lambda: rate(Votes(names, left, right, outcome))))}
     words = np.array(["right", "tie", "left"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "votes.parquet"

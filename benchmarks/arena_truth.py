@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from finepref.arena import Votes, kwise, rate
+from finepref.arena import Votes, rate
 from finepref.arena.boards import load_board
 from finepref.arena.ratings import BETA
-from finepref.arena.votes import Games
 from finepref.core.files import write_json
 from finepref.core.provenance import versions
 from finepref.core.rng import numpy_generator
+from finepref.formats import kwise
+from finepref.formats.votes import Games
 
 SEEDS = 20
 Z95 = 1.959964
@@ -31,7 +32,7 @@ def pairwise(rng: np.random.Generator, mu: np.ndarray, n: int, tie_margin: float
     right = (left + rng.integers(1, m, n)) % m
     lead = mu[left] - mu[right] + np.sqrt(2.0) * BETA * rng.standard_normal(n)
     outcome = np.where(np.abs(lead) < tie_margin, 0, np.sign(lead)).astype(np.int8)
-    return Votes.from_codes(left, right, outcome, models=[f"m{k}" for k in range(m)])
+    return Votes(tuple(f"m{k}" for k in range(m)), left, right, outcome)
 
 
 def ranked(rng: np.random.Generator, mu: np.ndarray, games: int, size: int) -> Votes:
@@ -42,7 +43,7 @@ def ranked(rng: np.random.Generator, mu: np.ndarray, games: int, size: int) -> V
     first, second, game = kwise.all_pairs(played)
     outcome = kwise.outcomes(played, first, second)
     names = [f"m{k}" for k in range(len(mu))]
-    return Votes.from_codes(played.model[first], played.model[second], outcome, models=names, game=game, games=played)
+    return Votes(tuple(names), played.model[first], played.model[second], outcome, game=game, games=played)
 
 
 def score(votes: Votes, mu: np.ndarray, **options: Any) -> tuple[float, float]:

@@ -20,8 +20,8 @@ import own_pairs
 import tiny
 from finepref.core.provenance import hash_config
 from finepref.data.latents import LatentCache
-from finepref.data.readers import read_preferences
 from finepref.formats.layers import shipped_configs, stack
+from finepref.formats.preferences import read_preferences
 from finepref.formats.rewards import Rewards
 from finepref.formats.signals import write_signals
 from finepref.models.protocol import Adapter

@@ -106,8 +106,8 @@ def test_again_skips_and_other_settings_refuse(finepref: Run, tmp_path: Path) ->
 BAD = {
     "an unknown word": ("left,right,winner\nA,B,left\nA,B,better\n", (), "row 1: unknown outcome 'better'"),
     "a missing column": ("left,right\nA,B\n", (), "column 'winner' is missing"),
-    "an empty file": ("", (), "empty"),
-    "no rows": ("left,right,winner\n", (), "no votes"),
+    "an empty file": ("", (), "no rows"),
+    "no rows": ("left,right,winner\n", (), "no rows"),
     "an empty name": ("left,right,winner\nA,,left\n", (), "right is empty"),
     "a repeated id": ("left,right,winner,k\nA,B,left,1\nA,B,left,1\n", ("--id", "k"), "'1' is repeated"),
     "two groups": (

@@ -59,7 +59,10 @@ def test_inspect_validate_convert(votes: Path, tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (("inspect", "nowhere.parquet"), "finepref: nowhere.parquet: no such file or folder; check the path"),
-        (("inspect", "VOTES", "--format", "hpdv3"), "column 'prompt' is missing; it has caption, jpg_0"),
+        (
+            ("inspect", "VOTES", "--format", "hpdv3"),
+            "column 'path1' is missing; name the column that plays its part; it has caption, jpg_0",
+        ),
         (("inspect", "VOTES", "--column", "caption"), "--column: 'caption' is not FIELD=COLUMN"),
         (("convert", "VOTES", "--out", "VOTES"), "the file is there already; use another name, or --overwrite"),
     ],

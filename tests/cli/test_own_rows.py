@@ -10,15 +10,22 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from finepref.core.errors import InputError
 from finepref.core.files import parquet_meta, read_json
 from finepref.core.provenance import sha256_file
 from finepref.core.rows import AXES, load_plugin, table
+from finepref.formats.run import read_run
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own_rows.md").read_text(encoding="utf-8")
 FILES = {text.split("\n")[0].removeprefix("# "): text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)}
+TABLES = dict(re.findall(r"`(\w+\.csv)`:\n\n```csv\n(.*?)```", PAGE, re.DOTALL))
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+CROWD = (
+    "finepref train -c lab/dpo --out crowd-run --plugin my_dialect.py data.paths=[crowd.csv] cache.folder=null "
+    "train.max_steps=1 train.pairs_per_step=2 train.checkpoint_every=0"
+)
 SMALL = "data.paths=[votes.parquet] train.pairs_per_step=8 train.micro_batch=8 train.checkpoint_every=0"
 
 
@@ -26,8 +33,10 @@ SMALL = "data.paths=[votes.parquet] train.pairs_per_step=8 train.micro_batch=8 t
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder in which every command of the page was run, in one process, and what they printed."""
     folder = tmp_path_factory.mktemp("own")
-    for name, text in FILES.items():
+    for name, text in {**FILES, **TABLES}.items():
         (folder / name).write_text(text, encoding="utf-8")
+    for number, name in enumerate(re.findall(r"\w+\.png", TABLES["crowd.csv"])):
+        Image.new("RGB", (32, 32), (40 * number, 90, 200)).save(folder / name)
     lines = sorted(COMMANDS, key=lambda line: line.startswith("finepref methods"))
     lines = [f"{line} {SMALL}" if line.startswith("finepref train") else line for line in lines]
     code = (
@@ -38,6 +47,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         "    except SystemExit as stop:\n        assert not stop.code, line\n"
         "import os\nprint('for children:', os.environ['FINEPREF_PLUGINS'])\n"
     )
+    lines.append(CROWD)
     call = [sys.executable, "-c", code]
     ran = subprocess.run(call, input="\n".join(lines), cwd=folder, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -47,8 +57,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_short() -> None:
     """25 lines each at most, and one of every axis."""
     assert all(len([line for line in text.splitlines() if line.strip()]) <= 25 for text in FILES.values())
-    shown = set(re.findall(r"register\((\w+)=", PAGE))
-    assert shown >= set(AXES) - {"dialect"}
+    shown = set(re.findall(r"register\(\s*(\w+)=", PAGE))
+    assert shown >= set(AXES)
 
 
 def test_listed(done: tuple[Path, str]) -> None:
@@ -63,6 +73,21 @@ def test_listed(done: tuple[Path, str]) -> None:
     children = printed.rpartition("for children: ")[2].split(":")
     assert str(folder / "my_objective.py") in children
     assert "reach [1.0]  Logit from which a pair costs nothing." in printed
+
+
+def test_dialect(done: tuple[Path, str]) -> None:
+    """A file of one's own dialect is rated: three votes, one of them a tie."""
+    ratings = read_json(done[0] / "crowd" / "ratings.json")
+    assert {row["name"]: (row["wins"], row["losses"], row["ties"]) for row in ratings["models"]} == {
+        "red": (1, 0, 1),
+        "green": (1, 0, 1),
+        "blue": (0, 2, 0),
+    }
+
+
+def test_dialect_trains(done: tuple[Path, str]) -> None:
+    """Its two decided votes, with the images beside the file, are trained on."""
+    assert read_run(done[0] / "crowd-run").signals.pairs == 2
 
 
 def test_gap_and_signal(done: tuple[Path, str]) -> None:

@@ -17,9 +17,9 @@ from torch import Tensor
 from finepref.arena.options import RatingOptions
 from finepref.arena.run import Options, run_arena
 from finepref.cli.signals import command as signals
-from finepref.data.readers import read_preferences
 from finepref.evaluate.rewards import score_preferences
 from finepref.evaluate.scorers.kinds import make
+from finepref.formats.preferences import read_preferences
 from finepref.lab.ballots import make_votes
 from finepref.lab.world import prompts
 from finepref.train.config import load_config

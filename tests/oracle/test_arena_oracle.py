@@ -12,6 +12,7 @@ import trueskill
 from adapters.arena import update
 from scipy.stats import logistic, norm
 
+from coded_votes import coded
 from finepref.arena import Votes, gaps, rate
 from finepref.arena.boards import load_board
 from finepref.arena.counts import count
@@ -35,7 +36,7 @@ def simulate(rng: np.random.Generator, mu: np.ndarray, n: int, tie_margin: float
     right = (left + rng.integers(1, m, n)) % m
     lead = mu[left] - mu[right] + C * rng.standard_normal(n)
     outcome = np.where(np.abs(lead) < tie_margin, 0, np.sign(lead)).astype(np.int8)
-    return Votes.from_codes(left, right, outcome, models=[f"m{k}" for k in range(m)])
+    return coded(left, right, outcome, models=[f"m{k}" for k in range(m)])
 
 
 MILLS = {  # 40-digit arithmetic: z -> lambda(z), z + lambda(z)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from coded_votes import coded
 from drawn import examples
 from finepref.arena import Votes, gaps, gaps_both, rate
 from finepref.arena.gap import GAPS, expected_gap
@@ -32,7 +33,7 @@ def some_votes(draw: Any, images: bool = False) -> Votes:
     named: dict[str, Any] = {"prompt": rng.integers(0, 4, n)}
     if images:  # image k of a model: 3 per model
         named |= {"left_image": left * 3 + rng.integers(0, 3, n), "right_image": right * 3 + rng.integers(0, 3, n)}
-    return Votes.from_codes(left, right, outcome, models=[f"model {k}" for k in range(m)], **named)
+    return coded(left, right, outcome, models=[f"model {k}" for k in range(m)], **named)
 
 
 def same(first: Any, second: Any, names: tuple[str, ...]) -> None:

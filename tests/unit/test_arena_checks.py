@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coded_votes import coded
 from finepref.arena import Votes, rate
 from finepref.arena.boards import PUBLISHED, compare, load_board, plain
 from finepref.arena.link import LINKS
@@ -33,7 +34,7 @@ def simulate(seed: int, n: int = 2000, m: int = 6, ties: float = 0.8, voters: in
     lead = mu[left] - mu[right] + C * rng.standard_normal(n)
     outcome = np.where(np.abs(lead) < ties, 0, np.sign(lead)).astype(np.int8)
     names = [f"m{k}" for k in range(m)]
-    return Votes.from_codes(left, right, outcome, models=names, voter=np.arange(n) % voters), mu
+    return coded(left, right, outcome, models=names, voter=np.arange(n) % voters), mu
 
 
 def test_validation_knows_good_from_bad() -> None:
@@ -57,7 +58,7 @@ def test_validation_never_trains_on_what_it_predicts() -> None:
     rng = numpy_generator(1, "coin")
     left = np.arange(400) % 40
     right = (left + 1 + rng.integers(0, 39, 400)) % 40
-    votes = Votes.from_codes(left, right, rng.choice([-1, 1], 400), models=[f"m{k}" for k in range(40)])
+    votes = coded(left, right, rng.choice([-1, 1], 400), models=[f"m{k}" for k in range(40)])
     found = validate(votes, folds=4)
     assert all(value > math.log(2) - 0.01 for value in found.log_loss.values())
 
@@ -71,7 +72,7 @@ def test_validation_of_another_engine_and_of_games() -> None:
     assert other.log_loss["chosen"] != other.log_loss["batch"]
     with pytest.raises(InputError, match="folds"):
         validate(votes, folds=1)
-    few = Votes.from_codes([0, 1], [1, 0], [1, 1], models=["A", "B"], game=[0, 0])
+    few = coded([0, 1], [1, 0], [1, 1], models=["A", "B"], game=[0, 0])
     with pytest.raises(InputError, match="2 folds of 1 votes or games"):
         validate(few, folds=2)
 
@@ -141,7 +142,7 @@ def test_voters_who_flip_click_or_love_one_model() -> None:
         if strong not in (left[row], right[row]):
             left[row] = strong
         outcome[row] = 1 if left[row] == strong else -1
-    bad = Votes.from_codes(left, right, outcome, models=votes.models, voter=voter, voters=[f"v{k}" for k in range(100)])
+    bad = coded(left, right, outcome, models=votes.models, voter=voter, voters=[f"v{k}" for k in range(100)])
     found = check_voters(bad, rate(bad))
     reasons = {voter.name: voter.reasons for voter in found.flagged}
     assert "votes against the others" in reasons.pop("v3")
@@ -191,7 +192,7 @@ def test_votes_still_needed() -> None:
 
 def test_next_pairs_ask_about_what_is_least_known() -> None:
     votes, _ = simulate(9, 1500, 5)
-    rare = Votes.from_codes(
+    rare = coded(
         np.append(votes.left, 5), np.append(votes.right, 0), np.append(votes.outcome, 1), models=[*votes.models, "new"]
     )
     pairs = next_pairs(rare, number=12)
@@ -215,7 +216,7 @@ def test_validation_of_many_votes_takes_a_sample(monkeypatch: pytest.MonkeyPatch
     votes, _ = simulate(10, 900, ties=0.0)
     assert validate(votes, folds=3).n == 300
     game = np.repeat(np.arange(150), 6)
-    grouped = Votes.from_codes(votes.left, votes.right, votes.outcome, models=votes.models, game=game)
+    grouped = coded(votes.left, votes.right, votes.outcome, models=votes.models, game=game)
     found = validate(grouped, folds=3)
     assert found.n % 6 == 0
     assert 200 < found.n <= 300

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coded_votes import coded
 from finepref.arena import Votes, gaps, gaps_both, load_ratings, rate
-from finepref.arena import kwise as kwise_module
 from finepref.arena.gap import gap_table
 from finepref.arena.intervals import plan
 from finepref.arena.ratings import BETA, Ratings, save_ratings
 from finepref.arena.rho import decide, estimate_rho
-from finepref.arena.votes import Games
 from finepref.core.errors import InputError
 from finepref.core.rng import numpy_generator
+from finepref.formats import kwise as kwise_module
+from finepref.formats.votes import Games
 
 C = math.sqrt(2.0) * BETA
 
@@ -43,7 +44,7 @@ def simulate(seed: int, n: int = 600, m: int = 5, ties: float = 1.0, images: int
         lead, named = mu[left] - mu[right] + C * rng.standard_normal(n), {}
     outcome = np.where(np.abs(lead) < ties, 0, np.sign(lead)).astype(np.int8)
     names = [f"m{k}" for k in range(m)]
-    return Votes.from_codes(left, right, outcome, models=names, prompt=prompt, voter=rng.integers(0, 40, n), **named)
+    return coded(left, right, outcome, models=names, prompt=prompt, voter=rng.integers(0, 40, n), **named)
 
 
 def two(wins: int, losses: int, tied: int = 0, **options: Any) -> Ratings:
@@ -196,7 +197,7 @@ def test_games() -> None:
     assert len(first) == 400 * 6
     outcome = kwise_module.outcomes(games, first, second)
     names = [f"m{k}" for k in range(12)]
-    votes = Votes.from_codes(games.model[first], games.model[second], outcome, models=names, game=game, games=games)
+    votes = coded(games.model[first], games.model[second], outcome, models=names, game=game, games=games)
     batch = rate(votes)
     assert (batch.settings.intervals, batch.settings.cluster) == ("sandwich", "game")
     laplace = rate(votes, interval="laplace")
@@ -250,7 +251,7 @@ def test_empirical_bayes_finds_the_spread() -> None:
     left = rng.integers(0, 40, 6000)
     right = (left + rng.integers(1, 40, 6000)) % 40
     outcome = np.where(truth[left] - truth[right] + C * rng.standard_normal(6000) > 0, 1, -1)
-    votes = Votes.from_codes(left, right, outcome, models=[f"m{k}" for k in range(40)])
+    votes = coded(left, right, outcome, models=[f"m{k}" for k in range(40)])
     found = rate(votes, prior="empirical-bayes")
     assert found.settings.prior_sd == pytest.approx(2.0, rel=0.25)
     assert np.ptp(found.mu) < np.ptp(rate(votes).mu)
@@ -353,7 +354,7 @@ def test_not_identified_is_truncated_exactly() -> None:
     """Every image in one vote: rho is 1 and image is truncated."""
     base = simulate(11, 3000)
     n = len(base)
-    votes = Votes.from_codes(
+    votes = coded(
         base.left, base.right, base.outcome, models=base.models, prompt=base.prompt,
         left_image=np.arange(n), right_image=np.arange(n, 2 * n),
     )  # fmt: skip
@@ -377,7 +378,7 @@ def test_rho_is_found(rho: float, low: float, high: float) -> None:
     b = (a + rng.integers(1, images, a.shape)) % images
     row = np.arange(prompts)[:, None]
     lead = (quality[row, a] - quality[row, b] + math.sqrt(1 - rho) * rng.standard_normal(a.shape)).ravel()
-    votes = Votes.from_codes(
+    votes = coded(
         model[row, a].ravel(), model[row, b].ravel(), np.sign(lead).astype(np.int8), models=list("ABCDE"),
         left_image=(row * images + a).ravel(), right_image=(row * images + b).ravel(),
     )  # fmt: skip

@@ -22,11 +22,10 @@ from finepref.core.images import square
 from finepref.core.provenance import sha256_bytes
 from finepref.data.building import CacheSettings, owner
 from finepref.data.cache import cache_from, shaping_of, stamp_of
-from finepref.data.convert import write_pairs
 from finepref.data.latents import EMPTY_PROMPT, LatentCache
-from finepref.data.schema import ImageRef
 from finepref.data.shards import read_index, shard_names, write_shard
 from finepref.data.uncached import OnlineLatents
+from finepref.formats.preferences import PAIRS, ImageRef
 
 R = 8
 
@@ -73,7 +72,7 @@ def pairs_file(path: Path, sides: Sequence[tuple[int, int]], *, broken: Sequence
         }
         for i, (a, b) in enumerate(sides)
     ]
-    write_pairs(rows, path)
+    pq.write_table(pa.Table.from_pylist(rows, PAIRS), path)
     return path
 
 
@@ -142,7 +141,7 @@ def test_rows_that_the_reader_drops_keep_their_numbers(tmp_path: Path) -> None:
         for i in range(4)
     ]
     rows[3]["image_0"] = b"broken"
-    write_pairs(rows, tmp_path / "pairs.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, PAIRS), tmp_path / "pairs.parquet")
     cache_from(tmp_path / "pairs.parquet", Plain(), tmp_path / "cache", settings=SMALL)
     lines = [json.loads(line) for line in (tmp_path / "cache" / "quarantine.jsonl").read_text().splitlines()]
     assert [(line["row"], line["pair_id"]) for line in lines] == [(1, "p1"), (3, "p3")]
@@ -265,7 +264,7 @@ def test_the_votes_are_in_the_cache(tmp_path: Path) -> None:
         {"pair_id": f"p{i}", "prompt": "x", "image_0": image(i), "image_1": image(9), "label": label}
         for i, label in enumerate((1.0, 0.0, 0.5, None))
     ]
-    write_pairs(rows, tmp_path / "pairs.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, PAIRS), tmp_path / "pairs.parquet")
     cache_from(tmp_path / "pairs.parquet", Plain(), tmp_path / "cache", settings=SMALL)
     cache = LatentCache(tmp_path / "cache")
     np.testing.assert_array_equal(cache.labels, [1.0, 0.0, 0.5, np.nan])

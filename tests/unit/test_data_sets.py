@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +17,8 @@ from finepref.core.provenance import sha256_bytes
 from finepref.data.convert import convert
 from finepref.data.inspect import inspect
 from finepref.data.pairing import pair_from_scores
-from finepref.data.readers import detect_format, read_pair_ids, read_preferences
+from finepref.formats.manifest import ImageRow, write_rows
+from finepref.formats.preferences import detect_format, read_pair_ids, read_preferences
 
 
 def test_inspect_counts(tmp_path: Path) -> None:
@@ -35,7 +37,7 @@ def test_inspect_counts(tmp_path: Path) -> None:
     assert report.images == 8
     assert [(p.row, p.pair_id) for p in report.problems] == [(4, "1004"), (5, "1005")]
     assert inspect(tmp_path / "v.parquet", limit=2).pairs == 2
-    json.dumps(report.as_dict())
+    json.dumps(asdict(report))
 
 
 def test_only_a_full_look_finds_a_truncated_image(tmp_path: Path) -> None:
@@ -97,21 +99,22 @@ def evaluation_folder(folder: Path, values: dict[str, list[float]], *, higher: b
     """A manifest and scores as `finepref generate` and `finepref score` write them."""
     folder.mkdir()
     lines, scores, number = [], [], 0
-    for prompt, row in values.items():
+    sampler = {"sampler": "ddim", "steps": 1, "guidance": 1.0, "size": (4, 4), "prompt_set": "prompts"}
+    for index, (prompt, row) in enumerate(values.items()):
         for seed, value in enumerate(row):
             number += 1
             (folder / f"{number}.png").write_bytes(png(number))
             shared = {
                 "model": f"m{seed % 2}",
-                "prompt_index": 0,
+                "prompt_index": index,
                 "prompt_sha256": sha256_bytes(prompt.encode()),
                 "seed": seed,
                 "image_sha256": sha256_bytes(png(number)),
             }
-            lines.append(json.dumps({**shared, "prompt": prompt, "path": f"{number}.png"}))
+            lines.append(ImageRow(prompt=prompt, path=f"{number}.png", **shared, **sampler))
             for name, each in (("good", value), ("other", -value)):
                 scores.append({**shared, "scorer": name, "fingerprint": f"f-{name}", "value": each, "reason": ""})
-    (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+    write_rows(folder, lines)
     known = {name: {"fingerprint": f"f-{name}", "higher_is_better": higher} for name in ("good", "other")}
     write_parquet(folder / "scores.parquet", pa.Table.from_pylist(scores, SCORES), {"scorers": known})
     return folder

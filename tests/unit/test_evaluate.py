@@ -14,13 +14,13 @@ from PIL import Image
 from evaluation_folder import Table, make_folder
 from finepref.core.errors import InputError
 from finepref.core.files import parquet_meta
-from finepref.data.schema import ImageRef, Preference
 from finepref.evaluate.papers import best_and_second, load_tables, same_metric, tables_for
 from finepref.evaluate.protocols import choose_prompts, choose_scorers, family_of, load_protocol, names
 from finepref.evaluate.published_counts import counts_lines, read_counts
 from finepref.evaluate.rewards import score_preferences, shard_path
 from finepref.evaluate.score import decode, score
 from finepref.formats.manifest import LINES, read_rows
+from finepref.formats.preferences import ImageRef, Preference
 from finepref.formats.scores import read_scores
 
 PROMPTS = {"set": ["a dog", "a cat", "a dog"]}

@@ -11,7 +11,7 @@ import pytest
 from finepref.cli.main import load_plugins
 from finepref.core.errors import InputError
 from finepref.core.provenance import provenance, sha256_file
-from finepref.core.rows import BASES, Named, Table, load_plugin, register
+from finepref.core.rows import BASES, Named, RowTable, load_plugin, register
 
 HEAD = "import finepref\nfrom finepref.core.rows import Named\n"
 
@@ -71,7 +71,7 @@ def test_registered_by_a_script() -> None:
 
 def test_a_table_offers_the_nearest_name() -> None:
     """Of its own rows and of those that follow from others."""
-    made = Table("test", Named, [Named(name="one", load=int)], also=lambda: [Named(name="three", load=int)])
+    made = RowTable("test", Named, [Named(name="one", load=int)], also=lambda: [Named(name="three", load=int)])
     assert list(made) == ["one", "three"]
     with pytest.raises(InputError, match="unknown test 'thre'; did you mean 'three'"):
         made["thre"]

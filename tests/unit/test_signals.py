@@ -20,9 +20,9 @@ from finepref.cli.main import build
 from finepref.core import rng
 from finepref.core.errors import InputError
 from finepref.core.files import parquet_meta
-from finepref.data.rows import _table
 from finepref.formats.rewards import Rewards
 from finepref.formats.signals import read_signals, write_signals
+from finepref.formats.tables import file_table
 from finepref.signals import parts
 from finepref.signals.combine import combine
 from finepref.signals.make import check_request, make_signals
@@ -389,7 +389,9 @@ def test_votes_of_the_hub_are_read_again_at_another_commit(
     out, file = tmp_path / "s.parquet", tmp_path / "stream.parquet"
     words = ["signals", "owner/votes", "--kind", "uniform", "--out", str(out)]
     held = {"commit": ""}
-    monkeypatch.setattr("finepref.data.rows._hub_table", lambda name: replace(_table(file), version=held["commit"]))
+    monkeypatch.setattr(
+        "finepref.formats.sources._hub_table", lambda name: replace(file_table(file), version=held["commit"])
+    )
     for commit, count, pairs in (("c1", 3, 3), ("c1", 5, 3), ("c2", 5, 5)):
         held["commit"] = commit
         _write_votes(table, file, count)

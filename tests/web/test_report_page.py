@@ -189,7 +189,7 @@ def test_blind_votes_leave_as_csv_that_the_arena_reads(page: chromium.Page, tmp_
     )
     page.run("[...document.querySelectorAll('dialog[open] button')].find(b => b.textContent === 'Save votes').click()")
     (tmp_path / "votes.csv").write_text(page.run("window.saved.text()"), encoding="utf-8")
-    from finepref.arena.read import read_votes
+    from finepref.formats.votefiles import read_votes
 
     table = read_votes([tmp_path / "votes.csv"])
     assert len(table.votes) == 89

@@ -7,17 +7,23 @@ if TYPE_CHECKING:
     from finepref.arena.engines import rate
     from finepref.arena.gap import gaps, gaps_both
     from finepref.arena.ratings import Ratings, load_ratings
-    from finepref.arena.read import VoteTable, read_votes
-    from finepref.arena.votes import Votes
+    from finepref.formats.votefiles import VoteTable, read_votes
+    from finepref.formats.votes import Votes
 
 __all__ = ["Ratings", "VoteTable", "Votes", "gaps", "gaps_both", "load_ratings", "rate", "read_votes"]
 _FROM = {
-    "Ratings": "ratings", "VoteTable": "read", "Votes": "votes", "gaps": "gap", "gaps_both": "gap",
-    "load_ratings": "ratings", "rate": "engines", "read_votes": "read",
+    "Ratings": "arena.ratings",
+    "VoteTable": "formats.votefiles",
+    "Votes": "formats.votes",
+    "gaps": "arena.gap",
+    "gaps_both": "arena.gap",
+    "load_ratings": "arena.ratings",
+    "rate": "arena.engines",
+    "read_votes": "formats.votefiles",
 }  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name not in _FROM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_FROM[name]}"), name)
+    return getattr(import_module(f"finepref.{_FROM[name]}"), name)

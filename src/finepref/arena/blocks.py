@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finepref.arena.normal import Ints
-from finepref.arena.votes import Votes
+from finepref.formats.votes import Votes
 
 ROWS = 1 << 22  # rows looked at together
 VOTES_PER_BLOCK = 4_000_000  # votes whose images are inferred together

@@ -10,7 +10,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from finepref.arena.normal import Floats
-from finepref.arena.votes import Votes
+from finepref.formats.votes import Votes
 
 DENSE_UP_TO = 1500  # models; above it pairs are found by sorting instead of an M x M table
 CHUNK = 4_000_000

@@ -14,10 +14,10 @@ from finepref.arena.link import Link, get_link
 from finepref.arena.normal import SQRT_2, Floats
 from finepref.arena.options import DEFAULTS, RatingOptions
 from finepref.arena.ratings import BETA, LEVEL, MU0, SIGMA0, Ratings
-from finepref.arena.votes import Votes
 from finepref.core.errors import InputError, nearest
 from finepref.core.rng import numpy_generator
 from finepref.formats.ratings import RatingSettings
+from finepref.formats.votes import Votes
 
 C = SQRT_2 * BETA
 FEW = 30  # votes under which a model is called thinly rated

@@ -14,11 +14,11 @@ from finepref.arena.normal import Floats
 from finepref.arena.options import DEFAULTS
 from finepref.arena.orders import OrderSensitivity, order_sensitivity
 from finepref.arena.ratings import Ratings
-from finepref.arena.read import VoteTable
 from finepref.arena.rho import RhoCurve
 from finepref.arena.votegaps import KindOfGap
 from finepref.arena.voters import VoterCheck, check_voters
 from finepref.formats.validation import Validation
+from finepref.formats.votefiles import VoteTable
 
 SAMPLE = 200_000  # votes from which the quantiles of gaps are drawn up
 

@@ -13,7 +13,7 @@ import numpy as np
 from finepref.arena.normal import Floats
 from finepref.arena.online import draw_moments, win_moments
 from finepref.arena.ratings import BETA
-from finepref.arena.votes import Games
+from finepref.formats.votes import Games
 
 SWEEPS = 100
 TOLERANCE = 1e-10

@@ -23,10 +23,10 @@ from finepref.arena.imagegap import image_gaps, image_gaps_both
 from finepref.arena.normal import Floats, inverse_mills, truncated_mean
 from finepref.arena.ratings import BETA, Ratings, align
 from finepref.arena.rho import estimate_rho
-from finepref.arena.votes import Votes
 from finepref.core.errors import InputError, nearest
-from finepref.core.rows import Table
+from finepref.core.rows import RowTable
 from finepref.formats.ratings import RatingSettings
+from finepref.formats.votes import Votes
 
 MOST_RHO = 0.95
 NORMALISE = ("none", "mean")
@@ -95,7 +95,7 @@ def check_gap(row: GapRow) -> None:
         raise InputError("its table is not [M, M] finite numbers", remedy="give one number for every two models")
 
 
-GAPS = Table("gap", GapRow, (
+GAPS = RowTable("gap", GapRow, (
     GapRow(
         name="uniform", table=_uniform, about="the same for every vote",
         source="ArenaPO Eq. 14 with one margin for all pairs (its Tables 5, 7)",

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from finepref.arena.normal import Floats, Ints, inverse_mills
-from finepref.arena.votes import Votes
 from finepref.core.errors import InputError
+from finepref.formats.votes import Votes
 
 DAMPING = 0.7
 TOLERANCE = 7e-4  # largest change of a posterior mean, in c

@@ -8,7 +8,7 @@ from finepref.arena.blocks import image_blocks
 from finepref.arena.image import cavities, duels, expected_difference, infer
 from finepref.arena.normal import Floats
 from finepref.arena.ratings import Ratings, align
-from finepref.arena.votes import Votes
+from finepref.formats.votes import Votes
 
 
 def image_gaps(votes: Votes, ratings: Ratings, rho: float, *, out: Floats | None = None) -> Floats:

@@ -17,9 +17,9 @@ from finepref.arena.batch import Fit, inverse_with_gauge
 from finepref.arena.counts import CHUNK, DENSE_UP_TO, PairCounts
 from finepref.arena.link import Link
 from finepref.arena.normal import Floats, Ints
-from finepref.arena.votes import Votes
 from finepref.core.errors import InputError, nearest
 from finepref.core.rng import numpy_generator
+from finepref.formats.votes import Votes
 
 INTERVALS = ("auto", "laplace", "sandwich", "bootstrap")
 CLUSTERS = ("game", "prompt", "voter")

@@ -11,10 +11,10 @@ from finepref.arena.engines import rate
 from finepref.arena.normal import Floats
 from finepref.arena.options import DEFAULTS
 from finepref.arena.orders import information
-from finepref.arena.votes import Votes
 from finepref.core.errors import InputError
 from finepref.core.rng import numpy_generator
 from finepref.formats.proposals import Proposal
+from finepref.formats.votes import Votes
 
 
 def next_pairs(

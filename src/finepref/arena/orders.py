@@ -10,8 +10,8 @@ from scipy.stats import kendalltau
 from finepref.arena.engines import rate
 from finepref.arena.normal import Floats, quantile
 from finepref.arena.ratings import LEVEL, Ratings
-from finepref.arena.votes import Votes
 from finepref.core.rng import numpy_generator
+from finepref.formats.votes import Votes
 
 SHUFFLES = 10
 MOST_VOTES = 100_000

@@ -12,8 +12,8 @@ from finepref.arena.blocks import components, image_count, slices
 from finepref.arena.image import Sites, cavities, duels, evidence, image_models, infer
 from finepref.arena.normal import Ints
 from finepref.arena.ratings import Ratings, align
-from finepref.arena.votes import Votes
 from finepref.core.rng import numpy_generator
+from finepref.formats.votes import Votes
 
 GRID = tuple(round(0.05 * k, 2) for k in range(1, 20))
 MOST_VOTES = 50_000

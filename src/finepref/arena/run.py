@@ -10,15 +10,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finepref.arena import folder, tables
+from finepref.arena import folder
 from finepref.arena.boards import load_board
 from finepref.arena.engines import rate_by
 from finepref.arena.findings import Findings, examine
 from finepref.arena.gap import NORMALISE
 from finepref.arena.options import DEFAULTS, RatingOptions
 from finepref.arena.ratings import Ratings, save_ratings
-from finepref.arena.read import read_votes
-from finepref.arena.store import IN_MEMORY
 from finepref.arena.validate import validate
 from finepref.arena.votegaps import KindOfGap, gap_chunks, kinds_of_gap, mean_gaps
 from finepref.core.errors import InputError, nearest
@@ -26,7 +24,10 @@ from finepref.core.progress import say
 from finepref.formats.gaps import GAPS, GapsRecord, write_gaps
 from finepref.formats.quarantine import QUARANTINE, LeftOut, write_quarantine
 from finepref.formats.ratings import LEADERBOARD, RATINGS, write_leaderboard
+from finepref.formats.sources import find_files
+from finepref.formats.store import IN_MEMORY
 from finepref.formats.validation import VALIDATION, write_validation
+from finepref.formats.votefiles import read_votes
 
 SAY_EVERY = 10_000_000  # rows
 
@@ -69,7 +70,7 @@ def run_arena(
         InputError: the votes cannot be used; nothing has been written then.
     """
     out, seed = Path(out), options.rating.seed
-    made = folder.provenance_of(tables.find_files(votes), options.config())
+    made = folder.provenance_of(find_files(votes), options.config())
     asked = {folder.PAGE: page is not None, VALIDATION: options.validate is not None}
     wanted = [*folder.ALWAYS, *(name for name, is_asked in asked.items() if is_asked)]
     if folder.finished(out, made["fingerprint"], wanted, overwrite=options.overwrite):

@@ -12,11 +12,11 @@ from finepref.arena.engines import C, fit_counts, rate_by
 from finepref.arena.link import Link, p_left_decisive
 from finepref.arena.normal import Floats
 from finepref.arena.options import DEFAULTS, RatingOptions
-from finepref.arena.votes import Votes
 from finepref.core.errors import InputError
 from finepref.core.progress import progress
 from finepref.core.rng import numpy_generator
 from finepref.formats.validation import Bin, Validation
+from finepref.formats.votes import Votes
 
 SEEDS = 5
 MOST_VOTES = 2_000_000

@@ -13,10 +13,10 @@ from finepref.arena.blocks import slices
 from finepref.arena.gap import GAPS, GapRow, gaps
 from finepref.arena.normal import Floats
 from finepref.arena.ratings import Ratings
-from finepref.arena.read import VoteTable
 from finepref.arena.rho import RhoCurve, estimate_rho
 from finepref.core.errors import InputError
 from finepref.formats.gaps import GapChunk
+from finepref.formats.votefiles import VoteTable
 
 CHUNK = 1 << 20  # rows of gaps.parquet in one group
 

@@ -15,7 +15,7 @@ from finepref.arena.blocks import slices
 from finepref.arena.link import p_left_decisive
 from finepref.arena.normal import Floats, quantile
 from finepref.arena.ratings import Ratings, align
-from finepref.arena.votes import Votes
+from finepref.formats.votes import Votes
 
 FEWEST_VOTES = 10
 FALSE_ALARMS = 0.01  # chance that any honest voter is flagged by one of the checks

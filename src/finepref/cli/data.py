@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,7 @@ def inspect_command(
     from finepref.data.inspect import inspect
 
     report = inspect(data, format=format, columns=_columns(column), limit=limit)
-    print(json.dumps(report.as_dict()) if as_json else _text(report))
+    print(json.dumps(asdict(report)) if as_json else _text(report))
 
 
 @command.command("validate")
@@ -40,7 +41,7 @@ def validate_command(
     from finepref.data.inspect import inspect
 
     report = inspect(data, format=format, columns=_columns(column), limit=limit, full=True)
-    print(json.dumps(report.as_dict()) if as_json else _text(report))
+    print(json.dumps(asdict(report)) if as_json else _text(report))
     if report.problems:
         raise CheckFailed(
             f"{len(report.problems)} pairs are unusable",

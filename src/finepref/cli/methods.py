@@ -55,7 +55,7 @@ def command(
     )
 
 
-AXES = ("signal", "gap", "trajectory", "objective", "guard")
+AXES = ("dialect", "signal", "gap", "trajectory", "objective", "guard")
 
 
 def _axes() -> dict[str, dict[str, dict[str, Any]]]:

@@ -28,8 +28,9 @@ def command(
     """Ask next: the pairs of models whose vote would tell most about the ratings, best first."""
     from finepref.arena.folder import provenance_of
     from finepref.arena.nextpairs import next_pairs
-    from finepref.arena.read import read_votes
     from finepref.formats.proposals import check_suffix, proposals_csv, write_proposals
+    from finepref.formats.sources import find_files
+    from finepref.formats.votefiles import read_votes
 
     if out is not None:
         check_suffix(out)
@@ -41,4 +42,4 @@ def command(
         print(proposals_csv(pairs), end="")
     else:
         config = {"number": count, "prior": prior, "seed": seed, "columns": columns}
-        write_proposals(out, pairs, provenance=provenance_of(table.paths, config))
+        write_proposals(out, pairs, provenance=provenance_of(find_files(votes), config))

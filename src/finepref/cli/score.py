@@ -22,6 +22,7 @@ def command(
     """Score images: DIR/scores.parquet of an evaluation folder, or the rewards of a preference data set."""
     from finepref.core.errors import InputError
     from finepref.formats.manifest import LINES
+    from finepref.formats.preferences import Quarantined, read_preferences
 
     specs = _scorers(scorer or [], protocol)
     if (data[0] / LINES).is_file():
@@ -43,8 +44,6 @@ def command(
             remedy="run `finepref generate` into it, or give --out rewards.parquet",
         )
     from finepref.core.progress import say
-    from finepref.data.readers import read_preferences
-    from finepref.data.schema import Quarantined
     from finepref.evaluate.rewards import score_preferences
     from finepref.evaluate.scorers.kinds import make
 

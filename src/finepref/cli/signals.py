@@ -14,7 +14,7 @@ from finepref.core.errors import InputError
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from finepref.data.schema import ImageRef, Quarantined
+    from finepref.formats.preferences import ImageRef, Quarantined
     from finepref.formats.signals import Signals
     from finepref.signals.kinds import SignalRow
     from finepref.signals.parts import VoteTable
@@ -38,9 +38,9 @@ def command(
     from finepref.core.files import parquet_meta
     from finepref.core.progress import say
     from finepref.core.provenance import provenance
-    from finepref.data.rows import versions
     from finepref.formats.rewards import read_rewards
     from finepref.formats.signals import write_signals
+    from finepref.formats.sources import versions
     from finepref.signals.make import check_request, make_signals, provenance_inputs
 
     options = {name: value for name, value in own.items() if value is not None}
@@ -111,7 +111,7 @@ def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Qua
     import numpy as np
 
     from finepref.core.progress import progress
-    from finepref.data.readers import read_preferences
+    from finepref.formats.preferences import read_preferences
     from finepref.signals.parts import VoteTable
 
     for images in (False, True):

@@ -59,7 +59,7 @@ class Named:
     load: Callable[[], Any]
 
 
-class Table(Mapping[str, R], Generic[R]):
+class RowTable(Mapping[str, R], Generic[R]):
     """The rows of an axis by name, in order: built-in ones first. An unknown name raises with the nearest one."""
 
     def __init__(
@@ -131,15 +131,15 @@ class Table(Mapping[str, R], Generic[R]):
         return len(self._all())
 
 
-_TABLES: dict[str, Table[Any]] = {}
+_TABLES: dict[str, RowTable[Any]] = {}
 _ROWS: dict[Plugin, dict[str, list[str]]] = {}
 _DISCOVERED: list[str] = []
 
-BASES = Table("base", Named, what="model")
-PROMPTS = Table("prompts", Named, what="prompt set", where="--prompts")
+BASES = RowTable("base", Named, what="model")
+PROMPTS = RowTable("prompts", Named, what="prompt set", where="--prompts")
 
 
-def table(axis: str) -> Table[Any]:
+def table(axis: str) -> RowTable[Any]:
     """The table of an axis; its module is imported.
 
     Raises:

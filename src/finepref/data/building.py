@@ -22,9 +22,9 @@ from finepref.core.errors import InputError
 from finepref.core.images import ImageSize, Unreadable, square
 from finepref.core.provenance import sha256_bytes
 from finepref.data.latents import MASK
-from finepref.data.schema import ImageRef
 from finepref.data.shards import STORAGE, read_index, shard_names, write_shard
 from finepref.formats.cache import KINDS, Kind, image_row, prompt_row
+from finepref.formats.preferences import ImageRef
 from finepref.models.protocol import Encoder
 
 

@@ -23,11 +23,11 @@ from finepref.core.progress import progress, say
 from finepref.core.provenance import hash_config
 from finepref.data.building import Builder, CacheSettings, shard_index
 from finepref.data.hashed import HashedPairs
-from finepref.data.readers import read_preferences
-from finepref.data.rows import versions
 from finepref.data.shards import shard_names
 from finepref.formats import cache as stored
+from finepref.formats.preferences import read_preferences
 from finepref.formats.quarantine import QUARANTINE, write_quarantine
+from finepref.formats.sources import versions
 from finepref.models.protocol import Encoder
 
 

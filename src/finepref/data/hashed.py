@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from finepref.core.errors import InputError
 from finepref.core.provenance import sha256_bytes
-from finepref.data.schema import ImageRef, Preference, Quarantined
 from finepref.formats.cache import PairRow
+from finepref.formats.preferences import ImageRef, Preference, Quarantined
 
 
 @dataclass(slots=True)

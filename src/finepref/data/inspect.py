@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.images import Unreadable, decode, dimensions
 from finepref.core.progress import progress
 from finepref.core.provenance import sha256_bytes
-from finepref.data.readers import detect_format, read_preferences
-from finepref.data.schema import ImageRef, Preference, Quarantined
+from finepref.formats.preferences import Preference, Quarantined, detect_format, read_preferences
+
+# label -> its name, and what it says of the two models
+RESULTS = {1.0: ("image_0", "won", "lost"), 0.0: ("image_1", "lost", "won"), 0.5: ("tie", "tied", "tied")}
 
 
 @dataclass(slots=True)
@@ -40,10 +40,6 @@ class DataReport:
     contradicted: int = 0
     problems: list[Quarantined] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        return asdict(self)
-
 
 def inspect(
     paths: str | Path | Sequence[str | Path],
@@ -65,81 +61,74 @@ def inspect(
     report = DataReport(format=detect_format(paths) if format == "auto" else format)
     rejected: list[Quarantined] = []
     pairs = read_preferences(paths, format=format, columns=columns, quarantine=rejected)
-    tally = _Tally(report, full=full)
+    seen = _Images(full)
+    prompts: set[str] = set()
+    voters: set[str | None] = {None}
+    votes: dict[tuple[str, frozenset[str]], list[str]] = {}
     for index, pair in enumerate(progress(itertools.islice(pairs, limit), "read", total=limit, unit="pair")):
-        tally.add(pair, row=index + len(rejected))
+        prompts.add(sha256_bytes(pair.prompt.encode()))
+        voters.add(pair.voter)
+        label = _count(report, pair)
+        shas, reasons = seen.look(pair)
+        if reasons:
+            report.problems.append(Quarantined(index + len(rejected), pair.pair_id, "; ".join(reasons)))
+            continue
+        report.identical += shas[0] == shas[1]
+        winner = {"tie": "tie", "none": "", "image_0": shas[0], "image_1": shas[1]}[label]
+        votes.setdefault((pair.prompt, frozenset(shas)), []).append(winner)
     report.problems = sorted([*report.problems, *rejected], key=lambda each: each.row)
-    tally.finish()
+    report.prompts, report.voters = len(prompts), len(voters) - 1
+    report.images = sum(not reason for reason in seen.known.values())
+    report.sizes = dict(seen.sizes.most_common())
+    report.repeated = sum(len(each) > 1 for each in votes.values())
+    report.contradicted = sum(len({*each} - {""}) > 1 for each in votes.values())
+    report.models = dict(sorted(report.models.items(), key=lambda item: -item[1]["shown"]))
     return report
 
 
-class _Tally:
-    def __init__(self, report: DataReport, *, full: bool) -> None:
-        self.report, self.full = report, full
-        self.prompts: set[str] = set()
-        self.voters: set[str] = set()
-        self.sizes: Counter[str] = Counter()
-        self.known: dict[str, str] = {}
-        self.votes: dict[tuple[str, frozenset[str]], list[str]] = {}
+def _count(report: DataReport, pair: Preference) -> str:
+    """Count a pair and what it says of its models; its label."""
+    label, *results = RESULTS.get(pair.label, ("none", "", ""))
+    report.pairs += 1
+    report.labels[label] += 1
+    for model, result in zip((pair.model_0, pair.model_1), results, strict=True):
+        if model is not None:
+            row = report.models.setdefault(model, dict.fromkeys(("shown", "won", "tied", "lost"), 0))
+            for what in filter(None, ("shown", result)):
+                row[what] += 1
+    return label
 
-    def add(self, pair: Preference, *, row: int) -> None:
-        """Count one pair."""
-        report = self.report
-        report.pairs += 1
-        self.prompts.add(sha256_bytes(pair.prompt.encode()))
-        if pair.voter is not None:
-            self.voters.add(pair.voter)
-        label = "none" if math.isnan(pair.label) else {1.0: "image_0", 0.0: "image_1", 0.5: "tie"}[pair.label]
-        report.labels[label] += 1
-        self._models(pair, label)
+
+class _Images:
+    """Images by content hash: each content is opened once. known: sha -> why it cannot be used, or nothing."""
+
+    def __init__(self, full: bool) -> None:
+        self.full = full
+        self.known: dict[str, str] = {}
+        self.sizes: Counter[str] = Counter()
+
+    def look(self, pair: Preference) -> tuple[list[str], list[str]]:
+        """(content hashes, reasons why the pair cannot be used)."""
         shas: list[str] = []
         reasons: list[str] = []
         for side, image in enumerate((pair.image_0, pair.image_1)):
             try:
-                shas.append(self._image(image))
-            except (InputError, Unreadable) as error:
+                data = image.read()
+                shas.append(sha256_bytes(data))
+                if shas[-1] not in self.known:
+                    self.known[shas[-1]] = self._open(data)
+                if reason := self.known[shas[-1]]:
+                    reasons.append(f"image_{side}: {reason}")
+            except InputError as error:
                 reasons.append(f"image_{side}: {error}")
-        if reasons:
-            report.problems.append(Quarantined(row=row, pair_id=pair.pair_id, reason="; ".join(reasons)))
-            return
-        report.identical += shas[0] == shas[1]
-        winner = "tie" if label == "tie" else "" if label == "none" else shas[int(label[-1])]
-        self.votes.setdefault((pair.prompt, frozenset(shas)), []).append(winner)
+        return shas, reasons
 
-    def finish(self) -> None:
-        """Put the totals into the report."""
-        report = self.report
-        report.prompts, report.voters = len(self.prompts), len(self.voters)
-        report.images = sum(1 for reason in self.known.values() if not reason)
-        report.sizes = dict(self.sizes.most_common())
-        report.repeated = sum(len(votes) > 1 for votes in self.votes.values())
-        report.contradicted = sum(len(set(votes) - {""}) > 1 for votes in self.votes.values())
-        report.models = dict(sorted(report.models.items(), key=lambda item: -item[1]["shown"]))
-
-    def _models(self, pair: Preference, label: str) -> None:
-        for side, model in enumerate((pair.model_0, pair.model_1)):
-            if model is None:
-                continue
-            row = self.report.models.setdefault(model, dict.fromkeys(("shown", "won", "tied", "lost"), 0))
-            row["shown"] += 1
-            if label == "tie":
-                row["tied"] += 1
-            elif label != "none":
-                row["won" if label == f"image_{side}" else "lost"] += 1
-
-    def _image(self, image: ImageRef) -> str:
-        """Content hash of a readable image; each content is opened once."""
-        data = image.read()
-        sha = sha256_bytes(data)
-        if sha not in self.known:
-            try:
-                width, height = dimensions(data)
-                if self.full:
-                    decode(data)
-                self.sizes[f"{width} x {height}"] += 1
-                self.known[sha] = ""
-            except Unreadable as error:
-                self.known[sha] = str(error)
-        if self.known[sha]:
-            raise Unreadable(self.known[sha])
-        return sha
+    def _open(self, data: bytes) -> str:
+        try:
+            width, height = dimensions(data)
+            if self.full:
+                decode(data)
+        except Unreadable as error:
+            return str(error)
+        self.sizes[f"{width} x {height}"] += 1
+        return ""

@@ -19,9 +19,8 @@ from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
 from finepref.data.hashed import HashedPairs
 from finepref.data.latents import EMPTY_PROMPT
-from finepref.data.readers import read_preferences
-from finepref.data.schema import ImageRef
 from finepref.formats.cache import Shaping, pairs_of
+from finepref.formats.preferences import ImageRef, read_preferences
 from finepref.models.protocol import Encoder
 
 Item = TypeVar("Item")

@@ -9,7 +9,7 @@ from typing import Any
 from finepref.core.batches import Placed
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.options import Options, check_function
-from finepref.core.rows import Table
+from finepref.core.rows import RowTable
 from finepref.diffusion import forward, inversion
 from finepref.diffusion.programme import lowest_t
 from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptions
@@ -51,7 +51,7 @@ def check_trajectory(row: TrajectoryRow) -> None:
         raise InputError("only one of uses_network and InversionOptions", remedy="a network needs their options")
 
 
-TRAJECTORIES = Table("trajectory", TrajectoryRow, (
+TRAJECTORIES = RowTable("trajectory", TrajectoryRow, (
     TrajectoryRow(
         name="forward", place=forward.place, source="Diffusion-DPO (arXiv 2311.12908)", deviations="none",
     ),

@@ -12,9 +12,9 @@ from pathlib import Path
 from finepref.core.errors import InputError
 from finepref.core.progress import say
 from finepref.core.provenance import sha256_bytes, sha256_file
-from finepref.data.schema import ImageRef, Preference
 from finepref.evaluate.score import Cache, Item, cache_of, score_items
 from finepref.evaluate.scorers.scorer import Scorer
+from finepref.formats.preferences import ImageRef, Preference
 from finepref.formats.prompts import prompt_sha256
 from finepref.formats.rewards import Reward, iterate_rewards, join_rewards, write_rewards
 from finepref.formats.scores import ScoredBy, read_scorers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from finepref.core.files import write_json
 from finepref.formats.records import read_record
@@ -64,6 +65,7 @@ class RunRecord:
     created: str = ""
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    plugins: tuple[Mapping[str, Any], ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     version: int = VERSION
 

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finepref.core.device import cache_home
 from finepref.core.rows import Named, register
 from finepref.evaluate.scorers.kinds import ScorerRow, Spec
 
 if TYPE_CHECKING:
     from finepref.lab.scorers import LabScorer
-
-
-def cache_home() -> Path:
-    """Where generated models are kept: $FINEPREF_HOME, else finepref/ in the user's cache folder."""
-    given = os.environ.get("FINEPREF_HOME")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finepref"
 
 
 def model_folder(variant: str) -> str:

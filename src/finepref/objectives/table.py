@@ -14,7 +14,7 @@ from torch import Tensor
 from finepref.core.batches import ObjectiveOutput, PairPrediction, ReferenceNeed
 from finepref.core.errors import ConfigError
 from finepref.core.options import Options
-from finepref.core.rows import Table
+from finepref.core.rows import RowTable
 from finepref.objectives.dmpo import DmpoOptions, dmpo
 from finepref.objectives.dpo import DpoOptions, dpo, hinge
 from finepref.objectives.dspo import DspoLogitOptions, DspoOptions, dspo, dspo_brier, dspo_shift
@@ -58,7 +58,7 @@ class ObjectiveRow:
     batch_dependent: bool = False
 
 
-OBJECTIVES = Table("objective", ObjectiveRow, (
+OBJECTIVES = RowTable("objective", ObjectiveRow, (
     ObjectiveRow(
         name="sft", function=sft, options=SftOptions,
         needs=Needs(loser=False, reference="none", margin=False, weight=False),
@@ -79,7 +79,7 @@ OBJECTIVES = Table("objective", ObjectiveRow, (
     ),
     ObjectiveRow(
         name="dspo_brier", function=dspo_brier, options=DspoLogitOptions,
-        source="DSPO SDXL code, branch C; ArenaPO Table 5 (reconstruction)",
+        source="DSPO SDXL code, branch C; ArenaPO RowTable 5 (reconstruction)",
         deviations="chosen by name, not by a batch mean",
     ),
     ObjectiveRow(
@@ -129,7 +129,7 @@ def no_guard(pred: PairPrediction) -> tuple[PairPrediction, dict[str, Tensor]]:
     return pred, {}
 
 
-GUARDS = Table("guard", GuardRow, (
+GUARDS = RowTable("guard", GuardRow, (
     GuardRow(name="none", function=no_guard),
     GuardRow(
         name="sdpo", function=guard, options=GuardOptions, source="Diffusion-SDPO",

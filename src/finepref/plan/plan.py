@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
-from finepref.data.rows import count_rows
 from finepref.diffusion.path import Path
 from finepref.formats.cache import is_complete, read_cache
+from finepref.formats.sources import count_rows
 from finepref.models.family import family_of
 from finepref.models.lora import LoraSettings
 from finepref.models.protocol import Counts

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from finepref.arena.findings import Findings, tie_share
-from finepref.arena.gap import expected_gap
+from finepref.arena.gap import GAPS, expected_gap
 from finepref.arena.link import p_left_decisive
 from finepref.arena.validate import in_sample_calibration
 from finepref.arena.wins import observed_wins, predicted_wins
@@ -28,13 +28,6 @@ ENGINE_WORDS = {
     "online": "online, ksort preset",
     "online_appendix_a": "online, Appendix A",
     "chosen": "the engine of this page",
-}
-GAP_WORDS = {
-    "uniform": "the same for every vote",
-    "paper": "ArenaPO Eq. 12: the spread is the ratings' own uncertainty",
-    "truncated": "the spread is the performance noise of a vote",
-    "selection": "a share ρ of that noise belongs to the images",
-    "image": "difference of what is known about the two images",
 }
 
 
@@ -123,7 +116,7 @@ def _engines(valid: Validation | None) -> TextTable | None:
 def _gaps(found: Findings) -> TextTable:
     rows = [
         (
-            g.kind, GAP_WORDS[g.kind], number(g.mean), span(g.quantiles[1], g.quantiles[3]),
+            g.kind, GAPS[g.kind].about or "–", number(g.mean), span(g.quantiles[1], g.quantiles[3]),
             span(g.quantiles[0], g.quantiles[4]), number(g.rho),
         )
         for g in found.gaps

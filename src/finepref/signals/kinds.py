@@ -18,7 +18,7 @@ from finepref.arena.gap import GAPS, GapRow
 from finepref.arena.rho import estimate_rho
 from finepref.core.errors import InputError
 from finepref.core.options import Options, check_function
-from finepref.core.rows import Table
+from finepref.core.rows import RowTable
 from finepref.signals import parts
 from finepref.signals.parts import Part, VoteTable
 from finepref.signals.smooth import GAMMA
@@ -132,7 +132,7 @@ def check_signal(row: SignalRow) -> None:
     check_function(row.function, row.options, *row.needs, positional=1)
 
 
-SIGNALS = Table("signal", SignalRow, (
+SIGNALS = RowTable("signal", SignalRow, (
     SignalRow(name="binary", function=lambda votes: Part(), source="the votes alone, as in Diffusion-DPO"),
     SignalRow(
         name="uniform", function=parts.uniform, options=UniformOptions, source=GAPS["uniform"].source,

@@ -17,9 +17,9 @@ from PIL import Image
 from finepref.arena import Votes, rate
 from finepref.core.files import read_json, read_parquet, write_json, write_parquet
 from finepref.core.provenance import hash_config
-from finepref.data.readers import read_preferences
 from finepref.evaluate.rewards import score_preferences
 from finepref.evaluate.scorers.kinds import make
+from finepref.formats.preferences import read_preferences
 from finepref.formats.rewards import Rewards, read_rewards
 from finepref.formats.signals import write_signals
 from finepref.lab import crowd as voters

@@ -12,7 +12,7 @@ from finepref.core.errors import InputError
 from finepref.core.progress import say
 from finepref.core.provenance import hash_config, sha256_bytes
 from finepref.data.latents import Latents
-from finepref.data.readers import read_pair_ids, winner_of
+from finepref.formats.preferences import read_pair_ids, winner_of
 from finepref.formats.run import RunSignals
 from finepref.formats.signals import NO_LABEL, Signals, read_signals
 
@@ -56,7 +56,7 @@ def pair_table(
 
     Args:
         signals: signals.parquet; None takes the votes themselves (margin 0, weight 1).
-        votes, format, columns: as for `data.readers.read_pair_ids`; read only without `signals`, where the cache does
+        votes, format, columns: as for `preferences.read_pair_ids`; read only without `signals`, where the cache does
             not hold the votes.
         scale: lambda, margins are multiplied by it.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from finepref.core.device import default_device
 from finepref.core.errors import InputError
-from finepref.core.rows import Table
+from finepref.core.rows import RowTable
 from finepref.evaluate.scorers import hub_files as sources
 from finepref.evaluate.scorers.hub_files import HubFile, PublishedFile, fetch
 
@@ -204,7 +204,7 @@ def _imagereward(chosen: Spec, device: str) -> Scorer:
 
 
 MAKERS = {"clip": _clip, "aesthetic": _aesthetic, "imagereward": _imagereward, "judge": _judge}
-SCORERS = Table("scorer", ScorerRow, (
+SCORERS = RowTable("scorer", ScorerRow, (
     ScorerRow(
         "pickscore", "PickScore v1: cosine of a CLIP-H tuned on Pick-a-Pic v1 (about 0.12 to 0.28)",
         "clip", _hub(sources.PICKSCORE), preprocess="pil_floor", shape="vit-h-14", cleaned=False,

@@ -17,19 +17,11 @@ _SHIFT = np.uint64(32)
 
 
 def hash_names(names: pa.Array) -> Hashes:
-    """[n] 64-bit hash of every string of an Arrow string array or string dictionary; nulls hash like "".
+    """[n] 64-bit hash of every string of an Arrow string array without nulls.
 
     Equal names have equal hashes on every machine; among N distinct names the chance of any collision is N^2 / 2^65.
     """
-    if pa.types.is_dictionary(names.type):
-        table = hash_names(names.dictionary)
-        codes = names.indices.fill_null(0) if names.null_count else names.indices
-        if len(table) == 0:
-            return np.full(len(names), hash_names(pa.array([""]))[0], dtype=np.uint64)
-        return table[codes.to_numpy(zero_copy_only=False)]
     strings = names.cast(pa.large_string())
-    if strings.null_count:
-        strings = strings.fill_null("")
     n = len(strings)
     _, offset_buffer, data_buffer = strings.buffers()
     offsets = np.frombuffer(offset_buffer, dtype=np.int64)[strings.offset : strings.offset + n + 1]

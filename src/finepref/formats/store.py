@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from finepref.arena.blocks import slices
-from finepref.arena.hashing import Hashes, dense_codes
+from finepref.formats.hashing import Hashes, dense_codes
 
 IN_MEMORY = 20_000_000  # rows
 BUCKETS = 256
+ENTRY = np.dtype([("row", np.int64), ("hash", np.uint64)])
+PIECE = 1 << 22  # rows put into buckets together
 
 
 class Store:
@@ -24,7 +25,7 @@ class Store:
     """
 
     def __init__(self, folder: Path | None, limit: int = IN_MEMORY) -> None:
-        self.folder, self.limit = folder, limit
+        self.folder, self.limit = folder or Path(), float("inf") if folder is None else limit
         self.chunks: dict[str, list[Any]] = {}
         self.types: dict[str, Any] = {}
         self.rows = 0
@@ -42,7 +43,7 @@ class Store:
 
     def settle(self) -> None:
         """Between batches: move what is in memory to the files, if there is too much of it."""
-        if self.folder is None or (self.rows <= self.limit and not self.on_disk):
+        if self.rows <= self.limit and not self.on_disk:
             return
         self.on_disk = True
         for name, chunks in self.chunks.items():
@@ -56,11 +57,11 @@ class Store:
 
     def column(self, name: str) -> Any:
         """The whole column: an array, memory-mapped if it is on disk; "id" as a chunked Arrow array."""
-        if name == "id":
-            return self._all_names()
         if not self.on_disk:
-            return np.concatenate(self.chunks[name])
-        assert self.folder is not None
+            return pa.chunked_array(self.chunks[name]) if name == "id" else np.concatenate(self.chunks[name])
+        if name == "id":
+            self._names.close()
+            return pa.ipc.open_stream(pa.memory_map(str(self.folder / "id.arrow"))).read_all().column(0)
         return np.memmap(self.folder / f"{name}.bin", dtype=self.types[name], mode="r")
 
     def codes(self, *names: str) -> tuple[list[Any], int]:
@@ -68,56 +69,41 @@ class Store:
         columns = [self.column(name) for name in names]
         if not self.on_disk:
             return dense_codes(*columns)
-        assert self.folder is not None
         return codes_on_disk(columns, self.folder, names[0])
 
     def _append_names(self, chunks: list[Any]) -> None:
-        assert self.folder is not None
         if self._names is None:
             self._names = pa.ipc.new_stream(self.folder / "id.arrow", pa.schema([("id", pa.string())]))
         for chunk in chunks:
             self._names.write_batch(pa.record_batch([chunk], names=["id"]))
 
-    def _all_names(self) -> pa.ChunkedArray:
-        if not self.on_disk:
-            return pa.chunked_array(self.chunks["id"], pa.string())
-        assert self.folder is not None
-        self._names.close()
-        return pa.ipc.open_stream(pa.memory_map(str(self.folder / "id.arrow"))).read_all().column(0)
-
 
 def codes_on_disk(columns: list[Hashes], folder: Path, name: str) -> tuple[list[npt.NDArray[np.integer]], int]:
     """`dense_codes` of memory-mapped columns: rows go to 256 files by the hash's first byte, each of which is small."""
-    total = sum(map(len, columns))
-    row_file, hash_file = [[folder / f"{name}-{what}-{b}.bin" for b in range(BUCKETS)] for what in ("row", "hash")]
-    offset = 0
-    for column in columns:
-        for rows in slices(len(column)):
-            _scatter(np.asarray(column[rows]), offset + rows.start, row_file, hash_file)
-        offset += len(column)
-    out = np.memmap(
-        folder / f"{name}-codes.bin", dtype=np.int32 if total < 2**31 else np.int64, mode="w+", shape=(total,)
-    )
-    count = 0
-    for rows_of, hashes_of in zip(row_file, hash_file, strict=True):
-        if not rows_of.exists():
-            continue
-        known, codes = np.unique(np.fromfile(hashes_of, dtype=np.uint64), return_inverse=True)
-        out[np.fromfile(rows_of, dtype=np.int64)] = count + codes
-        count += len(known)
-        rows_of.unlink()
-        hashes_of.unlink()
     edges = np.cumsum([0, *map(len, columns)])
+    files = [folder / f"{name}-{bucket}.bin" for bucket in range(BUCKETS)]
+    for first, column in zip(edges, columns, strict=False):
+        for start in range(0, len(column), PIECE):
+            _scatter(np.asarray(column[start : start + PIECE]), int(first) + start, files)
+    kind, shape = np.int32 if edges[-1] < 2**31 else np.int64, (int(edges[-1]),)
+    out = np.memmap(folder / f"{name}-codes.bin", dtype=kind, mode="w+", shape=shape)
+    count = 0
+    for file in filter(Path.exists, files):
+        held = np.fromfile(file, dtype=ENTRY)
+        known, codes = np.unique(held["hash"], return_inverse=True)
+        out[held["row"]] = count + codes
+        count += len(known)
+        file.unlink()
     return [out[a:b] for a, b in pairwise(edges)], count
 
 
-def _scatter(hashes: Hashes, first_row: int, row_file: list[Path], hash_file: list[Path]) -> None:
+def _scatter(hashes: Hashes, first_row: int, files: list[Path]) -> None:
     bucket = (hashes >> np.uint64(56)).astype(np.uint8)
     order = np.argsort(bucket, kind="stable")
+    entries = np.empty(len(hashes), dtype=ENTRY)
+    entries["row"], entries["hash"] = first_row + order, hashes[order]
     edges = np.searchsorted(bucket[order], np.arange(BUCKETS + 1))
-    for b in range(BUCKETS):
-        part = order[edges[b] : edges[b + 1]]
-        if len(part):
-            with open(row_file[b], "ab") as rows, open(hash_file[b], "ab") as values:
-                (first_row + part).tofile(rows)
-                hashes[part].tofile(values)
+    for file, (start, stop) in zip(files, pairwise(edges), strict=True):
+        if start < stop:
+            with open(file, "ab") as handle:
+                entries[start:stop].tofile(handle)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from finepref.arena.normal import Ints
-from finepref.arena.votes import Games
+from finepref.formats.votes import Games, Ints
 
 
 def group_rows(group: Ints, n_groups: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -25,22 +22,15 @@ def all_pairs(games: Games) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
     Only neighbours in the ranking would be biased (research: RMSE 1.1 and 1.7 against 0.4), so all pairs it is.
     """
     sizes = np.diff(games.start)
-    first: list[Any] = []
-    second: list[Any] = []
-    game: list[Any] = []
-    for size in np.unique(sizes[sizes > 1]):
+    found = [np.zeros((3, 0), dtype=np.int64)]
+    for size in np.unique(sizes[sizes > 1]).tolist():
         which = np.flatnonzero(sizes == size)
-        a, b = np.triu_indices(int(size), 1)
+        a, b = np.triu_indices(size, 1)
         base = games.start[which][:, None]
-        first.append((base + a).ravel())
-        second.append((base + b).ravel())
-        game.append(np.repeat(which, len(a)))
-    if not first:
-        none = np.zeros(0, dtype=np.int64)
-        return none, none, none
-    columns = [np.concatenate(part) for part in (first, second, game)]
-    order = np.argsort(columns[2], kind="stable")
-    return columns[0][order], columns[1][order], columns[2][order]
+        found.append(np.stack([(base + a).ravel(), (base + b).ravel(), np.repeat(which, len(a))]))
+    first, second, game = np.concatenate(found, axis=1)
+    order = np.argsort(game, kind="stable")
+    return first[order], second[order], game[order]
 
 
 def outcomes(games: Games, first: Ints, second: Ints) -> npt.NDArray[np.int8]:

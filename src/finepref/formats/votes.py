@@ -1,0 +1,120 @@
+"""Votes as integer codes: who met whom, who won, and optionally which images, prompt and voter.
+
+n votes over M models. Outcome is the sign of left minus right: +1 left won, -1 right won, 0 tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finepref.core.errors import InputError
+
+Ints = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True)
+class Games:
+    """K-wise games as ranked: game g holds the items start[g]:start[g+1]; a lower rank is better, equal ranks tie."""
+
+    start: Ints
+    model: Ints
+    rank: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """Pairwise votes (of K-wise games: all their pairs).
+
+    models: M names. left, right: [n] codes below M. outcome: [n] int8, +1 left, 0 tie, -1 right.
+    left_image, right_image: [n] codes of one common space of images, or None. prompt, voter, game: [n] codes or None.
+    voters: the names of the voter codes where they are known. games: the games themselves, for K-wise votes.
+    """
+
+    models: tuple[str, ...]
+    left: Ints
+    right: Ints
+    outcome: Ints
+    left_image: Ints | None = None
+    right_image: Ints | None = None
+    prompt: Ints | None = None
+    voter: Ints | None = None
+    voters: tuple[str, ...] | None = None
+    game: Ints | None = None
+    games: Games | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    @property
+    def has_images(self) -> bool:
+        """Whether every vote names its two images."""
+        return self.left_image is not None
+
+    def take(self, rows: npt.NDArray[Any] | slice) -> Votes:
+        """The votes of these rows (indices, mask or slice); the models stay. K-wise games become their pairs."""
+        names = ("left", "right", "outcome", "left_image", "right_image", "prompt", "voter", "game")
+        held = {name: getattr(self, name) for name in names}
+        picked: dict[str, Any] = {name: values if values is None else values[rows] for name, values in held.items()}
+        return replace(self, games=None, **picked)
+
+    def with_dense_images(self) -> Votes:
+        """The same votes with image codes that leave no holes."""
+        if self.left_image is None or self.right_image is None or len(self) == 0:
+            return self
+        count = 1 + max(int(self.left_image.max()), int(self.right_image.max()))
+        if count <= 4 * len(self):
+            used = np.zeros(count, dtype=bool)
+            used[self.left_image] = used[self.right_image] = True
+            if used.all():
+                return self
+            new = np.cumsum(used) - 1
+            left, right = new[self.left_image], new[self.right_image]
+        else:
+            joined = np.concatenate([self.left_image, self.right_image])
+            codes = np.unique(joined, return_inverse=True)[1]
+            left, right = codes[: len(self)], codes[len(self) :]
+        return replace(self, left_image=left, right_image=right)
+
+    @classmethod
+    def from_columns(
+        cls,
+        *,
+        left: Iterable[Any],
+        right: Iterable[Any],
+        outcome: Iterable[Any],
+        left_image: Iterable[Any] | None = None,
+        right_image: Iterable[Any] | None = None,
+        prompt: Iterable[Any] | None = None,
+        voter: Iterable[Any] | None = None,
+    ) -> Votes:
+        """Votes from columns of names (lists, arrays, Arrow arrays).
+
+        Args:
+            left, right: [n] names of the models that met.
+            outcome: [n] words (`outcomes.WORDS`, any case), the winner's name, or left's share 1|0.5|0.
+            left_image, right_image: [n] names of the two images, both or none; equal names are the same image.
+            prompt, voter: [n] names.
+
+        Raises:
+            InputError: a name is empty or missing, an outcome is none of the words, lengths differ.
+
+        Example:
+            votes = Votes.from_columns(left=["A", "A"], right=["B", "C"], outcome=["left", "tie"])
+        """
+        from finepref.formats.votefiles import votes_of
+
+        if (left_image is None) != (right_image is None):
+            raise InputError("only one of left_image and right_image is given", remedy="give both or none")
+        columns = {
+            "left": left, "right": right, "winner": outcome, "left_image": left_image, "right_image": right_image,
+            "prompt": prompt, "voter": voter,
+        }  # fmt: skip
+        return votes_of({role: values for role, values in columns.items() if values is not None})
