@@ -23,8 +23,8 @@ from finepref.diffusion.trajectory_options import InversionOptions
 from finepref.train import loop
 from finepref.train.config import load_config
 from finepref.train.identity import prepare
-from finepref.train.inputs import about_base, open_latents
 from finepref.train.log import Tally
+from finepref.train.opened import about_base, open_latents
 from finepref.train.processes import World
 from finepref.train.run import make_run as load_run
 

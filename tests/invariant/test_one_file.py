@@ -13,7 +13,7 @@ import pytest
 
 from double import networks_in_double
 from finepref.arena.options import RatingOptions
-from finepref.arena.run import Options, run_arena
+from finepref.arena.whole import Options, run_arena
 from finepref.cli.signals import command as signals
 from finepref.evaluate.rewards import score_preferences
 from finepref.evaluate.scorers.kinds import make

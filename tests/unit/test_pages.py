@@ -14,7 +14,7 @@ import pytest
 from scipy.stats import norm
 
 from finepref.arena.ratings import load_ratings
-from finepref.arena.run import Options, run_arena
+from finepref.arena.whole import Options, run_arena
 from finepref.arena.wins import predicted_wins
 from finepref.core.rng import numpy_generator
 from finepref.report import charts, report

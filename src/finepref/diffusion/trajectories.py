@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from finepref.core.batches import Placed
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.options import Options, check_function
 from finepref.core.rows import RowTable
+from finepref.core.tensors import Placed
 from finepref.diffusion import forward, inversion
 from finepref.diffusion.programme import lowest_t
 from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptions

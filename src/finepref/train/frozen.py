@@ -23,10 +23,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from finepref.core.batches import PairBatch
 from finepref.core.errors import InputError
 from finepref.core.files import read_json, write_json
 from finepref.core.progress import progress
+from finepref.core.tensors import PairBatch
 from finepref.data.shards import STORAGE, ShardSet, read_index, write_shard
 from finepref.objectives.core import mean_square
 from finepref.train.batches import Draw

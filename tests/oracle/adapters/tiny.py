@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adapters.common import signal, tensor
-from finepref.core.batches import PairPrediction, Placed
+from finepref.core.tensors import PairPrediction, Placed
 from finepref.diffusion.path import Path, scaled_linear
 from finepref.diffusion.trajectories import TRAJECTORIES
 from finepref.objectives.core import mean_square
