@@ -131,7 +131,7 @@ def image_table(cache: Latents, *, signals: str) -> ImageTable:
 def _about(known: Signals) -> RunSignals:
     """What run.json says of a signal file; its hash is that of the columns, not of the footer."""
     margins, labels = (np.stack([known.margin_0, known.margin_1]), np.stack([known.label_0, known.label_1], axis=1))
-    columns = (known.winner.astype(np.int64), margins, known.weight, labels.astype(np.int64))
+    columns = (known.winner.astype(np.int64), margins, known.weight, labels)
     content = b"".join([*map(str.encode, known.pair_id), *(values.tobytes() for values in columns)])
     return RunSignals(
         kind="+".join(known.kinds),
