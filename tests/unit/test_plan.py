@@ -20,9 +20,8 @@ from finepref.core.errors import ConfigError, InputError
 from finepref.diffusion.path import FLOW, scaled_linear
 from finepref.models.kernels import Checkpointing
 from finepref.models.lora import LoraSettings
-from finepref.models.protocol import Counts
 from finepref.plan.fit import changed, remedies
-from finepref.plan.needs import GPUS, Work, cache_of, gpus_of, mean_calls, memory_of, needed_gb, work_of
+from finepref.plan.needs import GPUS, Counts, Work, cache_of, gpus_of, mean_calls, memory_of, needed_gb, work_of
 from finepref.plan.skeleton import Flops, Peak, config_source, count
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.method import make_method

@@ -21,7 +21,7 @@ from finepref.models.text import check_tokenizer
 
 
 class LatentEncoder:
-    """VAE and text encoders of a pipeline behind the `Encoder` protocol, each read when it is first used.
+    """VAE and text encoders of a pipeline, each read when it is first used.
 
     mixed_precision: the VAE (full-precision weights) runs under that autocast; text encoders are
     loaded in that type.

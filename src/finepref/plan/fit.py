@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import yaml
 
 from finepref.diffusion.path import Path
-from finepref.models.protocol import Counts
-from finepref.plan.needs import GB, GOOD, POOR, Gpu, OnGpu, Plan, Work, cache_of, memory_of, needed_gb, work_of
+from finepref.plan.needs import GB, GOOD, POOR, Counts, Gpu, OnGpu, Plan, Work, cache_of, memory_of, needed_gb, work_of
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.method import Method, inverts
 

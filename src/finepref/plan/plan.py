@@ -12,9 +12,8 @@ from finepref.formats.cache import is_complete, read_cache
 from finepref.formats.sources import count_rows
 from finepref.models.family import family_of
 from finepref.models.lora import LoraSettings
-from finepref.models.protocol import Counts
 from finepref.plan.fit import make_plan
-from finepref.plan.needs import Gpu, Plan
+from finepref.plan.needs import Counts, Gpu, Plan
 from finepref.plan.skeleton import config_source, count
 from finepref.train.config import RunConfig
 from finepref.train.identity import check_data

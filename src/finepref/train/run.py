@@ -17,7 +17,6 @@ from finepref.core.files import read_json, write_text
 from finepref.core.progress import say
 from finepref.formats.metrics import read_timing
 from finepref.formats.run import RUN, RunAxes, RunRecord, is_finished, read_run, write_run
-from finepref.models.protocol import parameter_count
 from finepref.train.batches import Drawing, ImageSource, PairSource
 from finepref.train.checkpoint import checkpoints
 from finepref.train.config import RunConfig
@@ -52,7 +51,7 @@ def train_run(config: RunConfig, out: Path, *, resume: bool = False, overwrite: 
         if world.main:
             out.mkdir(parents=True, exist_ok=True)
             write_text(out / "config.yaml", config.to_yaml())
-            trainable = parameter_count(run.adapter.trainable())
+            trainable = sum(parameter.numel() for _, parameter in run.adapter.trainable())
             processes = "1 process" if world.size == 1 else f"{world.size} processes"
             what = f"{len(prepared.rows)} rows, {trainable / 1e6:.2f} M trained parameters, {processes}"
             say(f"{config.objective.name} on {what}, {out}")
