@@ -16,16 +16,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from finepref.core.errors import ConfigError, nearest
+from finepref.core.options import told
 from finepref.formats.layers import Stack, plain, stack
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-def told(default: Any, description: str, **bounds: Any) -> Any:
-    """A field with what it means, and its bounds."""
-    return Field(default, description=description, **bounds)
 
 
 class Section(BaseModel):
