@@ -1,6 +1,7 @@
 """The parts of the lab's Stable-Diffusion pipeline, untrained: tokenizer, text encoder, autoencoder, UNet, scheduler.
 
-Their numbers are in architecture.json. Sizes: pictures 32x32, latents [4,8,8] (an f4 autoencoder), prompts of at most 16 tokens, width 64.
+Their numbers are in architecture.json: pictures 32x32, latents [4,8,8] (an f4 autoencoder), width 64; prompts have at
+most 16 tokens.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
     vocab, merges = vocabulary()
-    special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
+    special: dict[str, Any] = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
     made = CLIPTokenizer(vocab=dict(vocab), merges=cast(Any, list(merges)), model_max_length=TOKENS, **special)
     if len(made) != len(vocab):
         raise RuntimeError(f"the tokenizer holds {len(made)} tokens instead of {len(vocab)}")
@@ -66,9 +67,9 @@ def text_encoder() -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     vocab, _ = vocabulary()
-    special = {"bos_token_id": vocab[START], "eos_token_id": vocab[END], "pad_token_id": vocab[END]}
-    sizes = {"vocab_size": len(vocab), "max_position_embeddings": TOKENS}
-    return CLIPTextModel(CLIPTextConfig(**_config("text_encoder"), **sizes, **special))
+    tokens: dict[str, Any] = {"bos_token_id": vocab[START], "eos_token_id": vocab[END], "pad_token_id": vocab[END]}
+    sizes = {"vocab_size": len(vocab), "max_position_embeddings": TOKENS, **_config("text_encoder")}
+    return CLIPTextModel(CLIPTextConfig(**tokens, **sizes))
 
 
 def autoencoder(scaling_factor: float = 1.0) -> Any:
