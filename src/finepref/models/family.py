@@ -85,9 +85,8 @@ def family_of(source: Source, name: str = "auto") -> Family:
         if written in found.pipelines:
             return found
     served = ", ".join(p for each in candidates for p in each.pipelines)
-    raise InputError(
-        f"pipeline class {written!r} is not served", where=source.folder / INDEX, remedy=f"served: {served}"
-    )
+    remedy = f"served: {served}"
+    raise InputError(f"pipeline class {written!r} is not served", where=source.folder / INDEX, remedy=remedy)
 
 
 def check_micro_conditioning(found: Family, value: str | None) -> str | None:

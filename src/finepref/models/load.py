@@ -123,11 +123,9 @@ def open_pipeline(path: str, *, device: str | None = None) -> Any:
         record = read_run(path)
         return load_pipeline(record.base, run=path, revision=record.revision, family=record.family, device=place)
     if FilePath(path).is_dir() and not (FilePath(path) / INDEX).is_file():
-        raise InputError(
-            f"neither a finished run ({RUN}) nor a diffusers pipeline ({INDEX})",
-            where=path,
-            remedy="finish the run with `finepref train --resume`, or give a pipeline folder",
-        )
+        what = f"neither a finished run ({RUN}) nor a diffusers pipeline ({INDEX})"
+        remedy = "finish the run with `finepref train --resume`, or give a pipeline folder"
+        raise InputError(what, where=path, remedy=remedy)
     return load_pipeline(path, device=place)
 
 

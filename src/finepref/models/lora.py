@@ -55,11 +55,9 @@ def attach(network: Any, settings: LoraSettings, default_targets: Sequence[str],
     try:
         network.add_adapter(config, adapter_name=POLICY)
     except ValueError as error:
-        raise ConfigError(
-            f"no module of the network is called {', '.join(targets)}",
-            where="lora.targets",
-            remedy=f"the family's own are {', '.join(default_targets)}",
-        ) from error
+        what = f"no module of the network is called {', '.join(targets)}"
+        remedy = f"the family's own are {', '.join(default_targets)}"
+        raise ConfigError(what, where="lora.targets", remedy=remedy) from error
     for name, parameter in network.named_parameters():
         if f"lora_A.{POLICY}" in name:
             draw = torch.randn(parameter.shape, generator=rng.torch_generator(seed, "lora", name))
@@ -84,11 +82,8 @@ def attach_from(network: Any, folder: Path, part: str, settings: LoraSettings, d
     }
     for name, (wanted, held) in asked.items():
         if wanted != held:
-            raise ConfigError(
-                f"the run asks for {wanted}, the LoRA of model.init_from has {held}",
-                where=f"lora.{name}",
-                remedy=f"set lora.{name} to the file's value",
-            )
+            what = f"the run asks for {wanted}, the LoRA of model.init_from has {held}"
+            raise ConfigError(what, where=f"lora.{name}", remedy=f"set lora.{name} to the file's value")
     with quiet():
         for adapter in (REFERENCE, POLICY):
             network.add_adapter(config, adapter_name=adapter)

@@ -24,16 +24,13 @@ def check_tokenizer(tokenizer: Any, vocabulary: int, *, where: object, positions
     remedy = "take tokenizer.json (or vocab.json and merges.txt) from the original model"
     size = len(tokenizer)
     if not 0.95 * vocabulary <= size <= vocabulary:
-        raise InputError(
-            f"the tokenizer knows {size} tokens, its text encoder {vocabulary}", where=where, remedy=remedy
-        )
+        what = f"the tokenizer knows {size} tokens, its text encoder {vocabulary}"
+        raise InputError(what, where=where, remedy=remedy)
     length = tokenizer.model_max_length
     if positions is not None and length > positions:
-        raise InputError(
-            f"the tokenizer makes prompts of {length:.4g} tokens, its text encoder takes {positions}",
-            where=where,
-            remedy=f'write "model_max_length": {positions} into its tokenizer_config.json',
-        )
+        what = f"the tokenizer makes prompts of {length:.4g} tokens, its text encoder takes {positions}"
+        remedy = f'write "model_max_length": {positions} into its tokenizer_config.json'
+        raise InputError(what, where=where, remedy=remedy)
     words = _two_words(tokenizer)
     if len(words) < 2:
         raise InputError("the tokenizer has no two words", where=where, remedy=remedy)

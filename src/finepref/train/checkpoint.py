@@ -100,18 +100,12 @@ def load_checkpoint(
     """
     state = read_json(folder / "state.json")
     if state["identity"] != identity:
-        raise InputError(
-            "this checkpoint was written with another config or other data",
-            where=folder,
-            remedy="resume with the config.yaml of that run, or train into another folder",
-        )
+        remedy = "resume with the config.yaml of that run, or train into another folder"
+        raise InputError("this checkpoint was written with another config or other data", where=folder, remedy=remedy)
     stored = load_file(folder / "trainable.safetensors")
     if {n: tuple(p.shape) for n, p in named} != {n: tuple(t.shape) for n, t in stored.items()}:
-        raise InputError(
-            "the trained parameters have other names or shapes",
-            where=folder,
-            remedy="resume with the versions of diffusers and peft that wrote it",
-        )
+        remedy = "resume with the versions of diffusers and peft that wrote it"
+        raise InputError("the trained parameters have other names or shapes", where=folder, remedy=remedy)
     with torch.no_grad():
         for name, parameter in named:
             parameter.copy_(as_sharded(stored[name], parameter))

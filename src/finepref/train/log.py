@@ -104,9 +104,8 @@ def make_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any])
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
         if name not in {str(getattr(found, "value", found)) for found in get_available_trackers()}:
-            raise ConfigError(
-                f"tracker {name!r} is not installed", where="log.trackers", remedy=f"pip install 'finepref[{name}]'"
-            )
+            remedy = f"pip install 'finepref[{name}]'"
+            raise ConfigError(f"tracker {name!r} is not installed", where="log.trackers", remedy=remedy)
         tracker_class = LOGGER_TYPE_TO_CLASS[name]
         place = {"logging_dir": folder} if getattr(tracker_class, "requires_logging_directory", False) else {}
         tracker = tracker_class(folder.name, **place)

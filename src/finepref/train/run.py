@@ -94,11 +94,8 @@ def make_run(prepared: Prepared, out: Path, *, world: World) -> Run:
     config, method, table = prepared.config, prepared.method, prepared.table
     draws, placing = draws_per_step(config, method), inverts(config, method)
     if draws < world.size:
-        raise ConfigError(
-            f"{world.size} processes cannot share {draws} draws a step",
-            where="train.pairs_per_step",
-            remedy="raise it, or start fewer processes",
-        )
+        what = f"{world.size} processes cannot share {draws} draws a step"
+        raise ConfigError(what, where="train.pairs_per_step", remedy="raise it, or start fewer processes")
     sharded = config.train.distributed == "fsdp2"
     if sharded:
         check_sharding(config, method, world)
@@ -151,18 +148,13 @@ def check_sharding(config: RunConfig, method: Method, world: World) -> None:
     """
     options = config.train
     if world.size == 1:
-        raise ConfigError(
-            "there is nothing to shard over: one process",
-            where="train.distributed",
-            remedy="start with torchrun --nproc_per_node N, or distributed: ddp",
-        )
+        remedy = "start with torchrun --nproc_per_node N, or distributed: ddp"
+        raise ConfigError("there is nothing to shard over: one process", where="train.distributed", remedy=remedy)
     draws = draws_per_step(config, method)
     if draws % world.size:
-        raise ConfigError(
-            f"{draws} draws cannot be shared evenly by {world.size} processes, which fsdp2 needs",
-            where="train.pairs_per_step",
-            remedy=f"use {-(-draws // world.size) * world.size * method.share}",
-        )
+        what = f"{draws} draws cannot be shared evenly by {world.size} processes, which fsdp2 needs"
+        remedy = f"use {-(-draws // world.size) * world.size * method.share}"
+        raise ConfigError(what, where="train.pairs_per_step", remedy=remedy)
     if inverts(config, method):
         raise ConfigError(
             f"{method.trajectory.name} calls the network as often as a process' own longest pair needs, and fsdp2 "
@@ -203,22 +195,15 @@ def _finished(out: Path, prepared: Prepared, *, resume: bool) -> bool:
     if is_finished(out):
         if read_run(out).identity == prepared.identity:
             return True
-        raise InputError(
-            f"it holds a finished run of {_difference(out, prepared.config)}",
-            where=out,
-            remedy="choose another --out, or --overwrite to remove it",
-        )
+        remedy = "choose another --out, or --overwrite to remove it"
+        raise InputError(f"it holds a finished run of {_difference(out, prepared.config)}", where=out, remedy=remedy)
     if not resume and (out / "config.yaml").is_file():
-        raise InputError(
-            "it holds an unfinished run", where=out, remedy="go on with --resume, or --overwrite to start again"
-        )
+        remedy = "go on with --resume, or --overwrite to start again"
+        raise InputError("it holds an unfinished run", where=out, remedy=remedy)
     last = checkpoints(out)[-1:] if resume else []
     if last and read_json(last[0] / "state.json")["identity"] != prepared.identity:
-        raise InputError(
-            f"its last checkpoint was written with {_difference(out, prepared.config)}",
-            where=out,
-            remedy="resume with the config.yaml in it, or train into another folder",
-        )
+        what = f"its last checkpoint was written with {_difference(out, prepared.config)}"
+        raise InputError(what, where=out, remedy="resume with the config.yaml in it, or train into another folder")
     return False
 
 
