@@ -82,8 +82,7 @@ class Denoiser:
 
     def policy_module(self) -> nn.Module:
         """The network that is trained."""
-        module: nn.Module = self.network
-        return module
+        return self.network
 
     def reference_module(self) -> nn.Module | None:
         """The frozen copy (to shard it); None where the reference is the policy without adapters, or there is none."""

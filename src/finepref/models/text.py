@@ -41,11 +41,9 @@ def check_tokenizer(tokenizer: Any, vocabulary: int, *, where: object, positions
 
 def _two_words(tokenizer: Any) -> list[str]:
     special = set(tokenizer.all_special_ids)
-    words: list[str] = []
-    for token in sorted(i for i in tokenizer.get_vocab().values() if i not in special):
-        word = tokenizer.decode([token]).strip()
-        if word.isascii() and word.isalpha() and word.lower() not in words:
-            words.append(word.lower())
-            if len(words) == 2:
-                break
-    return words
+    tokens = sorted(i for i in tokenizer.get_vocab().values() if i not in special)
+    decoded = (tokenizer.decode([token]).strip() for token in tokens)
+    words = (word.lower() for word in decoded if word.isascii() and word.isalpha())
+    first = next(words, None)
+    second = next((word for word in words if word != first), None)
+    return [word for word in (first, second) if word is not None]
