@@ -117,15 +117,10 @@ def load_checkpoint(
 
 
 def _split_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for index, entries in optimizer.state_dict()["state"].items():
-        for name, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value
-            else:
-                numbers[f"{index}.{name}"] = value
-    return tensors, numbers
+    state = optimizer.state_dict()["state"]
+    held = {f"{index}.{name}": value for index, entries in state.items() for name, value in entries.items()}
+    tensors = {name: value for name, value in held.items() if isinstance(value, Tensor)}
+    return tensors, {name: value for name, value in held.items() if name not in tensors}
 
 
 def _join_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:

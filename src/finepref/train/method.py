@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,10 +141,9 @@ def _check_folders(config: RunConfig) -> None:
         "train.trajectory_cache": config.train.trajectory_cache,
     }
     named = [(key, Path(folder).resolve()) for key, folder in folders.items() if folder is not None]
-    for number, (key, place) in enumerate(named):
-        for other, same in named[:number]:
-            if place == same:
-                raise ConfigError(f"{other} is the same folder", where=key, remedy="give each a folder of its own")
+    for (other, same), (key, place) in itertools.combinations(named, 2):
+        if place == same:
+            raise ConfigError(f"{other} is the same folder", where=key, remedy="give each a folder of its own")
 
 
 def check_path(method: Method, path: NoisePath) -> None:

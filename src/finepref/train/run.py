@@ -111,8 +111,7 @@ def make_run(prepared: Prepared, out: Path, *, world: World) -> Run:
         seed=config.train.seed,
     )
     if isinstance(table, ImageTable):
-        share = config.data.desirable_share
-        ratio = 0.8 if share is None else share
+        ratio = 0.8 if config.data.desirable_share is None else config.data.desirable_share
         source: PairSource | ImageSource = ImageSource(drawing=drawing, table=table, ratio=ratio)
     else:
         guidance = placing and method.inversion is not None and method.inversion.cfg != 1
@@ -181,9 +180,8 @@ def _clear(out: Path) -> None:
     held = {entry.name: entry for entry in out.iterdir()} if out.is_dir() else {}
     if not {*held} <= {"cache"} and not {"config.yaml", RUN} & {*held}:
         raise InputError("it is not a run folder, so it is not removed", where=out, remedy="choose another --out")
-    for name, entry in held.items():
-        if name == "cache":
-            continue
+    held.pop("cache", None)
+    for entry in held.values():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
