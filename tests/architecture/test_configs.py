@@ -24,7 +24,7 @@ from finepref.formats.layers import shipped_configs, stack
 from finepref.formats.preferences import read_preferences
 from finepref.formats.rewards import Rewards
 from finepref.formats.signals import write_signals
-from finepref.models.protocol import Adapter
+from finepref.models.denoiser import Denoiser
 from finepref.plan import methods
 from finepref.signals.kinds import SIGNALS
 from finepref.signals.make import make_signals
@@ -157,11 +157,11 @@ def groups() -> list[Any]:
 
 
 @pytest.fixture(scope="session")
-def adapters(place: Path) -> Callable[[RunConfig, bool], Adapter]:
+def adapters(place: Path) -> Callable[[RunConfig, bool], Denoiser]:
     """The tiny model as an adapter, loaded once with LoRA and without, handed out with its first weights."""
-    held: dict[tuple[bool, bool], tuple[Adapter, list[torch.Tensor]]] = {}
+    held: dict[tuple[bool, bool], tuple[Denoiser, list[torch.Tensor]]] = {}
 
-    def get(config: RunConfig, reference: bool) -> Adapter:
+    def get(config: RunConfig, reference: bool) -> Denoiser:
         key = config.lora is not None, reference
         if key not in held:
             made = load_adapter(config, reference=reference, device="cpu")
@@ -180,7 +180,7 @@ def adapters(place: Path) -> Callable[[RunConfig, bool], Adapter]:
 def test_two_steps(
     names: list[str],
     place: Path,
-    adapters: Callable[[RunConfig, bool], Adapter],
+    adapters: Callable[[RunConfig, bool], Denoiser],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

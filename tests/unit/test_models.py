@@ -19,11 +19,13 @@ import tiny
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.images import ImageSize
 from finepref.models.denoiser import Denoiser
+from finepref.models.encoder import LatentEncoder
 from finepref.models.family import FAMILIES, family_of
-from finepref.models.load import load_adapter, load_encoder, load_pipeline
+from finepref.models.load import load_adapter, load_pipeline
 from finepref.models.lora import LoraSettings
 from finepref.models.source import locate
 from finepref.objectives.core import wide
+from finepref.train.config import parse_config
 from tiny import TRAINED, perturb, picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
@@ -47,7 +49,7 @@ def base(tmp_path_factory: pytest.TempPathFactory):
 @functools.cache
 def encoded(folder: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Latents of two images and tensors of two prompts, functions of nothing but the family."""
-    encoder = load_encoder(folder, resolution=32)
+    encoder = LatentEncoder(folder, resolution=32)
     pixels = torch.arange(2 * 3 * 32 * 32, dtype=torch.int64).mul(7).remainder(251).to(torch.uint8).view(2, 3, 32, 32)
     return encoder.encode_images(pixels)[0], encoder.encode_prompts(PROMPTS)
 
@@ -175,7 +177,7 @@ def test_lora_starts_from_the_seed_alone(base) -> None:
 def test_lora_refusals(base) -> None:
     for wrong in ({"rank": 0}, {"alpha": 0.0}, {"alpha": math.nan}, {"targets": []}):
         with pytest.raises(ConfigError, match=r"lora\."):
-            LoraSettings(**wrong)
+            parse_config({"model": {"base": ""}, "lora": wrong})
     with pytest.raises(ConfigError, match="no module of the network is called to_nothing; the family's own are to_q"):
         load_adapter(base("sd15"), lora=LoraSettings(targets=["to_nothing"]))
 
@@ -284,7 +286,7 @@ def test_latents_are_what_the_pipeline_decodes(base) -> None:
     """Decoding the latent as each pipeline does gives the VAE's own reconstruction of the pixels."""
     pixels = torch.arange(3 * 32 * 32, dtype=torch.int64).mul(13).remainder(256).to(torch.uint8).view(1, 3, 32, 32)
     for name in FAMILIES:
-        encoder = load_encoder(base(name), resolution=32)
+        encoder = LatentEncoder(base(name), resolution=32)
         mean, std = encoder.encode_images(pixels)
         assert bool((std >= 0).all())
         vae, x = encoder.vae, pixels.float() / 127.5 - 1
@@ -324,7 +326,7 @@ def test_prompts_are_encoded_as_the_pipeline_encodes_them(base) -> None:
 
 def test_sd3_without_t5(tmp_path: Path) -> None:
     folder = tiny.sd3(tmp_path / "sd3", with_t5=False)
-    found = load_encoder(folder, resolution=32).encode_prompts(PROMPTS)
+    found = LatentEncoder(folder, resolution=32).encode_prompts(PROMPTS)
     assert found["prompt_embeds"].shape == (2, 77 + 256, 64)
     assert found["prompt_embeds"][:, 77:].abs().sum() == 0
     adapter = load_adapter(folder)
@@ -345,8 +347,8 @@ def test_vae_override(base, tmp_path: Path) -> None:
     other = tiny.kl_vae(seed=77, scale=0.5)
     other.save_pretrained(tmp_path / "vae")
     pixels = torch.full((1, 3, 32, 32), 200, dtype=torch.uint8)
-    own = load_encoder(base("sd15"), resolution=32)
-    changed = load_encoder(base("sd15"), resolution=32, vae=str(tmp_path / "vae"))
+    own = LatentEncoder(base("sd15"), resolution=32)
+    changed = LatentEncoder(base("sd15"), resolution=32, vae=str(tmp_path / "vae"))
     assert own.fingerprint()["vae"] != changed.fingerprint()["vae"]
     assert own.fingerprint()["text_encoder"] == changed.fingerprint()["text_encoder"]
     with torch.no_grad():
@@ -361,15 +363,15 @@ def test_vae_override(base, tmp_path: Path) -> None:
 
 def test_encoder_refusals(base) -> None:
     with pytest.raises(ConfigError, match="resolution 36 is not a multiple of 8; use 32"):
-        load_encoder(base("sd15"), resolution=36)
+        LatentEncoder(base("sd15"), resolution=36)
     with pytest.raises(ConfigError, match="resolution 24 is not a multiple of 16; use 32"):
-        load_encoder(base("sd3"), resolution=24)
+        LatentEncoder(base("sd3"), resolution=24)
     with pytest.raises(ConfigError, match="unknown family 'sd'"):
-        load_encoder(base("sd15"), family="sd", resolution=32)
+        LatentEncoder(base("sd15"), family="sd", resolution=32)
     with pytest.raises(
         InputError, match="pipeline class 'StableDiffusionPipeline' is not served; served: FluxPipeline"
     ):
-        load_encoder(base("sd15"), family="flux", resolution=32)
+        LatentEncoder(base("sd15"), family="flux", resolution=32)
 
 
 def test_a_tokenizer_that_does_not_know_its_length_is_refused(base, tmp_path: Path) -> None:
@@ -384,7 +386,7 @@ def test_a_tokenizer_that_does_not_know_its_length_is_refused(base, tmp_path: Pa
             rf'tokenizer_2: the tokenizer makes prompts of {said} tokens, its text encoder takes 77; write "model_m'
         )
         with pytest.raises(InputError, match=message):
-            load_encoder(folder, resolution=32).encode_prompts(PROMPTS)
+            LatentEncoder(folder, resolution=32).encode_prompts(PROMPTS)
 
 
 def test_sdxl_images_carry_no_watermark(base, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,8 @@ from finepref.core.errors import ConfigError, InputError
 from finepref.diffusion.path import FLOW, scaled_linear
 from finepref.models.kernels import Checkpointing
 from finepref.models.lora import LoraSettings
-from finepref.models.protocol import Counts
 from finepref.plan.fit import changed, remedies
-from finepref.plan.needs import GPUS, Work, cache_of, gpus_of, mean_calls, memory_of, needed_gb, work_of
+from finepref.plan.needs import GPUS, Counts, Work, cache_of, gpus_of, mean_calls, memory_of, needed_gb, work_of
 from finepref.plan.skeleton import Flops, Peak, config_source, count
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.method import make_method
@@ -317,7 +316,8 @@ def test_of_a_hub_name_only_config_files_are_fetched(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux", "sana", "qwen_image"])
 def test_counts_are_those_of_the_real_network(family: str, tmp_path: Path) -> None:
     """Parameters and latent shape of every family, against the loaded networks and a real encoding."""
-    from finepref.models.load import load_adapter, load_encoder
+    from finepref.models.encoder import LatentEncoder
+    from finepref.models.load import load_adapter
 
     base = getattr(tiny, family)(tmp_path / family)
     counts, path = count(base, resolution=32)
@@ -329,7 +329,7 @@ def test_counts_are_those_of_the_real_network(family: str, tmp_path: Path) -> No
     assert counts.vae_parameters + counts.decoder_parameters == sum(p.numel() for p in pipe.vae.parameters())
     assert {p.dtype for part in (*texts, pipe.vae) for p in part.parameters()} == {torch.float32}
     assert counts.decoder_bytes > 0
-    mean, _ = load_encoder(base, resolution=32).encode_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    mean, _ = LatentEncoder(base, resolution=32).encode_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
     assert counts.latent == tuple(mean.shape[1:])
     assert path.discrete == adapter.path.discrete
     assert counts.training_flop > 2.5 * counts.forward_flop > 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finepref.diffusion.path import scaled_linear
-from finepref.models.protocol import Counts
-from finepref.plan.needs import cache_of, memory_of, work_of
+from finepref.plan.needs import Counts, cache_of, memory_of, work_of
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.method import make_method
 

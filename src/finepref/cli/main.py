@@ -16,24 +16,8 @@ from finepref.core.rows import ENVIRONMENT, load_plugin, table
 # In the order of the journey. Every name is a module of this package that exposes `command`:
 # a function (one command) or a `typer.Typer` (a group of commands).
 COMMANDS: tuple[str, ...] = (
-    "data",
-    "arena",
-    "next",
-    "signals",
-    "cache",
-    "train",
-    "generate",
-    "score",
-    "compare",
-    "report",
-    "export",
-    "scorers",
-    "methods",
-    "config",
-    "plan",
-    "lab",
-    "demo",
-    "doctor",
+    *("data", "arena", "next", "signals", "cache", "train", "generate", "score", "compare", "report", "export"),
+    *("scorers", "methods", "config", "plan", "lab", "demo", "doctor"),
 )
 
 

@@ -17,6 +17,7 @@ def command(
     """List the methods: signal, trajectory, objective, guard, what each needs and where it comes from."""
     import json as json_module
 
+    from finepref.core.progress import aligned
     from finepref.plan import methods
 
     chosen = methods.shipped() if name is None else (methods.get(name),)
@@ -39,10 +40,7 @@ def command(
         trajectory, objective, guard = (method.axes[axis]["name"] for axis in ("trajectory", "objective", "guard"))
         axes = ("+".join(method.about.signal) or "binary", trajectory, objective, guard.replace("none", "-"))
         rows.append((method.name, *axes, ", ".join(wanted), method.about.source))
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:6], widths, strict=True)), row[6]]))
-    print()
+    print("\n".join([*aligned(rows), ""]))
     for axis, entries in _axes().items():
         for entry, described in entries.items():
             where = ", ".join(filter(None, (described["source"], described.get("from"))))

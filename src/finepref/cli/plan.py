@@ -35,10 +35,9 @@ def command(
     for word in price or ():
         name, _, value = word.partition("=")
         try:
-            prices[gpus_of([name])[0].name] = float(value)
-        except ValueError as error:
-            if isinstance(error, ConfigError):
-                raise
+            rate = float(value)
+        except ValueError:
             raise ConfigError(f"{word!r} is not NAME=PRICE", where="--price", remedy="for example H200=3.5") from None
+        prices[gpus_of([name])[0].name] = rate
     plan = plan_run(load_config(config, overrides or ()), gpus=chosen, processes=processes)
     print(json.dumps(dataclasses.asdict(plan)) if as_json else describe(plan, prices=prices))

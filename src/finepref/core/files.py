@@ -93,15 +93,20 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file; a missing or broken one is an `InputError` with its place."""
-    path = Path(path)
+@contextmanager
+def _reading(path: str | Path, what: str) -> Iterator[None]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        yield
     except FileNotFoundError:
         raise InputError("no such file", where=path, remedy="run the stage that writes it first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not valid JSON ({error})", where=path, remedy="write it again") from None
+    except (pa.ArrowException, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"not {what} ({error})", where=path, remedy="write it again") from None
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; a missing or broken one is an `InputError` with its place."""
+    with _reading(path, "valid JSON"):
+        return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def write_parquet(path: str | Path, table: pa.Table, meta: Mapping[str, Any] | None = None) -> None:
@@ -114,12 +119,8 @@ def write_parquet(path: str | Path, table: pa.Table, meta: Mapping[str, Any] | N
 
 def parquet_columns(path: str | Path) -> list[str]:
     """Names of the columns of a parquet file; a missing or broken file is an `InputError`."""
-    try:
+    with _reading(path, "a readable parquet file"):
         return list(pq.read_schema(Path(path)).names)
-    except FileNotFoundError:
-        raise InputError("no such file", where=path, remedy="run the stage that writes it first") from None
-    except pa.ArrowException as error:
-        raise InputError(f"not a readable parquet file ({error})", where=path, remedy="write it again") from None
 
 
 def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table:
@@ -129,10 +130,8 @@ def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table
     if missing:
         remedy = f"it has {', '.join(sorted(present))}"
         raise InputError(f"column {missing[0]!r} is missing", where=path, remedy=remedy)
-    try:
+    with _reading(path, "a readable parquet file"):
         return pq.read_table(Path(path), columns=columns)
-    except pa.ArrowException as error:
-        raise InputError(f"not a readable parquet file ({error})", where=path, remedy="write it again") from None
 
 
 def parquet_meta(path: str | Path) -> dict[str, Any]:

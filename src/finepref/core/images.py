@@ -47,8 +47,7 @@ def decode(data: bytes) -> Image.Image:
         Unreadable: not an image, truncated, or beyond 2^28 pixels.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Unreadable(f"{image.width} x {image.height} pixels are too many")
@@ -120,9 +119,7 @@ def dimensions(data: bytes) -> tuple[int, int]:
         Unreadable: not an image.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                return image.size
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+            return image.size
     except Exception:
         raise Unreadable("not an image of a known kind") from None

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finepref.core.errors import InputError
 
@@ -15,6 +15,11 @@ class Options(BaseModel):
     """Options of one row of a table; without fields: none. Every field has a default, a bound and a description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def told(default: Any, description: str, **bounds: Any) -> Any:
+    """A field with what it means, and its bounds."""
+    return Field(default, description=description, **bounds)
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -15,16 +15,8 @@ from typing import Any
 from finepref.core.rows import plugins
 
 LIBRARIES = (
-    "finepref",
-    "torch",
-    "diffusers",
-    "transformers",
-    "peft",
-    "accelerate",
-    "numpy",
-    "scipy",
-    "pyarrow",
-    "pillow",
+    *("finepref", "torch", "diffusers", "transformers", "peft"),
+    *("accelerate", "numpy", "scipy", "pyarrow", "pillow"),
 )
 
 
@@ -53,15 +45,18 @@ def hash_config(config: Mapping[str, Any]) -> str:
     return sha256_bytes(json.dumps(config, sort_keys=True, default=str).encode())
 
 
+def version_of(library: str) -> str | None:
+    """The version of a library that is installed, else None; nothing is imported."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that are installed (nothing is imported)."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    """Versions of Python and of the libraries that are installed."""
+    found = {name: version for name in LIBRARIES if (version := version_of(name)) is not None}
+    return {"python": platform.python_version(), "platform": platform.platform(), **found}
 
 
 def provenance(

@@ -177,9 +177,8 @@ def load_plugin(spec: str | Path) -> None:
     path, name = Path(spec).expanduser().resolve(), str(spec)
     if path.suffix == ".py":
         if not path.is_file():
-            raise InputError(
-                "no such file", where=spec, remedy="name a Python file, or an installed module without .py"
-            )
+            remedy = "name a Python file, or an installed module without .py"
+            raise InputError("no such file", where=spec, remedy=remedy)
         name = f"finepref_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     discover()  # names of ours are taken first
     if name in sys.modules:

@@ -25,7 +25,7 @@ from finepref.data.latents import MASK
 from finepref.data.shards import STORAGE, read_index, shard_names, write_shard
 from finepref.formats.cache import KINDS, Kind, image_row, prompt_row
 from finepref.formats.preferences import ImageRef
-from finepref.models.protocol import Encoder
+from finepref.models.encoder import LatentEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def owner(sha: str, world: int) -> int:
 class Builder:
     """State of one process while it makes a cache."""
 
-    def __init__(self, folder: Path, encoder: Encoder, settings: CacheSettings, *, rank: int, world: int) -> None:
+    def __init__(self, folder: Path, encoder: LatentEncoder, settings: CacheSettings, *, rank: int, world: int) -> None:
         self.folder, self.encoder, self.settings = folder, encoder, settings
         self.rank, self.world = rank, world
         self.dtype = STORAGE[settings.dtype]

@@ -28,7 +28,7 @@ from finepref.formats import cache as stored
 from finepref.formats.preferences import read_preferences
 from finepref.formats.quarantine import QUARANTINE, write_quarantine
 from finepref.formats.sources import versions
-from finepref.models.protocol import Encoder
+from finepref.models.encoder import LatentEncoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Done:
 
 def cache_from(
     paths: str | Path | Sequence[str | Path],
-    encoder: Encoder,
+    encoder: LatentEncoder,
     out: str | Path,
     *,
     format: str = "auto",
@@ -124,7 +124,7 @@ def stamp_of(
     return hash_config({"format": format, "columns": dict(columns or {}), "tables": versions(paths)})
 
 
-def shaping_of(encoder: Encoder, settings: CacheSettings) -> stored.Shaping:
+def shaping_of(encoder: LatentEncoder, settings: CacheSettings) -> stored.Shaping:
     """Everything that shapes the stored numbers."""
     return stored.Shaping(
         fingerprint=dict(encoder.fingerprint()), resolution=encoder.resolution, crop=stored.CROP, dtype=settings.dtype,

@@ -21,7 +21,7 @@ from finepref.data.hashed import HashedPairs
 from finepref.data.latents import EMPTY_PROMPT
 from finepref.formats.cache import Shaping, pairs_of
 from finepref.formats.preferences import ImageRef, read_preferences
-from finepref.models.protocol import Encoder
+from finepref.models.encoder import LatentEncoder
 
 Item = TypeVar("Item")
 IN_MEMORY = 4 << 30  # bytes of images that may be held because their table holds them and not a file
@@ -37,7 +37,7 @@ class OnlineLatents:
     def __init__(
         self,
         paths: str | Path | Sequence[str | Path],
-        encoder: Encoder,
+        encoder: LatentEncoder,
         *,
         format: str = "auto",
         columns: Mapping[str, str] | None = None,

@@ -156,11 +156,9 @@ def _check_betas(config: Mapping[str, Any]) -> None:
     if given and config.get("sigma_data") is None:
         return
     why = f"has no {absent[0]}" if not given else "has EDM's sigma_data"
-    raise ConfigError(
-        f"{config.get('_class_name') or 'the scheduler'} {why}, so its noise path is not known",
-        where="scheduler_config.json",
-        remedy="take a base with a DDPM noise path (beta_schedule, beta_start, beta_end) or flow matching",
-    )
+    what = f"{config.get('_class_name') or 'the scheduler'} {why}, so its noise path is not known"
+    remedy = "take a base with a DDPM noise path (beta_schedule, beta_start, beta_end) or flow matching"
+    raise ConfigError(what, where="scheduler_config.json", remedy=remedy)
 
 
 def scaled_linear(

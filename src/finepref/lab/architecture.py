@@ -1,17 +1,19 @@
 """The parts of the lab's Stable-Diffusion pipeline, untrained: tokenizer, text encoder, autoencoder, UNet, scheduler.
 
-Sizes: pictures 32x32, latents [4,8,8] (an f4 autoencoder), prompts of at most 16 tokens, width 64.
+Their numbers are in architecture.json: pictures 32x32, latents [4,8,8] (an f4 autoencoder), width 64; prompts have at
+most 16 tokens.
 """
 
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any, cast
 
+from finepref.core.files import read_json
 from finepref.lab import world
 
 TOKENS = 16
-WIDTH = 64
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -48,18 +50,16 @@ def tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
     vocab, merges = vocabulary()
-    made = CLIPTokenizer(
-        vocab=dict(vocab),
-        merges=cast(Any, list(merges)),
-        model_max_length=TOKENS,
-        bos_token=START,
-        eos_token=END,
-        unk_token=END,
-        pad_token=END,
-    )
+    special: dict[str, Any] = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
+    made = CLIPTokenizer(vocab=dict(vocab), merges=cast(Any, list(merges)), model_max_length=TOKENS, **special)
     if len(made) != len(vocab):
         raise RuntimeError(f"the tokenizer holds {len(made)} tokens instead of {len(vocab)}")
     return made
+
+
+def _config(part: str) -> dict[str, Any]:
+    """The numbers of a part, as the config.json of its diffusers folder has them."""
+    return read_json(Path(__file__).with_name("architecture.json"))[part]
 
 
 def text_encoder() -> Any:
@@ -67,66 +67,27 @@ def text_encoder() -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     vocab, _ = vocabulary()
-    config = CLIPTextConfig(
-        vocab_size=len(vocab),
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        projection_dim=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=TOKENS,
-        bos_token_id=vocab[START],
-        eos_token_id=vocab[END],
-        pad_token_id=vocab[END],
-    )
-    return CLIPTextModel(config)
+    tokens: dict[str, Any] = {"bos_token_id": vocab[START], "eos_token_id": vocab[END], "pad_token_id": vocab[END]}
+    sizes = {"vocab_size": len(vocab), "max_position_embeddings": TOKENS, **_config("text_encoder")}
+    return CLIPTextModel(CLIPTextConfig(**tokens, **sizes))
 
 
 def autoencoder(scaling_factor: float = 1.0) -> Any:
     """An untrained AutoencoderKL: 32x32x3 -> 8x8x4. `scaling_factor` is one over the latents' standard deviation."""
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(
-        sample_size=world.SIZE,
-        block_out_channels=(16, 32, 48),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        scaling_factor=scaling_factor,
-    )
+    return AutoencoderKL(**_config("vae"), scaling_factor=scaling_factor)
 
 
 def unet() -> Any:
     """An untrained UNet2DConditionModel on [4,8,8] latents: 2.2 million parameters, text attention at 4x4."""
     from diffusers import UNet2DConditionModel
 
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        layers_per_block=1,
-        block_out_channels=(48, 96),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=WIDTH,
-        attention_head_dim=4,
-        norm_num_groups=16,
-    )
+    return UNet2DConditionModel(**_config("unet"))
 
 
 def scheduler() -> Any:
     """Stable Diffusion's DDIM scheduler: scaled_linear betas, epsilon prediction, 1000 steps."""
     from diffusers import DDIMScheduler
 
-    return DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type="epsilon",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+    return DDIMScheduler(**_config("scheduler"))

@@ -22,29 +22,13 @@ from finepref.core.progress import say
 from finepref.lab import crowd as voters
 from finepref.lab import makers, model, world
 
-SCHEMA = pa.schema(
-    [
-        ("are_different", pa.bool_()),
-        ("best_image_uid", pa.string()),
-        ("caption", pa.string()),
-        ("created_at", pa.timestamp("ns")),
-        ("has_label", pa.bool_()),
-        ("image_0_uid", pa.string()),
-        ("image_0_url", pa.string()),
-        ("image_1_uid", pa.string()),
-        ("image_1_url", pa.string()),
-        ("jpg_0", pa.binary()),
-        ("jpg_1", pa.binary()),
-        ("label_0", pa.float64()),
-        ("label_1", pa.float64()),
-        ("model_0", pa.string()),
-        ("model_1", pa.string()),
-        ("ranking_id", pa.int64()),
-        ("user_id", pa.int64()),
-        ("num_example_per_prompt", pa.int64()),
-        ("__index_level_0__", pa.int64()),
-    ]
-)
+_COLUMNS = """
+    are_different bool, best_image_uid string, caption string, created_at timestamp[ns], has_label bool,
+    image_0_uid string, image_0_url string, image_1_uid string, image_1_url string, jpg_0 binary, jpg_1 binary,
+    label_0 double, label_1 double, model_0 string, model_1 string, ranking_id int64, user_id int64,
+    num_example_per_prompt int64, __index_level_0__ int64
+"""
+SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in map(str.split, _COLUMNS.split(","))])
 """Pick-a-Pic v2, columns in its order. `jpg_*` are bytes of any image format; here PNG, which loses nothing."""
 
 EPOCH = np.datetime64("2026-01-01T00:00:00", "ns")

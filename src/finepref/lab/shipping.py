@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from finepref.core import provenance
 from finepref.core.files import write_json
@@ -33,10 +33,7 @@ def train_lab(work: str | Path, *, recipe: training.Recipe | None = None, weight
     vae = training.train_autoencoder(recipe, images, work)
     model.write_part("vae", vae.state_dict(), folder=weights)
     write_json(weights / "recipe.json", {"scaling_factor": vae.config.scaling_factor})
-
-    def keep(part: str, state: dict[str, Tensor]) -> None:
-        model.write_part(part, state, folder=weights)
-
+    keep = partial(model.write_part, folder=weights)
     training.train_diffusion(recipe, vae, images, asked, work, keep=keep)
     train_lab_reward(recipe.seed, weights=weights)
     write_recipe(recipe, scaling_factor=vae.config.scaling_factor, weights=weights)

@@ -1,4 +1,4 @@
-"""A denoiser with its frozen reference, behind the `Adapter` protocol; the family says how the network is called.
+"""A denoiser with its frozen reference: the family says how the network is called.
 
 Shapes: N images, C channels, h w latent size.
 """
@@ -9,7 +9,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,13 @@ from finepref.diffusion.path import Path
 from finepref.models import lora as low_rank
 from finepref.models.family import Family
 from finepref.models.precision import follow_mode
-from finepref.models.protocol import Predict
 from finepref.models.source import Source, assemble, empty_part, load_vae, pipeline_class
+
+
+class Predict(Protocol):
+    """The native prediction [N,C,h,w] at x [N,C,h,w], level t [N] (house time: discrete int or flow s in (0,1])."""
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor], /) -> Tensor: ...
 
 
 @dataclass(eq=False, kw_only=True)
@@ -31,7 +36,8 @@ class Denoiser:
     policy, reference: (x [N,C,h,w], house time t [N], cond) -> native prediction [N,C,h,w]; the reference of an adapter
     that was loaded without one raises. Full fine-tuning: the reference is a `frozen` copy of the `network`. LoRA: it is
     the network with its adapters switched off. Both run under the same autocast, so that equal weights give equal
-    numbers. lora: whether adapters are trained. vae: another VAE for the pipeline's decoding.
+    numbers. Predictions may be in half precision: who takes errors widens them first. lora: whether adapters are
+    trained. vae: another VAE for the pipeline's decoding.
     """
 
     source: Source
@@ -76,8 +82,7 @@ class Denoiser:
 
     def policy_module(self) -> nn.Module:
         """The network that is trained."""
-        module: nn.Module = self.network
-        return module
+        return self.network
 
     def reference_module(self) -> nn.Module | None:
         """The frozen copy (to shard it); None where the reference is the policy without adapters, or there is none."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,37 +15,45 @@ from torch import Tensor
 
 from finepref.core.errors import ConfigError
 from finepref.core.provenance import hash_config, sha256_folder
-from finepref.models.family import Family
+from finepref.models.family import family_of
 from finepref.models.precision import compute_dtype
-from finepref.models.source import Source, assemble, empty_part, load_part, load_vae, quiet, vae_folder
+from finepref.models.source import assemble, empty_part, load_part, load_vae, locate, quiet, vae_folder
 from finepref.models.text import check_tokenizer
 
 
 class LatentEncoder:
-    """VAE and text encoders of a pipeline behind the `Encoder` protocol, each read when it is first used.
+    """The VAE and text encoders of `base` (folder or hub name), each read when it is first used.
 
-    mixed_precision: the VAE (full-precision weights) runs under that autocast; text encoders are
-    loaded in that type.
+    Args:
+        vae: another VAE (folder or hub name), None for the base's own.
+        resolution: side of the square images in pixels.
+        mixed_precision: the VAE (full-precision weights) runs under that autocast; text encoders are loaded in that
+            type.
+
+    Raises:
+        InputError: no such model, weights missing, or a tokenizer that does not fit.
+        ConfigError: a resolution the VAE cannot take.
     """
 
     def __init__(
         self,
-        source: Source,
-        family: Family,
+        base: str | Path,
         *,
         resolution: int,
+        family: str = "auto",
+        revision: str | None = None,
         vae: str | None = None,
         device: str | torch.device = "cpu",
         mixed_precision: str = "no",
     ) -> None:
-        if resolution <= 0 or resolution % family.multiple:
-            raise ConfigError(
-                f"resolution {resolution} is not a multiple of {family.multiple}",
-                where="data.resolution",
-                remedy=f"use {max(1, round(resolution / family.multiple)) * family.multiple}",
-            )
-        self.source, self.family, self.resolution = source, family, resolution
-        self.device = torch.device(device)
+        self.source = locate(base, revision=revision)
+        self.family = family_of(self.source, family)
+        multiple = self.family.multiple
+        if resolution <= 0 or resolution % multiple:
+            remedy = f"use {max(1, round(resolution / multiple)) * multiple}"
+            what = f"resolution {resolution} is not a multiple of {multiple}"
+            raise ConfigError(what, where="data.resolution", remedy=remedy)
+        self.resolution, self.device = resolution, torch.device(device)
         self._vae_override = vae
         self._dtype = compute_dtype(mixed_precision)
 
@@ -56,11 +65,8 @@ class LatentEncoder:
     @functools.cached_property
     def pipe(self) -> Any:
         """The pipeline with its text encoders alone, tokenizers checked."""
-        source, part, held = (
-            self.source,
-            self.family.part,
-            [pair for pair in self.family.texts if self.source.has(pair[1])],
-        )
+        source, part = self.source, self.family.part
+        held = [pair for pair in self.family.texts if source.has(pair[1])]
         dtype = self._dtype or torch.float32
         encoders = {name: load_part(source, name, dtype=dtype).to(self.device) for _, name in held}
         without: dict[str, Any] = {part: None, "vae": None, "scheduler": None}

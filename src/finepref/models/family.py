@@ -15,11 +15,19 @@ from torch import Tensor, nn
 
 from finepref.core.errors import ConfigError, InputError, nearest
 from finepref.core.images import ImageSize
-from finepref.diffusion.path import Path
+from finepref.diffusion.path import FLOW, Path
 from finepref.models.source import INDEX, Source
 
 Cond = Mapping[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
+
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def flow_path(config: Mapping[str, Any]) -> Path:
+    """x_s = (1 - s) x0 + s eps, velocity eps - x0, whatever solver the pipeline samples with."""
+    return FLOW
 
 
 def kl_moments(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,7 +38,9 @@ def kl_moments(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """name: of the family. pipelines: diffusers classes it serves. part: `unet` or `transformer`, the denoiser.
+    """A transformer with one text encoder that predicts velocity on a flow, where nothing else is said.
+
+    name: of the family. pipelines: diffusers classes it serves. part: `unet` or `transformer`, the denoiser.
 
     path: scheduler config -> noise path. call: (network, x [N,C,h,w], t [N], cond) -> native prediction [N,C,h,w].
     condition: (cached prompt tensors, sizes, R, micro_conditioning) -> what `call` reads; None: it sees
@@ -45,13 +55,13 @@ class Family:
 
     name: str
     pipelines: tuple[str, ...]
-    part: str
-    path: Callable[[Mapping[str, Any]], Path]
     call: Callable[[nn.Module, Tensor, Tensor, Cond], Tensor]
     encode: Callable[[Any, Sequence[str]], dict[str, Tensor]]
-    texts: tuple[tuple[str, str], ...]
     shapes: Callable[[Any], Shapes]
-    lora_targets: tuple[str, ...]
+    part: str = "transformer"
+    path: Callable[[Mapping[str, Any]], Path] = flow_path
+    texts: tuple[tuple[str, str], ...] = (("tokenizer", "text_encoder"),)
+    lora_targets: tuple[str, ...] = ATTENTION
     condition: Callable[[Cond, Sequence[ImageSize], int, str | None], dict[str, Tensor]] | None = None
     multiple: int = 8
     moments: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = kl_moments
@@ -62,15 +72,13 @@ class Family:
 
 
 FAMILIES = ("sd15", "sdxl", "sd3", "flux", "sana", "qwen_image")
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 def family(name: str) -> Family:
     """A family by name."""
     if name not in FAMILIES:
         raise ConfigError(f"unknown family {name!r}", where="model.family", remedy=nearest(name, ("auto", *FAMILIES)))
-    found: Family = importlib.import_module(f"finepref.models.{name}").FAMILY
-    return found
+    return importlib.import_module(f"finepref.models.{name}").FAMILY
 
 
 def family_of(source: Source, name: str = "auto") -> Family:
@@ -85,9 +93,8 @@ def family_of(source: Source, name: str = "auto") -> Family:
         if written in found.pipelines:
             return found
     served = ", ".join(p for each in candidates for p in each.pipelines)
-    raise InputError(
-        f"pipeline class {written!r} is not served", where=source.folder / INDEX, remedy=f"served: {served}"
-    )
+    remedy = f"served: {served}"
+    raise InputError(f"pipeline class {written!r} is not served", where=source.folder / INDEX, remedy=remedy)
 
 
 def check_micro_conditioning(found: Family, value: str | None) -> str | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from finepref.models.family import Cond, Family, image_labels
-from finepref.models.sd3 import ATTENTION, flow_path, shapes
+from finepref.models.sd3 import ATTENTION, shapes
 
 TOKENS = 512
 GUIDANCE = 3.5  # the guidance label of distilled checkpoints (FLUX.1-dev): what its pipeline samples with
@@ -66,8 +66,6 @@ def encode(pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
 FAMILY = Family(
     name="flux",
     pipelines=("FluxPipeline",),
-    part="transformer",
-    path=flow_path,
     call=call,
     encode=encode,
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")),

@@ -38,9 +38,6 @@ def use_channels_last(network: nn.Module, *, family: str, part: str) -> None:
         ConfigError: the denoiser is a transformer, where the layout has no effect.
     """
     if part != "unet":
-        raise ConfigError(
-            f"it lays out convolutions, and the denoiser of {family} is a transformer",
-            where="train.channels_last",
-            remedy="remove it",
-        )
+        what = f"it lays out convolutions, and the denoiser of {family} is a transformer"
+        raise ConfigError(what, where="train.channels_last", remedy="remove it")
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

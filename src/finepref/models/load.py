@@ -1,4 +1,4 @@
-"""Open a base model: its encoder for the cache, its adapter for training, its pipeline for sampling."""
+"""Open a base model: its denoiser for training, its pipeline for sampling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from finepref.core.provenance import hash_config, sha256_file, sha256_folder
 from finepref.formats.run import RUN, is_finished, read_run
 from finepref.models import lora as low_rank
 from finepref.models.denoiser import Denoiser
-from finepref.models.encoder import LatentEncoder
 from finepref.models.family import Family, check_micro_conditioning, family_of
 from finepref.models.kernels import Checkpointing, use_channels_last, use_checkpointing
 from finepref.models.lora import LoraSettings
@@ -33,37 +32,6 @@ from finepref.models.source import (
     locate_part,
     quiet,
 )
-
-
-def load_encoder(
-    base: str | FilePath,
-    *,
-    family: str = "auto",
-    revision: str | None = None,
-    vae: str | None = None,
-    resolution: int,
-    device: str | torch.device = "cpu",
-    mixed_precision: str = "no",
-) -> LatentEncoder:
-    """The VAE and text encoders of `base` (folder or hub name), with their sanity guards.
-
-    Args:
-        vae: another VAE (folder or hub name), None for the base's own.
-        resolution: side of the square images in pixels.
-
-    Raises:
-        InputError: no such model, weights missing, or a tokenizer that does not fit.
-        ConfigError: a resolution the VAE cannot take.
-    """
-    source = locate(base, revision=revision)
-    return LatentEncoder(
-        source,
-        family_of(source, family),
-        resolution=resolution,
-        vae=vae,
-        device=device,
-        mixed_precision=mixed_precision,
-    )
 
 
 def load_adapter(
@@ -155,11 +123,9 @@ def open_pipeline(path: str, *, device: str | None = None) -> Any:
         record = read_run(path)
         return load_pipeline(record.base, run=path, revision=record.revision, family=record.family, device=place)
     if FilePath(path).is_dir() and not (FilePath(path) / INDEX).is_file():
-        raise InputError(
-            f"neither a finished run ({RUN}) nor a diffusers pipeline ({INDEX})",
-            where=path,
-            remedy="finish the run with `finepref train --resume`, or give a pipeline folder",
-        )
+        what = f"neither a finished run ({RUN}) nor a diffusers pipeline ({INDEX})"
+        remedy = "finish the run with `finepref train --resume`, or give a pipeline folder"
+        raise InputError(what, where=path, remedy=remedy)
     return load_pipeline(path, device=place)
 
 

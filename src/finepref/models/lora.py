@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import nn
 from finepref.core import rng
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import atomic_file
+from finepref.core.options import Options, told
 from finepref.models.source import quiet
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -27,32 +27,18 @@ POLICY, REFERENCE = "default", "reference"
 _METADATA = "lora_adapter_metadata"
 
 
-@dataclass(frozen=True, slots=True)
-class LoraSettings:
-    """rank of A and B; alpha, used as alpha / rank (None: rank); targets, module name endings (None: the family's)."""
+class LoraSettings(Options):
+    """Low-rank adapters instead of full fine-tuning; the reference is the model with the adapters off."""
 
-    rank: int = 8
-    alpha: float | None = None
-    targets: Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigError(f"rank is {self.rank}", where="lora.rank", remedy="use a rank of 1 or more")
-        if self.alpha is not None and not self.alpha > 0:
-            raise ConfigError(
-                f"alpha is {self.alpha}", where="lora.alpha", remedy="use a positive alpha, or null for rank"
-            )
-        if self.targets is not None and not self.targets:
-            raise ConfigError(
-                "no target modules", where="lora.targets", remedy="name some, or null for the family's own"
-            )
+    rank: int = told(8, "rank of the two matrices that stand for a weight's change", ge=1)
+    alpha: float | None = told(None, "scale is alpha / rank; null = rank", gt=0)
+    targets: list[str] | None = told(
+        None, "module name endings; null = the family's attention projections", min_length=1
+    )
 
     def resolved(self, default_targets: Sequence[str]) -> tuple[float, list[str]]:
         """(alpha, targets) with what is None filled in."""
-        return (
-            self.rank if self.alpha is None else self.alpha,
-            list(default_targets if self.targets is None else self.targets),
-        )
+        return self.alpha or self.rank, self.targets or list(default_targets)
 
 
 def attach(network: Any, settings: LoraSettings, default_targets: Sequence[str], *, seed: int) -> None:
@@ -69,11 +55,9 @@ def attach(network: Any, settings: LoraSettings, default_targets: Sequence[str],
     try:
         network.add_adapter(config, adapter_name=POLICY)
     except ValueError as error:
-        raise ConfigError(
-            f"no module of the network is called {', '.join(targets)}",
-            where="lora.targets",
-            remedy=f"the family's own are {', '.join(default_targets)}",
-        ) from error
+        what = f"no module of the network is called {', '.join(targets)}"
+        remedy = f"the family's own are {', '.join(default_targets)}"
+        raise ConfigError(what, where="lora.targets", remedy=remedy) from error
     for name, parameter in network.named_parameters():
         if f"lora_A.{POLICY}" in name:
             draw = torch.randn(parameter.shape, generator=rng.torch_generator(seed, "lora", name))
@@ -98,11 +82,8 @@ def attach_from(network: Any, folder: Path, part: str, settings: LoraSettings, d
     }
     for name, (wanted, held) in asked.items():
         if wanted != held:
-            raise ConfigError(
-                f"the run asks for {wanted}, the LoRA of model.init_from has {held}",
-                where=f"lora.{name}",
-                remedy=f"set lora.{name} to the file's value",
-            )
+            what = f"the run asks for {wanted}, the LoRA of model.init_from has {held}"
+            raise ConfigError(what, where=f"lora.{name}", remedy=f"set lora.{name} to the file's value")
     with quiet():
         for adapter in (REFERENCE, POLICY):
             network.add_adapter(config, adapter_name=adapter)

@@ -24,11 +24,8 @@ CAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 def compute_dtype(mixed_precision: str) -> torch.dtype | None:
     """The autocast dtype of a `mixed_precision` setting; None for full precision."""
     if mixed_precision not in DTYPES:
-        raise ConfigError(
-            f"unknown mixed_precision {mixed_precision!r}",
-            where="train.mixed_precision",
-            remedy=nearest(mixed_precision, DTYPES),
-        )
+        remedy = nearest(mixed_precision, DTYPES)
+        raise ConfigError(f"unknown mixed_precision {mixed_precision!r}", where="train.mixed_precision", remedy=remedy)
     return DTYPES[mixed_precision]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from finepref.models.family import Cond, Family, image_labels
 from finepref.models.flux import pack, unpack
-from finepref.models.sd3 import ATTENTION, flow_path
+from finepref.models.sd3 import ATTENTION
 
 TOKENS = 512
 
@@ -49,11 +49,8 @@ def moments(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
 FAMILY = Family(
     name="qwen_image",
     pipelines=("QwenImagePipeline",),
-    part="transformer",
-    path=flow_path,
     call=call,
     encode=encode,
-    texts=(("tokenizer", "text_encoder"),),
     shapes=lambda config: {"prompt_embeds": (TOKENS, config.joint_attention_dim), "prompt_mask": (TOKENS,)},
     lora_targets=ATTENTION,
     video=True,

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finepref.models.family import ATTENTION, Cond, Family, image_labels
-from finepref.models.sd3 import flow_path
+from finepref.models.family import Cond, Family, image_labels
 
 TOKENS = 300
 
@@ -21,14 +20,13 @@ TOKENS = 300
 def call(transformer: nn.Module, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
     """Velocity eps - x0 at x [N,C,h,w], s [N] in (0,1] (the network's label is 1000 s times its timestep_scale)."""
     config: Any = transformer.config
-    velocity: Tensor = transformer(
+    return transformer(
         x,
         encoder_hidden_states=cond["prompt_embeds"],
         encoder_attention_mask=cond["prompt_mask"],
         timestep=image_labels(t, x) * 1000.0 * config.timestep_scale,
         return_dict=False,
     )[0]
-    return velocity
 
 
 def encode(pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -56,13 +54,9 @@ def moments(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
 FAMILY = Family(
     name="sana",
     pipelines=("SanaPipeline",),
-    part="transformer",
-    path=flow_path,
     call=call,
     encode=encode,
-    texts=(("tokenizer", "text_encoder"),),
     shapes=lambda config: {"prompt_embeds": (TOKENS, config.caption_channels), "prompt_mask": (TOKENS,)},
-    lora_targets=ATTENTION,
     multiple=32,
     moments=moments,
     settings={"tokens": TOKENS},

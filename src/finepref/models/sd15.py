@@ -8,13 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from finepref.diffusion.path import from_scheduler_config
-from finepref.models.family import ATTENTION, Cond, Family
+from finepref.models.family import Cond, Family
 
 
 def call(unet: nn.Module, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
     """UNet prediction (epsilon or v) at x [N,C,h,w], integer t [N], prompt_embeds [N,L,D]."""
-    prediction: Tensor = unet(x, t, encoder_hidden_states=cond["prompt_embeds"], return_dict=False)[0]
-    return prediction
+    return unet(x, t, encoder_hidden_states=cond["prompt_embeds"], return_dict=False)[0]
 
 
 def encode(pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -30,8 +29,6 @@ FAMILY = Family(
     path=from_scheduler_config,
     call=call,
     encode=encode,
-    texts=(("tokenizer", "text_encoder"),),
     shapes=lambda config: {"prompt_embeds": (77, config.cross_attention_dim)},
-    lora_targets=ATTENTION,
     kohya=True,
 )

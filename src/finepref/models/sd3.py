@@ -5,42 +5,29 @@ Shapes: N images, C channels, h w latent size, L tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from finepref.diffusion.path import FLOW, Path
 from finepref.models.family import Cond, Family, Shapes, image_labels
 
 ATTENTION = (
-    "attn.to_q",
-    "attn.to_k",
-    "attn.to_v",
-    "attn.to_out.0",
-    "attn.add_q_proj",
-    "attn.add_k_proj",
-    "attn.add_v_proj",
-    "attn.to_add_out",
+    *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
+    *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
 )
 TOKENS = 256
 
 
-def flow_path(config: Mapping[str, Any]) -> Path:
-    """x_s = (1 - s) x0 + s eps, velocity eps - x0, whatever solver the pipeline samples with."""
-    return FLOW
-
-
 def call(transformer: nn.Module, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
     """Velocity eps - x0 at x [N,C,h,w], s [N] in (0,1] (the network's own label is 1000 s)."""
-    velocity: Tensor = transformer(
+    return transformer(
         hidden_states=x,
         timestep=image_labels(t, x) * 1000.0,
         encoder_hidden_states=cond["prompt_embeds"],
         pooled_projections=cond["pooled"],
         return_dict=False,
     )[0]
-    return velocity
 
 
 def encode(pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -64,8 +51,6 @@ def shapes(config: Any, *, tokens: int) -> Shapes:
 FAMILY = Family(
     name="sd3",
     pipelines=("StableDiffusion3Pipeline",),
-    part="transformer",
-    path=flow_path,
     call=call,
     encode=encode,
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"), ("tokenizer_3", "text_encoder_3")),

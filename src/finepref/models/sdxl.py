@@ -13,16 +13,13 @@ from torch import Tensor, nn
 
 from finepref.core.images import ImageSize
 from finepref.diffusion.path import from_scheduler_config
-from finepref.models.family import ATTENTION, Cond, Family, Shapes
+from finepref.models.family import Cond, Family, Shapes
 
 
 def call(unet: nn.Module, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
     """UNet prediction at x [N,C,h,w], integer t [N]; prompt_embeds [N,L,D], pooled [N,D2], time_ids [N,6]."""
     added = {"text_embeds": cond["pooled"], "time_ids": cond["time_ids"]}
-    prediction: Tensor = unet(
-        x, t, encoder_hidden_states=cond["prompt_embeds"], added_cond_kwargs=added, return_dict=False
-    )[0]
-    return prediction
+    return unet(x, t, encoder_hidden_states=cond["prompt_embeds"], added_cond_kwargs=added, return_dict=False)[0]
 
 
 def condition(prompts: Cond, sizes: Sequence[ImageSize], resolution: int, micro: str | None) -> dict[str, Tensor]:
@@ -65,7 +62,6 @@ FAMILY = Family(
     encode=encode,
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")),
     shapes=shapes,
-    lora_targets=ATTENTION,
     kohya=True,
     micro_conditioning=("true", "official"),
 )

@@ -87,9 +87,8 @@ def locate(base: str | Path, *, revision: str | None = None) -> Source:
     if is_folder(base):
         folder = Path(base).expanduser()
         if revision is not None:
-            raise InputError(
-                "a revision belongs to a hub name, not to a folder", where="model.revision", remedy="drop it"
-            )
+            remedy = "drop it"
+            raise InputError("a revision belongs to a hub name, not to a folder", where="model.revision", remedy=remedy)
     elif len(name.split("/")) == 2 and not name.startswith((".", "/", "~")):
         folder = _download_pipeline(name, revision)
     else:

@@ -24,16 +24,13 @@ def check_tokenizer(tokenizer: Any, vocabulary: int, *, where: object, positions
     remedy = "take tokenizer.json (or vocab.json and merges.txt) from the original model"
     size = len(tokenizer)
     if not 0.95 * vocabulary <= size <= vocabulary:
-        raise InputError(
-            f"the tokenizer knows {size} tokens, its text encoder {vocabulary}", where=where, remedy=remedy
-        )
+        what = f"the tokenizer knows {size} tokens, its text encoder {vocabulary}"
+        raise InputError(what, where=where, remedy=remedy)
     length = tokenizer.model_max_length
     if positions is not None and length > positions:
-        raise InputError(
-            f"the tokenizer makes prompts of {length:.4g} tokens, its text encoder takes {positions}",
-            where=where,
-            remedy=f'write "model_max_length": {positions} into its tokenizer_config.json',
-        )
+        what = f"the tokenizer makes prompts of {length:.4g} tokens, its text encoder takes {positions}"
+        remedy = f'write "model_max_length": {positions} into its tokenizer_config.json'
+        raise InputError(what, where=where, remedy=remedy)
     words = _two_words(tokenizer)
     if len(words) < 2:
         raise InputError("the tokenizer has no two words", where=where, remedy=remedy)
@@ -44,11 +41,9 @@ def check_tokenizer(tokenizer: Any, vocabulary: int, *, where: object, positions
 
 def _two_words(tokenizer: Any) -> list[str]:
     special = set(tokenizer.all_special_ids)
-    words: list[str] = []
-    for token in sorted(i for i in tokenizer.get_vocab().values() if i not in special):
-        word = tokenizer.decode([token]).strip()
-        if word.isascii() and word.isalpha() and word.lower() not in words:
-            words.append(word.lower())
-            if len(words) == 2:
-                break
-    return words
+    tokens = sorted(i for i in tokenizer.get_vocab().values() if i not in special)
+    decoded = (tokenizer.decode([token]).strip() for token in tokens)
+    words = (word.lower() for word in decoded if word.isascii() and word.isalpha())
+    first = next(words, None)
+    second = next((word for word in words if word != first), None)
+    return [word for word in (first, second) if word is not None]

@@ -17,14 +17,8 @@ from torch.nn.functional import logsigmoid
 
 from finepref.core.tensors import ImagePrediction, PairPrediction, PairSignal
 
-Beta = Annotated[
-    float,
-    Field(
-        gt=0,
-        allow_inf_nan=False,
-        description="Strength of the pair logit as in the official launchers: u = (beta/2) * w * (A_w - A_l) - m.",
-    ),
-]
+_BETA = "Strength of the pair logit as in the official launchers: u = (beta/2) * w * (A_w - A_l) - m."
+Beta = Annotated[float, Field(gt=0, allow_inf_nan=False, description=_BETA)]
 
 
 @dataclass(frozen=True, slots=True)

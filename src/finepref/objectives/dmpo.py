@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch.nn.functional import logsigmoid
 
-from finepref.core.options import Options
+from finepref.core.options import Options, told
 from finepref.core.tensors import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import Beta, advantage_logit, pair_errors, statistics
 
@@ -18,9 +16,7 @@ class DmpoOptions(Options):
     """beta 2000 and alpha 0.01: the SD1.5 launcher of Diffusion-SDPO (SDXL: 6000)."""
 
     beta: Beta = 2000.0
-    alpha: Annotated[
-        float, Field(gt=0, lt=1, description="Assumed probability that the label is wrong; q = 1 - alpha.")
-    ] = 0.01
+    alpha: float = told(0.01, "Assumed probability that the label is wrong; q = 1 - alpha.", gt=0, lt=1)
 
 
 def dmpo(pred: PairPrediction, signal: PairSignal, *, beta: float, alpha: float) -> ObjectiveOutput:

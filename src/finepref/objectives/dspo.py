@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 
-from finepref.core.options import Options
+from finepref.core.options import Options, told
 from finepref.core.tensors import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import Beta, advantage_logit, mean_square, pair_errors, statistics, wide
 
@@ -16,13 +13,9 @@ class DspoOptions(Options):
     """The residual form. The official SD1.5 code uses one number (0.001, search 0.001-0.05) for both."""
 
     beta: Beta = 0.001
-    lambda_residual: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="Coefficient of the score correction outside the logit (official: equal to beta; 0 is SFT).",
-        ),
-    ] = 0.001
+    lambda_residual: float = told(
+        0.001, "Coefficient of the score correction outside the logit (official: equal to beta; 0 is SFT).", ge=0
+    )
 
 
 class DspoLogitOptions(Options):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
-from finepref.core.options import Options
+from finepref.core.options import Options, told
 from finepref.core.tensors import PairPrediction
 from finepref.objectives.core import wide
 from finepref.objectives.published import aidc_ai_sdpo_scale
@@ -21,10 +20,8 @@ Scope = Literal["sample", "batch"]
 class GuardOptions(Options):
     """mu 0.9: Diffusion-SDPO's SD1.5 launchers for DPO and DMPO (0.2 for DSPO, 0.6 for everything on SDXL)."""
 
-    mu: Annotated[float, Field(ge=0, le=1, description="Share of the winner's own descent that must survive.")] = 0.9
-    scope: Annotated[
-        Scope, Field(description="sample: one lambda per pair; batch: the published micro-batch scalar (parity only).")
-    ] = "sample"
+    mu: float = told(0.9, "Share of the winner's own descent that must survive.", ge=0, le=1)
+    scope: Scope = told("sample", "sample: one lambda per pair; batch: the published micro-batch scalar (parity only).")
 
 
 def pair_scale(pred: PairPrediction, *, mu: float) -> Float[Tensor, " B"]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finepref.core.options import Options
+from finepref.core.options import Options, told
 from finepref.core.tensors import ImagePrediction, ObjectiveOutput
 from finepref.objectives.core import image_errors
 
@@ -21,15 +20,11 @@ Offset = Literal["batch", "class_balanced"]
 class KtoOptions(Options):
     """beta 5000 is the paper's (the code's default is 1000); the weights are 1."""
 
-    beta: Annotated[float, Field(gt=0, description="Gain of an image's advantage; no factor 1/2 here.")] = 5000.0
-    utility: Annotated[
-        Utility, Field(description="U: sigmoid (Kahneman-Tversky), loss_averse (log-sigmoid), risk_seeking.")
-    ] = "sigmoid"
-    lambda_desirable: Annotated[float, Field(ge=0, description="Weight of desirable images.")] = 1.0
-    lambda_undesirable: Annotated[float, Field(ge=0, description="Weight of undesirable images.")] = 1.0
-    offset: Annotated[
-        Offset, Field(description="Anchor z: batch mean clamped at 0, or the mean of both class means, unclamped.")
-    ] = "batch"
+    beta: float = told(5000.0, "Gain of an image's advantage; no factor 1/2 here.", gt=0)
+    utility: Utility = told("sigmoid", "U: sigmoid (Kahneman-Tversky), loss_averse (log-sigmoid), risk_seeking.")
+    lambda_desirable: float = told(1.0, "Weight of desirable images.", ge=0)
+    lambda_undesirable: float = told(1.0, "Weight of undesirable images.", ge=0)
+    offset: Offset = told("batch", "Anchor z: batch mean clamped at 0, or the mean of both class means, unclamped.")
 
 
 def kto_sums(pred: ImagePrediction) -> Float[Tensor, 4]:

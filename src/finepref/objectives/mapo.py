@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
-from finepref.core.options import Options
+from finepref.core.options import Options, told
 from finepref.core.tensors import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import logit, pair_errors, sigmoid_loss, statistics
 
@@ -19,11 +16,9 @@ SERIES_BELOW = 0.25  # the remainder of the series is below 2e-14 there
 class MapoOptions(Options):
     """beta 0.1, snr_value 0.5, 1000 timesteps: the official SDXL code."""
 
-    beta: Annotated[
-        float, Field(ge=0, description="beta_mapo: the pair term's share beside L_w (0 is SFT). Not the logit's gain.")
-    ] = 0.1
-    snr_value: Annotated[float, Field(gt=0, description="k in phi(L) = kL / (exp(kL) - 1).")] = 0.5
-    timesteps: Annotated[float, Field(gt=0, description="T, the gain of the pair logit.")] = 1000.0
+    beta: float = told(0.1, "beta_mapo: the pair term's share beside L_w (0 is SFT). Not the logit's gain.", ge=0)
+    snr_value: float = told(0.5, "k in phi(L) = kL / (exp(kL) - 1).", gt=0)
+    timesteps: float = told(1000.0, "T, the gain of the pair logit.", gt=0)
 
 
 def phi(loss: Float[Tensor, " B"], *, snr_value: float) -> Float[Tensor, " B"]:

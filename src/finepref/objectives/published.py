@@ -6,13 +6,11 @@ Batch-split invariance does not hold for anything in this file.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
+from finepref.core.options import told
 from finepref.core.tensors import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import mean_square, wide
 from finepref.objectives.dpo import dpo
@@ -22,9 +20,7 @@ from finepref.objectives.dspo import DspoLogitOptions, dspo_brier, dspo_shift
 class HuaishengzhuDspoSdxlOptions(DspoLogitOptions):
     """beta 5000 and threshold 0.1: the official SDXL launcher and code."""
 
-    threshold: Annotated[float, Field(ge=0, description="Batch mean of mean(d_w^2) from which branch B is taken.")] = (
-        0.1
-    )
+    threshold: float = told(0.1, "Batch mean of mean(d_w^2) from which branch B is taken.", ge=0)
 
 
 def aidc_ai_sdpo_scale(pred: PairPrediction, *, mu: float) -> Float[Tensor, " B"]:

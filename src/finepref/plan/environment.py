@@ -7,10 +7,9 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
-from finepref.core.provenance import versions
+from finepref.core.provenance import version_of, versions
 
 FLOORS = {
     "torch": (2, 6),
@@ -42,22 +41,15 @@ class Finding:
 def examine() -> tuple[dict[str, Any], list[Finding]]:
     """Facts (versions, devices, environment) and findings, the bad ones with their remedy."""
     devices, seen = _devices()
-    extras = {name: _version(name) for name in EXTRAS}
+    extras = {name: version_of(name) for name in EXTRAS}
     facts = {"versions": versions(), "extras": extras, "devices": devices}
     return facts, [_floors(), _probe_torchvision(), _disk(), seen, _launcher()]
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _floors() -> Finding:
     old = []
     for name, floor in FLOORS.items():
-        version = _version(name)
+        version = version_of(name)
         numbers = tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in (version or "0").split(".")[:2])
         if numbers < floor:
             old.append(f"{name} {version or 'is missing'}, at least {'.'.join(map(str, floor))} is needed")
@@ -68,7 +60,7 @@ def _floors() -> Finding:
 
 def _probe_torchvision() -> Finding:
     """A torchvision that does not fit the torch breaks diffusers and transformers with misleading messages."""
-    if _version("torchvision") is None:
+    if version_of("torchvision") is None:
         return Finding(True, "torchvision is not installed (it is not needed)")
     probe = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True, check=False)
     if probe.returncode == 0:

@@ -1,14 +1,12 @@
-"""Whether a planned run fits a GPU, and the mildest options that make it fit."""
+"""The mildest options that make a planned run fit a GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import yaml
 
-from finepref.diffusion.path import Path
-from finepref.models.protocol import Counts
-from finepref.plan.needs import GB, GOOD, POOR, Gpu, OnGpu, Plan, Work, cache_of, memory_of, needed_gb, work_of
+from finepref.plan.needs import Counts, Gpu, memory_of, needed_gb
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.method import Method, inverts
 
@@ -34,54 +32,6 @@ LADDER: tuple[Change, ...] = (
     {**FULL, **LORA},
 )
 SHARDS = (2, 4, 8, 16, 32, 64)
-
-
-def make_plan(
-    config: RunConfig,
-    method: Method,
-    *,
-    family: str,
-    path: Path,
-    count: Count,
-    sizes: tuple[int, int, int],
-    processes: int,
-    gpus: Sequence[Gpu],
-) -> Plan:
-    """Everything about a run that can be known before it starts.
-
-    Args:
-        count: what the networks cost under a config. sizes: (images, prompts, pairs) of the data, at most.
-        processes: how many GPUs share the run.
-    """
-    counts = count(config)
-    images, prompts, pairs = sizes
-    work = work_of(config, method, counts, path, images=images, prompts=prompts, processes=processes)
-    memory = memory_of(config, method, counts, processes=processes)
-    return Plan(
-        family=family,
-        counts=counts,
-        work=work,
-        memory_gb={name: value / GB for name, value in memory.items()},
-        cache=cache_of(config, counts, images=images, prompts=prompts, pairs=pairs),
-        processes=processes,
-        gpus=tuple(_on_gpu(gpu, config, method, count, work, processes) for gpu in gpus),
-    )
-
-
-def _on_gpu(gpu: Gpu, config: RunConfig, method: Method, count: Count, work: Work, processes: int) -> OnGpu:
-    needed = needed_gb(memory_of(config, method, count(config), processes=processes))
-    rate = (gpu.half if config.train.mixed_precision == "bf16" else gpu.full) * 1e12
-    good, poor = (work.run_flop / (rate * share) / 3600 for share in (GOOD, POOR))
-    fits = needed <= gpu.memory_gb
-    return OnGpu(
-        gpu=gpu.name,
-        memory_gb=gpu.memory_gb,
-        needed_gb=needed,
-        fits=fits,
-        remedies=() if fits else remedies(gpu, config, method, count, processes=processes),
-        hours=(good, poor),
-        days=(good / processes / 24, poor / processes / 24),
-    )
 
 
 def remedies(gpu: Gpu, config: RunConfig, method: Method, count: Count, *, processes: int) -> tuple[str, ...]:

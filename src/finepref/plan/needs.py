@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from finepref.core.errors import ConfigError, nearest
 from finepref.diffusion.path import Path
 from finepref.diffusion.programme import mean_calls
-from finepref.models.protocol import Counts
 from finepref.train.config import RunConfig
 from finepref.train.method import Method, inverts, needs_reference
 
@@ -60,6 +59,36 @@ def gpus_of(names: Sequence[str]) -> list[Gpu]:
 # by their own hours), 52-58 % (SDXL and FLUX forwards, compiled).
 GOOD, POOR = 0.5, 0.25
 RESERVED_GB, FRAGMENTS = 1.5, 0.05  # CUDA context and libraries; share of the memory lost between blocks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What the networks of a base cost; operations (FLOP) and bytes are of one image.
+
+    parameters, trained: of the denoiser, LoRA included. castable: weights that autocast runs in half. factored: numbers
+    of Adafactor's second moments. latent: (C, h, w). condition: numbers of an image's conditions.
+    forward_flop, training_flop: a forward; a forward with its backward, recomputation included.
+    training_bytes, forward_bytes: most bytes alive at once beyond weights and gradients, with and without gradient.
+    vae_*, text_*: encoding one image and one prompt. decoder_parameters, decoder_bytes: what else a pipeline needs to
+    draw one image, weights and most bytes alive at once.
+    """
+
+    parameters: int
+    trained: int
+    castable: int
+    factored: int
+    latent: tuple[int, ...]
+    condition: int
+    forward_flop: float
+    training_flop: float
+    training_bytes: float
+    forward_bytes: float
+    vae_parameters: int
+    vae_flop: float
+    decoder_parameters: int
+    decoder_bytes: float
+    text_parameters: int
+    text_flop: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Literal
 
 from finepref.diffusion.path import Path
 from finepref.formats.cache import is_complete, read_cache
 from finepref.formats.sources import count_rows
 from finepref.models.family import family_of
-from finepref.models.lora import LoraSettings
-from finepref.models.protocol import Counts
-from finepref.plan.fit import make_plan
-from finepref.plan.needs import Gpu, Plan
+from finepref.plan.fit import remedies
+from finepref.plan.needs import GB, GOOD, POOR, Counts, Gpu, OnGpu, Plan, cache_of, memory_of, needed_gb, work_of
 from finepref.plan.skeleton import config_source, count
 from finepref.train.config import RunConfig
 from finepref.train.identity import check_data
@@ -25,42 +20,55 @@ from finepref.train.opened import cache_folder
 def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
     """What a run will need: its networks counted from their configs, its data from their tables.
 
+    Args:
+        processes: how many GPUs share the run.
+
     Raises:
         InputError: config files out of reach. ConfigError: a combination that makes no sense.
     """
-
     method = make_method(config)
     check_data(config, method)
-    source = config_source(config.model.base, revision=config.model.revision)
-
-    @lru_cache
-    def counted(lora: str, checkpointing: bool | Literal["selective"], precision: str) -> tuple[Counts, Path]:
-        given = json.loads(lora)
-        return count(
-            source.folder,
-            family=config.model.family,
-            vae=config.model.vae,
-            lora=None if given is None else LoraSettings(**given),
-            gradient_checkpointing=checkpointing,
-            mixed_precision=precision,
-            resolution=config.data.resolution,
-        )
+    model = config.model
+    source = config_source(model.base, revision=model.revision)
+    known: dict[str, tuple[Counts, Path]] = {}
 
     def under(changed: RunConfig) -> tuple[Counts, Path]:
-        lora = None if changed.lora is None else changed.lora.model_dump()
-        return counted(json.dumps(lora), changed.train.gradient_checkpointing, changed.train.mixed_precision)
+        options = changed.train.model_dump(include={"gradient_checkpointing", "mixed_precision"})
+        key = repr((changed.lora, options))
+        if key not in known:
+            named, side = model.model_dump(include={"family", "vae"}), config.data.resolution
+            known[key] = count(source.folder, lora=changed.lora, resolution=side, **named, **options)
+        return known[key]
 
-    path = under(config)[1]
+    counts, path = under(config)
     check_path(method, path)
-    return make_plan(
-        config,
-        method,
-        family=family_of(source, config.model.family).name,
-        path=path,
-        count=lambda changed: under(changed)[0],
-        sizes=data_sizes(config),
+    images, prompts, pairs = data_sizes(config)
+    work = work_of(config, method, counts, path, images=images, prompts=prompts, processes=processes)
+    memory = memory_of(config, method, counts, processes=processes)
+    needed = needed_gb(memory)
+
+    def on_gpu(gpu: Gpu) -> OnGpu:
+        rate = (gpu.half if config.train.mixed_precision == "bf16" else gpu.full) * 1e12
+        good, poor = (work.run_flop / (rate * share) / 3600 for share in (GOOD, POOR))
+        fits = needed <= gpu.memory_gb
+        return OnGpu(
+            gpu=gpu.name,
+            memory_gb=gpu.memory_gb,
+            needed_gb=needed,
+            fits=fits,
+            remedies=() if fits else remedies(gpu, config, method, lambda it: under(it)[0], processes=processes),
+            hours=(good, poor),
+            days=(good / processes / 24, poor / processes / 24),
+        )
+
+    return Plan(
+        family=family_of(source, model.family).name,
+        counts=counts,
+        work=work,
+        memory_gb={name: value / GB for name, value in memory.items()},
+        cache=cache_of(config, counts, images=images, prompts=prompts, pairs=pairs),
         processes=processes,
-        gpus=gpus,
+        gpus=tuple(map(on_gpu, gpus)),
     )
 
 

@@ -28,7 +28,6 @@ from finepref.models import lora as low_rank
 from finepref.models.family import Family, Shapes, family_of
 from finepref.models.kernels import Checkpointing, use_checkpointing
 from finepref.models.precision import cast_layers, compute_dtype
-from finepref.models.protocol import Counts
 from finepref.models.source import (
     INDEX,
     Source,
@@ -40,6 +39,7 @@ from finepref.models.source import (
     quiet,
     vae_folder,
 )
+from finepref.plan.needs import Counts
 
 NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 CONFIGS = (INDEX, "config.json", "scheduler/scheduler_config.json", *(f"{part}/config.json" for part in NETWORKS))

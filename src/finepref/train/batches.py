@@ -21,7 +21,7 @@ from finepref.core import rng
 from finepref.core.images import ImageSize
 from finepref.core.tensors import ImageBatch, PairBatch, PairSignal
 from finepref.data.latents import EMPTY_PROMPT, Latents
-from finepref.models.protocol import Adapter
+from finepref.models.denoiser import Denoiser
 from finepref.train.data import ImageTable, PairTable
 
 Batch = TypeVar("Batch", PairBatch, ImageBatch)
@@ -80,7 +80,7 @@ class Drawing:
     """What both sources share: the cache, the adapter that knows its conditions, and the random choices of a draw."""
 
     cache: Latents
-    adapter: Adapter
+    adapter: Denoiser
     prompt_dropout: float
     flip: bool
     seed: int

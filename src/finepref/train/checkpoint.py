@@ -100,18 +100,12 @@ def load_checkpoint(
     """
     state = read_json(folder / "state.json")
     if state["identity"] != identity:
-        raise InputError(
-            "this checkpoint was written with another config or other data",
-            where=folder,
-            remedy="resume with the config.yaml of that run, or train into another folder",
-        )
+        remedy = "resume with the config.yaml of that run, or train into another folder"
+        raise InputError("this checkpoint was written with another config or other data", where=folder, remedy=remedy)
     stored = load_file(folder / "trainable.safetensors")
     if {n: tuple(p.shape) for n, p in named} != {n: tuple(t.shape) for n, t in stored.items()}:
-        raise InputError(
-            "the trained parameters have other names or shapes",
-            where=folder,
-            remedy="resume with the versions of diffusers and peft that wrote it",
-        )
+        remedy = "resume with the versions of diffusers and peft that wrote it"
+        raise InputError("the trained parameters have other names or shapes", where=folder, remedy=remedy)
     with torch.no_grad():
         for name, parameter in named:
             parameter.copy_(as_sharded(stored[name], parameter))
@@ -123,15 +117,10 @@ def load_checkpoint(
 
 
 def _split_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for index, entries in optimizer.state_dict()["state"].items():
-        for name, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value
-            else:
-                numbers[f"{index}.{name}"] = value
-    return tensors, numbers
+    state = optimizer.state_dict()["state"]
+    held = {f"{index}.{name}": value for index, entries in state.items() for name, value in entries.items()}
+    tensors = {name: value for name, value in held.items() if isinstance(value, Tensor)}
+    return tensors, {name: value for name, value in held.items() if name not in tensors}
 
 
 def _join_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:

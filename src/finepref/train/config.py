@@ -16,16 +16,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from finepref.core.errors import ConfigError, nearest
+from finepref.core.options import told
 from finepref.formats.layers import Stack, plain, stack
+from finepref.models.lora import LoraSettings
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-def told(default: Any, description: str, **bounds: Any) -> Any:
-    """A field with what it means, and its bounds."""
-    return Field(default, description=description, **bounds)
 
 
 class Section(BaseModel):
@@ -112,14 +109,6 @@ class GuardSection(Axis):
     name: str = told("none", "row of the table of guards")
 
 
-class LoraSection(Section):
-    """Low-rank adapters instead of full fine-tuning; the reference is the model with the adapters off."""
-
-    rank: Positive = told(8, "rank of the two matrices that stand for a weight's change")
-    alpha: float | None = told(None, "scale is alpha / rank; null = rank")
-    targets: list[str] | None = told(None, "module name endings; null = the family's attention projections")
-
-
 class TrainSection(Section):
     """The loop."""
 
@@ -183,7 +172,7 @@ class RunConfig(Section):
     trajectory: TrajectorySection = TrajectorySection()
     objective: ObjectiveSection = ObjectiveSection()
     guard: GuardSection = GuardSection()
-    lora: LoraSection | None = None
+    lora: LoraSettings | None = None
     train: TrainSection = TrainSection()
     validation: ValidationSection = ValidationSection()
     log: LogSection = LogSection()

@@ -73,11 +73,9 @@ def pair_table(
     row = {pair: i for i, pair in enumerate(known.pair_id)}
     kept = [(pair, row[pair]) for pair in pairs if pair in row]
     if not kept:
-        raise InputError(
-            f"none of the {len(pairs)} cached pairs is in the signal",
-            where=signals or ", ".join(votes) or "the cache",
-            remedy="make signals and cache from the same votes",
-        )
+        what = f"none of the {len(pairs)} cached pairs is in the signal"
+        remedy = "make signals and cache from the same votes"
+        raise InputError(what, where=signals or ", ".join(votes) or "the cache", remedy=remedy)
     missing = len(pairs) - len(kept)
     if missing:
         say(f"{missing} of {len(pairs)} cached pairs have no signal (ties or no score) and are left out")
@@ -113,9 +111,8 @@ def image_table(cache: Latents, *, signals: str) -> ImageTable:
                 found[image, held.prompt, label] = None
     desirable = np.array([label for *_, label in found], dtype=bool)
     if not len(desirable) or desirable.all() or not desirable.any():
-        raise InputError(
-            "it has no image labels of both kinds", where=signals, remedy="make it with `finepref signals --kind kto`"
-        )
+        remedy = "make it with `finepref signals --kind kto`"
+        raise InputError("it has no image labels of both kinds", where=signals, remedy=remedy)
     return ImageTable(
         image_id=tuple(
             f"{image[:32]}:{prompt[:32]}" + (f":{label}" if (image, prompt, 1 - label) in found else "")

@@ -140,15 +140,11 @@ def check_data(config: RunConfig, method: Method) -> None:
     """Refuse options of pairs where single images are taken, and the reverse."""
     if method.objective.needs.paired:
         if config.data.desirable_share is not None:
-            raise ConfigError(
-                f"objective {method.objective.name} takes pairs", where="data.desirable_share", remedy="null"
-            )
+            what = f"objective {method.objective.name} takes pairs"
+            raise ConfigError(what, where="data.desirable_share", remedy="null")
     elif config.signal.file is None:
-        raise ConfigError(
-            f"objective {method.objective.name} needs image labels",
-            where="signal.file",
-            remedy="make them with `finepref signals --kind kto`",
-        )
+        remedy = "make them with `finepref signals --kind kto`"
+        raise ConfigError(f"objective {method.objective.name} needs image labels", where="signal.file", remedy=remedy)
 
 
 def check_signal(method: Method, table: PairTable | ImageTable, *, where: object) -> None:
@@ -165,11 +161,8 @@ def check_signal(method: Method, table: PairTable | ImageTable, *, where: object
         ("weights", needs.weight, bool((table.weight != 1).any())),
     ):
         if acts and not wanted:
-            raise ConfigError(
-                f"objective {name} does not look at the {part} of this signal",
-                where=where,
-                remedy="name a signal of kind binary or relabel, or another objective",
-            )
+            what = f"objective {name} does not look at the {part} of this signal"
+            raise ConfigError(what, where=where, remedy="name a signal of kind binary or relabel, or another objective")
 
 
 def _table(config: RunConfig, method: Method, cache: Latents) -> PairTable | ImageTable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +104,8 @@ def make_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any])
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
         if name not in {str(getattr(found, "value", found)) for found in get_available_trackers()}:
-            raise ConfigError(
-                f"tracker {name!r} is not installed", where="log.trackers", remedy=f"pip install 'finepref[{name}]'"
-            )
+            remedy = f"pip install 'finepref[{name}]'"
+            raise ConfigError(f"tracker {name!r} is not installed", where="log.trackers", remedy=remedy)
         tracker_class = LOGGER_TYPE_TO_CLASS[name]
         place = {"logging_dir": folder} if getattr(tracker_class, "requires_logging_directory", False) else {}
         tracker = tracker_class(folder.name, **place)
@@ -117,13 +116,10 @@ def make_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any])
     return trackers
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """A nested config as (dotted key, value); what is neither number nor word becomes text."""
-    items: list[tuple[str, Any]] = []
     for key, value in config.items():
-        name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            items.extend(flat(value, f"{name}."))
+            yield from flat(value, f"{prefix}{key}.")
         else:
-            items.append((name, value if isinstance(value, bool | int | float | str) else str(value)))
-    return items
+            yield f"{prefix}{key}", value if isinstance(value, bool | int | float | str) else str(value)

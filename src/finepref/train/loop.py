@@ -16,7 +16,7 @@ from finepref.core.errors import CheckFailed
 from finepref.core.progress import progress, say
 from finepref.core.tensors import ImageBatch, PairBatch
 from finepref.formats.metrics import StepMetrics, StepTiming, append_metrics, append_timing, cut_after
-from finepref.models.protocol import Adapter
+from finepref.models.denoiser import Denoiser
 from finepref.train.batches import Draw, ImageSource, PairSource, micro_batches
 from finepref.train.checkpoint import Counters, checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from finepref.train.config import RunConfig
@@ -42,7 +42,7 @@ class Run:
 
     config: RunConfig
     method: Method
-    adapter: Adapter
+    adapter: Denoiser
     source: PairSource | ImageSource
     world: World
     out: Path

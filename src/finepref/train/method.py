@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,17 +90,11 @@ def make_method(config: RunConfig) -> Method:
 def _refuse_nonsense(config: RunConfig, method: Method) -> None:
     needs, name = method.objective.needs, method.objective.name
     if method.guard is not None and not (needs.paired and needs.loser):
-        raise ConfigError(
-            f"objective {name} does not look at losers, so a guard has no effect",
-            where="guard.name",
-            remedy="name: none",
-        )
+        what = f"objective {name} does not look at losers, so a guard has no effect"
+        raise ConfigError(what, where="guard.name", remedy="name: none")
     if not needs.paired and method.trajectory.uses_network:
-        raise ConfigError(
-            f"objective {name} takes single images; {method.trajectory.name} places pairs",
-            where="trajectory.name",
-            remedy="name: forward",
-        )
+        what = f"objective {name} takes single images; {method.trajectory.name} places pairs"
+        raise ConfigError(what, where="trajectory.name", remedy="name: forward")
     if config.train.pairs_per_step % method.share:
         raise ConfigError(
             f"{method.share} levels share a trajectory, which does not divide train.pairs_per_step = "
@@ -118,18 +113,12 @@ def _check_caches(config: RunConfig, method: Method) -> None:
     needs, name = method.objective.needs, method.objective.name
     if config.train.trajectory_cache is not None and (method.inversion is None or method.inversion.network == "policy"):
         reason = f"{method.trajectory.name} calls no network" if method.inversion is None else "the policy inverts"
-        raise ConfigError(
-            f"only what the frozen reference inverts can be known beforehand; {reason}",
-            where="train.trajectory_cache",
-            remedy="null, or trajectory.network: reference",
-        )
+        what = f"only what the frozen reference inverts can be known beforehand; {reason}"
+        raise ConfigError(what, where="train.trajectory_cache", remedy="null, or trajectory.network: reference")
     if config.train.reference_cache is not None:
         if not needs.paired:
-            raise ConfigError(
-                f"objective {name} takes single images; the cache holds pairs",
-                where="train.reference_cache",
-                remedy="null",
-            )
+            what = f"objective {name} takes single images; the cache holds pairs"
+            raise ConfigError(what, where="train.reference_cache", remedy="null")
         if needs.reference != "errors":
             reason = "needs no reference" if needs.reference == "none" else "needs the reference's whole predictions"
             raise ConfigError(f"objective {name} {reason}", where="train.reference_cache", remedy="null")
@@ -141,11 +130,8 @@ def _check_caches(config: RunConfig, method: Method) -> None:
                 remedy="null, or keep the reference's inversions in train.trajectory_cache",
             )
         if method.share > 1:
-            raise ConfigError(
-                "it holds one level of a draw, and several share a trajectory",
-                where="train.reference_cache",
-                remedy="null, or trajectory.share: 1",
-            )
+            what = "it holds one level of a draw, and several share a trajectory"
+            raise ConfigError(what, where="train.reference_cache", remedy="null, or trajectory.share: 1")
 
 
 def _check_folders(config: RunConfig) -> None:
@@ -155,10 +141,9 @@ def _check_folders(config: RunConfig) -> None:
         "train.trajectory_cache": config.train.trajectory_cache,
     }
     named = [(key, Path(folder).resolve()) for key, folder in folders.items() if folder is not None]
-    for number, (key, place) in enumerate(named):
-        for other, same in named[:number]:
-            if place == same:
-                raise ConfigError(f"{other} is the same folder", where=key, remedy="give each a folder of its own")
+    for (other, same), (key, place) in itertools.combinations(named, 2):
+        if place == same:
+            raise ConfigError(f"{other} is the same folder", where=key, remedy="give each a folder of its own")
 
 
 def check_path(method: Method, path: NoisePath) -> None:

@@ -16,7 +16,6 @@ from finepref.models import load
 from finepref.models.denoiser import Denoiser
 from finepref.models.encoder import LatentEncoder
 from finepref.models.family import family_of
-from finepref.models.lora import LoraSettings
 from finepref.models.source import locate
 from finepref.train.config import RunConfig
 from finepref.train.processes import World
@@ -53,39 +52,22 @@ def about_base(config: RunConfig) -> BaseRecord:
 
 def load_encoder(config: RunConfig, *, device: str) -> LatentEncoder:
     """The VAE and text encoders that a run's cache is made with."""
-    section = config.model
-    return load.load_encoder(
-        section.base,
-        family=section.family,
-        revision=section.revision,
-        vae=section.vae,
-        resolution=config.data.resolution,
-        device=device,
-        mixed_precision=config.cache.mixed_precision,
-    )
+    model = config.model.model_dump(exclude={"init_from", "micro_conditioning"})
+    precision = config.cache.mixed_precision
+    return LatentEncoder(**model, resolution=config.data.resolution, device=device, mixed_precision=precision)
 
 
 def load_adapter(config: RunConfig, *, reference: bool, device: str) -> Denoiser:
     """The denoiser that a run trains, with its frozen reference where one is needed."""
-    section, options = config.model, config.train
-    lora = None if config.lora is None else LoraSettings(**config.lora.model_dump())
+    taken = {"mixed_precision", "gradient_checkpointing", "channels_last", "compile", "seed"}
     return load.load_adapter(
-        section.base,
-        family=section.family,
-        revision=section.revision,
-        vae=section.vae,
-        init_from=section.init_from,
+        **config.model.model_dump(),
+        **config.train.model_dump(include=taken),
+        lora=config.lora,
         reference=reference,
-        lora=lora,
-        mixed_precision=options.mixed_precision,
-        gradient_checkpointing=options.gradient_checkpointing,
-        channels_last=options.channels_last,
-        compile=options.compile,
         device=device,
         resolution=config.data.resolution,
-        micro_conditioning=section.micro_conditioning,
-        seed=options.seed,
-        sharded=options.distributed == "fsdp2",
+        sharded=config.train.distributed == "fsdp2",
     )
 
 

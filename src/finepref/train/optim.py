@@ -57,7 +57,6 @@ def make_optimizer(options: TrainSection, parameters: Iterable[torch.nn.Paramete
     try:
         import bitsandbytes
     except ImportError:
-        raise ConfigError(
-            "adamw8bit needs bitsandbytes", where="train.optimizer", remedy="pip install 'finepref[bnb]' or use adamw"
-        ) from None
+        remedy = "pip install 'finepref[bnb]' or use adamw"
+        raise ConfigError("adamw8bit needs bitsandbytes", where="train.optimizer", remedy=remedy) from None
     return bitsandbytes.optim.AdamW8bit(parameters, **settings)

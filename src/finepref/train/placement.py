@@ -18,7 +18,7 @@ from finepref.core.tensors import PairBatch, PairSignal, Placed
 from finepref.diffusion.forward import noised
 from finepref.diffusion.inversion import Denoise, guided
 from finepref.diffusion.path import Path
-from finepref.models.protocol import Adapter
+from finepref.models.denoiser import Denoiser
 from finepref.objectives.core import wide
 from finepref.train.method import Method
 from finepref.train.step import Calls
@@ -122,7 +122,7 @@ def cut(batch: PairBatch, placed: Placed, *, size: int, share: int) -> Iterator[
         yield micro, Placed(**{name: getattr(placed, name)[rows] for name in names})
 
 
-def _denoiser(batch: PairBatch, *, adapter: Adapter, method: Method, calls: Calls) -> Denoise:
+def _denoiser(batch: PairBatch, *, adapter: Denoiser, method: Method, calls: Calls) -> Denoise:
     """The network that inverts, as a function (x, t, rows) of rows of cat(winners, losers), with guidance if asked."""
     assert method.inversion is not None
     predict = getattr(adapter, method.inversion.network)

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from finepref.models.protocol import Adapter
+from finepref.models.denoiser import Denoiser
 
 UNITS = ("TransformerBlock", "ResnetBlock2D")  # endings of the class names of what is gathered at once
 
@@ -96,7 +96,7 @@ def join_world() -> Iterator[World]:
 _ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 
 
-def shard(adapter: Adapter, world: World) -> None:
+def shard(adapter: Denoiser, world: World) -> None:
     """Shard the policy and the frozen reference, in place; both may lie on the CPU before."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard

@@ -17,7 +17,6 @@ from finepref.core.files import read_json, write_text
 from finepref.core.progress import say
 from finepref.formats.metrics import read_timing
 from finepref.formats.run import RUN, RunAxes, RunRecord, is_finished, read_run, write_run
-from finepref.models.protocol import parameter_count
 from finepref.train.batches import Drawing, ImageSource, PairSource
 from finepref.train.checkpoint import checkpoints
 from finepref.train.config import RunConfig
@@ -52,7 +51,7 @@ def train_run(config: RunConfig, out: Path, *, resume: bool = False, overwrite: 
         if world.main:
             out.mkdir(parents=True, exist_ok=True)
             write_text(out / "config.yaml", config.to_yaml())
-            trainable = parameter_count(run.adapter.trainable())
+            trainable = sum(parameter.numel() for _, parameter in run.adapter.trainable())
             processes = "1 process" if world.size == 1 else f"{world.size} processes"
             what = f"{len(prepared.rows)} rows, {trainable / 1e6:.2f} M trained parameters, {processes}"
             say(f"{config.objective.name} on {what}, {out}")
@@ -95,11 +94,8 @@ def make_run(prepared: Prepared, out: Path, *, world: World) -> Run:
     config, method, table = prepared.config, prepared.method, prepared.table
     draws, placing = draws_per_step(config, method), inverts(config, method)
     if draws < world.size:
-        raise ConfigError(
-            f"{world.size} processes cannot share {draws} draws a step",
-            where="train.pairs_per_step",
-            remedy="raise it, or start fewer processes",
-        )
+        what = f"{world.size} processes cannot share {draws} draws a step"
+        raise ConfigError(what, where="train.pairs_per_step", remedy="raise it, or start fewer processes")
     sharded = config.train.distributed == "fsdp2"
     if sharded:
         check_sharding(config, method, world)
@@ -115,8 +111,7 @@ def make_run(prepared: Prepared, out: Path, *, world: World) -> Run:
         seed=config.train.seed,
     )
     if isinstance(table, ImageTable):
-        share = config.data.desirable_share
-        ratio = 0.8 if share is None else share
+        ratio = 0.8 if config.data.desirable_share is None else config.data.desirable_share
         source: PairSource | ImageSource = ImageSource(drawing=drawing, table=table, ratio=ratio)
     else:
         guidance = placing and method.inversion is not None and method.inversion.cfg != 1
@@ -152,18 +147,13 @@ def check_sharding(config: RunConfig, method: Method, world: World) -> None:
     """
     options = config.train
     if world.size == 1:
-        raise ConfigError(
-            "there is nothing to shard over: one process",
-            where="train.distributed",
-            remedy="start with torchrun --nproc_per_node N, or distributed: ddp",
-        )
+        remedy = "start with torchrun --nproc_per_node N, or distributed: ddp"
+        raise ConfigError("there is nothing to shard over: one process", where="train.distributed", remedy=remedy)
     draws = draws_per_step(config, method)
     if draws % world.size:
-        raise ConfigError(
-            f"{draws} draws cannot be shared evenly by {world.size} processes, which fsdp2 needs",
-            where="train.pairs_per_step",
-            remedy=f"use {-(-draws // world.size) * world.size * method.share}",
-        )
+        what = f"{draws} draws cannot be shared evenly by {world.size} processes, which fsdp2 needs"
+        remedy = f"use {-(-draws // world.size) * world.size * method.share}"
+        raise ConfigError(what, where="train.pairs_per_step", remedy=remedy)
     if inverts(config, method):
         raise ConfigError(
             f"{method.trajectory.name} calls the network as often as a process' own longest pair needs, and fsdp2 "
@@ -190,9 +180,8 @@ def _clear(out: Path) -> None:
     held = {entry.name: entry for entry in out.iterdir()} if out.is_dir() else {}
     if not {*held} <= {"cache"} and not {"config.yaml", RUN} & {*held}:
         raise InputError("it is not a run folder, so it is not removed", where=out, remedy="choose another --out")
-    for name, entry in held.items():
-        if name == "cache":
-            continue
+    held.pop("cache", None)
+    for entry in held.values():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
@@ -204,22 +193,15 @@ def _finished(out: Path, prepared: Prepared, *, resume: bool) -> bool:
     if is_finished(out):
         if read_run(out).identity == prepared.identity:
             return True
-        raise InputError(
-            f"it holds a finished run of {_difference(out, prepared.config)}",
-            where=out,
-            remedy="choose another --out, or --overwrite to remove it",
-        )
+        remedy = "choose another --out, or --overwrite to remove it"
+        raise InputError(f"it holds a finished run of {_difference(out, prepared.config)}", where=out, remedy=remedy)
     if not resume and (out / "config.yaml").is_file():
-        raise InputError(
-            "it holds an unfinished run", where=out, remedy="go on with --resume, or --overwrite to start again"
-        )
+        remedy = "go on with --resume, or --overwrite to start again"
+        raise InputError("it holds an unfinished run", where=out, remedy=remedy)
     last = checkpoints(out)[-1:] if resume else []
     if last and read_json(last[0] / "state.json")["identity"] != prepared.identity:
-        raise InputError(
-            f"its last checkpoint was written with {_difference(out, prepared.config)}",
-            where=out,
-            remedy="resume with the config.yaml in it, or train into another folder",
-        )
+        what = f"its last checkpoint was written with {_difference(out, prepared.config)}"
+        raise InputError(what, where=out, remedy="resume with the config.yaml in it, or train into another folder")
     return False
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from finepref.core import rng
 from finepref.core.tensors import ObjectiveOutput, PairBatch, PairPrediction, Placed
-from finepref.models.protocol import Adapter
+from finepref.models.denoiser import Denoiser
 from finepref.objectives.core import mean_square, wide
 from finepref.train.method import Method
 
@@ -24,7 +24,7 @@ Output = tuple[ObjectiveOutput, Tensor]  # with the levels t [B]
 def pair_loss(
     batch: PairBatch,
     *,
-    adapter: Adapter,
+    adapter: Denoiser,
     method: Method,
     seed: int,
     calls: Calls,

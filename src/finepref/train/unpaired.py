@@ -9,7 +9,7 @@ from torch import Tensor
 
 from finepref.core import rng
 from finepref.core.tensors import ImageBatch, ImagePrediction
-from finepref.models.protocol import Adapter
+from finepref.models.denoiser import Denoiser
 from finepref.objectives.core import mean_square, wide
 from finepref.objectives.kto import kto_anchor, kto_sums
 from finepref.train.method import Method
@@ -22,7 +22,7 @@ def image_losses(
     batches: Batches,
     *,
     single: bool,
-    adapter: Adapter,
+    adapter: Denoiser,
     method: Method,
     seed: int,
     calls: Calls,
@@ -64,7 +64,7 @@ def predict_images(
     batch: ImageBatch,
     *,
     t: Tensor,
-    adapter: Adapter,
+    adapter: Denoiser,
     method: Method,
     seed: int,
     calls: Calls,
