@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from finepref.evaluate.scorers.clip import Tower
 from finepref.evaluate.scorers.heads import LinearHead
-from finepref.evaluate.scorers.weights import build, drop, in_blocks, read_state
+from finepref.evaluate.scorers.weights import drop, in_blocks
 
 REWARD_MEAN = 0.16717362830052426
 REWARD_STD = 1.0333394966054072
@@ -142,22 +141,6 @@ def _vision_name(name: str) -> str:
     if block and block[2] in VISION_BLOCK_NAMES:
         return f"encoder.layers.{block[1]}.{VISION_BLOCK_NAMES[block[2]]}.{block[3]}"
     return VISION_NAMES.get(name, name)
-
-
-def build_reward(
-    shape: BlipShape, state: Mapping[str, Tensor], *, where: object, device: str | torch.device
-) -> RewardNetwork:
-    """A float32 `RewardNetwork` in evaluation mode from official or converted weights.
-
-    Raises:
-        InputError: the weights are not of this architecture.
-    """
-    return build(lambda: RewardNetwork(shape), from_imagereward(state), where=where, device=device)
-
-
-def load_reward(path: Path, *, device: str | torch.device) -> RewardNetwork:
-    """ImageReward-v1.0 from its official `.pt` or from a converted folder."""
-    return build_reward(IMAGEREWARD, read_state(path), where=path, device=device)
 
 
 def pad_ids(ids: Sequence[Sequence[int]], length: int, pad: int = 0) -> tuple[Tensor, Tensor]:

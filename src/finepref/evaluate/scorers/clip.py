@@ -17,7 +17,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
-from finepref.evaluate.scorers.weights import build, drop, in_blocks, read_state
+from finepref.evaluate.scorers.weights import drop, in_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,35 +135,18 @@ def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def build_clip(
-    config: CLIPConfig, state: Mapping[str, Tensor], *, where: object, device: str | torch.device
-) -> CLIPModel:
-    """A float32 CLIPModel in evaluation mode from weights in either layout (made on the meta device, filled once).
-
-    Raises:
-        InputError: the weights are not of this architecture.
-    """
-    return build(lambda: CLIPModel(config), from_open_clip(state), where=where, device=device)
-
-
-def config_of(path: Path, shape: str | None) -> CLIPConfig:
+def config_of(path: Path | None, shape: str | None) -> CLIPConfig:
     """The configuration of a local CLIP: its own config.json if the folder has one, else the named architecture.
 
     Raises:
         InputError: there is neither.
     """
-    own = path / "config.json"
-    if path.is_dir() and own.is_file():
-        return CLIPConfig.from_dict(read_json(own))
+    if path is not None and (path / "config.json").is_file():
+        return CLIPConfig.from_dict(read_json(path / "config.json"))
     if shape is None:
         remedy = "give a folder in transformers' layout"
         raise InputError("no config.json beside the weights", where=path, remedy=remedy)
     return clip_config(SHAPES[shape])
-
-
-def load_clip(path: Path, *, shape: str | None, device: str | torch.device) -> CLIPModel:
-    """A CLIPModel from an official file or a folder; see `build_clip` and `config_of`."""
-    return build_clip(config_of(path, shape), read_state(path), where=path, device=device)
 
 
 def takes(model: CLIPModel) -> tuple[int, torch.device]:
