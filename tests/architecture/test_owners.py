@@ -32,7 +32,6 @@ PENDING = {
     "data/uncached.py",
     "lab/ballots.py",
     "report/background.py",
-    "report/inputs.py",
     "report/markdown.py",
     "report/page.py",
     "report/paper_tables.py",

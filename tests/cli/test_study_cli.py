@@ -11,6 +11,7 @@ import pytest
 from finepref.cli.lab import study
 from finepref.core.errors import CheckFailed, InputError
 
+REPOSITORY = Path(__file__).parents[2]
 STUDY = """
 seeds: [0]
 data: {votes: 40, prompts: 3, reward_steps: 3}
@@ -51,3 +52,12 @@ def test_study_stops_resumes_and_reports(tmp_path: Path) -> None:
     assert "SmPO beats DPO (a paper)" in (tmp_path / "study.md").read_text()
     with pytest.raises(InputError, match="no effect with --report"):
         run(**{**rest, "report": tmp_path / "study.md", "minutes": 1.0})
+
+
+def test_the_published_page_is_that_of_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows in the repository are read, wherever the package keeps its modules, and give the page to the letter."""
+    (tmp_path / "benchmarks").symlink_to(REPOSITORY / "benchmarks", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    page = Path("docs/study.md")
+    study(config=None, out=Path("benchmarks/results/study"), report=page, minutes=None, overwrite=False)
+    assert page.read_text(encoding="utf-8") == (REPOSITORY / page).read_text(encoding="utf-8")

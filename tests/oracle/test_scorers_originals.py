@@ -10,6 +10,7 @@ import pytest
 import torch
 import trueskill
 from PIL import Image
+from transformers import CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from finepref.arena.freeforall import rank_game
@@ -19,6 +20,7 @@ from finepref.evaluate.scorers import clip
 from finepref.evaluate.scorers.clip import ClipShape, Tower
 from finepref.evaluate.scorers.preprocess import pixels
 from finepref.evaluate.scorers.tokenizer import bert_text, clip_text
+from finepref.evaluate.scorers.weights import build
 from published_files import bert_vocabulary, clip_bpe, original
 from tiny_scorers import draw, picture
 from tolerance import DOUBLE
@@ -45,7 +47,8 @@ def test_openai_clip_runs_the_same_on_our_modules(
         vocab=300,
         end=299,
     )
-    ours = clip.build_clip(clip.clip_config(shape), theirs.state_dict(), where="original", device="cpu").double()
+    state, config = clip.from_open_clip(theirs.state_dict()), clip.clip_config(shape)
+    ours = build(lambda: CLIPModel(config), state, where="original", device="cpu").double()
     theirs = theirs.double().eval()
     images = draw((4, 3, 42, 42), 7).double()
     rows = [[298, *range(5, 5 + length), 299] for length in (0, 3, 40, 75)]

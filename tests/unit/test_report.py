@@ -21,6 +21,7 @@ from finepref.core.rng import uniform
 from finepref.evaluate.compare import compare
 from finepref.evaluate.score import score
 from finepref.formats.manifest import read_record, read_rows, write_record, write_rows
+from finepref.formats.run import RunAxes, RunRecord, RunSignals, write_run
 from finepref.report import report
 from finepref.report.charts import density
 from finepref.report.curves import readable, smoothed
@@ -46,8 +47,13 @@ def evaluation(folder: Path, gain: float, *, models=("base", "new"), sets=None, 
 
 def run_folder(folder: Path, **about) -> Path:
     folder.mkdir(parents=True)
-    record = {"method": "dpo", "signals": {"kind": "arena", "rewards": []}, "steps": 9, "device_seconds": 100.0}
-    (folder / "run.json").write_text(json.dumps({**record, **about}))
+    record = RunRecord(
+        method="dpo", axes=RunAxes(signal="binary", trajectory="shared-noise", objective="dpo", guard="none"),
+        base="lab", family="sd15", base_sha256="b", seed=0, config_hash="c", identity="i",
+        signals=RunSignals(kind="arena", sha256="s"), steps=9, pairs=36, device_seconds=100.0, device="cpu",
+        peak_memory_mb=100.0,
+    )  # fmt: skip
+    write_run(folder, replace(record, **about))
     lines = [{"step": s, "loss": 0.7 - s / 100, "lr": 1e-6, "by_t": [], "pairs": 4} for s in range(1, 10)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
@@ -84,7 +90,7 @@ def test_unfinished_or_empty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no scores.parquet; run `finepref score`"):
         find_inputs([tmp_path / "raw"])
     run_folder(tmp_path / "run")
-    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n{"st')
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "pairs": 4}\n{"st')
     with pytest.raises(InputError, match=r"metrics\.jsonl, line 2"):
         find_inputs([tmp_path / "run"])
     with pytest.raises(InputError, match="no such folder"):
@@ -97,10 +103,10 @@ def test_unfinished_or_empty_folders_are_refused(tmp_path: Path) -> None:
 )
 def test_the_headline_says_what_the_interval_says(tmp_path: Path, gain: float, said: str) -> None:
     found = one(evaluation(tmp_path / "e", gain))
-    assert said in headline(found, "metric")
-    (sentence,) = summary_sentences(found, "metric")
+    assert said in headline(found.comparison, "metric")
+    (sentence,) = summary_sentences(found.comparison, "metric")
     assert "20 prompts, 20 comparisons" in sentence
-    row = found.pairs[0]
+    row = found.comparison.pairs[0]
     assert f"[{percent(row.win_low)}, {percent(row.win_high)}]" in sentence
 
 
@@ -208,13 +214,13 @@ def test_own_rows_stand_in_the_papers_tables(tmp_path: Path) -> None:
     from finepref.evaluate.papers import load_tables
 
     table = next(t for t in load_tables() if t.id == "smpo-2-sd15-hpsv2")
-    models = {(row.model, row.metric): row for row in found.scores}
-    rows = user_rows(found, table)
+    models = {(row.model, row.metric): row for row in found.comparison.models}
+    rows = user_rows(found.comparison, table)
     assert rows["new"] == pytest.approx(
         [scale * models[("new", metric)].median for metric, scale in zip(table.metrics, table.scale, strict=True)]
     )
-    best, rates = user_win_rates(found, table)
-    pair = next(row for row in found.pairs if row.metric == "pickscore")
+    best, rates = user_win_rates(found.comparison, table)
+    pair = next(row for row in found.comparison.pairs if row.metric == "pickscore")
     assert best == "new"
     assert rates["base"][0] == pytest.approx(100 * pair.win_rate)
     assert rates["new"] == [None] * 5
@@ -282,13 +288,12 @@ def test_numbers_in_words() -> None:
 
 def test_a_constant_curve_has_an_axis(tmp_path: Path) -> None:
     """The moving average of a constant is that constant up to rounding."""
-    run = run_folder(tmp_path / "run", signals=None)
+    run = run_folder(tmp_path / "run")
     values = [0.1 + 0.2, 0.3] * 60
-    lines = [json.dumps({"step": step, "lr": value}) for step, value in enumerate(values, start=1)]
+    lines = [json.dumps({"step": step, "pairs": 4, "lr": value}) for step, value in enumerate(values, start=1)]
     (run / "metrics.jsonl").write_text("\n".join(lines))
     page = report([run], tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Learning rate" in page
-    assert "labels" in page
 
 
 def test_moving_averages_keep_lines_and_ends_and_flatten_noise() -> None:

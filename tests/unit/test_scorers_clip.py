@@ -16,12 +16,13 @@ from transformers import CLIPModel
 
 from finepref.core.errors import InputError
 from finepref.evaluate.scorers import blip, clip
-from finepref.evaluate.scorers.aesthetic import aesthetic_scorer
-from finepref.evaluate.scorers.clip_scorer import clip_scorer
-from finepref.evaluate.scorers.heads import build_head
-from finepref.evaluate.scorers.imagereward import imagereward_scorer
-from finepref.evaluate.scorers.network_scorer import NetworkScorer
+from finepref.evaluate.scorers.families import aesthetic as aesthetic_rater
+from finepref.evaluate.scorers.families import cosine as cosine_rater
+from finepref.evaluate.scorers.families import reward as reward_rater
+from finepref.evaluate.scorers.heads import LinearHead
+from finepref.evaluate.scorers.network_scorer import BATCH, NetworkScorer
 from finepref.evaluate.scorers.tokenizer import bert_text, clip_text
+from finepref.evaluate.scorers.weights import build
 from tiny_scorers import (
     PROMPTS,
     TINY_BLIP,
@@ -38,17 +39,23 @@ from tiny_scorers import (
 Maker = Callable[..., Any]
 
 
+def _clip(state: dict[str, Tensor]) -> CLIPModel:
+    config = clip.clip_config(TINY_CLIP)
+    return build(lambda: CLIPModel(config), clip.from_open_clip(state), where="tiny", device="cpu")
+
+
 def _model(dtype: torch.dtype = torch.float32) -> CLIPModel:
-    state = {name: t.to(dtype) for name, t in open_clip_state().items()}
-    return clip.build_clip(clip.clip_config(TINY_CLIP), state, where="tiny", device="cpu")
+    return _clip({name: t.to(dtype) for name, t in open_clip_state().items()})
 
 
 @pytest.fixture
 def cosine(tmp_path: Path) -> Maker:
     text = clip_text(clip_vocabulary(tmp_path), cleaned=True)
 
-    def make(**own: Any) -> NetworkScorer[Any]:
-        return clip_scorer("tiny", **{"load": _model, "text": text, "preprocess": "pil_round", "weights": "w", **own})
+    def make(
+        *, load: Any = _model, weights: str = "w", text: Any = text, preprocess: str = "pil_round"
+    ) -> NetworkScorer[Any]:
+        return NetworkScorer("tiny", cosine_rater(weights, text), load, preprocess)
 
     return make
 
@@ -60,10 +67,11 @@ def aesthetic() -> Maker:
     for index, a, b in zip((0, 2, 4, 6, 7), sizes[:-1], sizes[1:], strict=True):
         state |= {f"layers.{index}.weight": draw((b, a), index) / a**0.5, f"layers.{index}.bias": draw((b,), index)}
 
-    def make(**own: Any) -> NetworkScorer[Any]:
-        head = build_head(state, width=48, where="tiny", device="cpu")
-        base = {"load": lambda: (_model(), head), "preprocess": "pil_floor", "weights": ("a", "b")}
-        return aesthetic_scorer("aesthetic", **{**base, **own})
+    def load() -> Any:
+        return _model(), build(lambda: LinearHead(48), state, where="tiny", device="cpu")
+
+    def make(*, load: Any = load, weights: str = "a", preprocess: str = "pil_floor") -> NetworkScorer[Any]:
+        return NetworkScorer("aesthetic", aesthetic_rater((weights, "b")), load, preprocess)
 
     return make
 
@@ -73,14 +81,11 @@ def reward(tmp_path: Path) -> Maker:
     text = bert_text(bert_vocabulary(tmp_path / "bert", ("a", "cat", "dog", "two")))
     state = reward_state()
 
-    def make(**own: Any) -> NetworkScorer[Any]:
-        base = {
-            "load": lambda: blip.build_reward(TINY_BLIP, state, where="tiny", device="cpu"),
-            "text": text,
-            "preprocess": "pil_round",
-            "weights": "w",
-        }
-        return imagereward_scorer("imagereward", **{**base, **own})
+    def load() -> Any:
+        return build(lambda: blip.RewardNetwork(TINY_BLIP), blip.from_imagereward(state), where="tiny", device="cpu")
+
+    def make(*, load: Any = load, weights: str = "w", preprocess: str = "pil_round") -> NetworkScorer[Any]:
+        return NetworkScorer("imagereward", reward_rater(weights, text), load, preprocess)
 
     return make
 
@@ -91,16 +96,20 @@ def maker(request: pytest.FixtureRequest) -> Maker:
 
 
 def test_a_score_depends_on_its_own_image_and_prompt_only(maker: Maker) -> None:
-    """Batches of 1, 3 and 8, another order, other company: the same bits."""
+    """One by one, by threes, in more than a batch, another order, other company: the same bits."""
     images = pictures(len(PROMPTS))
-    whole = maker(batch_size=8).score(images, PROMPTS)
+    whole = maker().score(images, PROMPTS)
     assert whole.dtype == np.float64
     assert whole.shape == (len(PROMPTS),)
     assert np.isfinite(whole).all()
     assert len(set(whole.tolist())) == len(PROMPTS)
-    for size in (1, 3):
-        np.testing.assert_array_equal(maker(batch_size=size).score(images, PROMPTS), whole)
     scorer = maker()
+    for size in (1, 3):
+        parts = [slice(start, start + size) for start in range(0, len(images), size)]
+        found = np.concatenate([scorer.score(images[part], PROMPTS[part]) for part in parts])
+        np.testing.assert_array_equal(found, whole)
+    times = BATCH // len(images) + 1
+    np.testing.assert_array_equal(scorer.score(images * times, PROMPTS * times), np.tile(whole, times))
     np.testing.assert_array_equal(scorer.score(images[::-1], PROMPTS[::-1])[::-1], whole)
     np.testing.assert_array_equal(scorer.score(images[4:6], PROMPTS[4:6]), whole[4:6])
 
@@ -151,16 +160,13 @@ def test_fingerprint_follows_weights_and_preprocess(maker: Maker) -> None:
         maker(preprocess="tensor_aa").fingerprint,
     }
     assert len(prints) == 3
-    assert maker(batch_size=3).fingerprint == maker().fingerprint
 
 
 def test_a_checkpoint_saved_in_half_precision_scores_in_float32(cosine: Maker) -> None:
     """Equal to the float32 model with the rounded weights, not to a half-precision forward."""
     half = cosine(load=lambda: _model(torch.float16))
     rounded = {name: t.half().float() for name, t in open_clip_state().items()}
-    full = cosine(
-        load=lambda: clip.build_clip(clip.clip_config(TINY_CLIP), rounded, where="tiny", device="cpu"),
-    )
+    full = cosine(load=lambda: _clip(rounded))
     assert half.network.dtype == torch.float32
     np.testing.assert_array_equal(half.score(pictures(3), PROMPTS[:3]), full.score(pictures(3), PROMPTS[:3]))
 
@@ -183,7 +189,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(ids))
         return real(model, ids)
 
-    monkeypatch.setattr("finepref.evaluate.scorers.clip_scorer.text_features", counted)
+    monkeypatch.setattr("finepref.evaluate.scorers.clip.text_features", counted)
     return counts
 
 
@@ -196,8 +202,8 @@ def test_each_prompt_is_encoded_once(cosine: Maker, encoded: list[int]) -> None:
 
 def test_the_prompt_cache_is_bounded(cosine: Maker, encoded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of four prompts the latest two are known; the other two are encoded again, to the same bits."""
-    monkeypatch.setattr("finepref.evaluate.scorers.clip_scorer.CACHED_PROMPTS", 2)
-    scorer = cosine(batch_size=2)
+    monkeypatch.setattr("finepref.evaluate.scorers.families.CACHED_PROMPTS", 2)
+    scorer = cosine()
     first = scorer.score(pictures(4), ["a", "b", "c", "d"])
     assert sum(encoded) == 4
     np.testing.assert_array_equal(scorer.score(pictures(4), ["a", "b", "c", "d"]), first)
@@ -230,11 +236,11 @@ def test_imagereward_cuts_at_35_tokens(reward: Maker) -> None:
 def test_unknown_names_are_kept_for_the_strict_load() -> None:
     state = open_clip_state() | {"visual.transformer.resblocks.0.attn.ln_k.weight": torch.zeros(3)}
     with pytest.raises(InputError, match=r"unexpected visual\.transformer\.resblocks\.0\.attn\.ln_k\.weight"):
-        clip.build_clip(clip.clip_config(TINY_CLIP), state, where="x", device="cpu")
+        _clip(state)
 
 
 def test_transformers_layout_is_taken_as_it_is() -> None:
     mapped = clip.from_open_clip(open_clip_state())
     old = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
-    model = clip.build_clip(clip.clip_config(TINY_CLIP), mapped | old, where="x", device="cpu")
+    model = _clip(mapped | old)
     assert torch.equal(model.logit_scale, _model().logit_scale)

@@ -21,6 +21,7 @@ from finepref.core.provenance import sha256_file
 from finepref.evaluate.scorers import clip
 from finepref.evaluate.scorers import hub_files as sources
 from finepref.evaluate.scorers.conversion import convert
+from finepref.evaluate.scorers.families import load_network
 from finepref.evaluate.scorers.hub_files import UrlFile, fetch
 from finepref.evaluate.scorers.kinds import SCORERS, make, parse
 from finepref.evaluate.scorers.tokenizer import bert_text, clip_text
@@ -42,8 +43,7 @@ HEAD_SIZES = (48, 1024, 128, 64, 16, 1)
 def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with tiny files in the official containers, and vocabularies beside them."""
     fitted(monkeypatch)
-    monkeypatch.setattr("finepref.evaluate.scorers.conversion.HEAD_WIDTH", 48)
-    monkeypatch.setattr("finepref.evaluate.scorers.heads.load_head.__kwdefaults__", {"width": 48, "device": "cpu"})
+    monkeypatch.setattr("finepref.evaluate.scorers.families.WIDTH", 48)
     folder = clip_vocabulary(bert_vocabulary(tmp_path / "official"))
     half = {name: t.half() for name, t in open_clip_state().items()}
     torch.save({"state_dict": half, "epoch": 1}, folder / "HPS_v2_compressed.pt")
@@ -137,7 +137,7 @@ def test_a_converted_clip_keeps_its_precision_and_loads_in_transformers(official
     with safe_open(done.folder / "model.safetensors", "pt") as file:
         assert file.get_tensor("text_projection.weight").dtype == torch.float16
     theirs = CLIPModel.from_pretrained(done.folder, dtype=torch.float32)
-    ours = clip.load_clip(done.folder, shape="vit-h-14", device="cpu")
+    ours = load_network(SCORERS["hpsv2.0"], done.folder, "cpu")
     for name, tensor in ours.state_dict().items():
         assert torch.equal(tensor, theirs.state_dict()[name]), name
     assert theirs.config.vision_config.hidden_act == "gelu"

@@ -117,14 +117,19 @@ class Comparison:
         """The pairs as a pandas data frame."""
         return to_pandas(self.pairs)
 
+    @property
+    def in_order(self) -> tuple[str, ...]:
+        """Names of the models, the baseline first."""
+        return (self.baseline, *(name for name in self.model_names if name != self.baseline))
+
+    def pairs_of(self, **wanted: object) -> list[PairRow]:
+        """Rows of pairs with these values."""
+        return [row for row in self.pairs if all(getattr(row, key) == value for key, value in wanted.items())]
+
     def pair(self, model: str, against: str, metric: str, prompt_set: str | None = None) -> PairRow:
         """The row of one comparison; `prompt_set` may be left out where there is one."""
-        wanted = (model, against, metric)
-        rows = [
-            row
-            for row in self.pairs
-            if (row.model, row.against, row.metric) == wanted and prompt_set in (None, row.prompt_set)
-        ]
+        rows = self.pairs_of(model=model, against=against, metric=metric)
+        rows = [row for row in rows if prompt_set in (None, row.prompt_set)]
         if len(rows) != 1:
             raise InputError(f"{len(rows)} comparisons of {model} with {against} by {metric}", where="comparison")
         return rows[0]

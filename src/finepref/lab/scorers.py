@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,8 @@ from PIL import Image
 from finepref.core.errors import InputError
 from finepref.core.provenance import sha256_bytes, sha256_file
 from finepref.lab import model, world
+
+OWN_IMPORTS = re.compile(r"(?:^from finepref\b.*\n)+", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +50,28 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(rgb)
 
 
+def _code(module: ModuleType) -> str:
+    """The text that decides a score: the module's and that of `_pixels`.
+
+    Names of the package's own modules count as they were before `finepref.core`: published rows carry that hash.
+    """
+
+    def as_published(block: re.Match[str]) -> str:
+        return "".join(sorted(block[0].replace("finepref.core", "finepref").splitlines(keepends=True)))
+
+    return OWN_IMPORTS.sub(as_published, inspect.getsource(module)) + inspect.getsource(_pixels)
+
+
 def lab_reward() -> LabScorer:
     """The reward that was learned from votes on training prompts; it knows nothing of the true quality."""
     from finepref.lab import reward
 
     files = {f.name: sha256_file(f) for f in model.part_files("reward")}
-    code = inspect.getsource(reward) + inspect.getsource(_pixels)
-    fingerprint = sha256_bytes(json.dumps([files, code], sort_keys=True).encode())
+    fingerprint = sha256_bytes(json.dumps([files, _code(reward)], sort_keys=True).encode())
     return LabScorer("lab-reward", fingerprint, reward.scoring_function(model.read_part("reward")))
 
 
 def lab_true() -> LabScorer:
     """The true quality, `world.judge`: for voters and the final evaluation only, never for training."""
-    fingerprint = sha256_bytes((inspect.getsource(world) + inspect.getsource(_pixels)).encode())
+    fingerprint = sha256_bytes(_code(world).encode())
     return LabScorer("lab-true", fingerprint, lambda images, prompts: world.judge(images, prompts).quality)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from finepref.formats.run import RunSignals
 from finepref.report.charts import line_chart
 from finepref.report.inputs import RunFolder
 from finepref.report.kit import TextTable, table
-from finepref.report.wording import NONE, duration, is_number, whole
+from finepref.report.wording import duration, whole
 
 POINTS = 80
 FIRST, LAST = ("loss", "implicit_accuracy", "u"), ("learning_rate", "lr", "grad_norm")
@@ -79,11 +80,17 @@ def run_table(runs: Sequence[RunFolder]) -> TextTable:
     )  # fmt: skip
     rows = [
         (
-            run.name, run.method or NONE, run.signal, whole(run.steps), whole(run.pairs), whole(run.network_calls),
-            duration(run.device_seconds), run.device or NONE,
-            f"{whole(run.peak_memory_mb)} MB" if is_number(run.peak_memory_mb) else NONE,
-            NONE if run.seed is None else run.seed,
+            run.name, about.method, _signal(about.signals), whole(about.steps), whole(about.pairs),
+            whole(sum(calls) if calls else None), duration(about.device_seconds), about.device,
+            f"{whole(about.peak_memory_mb)} MB", about.seed,
         )
         for run in runs
+        for about in [run.record]
+        for calls in [[count for count in about.network_calls.values() if count is not None]]
     ]  # fmt: skip
     return table(head, rows, left=(0, 1, 2, 7))
+
+
+def _signal(about: RunSignals) -> str:
+    """The training signal of a run in words."""
+    return about.kind + (f" ({', '.join(about.rewards)})" if about.rewards else "")

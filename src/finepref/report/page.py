@@ -17,7 +17,7 @@ from finepref.report.inputs import EvaluationFolder, Inputs, RunFolder, find_inp
 from finepref.report.kit import Cell, TextTable, render, table
 from finepref.report.paper_tables import published
 from finepref.report.standings import Standings, standings
-from finepref.report.wording import duration, number, whole
+from finepref.report.wording import NONE, duration, number, significant, whole
 
 STRIP = 8
 
@@ -61,25 +61,26 @@ def report(
 
 def _evaluation(evaluation: EvaluationFolder, metric: str, budget: int) -> dict[str, Any]:
     """What one evaluation says, by card."""
-    colours = {model: place and 1 + (place - 1) % 6 for place, model in enumerate(evaluation.models)}
+    comparison = evaluation.comparison
+    colours = {model: place and 1 + (place - 1) % 6 for place, model in enumerate(comparison.in_order)}
     items = thumbnails.find_items(evaluation)
     chosen = thumbnails.choose(evaluation, items, metric, budget=budget)
-    whole_items = [item for item in chosen if all(item.pictures.get(model) for model in evaluation.models)]
+    whole_items = [item for item in chosen if all(map(item.pictures.get, colours))]
     return {
-        "about": evaluation, "metric": metric, "colours": colours,
-        "headline": results.headline(evaluation, metric), "sentences": results.summary_sentences(evaluation, metric),
+        "about": comparison, "metric": metric, "colours": colours,
+        "headline": results.headline(comparison, metric), "sentences": results.summary_sentences(comparison, metric),
         "strip": thumbnails.evenly([item for item in whole_items if item.seed == whole_items[0].seed], STRIP),
-        "wins": results.win_charts(evaluation, colours), "pairs": results.pair_table(evaluation),
-        "groups": results.group_charts(evaluation, metric), "scores": results.score_tables(evaluation),
-        "missing": sum(row.missing for row in evaluation.scores), "spreads": results.spreads(evaluation, colours),
+        "wins": results.win_charts(comparison, colours), "pairs": results.pair_table(comparison),
+        "groups": results.group_charts(comparison, metric), "scores": results.score_tables(comparison),
+        "missing": sum(row.missing for row in comparison.models), "spreads": results.spreads(evaluation, colours),
         "papers": published(evaluation), "shown": len(chosen), "total": len(items),
-        "gallery": thumbnails.gallery_data(evaluation, chosen, metric),
+        "gallery": thumbnails.gallery_data(comparison, chosen, metric),
     }  # fmt: skip
 
 
 def _in_model_order(inputs: Inputs) -> list[RunFolder]:
     """Runs in the order of the models of the same name, so that one colour means one model on the whole page."""
-    order = [model for evaluation in inputs.evaluations[:1] for model in evaluation.models]
+    order = [model for evaluation in inputs.evaluations[:1] for model in evaluation.comparison.in_order]
     return sorted(inputs.runs, key=lambda run: order.index(run.name) if run.name in order else len(order))
 
 
@@ -87,16 +88,18 @@ def _tiles(inputs: Inputs, runs: Sequence[RunFolder], boards: Sequence[Standings
     """The size of everything in a few big figures."""
     figures = []
     for evaluation in inputs.evaluations[:1]:
-        images = evaluation.images
+        images = evaluation.manifest.rows
         seeds = len({row.seed for row in images})
         figures = [
             (whole(len({(row.prompt_set, row.prompt_index) for row in images})), "prompts"),
             (whole(seeds), "seeds" if seeds > 1 else "seed"), (whole(len(images)), "images"),
-            (whole(len(evaluation.models)), "models"),
+            (whole(len(evaluation.comparison.in_order)), "models"),
         ]  # fmt: skip
     figures += [(whole(board.votes), "votes") for board in boards[:1]]
     return figures + [
-        (duration(run.device_seconds), f"to train {run.name}") for run in runs[:2] if run.device_seconds is not None
+        (duration(run.record.device_seconds), f"to train {run.name}")
+        for run in runs[:2]
+        if run.record.device_seconds is not None
     ]
 
 
@@ -122,15 +125,29 @@ def _provenance(inputs: Inputs, made: Mapping[str, Any]) -> list[tuple[str, Text
     """Where every number comes from: models, scorers, files, versions."""
     found = []
     for evaluation in inputs.evaluations:
-        models = [(m.name, m.origin, Cell(m.fingerprint[:16], look="code"), m.sampling) for m in evaluation.makers]
+        made_with = evaluation.manifest.about
+        sampled = {slot.split("/")[0]: settings for slot, settings in reversed([*made_with.sampling.items()])}
+        models = [
+            (name, about.origin, Cell(about.fingerprint[:16], look="code"), _sampling(sampled.get(name)))
+            for name, about in made_with.models.items()
+        ]
         scorers = [
             (name, Cell(", ".join(p[:16] for p in about.fingerprints), look="code"))
-            for name, about in evaluation.metrics.items()
+            for name, about in evaluation.comparison.metrics.items()
         ]
         found.append(("Models", table(("Model", "From", "Weights", "Sampling"), models, left=(0, 1, 2, 3))))
         found.append(("Scorers", table(("Metric", "Fingerprint"), scorers, left=(0, 1))))
-    files = {path: digest for evaluation in inputs.evaluations for path, digest in evaluation.inputs.items()}
+    compared = [evaluation.comparison.provenance.get("inputs", {}) for evaluation in inputs.evaluations]
+    files = {path: digest for given in compared for path, digest in given.items()}
     if files:
         hashes = [(path, Cell(digest[:16], look="code")) for path, digest in files.items()]
         found.append(("Files", table(("File", "SHA-256"), hashes, left=(0, 1))))
     return [*found, ("Versions", table(("Library", "Version"), made["versions"].items(), left=(0, 1)))]
+
+
+def _sampling(settings: Mapping[str, Any] | None) -> str:
+    if not settings:
+        return NONE
+    words = [f"{settings['steps']} steps", f"guidance {significant(settings['guidance'], 3)}"]
+    words += [str(settings["scheduler"])] if settings.get("scheduler") else []
+    return ", ".join(words + (["x".join(map(str, settings["size"]))] if settings.get("size") else []))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from finepref.evaluate import papers
 from finepref.evaluate.papers import SET_ROWS, best_and_second, same_metric, tables_for
 from finepref.evaluate.protocols import FAMILIES, load_protocol
+from finepref.formats.comparison import Comparison
 from finepref.report.inputs import EvaluationFolder
 from finepref.report.kit import Cell, TextTable, table
-from finepref.report.results import pairs_of
 from finepref.report.wording import number
 
 Cells = list[float | None]
@@ -33,29 +33,24 @@ class Beside:
 
 def published(evaluation: EvaluationFolder) -> Beside | None:
     """The tables of the papers that share a prompt set and two metrics with this evaluation."""
-    tables = tables_for(list(evaluation.metrics), evaluation.prompt_sets)
+    comparison, about = evaluation.comparison, evaluation.manifest.about
+    tables = tables_for(list(comparison.metrics), comparison.prompt_sets)
     if not tables:
         return None
-    family = _family(evaluation)
-    own = [t for t in tables if t.protocol in evaluation.protocols and family in (None, t.family)]
+    families = {FAMILIES.get(model.pipeline, model.pipeline) for model in about.models.values()}
+    known, protocols = len(families) == 1 and "" not in families, {*about.protocols.values()}
+    own = [t for t in tables if t.protocol in protocols and (t.family in families or not known)]
     others = [t for t in tables if t not in own]
     main, ablations, other = (
-        tuple((found.title, *_filled(evaluation, found)) for found in part)
+        tuple((found.title, *_filled(comparison, found)) for found in part)
         for part in ([t for t in own if not t.ablation], [t for t in own if t.ablation], others)
     )
-    notes = tuple(words for name in sorted(evaluation.protocols) for words in load_protocol(name).deviations)
+    notes = tuple(words for name in sorted(protocols) for words in load_protocol(name).deviations)
     return Beside(main, ablations, other, notes, _missing_prompts(evaluation))
 
 
-def _family(evaluation: EvaluationFolder) -> str | None:
-    """The backbone of all models, where it is known and one."""
-    kinds = {maker.pipeline for maker in evaluation.makers}
-    kind = next(iter(kinds)) if len(kinds) == 1 else None
-    return FAMILIES.get(kind, kind) if kind else None
-
-
 def _missing_prompts(evaluation: EvaluationFolder) -> tuple[str, ...]:
-    rows = {name: {r.prompt_index for r in evaluation.images if r.prompt_set == name} for name in SET_ROWS}
+    rows = {name: {r.prompt_index for r in evaluation.manifest.rows if r.prompt_set == name} for name in SET_ROWS}
     return tuple(
         f"This evaluation has {len(found):,} of the {SET_ROWS[name]:,} prompts of {name}; the printed rows have all."
         for name, found in rows.items()
@@ -63,40 +58,40 @@ def _missing_prompts(evaluation: EvaluationFolder) -> tuple[str, ...]:
     )
 
 
-def user_rows(evaluation: EvaluationFolder, paper: papers.Table) -> dict[str, Cells]:
+def user_rows(comparison: Comparison, paper: papers.Table) -> dict[str, Cells]:
     """The rows of this evaluation in the layout of a table: its metrics, statistic and scale."""
     statistic = "median" if paper.statistic == "median" else "mean"
     own: dict[tuple[str, str | None], float | None] = {
-        (r.model, r.metric): getattr(r, statistic) for r in evaluation.scores if r.prompt_set == paper.prompt_set
+        (r.model, r.metric): getattr(r, statistic) for r in comparison.models if r.prompt_set == paper.prompt_set
     }
-    names = [same_metric(metric, list(evaluation.metrics)) for metric in paper.metrics]
+    names = [same_metric(metric, list(comparison.metrics)) for metric in paper.metrics]
     return {
         model: [
             None if (value := own.get((model, name))) is None else value * scale
             for name, scale in zip(names, paper.scale, strict=True)
         ]
-        for model in evaluation.models
+        for model in comparison.in_order
     }
 
 
-def user_win_rates(evaluation: EvaluationFolder, paper: papers.Table) -> tuple[str, dict[str, Cells]]:
+def user_win_rates(comparison: Comparison, paper: papers.Table) -> tuple[str, dict[str, Cells]]:
     """The model that wins most against the baseline, and its win rates in percent over every other model."""
-    names = [same_metric(metric, list(evaluation.metrics)) for metric in paper.metrics]
-    pairs = pairs_of(evaluation, prompt_set=paper.prompt_set)
-    against = [row for row in pairs if (row.metric, row.against) == (names[0], evaluation.baseline)]
+    names = [same_metric(metric, list(comparison.metrics)) for metric in paper.metrics]
+    pairs = comparison.pairs_of(prompt_set=paper.prompt_set)
+    against = [row for row in pairs if (row.metric, row.against) == (names[0], comparison.baseline)]
     if not against:
         return "", {}
     best = max(against, key=lambda row: row.win_rate).model
     rates: dict[tuple[str | None, str], float] = {
         (row.metric, row.against): 100 * row.win_rate for row in pairs if row.model == best
     }
-    return best, {model: [rates.get((name, model)) for name in names] for model in evaluation.models}
+    return best, {model: [rates.get((name, model)) for name in names] for model in comparison.in_order}
 
 
-def _filled(evaluation: EvaluationFolder, paper: papers.Table) -> tuple[TextTable, str]:
+def _filled(comparison: Comparison, paper: papers.Table) -> tuple[TextTable, str]:
     """The printed rows with one's own below, the best and second of a column marked; and what to know about them."""
-    own = {name: values for name, values in user_rows(evaluation, paper).items() if any(v is not None for v in values)}
-    best, rates = user_win_rates(evaluation, paper) if paper.win_rates else ("", {})
+    own = {name: values for name, values in user_rows(comparison, paper).items() if any(v is not None for v in values)}
+    best, rates = user_win_rates(comparison, paper) if paper.win_rates else ("", {})
     rows = [(name, list(values)) for name, values in (*paper.rows.items(), *own.items())]
     columns = [
         _column([values[at] for _, values in rows], _decimals(paper, at), lower=metric == "gpu-hours")
@@ -115,7 +110,7 @@ def _filled(evaluation: EvaluationFolder, paper: papers.Table) -> tuple[TextTabl
     for label in paper.labels:
         head += [label, "win rate"] if paper.win_rates else [label]
     looks = ("",) * len(paper.rows) + ("own",) * len(own)
-    remarks = [f"{paper.paper}, {paper.statistic}s.", *_other_scorers(evaluation, paper)]
+    remarks = [f"{paper.paper}, {paper.statistic}s.", *_other_scorers(comparison, paper)]
     if paper.win_rates:
         remarks.append(f"Win rates are of {paper.win_rate_of} over the row{f'; in your rows of {best}' * bool(best)}.")
     return table(head, lines, looks=looks), " ".join(remarks)
@@ -129,8 +124,8 @@ def _column(values: Cells, digits: int, *, lower: bool) -> list[Cell]:
     ]
 
 
-def _other_scorers(evaluation: EvaluationFolder, paper: papers.Table) -> Sequence[str]:
-    names = [same_metric(metric, list(evaluation.metrics)) for metric in paper.metrics]
+def _other_scorers(comparison: Comparison, paper: papers.Table) -> Sequence[str]:
+    names = [same_metric(metric, list(comparison.metrics)) for metric in paper.metrics]
     return [
         f"{label} of yours is {name}, of theirs {metric}."
         for metric, label, name in zip(paper.metrics, paper.labels, names, strict=True)

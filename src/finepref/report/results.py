@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from finepref.core.errors import InputError, nearest
-from finepref.formats.comparison import ModelRow, PairRow
+from finepref.formats.comparison import Comparison, ModelRow, PairRow
 from finepref.report.charts import ridges
 from finepref.report.inputs import EvaluationFolder
 from finepref.report.kit import Bars, Cell, Estimate, TextTable, share_bars, table
@@ -18,7 +18,7 @@ from finepref.report.wording import NONE, decimals, difference, number, p_value,
 
 def primary_metric(evaluation: EvaluationFolder, asked: str | None) -> str:
     """The metric of the summary: the one asked for, else the first that no training used, else the first."""
-    metrics = evaluation.metrics
+    metrics = evaluation.comparison.metrics
     if asked is not None:
         if asked not in metrics:
             raise InputError(f"no metric '{asked}'", where=evaluation.folder, remedy=nearest(asked, metrics))
@@ -26,14 +26,9 @@ def primary_metric(evaluation: EvaluationFolder, asked: str | None) -> str:
     return next((name for name, about in metrics.items() if not about.used_in_training), next(iter(metrics)))
 
 
-def pairs_of(evaluation: EvaluationFolder, **wanted: object) -> list[PairRow]:
-    """Rows of the comparison's pairs with these values."""
-    return [row for row in evaluation.pairs if all(getattr(row, key) == value for key, value in wanted.items())]
-
-
-def headline(evaluation: EvaluationFolder, metric: str) -> str:
+def headline(comparison: Comparison, metric: str) -> str:
     """The summary sentence: the farthest model against the baseline, on the first prompt set."""
-    rows = pairs_of(evaluation, metric=metric, against=evaluation.baseline, prompt_set=evaluation.prompt_sets[0])
+    rows = comparison.pairs_of(metric=metric, against=comparison.baseline, prompt_set=comparison.prompt_sets[0])
     if not rows:
         return f"No comparison by {metric}"
     row = max(rows, key=lambda one: one.win_rate)
@@ -45,13 +40,13 @@ def headline(evaluation: EvaluationFolder, metric: str) -> str:
     return f"{row.model} and {row.against} cannot be told apart: {rate} wins"
 
 
-def summary_sentences(evaluation: EvaluationFolder, metric: str) -> list[str]:
+def summary_sentences(comparison: Comparison, metric: str) -> list[str]:
     """Every model against the baseline and the best two against each other, with intervals, as sentences."""
     sentences = []
-    for prompt_set in evaluation.prompt_sets:
-        rows = pairs_of(evaluation, metric=metric, prompt_set=prompt_set)
-        shown = [row for row in rows if row.against == evaluation.baseline]
-        others = [row for row in rows if row.against != evaluation.baseline and row.win_rate >= 0.5]
+    for prompt_set in comparison.prompt_sets:
+        rows = comparison.pairs_of(metric=metric, prompt_set=prompt_set)
+        shown = [row for row in rows if row.against == comparison.baseline]
+        others = [row for row in rows if row.against != comparison.baseline and row.win_rate >= 0.5]
         shown.sort(key=lambda row: -row.win_rate)
         parts = [
             f"{r.model} wins {percent(r.win_rate)} against {r.against} [{percent(r.win_low)}, {percent(r.win_high)}]"
@@ -60,29 +55,29 @@ def summary_sentences(evaluation: EvaluationFolder, metric: str) -> list[str]:
         if shown:
             sentences.append(
                 f"By {metric} on {prompt_set} ({shown[0].prompts:,} prompts, {shown[0].n:,} comparisons at equal "
-                f"prompt and seed; {100 * evaluation.level:g} % intervals clustered by prompt): {'; '.join(parts)}."
+                f"prompt and seed; {100 * comparison.level:g} % intervals clustered by prompt): {'; '.join(parts)}."
             )
     return sentences
 
 
-def named(evaluation: EvaluationFolder, metric: str, models: Sequence[str]) -> Cell:
+def named(comparison: Comparison, metric: str, models: Sequence[str]) -> Cell:
     """A metric, with a mark where the training of one of these models used it."""
-    used = [m for m in evaluation.metrics[metric].used_in_training if m in models]
+    used = [m for m in comparison.metrics[metric].used_in_training if m in models]
     return Cell(metric, badge="trained on" * bool(used), tip=f"training of {', '.join(used)} used this metric")
 
 
-def _shown(evaluation: EvaluationFolder) -> list[PairRow]:
+def _shown(comparison: Comparison) -> list[PairRow]:
     """Rows of pairs; of two mirrored ones between models other than the baseline, the one that wins more."""
-    base = evaluation.baseline
-    better = [(row.win_rate, row.model) > (1 - row.win_rate, row.against) for row in evaluation.pairs]
-    return [row for row, ahead in zip(evaluation.pairs, better, strict=True) if ahead or row.against == base]
+    base = comparison.baseline
+    better = [(row.win_rate, row.model) > (1 - row.win_rate, row.against) for row in comparison.pairs]
+    return [row for row, ahead in zip(comparison.pairs, better, strict=True) if ahead or row.against == base]
 
 
-def win_charts(evaluation: EvaluationFolder, colours: Mapping[str, int]) -> list[tuple[Cell, str, Bars]]:
+def win_charts(comparison: Comparison, colours: Mapping[str, int]) -> list[tuple[Cell, str, Bars]]:
     """(metric, prompt set, win rates of every pair as intervals)."""
     found = []
-    for prompt_set, metric in itertools.product(evaluation.prompt_sets, evaluation.metrics):
-        rows = [row for row in _shown(evaluation) if (row.prompt_set, row.metric) == (prompt_set, metric)]
+    for prompt_set, metric in itertools.product(comparison.prompt_sets, comparison.metrics):
+        rows = [row for row in _shown(comparison) if (row.prompt_set, row.metric) == (prompt_set, metric)]
         if rows:
             estimates = [
                 Estimate(
@@ -92,20 +87,20 @@ def win_charts(evaluation: EvaluationFolder, colours: Mapping[str, int]) -> list
                 for row in rows
             ]  # fmt: skip
             chart = share_bars(estimates, title=f"Win rates by {metric} on {prompt_set}")
-            found.append((named(evaluation, metric, [row.model for row in rows]), prompt_set, chart))
+            found.append((named(comparison, metric, [row.model for row in rows]), prompt_set, chart))
     return found
 
 
-def group_charts(evaluation: EvaluationFolder, metric: str) -> list[tuple[str, Bars]]:
+def group_charts(comparison: Comparison, metric: str) -> list[tuple[str, Bars]]:
     """Win rates of the farthest model over the baseline by style, category and challenge, best first."""
-    groups = [row for row in evaluation.groups if row.metric == metric]
+    groups = [row for row in comparison.groups if row.metric == metric]
     found = []
     for prompt_set, tag in dict.fromkeys((row.prompt_set, row.tag) for row in groups):
-        pairs = pairs_of(evaluation, metric=metric, prompt_set=prompt_set, against=evaluation.baseline)
+        pairs = comparison.pairs_of(metric=metric, prompt_set=prompt_set, against=comparison.baseline)
         best = max(pairs, key=lambda row: row.win_rate).model
         mine = [row for row in groups if (row.prompt_set, row.tag, row.model) == (prompt_set, tag, best)]
         mine.sort(key=lambda row: -row.win_rate)
-        title = f"{best} over {evaluation.baseline} by {tag}, {prompt_set}"
+        title = f"{best} over {comparison.baseline} by {tag}, {prompt_set}"
         estimates = [
             Estimate(r.value, r.win_rate, r.win_low, r.win_high, remark=f"{r.prompts:,} prompts") for r in mine
         ]
@@ -113,7 +108,7 @@ def group_charts(evaluation: EvaluationFolder, metric: str) -> list[tuple[str, B
     return found
 
 
-def pair_table(evaluation: EvaluationFolder) -> TextTable:
+def pair_table(comparison: Comparison) -> TextTable:
     """All pairs in numbers."""
     head = (
         "Metric", "Prompts", "Model", "Against", "n", "Win rate", "Interval", "Mean difference", "Interval",
@@ -121,40 +116,34 @@ def pair_table(evaluation: EvaluationFolder) -> TextTable:
     )  # fmt: skip
     rows = [
         (
-            named(evaluation, row.metric, [row.model]), row.prompt_set, row.model, row.against, whole(row.n),
+            named(comparison, row.metric, [row.model]), row.prompt_set, row.model, row.against, whole(row.n),
             percent(row.win_rate), span(row.win_low, row.win_high, percent), difference(row.mean_difference),
             span(row.difference_low, row.difference_high, difference), p_value(row.sign_p),
             p_value(row.permutation_p), p_value(row.permutation_holm),
         )
-        for row in _shown(evaluation)
+        for row in _shown(comparison)
     ]  # fmt: skip
     return table(head, rows, left=(0, 1, 2, 3))
 
 
-def score_tables(evaluation: EvaluationFolder) -> list[tuple[str, TextTable]]:
+def score_tables(comparison: Comparison) -> list[tuple[str, TextTable]]:
     """(prompt set, mean with interval and median of every model and metric, the best mean marked)."""
     found = []
-    for prompt_set in evaluation.prompt_sets:
-        rows = [row for row in evaluation.scores if row.prompt_set == prompt_set]
-        metrics = [name for name in evaluation.metrics if any(row.metric == name for row in rows)]
-        columns = [_score_cells(evaluation, [row for row in rows if row.metric == name], name) for name in metrics]
-        lines = [(model, *(cells[at] for cells in columns)) for at, model in enumerate(evaluation.models)]
-        head = ("Model", *(named(evaluation, metric, evaluation.models) for metric in metrics))
+    for prompt_set in comparison.prompt_sets:
+        rows = [row for row in comparison.models if row.prompt_set == prompt_set]
+        metrics = [name for name in comparison.metrics if any(row.metric == name for row in rows)]
+        columns = [_score_cells(comparison, [row for row in rows if row.metric == name], name) for name in metrics]
+        lines = [(model, *(cells[at] for cells in columns)) for at, model in enumerate(comparison.in_order)]
+        head = ("Model", *(named(comparison, metric, comparison.in_order) for metric in metrics))
         found.append((prompt_set, table(head, lines)))
     return found
 
 
-def _score_cells(evaluation: EvaluationFolder, rows: Sequence[ModelRow], metric: str) -> list[Cell]:
+def _score_cells(comparison: Comparison, rows: Sequence[ModelRow], metric: str) -> list[Cell]:
     there = {row.model: row for row in rows if row.mean is not None}
     means = [row.mean for row in there.values() if row.mean is not None]
-    best = (max if evaluation.metrics[metric].higher_is_better else min)(means, default=None)
-    places = decimals(
-        [
-            row.mean_high - row.mean_low
-            for row in there.values()
-            if row.mean_low is not None and row.mean_high is not None
-        ]
-    )
+    best = (max if comparison.metrics[metric].higher_is_better else min)(means, default=None)
+    places = decimals([(row.mean_high or 0.0) - (row.mean_low or 0.0) for row in there.values()])
 
     def cell(model: str) -> Cell:
         row = there.get(model)
@@ -166,15 +155,15 @@ def _score_cells(evaluation: EvaluationFolder, rows: Sequence[ModelRow], metric:
         look = "score best" if row.mean == best and len(means) > 1 else "score"
         return Cell(number(row.mean, places), small + ((f"seeds {seeds}",) if len(row.seed_means) > 1 else ()), look)
 
-    return [cell(model) for model in evaluation.models]
+    return [cell(model) for model in comparison.in_order]
 
 
 def spreads(evaluation: EvaluationFolder, colours: Mapping[str, int]) -> list[tuple[str, Markup]]:
     """(title, density curves of all models) of every metric and prompt set."""
     found = []
-    for sheet, metric in itertools.product(evaluation.sheets, evaluation.metrics):
+    for sheet, metric in itertools.product(evaluation.sheets, evaluation.comparison.metrics):
         series = []
-        for model in evaluation.models:
+        for model in evaluation.comparison.in_order:
             values = sheet.values.get(model, {}).get(metric, np.zeros(0))
             kept = values[np.isfinite(values)]
             if len(kept) > 1:

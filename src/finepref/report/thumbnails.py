@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from finepref.core.files import finite
+from finepref.formats.comparison import Comparison
 from finepref.formats.manifest import ImageRow
 from finepref.report.inputs import EvaluationFolder, RunFolder, read_samples
 
@@ -44,14 +45,14 @@ class ImageSet:
 def find_items(evaluation: EvaluationFolder) -> list[ImageSet]:
     """Items with images of at least two models, in the order of seed, prompt set and row, with their scores."""
     found: dict[tuple[str, int, int], ImageSet] = {}
-    for row in evaluation.images:
+    for row in evaluation.manifest.rows:
         key = (row.prompt_set, row.prompt_index, row.seed)
         found.setdefault(key, ImageSet(*key, row.prompt, dict(row.tags))).rows[row.model] = row
     for sheet in evaluation.sheets:
         for at, (index, seed) in enumerate(zip(sheet.row.tolist(), sheet.seed.tolist(), strict=True)):
             there = found.get((sheet.prompt_set, index, seed))
             if there is not None:
-                for metric in evaluation.metrics:
+                for metric in evaluation.comparison.metrics:
                     lines = {model: line[metric][at] for model, line in sheet.values.items() if metric in line}
                     there.scores[metric] = finite({model: round(float(value), 6) for model, value in lines.items()})
     ordered = sorted(found.values(), key=lambda item: (item.seed, item.prompt_set, item.index))
@@ -92,7 +93,7 @@ def choose(
     Returns:
         The items with pictures, in their own order. All of them where the budget allows.
     """
-    even, wide = spread(len(items)), iter(extremes(items, metric, evaluation.baseline))
+    even, wide = spread(len(items)), iter(extremes(items, metric, evaluation.comparison.baseline))
     chosen: set[int] = set()
     spent, turn = 0, 0
     while len(chosen) < len(items):
@@ -126,13 +127,13 @@ def data_uri(path: Path) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def gallery_data(evaluation: EvaluationFolder, items: Sequence[ImageSet], metric: str) -> dict[str, Any]:
+def gallery_data(comparison: Comparison, items: Sequence[ImageSet], metric: str) -> dict[str, Any]:
     """What the page's script needs to show, sort and filter the items; `metric` is chosen first."""
     return {
-        "metric": metric, "models": evaluation.models, "baseline": evaluation.baseline,
+        "metric": metric, "models": comparison.in_order, "baseline": comparison.baseline,
         "metrics": [
             {"name": name, "higher": about.higher_is_better, "trained": about.used_in_training}
-            for name, about in evaluation.metrics.items()
+            for name, about in comparison.metrics.items()
         ],
         "tiny": all(item.tiny for item in items),
         "items": [

@@ -9,19 +9,23 @@ import torch
 
 from adapters.eval_recipe import state, unit_rows
 from finepref.core.provenance import sha256_file
-from finepref.evaluate.scorers.heads import HIDDEN, INDICES, build_head, load_head
+from finepref.evaluate.scorers.families import load_network
+from finepref.evaluate.scorers.heads import HIDDEN, INDICES, WIDTH, LinearHead
 from finepref.evaluate.scorers.hub_files import AESTHETIC_HEAD
+from finepref.evaluate.scorers.kinds import SCORERS
 from finepref.evaluate.scorers.verify import HEAD_SCORES, HEAD_TOLERANCE
+from finepref.evaluate.scorers.weights import build
 from published_files import aesthetic_head
 
 
 def check(content: dict[str, Any], meta: dict[str, Any]) -> None:
     real, synthetic = content["real_head"], content["synthetic_head"]
-    head = build_head(state(synthetic["shapes"], synthetic["seed"]), width=768, where="golden", device="cpu").double()
+    weights = state(synthetic["shapes"], synthetic["seed"])
+    head = build(lambda: LinearHead(WIDTH), weights, where="golden", device="cpu").double()
     with torch.inference_mode():
         found = head(unit_rows(real["input"]).double()).numpy()
     np.testing.assert_allclose(found, synthetic["scores"], rtol=0, atol=1e-6)
-    sizes = (768, *HIDDEN)
+    sizes = (WIDTH, *HIDDEN)
     shapes = {f"layers.{i}.weight": [b, a] for i, a, b in zip(INDICES, sizes[:-1], sizes[1:], strict=True)}
     shapes |= {f"layers.{i}.bias": [b] for i, b in zip(INDICES, HIDDEN, strict=True)}
     assert shapes == real["shapes"]
@@ -36,7 +40,7 @@ def check(content: dict[str, Any], meta: dict[str, Any]) -> None:
 
 def _real(real: dict[str, Any], path: Any) -> None:
     assert sha256_file(path) == real["sha256"]
-    head = load_head(path).double()
+    head = load_network(SCORERS["aesthetic"], path, "cpu").double()
     with torch.inference_mode():
         found = head(unit_rows(real["input"]).double()).numpy()
         zero, units = head(torch.zeros(1, 768).double()).item(), head(torch.eye(768).double()[:3]).numpy()

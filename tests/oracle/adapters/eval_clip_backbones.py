@@ -6,9 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import CLIPModel
 
 from adapters.eval_recipe import images, state, token_rows
-from finepref.evaluate.scorers.clip import ClipShape, Tower, build_clip, clip_config, image_features, text_features
+from finepref.evaluate.scorers.clip import (
+    ClipShape,
+    Tower,
+    clip_config,
+    from_open_clip,
+    image_features,
+    text_features,
+)
+from finepref.evaluate.scorers.weights import build
 from tolerance import DOUBLE
 
 COSINE, FEATURE = 2e-6, 1e-5  # as the file says: a float32 run; ours runs in float64
@@ -35,7 +44,8 @@ def check(content: dict[str, Any], meta: dict[str, Any]) -> None:
     assert content["cases"]
     for name, case in content["cases"].items():
         weights = state(case["shapes"], content["seed"])
-        model = build_clip(clip_config(shape_of(case)), weights, where=name, device="cpu").double()
+        config = clip_config(shape_of(case))
+        model = build(lambda c=config: CLIPModel(c), from_open_clip(weights), where=name, device="cpu").double()
         with torch.inference_mode():
             image = image_features(model, images(case["image"], content["seed"]).double()).numpy()
             text = text_features(model, token_rows(case["tokens"])).numpy()

@@ -13,10 +13,12 @@ from finepref.evaluate.scorers.blip import (
     REWARD_MEAN,
     REWARD_STD,
     BlipShape,
-    build_reward,
+    RewardNetwork,
+    from_imagereward,
     pad_ids,
 )
 from finepref.evaluate.scorers.clip import Tower
+from finepref.evaluate.scorers.weights import build
 
 PRECISION = 5e-6  # as the file says: six decimals of a float32 run; ours runs in float64
 
@@ -37,12 +39,16 @@ def shape_of(config: dict[str, Any]) -> BlipShape:
     )
 
 
+def _network(shape: BlipShape, state: dict[str, torch.Tensor]) -> RewardNetwork:
+    return build(lambda: RewardNetwork(shape), from_imagereward(state), where="golden", device="cpu").double()
+
+
 def check(content: dict[str, Any], meta: dict[str, Any]) -> None:
     assert (content["mean"], content["std"]) == (REWARD_MEAN, REWARD_STD)
     weights, shape = state(content["shapes"], content["seed"]), shape_of(content["config"])
     pixels = images(content["image"], content["seed"]).double()
     ids, mask = pad_ids(token_rows(content["tokens"]), content["tokens"]["context"])
-    network = build_reward(shape, weights, where="golden", device="cpu").double()
+    network = _network(shape, weights)
     with torch.inference_mode():
         states = network.image_states(pixels)
         text = network.text_state(states, ids, mask)
@@ -56,7 +62,7 @@ def check(content: dict[str, Any], meta: dict[str, Any]) -> None:
     wanted = content["prompt1_vs_all_images"]
     np.testing.assert_allclose(one, wanted["reward"], rtol=0, atol=PRECISION)
     assert [1 + sum(other > value for other in one) for value in one] == wanted["ranking_1_is_best"]
-    wrong = build_reward(replace(shape, vision_eps=1e-5), weights, where="trap", device="cpu").double()
+    wrong = _network(replace(shape, vision_eps=1e-5), weights)
     with torch.inference_mode():  # transformers' default epsilon instead of the original's 1e-6 must show
         trapped = wrong.image_states(pixels)[:, 0, :8].numpy()
     assert np.abs(trapped - np.array(content["vision_cls_first8"])).max() > PRECISION

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,27 +17,12 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from finepref.evaluate.scorers.clip import Tower
 from finepref.evaluate.scorers.heads import LinearHead
-from finepref.evaluate.scorers.weights import build, drop, in_blocks, read_state
+from finepref.evaluate.scorers.weights import drop, in_blocks, weight_names
 
 REWARD_MEAN = 0.16717362830052426
 REWARD_STD = 1.0333394966054072
-VISION_NAMES = {
-    "cls_token": "embeddings.class_embedding",
-    "pos_embed": "embeddings.position_embedding",
-    "patch_embed.proj.weight": "embeddings.patch_embedding.weight",
-    "patch_embed.proj.bias": "embeddings.patch_embedding.bias",
-    "norm.weight": "post_layernorm.weight",
-    "norm.bias": "post_layernorm.bias",
-}
+NAMES = weight_names("blip")
 VISION_BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)\.(weight|bias)$")
-VISION_BLOCK_NAMES = {
-    "norm1": "layer_norm1",
-    "norm2": "layer_norm2",
-    "attn.qkv": "self_attn.qkv",
-    "attn.proj": "self_attn.projection",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
 PARTS = {"blip.visual_encoder.": "vision.", "blip.text_encoder.": "text.", "mlp.": "head."}
 UNUSED = ("blip.vision_proj.", "blip.text_proj.")
 
@@ -67,25 +51,17 @@ class RewardNetwork(nn.Module):
         super().__init__()
         v, t = shape.vision, shape.text
         self.side = shape.image
-        self.vision = BlipVisionModel(
-            BlipVisionConfig(
-                hidden_size=v.width,
-                intermediate_size=v.mlp,
-                num_hidden_layers=v.layers,
-                num_attention_heads=v.heads,
-                image_size=shape.image,
-                patch_size=shape.patch,
-                hidden_act="gelu",
-                layer_norm_eps=shape.vision_eps,
-            )
+        vision = BlipVisionConfig(
+            **v.config(),
+            image_size=shape.image,
+            patch_size=shape.patch,
+            hidden_act="gelu",
+            layer_norm_eps=shape.vision_eps,
         )
         text = BlipTextConfig(
+            **t.config(),
             vocab_size=shape.vocab,
-            hidden_size=t.width,
             encoder_hidden_size=v.width,
-            intermediate_size=t.mlp,
-            num_hidden_layers=t.layers,
-            num_attention_heads=t.heads,
             max_position_embeddings=shape.positions,
             hidden_act="gelu",
             layer_norm_eps=shape.text_eps,
@@ -94,6 +70,7 @@ class RewardNetwork(nn.Module):
             pad_token_id=0,
             sep_token_id=None,
         )
+        self.vision = BlipVisionModel(vision)
         self.text = BlipTextModel(text, add_pooling_layer=False)
         self.head = LinearHead(t.width)
 
@@ -139,25 +116,9 @@ def from_imagereward(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _vision_name(name: str) -> str:
     block = VISION_BLOCK.match(name)
-    if block and block[2] in VISION_BLOCK_NAMES:
-        return f"encoder.layers.{block[1]}.{VISION_BLOCK_NAMES[block[2]]}.{block[3]}"
-    return VISION_NAMES.get(name, name)
-
-
-def build_reward(
-    shape: BlipShape, state: Mapping[str, Tensor], *, where: object, device: str | torch.device
-) -> RewardNetwork:
-    """A float32 `RewardNetwork` in evaluation mode from official or converted weights.
-
-    Raises:
-        InputError: the weights are not of this architecture.
-    """
-    return build(lambda: RewardNetwork(shape), from_imagereward(state), where=where, device=device)
-
-
-def load_reward(path: Path, *, device: str | torch.device) -> RewardNetwork:
-    """ImageReward-v1.0 from its official `.pt` or from a converted folder."""
-    return build_reward(IMAGEREWARD, read_state(path), where=path, device=device)
+    if block and block[2] in NAMES["blocks"]:
+        return f"encoder.layers.{block[1]}.{NAMES['blocks'][block[2]]}.{block[3]}"
+    return NAMES["top"].get(name, name)
 
 
 def pad_ids(ids: Sequence[Sequence[int]], length: int, pad: int = 0) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
-from finepref.evaluate.scorers.weights import build, drop, in_blocks, read_state
+from finepref.evaluate.scorers.weights import drop, in_blocks, weight_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,13 @@ class Tower:
     width: int
     heads: int
     mlp: int
+
+    def config(self) -> dict[str, Any]:
+        """The same in transformers' words."""
+        return {
+            "num_hidden_layers": self.layers, "hidden_size": self.width, "num_attention_heads": self.heads,
+            "intermediate_size": self.mlp,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +59,7 @@ SHAPES: dict[str, ClipShape] = {
     "vit-b-16": ClipShape(512, Tower(12, 768, 12, 3072), Tower(12, 512, 8, 2048), "quick_gelu", patch=16),
 }
 
-# open_clip / OpenAI name -> transformers name
-TOP_NAMES = {
-    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-    "positional_embedding": "text_model.embeddings.position_embedding.weight",
-    "ln_final.weight": "text_model.final_layer_norm.weight",
-    "ln_final.bias": "text_model.final_layer_norm.bias",
-    "visual.class_embedding": "vision_model.embeddings.class_embedding",
-    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
-    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",
-    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
-    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
-    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
-    "logit_scale": "logit_scale",
-}
-TRANSPOSED = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
-BLOCK_NAMES = {
-    "attn.out_proj": "self_attn.out_proj",
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}
+NAMES = weight_names("clip")
 BLOCK = re.compile(r"^(visual\.)?transformer\.resblocks\.(\d+)\.(.+)\.(weight|bias)$")
 FUSED = re.compile(r"^(visual\.)?transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)$")
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "position_ids")
@@ -82,18 +67,7 @@ NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", 
 
 def clip_config(shape: ClipShape) -> CLIPConfig:
     """The transformers configuration of an architecture (layer norm epsilon 1e-5, no dropout)."""
-
-    def tower(t: Tower) -> dict[str, object]:
-        return {
-            "hidden_size": t.width,
-            "intermediate_size": t.mlp,
-            "num_hidden_layers": t.layers,
-            "num_attention_heads": t.heads,
-            "hidden_act": shape.act,
-            "layer_norm_eps": 1e-5,
-            "projection_dim": shape.embed,
-        }
-
+    both = {"hidden_act": shape.act, "layer_norm_eps": 1e-5, "projection_dim": shape.embed}
     text = {
         "vocab_size": shape.vocab,
         "max_position_embeddings": shape.context,
@@ -103,8 +77,8 @@ def clip_config(shape: ClipShape) -> CLIPConfig:
     }
     vision = {"image_size": shape.image, "patch_size": shape.patch}
     return CLIPConfig(
-        text_config={**tower(shape.text), **text},
-        vision_config={**tower(shape.vision), **vision},
+        text_config={**shape.text.config(), **both, **text},
+        vision_config={**shape.vision.config(), **both, **vision},
         projection_dim=shape.embed,
     )
 
@@ -123,47 +97,30 @@ def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         fused, block = FUSED.match(name), BLOCK.match(name)
         found = fused or block
         layer = f"{'vision' if found[1] else 'text'}_model.encoder.layers.{found[2]}" if found else ""
-        if name in TRANSPOSED:
-            out[TRANSPOSED[name]] = tensor.T.contiguous()
+        if name in NAMES["transposed"]:
+            out[NAMES["transposed"][name]] = tensor.T.contiguous()
         elif fused:
             for letter, part in zip("qkv", tensor.chunk(3, dim=0), strict=True):
                 out[f"{layer}.self_attn.{letter}_proj.{fused[3]}"] = part.contiguous()
-        elif block and block[3] in BLOCK_NAMES:
-            out[f"{layer}.{BLOCK_NAMES[block[3]]}.{block[4]}"] = tensor
+        elif block and block[3] in NAMES["blocks"]:
+            out[f"{layer}.{NAMES['blocks'][block[3]]}.{block[4]}"] = tensor
         else:
-            out[TOP_NAMES.get(name, name)] = tensor
+            out[NAMES["top"].get(name, name)] = tensor
     return out
 
 
-def build_clip(
-    config: CLIPConfig, state: Mapping[str, Tensor], *, where: object, device: str | torch.device
-) -> CLIPModel:
-    """A float32 CLIPModel in evaluation mode from weights in either layout (made on the meta device, filled once).
-
-    Raises:
-        InputError: the weights are not of this architecture.
-    """
-    return build(lambda: CLIPModel(config), from_open_clip(state), where=where, device=device)
-
-
-def config_of(path: Path, shape: str | None) -> CLIPConfig:
+def config_of(path: Path | None, shape: str | None) -> CLIPConfig:
     """The configuration of a local CLIP: its own config.json if the folder has one, else the named architecture.
 
     Raises:
         InputError: there is neither.
     """
-    own = path / "config.json"
-    if path.is_dir() and own.is_file():
-        return CLIPConfig.from_dict(read_json(own))
+    if path is not None and (path / "config.json").is_file():
+        return CLIPConfig.from_dict(read_json(path / "config.json"))
     if shape is None:
         remedy = "give a folder in transformers' layout"
         raise InputError("no config.json beside the weights", where=path, remedy=remedy)
     return clip_config(SHAPES[shape])
-
-
-def load_clip(path: Path, *, shape: str | None, device: str | torch.device) -> CLIPModel:
-    """A CLIPModel from an official file or a folder; see `build_clip` and `config_of`."""
-    return build_clip(config_of(path, shape), read_state(path), where=path, device=device)
 
 
 def takes(model: CLIPModel) -> tuple[int, torch.device]:

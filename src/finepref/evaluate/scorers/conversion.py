@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
 from transformers import CLIPModel
 
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_folder, write_json
 from finepref.core.provenance import provenance, sha256_file
-from finepref.evaluate.scorers import blip, clip
-from finepref.evaluate.scorers import tokenizer as text
-from finepref.evaluate.scorers.heads import LinearHead
+from finepref.evaluate.scorers.families import FAMILIES
 from finepref.evaluate.scorers.kinds import SCORERS, ScorerRow
 from finepref.evaluate.scorers.weights import PROVENANCE_NAME, check_state, read_state, weight_files, weights_id
-
-HEAD_WIDTH = 768
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,43 +49,12 @@ def recognise(file: Path, digest: str, scorer: str | None) -> ScorerRow:
     return SCORERS[scorer]
 
 
-@dataclass(frozen=True, slots=True)
-class FileLayout:
-    """How files of a family are laid out.
-
-    network: what the tensors are for. mapped: official or final names -> final names, unused tensors left out.
-    vocabulary: names of the tokenizer's files. read: (file or folder, kind) -> its tokenizer.
-    """
-
-    network: Callable[[ScorerRow], nn.Module]
-    mapped: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-    vocabulary: tuple[str, ...] = ()
-    read: Callable[[Path, ScorerRow], object] = lambda path, kind: None
-
-
-LAYOUTS = {
-    "clip": FileLayout(
-        network=lambda kind: CLIPModel(clip.clip_config(clip.SHAPES[str(kind.shape)])),
-        mapped=clip.from_open_clip,
-        vocabulary=(*text.CLIP_NAMES, text.BPE_NAME),
-        read=lambda path, kind: text.clip_text(path, cleaned=kind.cleaned),
-    ),
-    "imagereward": FileLayout(
-        network=lambda kind: blip.RewardNetwork(blip.IMAGEREWARD),
-        mapped=blip.from_imagereward,
-        vocabulary=(text.BERT_NAME,),
-        read=lambda path, kind: text.bert_text(path),
-    ),
-    "aesthetic": FileLayout(network=lambda kind: LinearHead(HEAD_WIDTH), mapped=dict),
-}
-
-
 def _copy_vocabulary(kind: ScorerRow, source: Path, target: Path) -> None:
-    layout = LAYOUTS[str(kind.family)]
-    if not layout.vocabulary:
+    family = FAMILIES[str(kind.family)]
+    if not family.vocabulary:
         raise InputError(f"the {kind.name} scorer reads no prompts", where=source, remedy="leave out --vocabulary")
-    files = [source] if source.is_file() else [source / name for name in layout.vocabulary]
-    layout.read(source, kind)
+    files = [source] if source.is_file() else [source / name for names in family.vocabulary for name in names]
+    family.text(source, kind)
     for file in files:
         if file.is_file():
             shutil.copyfile(file, target / file.name)
@@ -127,12 +90,12 @@ def convert(
     digest = weights_id(file)
     kind = recognise(file, digest, scorer)
     state = read_state(file)
-    layout = LAYOUTS[str(kind.family)]
+    family = FAMILIES[str(kind.family)]
     with torch.device("meta"):
-        network = layout.network(kind)
-    mapped = layout.mapped(state)
+        network = family.network(kind, None)
+    mapped = family.mapped(state)
     check_state(network, mapped, where=file)
-    dropped = tuple(name for name, tensor in state.items() if not layout.mapped({name: tensor}))
+    dropped = tuple(name for name, tensor in state.items() if not family.mapped({name: tensor}))
     with atomic_folder(out) as folder:
         weights = folder / "model.safetensors"
         save_file({name: t.clone().contiguous() for name, t in mapped.items()}, weights, metadata={"format": "pt"})

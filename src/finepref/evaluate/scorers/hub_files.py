@@ -32,6 +32,11 @@ class UrlFile:
     name: str
 
 
+def hub_file(where: tuple[str, str], *names: str) -> HubFile:
+    """A file of a repository and revision; without names the weights in transformers' layout."""
+    return HubFile(*where, names or ("model.safetensors", "pytorch_model.bin"))
+
+
 PublishedFile = HubFile | UrlFile
 
 CLIP_H = ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "1c2b8495b28150b8a4922ee1c8edee224c284c0c")
@@ -42,7 +47,6 @@ PICKSCORE = ("yuvalkirstain/PickScore_v1", "a4e4367c6dfa7288a00c550414478f865b87
 HPS = ("xswu/HPSv2", "697403c78157020a1ae59d23f111aa58ced35b0a")
 IMAGEREWARD = ("zai-org/ImageReward", "5736be03b2652728fb87788c9797b0570450ab72")
 BERT = ("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594")
-TRANSFORMERS_NAMES = ("model.safetensors", "pytorch_model.bin")
 AESTHETIC_HEAD = UrlFile(
     url="https://raw.githubusercontent.com/christophschuhmann/improved-aesthetic-predictor/"
     "6934dd81792f086e613a121dbce43082cb8be85e/sac%2Blogos%2Bava1-l14-linearMSE.pth",

@@ -15,7 +15,7 @@ from finepref.core.device import default_device
 from finepref.core.errors import InputError
 from finepref.core.rows import RowTable
 from finepref.evaluate.scorers import hub_files as sources
-from finepref.evaluate.scorers.hub_files import HubFile, PublishedFile, fetch
+from finepref.evaluate.scorers.hub_files import PublishedFile, fetch, hub_file
 
 if TYPE_CHECKING:
     from finepref.evaluate.scorers.scorer import Scorer
@@ -30,7 +30,7 @@ class ScorerRow:
     about: one line. family: of ours. weights: the published file. shape: name of the CLIP architecture.
     preprocess: the default variant. cleaned: CLIP's own text path. vocabulary: hub repository, revision.
     official: (file name, SHA-256 or "") by which an official file is recognised. path: whether it is named NAME@PATH.
-    make: (what was asked for, device) -> Scorer, where it is of no family.
+    make: (what was asked for, device) -> Scorer, where no network of a family makes it.
     """
 
     name: str
@@ -44,10 +44,6 @@ class ScorerRow:
     official: tuple[str, str] = ("", "")
     path: bool = False
     make: Callable[[Spec, str], Scorer] | None = None
-
-
-def _hub(where: tuple[str, str], *names: str) -> HubFile:
-    return HubFile(*where, names or sources.TRANSFORMERS_NAMES)
 
 
 HPS_21_SHA = "c57a38fb4a2f7e7c15bf00da2ea377cdf165448b4dd1052a484c215a998c9837"
@@ -113,8 +109,9 @@ def make(spec: str, *, device: str | None = None) -> Scorer:
     """
     chosen = parse(spec)
     if chosen.kind.make is None:
-        assert chosen.kind.family is not None
-        return MAKERS[chosen.kind.family](chosen, device or default_device())
+        from finepref.evaluate.scorers.families import make_scorer
+
+        return make_scorer(chosen, device or default_device())
     made = chosen.kind.make(chosen, device or default_device())
     for name in ("name", "fingerprint", "higher_is_better", "score"):
         if not hasattr(made, name):
@@ -139,84 +136,19 @@ def _judge(chosen: Spec, device: str) -> Scorer:
     return load_judge_scorer(chosen.path, name=chosen.name)
 
 
-def _beside(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
-
-
-def vocabulary_path(chosen: Spec, names: tuple[str, ...]) -> Path:
-    """The folder of a tokenizer's files: beside local weights where they are, else from the hub."""
-    for name in names:
-        path = fetch(_hub(chosen.kind.vocabulary, name), scorer=chosen.kind.name)
-    return path.parent
-
-
-def _clip(chosen: Spec, device: str) -> Scorer:
-    from finepref.evaluate.scorers import tokenizer as text
-    from finepref.evaluate.scorers.clip import load_clip
-    from finepref.evaluate.scorers.clip_scorer import clip_scorer
-    from finepref.evaluate.scorers.weights import weights_id
-
-    kind, path = chosen.kind, weights_path(chosen)
-    local = chosen.path is not None and text.has_clip_tokenizer(_beside(path))
-    vocabulary = _beside(path) if local else vocabulary_path(chosen, text.CLIP_NAMES)
-    return clip_scorer(
-        chosen.name,
-        load=lambda: load_clip(path, shape=kind.shape, device=device),
-        text=text.clip_text(vocabulary, cleaned=kind.cleaned),
-        preprocess=chosen.preprocess or kind.preprocess,
-        weights=weights_id(path),
-    )
-
-
-def _aesthetic(chosen: Spec, device: str) -> Scorer:
-    from finepref.evaluate.scorers.aesthetic import aesthetic_scorer
-    from finepref.evaluate.scorers.clip import load_clip
-    from finepref.evaluate.scorers.heads import load_head
-    from finepref.evaluate.scorers.weights import weights_id
-
-    kind, path = chosen.kind, weights_path(chosen)
-    own = _beside(path) / "backbone"
-    backbone = own if chosen.path is not None and own.is_dir() else fetch(_hub(sources.CLIP_L), scorer=kind.name)
-
-    return aesthetic_scorer(
-        chosen.name,
-        load=lambda: (load_clip(backbone, shape=kind.shape, device=device), load_head(path, device=device)),
-        preprocess=chosen.preprocess or kind.preprocess,
-        weights=(weights_id(backbone), weights_id(path)),
-    )
-
-
-def _imagereward(chosen: Spec, device: str) -> Scorer:
-    from finepref.evaluate.scorers import tokenizer as text
-    from finepref.evaluate.scorers.blip import load_reward
-    from finepref.evaluate.scorers.imagereward import imagereward_scorer
-    from finepref.evaluate.scorers.weights import weights_id
-
-    kind, path = chosen.kind, weights_path(chosen)
-    local = chosen.path is not None and (_beside(path) / text.BERT_NAME).is_file()
-    return imagereward_scorer(
-        chosen.name,
-        load=lambda: load_reward(path, device=device),
-        text=text.bert_text(_beside(path) if local else vocabulary_path(chosen, (text.BERT_NAME,))),
-        preprocess=chosen.preprocess or kind.preprocess,
-        weights=weights_id(path),
-    )
-
-
-MAKERS = {"clip": _clip, "aesthetic": _aesthetic, "imagereward": _imagereward, "judge": _judge}
 SCORERS = RowTable("scorer", ScorerRow, (
     ScorerRow(
         "pickscore", "PickScore v1: cosine of a CLIP-H tuned on Pick-a-Pic v1 (about 0.12 to 0.28)",
-        "clip", _hub(sources.PICKSCORE), preprocess="pil_floor", shape="vit-h-14", cleaned=False,
+        "clip", hub_file(sources.PICKSCORE), preprocess="pil_floor", shape="vit-h-14", cleaned=False,
     ),
     ScorerRow(
         "hpsv2.0", "Human Preference Score v2.0: cosine of a CLIP-H tuned on HPDv2; not comparable with v2.1",
-        "clip", _hub(sources.HPS, "HPS_v2_compressed.pt"), preprocess="tensor_aa", shape="vit-h-14",
+        "clip", hub_file(sources.HPS, "HPS_v2_compressed.pt"), preprocess="tensor_aa", shape="vit-h-14",
         official=("HPS_v2_compressed.pt", ""),
     ),
     ScorerRow(
         "hpsv2.1", "Human Preference Score v2.1; tensor_noaa is the README leaderboard's preprocessing",
-        "clip", _hub(sources.HPS, "HPS_v2.1_compressed.pt"), preprocess="tensor_aa", shape="vit-h-14",
+        "clip", hub_file(sources.HPS, "HPS_v2.1_compressed.pt"), preprocess="tensor_aa", shape="vit-h-14",
         official=("HPS_v2.1_compressed.pt", HPS_21_SHA),
     ),
     ScorerRow(
@@ -226,19 +158,19 @@ SCORERS = RowTable("scorer", ScorerRow, (
     ),
     ScorerRow(
         "clip-h", "CLIP score of LAION's ViT-H/14 (laion2B): the one both papers print",
-        "clip", _hub(sources.CLIP_H), preprocess="pil_round", shape="vit-h-14",
+        "clip", hub_file(sources.CLIP_H), preprocess="pil_round", shape="vit-h-14",
     ),
     ScorerRow(
         "clip-l", "CLIP score of OpenAI's ViT-L/14",
-        "clip", _hub(sources.CLIP_L), preprocess="pil_round", shape="vit-l-14", vocabulary=sources.CLIP_L,
+        "clip", hub_file(sources.CLIP_L), preprocess="pil_round", shape="vit-l-14", vocabulary=sources.CLIP_L,
     ),
     ScorerRow(
         "clip-b32", "CLIP score of OpenAI's ViT-B/32",
-        "clip", _hub(sources.CLIP_B32), preprocess="pil_round", shape="vit-b-32", vocabulary=sources.CLIP_B32,
+        "clip", hub_file(sources.CLIP_B32), preprocess="pil_round", shape="vit-b-32", vocabulary=sources.CLIP_B32,
     ),
     ScorerRow(
         "clip-b16", "CLIP score of OpenAI's ViT-B/16",
-        "clip", _hub(sources.CLIP_B16), preprocess="pil_round", shape="vit-b-16", vocabulary=sources.CLIP_B16,
+        "clip", hub_file(sources.CLIP_B16), preprocess="pil_round", shape="vit-b-16", vocabulary=sources.CLIP_B16,
     ),
     ScorerRow(
         "clip", "CLIP score of any CLIP folder in transformers' layout: clip@FOLDER",
@@ -246,11 +178,11 @@ SCORERS = RowTable("scorer", ScorerRow, (
     ),
     ScorerRow(
         "imagereward", "ImageReward v1.0: BLIP reward, about standard normal; prompts are cut at 35 tokens",
-        "imagereward", _hub(sources.IMAGEREWARD, "ImageReward.pt"), preprocess="pil_round", vocabulary=sources.BERT,
+        "imagereward", hub_file(sources.IMAGEREWARD, "ImageReward.pt"), preprocess="pil_round", vocabulary=sources.BERT,
         official=("ImageReward.pt", ""),
     ),
     ScorerRow(
         "judge", "a vision language model behind an OpenAI-compatible endpoint: judge@FILE.yaml",
-        "judge", path=True,
+        "judge", path=True, make=_judge,
     ),
 ), check=check_scorer)  # fmt: skip

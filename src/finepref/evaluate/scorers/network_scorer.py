@@ -17,6 +17,8 @@ from finepref.evaluate.scorers.preprocess import check_variant, pixel_batch
 from finepref.evaluate.scorers.weights import fingerprint, full_precision
 
 Loaded = TypeVar("Loaded")
+BATCH = 16
+"""Images of a forward pass; it changes no score."""
 
 
 def check_inputs(name: str, images: Sequence[Image], prompts: Sequence[str]) -> None:
@@ -28,23 +30,32 @@ def check_inputs(name: str, images: Sequence[Image], prompts: Sequence[str]) -> 
 
 
 @dataclass(frozen=True)
-class NetworkScorer(Generic[Loaded]):
-    """Scores of a network; an image's score does not depend on the others.
+class Rater(Generic[Loaded]):
+    """How a network rates images for their prompts.
 
-    name: stable short name. identity: what decides a score beside preprocess and precision, for the fingerprint.
-    load: gives the network, in evaluation mode on its device. takes: network -> side of its images in pixels, device.
-    read: (network, prompts [n]) -> n texts as `rate` takes them. rate: (network, pixels [b,3,S,S], b texts) -> [b].
-    preprocess: one of `preprocess.VARIANTS`. batch_size: images per forward pass; does not change a score.
+    identity: what decides a score beside preprocess and precision, for the fingerprint. takes: network -> side of its
+    images in pixels, device. read: (network, prompts [n]) -> n texts as `rate` takes them. rate: (network, pixels
+    [b,3,S,S], b texts) -> [b].
     """
 
-    name: str
     identity: Mapping[str, object]
-    load: Callable[[], Loaded]
     takes: Callable[[Loaded], tuple[int, torch.device]]
     read: Callable[[Loaded, Sequence[str]], Any]
     rate: Callable[[Loaded, Tensor, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class NetworkScorer(Generic[Loaded]):
+    """Scores of a network; an image's score does not depend on the others.
+
+    name: stable short name. load: gives the network, in evaluation mode on its device. preprocess: one of
+    `preprocess.VARIANTS`.
+    """
+
+    name: str
+    rater: Rater[Loaded]
+    load: Callable[[], Loaded]
     preprocess: str
-    batch_size: int = 16
     higher_is_better: bool = True
 
     def __post_init__(self) -> None:
@@ -53,7 +64,7 @@ class NetworkScorer(Generic[Loaded]):
     @property
     def fingerprint(self) -> str:
         """Hash of everything that shapes the number."""
-        return fingerprint({**self.identity, "version": 1, "preprocess": self.preprocess, "precision": "float32"})
+        return fingerprint({**self.rater.identity, "version": 1, "preprocess": self.preprocess, "precision": "float32"})
 
     @functools.cached_property
     def network(self) -> Loaded:
@@ -65,12 +76,12 @@ class NetworkScorer(Generic[Loaded]):
         check_inputs(self.name, images, prompts)
         if not images:
             return np.zeros(0)
-        size, device = self.takes(self.network)
+        size, device = self.rater.takes(self.network)
         values = []
         with full_precision(device):
-            texts = self.read(self.network, prompts)
-            for start in range(0, len(images), self.batch_size):
-                rows = slice(start, start + self.batch_size)
+            texts = self.rater.read(self.network, prompts)
+            for start in range(0, len(images), BATCH):
+                rows = slice(start, start + BATCH)
                 batch = pixel_batch(images[rows], self.preprocess, size=size).to(device)
-                values.append(self.rate(self.network, batch, texts[rows]).double().cpu().numpy())
+                values.append(self.rater.rate(self.network, batch, texts[rows]).double().cpu().numpy())
         return np.concatenate(values)

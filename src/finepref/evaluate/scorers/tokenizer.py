@@ -114,7 +114,7 @@ def clip_text(path: Path, *, cleaned: bool) -> ClipText:
     bpe = path if path.is_file() else path / BPE_NAME
     if bpe.is_file():
         vocab, merges = _from_bpe(bpe)
-    elif has_clip_tokenizer(path):
+    elif has_files(path, [CLIP_NAMES]):
         vocab, merges = _from_json(path)
     else:
         remedy = f"it needs vocab.json and merges.txt, or {BPE_NAME}"
@@ -125,9 +125,9 @@ def clip_text(path: Path, *, cleaned: bool) -> ClipText:
     return ClipText(tokenizer=tokenizer, sha256=digest, cleaned=cleaned)
 
 
-def has_clip_tokenizer(folder: Path) -> bool:
-    """Whether `clip_text` can read this folder."""
-    return (folder / BPE_NAME).is_file() or all((folder / name).is_file() for name in CLIP_NAMES)
+def has_files(folder: Path, sets: Sequence[Sequence[str]]) -> bool:
+    """Whether the folder has all files of one of these sets."""
+    return any(all((folder / name).is_file() for name in names) for names in sets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from PIL.Image import Image
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
 from finepref.core.progress import progress
-from finepref.evaluate.scorers.heads import load_head
+from finepref.evaluate.scorers.families import load_network
 from finepref.evaluate.scorers.hub_files import UrlFile, fetch
 from finepref.evaluate.scorers.kinds import Spec, make, parse, weights_path
 from finepref.evaluate.scorers.preprocess import VARIANTS
@@ -75,7 +75,9 @@ def _head(chosen: Spec) -> Iterator[Check]:
     rows = RandomState(0).standard_normal((6, 768))  # not a draw: the vectors that the numbers belong to
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     with torch.inference_mode():
-        found = load_head(weights_path(chosen))(torch.from_numpy(rows.astype(np.float32))).tolist()
+        found = load_network(chosen.kind, weights_path(chosen), "cpu")(
+            torch.from_numpy(rows.astype(np.float32))
+        ).tolist()
     for number, (value, wanted) in enumerate(zip(found, HEAD_SCORES, strict=True)):
         yield Check(f"head on seeded vector {number}", value, wanted, HEAD_TOLERANCE)
 

@@ -164,6 +164,12 @@ def in_blocks(module: Callable[[Tensor], Tensor], x: Tensor, *, block: int = 16)
     return torch.cat([module(part) for part in padded.split(block)])[: len(x)]
 
 
+def weight_names(network: str) -> dict[str, dict[str, str]]:
+    """The tables of names of a network in weight_names.json."""
+    found: dict[str, dict[str, str]] = read_json(Path(__file__).with_name("weight_names.json"))[network]
+    return found
+
+
 def drop(state: Mapping[str, Tensor], names: Iterable[str], prefixes: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """The state without these names (whole, or the last part of a dotted name) and prefixes."""
     gone = set(names)
