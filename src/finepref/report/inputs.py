@@ -1,11 +1,8 @@
-"""What a report is built from: folders recognised by the files in them, as records. No torch.
-
-Nothing else in the report knows a key of comparison.json, manifest.json, run.json, ratings.json or metrics.jsonl.
-"""
+"""What a report is built from: folders recognised by the files in them, as records. No torch."""
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +15,15 @@ from finepref.core.provenance import sha256_file
 from finepref.evaluate.sheets import Sheet, read_sheets
 from finepref.formats.comparison import COMPARISON, GroupRow, Metric, ModelRow, PairRow, read_comparison
 from finepref.formats.manifest import LINES, FolderRecord, ImageRow, read_record, read_rows
+from finepref.formats.metrics import read_metrics
+from finepref.formats.ratings import RATINGS
+from finepref.formats.run import RUN, RunRecord, is_finished, read_run
 from finepref.formats.scores import SCORES
-from finepref.report.wording import is_number, significant
+from finepref.report.wording import significant
 
-RATINGS, RUN, METRICS, SAMPLES = "ratings.json", "run.json", "metrics.jsonl", "samples.json"
+SAMPLES = "samples.json"
 DEPTH = 2
 SKIPPED = frozenset({"images", "checkpoints", "samples", "cache", "unet", "transformer"})
-HIDDEN = frozenset({"step", "pairs", "epoch", "by_t"})
 
 Curve = tuple[Sequence[float], Sequence[float]]
 
@@ -67,20 +66,28 @@ class EvaluationFolder:
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """A training run: what `run.json` says (None where it does not), and name -> (steps, values) of its metrics."""
+    """A training run: what `run.json` says, and name -> (steps, values) of its metrics."""
 
     folder: Path
-    name: str
-    method: str | None
-    signal: str
-    steps: int | None
-    pairs: int | None
-    network_calls: int | None
-    device_seconds: float | None
-    device: str | None
-    peak_memory_mb: float | None
-    seed: int | None
+    about: RunRecord
     curves: Mapping[str, Curve]
+
+    @property
+    def name(self) -> str:
+        """That of the folder."""
+        return self.folder.name
+
+    @property
+    def signal(self) -> str:
+        """The training signal in words."""
+        signals = self.about.signals
+        return signals.kind + (f" ({', '.join(signals.rewards)})" if signals.rewards else "")
+
+    @property
+    def network_calls(self) -> int | None:
+        """All that were counted."""
+        calls = [value for value in self.about.network_calls.values() if value is not None]
+        return sum(calls) if calls else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +114,7 @@ def find_inputs(folders: Iterable[str | Path]) -> Inputs:
             found.setdefault(folder.resolve(), None)
     inputs = Inputs(
         tuple(read_evaluation(folder) for folder in found if (folder / LINES).is_file()),
-        tuple(read_run(folder) for folder in found if (folder / RUN).is_file()),
+        tuple(RunFolder(folder, read_run(folder), _curves(folder)) for folder in found if is_finished(folder)),
         tuple(load_ratings(folder) for folder in found if (folder / RATINGS).is_file()),
     )
     if not (inputs.evaluations or inputs.runs or inputs.arenas):
@@ -160,39 +167,16 @@ def _sampling(settings: Mapping[str, Any] | None) -> str:
     return ", ".join(words + (["x".join(map(str, settings["size"]))] if settings.get("size") else []))
 
 
-def read_run(folder: Path) -> RunFolder:
-    """Read `run.json` and `metrics.jsonl` of a run folder; a run without metrics has no curves."""
-    about = read_json(folder / RUN)
-    calls = [value for value in (about.get("network_calls") or {}).values() if is_number(value)]
-    names = ("method", "steps", "pairs", "device_seconds", "device", "peak_memory_mb", "seed")
-    return RunFolder(
-        folder, folder.name, signal=_signal(about.get("signals")), network_calls=sum(calls) if calls else None,
-        curves=_curves(folder / METRICS), **{name: about.get(name) for name in names},
-    )  # fmt: skip
-
-
-def _signal(signals: Mapping[str, Any] | None) -> str:
-    """The training signal of a run in words."""
-    if not signals:
-        return "labels"
-    rewards = signals.get("rewards") or []
-    rewards = [rewards] if isinstance(rewards, str) else rewards
-    return str(signals.get("kind", "–")) + (f" ({', '.join(map(str, rewards))})" if rewards else "")
-
-
-def _curves(path: Path) -> dict[str, Curve]:
-    """Every number that was logged, over the steps."""
-    found: dict[str, Curve] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else (), start=1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"not valid JSON ({error})", where=f"{path}, line {number}") from None
-        for name, value in record.items():
-            if "step" in record and name not in HIDDEN and is_number(value):
-                for values, added in zip(found.setdefault(name, ([], [])), (record["step"], value), strict=True):
-                    values.append(float(added))  # type: ignore[attr-defined]
-    return found
+def _curves(folder: Path) -> dict[str, Curve]:
+    """Every finite number that was logged, over the steps."""
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    for record in read_metrics(folder):
+        for name, value in record.totals().items():
+            if math.isfinite(value):
+                steps, values = found.setdefault(name, ([], []))
+                steps.append(float(record.step))
+                values.append(value)
+    return {**found}
 
 
 def read_samples(folder: Path) -> tuple[tuple[str, ...], int]:

@@ -96,7 +96,9 @@ def _tiles(inputs: Inputs, runs: Sequence[RunFolder], boards: Sequence[Standings
         ]  # fmt: skip
     figures += [(whole(board.votes), "votes") for board in boards[:1]]
     return figures + [
-        (duration(run.device_seconds), f"to train {run.name}") for run in runs[:2] if run.device_seconds is not None
+        (duration(run.about.device_seconds), f"to train {run.name}")
+        for run in runs[:2]
+        if run.about.device_seconds is not None
     ]
 
 
