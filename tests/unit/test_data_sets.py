@@ -6,19 +6,19 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_readers import pickapic_rows, png, write
 
 from finepref.core.errors import InputError
-from finepref.core.files import parquet_meta, write_parquet
+from finepref.core.files import parquet_meta
 from finepref.core.provenance import sha256_bytes
 from finepref.data.convert import convert
 from finepref.data.inspect import inspect
 from finepref.data.pairing import pair_from_scores
 from finepref.formats.manifest import ImageRow, write_rows
 from finepref.formats.preferences import detect_format, read_pair_ids, read_preferences
+from finepref.formats.scores import Score, ScoredBy, Scores, write_scores
 
 
 def test_inspect_counts(tmp_path: Path) -> None:
@@ -80,43 +80,24 @@ def test_convert_of_nothing_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out.parquet").exists()
 
 
-SCORES = pa.schema(
-    [
-        ("model", pa.string()),
-        ("prompt_index", pa.int64()),
-        ("prompt_sha256", pa.string()),
-        ("seed", pa.int64()),
-        ("image_sha256", pa.string()),
-        ("scorer", pa.string()),
-        ("fingerprint", pa.string()),
-        ("value", pa.float64()),
-        ("reason", pa.string()),
-    ]
-)
-
-
 def evaluation_folder(folder: Path, values: dict[str, list[float]], *, higher: bool = True) -> Path:
     """A manifest and scores as `finepref generate` and `finepref score` write them."""
     folder.mkdir()
     lines, scores, number = [], [], 0
-    sampler = {"sampler": "ddim", "steps": 1, "guidance": 1.0, "size": (4, 4), "prompt_set": "prompts"}
+    sampler = {"sampler": "ddim", "steps": 1, "guidance": 1.0, "size": (4, 4)}
     for index, (prompt, row) in enumerate(values.items()):
         for seed, value in enumerate(row):
             number += 1
             (folder / f"{number}.png").write_bytes(png(number))
             shared = {
-                "model": f"m{seed % 2}",
-                "prompt_index": index,
-                "prompt_sha256": sha256_bytes(prompt.encode()),
-                "seed": seed,
-                "image_sha256": sha256_bytes(png(number)),
-            }
+                "model": f"m{seed % 2}", "prompt_set": "prompts", "prompt_index": index, "seed": seed,
+                "prompt_sha256": sha256_bytes(prompt.encode()), "image_sha256": sha256_bytes(png(number)),
+            }  # fmt: skip
             lines.append(ImageRow(prompt=prompt, path=f"{number}.png", **shared, **sampler))
             for name, each in (("good", value), ("other", -value)):
-                scores.append({**shared, "scorer": name, "fingerprint": f"f-{name}", "value": each, "reason": ""})
+                scores.append(Score(**shared, scorer=name, fingerprint=f"f-{name}", value=each))
     write_rows(folder, lines)
-    known = {name: {"fingerprint": f"f-{name}", "higher_is_better": higher} for name in ("good", "other")}
-    write_parquet(folder / "scores.parquet", pa.Table.from_pylist(scores, SCORES), {"scorers": known})
+    write_scores(folder, Scores(tuple(scores), {name: ScoredBy(f"f-{name}", higher) for name in ("good", "other")}))
     return folder
 
 

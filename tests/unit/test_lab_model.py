@@ -10,6 +10,7 @@ import pytest
 from finepref.core.errors import InputError
 from finepref.core.files import parquet_meta, read_parquet
 from finepref.core.provenance import sha256_file
+from finepref.formats.pickapic import SCHEMA
 from finepref.lab import architecture, makers, model, world
 from finepref.lab import ballots as votes
 
@@ -137,7 +138,7 @@ def test_votes_with_the_shipped_makers_are_a_function_of_the_seed(tmp_path):
     first = votes.make_votes(tmp_path / "a.parquet", seed=3, votes=8, prompts=asked, makers_used=two)
     again = votes.make_votes(tmp_path / "b.parquet", seed=3, votes=8, prompts=asked, makers_used=two)
     assert first.equals(again)
-    assert read_parquet(tmp_path / "a.parquet").cast(votes.SCHEMA).equals(first)
+    assert read_parquet(tmp_path / "a.parquet").cast(SCHEMA).equals(first)
     assert set(first["model_0"].to_pylist() + first["model_1"].to_pylist()) == {maker.name for maker in two}
     assert parquet_meta(tmp_path / "a.parquet")["seed"] == 3
     with pytest.raises(InputError, match="too few"):

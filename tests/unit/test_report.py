@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from finepref.core.rng import uniform
 from finepref.evaluate.compare import compare
 from finepref.evaluate.score import score
 from finepref.formats.manifest import read_record, read_rows, write_record, write_rows
-from finepref.formats.run import RunAxes, RunRecord, RunSignals, write_run
+from finepref.formats.metrics import StepMetrics, append_metrics
+from finepref.formats.run import write_run
 from finepref.report import report
 from finepref.report.charts import density
 from finepref.report.curves import readable, smoothed
@@ -30,6 +32,7 @@ from finepref.report.paper_tables import published, user_rows, user_win_rates
 from finepref.report.results import headline, primary_metric, summary_sentences
 from finepref.report.thumbnails import choose, data_uri, extremes, find_items, read_strips, spread
 from finepref.report.wording import decimals, duration, percent, significant
+from run_record import run_record
 
 TEXTS = [f"prompt {n}" for n in range(20)]
 
@@ -46,16 +49,10 @@ def evaluation(folder: Path, gain: float, *, models=("base", "new"), sets=None, 
 
 
 def run_folder(folder: Path, **about) -> Path:
-    folder.mkdir(parents=True)
-    record = RunRecord(
-        method="dpo", axes=RunAxes(signal="binary", trajectory="shared-noise", objective="dpo", guard="none"),
-        base="lab", family="sd15", base_sha256="b", seed=0, config_hash="c", identity="i",
-        signals=RunSignals(kind="arena", sha256="s"), steps=9, pairs=36, device_seconds=100.0, device="cpu",
-        peak_memory_mb=100.0,
-    )  # fmt: skip
-    write_run(folder, replace(record, **about))
-    lines = [{"step": s, "loss": 0.7 - s / 100, "lr": 1e-6, "by_t": [], "pairs": 4} for s in range(1, 10)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_run(folder, run_record(**about))
+    for step in range(1, 10):
+        means = {"loss": 0.7 - step / 100}
+        append_metrics(folder, StepMetrics(step=step, means=means, pairs=4, by_t=(), grad_norm=1.0, lr=1e-6))
     return folder
 
 
@@ -288,12 +285,14 @@ def test_numbers_in_words() -> None:
 
 def test_a_constant_curve_has_an_axis(tmp_path: Path) -> None:
     """The moving average of a constant is that constant up to rounding."""
-    run = run_folder(tmp_path / "run")
-    values = [0.1 + 0.2, 0.3] * 60
-    lines = [json.dumps({"step": step, "pairs": 4, "lr": value}) for step, value in enumerate(values, start=1)]
-    (run / "metrics.jsonl").write_text("\n".join(lines))
-    page = report([run], tmp_path / "r.html").read_text(encoding="utf-8")
+    write_run(tmp_path / "run", run_record())
+    for step, value in enumerate([0.1 + 0.2, 0.3] * 60, start=1):
+        append_metrics(
+            tmp_path / "run", StepMetrics(step=step, means={}, pairs=4, by_t=(), grad_norm=math.nan, lr=value)
+        )
+    page = report([tmp_path / "run"], tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Learning rate" in page
+    assert "Gradient norm" not in page
 
 
 def test_moving_averages_keep_lines_and_ends_and_flatten_noise() -> None:

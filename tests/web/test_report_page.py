@@ -15,8 +15,11 @@ from evaluation_folder import Table, make_folder
 from finepref.arena.whole import Options, run_arena
 from finepref.evaluate.compare import compare
 from finepref.evaluate.score import score
+from finepref.formats.metrics import StepMetrics, append_metrics
+from finepref.formats.run import write_run
 from finepref.report import report
 from finepref.report.arena_page import write_page
+from run_record import run_record
 
 pytestmark = [
     pytest.mark.web,
@@ -42,11 +45,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     score(root / "eval", [Table(rows, lambda row: value[row.image_sha256], name="metric <i>x</i>")])
     compare(root / "eval", "base", resamples=200)
     run = root / "runs" / "new"
-    run.mkdir(parents=True)
-    about = {"method": "<script>window.pwned=1</script>", "signals": None, "steps": 3, "device_seconds": 7200.0}
-    (run / "run.json").write_text(json.dumps(about))
-    lines = [{"step": s, "loss": 1 / s, "implicit_accuracy": 0.5, "lr": 1e-5} for s in range(1, 30)]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_run(run, run_record(method="<script>window.pwned=1</script>", device_seconds=7200.0))
+    for step in range(1, 30):
+        means = {"loss": 1 / step, "implicit_accuracy": 0.5}
+        append_metrics(run, StepMetrics(step=step, means=means, pairs=4, by_t=(), grad_norm=1.0, lr=1e-5))
     words = ("left", "tie", "right", "left", "left")
     votes = [f"{MODELS[k % 3]},{MODELS[(k + 1 + k % 2) % 3]},{words[k * k % 5]},v{k % 7}" for k in range(300)]
     (root / "votes.csv").write_text("\n".join(["left,right,winner,voter", *votes]), encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from finepref.arena.folder import PAGE
+from finepref.arena.whole import PAGE
 from finepref.formats.ratings import RATINGS, RatingsRecord, read_ratings
 
 

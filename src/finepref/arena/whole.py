@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finepref.arena import folder
 from finepref.arena.boards import load_board
 from finepref.arena.engines import rate_by
 from finepref.arena.findings import Findings, examine
@@ -21,14 +20,16 @@ from finepref.arena.validate import validate
 from finepref.arena.votegaps import KindOfGap, gap_chunks, kinds_of_gap, mean_gaps
 from finepref.core.errors import InputError, nearest
 from finepref.core.progress import say
+from finepref.core.provenance import fingerprinted
 from finepref.formats.gaps import GAPS, GapsRecord, write_gaps
 from finepref.formats.quarantine import QUARANTINE, LeftOut, write_quarantine
-from finepref.formats.ratings import LEADERBOARD, RATINGS, write_leaderboard
+from finepref.formats.ratings import LEADERBOARD, RATINGS, read_ratings, write_leaderboard
 from finepref.formats.sources import find_files
 from finepref.formats.store import IN_MEMORY
 from finepref.formats.validation import VALIDATION, write_validation
 from finepref.formats.votefiles import read_votes
 
+PAGE = "arena.html"
 SAY_EVERY = 10_000_000  # rows
 
 
@@ -70,12 +71,16 @@ def run_arena(
         InputError: the votes cannot be used; nothing has been written then.
     """
     out, seed = Path(out), options.rating.seed
-    made = folder.provenance_of(find_files(votes), options.config())
-    asked = {folder.PAGE: page is not None, VALIDATION: options.validate is not None}
-    wanted = [*folder.ALWAYS, *(name for name, is_asked in asked.items() if is_asked)]
-    if folder.finished(out, made["fingerprint"], wanted, overwrite=options.overwrite):
-        say(f"{out}: already holds the arena of these votes and settings")
-        return None
+    made = fingerprinted(inputs=find_files(votes), config=options.config())
+    if (out / RATINGS).exists() and not options.overwrite:
+        if not read_ratings(out).is_of(made):
+            remedy = "give another --out, or --overwrite to replace it"
+            raise InputError("holds an arena of other votes or settings", where=out, remedy=remedy)
+        asked = {PAGE: page is not None, VALIDATION: options.validate is not None}
+        wanted = (RATINGS, LEADERBOARD, GAPS, *(name for name, is_asked in asked.items() if is_asked))
+        if all((out / name).exists() for name in wanted):
+            say(f"{out}: already holds the arena of these votes and settings")
+            return None
     if options.normalise not in NORMALISE:
         raise InputError(f"unknown normalisation {options.normalise!r}", remedy=nearest(options.normalise, NORMALISE))
     board = None if options.compare_board is None else load_board(options.compare_board)
@@ -94,7 +99,7 @@ def run_arena(
         found = examine(table, ratings, kinds, curve=curve, validation=validation, board=board, seed=seed)
         _write(out, found, kinds, made, normalise=options.normalise)
         if page is not None:
-            page(out / folder.PAGE, found, made)
+            page(out / PAGE, found, made)
         save_ratings(out / RATINGS, ratings, provenance=made)
     return ratings
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -14,9 +16,12 @@ Column = Annotated[str | None, Option(metavar="COLUMN", show_default=False, rich
 TIES = "batch: fit, half, drop; online: fit (as the preset does), draw, skip, half."
 BOARD = "arenapo-pickapic, arenapo-hpdv3, a ratings.json or a csv (model, mu)."
 RHO = "Share of the noise that is the images' own; estimated if absent."
-ROLES = (
-    "left", "right", "winner", "left_image", "right_image", "prompt", "voter", "id", "group", "model", "rank", "image",
-)  # fmt: skip
+
+
+def columns(command: Callable[..., None], given: Mapping[str, Any]) -> dict[str, str]:
+    """Role -> column, of those options of a command that name a column and are given."""
+    roles = [name for name, each in signature(command).parameters.items() if each.annotation == "Column"]
+    return {role: given[role] for role in roles if given[role] is not None}
 
 
 def command(
@@ -59,7 +64,7 @@ def command(
     from finepref.report.arena_page import write_page
 
     options = Options(
-        columns={role: given[role] for role in ROLES if given[role] is not None},
+        columns=columns(command, given),
         rating=RatingOptions(**{field.name: given[field.name] for field in fields(RatingOptions)}),
         rho=rho, normalise=normalise, validate=validate, compare_board=compare_board, skip_bad_rows=skip_bad_rows,
         overwrite=overwrite,

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from finepref.arena.options import DEFAULTS
-
-Column = Annotated[str | None, typer.Option(metavar="COLUMN", show_default=False)]
+from finepref.cli.arena import Column, columns
 
 
 def command(
@@ -26,20 +25,19 @@ def command(
     rank: Column = None,
 ) -> None:
     """Ask next: the pairs of models whose vote would tell most about the ratings, best first."""
-    from finepref.arena.folder import provenance_of
+    named = columns(command, locals())
     from finepref.arena.nextpairs import next_pairs
+    from finepref.core.provenance import fingerprinted
     from finepref.formats.proposals import check_suffix, proposals_csv, write_proposals
     from finepref.formats.sources import find_files
     from finepref.formats.votefiles import read_votes
 
     if out is not None:
         check_suffix(out)
-    named = {"left": left, "right": right, "winner": winner, "group": group, "model": model, "rank": rank}
-    columns = {role: column for role, column in named.items() if column is not None}
-    table = read_votes(votes, columns=columns)
+    table = read_votes(votes, columns=named)
     pairs = next_pairs(table.votes, number=count, prior=prior, seed=seed)
     if out is None:
         print(proposals_csv(pairs), end="")
     else:
-        config = {"number": count, "prior": prior, "seed": seed, "columns": columns}
-        write_proposals(out, pairs, provenance=provenance_of(find_files(votes), config))
+        config = {"number": count, "prior": prior, "seed": seed, "columns": named}
+        write_proposals(out, pairs, provenance=fingerprinted(inputs=find_files(votes), config=config))

@@ -14,7 +14,7 @@ from finepref.core.errors import InputError
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from finepref.formats.preferences import ImageRef, Quarantined
+    from finepref.formats.preferences import Quarantined
     from finepref.formats.signals import Signals
     from finepref.signals.kinds import SignalRow
     from finepref.signals.parts import VoteTable
@@ -35,11 +35,10 @@ def command(
 ) -> None:
     """Write signals.parquet: winner, margins, weight and labels of every decided vote, keyed by pair_id."""
     from finepref.arena import load_ratings
-    from finepref.core.files import parquet_meta
     from finepref.core.progress import say
     from finepref.core.provenance import provenance
     from finepref.formats.rewards import read_rewards
-    from finepref.formats.signals import write_signals
+    from finepref.formats.signals import is_of, write_signals
     from finepref.formats.sources import versions
     from finepref.signals.make import check_request, make_signals, provenance_inputs
 
@@ -48,12 +47,10 @@ def command(
     own = {row.name: given.model_dump() for row, given in chosen}
     settings = {"kinds": own, "scorer": scorer, "votes": versions(votes)}
     record = provenance(inputs=provenance_inputs(votes, arena, rewards), config=settings)
-    if out.is_file() and not overwrite:
-        known = parquet_meta(out).get("provenance", {})
-        if all(known.get(name) == record[name] for name in ("inputs", "config_hash")):
-            say(f"{out} is finished")
-            print(out)
-            return
+    if not overwrite and is_of(out, record):
+        say(f"{out} is finished")
+        print(out)
+        return
     table, faults = _read(votes, named_images=any(row.images(given) for row, given in chosen))
     signals = make_signals(
         table,
@@ -108,29 +105,16 @@ def _summarise(signals: Signals, faults: list[Quarantined]) -> None:
 
 def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Quarantined]]:
     """The votes without their images; where images must have names and the data set gives none, from their content."""
-    import numpy as np
-
     from finepref.core.progress import progress
     from finepref.formats.preferences import read_preferences
-    from finepref.signals.parts import VoteTable
+    from finepref.signals.parts import vote_table
 
     for images in (False, True):
         faults: list[Quarantined] = []
-        rows = [
-            (vote.pair_id, vote.label, vote.model_0, vote.model_1, _name(vote.image_0), _name(vote.image_1))
-            for vote in progress(read_preferences(votes, images=images, quarantine=faults), "votes", unit="vote")
-        ]
-        pair_id, label, model_0, model_1, image_0, image_1 = zip(*rows, strict=True)
-        if not named_images or None not in (*image_0, *image_1):
+        pairs = read_preferences(votes, images=images, quarantine=faults)
+        table = vote_table(progress(pairs, "votes", unit="vote"))
+        if not named_images or None not in (*table.image_0, *table.image_1):
             break
-    table = VoteTable(
-        pair_id=pair_id,
-        label=np.array(label, dtype=np.float64),
-        model_0=model_0,
-        model_1=model_1,
-        image_0=image_0,
-        image_1=image_1,
-    )
     return table, faults
 
 
@@ -139,17 +123,6 @@ def _sha256(table: VoteTable) -> str:
     from finepref.core.provenance import hash_config
 
     return hash_config({name: list(getattr(table, name)) for name in table.__slots__})
-
-
-def _name(image: ImageRef) -> str | None:
-    """The data set's name of an image, its file, or the hash of its bytes; None where the row was read without it."""
-    from finepref.core.provenance import sha256_bytes
-
-    if image.uid is not None:
-        return image.uid
-    if image.path is not None:
-        return str(image.path)
-    return None if image.data is None else sha256_bytes(image.data)
 
 
 declare()

@@ -83,3 +83,10 @@ def provenance(
         code = {"plugins": [plugin["sha256"] for plugin in loaded]} if loaded else {}
         record["config_hash"] = hash_config({**config, **code})
     return record
+
+
+def fingerprinted(*, inputs: Iterable[str | Path], config: Mapping[str, Any]) -> dict[str, Any]:
+    """`provenance` with the fingerprint of all that matters to the result: settings and input hashes."""
+    record = provenance(inputs=inputs, config=config)
+    matters = record["config_hash"] + json.dumps(sorted(record["inputs"].values()))
+    return {**record, "fingerprint": sha256_bytes(matters.encode())}

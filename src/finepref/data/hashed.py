@@ -44,8 +44,8 @@ class HashedPairs:
         good: list[PairRow] = []
         bad = self.unread + self.rejected
         for row, pair in self.pairs:
-            shas = {"image_0": pair.image_0, "image_1": pair.image_1}
-            reasons = [f"{name}: {bad_images[sha]}" for name, sha in shas.items() if sha in bad_images]
+            shas = enumerate((pair.image_0, pair.image_1))
+            reasons = [f"image_{side}: {bad_images[sha]}" for side, sha in shas if sha in bad_images]
             if reasons:
                 bad.append(Quarantined(row=row, pair_id=pair.pair_id, reason="; ".join(reasons)))
             else:

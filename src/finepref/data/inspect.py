@@ -12,10 +12,17 @@ from finepref.core.errors import InputError
 from finepref.core.images import Unreadable, decode, dimensions
 from finepref.core.progress import progress
 from finepref.core.provenance import sha256_bytes
-from finepref.formats.preferences import Preference, Quarantined, detect_format, read_preferences
+from finepref.formats.preferences import (
+    SAID,
+    Preference,
+    Quarantined,
+    detect_format,
+    read_preferences,
+    winner_of,
+)
 
-# label -> its name, and what it says of the two models
-RESULTS = {1.0: ("image_0", "won", "lost"), 0.0: ("image_1", "lost", "won"), 0.5: ("tie", "tied", "tied")}
+RESULTS = {1.0: ("won", "lost"), 0.0: ("lost", "won"), 0.5: ("tied", "tied")}  # what a label says of the two models
+NONE = "none"  # said by a pair that nobody voted on
 
 
 @dataclass(slots=True)
@@ -32,7 +39,7 @@ class DataReport:
     prompts: int = 0
     voters: int = 0
     images: int = 0
-    labels: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("image_0", "image_1", "tie", "none"), 0))
+    labels: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*SAID.values(), NONE), 0))
     models: dict[str, dict[str, int]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     identical: int = 0
@@ -68,35 +75,34 @@ def inspect(
     for index, pair in enumerate(progress(itertools.islice(pairs, limit), "read", total=limit, unit="pair")):
         prompts.add(sha256_bytes(pair.prompt.encode()))
         voters.add(pair.voter)
-        label = _count(report, pair)
+        _count(report, pair)
         shas, reasons = seen.look(pair)
         if reasons:
             report.problems.append(Quarantined(index + len(rejected), pair.pair_id, "; ".join(reasons)))
             continue
         report.identical += shas[0] == shas[1]
-        winner = {"tie": "tie", "none": "", "image_0": shas[0], "image_1": shas[1]}[label]
-        votes.setdefault((pair.prompt, frozenset(shas)), []).append(winner)
+        winner = winner_of(pair.label)
+        said = SAID.get(pair.label, NONE) if winner is None else shas[winner]
+        votes.setdefault((pair.prompt, frozenset(shas)), []).append(said)
     report.problems = sorted([*report.problems, *rejected], key=lambda each: each.row)
     report.prompts, report.voters = len(prompts), len(voters) - 1
     report.images = sum(not reason for reason in seen.known.values())
     report.sizes = dict(seen.sizes.most_common())
     report.repeated = sum(len(each) > 1 for each in votes.values())
-    report.contradicted = sum(len({*each} - {""}) > 1 for each in votes.values())
+    report.contradicted = sum(len({*each} - {NONE}) > 1 for each in votes.values())
     report.models = dict(sorted(report.models.items(), key=lambda item: -item[1]["shown"]))
     return report
 
 
-def _count(report: DataReport, pair: Preference) -> str:
-    """Count a pair and what it says of its models; its label."""
-    label, *results = RESULTS.get(pair.label, ("none", "", ""))
+def _count(report: DataReport, pair: Preference) -> None:
+    """Count a pair and what it says of its models."""
     report.pairs += 1
-    report.labels[label] += 1
-    for model, result in zip((pair.model_0, pair.model_1), results, strict=True):
+    report.labels[SAID.get(pair.label, NONE)] += 1
+    for model, result in zip((pair.model_0, pair.model_1), RESULTS.get(pair.label, ("", "")), strict=True):
         if model is not None:
             row = report.models.setdefault(model, dict.fromkeys(("shown", "won", "tied", "lost"), 0))
             for what in filter(None, ("shown", result)):
                 row[what] += 1
-    return label
 
 
 class _Images:

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pyarrow as pa
+from typing import NamedTuple
 
 from finepref.core.errors import InputError, nearest
-from finepref.core.files import parquet_meta, read_parquet, write_parquet
 from finepref.core.progress import say
 from finepref.core.provenance import provenance, sha256_bytes
 from finepref.formats.manifest import ImageRow, read_rows
 from finepref.formats.preferences import ImageRef, Preference, write_pairs
-
-REWARDS = pa.schema(
-    [
-        ("pair_id", pa.string()),
-        ("side", pa.int8()),
-        ("scorer", pa.string()),
-        ("fingerprint", pa.string()),
-        ("value", pa.float64()),
-        ("reason", pa.string()),
-        ("image_sha256", pa.string()),
-        ("prompt_sha256", pa.string()),
-    ]
-)
+from finepref.formats.prompts import prompt_sha256
+from finepref.formats.rewards import Reward, write_rewards
+from finepref.formats.scores import SCORES, ScoredBy, read_scores
 
 
 def pair_from_scores(
@@ -63,22 +49,24 @@ def pair_from_scores(
         raise InputError("pairs.parquet is there already", where=out, remedy="use another folder, or --overwrite")
     groups, skipped, about = _scored_images(folder, scorer)
     pairs: list[Preference] = []
-    rewards: list[dict[str, Any]] = []
+    rewards: list[Reward] = []
     for prompt, images in groups.items():
+        sha = prompt_sha256(prompt)
         for a, b in _pairs_of(images, choose):
             if abs(a.value - b.value) < min_gap:
                 continue
             pair_id = sha256_bytes("\x1f".join([prompt, a.row.image_sha256, b.row.image_sha256]).encode())[:32]
             image_0, image_1 = (ImageRef(path=folder / each.row.path) for each in (a, b))
             label = 0.5 + 0.5 * ((a.better > b.better) - (a.better < b.better))
-            pair = Preference(pair_id, prompt, image_0, image_1, label, a.row.model, b.row.model)
-            pairs.append(pair)
-            rewards += [_reward(pair, side, each, scorer, about) for side, each in enumerate((a, b))]
+            pairs.append(Preference(pair_id, prompt, image_0, image_1, label, a.row.model, b.row.model))
+            rewards += [
+                Reward(pair_id, side, scorer, about.fingerprint, each.value, "", each.row.image_sha256, sha)
+                for side, each in enumerate((a, b))
+            ]
     if not pairs:
         raise InputError("no prompt has two scored images that differ", where=folder, remedy="generate more seeds")
     write_pairs(pairs, out / "pairs.parquet")
-    meta = {"scorers": {scorer: about}, **provenance(inputs=[folder / "scores.parquet"])}
-    write_parquet(out / "rewards.parquet", pa.Table.from_pylist(rewards, REWARDS), meta)
+    write_rewards(out / "rewards.parquet", rewards, {scorer: about}, provenance(inputs=[folder / SCORES]))
     return {"pairs": len(pairs), "prompts": len({pair.prompt for pair in pairs}), "skipped": skipped}
 
 
@@ -90,12 +78,6 @@ class _Scored(NamedTuple):
     better: float
 
 
-def _reward(pair: Preference, side: int, each: _Scored, scorer: str, about: Mapping[str, Any]) -> dict[str, Any]:
-    prompt = sha256_bytes(pair.prompt.encode())
-    cells = (pair.pair_id, side, scorer, about["fingerprint"], each.value, "", each.row.image_sha256, prompt)
-    return dict(zip(REWARDS.names, cells, strict=True))
-
-
 def _pairs_of(images: list[_Scored], choose: str) -> list[tuple[_Scored, _Scored]]:
     if choose == "all":
         pairs = itertools.combinations(images, 2)
@@ -104,19 +86,15 @@ def _pairs_of(images: list[_Scored], choose: str) -> list[tuple[_Scored, _Scored
     return [(ranked[-1], ranked[0])] if len(images) > 1 and ranked[0].better < ranked[-1].better else []
 
 
-def _scored_images(folder: Path, scorer: str) -> tuple[dict[str, list[_Scored]], int, Mapping[str, Any]]:
+def _scored_images(folder: Path, scorer: str) -> tuple[dict[str, list[_Scored]], int, ScoredBy]:
     """Distinct images of each prompt with their value, how many have none, and what is known of the scorer."""
-    table = read_parquet(folder / "scores.parquet", ["scorer", "fingerprint", "image_sha256", "prompt_sha256", "value"])
-    known = parquet_meta(folder / "scores.parquet").get("scorers", {})
-    if scorer not in known:
-        raise InputError(f"no scores of {scorer!r}", where=folder / "scores.parquet", remedy=nearest(scorer, known))
-    about = known[scorer]
-    sign = 1.0 if about["higher_is_better"] else -1.0
-    values = {
-        (row["image_sha256"], row["prompt_sha256"]): row["value"]
-        for row in table.to_pylist()
-        if row["scorer"] == scorer and row["fingerprint"] == about["fingerprint"] and row["value"] is not None
-    }
+    found = read_scores(folder)
+    if scorer not in found.scorers:
+        raise InputError(f"no scores of {scorer!r}", where=folder / SCORES, remedy=nearest(scorer, found.scorers))
+    about = found.scorers[scorer]
+    sign = 1.0 if about.higher_is_better else -1.0
+    own = (row for row in found.rows if row.scorer == scorer and row.fingerprint == about.fingerprint)
+    values = {(row.image_sha256, row.prompt_sha256): row.value for row in own}
     groups: dict[str, list[_Scored]] = {}
     seen: set[tuple[str, str]] = set()
     skipped = 0

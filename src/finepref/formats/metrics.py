@@ -17,6 +17,18 @@ from finepref.formats.records import as_record
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
 NAMED = ("step", "pairs", "skipped_pairs")
+WORDS = {
+    "loss": "Loss",
+    "implicit_accuracy": "Pairs that the model ranks as the votes do",
+    "u": "Pair logit u (margin taken off)",
+    "A_w": "Gain over the reference, winners (A_w)",
+    "A_l": "Gain over the reference, losers (A_l)",
+    "L_w": "Error of the model, winners (L_w)",
+    "L_l": "Error of the model, losers (L_l)",
+    "sigmoid_minus_u": "Weight of a pair's gradient",
+    "grad_norm": "Gradient norm",
+    "lr": "Learning rate",
+}
 REMEDY = "train again, or remove the line"
 
 
@@ -43,9 +55,13 @@ class StepMetrics:
     lr: float
     skipped_pairs: tuple[str, ...] | None = None
 
+    def totals(self) -> dict[str, float]:
+        """The means, gradient norm and learning rate by name; `WORDS` says what they are."""
+        return {**self.means, "grad_norm": self.grad_norm, "lr": self.lr}
+
     def numbers(self) -> dict[str, float]:
-        """Everything to draw: the means, gradient norm and learning rate; those of t-buckets as `NAME/t0`, ..."""
-        found = {**self.means, "grad_norm": self.grad_norm, "lr": self.lr}
+        """Everything to draw: `totals`, and those of t-buckets as `NAME/t0`, ..."""
+        found = self.totals()
         for number, bucket in enumerate(self.by_t):
             found |= {f"{name}/t{number}": value for name, value in bucket.means.items()}
         return found

@@ -35,6 +35,7 @@ PAIRS = pa.schema(
         ("label", pa.float64()), ("model_0", pa.string()), ("model_1", pa.string()), ("voter", pa.string()),
     ]
 )  # fmt: skip
+SAID = {1.0: "image_0", 0.0: "image_1", 0.5: "tie"}  # what a label says, in words for reports
 _GROUP = 256
 
 

@@ -80,10 +80,9 @@ class RatingsRecord:
     provenance: Mapping[str, Any]
     version: int = VERSION
 
-    @property
-    def fingerprint(self) -> str | None:
-        """Hash of the votes and the settings that it was made with."""
-        return self.provenance.get("fingerprint")
+    def is_of(self, made: Mapping[str, Any]) -> bool:
+        """Whether it was made with the votes and the settings of this provenance."""
+        return self.provenance.get("fingerprint") == made["fingerprint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +115,13 @@ def write_ratings(path: str | Path, record: RatingsRecord) -> None:
     write_json(path, {**asdict(record), "settings": record.settings.given()})
 
 
-def leaderboard(models: Sequence[RatedModel]) -> list[dict[str, Any]]:
-    """The rows of leaderboard.csv."""
-    return [
-        {"rank": rank, "model": model.name, **{name: getattr(model, name) for name in COLUMNS}}
-        for rank, model in enumerate(models, start=1)
-    ]
-
-
 def write_leaderboard(path: Path, models: Sequence[RatedModel]) -> None:
     """Write leaderboard.csv, numbers to six places."""
-    rows = [{k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in leaderboard(models)]
+    rows = []
+    for rank, model in enumerate(models, start=1):
+        values = {name: getattr(model, name) for name in COLUMNS}
+        rounded = {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
+        rows.append({"rank": rank, "model": model.name, **rounded})
     write_text(path, csv_text(rows))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,10 +52,17 @@ class Rewards:
     fingerprint: str
     device_seconds: float | None = None
 
+    def about(self) -> dict[str, Any]:
+        """Whose they are and what they cost, for the footer of signals."""
+        return {"scorer": self.scorer, "fingerprint": self.fingerprint, "device_seconds": self.device_seconds}
 
-def write_rewards(path: Path, rows: Iterable[Reward], scorers: Mapping[str, ScoredBy]) -> None:
+
+def write_rewards(
+    path: Path, rows: Iterable[Reward], scorers: Mapping[str, ScoredBy], provenance: Mapping[str, Any] | None = None
+) -> None:
     """Write rewards of some pairs."""
-    write_parquet(path, rowtables.to_table(rows, COLUMNS), {"version": VERSION, "scorers": footer(scorers)})
+    meta = {"version": VERSION, "scorers": footer(scorers), **(provenance or {})}
+    write_parquet(path, rowtables.to_table(rows, COLUMNS), meta)
 
 
 def iterate_rewards(path: Path) -> Iterator[Reward]:

@@ -5,7 +5,7 @@ Columns: pair_id, winner int8, margin_0, margin_1 float32 (unscaled), weight flo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,13 @@ import pyarrow as pa
 from finepref.core import files
 from finepref.core.errors import InputError
 
-COLUMNS = ("pair_id", "winner", "margin_0", "margin_1", "weight", "label_0", "label_1")
 NO_LABEL = -1
+TYPES = {
+    "winner": np.int8, "margin_0": np.float32, "margin_1": np.float32, "weight": np.float32, "label_0": np.int8,
+    "label_1": np.int8,
+}  # fmt: skip
+LABELS = ("label_0", "label_1")
+UNSET = {"margin_0": 0.0, "margin_1": 0.0, "weight": 1.0, "label_0": NO_LABEL, "label_1": NO_LABEL}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,27 +72,28 @@ class Signals:
 
     def take(self, rows: npt.NDArray[Any]) -> Signals:
         """These rows, in this order."""
-        arrays = {name: getattr(self, name)[rows] for name in COLUMNS[1:]}
+        arrays = {name: getattr(self, name)[rows] for name in TYPES}
         return Signals(pair_id=tuple(self.pair_id[row] for row in rows.tolist()), meta=self.meta, **arrays)
+
+
+def signals_of(pair_id: Sequence[str], columns: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> Signals:
+    """The record of these columns [n], by name; one that is not given is `UNSET` (the winner is always given)."""
+    held = {name: columns[name] if name in columns else np.full(len(pair_id), UNSET[name]) for name in TYPES}
+    return Signals(pair_id=tuple(pair_id), meta=meta, **{name: held[name].astype(kind) for name, kind in TYPES.items()})
 
 
 def write_signals(path: str | Path, signals: Signals, *, provenance: Mapping[str, Any]) -> None:
     """Write the sidecar; its footer holds `signals.meta` and the provenance."""
-    labels = {}
-    for name in ("label_0", "label_1"):
-        values = getattr(signals, name)
-        labels[name] = pa.array(values, mask=values == NO_LABEL)
-    table = pa.table(
-        {
-            "pair_id": pa.array(signals.pair_id, pa.string()),
-            "winner": signals.winner,
-            "margin_0": signals.margin_0,
-            "margin_1": signals.margin_1,
-            "weight": signals.weight,
-            **labels,
-        }
-    )
+    arrays = {name: getattr(signals, name) for name in TYPES}
+    columns = {name: pa.array(v, mask=v == NO_LABEL if name in LABELS else None) for name, v in arrays.items()}
+    table = pa.table({"pair_id": pa.array(signals.pair_id, pa.string()), **columns})
     files.write_parquet(path, table, {**signals.meta, "provenance": dict(provenance)})
+
+
+def is_of(path: Path, made: Mapping[str, Any]) -> bool:
+    """Whether there is a sidecar that was made with the inputs and the settings of this provenance."""
+    known = files.parquet_meta(path).get("provenance", {}) if path.is_file() else {}
+    return all(known.get(name) == made[name] for name in ("inputs", "config_hash"))
 
 
 def read_signals(path: str | Path) -> Signals:
@@ -97,11 +103,10 @@ def read_signals(path: str | Path) -> Signals:
         InputError: missing file or column, a pair twice, a winner or label that is none, a margin that is not finite on
             the winner's side, a weight that is negative or not finite.
     """
-    table = files.read_parquet(path, list(COLUMNS))
-    arrays = {name: table[name].to_numpy() for name in ("winner", "margin_0", "margin_1", "weight")}
-    for name in ("label_0", "label_1"):
-        arrays[name] = table[name].fill_null(NO_LABEL).to_numpy()
-    pair_id = tuple(table["pair_id"].to_pylist())
+    table = files.read_parquet(path, ["pair_id", *TYPES])
+    pair_id = table["pair_id"].to_pylist()
+    columns = {name: table[name].fill_null(NO_LABEL) if name in LABELS else table[name] for name in TYPES}
+    arrays = {name: column.to_numpy() for name, column in columns.items()}
     margin = np.where(arrays["winner"] == 0, arrays["margin_0"], arrays["margin_1"])
     labels = np.concatenate([arrays["label_0"], arrays["label_1"]])
     faults = {
@@ -114,13 +119,4 @@ def read_signals(path: str | Path) -> Signals:
     for fault, present in faults.items():
         if present:
             raise InputError(fault, where=path, remedy="write the signals again with `finepref signals`")
-    return Signals(
-        pair_id=pair_id,
-        winner=arrays["winner"].astype(np.int8),
-        margin_0=arrays["margin_0"].astype(np.float32),
-        margin_1=arrays["margin_1"].astype(np.float32),
-        weight=arrays["weight"].astype(np.float32),
-        label_0=arrays["label_0"].astype(np.int8),
-        label_1=arrays["label_1"].astype(np.int8),
-        meta=files.parquet_meta(path),
-    )
+    return signals_of(pair_id, arrays, files.parquet_meta(path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,9 @@ from finepref.core import provenance, rng
 from finepref.core.errors import InputError
 from finepref.core.files import write_parquet
 from finepref.core.progress import say
+from finepref.formats.pickapic import pickapic_table, tie_share
 from finepref.lab import crowd as voters
 from finepref.lab import makers, model, world
-
-_COLUMNS = """
-    are_different bool, best_image_uid string, caption string, created_at timestamp[ns], has_label bool,
-    image_0_uid string, image_0_url string, image_1_uid string, image_1_url string, jpg_0 binary, jpg_1 binary,
-    label_0 double, label_1 double, model_0 string, model_1 string, ranking_id int64, user_id int64,
-    num_example_per_prompt int64, __index_level_0__ int64
-"""
-SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in map(str.split, _COLUMNS.split(","))])
-"""Pick-a-Pic v2, columns in its order. `jpg_*` are bytes of any image format; here PNG, which loses nothing."""
 
 EPOCH = np.datetime64("2026-01-01T00:00:00", "ns")
 
@@ -85,34 +77,25 @@ def cast(images: Mapping[str, NDArray[np.uint8]], prompts: Sequence[str], *, see
 
 
 def vote_table(images: Mapping[str, NDArray[np.uint8]], prompts: Sequence[str], *, seed: int, votes: int) -> pa.Table:
-    """The votes of `cast` as a table in `SCHEMA`; arguments as there."""
+    """The votes of `cast` as a table in `pickapic.SCHEMA`; arguments as there."""
     names = list(images)
     ballots = cast(images, prompts, seed=seed, votes=votes)
-    flat, left, right, share = ballots.images, ballots.left, ballots.right, ballots.share
+    flat, left, right = ballots.images, ballots.left, ballots.right
     asked = [prompt for prompt in prompts for _ in names]
     data = [_png(image) for image in flat]
     uid = [str(uuid.UUID(int=rng.key(seed, "lab image", i))) for i in range(len(flat))]
     per_prompt = np.bincount(left // len(names), minlength=len(prompts))
-    best = [uid[a] if s == 1.0 else uid[b] if s == 0.0 else "tie" for a, b, s in zip(left, right, share, strict=True)]
-    columns: dict[str, Any] = {
-        "are_different": [data[a] != data[b] for a, b in zip(left, right, strict=True)],
-        "best_image_uid": best,
-        "caption": [asked[a] for a in left],
-        "created_at": EPOCH + np.arange(votes) * np.timedelta64(37, "s"),
-        "has_label": np.ones(votes, dtype=bool),
-        "label_0": share,
-        "label_1": 1.0 - share,
-        "ranking_id": 1 + np.arange(votes),
-        "user_id": 1 + ballots.voter,
-        "num_example_per_prompt": per_prompt[left // len(names)],
-        "__index_level_0__": np.arange(votes),
-    }
-    for side, rows in ((0, left), (1, right)):
-        columns[f"image_{side}_uid"] = [uid[i] for i in rows]
-        columns[f"image_{side}_url"] = [f"lab:{uid[i]}" for i in rows]
-        columns[f"jpg_{side}"] = [data[i] for i in rows]
-        columns[f"model_{side}"] = [names[i % len(names)] for i in rows]
-    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+
+    def sides(of_image: Callable[[int], str | bytes]) -> tuple[list[Any], list[Any]]:
+        """What the two images of every vote are."""
+        return [of_image(i) for i in left], [of_image(i) for i in right]
+
+    return pickapic_table(
+        share=ballots.share, caption=[asked[a] for a in left], user_id=1 + ballots.voter,
+        created_at=EPOCH + np.arange(votes) * np.timedelta64(37, "s"), per_prompt=per_prompt[left // len(names)],
+        uid=sides(lambda i: uid[i]), url=sides(lambda i: f"lab:{uid[i]}"), jpg=sides(lambda i: data[i]),
+        model=sides(lambda i: names[i % len(names)]),
+    )  # fmt: skip
 
 
 def make_votes(
@@ -153,6 +136,6 @@ def make_votes(
         "versions": provenance.versions(),
     }
     write_parquet(out, table, meta)
-    ties = float(np.mean(np.asarray(table["label_0"]) == 0.5))
-    say(f"{votes} votes on {len(asked) * len(makers_used)} images of {len(makers_used)} makers, {ties:.0%} ties")
+    images_made, ties = len(asked) * len(makers_used), tie_share(table)
+    say(f"{votes} votes on {images_made} images of {len(makers_used)} makers, {ties:.0%} ties")
     return table

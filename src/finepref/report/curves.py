@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from finepref.formats.metrics import WORDS
 from finepref.formats.run import RunSignals
 from finepref.report.charts import line_chart
 from finepref.report.inputs import RunFolder
@@ -14,20 +15,7 @@ from finepref.report.kit import TextTable, table
 from finepref.report.wording import duration, whole
 
 POINTS = 80
-FIRST, LAST = ("loss", "implicit_accuracy", "u"), ("learning_rate", "lr", "grad_norm")
-WORDS = {
-    "loss": "Loss",
-    "implicit_accuracy": "Pairs that the model ranks as the votes do",
-    "u": "Pair logit u (margin taken off)",
-    "A_w": "Gain over the reference, winners (A_w)",
-    "A_l": "Gain over the reference, losers (A_l)",
-    "L_w": "Error of the model, winners (L_w)",
-    "L_l": "Error of the model, losers (L_l)",
-    "sigmoid_minus_u": "Weight of a pair's gradient",
-    "lr": "Learning rate",
-    "learning_rate": "Learning rate",
-    "grad_norm": "Gradient norm",
-}
+FIRST = ("loss", "implicit_accuracy", "u")
 
 Series = list[tuple[str, list[float], list[float]]]
 
@@ -35,10 +23,8 @@ Series = list[tuple[str, list[float], list[float]]]
 def curves(runs: Sequence[RunFolder]) -> list[tuple[str, Markup]]:
     """(title, moving averages of every run) of every number that was logged, the most telling first."""
     kept = list(dict.fromkeys(name for run in runs for name in run.curves))
-    names = [name for name in FIRST if name in kept]
-    names += [name for name in kept if name not in FIRST + LAST] + [name for name in LAST if name in kept]
     drawn = []
-    for name in names:
+    for name in [*(name for name in FIRST if name in kept), *(name for name in kept if name not in FIRST)]:
         series, power = readable([(run.name, *smoothed(*run.curves[name])) for run in runs if name in run.curves])
         title = WORDS.get(name, name.replace("_", " ").capitalize()) + (f" (times 10^{power})" if power else "")
         chart = line_chart(series, title=title, x_axis="step", y_axis=title if len(title) < 22 else "")

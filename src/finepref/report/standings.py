@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from finepref.arena.folder import leaderboard_rows
 from finepref.arena.orders import votes_to_separate
 from finepref.arena.ratings import Ratings
 from finepref.arena.wins import predicted_wins, votes_rated
+from finepref.formats.ratings import RatedModel
 from finepref.report.charts import heat_map
 from finepref.report.kit import Bars, Estimate, TextTable, bars, table
 from finepref.report.wording import number, shorten, span, whole
@@ -61,12 +61,10 @@ class Standings:
 
 def standings(ratings: Ratings) -> Standings:
     """What pages show of these ratings."""
-    rows = leaderboard_rows(ratings)
-    drawn = [
-        Estimate(r["model"], r["mu"], r["low"], r["high"], colour=int(r["rank_low"] == 1)) for r in rows[:IN_CHART]
-    ]
+    models = ratings.table()
+    drawn = [Estimate(m.name, m.mu, m.low, m.high, colour=int(m.rank_low == 1)) for m in models[:IN_CHART]]
     chart = bars(drawn, title="Ratings with 95 % intervals", axis="rating μ")
-    board, rest = _leaderboard(ratings).cut(IN_TABLE)
+    board, rest = _leaderboard(ratings, models).cut(IN_TABLE)
     order, votes = ratings.order()[:IN_MATRIX], votes_rated(ratings)
     return Standings(
         ratings, _lead(ratings, votes), votes, chart, len(drawn), board, rest, order,
@@ -74,20 +72,19 @@ def standings(ratings: Ratings) -> Standings:
     )  # fmt: skip
 
 
-def _leaderboard(ratings: Ratings) -> TextTable:
-    rows, order = leaderboard_rows(ratings), ratings.order()
-    lines = []
-    for at, r in enumerate(rows):
+def _leaderboard(ratings: Ratings, models: Sequence[RatedModel]) -> TextTable:
+    order, lines = ratings.order(), []
+    for at, model in enumerate(models):
         further = "–"
-        if at + 1 < len(rows) and not ratings.settings.tau:  # under a random walk nothing ever settles
+        if at + 1 < len(models) and not ratings.settings.tau:  # under a random walk nothing ever settles
             further = _further(votes_to_separate(ratings, order[at], order[at + 1]))
-        ranks = str(r["rank_low"]) if r["rank_low"] == r["rank_high"] else f"{r['rank_low']}–{r['rank_high']}"
+        ranks = "–".join(dict.fromkeys((str(model.rank_low), str(model.rank_high))))
         lines.append((
-            r["rank"], shorten(r["model"], 60), number(r["mu"]), span(r["low"], r["high"]), ranks, further,
-            number(r["score"]), f"{whole(r['wins'])} / {whole(r['losses'])} / {whole(r['ties'])}",
+            at + 1, shorten(model.name, 60), number(model.mu), span(model.low, model.high), ranks, further,
+            number(model.score), f"{whole(model.wins)} / {whole(model.losses)} / {whole(model.ties)}",
         ))  # fmt: skip
     head = ("Rank", "Model", "μ", "95 % interval", "Possible ranks", "Votes to tell", "μ − 3σ", "Won / lost / tied")
-    return table(head, lines, left=(1,), wrap=(1,), looks=tuple("tied" if r["rank_low"] == 1 else "" for r in rows))
+    return table(head, lines, left=(1,), wrap=(1,), looks=tuple("tied" if m.rank_low == 1 else "" for m in models))
 
 
 def _further(votes: float) -> str:

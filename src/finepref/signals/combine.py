@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from finepref.core.errors import InputError
-from finepref.formats.signals import NO_LABEL, Signals
+from finepref.formats.signals import TYPES, Signals, signals_of
 from finepref.signals.parts import TIE, Part, voted
 
 
@@ -31,17 +32,10 @@ def combine(pair_id: Sequence[str], label: npt.ArrayLike, parts: Mapping[str, Pa
     count = len(winner)
     if len(set(pair_id)) != len(pair_id):
         raise InputError("a pair id occurs twice", where="pair_id", remedy="name a column with unique ids")
-    columns: dict[str, npt.NDArray[Any]] = {
-        "winner": winner,
-        "margin_0": np.zeros(count),
-        "margin_1": np.zeros(count),
-        "weight": np.ones(count),
-        "label_0": np.full(count, NO_LABEL, dtype=np.int8),
-        "label_1": np.full(count, NO_LABEL, dtype=np.int8),
-    }
+    columns: dict[str, npt.NDArray[Any]] = {}
     set_by: dict[str, str] = {}
     for kind, part in parts.items():
-        for name in columns:
+        for name in TYPES:
             value = getattr(part, name)
             if value is None:
                 continue
@@ -49,24 +43,15 @@ def combine(pair_id: Sequence[str], label: npt.ArrayLike, parts: Mapping[str, Pa
                 what = f"it gives {np.shape(value)} values of {name} for {count} votes"
                 raise InputError(what, where=f"--kind {kind}", remedy="give one a vote")
             if name in set_by:
-                what = "winner" if name == "winner" else name.split("_")[0]
+                what = name.split("_")[0]
                 raise InputError(f"kinds {set_by[name]} and {kind} both set the {what}", remedy="leave one of them out")
             set_by[name], columns[name] = kind, value
-    undecided = ~ties & (columns["winner"] < 0)
-    margin = np.where(columns["winner"] == 0, columns["margin_0"], columns["margin_1"])
-    missing = ~ties & ~undecided & ~(np.isfinite(margin) & np.isfinite(columns["weight"]))
+    own = {f"{kind}.{key}": value for kind, part in parts.items() for key, value in part.meta.items()}
+    whole = signals_of([str(pair) for pair in pair_id], {"winner": winner, **columns}, own)
+    undecided = ~ties & (whole.winner < 0)
+    missing = ~ties & ~undecided & ~(np.isfinite(whole.margin) & np.isfinite(whole.weight))
     keep = np.flatnonzero(~(ties | undecided | missing))
     counts = {"votes": count, "pairs": len(keep), "ties": int(ties.sum()), "no_value": int((undecided | missing).sum())}
     if not len(keep):
         raise InputError(f"no pair is left of {count} votes ({counts['ties']} ties)", remedy="check votes and rewards")
-    own = {f"{kind}.{key}": value for kind, part in parts.items() for key, value in part.meta.items()}
-    return Signals(
-        pair_id=tuple(str(pair_id[row]) for row in keep.tolist()),
-        winner=columns["winner"][keep].astype(np.int8),
-        margin_0=columns["margin_0"][keep].astype(np.float32),
-        margin_1=columns["margin_1"][keep].astype(np.float32),
-        weight=columns["weight"][keep].astype(np.float32),
-        label_0=columns["label_0"][keep].astype(np.int8),
-        label_1=columns["label_1"][keep].astype(np.int8),
-        meta={"kinds": list(parts) or ["binary"], **counts, **own},
-    )
+    return replace(whole.take(keep), meta={"kinds": list(parts) or ["binary"], **counts, **own})

@@ -94,14 +94,17 @@ def _arena(votes: VoteTable, *, ratings: Ratings, kind: str, clip: bool, rho: fl
     def column(values: Sequence[str | None]) -> list[str]:
         return [str(values[row]) for row in rows.tolist()]
 
-    images: dict[str, Any] = {}
+    images: list[list[str] | None] = [None, None]
     if row.images or (row.rho and rho is None):
         if any(values[row] is None for values in (votes.image_0, votes.image_1) for row in rows.tolist()):
             remedy = "use kind truncated" + (" or selection" if row.images else ", or give --rho")
             raise InputError("the votes do not name their images", where=f"--kind {kind}", remedy=remedy)
-        images = {"left_image": column(votes.image_0), "right_image": column(votes.image_1)}
+        images = [column(votes.image_0), column(votes.image_1)]
     outcome = np.where(unvoted, parts.TIE, votes.label)[rows]
-    named_votes = Votes.from_columns(left=column(votes.model_0), right=column(votes.model_1), outcome=outcome, **images)
+    named_votes = Votes.from_columns(
+        left=column(votes.model_0), right=column(votes.model_1), outcome=outcome, left_image=images[0],
+        right_image=images[1],
+    )  # fmt: skip
     if rho is None and row.rho:
         rho = estimate_rho(named_votes, ratings, seed=0).rho
     sides = [np.full(len(votes.label), np.nan) for _ in range(2)]

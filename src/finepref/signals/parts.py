@@ -5,26 +5,26 @@ Shapes: n votes of the file, ties and unscored ones included; nan (or -1 for lab
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from finepref.core.errors import InputError
+from finepref.core.provenance import sha256_bytes
+from finepref.formats.pairrows import ImageRef, Preference
+from finepref.formats.rewards import Rewards
 from finepref.signals.smooth import PICKSCORE_EXTREMES, smoothed
 from finepref.signals.smooth import extremes as extremes_of
-
-if TYPE_CHECKING:
-    from finepref.signals.rewards import Rewards
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int8]
 TIE = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class VoteTable:
     """n votes in file order. label: P(image 0 preferred), nan for no vote. Model and image names may be None."""
 
@@ -34,6 +34,23 @@ class VoteTable:
     model_1: Sequence[str | None]
     image_0: Sequence[str | None]
     image_1: Sequence[str | None]
+
+
+def vote_table(votes: Iterable[Preference]) -> VoteTable:
+    """Preferences as a table; an image is called by the data set's name, its file, or the hash of its bytes."""
+    rows = [
+        (vote.pair_id, vote.label, vote.model_0, vote.model_1, _name(vote.image_0), _name(vote.image_1))
+        for vote in votes
+    ]
+    pair_id, label, *names = zip(*rows, strict=True)
+    return VoteTable(pair_id, np.array(label, dtype=np.float64), *names)
+
+
+def _name(image: ImageRef) -> str | None:
+    """None where the row was read without it."""
+    if image.uid is not None or image.path is not None:
+        return image.uid if image.uid is not None else str(image.path)
+    return None if image.data is None else sha256_bytes(image.data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +96,7 @@ def _scored(rewards: Rewards) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
 
 
 def _by(rewards: Rewards, part: Part) -> Part:
-    about = {name: getattr(rewards, name) for name in ("scorer", "fingerprint", "device_seconds")}
-    return replace(part, meta={**part.meta, **about})
+    return replace(part, meta={**part.meta, **rewards.about()})
 
 
 def reward_margin(votes: VoteTable, *, rewards: Rewards) -> Part:

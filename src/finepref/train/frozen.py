@@ -11,7 +11,6 @@ Shapes: B draws, K levels that share a trajectory, C channels, h w latent size.
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +23,11 @@ import torch
 from torch import Tensor
 
 from finepref.core.errors import InputError
-from finepref.core.files import read_json, write_json
 from finepref.core.progress import progress
 from finepref.core.tensors import PairBatch
 from finepref.data.shards import STORAGE, ShardSet, read_index, write_shard
+from finepref.formats.cache import SHARD as NAME
+from finepref.formats.frozenfolder import DRAWS, FrozenRecord, draws_table, places, read_frozen, write_frozen
 from finepref.objectives.core import mean_square
 from finepref.train.batches import Draw
 from finepref.train.placement import place
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from finepref.train.loop import Run
 
 SHARD = 1024
-INDEX = pa.schema([("pair_id", pa.string()), ("visit", pa.int64()), ("row", pa.int64())])
 FILL = "fill it with `finepref cache -c run.yaml --reference`"
 
 
@@ -107,19 +106,12 @@ def open_frozen(folder: str | Path, content: Content, *, identity: str, draws: i
     if not (folder / content.record).is_file():
         raise InputError(f"there are no {content.name} in it", where=folder, remedy=FILL)
     spent = _spent(folder, content, identity, remedy=f"{FILL}, or set train.{content.option} to null")
-    index = read_index(folder, INDEX)
+    index = read_index(folder, DRAWS.schema)
     missing = missing_shards(_counts(index), draws)
     if missing:
         raise InputError(f"draws from {missing[0] * SHARD} on are not in it", where=folder, remedy=FILL)
-    ids = map(sys.intern, index["pair_id"].to_pylist())  # a pair that comes again is one string
-    keys = zip(ids, index["visit"].to_pylist(), strict=True)
-    return FrozenCache(
-        folder=folder,
-        row={key: row for row, key in enumerate(keys)},
-        shards=ShardSet(folder, index["shard"].to_pylist(), index["row"].to_pylist()),
-        device_seconds=spent,
-        content=content,
-    )
+    lines, shards, rows = places(index)
+    return FrozenCache(folder, lines, ShardSet(folder, shards, rows), spent, content)
 
 
 def fill_frozen(run: Run, folder: Path, content: Content, *, identity: str, overwrite: bool) -> FillSummary:
@@ -136,7 +128,7 @@ def fill_frozen(run: Run, folder: Path, content: Content, *, identity: str, over
     spent, held = 0.0, {}
     if (folder / content.record).is_file():
         spent = _spent(folder, content, identity, remedy="name another folder, or --overwrite")
-        held = _counts(read_index(folder, INDEX))
+        held = _counts(read_index(folder, DRAWS.schema))
     missing = missing_shards(held, draws)
     world.barrier()  # nothing is written before every process has looked
     run.adapter.train_mode(True)  # the mode it will be asked in: some kernels depend on it
@@ -146,7 +138,7 @@ def fill_frozen(run: Run, folder: Path, content: Content, *, identity: str, over
     def record() -> float:
         seconds = (time.perf_counter() - began) * world.size
         if world.main and missing:
-            write_json(folder / content.record, {"identity": identity, "device_seconds": spent + seconds})
+            write_frozen(folder / content.record, FrozenRecord(identity=identity, device_seconds=spent + seconds))
         return seconds
 
     own = missing[world.rank :: world.size] if alone else missing
@@ -157,8 +149,7 @@ def fill_frozen(run: Run, folder: Path, content: Content, *, identity: str, over
         found = _compute(run, content, positions, order, share=share, calls=calls)
         record()
         if world.main or alone:
-            ids, visits = [run.source.id_of(draw.index) for draw in order], [draw.visit for draw in order]
-            index = pa.table([ids, visits, list(range(len(order)))], schema=INDEX)
+            index = draws_table([(run.source.id_of(draw.index), draw.visit) for draw in order])
             dtype = torch.float32 if content is ERRORS else STORAGE[run.config.cache.dtype]
             stored = {
                 f"{content.tensor}_{side}": value.to("cpu", dtype) for side, value in zip("wl", found, strict=True)
@@ -229,18 +220,16 @@ def missing_shards(held: Mapping[str, int], draws: int) -> list[int]:
 
 
 def _counts(index: pa.Table) -> dict[str, int]:
-    return {entry["values"]: entry["counts"] for entry in index["shard"].value_counts().to_pylist()}
+    return {entry["values"]: entry["counts"] for entry in index[NAME].value_counts().to_pylist()}
 
 
 def _spent(folder: Path, content: Content, identity: str, *, remedy: str) -> float:
     """The device seconds that the content cost so far; refuses that of something else."""
-    record = read_json(folder / content.record)
-    if "pair_id" in record:
-        raise InputError("an older version filled it, in one file", where=folder, remedy="name another folder")
-    if record["identity"] != identity:
+    record = read_frozen(folder / content.record)
+    if record.identity != identity:
         what = "it was filled for another seed, data set, reference, trajectory or draw plan"
         raise InputError(what, where=folder, remedy=remedy)
-    return float(record["device_seconds"])
+    return record.device_seconds
 
 
 def _check_own(folder: Path, content: Content) -> None:

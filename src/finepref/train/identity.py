@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from finepref.core import provenance
 from finepref.core.errors import ConfigError
@@ -96,7 +96,7 @@ def run_identity(config: RunConfig, *, base: BaseRecord, cache: str, signal: str
     settings["data"].pop("paths")
     settings["model"].pop("base")
     settings["model"].pop("init_from")
-    weights = {"base_sha256": base.base_sha256, "init_sha256": base.init_sha256}
+    weights = {name: value for name, value in asdict(base).items() if name.endswith("_sha256")}
     code = hashes(objective=config.objective.name, guard=config.guard.name, trajectory=config.trajectory.name)
     known = {"config": settings, "base": weights, "cache": cache, "signal": signal}
     return provenance.hash_config(known | ({"code": code} if code else {}))

@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from finepref.core.device import default_device
 from finepref.core.errors import InputError
 from finepref.core.rows import RowTable
 from finepref.evaluate.scorers import hub_files as sources
 from finepref.evaluate.scorers.hub_files import PublishedFile, fetch, hub_file
-
-if TYPE_CHECKING:
-    from finepref.evaluate.scorers.scorer import Scorer
+from finepref.evaluate.scorers.scorer import Scorer
 
 Family = Literal["clip", "aesthetic", "imagereward", "judge"]
 
@@ -113,7 +111,7 @@ def make(spec: str, *, device: str | None = None) -> Scorer:
 
         return make_scorer(chosen, device or default_device())
     made = chosen.kind.make(chosen, device or default_device())
-    for name in ("name", "fingerprint", "higher_is_better", "score"):
+    for name in (member for member in vars(Scorer) if not member.startswith("_")):
         if not hasattr(made, name):
             raise InputError(
                 f"its scorer has no {name}", where=f"scorer {spec!r}", remedy="see evaluate/scorers/scorer"
