@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from finepref.signals.rewards import Rewards
 from hypothesis import given
 from hypothesis import strategies as st
 
 from drawn import examples
+from finepref.formats.rewards import Rewards
 from finepref.signals import parts
 from finepref.signals.smooth import smoothed
 
