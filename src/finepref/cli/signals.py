@@ -14,7 +14,7 @@ from finepref.core.errors import InputError
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from finepref.formats.preferences import ImageRef, Quarantined
+    from finepref.formats.preferences import Quarantined
     from finepref.formats.signals import Signals
     from finepref.signals.kinds import SignalRow
     from finepref.signals.parts import VoteTable
@@ -34,14 +34,15 @@ def command(
     **own: Any,
 ) -> None:
     """Write signals.parquet: winner, margins, weight and labels of every decided vote, keyed by pair_id."""
-    from finepref.arena import load_ratings
+    from finepref.arena.ratings import load_ratings
     from finepref.core.files import parquet_meta
     from finepref.core.progress import say
     from finepref.core.provenance import provenance
+    from finepref.formats.preferences import read_preferences
     from finepref.formats.rewards import read_rewards
     from finepref.formats.signals import write_signals
     from finepref.formats.sources import versions
-    from finepref.signals.make import check_request, make_signals, provenance_inputs
+    from finepref.signals.make import check_request, provenance_inputs, signals_of, vote_table
 
     options = {name: value for name, value in own.items() if value is not None}
     chosen = check_request(kind, options, ratings=arena is not None, rewards=rewards is not None)
@@ -54,8 +55,10 @@ def command(
             say(f"{out} is finished")
             print(out)
             return
-    table, faults = _read(votes, named_images=any(row.images(given) for row, given in chosen))
-    signals = make_signals(
+    faults: list[Quarantined] = []
+    prefs = read_preferences(votes, quarantine=faults)
+    table = vote_table(prefs, named_images=any(row.images(given) for row, given in chosen))
+    signals = signals_of(
         table,
         kind,
         options=options,
@@ -106,50 +109,11 @@ def _summarise(signals: Signals, faults: list[Quarantined]) -> None:
     )
 
 
-def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Quarantined]]:
-    """The votes without their images; where images must have names and the data set gives none, from their content."""
-    import numpy as np
-
-    from finepref.core.progress import progress
-    from finepref.formats.preferences import read_preferences
-    from finepref.signals.parts import VoteTable
-
-    for images in (False, True):
-        faults: list[Quarantined] = []
-        rows = [
-            (vote.pair_id, vote.label, vote.model_0, vote.model_1, _name(vote.image_0), _name(vote.image_1))
-            for vote in progress(read_preferences(votes, images=images, quarantine=faults), "votes", unit="vote")
-        ]
-        pair_id, label, model_0, model_1, image_0, image_1 = zip(*rows, strict=True)
-        if not named_images or None not in (*image_0, *image_1):
-            break
-    table = VoteTable(
-        pair_id=pair_id,
-        label=np.array(label, dtype=np.float64),
-        model_0=model_0,
-        model_1=model_1,
-        image_0=image_0,
-        image_1=image_1,
-    )
-    return table, faults
-
-
 def _sha256(table: VoteTable) -> str:
     """Hash of everything that was read of the votes."""
     from finepref.core.provenance import hash_config
 
     return hash_config({name: list(getattr(table, name)) for name in table.__slots__})
-
-
-def _name(image: ImageRef) -> str | None:
-    """The data set's name of an image, its file, or the hash of its bytes; None where the row was read without it."""
-    from finepref.core.provenance import sha256_bytes
-
-    if image.uid is not None:
-        return image.uid
-    if image.path is not None:
-        return str(image.path)
-    return None if image.data is None else sha256_bytes(image.data)
 
 
 declare()

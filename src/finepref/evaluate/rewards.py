@@ -13,6 +13,7 @@ from finepref.core.errors import InputError
 from finepref.core.progress import say
 from finepref.core.provenance import sha256_bytes, sha256_file
 from finepref.evaluate.score import Cache, Item, cache_of, score_items
+from finepref.evaluate.scorers.kinds import as_scorer
 from finepref.evaluate.scorers.scorer import Scorer
 from finepref.formats.preferences import ImageRef, Preference
 from finepref.formats.prompts import prompt_sha256
@@ -24,7 +25,7 @@ BLOCK = 2048
 
 def score_preferences(
     preferences: Iterable[Preference],
-    scorers: Sequence[Scorer],
+    scorers: Sequence[Scorer | str],
     out: str | Path,
     *,
     inputs: Sequence[str | Path] = (),
@@ -36,7 +37,7 @@ def score_preferences(
 
     Args:
         preferences: the pairs, in a fixed order; images are read when they are scored, a block of pairs at a time.
-        scorers: the scorers.
+        scorers: the scorers, or their specs.
         out: the parquet file. What it holds already of equal fingerprint, image and prompt is kept.
         inputs: files to hash into the footer.
         batch_size: images per call, >= 1.
@@ -51,6 +52,7 @@ def score_preferences(
         InputError: no scorer, two of one name, no preference, or a shard outside 0..count-1.
     """
     index, count = shard
+    scorers = [as_scorer(each) for each in scorers]
     names = [scorer.name for scorer in scorers]
     if not names or len(set(names)) != len(names):
         raise InputError(f"scorers {names}", where="--scorer", remedy="give at least one, each once")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from finepref.arena import Votes, rate
+from finepref.arena.engines import rate
 from finepref.core.files import read_json, read_parquet, write_json, write_parquet
 from finepref.core.provenance import hash_config
 from finepref.evaluate.rewards import score_preferences
@@ -22,11 +22,12 @@ from finepref.evaluate.scorers.kinds import make
 from finepref.formats.preferences import read_preferences
 from finepref.formats.rewards import Rewards, read_rewards
 from finepref.formats.signals import write_signals
+from finepref.formats.votes import Votes
 from finepref.lab import crowd as voters
 from finepref.lab import model, world
 from finepref.lab.ballots import make_votes
 from finepref.signals.kinds import SIGNALS
-from finepref.signals.make import make_signals
+from finepref.signals.make import signals_of, vote_table
 from finepref.signals.parts import VoteTable
 from finepref.study.design import Arm, Data
 from finepref.train.config import load_config
@@ -80,7 +81,6 @@ def lab_fingerprint() -> str:
 def read_ground(folder: Path) -> Ground:
     """The votes of `make_ground` with their images."""
     file = folder / "votes.parquet"
-    votes = list(read_preferences([file], images=False))
     columns = read_parquet(file, ["image_0_uid", "image_1_uid", "jpg_0", "jpg_1", "caption"]).to_pydict()
     content: dict[str, tuple[bytes, str]] = {}
     for side in (0, 1):
@@ -90,14 +90,7 @@ def read_ground(folder: Path) -> Ground:
     number = {uid: i for i, uid in enumerate(content)}
     pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data, _ in content.values()]
     return Ground(
-        table=VoteTable(
-            pair_id=tuple(vote.pair_id for vote in votes),
-            label=np.array([vote.label for vote in votes], dtype=np.float64),
-            model_0=tuple(vote.model_0 for vote in votes),
-            model_1=tuple(vote.model_1 for vote in votes),
-            image_0=tuple(vote.image_0.uid for vote in votes),
-            image_1=tuple(vote.image_1.uid for vote in votes),
-        ),
+        table=vote_table(read_preferences([file], images=False), named_images=False),
         images=np.stack(pixels),
         prompts=tuple(prompt for _, prompt in content.values()),
         left=np.array([number[uid] for uid in columns["image_0_uid"]]),
@@ -132,7 +125,7 @@ def signal_file(folder: Path, arm: Arm, *, seed: int, reward_steps: int) -> Path
     if arm.noise != 1.0:
         table = replace(table, label=labels(ground, seed=seed, noise=arm.noise))
     needs = {need for kind in arm.kinds for need in SIGNALS[kind].needs}
-    made = make_signals(
+    made = signals_of(
         table,
         arm.kinds,
         options=options,
