@@ -52,8 +52,8 @@ def score_preferences(
         InputError: no scorer, two of one name, no preference, or a shard outside 0..count-1.
     """
     index, count = shard
-    scorers = [as_scorer(each) for each in scorers]
-    names = [scorer.name for scorer in scorers]
+    chosen = [as_scorer(each) for each in scorers]
+    names = [scorer.name for scorer in chosen]
     if not names or len(set(names)) != len(names):
         raise InputError(f"scorers {names}", where="--scorer", remedy="give at least one, each once")
     if not 0 <= index < count:
@@ -63,15 +63,15 @@ def score_preferences(
     parts = target.with_name(f"{target.name}.parts")
     held = [] if overwrite else [path for path in (target, out, *sorted(parts.glob("*.parquet"))) if path.is_file()]
     cache = cache_of(row for path in held for row in iterate_rewards(path))
-    carried = {scorer.name: 0.0 if overwrite else _seconds(target, scorer) for scorer in scorers}
+    carried = {scorer.name: 0.0 if overwrite else _seconds(target, scorer) for scorer in chosen}
     written: list[Path] = []
     for block in _blocks(pair for place, pair in enumerate(preferences) if place % count == index):
         if not block and count == 1:
             raise InputError("no preference to score", where=", ".join(map(str, inputs)) or "preferences")
         part = parts / f"{len(written):06d}.parquet"
-        spent = {scorer.name: 0.0 if overwrite else _seconds(part, scorer) for scorer in scorers}
-        rows = _score_block(block, scorers, cache, batch_size, spent)
-        write_rewards(part, rows, {s.name: ScoredBy(s.fingerprint, s.higher_is_better, spent[s.name]) for s in scorers})
+        spent = {scorer.name: 0.0 if overwrite else _seconds(part, scorer) for scorer in chosen}
+        rows = _score_block(block, chosen, cache, batch_size, spent)
+        write_rewards(part, rows, {s.name: ScoredBy(s.fingerprint, s.higher_is_better, spent[s.name]) for s in chosen})
         written.append(part)
     failed, total = join_rewards(written, target, carried, shard=shard, inputs=inputs)
     shutil.rmtree(parts, ignore_errors=True)

@@ -91,7 +91,7 @@ class Preferences:
 
 
 def read_preferences(
-    data: Paths | Iterable[Row],
+    data: Paths | Iterable[Row | str | Path],
     *,
     format: str = "auto",
     columns: Mapping[str, str] | None = None,
@@ -111,7 +111,7 @@ def read_preferences(
     Example:
         >>> read_preferences([{"prompt": "a cat", "chosen": "a.png", "rejected": "b.png"}])
     """
-    held: Any = data if isinstance(data, str | Path) else list(data)
+    held: Any = [data] if isinstance(data, str | Path) else list(data)
     where = memory_table(held) if held and isinstance(held[0], Mapping) else held
     return Preferences(data=where, format=format, columns=columns, images=images, quarantine=quarantine)
 

@@ -12,9 +12,9 @@ from finepref.core.errors import ConfigError
 from finepref.core.files import atomic_folder
 from finepref.core.provenance import provenance
 from finepref.formats.layers import shipped_names
-from finepref.formats.preferences import Preference, Preferences, write_pairs
+from finepref.formats.preferences import Preferences, read_preferences, write_pairs
 from finepref.formats.signals import Signals, write_signals
-from finepref.formats.tables import Table
+from finepref.formats.tables import Row, Table
 from finepref.models.family import FAMILIES, family
 from finepref.models.load import open_pipeline
 from finepref.models.source import locate, quiet
@@ -38,7 +38,7 @@ class Trainer:
     def __init__(
         self,
         model: Any,
-        data: Iterable[Preference] | str | Path | Sequence[str | Path],
+        data: Preferences | str | Path | Iterable[Row | str | Path],
         *,
         method: str | Path | Sequence[str | Path] | Mapping[str, Any] | RunConfig = "dpo",
         out: str | Path,
@@ -49,9 +49,10 @@ class Trainer:
     ) -> None:
         """Args:
             model: a diffusers pipeline, which is saved to `out/base`; a folder, hub name, or a shipped base (`sd15`).
-            data: files or folders; what `read_preferences` returned, or preferences, which are written to
-                `out/pairs.parquet` where they are in memory.
-            method: a shipped method (`arenapo`), layers as after -c, or a whole config.
+            data: files or folders, a shipped data set (`pickapic_v2`), or what `read_preferences` takes or returned;
+                rows in memory are written to `out/pairs.parquet`.
+            method: a shipped method (`arenapo`), which is laid on the base that fits the model; layers as after -c; or
+                a config, of which model, data, signals and overrides replace what they name.
             out: run folder. signals: of the pairs: a file, or what `make_signals` returned (`out/signals.parquet`).
             lora: rank, alpha, targets; None for what the method says, which mostly is full fine-tuning.
             callbacks: see `Callback`. overrides: `train={"max_steps": 100}`, or `**{"train.max_steps": 100}`.
@@ -60,27 +61,27 @@ class Trainer:
             ConfigError: an unknown name or option, a combination that makes no sense. InputError: no such model.
         """
         self.out, self.callbacks = Path(out), tuple(callbacks)
+        prefs = data if isinstance(data, Preferences) else read_preferences(data)
         self._model = None if isinstance(model, str | Path) else model
-        self._prefs: Any = None if _named(data) or (isinstance(data, Preferences) and not _in_memory(data)) else data
+        self._prefs = prefs if isinstance(prefs.data, Table) else None
         self._signals = signals if isinstance(signals, Signals) else None
         layers: list[str | Path] = []
         asked: dict[str, Any] = {}
-        if isinstance(method, RunConfig):
-            asked = method.as_dict()
-        elif isinstance(method, Mapping):
-            asked = dict(method)
-        elif isinstance(method, str) and method in shipped_names("method"):
+        if isinstance(method, str) and method in shipped_names("method"):
             layers = [*_base_layer(model), *_shipped("data", data), f"method/{method}"]
+            asked["cache.folder"] = None
+        elif isinstance(method, RunConfig | Mapping):
+            asked = _flat(method.as_dict() if isinstance(method, RunConfig) else method)
         else:
             layers = [method] if isinstance(method, str | Path) else [*method]
-        asked = {**_flat(asked), "cache.folder": None, **self._data(data, layers)}
-        if _shipped("base", model) != layers[:1] or not layers:
-            asked["model.base"] = str(self.out / "base" if self._model is not None else model)
+        if f"base/{model}" not in layers:
+            asked["model.base"] = model if self._model is None else self.out / "base"
+        if f"data/{data}" not in layers:
+            read = prefs if self._prefs is None else Preferences(data=self.out / PAIRS)
+            asked |= {"data.paths": read.data, "data.format": read.format, "data.columns": dict(read.columns or {})}
         if signals is not None:
-            asked["signal.file"] = str(self.out / SIGNALS if isinstance(signals, Signals) else signals)
-        if lora is not None:
-            asked |= _flat({"lora": _lora(lora)})
-        asked |= _flat(overrides)
+            asked["signal.file"] = signals if self._signals is None else self.out / SIGNALS
+        asked |= _flat({} if lora is None else {"lora": _lora(lora)}) | _flat(overrides)
         words = [f"{key}={json.dumps(value, default=str, ensure_ascii=False)}" for key, value in asked.items()]
         self.config: RunConfig = load_config(layers, words, where=PLACE)
 
@@ -107,15 +108,6 @@ class Trainer:
         """
         return open_pipeline(str(self.out), device=device)
 
-    def _data(self, data: Any, layers: Sequence[str | Path]) -> dict[str, Any]:
-        """The keys that the data set."""
-        if self._prefs is not None:
-            return {"data.paths": [str(self.out / PAIRS)], "data.format": "auto", "data.columns": {}}
-        if isinstance(data, Preferences):
-            columns = dict(data.columns or {})
-            return {"data.paths": _paths(data.data), "data.format": data.format, "data.columns": columns}
-        return {} if set(_shipped("data", data)) & {*layers} else {"data.paths": _paths(data)}
-
     def _write(self) -> None:
         """The files of what is in memory.
 
@@ -134,19 +126,6 @@ class Trainer:
             write_signals(self.out / SIGNALS, self._signals, provenance=provenance())
 
 
-def _named(data: Any) -> bool:
-    """Whether data are names of files."""
-    return isinstance(data, str | Path) or (isinstance(data, Sequence) and all(isinstance(x, str | Path) for x in data))
-
-
-def _in_memory(prefs: Preferences) -> bool:
-    return isinstance(prefs.data, Table)
-
-
-def _paths(data: Any) -> list[str]:
-    return [str(each) for each in ([data] if isinstance(data, str | Path) else data)]
-
-
 def _shipped(kind: str, name: object) -> list[str | Path]:
     """The shipped layer of this kind and name, if there is one."""
     return [f"{kind}/{name}"] if isinstance(name, str) and name in shipped_names(kind) else []
@@ -154,20 +133,19 @@ def _shipped(kind: str, name: object) -> list[str | Path]:
 
 def _base_layer(model: Any) -> list[str | Path]:
     """The shipped base that a method lies on: the named one, or that of the model's family, if there is one."""
-    if _shipped("base", model):
-        return _shipped("base", model)
-    named = isinstance(model, str | Path)
-    pipeline = str(locate(model).index.get("_class_name", "")) if named else type(model).__name__
-    families = (name for name in FAMILIES if pipeline in family(name).pipelines)
-    return _shipped("base", next(families, None))
+    if not _shipped("base", model):
+        named = isinstance(model, str | Path)
+        pipeline = str(locate(model).index.get("_class_name", "")) if named else type(model).__name__
+        model = next((name for name in FAMILIES if pipeline in family(name).pipelines), None)
+    return _shipped("base", model)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted key -> value; an empty section stays one."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        inside = _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
-        found |= inside
+        name = f"{prefix}{key}"
+        found |= _flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
     return found
 
 
@@ -181,12 +159,12 @@ def _lora(given: LoraConfig | Mapping[str, Any]) -> dict[str, Any]:
         return dict(given)
     from peft import LoraConfig
 
-    drawn, targets = given.init_lora_weights, given.target_modules
-    plain = LoraConfig(r=given.r, lora_alpha=given.lora_alpha, target_modules=targets)
-    plain.init_lora_weights = drawn if drawn in (True, "gaussian") else True
-    odd = {key: value for key, value in given.to_dict().items() if value != plain.to_dict()[key]}
+    targets = given.target_modules
+    plain = LoraConfig(r=given.r, lora_alpha=given.lora_alpha, target_modules=targets, init_lora_weights="gaussian")
+    odd = {key for key, value in given.to_dict().items() if value != plain.to_dict()[key]}
+    odd -= {"init_lora_weights"} if given.init_lora_weights is True else set()
     if odd or isinstance(targets, str):
-        key, value = next(iter((odd or {"target_modules": targets}).items()))
-        remedy = "leave it out; a run has r, lora_alpha, a list of target_modules, and the gaussian start"
-        raise ConfigError(f"{key} = {value!r} has no effect", where=f"{PLACE}, lora", remedy=remedy)
+        what = ", ".join(sorted(odd)) or "a pattern of target_modules"
+        remedy = "give r, lora_alpha and a list of target_modules; A starts from a normal draw"
+        raise ConfigError(f"{what} has no effect", where=f"{PLACE}, lora", remedy=remedy)
     return {"rank": given.r, "alpha": given.lora_alpha, "targets": None if targets is None else sorted(targets)}
