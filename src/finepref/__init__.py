@@ -67,11 +67,13 @@ _FROM = {
 __all__ = ["__version__", *_FROM]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _FROM:
-        raise AttributeError(f"module 'finepref' has no attribute {name!r}")
-    module = import_module(f"finepref.{_FROM[name]}")
-    return getattr(module, name, module)
+if not TYPE_CHECKING:  # a name that is not there is an error for type checkers too
+
+    def __getattr__(name: str) -> Any:
+        if name not in _FROM:
+            raise AttributeError(f"module 'finepref' has no attribute {name!r}")
+        module = import_module(f"finepref.{_FROM[name]}")
+        return getattr(module, name, module)
 
 
 def __dir__() -> list[str]:
@@ -81,7 +83,7 @@ def __dir__() -> list[str]:
 class _Surface(ModuleType):
     """The package, in which `report` stays the function when the room of that name is imported."""
 
-    report = property(lambda self: __getattr__("report"), lambda self, room: None)
+    report = property(lambda self: import_module("finepref.report.page").report, lambda self, room: None)
 
 
 sys.modules[__name__].__class__ = _Surface

@@ -1,4 +1,4 @@
-"""A run from Python is the run of the command line: with a model and pairs in memory, stopped by a callback, resumed."""
+"""A run from Python is that of the command line: model and pairs in memory, stopped by a callback, resumed."""
 
 from __future__ import annotations
 
