@@ -11,7 +11,7 @@ import typer
 def command(
     data: Annotated[list[Path], typer.Argument(help="One evaluation folder, or the files of a preference data set.")],
     scorer: Annotated[
-        list[str] | None, typer.Option(help="Scorer name, repeatable; `finepref scorers` lists them.")
+        list[str] | None, typer.Option(help="Scorer name, repeatable; `finepref scorers list` names them.")
     ] = None,
     protocol: Annotated[str | None, typer.Option(help="Use the scorers of a protocol.")] = None,
     out: Annotated[Path | None, typer.Option(help="Rewards file of a preference data set.")] = None,
