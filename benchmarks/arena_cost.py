@@ -32,7 +32,7 @@ BLOCK = 20_000  # prompts written at one time
 
 CHILD = """
 import json, resource, sys, time
-from finepref.arena.run import Options, run_arena
+from finepref.arena.whole import Options, run_arena
 from finepref.formats.store import IN_MEMORY
 started = time.perf_counter()
 run_arena([sys.argv[1]], sys.argv[2], Options(), in_memory=int(sys.argv[3]) or IN_MEMORY)

@@ -29,7 +29,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-TOLERANCE = 1e-5
+# The published loop takes its errors of about 1 in float32: 20 operations deep, each is wrong by sqrt(20) 2^-24 = 3e-7,
+# the worst of many by four times that. Four of them, times beta / 2 = 50, make the logit.
+TOLERANCE = 1e-4
 
 
 def perturb(network: torch.nn.Module) -> None:

@@ -123,7 +123,7 @@ def make_adapter(base: Path, config: RunConfig, device: torch.device) -> tuple[D
         if options.compile:
             network.compile()
     adapter = Denoiser(
-        source=source, kind=kind, policy=policy, reference=frozen, lora=lora, switch=Switch(policy) if lora else None,
+        source=source, kind=kind, network=policy, frozen=frozen, lora=lora, switch=Switch(policy) if lora else None,
         path=kind.path(json.loads((base / "scheduler/scheduler_config.json").read_text())),
         resolution=config.data.resolution, device=device,
         micro_conditioning=check_micro_conditioning(kind, None), vae=None,

@@ -23,7 +23,7 @@ from finepref.models.source import load_part, locate
 from finepref.train import loop
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.identity import Prepared, prepare
-from finepref.train.inputs import about_base, open_latents
+from finepref.train.opened import about_base, open_latents
 from finepref.train.processes import World
 from finepref.train.run import make_run
 

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from finepref.arena.gap import gaps_both as gaps_both
     from finepref.arena.ratings import Ratings as Ratings
     from finepref.arena.ratings import load_ratings as load_ratings
-    from finepref.core.batches import PairPrediction as PairPrediction
-    from finepref.core.batches import PairSignal as PairSignal
     from finepref.core.rows import register as register
+    from finepref.core.tensors import PairPrediction as PairPrediction
+    from finepref.core.tensors import PairSignal as PairSignal
     from finepref.diffusion import trajectories as trajectories
     from finepref.evaluate.compare import compare as compare
     from finepref.evaluate.generate import generate as generate
@@ -55,7 +55,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 _FROM = {
-    "Callback": "train.callbacks", "PairPrediction": "core.batches", "PairSignal": "core.batches",
+    "Callback": "train.callbacks", "PairPrediction": "core.tensors", "PairSignal": "core.tensors",
     "Ratings": "arena.ratings", "Signals": "formats.signals", "Trainer": "train.trainer", "Votes": "formats.votes",
     "compare": "evaluate.compare", "gaps": "arena.gap", "gaps_both": "arena.gap", "generate": "evaluate.generate",
     "guards": "objectives.guards", "load_ratings": "arena.ratings", "make_signals": "signals.make",

@@ -32,9 +32,9 @@ from finepref.signals.parts import VoteTable
 from finepref.train import run as run_module
 from finepref.train.config import RunConfig, load_config, parse_config
 from finepref.train.identity import prepare
-from finepref.train.inputs import about_base, load_adapter, make_cache
 from finepref.train.loop import State, optimiser_step
 from finepref.train.method import make_method
+from finepref.train.opened import about_base, load_adapter, make_cache
 from finepref.train.optim import make_optimizer
 from finepref.train.processes import World
 from finepref.train.run import make_run

@@ -37,10 +37,10 @@ finepref.arena.ratings.Ratings
 numpy.ndarray[tuple[Any, ...], numpy.dtype[numpy.float64]]
 finepref.formats.preferences.Preferences
 finepref.formats.signals.Signals
-def (pred: finepref.core.batches.PairPrediction, signal: finepref.core.batches.PairSignal, *, beta: float) -> \
-finepref.core.batches.ObjectiveOutput
-def (pred: finepref.core.batches.PairPrediction, *, mu: float, scope: Literal['sample'] | Literal['batch'] =) -> \
-tuple[finepref.core.batches.PairPrediction, dict[str, Any]]
+def (pred: finepref.core.tensors.PairPrediction, signal: finepref.core.tensors.PairSignal, *, beta: float) -> \
+finepref.core.tensors.ObjectiveOutput
+def (pred: finepref.core.tensors.PairPrediction, *, mu: float, scope: Literal['sample'] | Literal['batch'] =) -> \
+tuple[finepref.core.tensors.PairPrediction, dict[str, Any]]
 pathlib.Path
 finepref.formats.manifest.Manifest
 finepref.formats.scores.Scores

@@ -23,8 +23,8 @@ from finepref.diffusion.trajectory_options import InversionOptions
 from finepref.train import loop
 from finepref.train.config import load_config
 from finepref.train.identity import prepare
-from finepref.train.inputs import about_base, open_latents
 from finepref.train.log import Tally
+from finepref.train.opened import about_base, open_latents
 from finepref.train.processes import World
 from finepref.train.run import make_run as load_run
 
@@ -108,15 +108,7 @@ def test_an_inversion_costs_the_longest_pair(make_run, name: str) -> None:
     ids = [run.source.id_of(draw.index) for draw in order]
     u = rng.uniforms(0, "t", ids, [draw.visit for draw in order])
     t = run.adapter.path.draw_t(torch.from_numpy(u), lowest=run.method.lowest_t)
-    renoise = getattr(options, "renoise", "none")
-    plan = programme(
-        t,
-        path=run.adapter.path,
-        grid=options.grid,
-        steps=options.steps,
-        renoise=renoise,
-        label=getattr(options, "label", "source"),
-    )
+    plan = programme(t, path=run.adapter.path, options=options)
     longest, images = int(plan.calls.max()), 2 * int(plan.calls.sum())
     assert plan.calls.min() < plan.calls.max(), "the draw has pairs of one length only"
     with counted(run) as calls:
@@ -275,6 +267,8 @@ def test_levels_that_share_a_trajectory_pay_for_it_once(make_run) -> None:
     (t,) = seen
     assert t.shape == (2, 4)
     assert sorted((t.flatten() - 1).mul(8).div(999, rounding_mode="floor").tolist()) == list(range(8))
-    plan = programme(t, path=run.adapter.path, grid="exact", steps=9, renoise="none", label="source")
+    options = run.method.inversion
+    assert options is not None
+    plan = programme(t, path=run.adapter.path, options=options)
     assert calls["policy"] == int(plan.calls.max()) + 3
     assert state.calls == {"policy": 16, "reference": 16, "inversion": 2 * int(plan.calls.sum()), "anchor": 0}

@@ -8,14 +8,12 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from diffusers import UNet2DConditionModel
-from torch import Tensor
 
+from double import networks_in_double
 from finepref.arena.options import RatingOptions
-from finepref.arena.run import Options, run_arena
+from finepref.arena.whole import Options, run_arena
 from finepref.cli.signals import command as signals
 from finepref.evaluate.rewards import score_preferences
 from finepref.evaluate.scorers.kinds import make
@@ -28,16 +26,6 @@ from tolerance import DOUBLE, rounding
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STEPS, PAIRS, SEED = 3, 8, 5
-
-
-def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every UNet computes in float64, so that both sides differ by what they do and not by a processor's kernels."""
-    forward = UNet2DConditionModel.forward
-
-    def wider(self: UNet2DConditionModel, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, **own: Any) -> Any:
-        return forward(self.double(), x.double(), t, encoder_hidden_states.double(), **own)
-
-    monkeypatch.setattr(UNet2DConditionModel, "forward", wider)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +85,7 @@ def test_one_file_equals_the_library(
     An inversion keeps x_t in float32 on both sides: 9 steps and a ReNoise of 4 operations, seen by beta / 2 times the
     mean over 2 x 256 numbers of a pair, over 8 pairs.
     """
-    in_double(monkeypatch)
+    networks_in_double(monkeypatch)
     config = load_config(f"lab/{method}")
     expected = by_library(f"lab/{method}", votes, tmp_path, *prepare(votes, tmp_path))
     beta = config.objective.options()["beta"]

@@ -252,7 +252,7 @@ def test_kto_has_one_anchor_a_step(world: Path, labels: str, tmp_path: Path) -> 
 
 def test_kto_keeps_both_labels_of_an_image(world: Path, tmp_path: Path) -> None:
     """An image that won one pair and lost another counts once as each, whatever the order of the pairs."""
-    from finepref.data.latents import CachedPair
+    from finepref.formats.cache import CachedPair
     from finepref.train.data import image_table
 
     held = {"p": CachedPair("c", "x", "y"), "q": CachedPair("c", "z", "x")}

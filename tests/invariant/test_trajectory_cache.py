@@ -83,7 +83,7 @@ def test_reference_errors_at_the_stored_points(world: Path, tmp_path: Path) -> N
     """Both caches: a run without any call of the reference, and the same numbers."""
     points, errors = tmp_path / "points", tmp_path / "errors"
     words = (INVERSION, f"train.trajectory_cache={points}")
-    with pytest.raises(InputError, match="there is no trajectory cache; fill it"):
+    with pytest.raises(InputError, match="there are no inversions by the reference in it; fill it"):
         fill_run(config(world, *words, f"train.reference_cache={errors}"), ERRORS)
     fill_run(config(world, *words), NOISE)
     fill_run(config(world, *words, f"train.reference_cache={errors}"), ERRORS)
@@ -119,7 +119,7 @@ def test_filling_goes_on_where_it_stopped(world: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_deal_out_the_shards(world: Path, tmp_path: Path) -> None:
-    """The processes share the draws of a shard; together they write what one process makes."""
+    """Each process makes its own shards; together they hold what one process makes."""
     folder, script = tmp_path / "two", tmp_path / "fill.py"
     words = [*SHORT, INVERSION, f"train.trajectory_cache={folder}"]
     script.write_text(

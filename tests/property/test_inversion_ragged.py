@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from drawn import examples
-from finepref.core.batches import Placed
 from finepref.core.errors import ConfigError
+from finepref.core.tensors import Placed
 from finepref.diffusion.inversion import guided
 from finepref.diffusion.path import FLOW, Path, scaled_linear
 from finepref.diffusion.programme import exact_levels, lowest_t, programme, steps_to

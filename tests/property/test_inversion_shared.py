@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from drawn import examples
-from finepref.core.batches import Placed
+from finepref.core.tensors import Placed
 from finepref.diffusion.path import FLOW, Path, scaled_linear
 from finepref.diffusion.programme import mean_calls, programme
 from finepref.diffusion.trajectories import TRAJECTORIES

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from drawn import examples
 from finepref.core import rng
-from finepref.core.batches import ImagePrediction, ObjectiveOutput, PairPrediction, PairSignal
+from finepref.core.tensors import ImagePrediction, ObjectiveOutput, PairPrediction, PairSignal
 from finepref.diffusion.path import Path, scaled_linear
 from finepref.diffusion.trajectories import TRAJECTORIES
 from finepref.objectives.dpo import dpo

@@ -17,7 +17,7 @@ from finepref.core.errors import ConfigError, InputError
 from finepref.data.latents import LatentCache
 from finepref.models.encoder import LatentEncoder
 from finepref.train.config import RunConfig, load_config, parse_config
-from finepref.train.inputs import make_cache, open_latents
+from finepref.train.opened import make_cache, open_latents
 from finepref.train.processes import World
 
 ONLINE = {"online": True, "folder": None}

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from finepref.train.table import pair_table
 from PIL import Image
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from finepref.data.latents import EMPTY_PROMPT, LatentCache
 from finepref.data.shards import read_index, shard_names, write_shard
 from finepref.data.uncached import OnlineLatents
 from finepref.formats.preferences import PAIRS, ImageRef
+from finepref.train.data import pair_table
 
 R = 8
 

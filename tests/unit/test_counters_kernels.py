@@ -30,7 +30,7 @@ def call(adapter, network: str = "policy") -> tuple[torch.Tensor, float, int]:
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        out = adapter.policy(x, torch.tensor([1, 500, 999]), cond, network=network)
+        out = getattr(adapter, network)(x, torch.tensor([1, 500, 999]), cond)
     if network == "policy":
         for _, parameter in adapter.trainable():
             parameter.grad = None

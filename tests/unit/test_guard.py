@@ -12,7 +12,7 @@ from torch import Tensor
 
 from drawn import examples
 from finepref.core import rng
-from finepref.core.batches import PairPrediction, PairSignal
+from finepref.core.tensors import PairPrediction, PairSignal
 from finepref.objectives.dpo import dpo
 from finepref.objectives.guards import GuardOptions, pair_scale, sdpo
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from finepref.core import rng
-from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.core.errors import ConfigError
+from finepref.core.tensors import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import advantage_logit, mean_square, pair_errors
 from finepref.objectives.dmpo import dmpo
 from finepref.objectives.dpo import dpo, hinge

@@ -12,7 +12,7 @@ from scipy.special import expit as sigmoid
 from torch import Tensor
 
 from finepref.core import rng
-from finepref.core.batches import ImagePrediction
+from finepref.core.tensors import ImagePrediction
 from finepref.objectives.core import mean_square
 from finepref.objectives.kto import kto, kto_anchor, kto_sums
 

@@ -33,10 +33,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_losses_and_gradient_norms_are_equal(folder: Path) -> None:
-    """Same latents, noise, levels and captions: 1e-5, at the start and away from it."""
+    """Same latents, noise, levels and captions, at the start and away from it."""
     found = step.equal_first(folder)
     assert set(found) == {"start loss", "start norm", "moved loss", "moved norm"}
-    assert max(found.values()) < 1e-5
+    assert max(found.values()) < step.TOLERANCE
 
 
 def test_each_step_does_its_own_work_and_no_more(folder: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_wrong_comparison_is_noticed() -> None:
         "gflop_per_pair": {"expected": {"published": 12.5}, "counted": {"published": 12.5}},
     }
     assert step.check(right) == []
-    assert step.check({**right, "relative_differences": {"start loss": 2e-5}}) == ["start loss differs by 2.0e-05"]
+    assert step.check({**right, "relative_differences": {"start loss": 2e-4}}) == ["start loss differs by 2.0e-04"]
     more = {"expected": {"published": 12.5}, "counted": {"published": 12.6}}
     assert step.check({**right, "gflop_per_pair": more}) == ["published did 12.600000 GFLOP a pair, not 12.500000"]
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from finepref.cli.main import COMMANDS
-from finepref.core.batches import ImagePrediction, PairPrediction, PairSignal
 from finepref.core.errors import ConfigError
+from finepref.core.tensors import ImagePrediction, PairPrediction, PairSignal
 from finepref.diffusion.trajectories import TRAJECTORIES
 from finepref.diffusion.trajectory_options import RenoiseOptions
 from finepref.objectives.dpo import dpo

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from finepref.core import rng
-from finepref.core.batches import ObjectiveOutput, PairBatch, PairSignal, Placed
 from finepref.core.errors import ConfigError
+from finepref.core.tensors import ObjectiveOutput, PairBatch, PairSignal, Placed
 from finepref.diffusion.path import FLOW, scaled_linear
 from finepref.formats.metrics import StepMetrics
 from finepref.train.batches import image_order, pair_order

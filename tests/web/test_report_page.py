@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from evaluation_folder import Table, make_folder
-from finepref.arena.run import Options, run_arena
+from finepref.arena.whole import Options, run_arena
 from finepref.evaluate.compare import compare
 from finepref.evaluate.score import score
 from finepref.report import report

@@ -54,8 +54,8 @@ def command(
 ) -> None:
     """Rate models from votes: ratings.json, leaderboard.csv, gaps.parquet and arena.html."""
     given = dict(locals())
-    from finepref.arena.run import Options, run_arena
     from finepref.arena.terminal import print_result
+    from finepref.arena.whole import Options, run_arena
     from finepref.report.arena_page import write_page
 
     options = Options(

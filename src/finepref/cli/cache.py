@@ -37,7 +37,7 @@ def command(
     from finepref.core.progress import say
     from finepref.train.config import load_config, parse_config
     from finepref.train.frozen import ERRORS, NOISE
-    from finepref.train.inputs import make_cache
+    from finepref.train.opened import make_cache
     from finepref.train.processes import launched
     from finepref.train.run import fill_run
 

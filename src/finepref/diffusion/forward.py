@@ -8,7 +8,7 @@ from __future__ import annotations
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from finepref.core.batches import Placed
+from finepref.core.tensors import Placed
 from finepref.diffusion.path import Path
 
 

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from finepref.core.batches import Placed
 from finepref.core.errors import ConfigError
+from finepref.core.tensors import Placed
 from finepref.diffusion.path import Path
 from finepref.diffusion.programme import Programme, programme
 from finepref.diffusion.trajectory_options import InversionOptions, refinement

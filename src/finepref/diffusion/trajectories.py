@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from finepref.core.batches import Placed
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.options import Options, check_function
 from finepref.core.rows import RowTable
+from finepref.core.tensors import Placed
 from finepref.diffusion.forward import place as forward
 from finepref.diffusion.inversion import place as ddim_inversion
 from finepref.diffusion.path import from_scheduler_config

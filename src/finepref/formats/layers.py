@@ -123,8 +123,11 @@ def stack(names: Sequence[str | Path], overrides: Sequence[str] = (), *, where: 
         if not equals or not all(key.split(".")):
             reason, remedy = f"{override!r} is not of the form section.key=value", "write e.g. train.learning_rate=1e-5"
             raise ConfigError(reason, where=where, remedy=remedy)
+        place = tuple(key.split("."))
+        for old in [old for old in found.settings if old[: len(place)] == place]:  # a section is given as a whole
+            del found.settings[old]
         for each, setting in _settings(_compose(text, f"{where}, {key}"), where, text.splitlines()):
-            _put(found.settings, (*key.split("."), *each), replace(setting, place=where))
+            _put(found.settings, (*place, *each), replace(setting, place=where))
     return replace(found, settings={key: _named(key, each, found.names) for key, each in found.settings.items()})
 
 

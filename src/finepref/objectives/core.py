@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finepref.core.batches import ImagePrediction, PairPrediction, PairSignal
+from finepref.core.tensors import ImagePrediction, PairPrediction, PairSignal
 
 Beta = Annotated[
     float,

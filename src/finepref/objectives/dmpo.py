@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch.nn.functional import logsigmoid
 
-from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.core.options import Options
+from finepref.core.tensors import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import Beta, advantage_logit, pair_errors, statistics
 
 

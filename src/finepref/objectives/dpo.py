@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch.nn.functional import relu
 
-from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.core.options import Options
+from finepref.core.tensors import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import Beta, advantage_logit, pair_errors, sigmoid_loss, statistics
 
 

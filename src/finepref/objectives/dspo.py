@@ -7,8 +7,8 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.core.options import Options
+from finepref.core.tensors import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import Beta, advantage_logit, mean_square, pair_errors, statistics, wide
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from finepref.core.batches import PairPrediction
 from finepref.core.options import Options
+from finepref.core.tensors import PairPrediction
 from finepref.objectives.core import wide
 from finepref.objectives.published import aidc_ai_sdpo_scale
 

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finepref.core.batches import ImagePrediction, ObjectiveOutput
 from finepref.core.options import Options
+from finepref.core.tensors import ImagePrediction, ObjectiveOutput
 from finepref.objectives.core import image_errors
 
 Utility = Literal["sigmoid", "loss_averse", "risk_seeking"]

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.core.options import Options
+from finepref.core.tensors import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import logit, pair_errors, sigmoid_loss, statistics
 
 SERIES_BELOW = 0.25  # the remainder of the series is below 2e-14 there

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from finepref.core.batches import PairPrediction, PairSignal
 from finepref.core.errors import InputError
 from finepref.core.options import check_function
 from finepref.core.rng import torch_generator
+from finepref.core.tensors import PairPrediction, PairSignal
 from finepref.objectives.core import mean_square
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
+from finepref.core.tensors import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import mean_square, wide
 from finepref.objectives.dpo import dpo
 from finepref.objectives.dspo import DspoLogitOptions, dspo_brier, dspo_shift

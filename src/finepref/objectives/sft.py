@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.core.options import Options
+from finepref.core.tensors import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import mean_square
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from finepref.core.batches import ObjectiveOutput, PairPrediction, ReferenceNeed
 from finepref.core.errors import ConfigError
 from finepref.core.options import Options
 from finepref.core.rows import RowTable
+from finepref.core.tensors import ObjectiveOutput, PairPrediction, ReferenceNeed
 from finepref.objectives.dmpo import DmpoOptions, dmpo
 from finepref.objectives.dpo import DpoOptions, dpo, hinge
 from finepref.objectives.dspo import DspoLogitOptions, DspoOptions, dspo, dspo_brier, dspo_shift

@@ -18,8 +18,8 @@ from finepref.plan.needs import Gpu, Plan
 from finepref.plan.skeleton import config_source, count
 from finepref.train.config import RunConfig
 from finepref.train.identity import check_data
-from finepref.train.inputs import cache_folder
 from finepref.train.method import check_path, make_method
+from finepref.train.opened import cache_folder
 
 
 def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:

@@ -31,7 +31,7 @@ from finepref.signals.make import signals_of, vote_table
 from finepref.signals.parts import VoteTable
 from finepref.study.design import Arm, Data
 from finepref.train.config import load_config
-from finepref.train.inputs import make_cache
+from finepref.train.opened import make_cache
 from finepref.train.processes import launched
 
 Floats = npt.NDArray[np.float64]

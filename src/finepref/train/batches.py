@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from finepref.core import rng
-from finepref.core.batches import ImageBatch, PairBatch, PairSignal
 from finepref.core.images import ImageSize
+from finepref.core.tensors import ImageBatch, PairBatch, PairSignal
 from finepref.data.latents import EMPTY_PROMPT, Latents
 from finepref.models.protocol import Adapter
 from finepref.train.data import ImageTable, PairTable

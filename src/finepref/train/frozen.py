@@ -23,10 +23,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from finepref.core.batches import PairBatch
 from finepref.core.errors import InputError
 from finepref.core.files import read_json, write_json
 from finepref.core.progress import progress
+from finepref.core.tensors import PairBatch
 from finepref.data.shards import STORAGE, ShardSet, read_index, write_shard
 from finepref.objectives.core import mean_square
 from finepref.train.batches import Draw
@@ -140,7 +140,8 @@ def fill_frozen(run: Run, folder: Path, content: Content, *, identity: str, over
     missing = missing_shards(held, draws)
     world.barrier()  # nothing is written before every process has looked
     run.adapter.train_mode(True)  # the mode it will be asked in: some kernels depend on it
-    began, calls, count = time.perf_counter(), {"inversion": 0, "reference": 0}, 0
+    began, calls = time.perf_counter(), {"inversion": 0, "reference": 0}
+    alone = content is NOISE  # a process makes whole shards; else, as sharded networks need, they share each
 
     def record() -> float:
         seconds = (time.perf_counter() - began) * world.size
@@ -148,13 +149,14 @@ def fill_frozen(run: Run, folder: Path, content: Content, *, identity: str, over
             write_json(folder / content.record, {"identity": identity, "device_seconds": spent + seconds})
         return seconds
 
-    for number in progress(missing, f"{content.name} {folder.name}", unit="shard", hidden=not world.main):
+    own = missing[world.rank :: world.size] if alone else missing
+    for number in progress(own, f"{content.name} {folder.name}", unit="shard", hidden=not world.main):
         positions = range(number * SHARD, min(draws, (number + 1) * SHARD))
         order = run.source.order(step=number, per_step=SHARD)[: len(positions)]
-        found = _compute(run, content, positions, order, calls=calls)
-        count += len(positions)
+        share = (0, 1) if alone else (world.rank, world.size)
+        found = _compute(run, content, positions, order, share=share, calls=calls)
         record()
-        if world.main:
+        if world.main or alone:
             ids, visits = [run.source.id_of(draw.index) for draw in order], [draw.visit for draw in order]
             index = pa.table([ids, visits, list(range(len(order)))], schema=INDEX)
             dtype = torch.float32 if content is ERRORS else STORAGE[run.config.cache.dtype]
@@ -164,34 +166,36 @@ def fill_frozen(run: Run, folder: Path, content: Content, *, identity: str, over
             write_shard(folder, shard_name(number), stored, index)
     images = int(world.sum(torch.tensor([sum(calls.values())], device=world.device)))
     world.barrier()
-    return FillSummary(folder=str(folder), draws=draws, computed=count, images=images, device_seconds=record())
+    computed = sum(min(SHARD, draws - number * SHARD) for number in missing)
+    return FillSummary(folder=str(folder), draws=draws, computed=computed, images=images, device_seconds=record())
 
 
 @torch.no_grad()
 def _compute(
-    run: Run, content: Content, positions: range, order: Sequence[Draw], *, calls: Calls
+    run: Run, content: Content, positions: range, order: Sequence[Draw], *, share: tuple[int, int], calls: Calls
 ) -> tuple[Tensor, Tensor]:
-    """The content of some draws of the global order, [B,...] for winners and losers; the processes share them.
+    """The content of some draws of the global order, [B,...] for winners and losers.
 
-    Every process makes equally many network calls (a shorter share repeats its last draw), as sharded networks need.
+    share: this process and how many work on them. Each makes equally many network calls (a shorter share repeats its
+    last draw), as sharded networks need.
     """
-    world, size, per_step = run.world, run.config.train.place_batch, run.draws
+    (rank, processes), size, per_step = share, run.config.train.place_batch, run.draws
     found: list[Tensor] | None = None
     for step in range(positions.start // per_step, -(-positions.stop // per_step)):  # draws of a step share strata
         inside = [p - positions.start for p in positions if p // per_step == step]
-        own = range(world.rank, -(-len(inside) // world.size) * world.size, world.size)
+        own = range(rank, -(-len(inside) // processes) * processes, processes)
         for start in range(0, len(own), size):
             part = own[start : start + size]
             rows = [inside[min(k, len(inside) - 1)] for k in part]
             places = [positions[row] - step * per_step for row in rows]
             sides = _of_reference(run, content, [order[row] for row in rows], step=step, positions=places, calls=calls)
             if found is None:
-                found = [torch.zeros((len(order), *side.shape[1:]), device=world.device) for side in sides]
+                found = [torch.zeros((len(order), *side.shape[1:]), device=run.world.device) for side in sides]
             mine = [at for at, k in enumerate(part) if k < len(inside)]
             for whole, side in zip(found, sides, strict=True):
                 whole[[rows[at] for at in mine]] = side[mine].to(whole.dtype)
     assert found is not None
-    return world.sum(found[0]), world.sum(found[1])
+    return (found[0], found[1]) if processes == 1 else (run.world.sum(found[0]), run.world.sum(found[1]))
 
 
 def _of_reference(

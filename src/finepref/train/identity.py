@@ -11,8 +11,8 @@ from finepref.data.latents import Latents
 from finepref.train.config import RunConfig
 from finepref.train.data import ImageTable, PairTable, image_table, pair_table
 from finepref.train.frozen import SHARD
-from finepref.train.inputs import BaseRecord
 from finepref.train.method import Method, make_method
+from finepref.train.opened import BaseRecord
 
 # What may differ between a checkpoint and the run that goes on from it.
 FREE = {

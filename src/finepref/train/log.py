@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from finepref.core import rng
-from finepref.core.batches import ObjectiveOutput
 from finepref.core.errors import ConfigError, nearest
 from finepref.core.files import atomic_folder, write_json
+from finepref.core.tensors import ObjectiveOutput
 from finepref.formats.metrics import BucketMetrics
 from finepref.train.config import ValidationSection
 from finepref.train.processes import World

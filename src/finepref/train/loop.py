@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finepref.core.batches import ImageBatch, PairBatch
 from finepref.core.errors import CheckFailed
 from finepref.core.progress import progress, say
+from finepref.core.tensors import ImageBatch, PairBatch
 from finepref.formats.metrics import StepMetrics, StepTiming, append_metrics, append_timing, cut_after
 from finepref.models.protocol import Adapter
 from finepref.train.batches import Draw, ImageSource, PairSource, micro_batches

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 from torch import Tensor
 
-from finepref.core.batches import PairPrediction
 from finepref.core.errors import ConfigError
+from finepref.core.tensors import PairPrediction
 from finepref.diffusion.path import LossSpace
 from finepref.diffusion.path import Path as NoisePath
 from finepref.diffusion.trajectories import TRAJECTORIES, TrajectoryRow

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from finepref.core import rng
-from finepref.core.batches import PairBatch, PairSignal, Placed
+from finepref.core.tensors import PairBatch, PairSignal, Placed
 from finepref.diffusion.forward import noised
 from finepref.diffusion.inversion import Denoise, guided
 from finepref.diffusion.path import Path

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from finepref.core import rng
-from finepref.core.batches import ObjectiveOutput, PairBatch, PairPrediction, Placed
+from finepref.core.tensors import ObjectiveOutput, PairBatch, PairPrediction, Placed
 from finepref.models.protocol import Adapter
 from finepref.objectives.core import mean_square, wide
 from finepref.train.method import Method

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from finepref.core import rng
-from finepref.core.batches import ImageBatch, ImagePrediction
+from finepref.core.tensors import ImageBatch, ImagePrediction
 from finepref.models.protocol import Adapter
 from finepref.objectives.core import mean_square, wide
 from finepref.objectives.kto import kto_anchor, kto_sums

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finepref.core.batches import ObjectiveOutput, PairPrediction, PairSignal
+from finepref.core.tensors import ObjectiveOutput, PairPrediction, PairSignal
 from finepref.objectives.core import mean_square
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from adapters.common import tensor
-from finepref.core.batches import ImagePrediction
+from finepref.core.tensors import ImagePrediction
 from finepref.objectives.core import mean_square
 from finepref.objectives.kto import Offset, Utility, kto, utility_of
 

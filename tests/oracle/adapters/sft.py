@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from adapters.common import signal, tensor
-from finepref.core.batches import PairPrediction
+from finepref.core.tensors import PairPrediction
 from finepref.objectives.sft import sft
 
 

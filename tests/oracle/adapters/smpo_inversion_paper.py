@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapters.tiny import Tiny, judged, walk
-from finepref.diffusion.path import scaled_linear
+from adapters.tiny import Tiny, judged, recorded, walk
 from finepref.diffusion.programme import exact_levels
 
 
 def outputs(case: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
-    own, path = case["hyperparameters"], scaled_linear()
+    own, path = case["hyperparameters"], recorded(meta["alphas_cumprod"])
     count = 999 * own["K"] // own["t"]  # the `steps` at which a pair at level t takes K of them
     policy = Tiny(meta["networks"]["policy"])
     before = walk(case, path, Tiny(meta["networks"]["policy"]), trajectory="ddim_inversion", steps=count)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from adapters.common import signal, tensor
-from finepref.core.batches import PairPrediction, Placed
-from finepref.diffusion.path import Path
+from finepref.core.tensors import PairPrediction, Placed
+from finepref.diffusion.path import Path, scaled_linear
 from finepref.diffusion.trajectories import TRAJECTORIES
 from finepref.objectives.core import mean_square
 from finepref.objectives.dpo import dpo
+from tolerance import SINGLE
+
+TABLE = 8 * SINGLE  # four units in the last place; a table of float64 is off by 13
 
 
 class Tiny:
@@ -27,6 +32,20 @@ class Tiny:
         self.calls.append(int(t[0]))
         level = (t.to(x.dtype) / 1000).view(-1, 1) * self.b + self.c
         return torch.tanh(torch.einsum("oc,nchw->nohw", self.W, x) + level[:, :, None, None])
+
+
+def recorded(levels: Mapping[str, float], path: Path | None = None) -> Path:
+    """SD's path with the file's own table where it gives it: of a float32 table, processors differ in the last place.
+
+    levels: timestep -> cumulative alpha.
+    """
+    path = path or scaled_linear()
+    assert path.alpha_bar is not None
+    table = path.alpha_bar.clone()
+    for level, value in levels.items():
+        assert abs(table[int(level)] / value - 1) <= TABLE, level
+        table[int(level)] = value
+    return replace(path, alpha_bar=table)
 
 
 def walk(case: dict[str, Any], path: Path, policy: Tiny, *, trajectory: str, **own: Any) -> Placed:
