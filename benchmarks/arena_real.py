@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import pearsonr, rankdata, spearmanr
 
-from finepref.arena import Votes, gaps, rate, read_votes
+from finepref import Votes, gaps, rate, read_votes
 from finepref.arena.rho import estimate_rho
 from finepref.arena.validate import validate
 from finepref.core.files import write_json

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finepref.arena import Votes, gaps, rate, read_votes
+from finepref import Votes, gaps, rate, read_votes
 from finepref.arena.ratings import BETA
 from finepref.arena.rho import estimate_rho
 from finepref.core.files import write_json

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from finepref.arena import Votes, rate
+from finepref import Votes, rate
 from finepref.arena.boards import load_board
 from finepref.arena.ratings import BETA
 from finepref.core.files import write_json

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from finepref.arena import Votes
+from finepref import Votes
 
 
 def coded(left: Any, right: Any, outcome: Any, *, models: Sequence[str], **named: Any) -> Votes:

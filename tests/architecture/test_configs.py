@@ -27,7 +27,7 @@ from finepref.formats.signals import write_signals
 from finepref.models.denoiser import Denoiser
 from finepref.plan import methods
 from finepref.signals.kinds import SIGNALS
-from finepref.signals.make import make_signals
+from finepref.signals.make import signals_of
 from finepref.signals.parts import VoteTable
 from finepref.train import run as run_module
 from finepref.train.config import RunConfig, load_config, parse_config
@@ -110,14 +110,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image_0=tuple(f"image {2 * i}" for i in range(6)),
         image_1=tuple(f"image {2 * i + 1}" for i in range(6)),
     )
-    from finepref.arena import Votes, rate
+    from finepref import Votes, rate
 
     games = Votes.from_columns(
         left=list(table.model_0), right=list(table.model_1), outcome=table.label,
         left_image=list(table.image_0), right_image=list(table.image_1),
     )  # fmt: skip
     for kind, row in SIGNALS.items():
-        signals = make_signals(
+        signals = signals_of(
             table,
             [kind],
             options={"rho": 0.5} if kind == "selection" else None,

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from finepref.arena import gaps, load_ratings, read_votes
+from finepref import gaps, load_ratings, read_votes
 from finepref.core.files import parquet_meta
 from finepref.core.rng import numpy_generator
 

@@ -13,7 +13,7 @@ from adapters.arena import update
 from scipy.stats import logistic, norm
 
 from coded_votes import coded
-from finepref.arena import Votes, gaps, rate
+from finepref import Votes, gaps, rate
 from finepref.arena.boards import load_board
 from finepref.arena.counts import count
 from finepref.arena.freeforall import rank_game

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from coded_votes import coded
 from drawn import examples
-from finepref.arena import Votes, gaps, gaps_both, rate
+from finepref import Votes, gaps, gaps_both, rate
 from finepref.arena.gap import GAPS, expected_gap
 from finepref.arena.normal import inverse_mills, truncated_mean
 from finepref.arena.online import draw_moments, win_moments

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from coded_votes import coded
-from finepref.arena import Votes, rate
+from finepref import Votes, rate
 from finepref.arena.boards import PUBLISHED, compare, load_board, plain
 from finepref.arena.link import LINKS
 from finepref.arena.nextpairs import next_pairs

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from coded_votes import coded
-from finepref.arena import Votes, gaps, gaps_both, load_ratings, rate
+from finepref import Votes, gaps, gaps_both, load_ratings, rate
 from finepref.arena.gap import gap_table
 from finepref.arena.intervals import plan
 from finepref.arena.ratings import BETA, Ratings, save_ratings

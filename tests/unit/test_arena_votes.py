@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from coded_votes import coded
-from finepref.arena import Votes, gaps, rate, read_votes
+from finepref import Votes, gaps, rate, read_votes
 from finepref.arena import blocks as blocks_module
 from finepref.arena.blocks import components, image_blocks
 from finepref.arena.counts import count

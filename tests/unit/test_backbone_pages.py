@@ -26,25 +26,22 @@ PARAMETERS = {
     "sana": 1_604_462_752,
     "qwen_image": 20_430_401_088,
 }  # of the published checkpoints' denoisers
-PROMPT = "    $ finepref plan "
+PROMPT = "```console\n$ finepref plan "
 
 
 def blocks(page: str) -> list[tuple[list[str], str]]:
     """(words of a `finepref plan` command, what the page says that it prints)."""
     found = []
     for part in page.split(PROMPT)[1:]:
-        command, *lines = part.splitlines()
-        after = next(i for i, line in enumerate(lines) if line and not line.startswith("    "))
-        found.append((command.split(), "\n".join(line[4:] for line in lines[:after]).rstrip()))
+        command, *lines = part.partition("\n```\n")[0].splitlines()
+        found.append((command.split(), "\n".join(lines).rstrip()))
     return found
 
 
 def run_config(page: str, folder: Path) -> Path:
     """The page's own run.yaml, written."""
-    _, _, after = page.partition("    # run.yaml\n")
-    lines = after.split("\n\n")[0].splitlines()
     path = folder / "run.yaml"
-    path.write_text("\n".join(line[4:] for line in lines))
+    path.write_text(page.partition("```yaml\n# run.yaml\n")[2].partition("```\n")[0])
     return path
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from test_readers import png, save_images, write
 
-from finepref.arena import read_votes
+from finepref import read_votes
 from finepref.core.errors import InputError
 from finepref.formats.dialects import COMMON, DIALECTS, Dialect
 from finepref.formats.outcomes import LEFT, RIGHT, TIE
@@ -117,7 +117,7 @@ def test_a_row_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     path = write_csv(tmp_path / "c.csv", head, *rows)
     assert detect_format(path) == "crowd"
     assert both(path) == ([1.0, 0.0, 0.5, 0.5, 0.0], [1.0, 0.0, 0.5, 0.5, 0.0])
-    assert next(read_preferences(path)).image_1.read() == png(1)
+    assert next(iter(read_preferences(path))).image_1.read() == png(1)
 
 
 def test_a_vote_beside_an_implied_winner_is_not_ignored(tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ from PIL import Image
 
 from finepref.core.errors import InputError
 from finepref.core.provenance import sha256_file
-from finepref.evaluate.generate import Source, generate
+from finepref.evaluate.generate import generate
 from finepref.evaluate.named_models import (
+    Source,
+    as_source,
     folder_fingerprint,
     parse_integers,
     parse_models,
     parse_size,
-    sources,
 )
 from finepref.evaluate.sampling import Sampling, noise_generator, scheduler_class
 from finepref.formats.manifest import LINES, PromptsRecord, read_manifest, read_record, read_rows
@@ -238,10 +239,10 @@ def test_a_run_folder_is_hashed_without_its_checkpoints(tmp_path: Path) -> None:
     first = folder_fingerprint(run)
     (run / "checkpoints" / "x.safetensors").write_bytes(b"state")
     assert folder_fingerprint(run) == first
-    found = sources([f"a={run}"], lambda path: path)["a"]
-    assert (found.rewards, found.origin, found.load()) == (("pickscore",), str(run), str(run))
+    found = as_source(run)
+    assert (found.rewards, found.origin) == (("pickscore",), str(run))
     write_run(run, run_record(base_sha256="2"))
-    assert sources([f"a={run}"], lambda path: path)["a"].fingerprint != found.fingerprint
+    assert as_source(run).fingerprint != found.fingerprint
     (run / "unet" / "model.safetensors").write_bytes(b"other")
     assert folder_fingerprint(run) != first
     with pytest.raises(InputError, match="no weights"):

@@ -11,7 +11,8 @@ from PIL import Image
 
 import tiny
 from finepref.core.errors import InputError
-from finepref.evaluate.generate import Source, generate
+from finepref.evaluate.generate import generate
+from finepref.evaluate.named_models import Source
 from finepref.evaluate.sampling import Control, Refiner, Sampling, noise_generator, prepare, read_map
 from finepref.formats.manifest import read_record, read_rows
 

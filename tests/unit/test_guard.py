@@ -14,7 +14,7 @@ from drawn import examples
 from finepref.core import rng
 from finepref.core.tensors import PairPrediction, PairSignal
 from finepref.objectives.dpo import dpo
-from finepref.objectives.guard import GuardOptions, guard, pair_scale
+from finepref.objectives.guards import GuardOptions, pair_scale, sdpo
 
 
 def prediction(seed: int, pairs: int = 4, dtype: torch.dtype = torch.float64) -> PairPrediction:
@@ -51,7 +51,7 @@ def by_hand(pred: PairPrediction, row: int, mu: float) -> float:
 def test_one_lambda_per_pair(mu: float) -> None:
     """Each pair has its own lambda, equal to the formula in plain Python; opposed residuals are left alone."""
     pred = prediction(1)
-    scale = guard(pred, mu=mu)[1]["guard_lambda"]
+    scale = sdpo(pred, mu=mu)[1]["guard_lambda"]
     assert scale.tolist() == pytest.approx([by_hand(pred, row, mu) for row in range(4)], rel=1e-12)
     assert scale[2] == 1.0
     assert mu in (0.0, 1.0) or scale.unique().numel() > 2
@@ -62,7 +62,7 @@ def test_values_stay_gradients_scale(dtype: torch.dtype) -> None:
     """The loss is bitwise the same; the winner's gradient too; the loser's is multiplied by lambda."""
     pred = prediction(2, dtype=dtype)
     leaves = pred.policy_w.requires_grad_(True), pred.policy_l.requires_grad_(True)
-    guarded, stats = guard(pred, mu=0.9)
+    guarded, stats = sdpo(pred, mu=0.9)
     assert torch.equal(guarded.policy_l, pred.policy_l)
     free, kept = dpo(pred, signal(4), beta=50.0).loss, dpo(guarded, signal(4), beta=50.0).loss
     assert torch.equal(free, kept)
@@ -74,7 +74,7 @@ def test_values_stay_gradients_scale(dtype: torch.dtype) -> None:
 def test_half_precision_loser() -> None:
     """A half-precision loser is promoted; its value does not change."""
     pred = prediction(3, dtype=torch.bfloat16)
-    guarded, _ = guard(pred, mu=0.6)
+    guarded, _ = sdpo(pred, mu=0.6)
     assert guarded.policy_l.dtype == torch.float32
     assert torch.equal(guarded.policy_l, pred.policy_l.float())
 
@@ -84,13 +84,13 @@ def test_batch_scope_is_the_published_scalar() -> None:
     pred = prediction(4)
     r_w, r_l = pred.policy_w - pred.target_w, pred.policy_l - pred.target_l
     wanted = min(1.0, (0.4 * (r_w * r_w).sum() / (r_l * r_w).sum()).item())
-    assert guard(pred, mu=0.6, scope="batch")[1]["guard_lambda"].tolist() == pytest.approx([wanted] * 4)
+    assert sdpo(pred, mu=0.6, scope="batch")[1]["guard_lambda"].tolist() == pytest.approx([wanted] * 4)
 
 
 def test_zero_loser_residual() -> None:
     """No residual, no conflict: lambda is 1, not nan."""
     pred = prediction(5)
-    assert guard(replace(pred, policy_l=pred.target_l), mu=0.9)[1]["guard_lambda"].tolist() == [1.0] * 4
+    assert sdpo(replace(pred, policy_l=pred.target_l), mu=0.9)[1]["guard_lambda"].tolist() == [1.0] * 4
 
 
 @given(seed=st.integers(0, 10_000), mu=st.floats(0, 1), factor=st.floats(1e-3, 1e3))

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from evaluation_folder import Table, make_folder
-from finepref.arena import Votes, rate
+from finepref import Votes, rate
 from finepref.arena.ratings import save_ratings
 from finepref.core.errors import InputError
 from finepref.core.rng import uniform

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from finepref.arena import Ratings, Votes, gaps, rate
+from finepref import Ratings, Votes, gaps, rate
 from finepref.arena.rho import estimate_rho
 from finepref.cli.main import build
 from finepref.core import rng
@@ -25,7 +25,7 @@ from finepref.formats.signals import read_signals, write_signals
 from finepref.formats.tables import file_table
 from finepref.signals import parts
 from finepref.signals.combine import combine
-from finepref.signals.make import check_request, make_signals
+from finepref.signals.make import check_request, signals_of
 from finepref.signals.parts import VoteTable
 from finepref.signals.smooth import PICKSCORE_EXTREMES, extremes, smoothed
 
@@ -81,7 +81,7 @@ def rewards() -> Rewards:
 
 def test_binary(table: VoteTable) -> None:
     """Winner by vote, margin 0, weight 1; ties and rows without a vote are not there."""
-    found = make_signals(table, ["binary"])
+    found = signals_of(table, ["binary"])
     decided = [row for row, label in enumerate(table.label) if label in (0.0, 1.0)]
     assert found.pair_id == tuple(f"r{row}" for row in decided)
     assert found.winner.tolist() == [int(table.label[row] == 0.0) for row in decided]
@@ -97,14 +97,14 @@ def test_binary(table: VoteTable) -> None:
 @pytest.mark.parametrize("margin", [None, 0.0, 2.5])
 def test_uniform(table: VoteTable, margin: float | None) -> None:
     """One number for both sides; 0 is a number."""
-    found = make_signals(table, ["uniform"], options={} if margin is None else {"margin": margin})
+    found = signals_of(table, ["uniform"], options={} if margin is None else {"margin": margin})
     assert set(found.margin_0) == set(found.margin_1) == {1.0 if margin is None else margin}
 
 
 @pytest.mark.parametrize("kind", ["paper", "truncated", "selection", "image"])
 def test_arena_margins_are_the_arenas(table: VoteTable, votes: Votes, ratings: Ratings, kind: str) -> None:
     """The winner's margin is the arena's gap of that vote."""
-    found = make_signals(table, [kind], ratings=ratings)
+    found = signals_of(table, [kind], ratings=ratings)
     gap = gaps(votes, ratings, kind=kind)
     np.testing.assert_allclose(found.margin, gap[~np.isnan(gap)], rtol=1e-6)
     assert not np.allclose(found.margin_0, found.margin_1)
@@ -114,16 +114,16 @@ def test_arena_margins_are_the_arenas(table: VoteTable, votes: Votes, ratings: R
 @pytest.mark.parametrize("kind", ["selection", "image"])
 def test_rho_acts_and_is_kept(table: VoteTable, votes: Votes, ratings: Ratings, kind: str) -> None:
     """A given rho is the arena's, an estimated one is written down; without image names it cannot be estimated."""
-    given = make_signals(table, [kind], ratings=ratings, options={"rho": 0.25})
+    given = signals_of(table, [kind], ratings=ratings, options={"rho": 0.25})
     gap = gaps(votes, ratings, kind=kind, rho=0.25)
     np.testing.assert_allclose(given.margin, gap[~np.isnan(gap)], rtol=1e-6)
     assert given.meta[f"{kind}.rho"] == 0.25
-    found = make_signals(table, [kind], ratings=ratings)
+    found = signals_of(table, [kind], ratings=ratings)
     assert found.meta[f"{kind}.rho"] == estimate_rho(votes, ratings, seed=0).rho
     assert not np.allclose(found.margin, given.margin)
     nameless = replace(table, image_0=[None] * COUNT)
     with pytest.raises(InputError, match=f"--kind {kind}: the votes do not name their images"):
-        make_signals(nameless, [kind], ratings=ratings)
+        signals_of(nameless, [kind], ratings=ratings)
 
 
 def test_relabelling_takes_the_margin_of_the_winner_that_is_used(
@@ -131,7 +131,7 @@ def test_relabelling_takes_the_margin_of_the_winner_that_is_used(
 ) -> None:
     """Where the reward turns a vote round, the margin is the gap had the other side won."""
     alone, both = (
-        make_signals(table, kinds, ratings=ratings, rewards=rewards if "relabel" in kinds else None)
+        signals_of(table, kinds, ratings=ratings, rewards=rewards if "relabel" in kinds else None)
         for kinds in (["paper"], ["paper", "relabel"])
     )
     index = {pair: row for row, pair in enumerate(both.pair_id)}
@@ -153,7 +153,7 @@ def test_relabelling_takes_the_margin_of_the_winner_that_is_used(
 
 def test_reward_margin(table: VoteTable, rewards: Rewards) -> None:
     """Human winners, z-scored difference of rewards, negative where they disagree."""
-    found = make_signals(table, ["reward-margin"], rewards=rewards)
+    found = signals_of(table, ["reward-margin"], rewards=rewards)
     known = np.isfinite(rewards.score_0) & np.isfinite(rewards.score_1)
     scores = np.concatenate([rewards.score_0[known], rewards.score_1[known]])
     assert "r3" not in found.pair_id
@@ -185,7 +185,7 @@ def test_smoothed_by_hand() -> None:
 
 def test_smoothed_kind(table: VoteTable, rewards: Rewards) -> None:
     """Extremes over all images, kept in the footer; quantile clipping; published extremes on raw cosines only."""
-    found = make_signals(table, ["smoothed"], rewards=rewards)
+    found = signals_of(table, ["smoothed"], rewards=rewards)
     scores = np.concatenate([rewards.score_0, rewards.score_1])
     assert found.meta["smoothed.reward_low"] == np.nanmin(scores)
     assert found.meta["smoothed.reward_high"] == np.nanmax(scores)
@@ -193,28 +193,28 @@ def test_smoothed_kind(table: VoteTable, rewards: Rewards) -> None:
     assert found.weight.min() >= 0
     assert found.weight[found.pair_id.index("r4")] == 0
     assert "r3" not in found.pair_id
-    clipped = make_signals(table, ["smoothed"], rewards=rewards, options={"quantile": 0.1, "gamma": 2.0})
+    clipped = signals_of(table, ["smoothed"], rewards=rewards, options={"quantile": 0.1, "gamma": 2.0})
     assert clipped.meta["smoothed.reward_high"] == pytest.approx(np.nanquantile(scores, 0.9))
     assert clipped.weight.max() <= 0.92424
-    official = make_signals(table, ["smoothed"], rewards=rewards, options={"extremes": "pickscore"})
+    official = signals_of(table, ["smoothed"], rewards=rewards, options={"extremes": "pickscore"})
     assert (official.meta["smoothed.reward_low"], official.meta["smoothed.reward_high"]) == PICKSCORE_EXTREMES
     scaled = Rewards(score_0=100 * rewards.score_0, score_1=100 * rewards.score_1, scorer="s", fingerprint="f")
     with pytest.raises(InputError, match="far outside PickScore's raw cosines"):
-        make_signals(table, ["smoothed"], rewards=scaled, options={"extremes": "pickscore"})
+        signals_of(table, ["smoothed"], rewards=scaled, options={"extremes": "pickscore"})
 
 
 def test_composition(table: VoteTable, ratings: Ratings, rewards: Rewards) -> None:
     """Margin of one kind and weight of another, for the winner of the second."""
-    found = make_signals(table, ["paper", "smoothed"], ratings=ratings, rewards=rewards)
-    weight = make_signals(table, ["smoothed"], rewards=rewards)
+    found = signals_of(table, ["paper", "smoothed"], ratings=ratings, rewards=rewards)
+    weight = signals_of(table, ["smoothed"], rewards=rewards)
     assert found.pair_id == weight.pair_id
     assert (found.weight == weight.weight).all()
     assert (found.winner == weight.winner).all()
     assert (found.margin > 0).all()
     with pytest.raises(InputError, match="paper and uniform both set the margin"):
-        make_signals(table, ["paper", "uniform"], ratings=ratings)
+        signals_of(table, ["paper", "uniform"], ratings=ratings)
     with pytest.raises(InputError, match="relabel and smoothed both set the winner"):
-        make_signals(table, ["relabel", "smoothed"], rewards=rewards)
+        signals_of(table, ["relabel", "smoothed"], rewards=rewards)
 
 
 def test_kto_labels_by_hand() -> None:
@@ -234,7 +234,7 @@ def test_kto_labels_by_hand() -> None:
 
 def test_kto_sidecar(table: VoteTable, tmp_path: Path) -> None:
     """Labels travel as nullable int8; an image has one label wherever it occurs."""
-    found = make_signals(table, ["kto"], options={"desirable": "only_wins"})
+    found = signals_of(table, ["kto"], options={"desirable": "only_wins"})
     write_signals(tmp_path / "s.parquet", found, provenance={})
     back = read_signals(tmp_path / "s.parquet")
     stored = pq.read_table(tmp_path / "s.parquet")
@@ -252,7 +252,7 @@ def test_kto_sidecar(table: VoteTable, tmp_path: Path) -> None:
 
 def test_sidecar_round_trip(table: VoteTable, ratings: Ratings, tmp_path: Path) -> None:
     """What is written is read; the footer carries the kinds and the provenance."""
-    found = make_signals(table, ["paper"], ratings=ratings)
+    found = signals_of(table, ["paper"], ratings=ratings)
     write_signals(tmp_path / "s.parquet", found, provenance={"seed": 3})
     back = read_signals(tmp_path / "s.parquet")
     assert back.pair_id == found.pair_id
@@ -309,11 +309,11 @@ def test_data_refused(table: VoteTable, ratings: Ratings) -> None:
         image_1=table.image_1,
     )
     with pytest.raises(InputError, match="name no models"):
-        make_signals(nameless, ["paper"], ratings=ratings)
+        signals_of(nameless, ["paper"], ratings=ratings)
     with pytest.raises(InputError, match="do not name their images"):
-        make_signals(nameless, ["kto"])
+        signals_of(nameless, ["kto"])
     with pytest.raises(InputError, match=r"--desirable: 'any_wins' is not possible; .*'any_win'"):
-        make_signals(table, ["kto"], options={"desirable": "any_wins"})
+        signals_of(table, ["kto"], options={"desirable": "any_wins"})
     for scores, fault in (([1.0, 1.0], "equal"), ([np.nan], "no image")):
         with pytest.raises(InputError, match=fault):
             extremes(scores)
@@ -340,7 +340,7 @@ def test_a_vote_without_a_model_gets_no_margin(table: VoteTable, ratings: Rating
         image_0=table.image_0,
         image_1=table.image_1,
     )
-    full, found = (make_signals(t, ["paper"], ratings=ratings) for t in (table, holed))
+    full, found = (signals_of(t, ["paper"], ratings=ratings) for t in (table, holed))
     assert f"r{row}" not in found.pair_id
     assert found.meta["no_value"] == full.meta["no_value"] + 1
     rest = full.take(np.array([full.pair_id.index(pair) for pair in found.pair_id]))
@@ -441,7 +441,7 @@ def test_command(table: VoteTable, tmp_path: Path) -> None:
     assert CliRunner().invoke(app, [*words, "uniform", "--margin", "0.5", "--kind", "kto"]).exit_code == 0
     found = read_signals(tmp_path / "s.parquet")
     assert set(found.margin) == {0.5}
-    assert found.pair_id == make_signals(table, ["binary"]).pair_id
+    assert found.pair_id == signals_of(table, ["binary"]).pair_id
     written = (tmp_path / "s.parquet").stat().st_mtime_ns
     assert CliRunner().invoke(app, [*words, "uniform", "--margin", "0.5", "--kind", "kto"]).exit_code == 0
     assert (tmp_path / "s.parquet").stat().st_mtime_ns == written

@@ -17,6 +17,7 @@ from finepref.arena.ratings import BETA, LEVEL, MU0, SIGMA0, Ratings
 from finepref.core.errors import InputError, nearest
 from finepref.core.rng import numpy_generator
 from finepref.formats.ratings import RatingSettings
+from finepref.formats.votefiles import VoteTable, votes_in
 from finepref.formats.votes import Votes
 
 C = SQRT_2 * BETA
@@ -29,7 +30,7 @@ BATCH_TIES = ("fit", "half", "drop")
 
 
 def rate(
-    votes: Votes,
+    votes: Votes | VoteTable,
     *,
     engine: str = DEFAULTS.engine,
     preset: str = DEFAULTS.preset,
@@ -48,7 +49,7 @@ def rate(
     at once. online: one Gaussian update per vote, in order.
 
     Args:
-        votes: n votes over M models.
+        votes: n votes over M models, or what `read_votes` returned.
         engine: "batch" or "online".
         preset: online only: "ksort" (default; tau = 25/300, ties as draws) or "appendix_a" (tau = 0, ties skipped).
         link: batch only: "probit" (default) or "logit".
@@ -74,7 +75,7 @@ def rate(
         engine=engine, preset=preset, link=link, prior=prior, ties=ties, interval=interval, cluster=cluster,
         order=order, passes=passes, seed=seed,
     )  # fmt: skip
-    return rate_by(votes, options)
+    return rate_by(votes_in(votes), options)
 
 
 def rate_by(votes: Votes, options: RatingOptions) -> Ratings:

@@ -26,6 +26,7 @@ from finepref.arena.rho import estimate_rho
 from finepref.core.errors import InputError, nearest
 from finepref.core.rows import RowTable
 from finepref.formats.ratings import RatingSettings
+from finepref.formats.votefiles import VoteTable, votes_in
 from finepref.formats.votes import Votes
 
 MOST_RHO = 0.95
@@ -127,7 +128,7 @@ def gap_table(ratings: Ratings, kind: str, *, rho: float = 1.0) -> Floats:
 
 
 def gaps(
-    votes: Votes,
+    votes: Votes | VoteTable,
     ratings: Ratings,
     *,
     kind: str,
@@ -139,7 +140,7 @@ def gaps(
     """Expected quality of winner minus loser for every vote.
 
     Args:
-        votes: n votes. ratings: of (at least) their models.
+        votes: n votes, or what `read_votes` returned. ratings: of (at least) their models.
         kind: a row of `GAPS`: "uniform", "paper", "truncated", "selection", "image"; formulas at the top.
         rho: share of the performance noise that belongs to the images, in (0, 0.95] or 1; None estimates it.
         clip: negative gaps (a probable mistake of the voter) become 0.
@@ -155,6 +156,7 @@ def gaps(
     References:
         ArenaPO Eq. 12 (paper); definitions and evidence in docs/arena.md.
     """
+    votes = votes_in(votes)
     row, rho = _settle(votes, ratings, kind, normalise, rho, seed)
     if row.images and rho < 1.0:
         values = row.images[0](votes, ratings, rho)
@@ -168,7 +170,7 @@ def gaps(
 
 
 def gaps_both(
-    votes: Votes,
+    votes: Votes | VoteTable,
     ratings: Ratings,
     *,
     kind: str,
@@ -186,6 +188,7 @@ def gaps_both(
     Returns:
         ([n], [n]) float64, finite.
     """
+    votes = votes_in(votes)
     row, rho = _settle(votes, ratings, kind, normalise, rho, seed)
     if row.images and rho < 1.0:
         left, right = row.images[1](votes, ratings, rho)

@@ -43,17 +43,16 @@ def command(
     """Generate images of every model at equal prompts, seeds and initial noise."""
     from finepref.data.prompt_sets import load_prompt_set
     from finepref.evaluate.generate import generate
-    from finepref.evaluate.named_models import parse_integers, parse_models, parse_size, sources
+    from finepref.evaluate.named_models import as_source, parse_integers, parse_models, parse_size
     from finepref.evaluate.protocols import choose_prompts, family_of, load_protocol
     from finepref.formats.manifest import LINES
-    from finepref.models.load import open_pipeline
 
     fixed = {
         "--seeds": seeds, "--steps": steps, "--guidance": guidance, "--scheduler": scheduler, "--size": size,
         "--negative-prompt": negative_prompt, "--noise": noise,
     }  # fmt: skip
     extras = _extras(controlnet, control_images, control_scale, refiner, refiner_start)
-    parse_models(model)
+    named = parse_models(model)
     if protocol is None:
         settings: dict[str, Any] = {
             "steps": 50 if steps is None else steps,
@@ -65,13 +64,13 @@ def command(
         }
         numbers = parse_integers(seeds if seeds is not None else "0", "--seeds")
         sets = [load_prompt_set(name).head(limit) for name in _required(prompts)]
-        models = sources(model, open_pipeline)
+        models = {name: as_source(path) for name, path in named.items()}
     else:
         chosen = load_protocol(protocol)
         _refuse(fixed, protocol)
         numbers = list(chosen.seeds)
         sets = [load_prompt_set(name).head(limit) for name in choose_prompts(chosen, prompts or [])]
-        models = sources(model, open_pipeline)
+        models = {name: as_source(path) for name, path in named.items()}
         settings = chosen.sampling(family_of({name: source.pipeline for name, source in models.items()}))
     for prompt_set in sets:
         generate(models, prompt_set, numbers, out, batch_size=batch_size, overwrite=overwrite, **settings, **extras)

@@ -11,7 +11,7 @@ import typer
 def command(
     data: Annotated[list[Path], typer.Argument(help="One evaluation folder, or the files of a preference data set.")],
     scorer: Annotated[
-        list[str] | None, typer.Option(help="Scorer name, repeatable; `finepref scorers` lists them.")
+        list[str] | None, typer.Option(help="Scorer name, repeatable; `finepref scorers list` names them.")
     ] = None,
     protocol: Annotated[str | None, typer.Option(help="Use the scorers of a protocol.")] = None,
     out: Annotated[Path | None, typer.Option(help="Rewards file of a preference data set.")] = None,
@@ -27,14 +27,13 @@ def command(
     specs = _scorers(scorer or [], protocol)
     if (data[0] / LINES).is_file():
         from finepref.evaluate.score import score
-        from finepref.evaluate.scorers.kinds import make
         from finepref.formats.scores import SCORES
 
         if len(data) > 1 or out is not None or shard != "0/1":
             raise InputError(
                 "an evaluation folder is scored alone and into itself", where=data[0], remedy="leave out --out, --shard"
             )
-        score(data[0], (make(name) for name in specs), batch_size=batch_size, overwrite=overwrite)
+        score(data[0], specs, batch_size=batch_size, overwrite=overwrite)
         print(data[0] / SCORES)
         return
     if out is None:
@@ -45,7 +44,6 @@ def command(
         )
     from finepref.core.progress import say
     from finepref.evaluate.rewards import score_preferences
-    from finepref.evaluate.scorers.kinds import make
 
     index, slash, count = shard.partition("/")
     if not (slash and index.isdigit() and count.isdigit()):
@@ -53,7 +51,7 @@ def command(
     dropped: list[Quarantined] = []
     written = score_preferences(
         read_preferences(data, quarantine=dropped),
-        [make(name) for name in specs],
+        specs,
         out,
         inputs=data,
         batch_size=batch_size,

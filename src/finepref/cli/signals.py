@@ -34,13 +34,14 @@ def command(
     **own: Any,
 ) -> None:
     """Write signals.parquet: winner, margins, weight and labels of every decided vote, keyed by pair_id."""
-    from finepref.arena import load_ratings
+    from finepref.arena.ratings import load_ratings
     from finepref.core.progress import say
     from finepref.core.provenance import provenance
+    from finepref.formats.preferences import read_preferences
     from finepref.formats.rewards import read_rewards
     from finepref.formats.signals import is_of, write_signals
     from finepref.formats.sources import versions
-    from finepref.signals.make import check_request, make_signals, provenance_inputs
+    from finepref.signals.make import check_request, provenance_inputs, signals_of, vote_table
 
     options = {name: value for name, value in own.items() if value is not None}
     chosen = check_request(kind, options, ratings=arena is not None, rewards=rewards is not None)
@@ -51,8 +52,10 @@ def command(
         say(f"{out} is finished")
         print(out)
         return
-    table, faults = _read(votes, named_images=any(row.images(given) for row, given in chosen))
-    signals = make_signals(
+    faults: list[Quarantined] = []
+    prefs = read_preferences(votes, quarantine=faults)
+    table = vote_table(prefs, named_images=any(row.images(given) for row, given in chosen))
+    signals = signals_of(
         table,
         kind,
         options=options,
@@ -101,21 +104,6 @@ def _summarise(signals: Signals, faults: list[Quarantined]) -> None:
         f"value, {len(faults)} unusable rows; mean margin {signals.margin.mean():.3f}, mean weight "
         f"{signals.weight.mean():.3f}"
     )
-
-
-def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Quarantined]]:
-    """The votes without their images; where images must have names and the data set gives none, from their content."""
-    from finepref.core.progress import progress
-    from finepref.formats.preferences import read_preferences
-    from finepref.signals.parts import vote_table
-
-    for images in (False, True):
-        faults: list[Quarantined] = []
-        pairs = read_preferences(votes, images=images, quarantine=faults)
-        table = vote_table(progress(pairs, "votes", unit="vote"))
-        if not named_images or None not in (*table.image_0, *table.image_1):
-            break
-    return table, faults
 
 
 def _sha256(table: VoteTable) -> str:

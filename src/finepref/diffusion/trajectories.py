@@ -1,4 +1,8 @@
-"""The table of trajectories: where a pair is looked at."""
+"""The table of trajectories: where a pair is looked at.
+
+Their functions by the names of their rows: `forward(x0_w, x0_l, t, path=path, noise=noise)`; `renoise` with its options
+and a denoiser. A path is that of a scheduler: `from_scheduler_config(pipeline.scheduler.config)`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,17 @@ from finepref.core.errors import ConfigError, InputError
 from finepref.core.options import Options, check_function
 from finepref.core.rows import RowTable
 from finepref.core.tensors import Placed
-from finepref.diffusion import forward, inversion
+from finepref.diffusion.forward import place as forward
+from finepref.diffusion.inversion import place as ddim_inversion
+from finepref.diffusion.path import from_scheduler_config
 from finepref.diffusion.programme import lowest_t
 from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptions
 
+__all__ = [
+    "TRAJECTORIES", "InversionOptions", "RenoiseOptions", "TrajectoryRow", "ddim_inversion", "forward",
+    "from_scheduler_config", "renoise",
+]  # fmt: skip
+renoise = ddim_inversion
 HANDED = ("path", "options", "noise", "denoise", "draw")
 
 
@@ -53,14 +64,14 @@ def check_trajectory(row: TrajectoryRow) -> None:
 
 TRAJECTORIES = RowTable("trajectory", TrajectoryRow, (
     TrajectoryRow(
-        name="forward", place=forward.place, source="Diffusion-DPO (arXiv 2311.12908)", deviations="none",
+        name="forward", place=forward, source="Diffusion-DPO (arXiv 2311.12908)", deviations="none",
     ),
     TrajectoryRow(
-        name="ddim_inversion", place=inversion.place, options=InversionOptions, uses_network=True, lowest_t=_of_grid,
+        name="ddim_inversion", place=ddim_inversion, options=InversionOptions, uses_network=True, lowest_t=_of_grid,
         source="DDIM-InPO", deviations="exact levels by default; own depth for every pair",
     ),
     TrajectoryRow(
-        name="renoise", place=inversion.place, options=RenoiseOptions, uses_network=True, lowest_t=_of_grid,
+        name="renoise", place=renoise, options=RenoiseOptions, uses_network=True, lowest_t=_of_grid,
         source="SmPO-Diffusion Eq. 13-16", deviations="exact levels by default; own depth for every pair",
     ),
 ), where="trajectory.name", error=ConfigError, check=check_trajectory)  # fmt: skip

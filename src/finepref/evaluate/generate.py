@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from finepref.core.errors import InputError
 from finepref.core.files import atomic_file
 from finepref.core.progress import progress, say
 from finepref.core.provenance import provenance, sha256_bytes, sha256_file
+from finepref.data.prompt_sets import load_prompt_set
+from finepref.evaluate.named_models import Source, as_source
 from finepref.evaluate.sampling import SCHEDULERS, Control, Noise, Refiner, Sampler, Sampling, prepare, scheduler_class
 from finepref.formats import manifest
 from finepref.formats.manifest import FolderRecord, ImageRow, Key, Manifest, ModelRecord, PromptsRecord
@@ -22,24 +24,9 @@ from finepref.formats.prompts import PromptSet, as_prompt_set, prompt_sha256
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A model to generate with: how to load it, and what a reader of the results must know of it.
-
-    load: () -> diffusers pipeline, called only when an image is missing. origin: path or hub id. fingerprint: changes
-    when the weights do. rewards: names of the scorers whose values its training used. pipeline: diffusers class name.
-    """
-
-    load: Callable[[], Any]
-    origin: str
-    fingerprint: str
-    rewards: tuple[str, ...] = ()
-    pipeline: str = ""
-
-
 def generate(
-    models: Mapping[str, Source | Any],
-    prompts: PromptSet | Sequence[str],
+    models: Mapping[str, Source | str | Path | Any],
+    prompts: PromptSet | str | Sequence[str],
     seeds: Sequence[int],
     out: str | Path,
     *,
@@ -58,8 +45,8 @@ def generate(
     """Generate every model x prompt x seed that is not there yet, and list it in `out/manifest.jsonl`.
 
     Args:
-        models: name -> `Source`, or a loaded diffusers pipeline.
-        prompts: the set, or texts.
+        models: name -> run folder, diffusers folder, hub name, a loaded diffusers pipeline, or a `Source`.
+        prompts: texts; a prompt file, or a set by name (`lab-eval`, `papv2`).
         seeds: distinct integers; an image's noise is a function of (prompt row, seed).
         out: folder; images go to `out/images/<model>/<set>/<row>_s<seed>.png`.
         steps, guidance, scheduler, size, negative_prompt, noise, control, refiner: see `Sampling`.
@@ -73,7 +60,7 @@ def generate(
     Raises:
         InputError: an unusable name or setting, or the folder holds images of these names made in another way.
     """
-    prompt_set = as_prompt_set(prompts)
+    prompt_set = load_prompt_set(prompts) if isinstance(prompts, str) else as_prompt_set(prompts)
     sampling = Sampling(steps, guidance, scheduler, size, negative_prompt, noise, control, refiner)
     sources = {name: as_source(model) for name, model in models.items()}
     _check(sources, prompt_set, seeds, batch_size)
@@ -124,27 +111,6 @@ def _check(sources: Mapping[str, Source], prompts: PromptSet, seeds: Sequence[in
         raise InputError(f"seeds {list(seeds)}", where="seeds", remedy="give at least one, each once")
     if batch_size < 1:
         raise InputError(f"a batch of {batch_size}", where="batch size", remedy="use at least 1")
-
-
-def as_source(model: Source | Any) -> Source:
-    """A source as it is; a loaded diffusers pipeline as one."""
-    if isinstance(model, Source):
-        return model
-    kind = type(model).__name__
-    return Source(lambda: model, origin=kind, fingerprint=pipeline_fingerprint(model), pipeline=kind)
-
-
-def pipeline_fingerprint(pipeline: Any) -> str:
-    """Hex SHA-256 over the weights of a loaded pipeline's modules, in name order."""
-    import torch
-
-    parts = []
-    for name, component in sorted(pipeline.components.items()):
-        if isinstance(component, torch.nn.Module):
-            for key, tensor in sorted(component.state_dict().items()):
-                plain = tensor.detach().cpu().contiguous()
-                parts.append(f"{name}.{key} {sha256_bytes(plain.flatten().view(torch.uint8).numpy().tobytes())}")
-    return sha256_bytes("\n".join(parts).encode())
 
 
 def _merged_record(

@@ -1,20 +1,34 @@
-"""From `NAME=PATH` on the command line to models that can be generated with."""
+"""Models that can be generated with: what their names, paths and pipelines stand for."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
 from finepref.core.provenance import sha256_bytes, sha256_file
-from finepref.evaluate.generate import Source, as_source
 from finepref.formats.run import is_finished, read_run
 
 NOT_WEIGHTS = ("checkpoints", "samples")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model to generate with: how to load it, and what a reader of the results must know of it.
+
+    load: () -> diffusers pipeline, called only when an image is missing. origin: path or hub id. fingerprint: changes
+    when the weights do. rewards: names of the scorers whose values its training used. pipeline: diffusers class name.
+    """
+
+    load: Callable[[], Any]
+    origin: str
+    fingerprint: str
+    rewards: tuple[str, ...] = ()
+    pipeline: str = ""
 
 
 def parse_models(words: Sequence[str]) -> dict[str, str]:
@@ -48,34 +62,46 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return int(words[0]), int(words[-1])
 
 
-def sources(words: Sequence[str], load: Callable[[str], Any]) -> dict[str, Source]:
-    """The models of `NAME=PATH` words.
+def as_source(model: Source | str | Path | Any) -> Source:
+    """A model as a source: a path, a hub name, a loaded diffusers pipeline.
 
-    Args:
-        words: NAME=PATH each.
-        load: path -> diffusers pipeline.
+    A folder is hashed where it lies; anything else is loaded once and its weights hashed.
 
-    Returns:
-        name -> `Source`. A local folder is hashed where it lies; anything else is loaded once and its weights hashed.
+    Raises:
+        InputError: a folder without weights, or no such model.
     """
-    found = {}
-    for name, path in parse_models(words).items():
-        folder = Path(path)
-        if folder.is_dir():
-            run = read_run(folder) if is_finished(folder) else None
-            base = "" if run is None else f"base {run.base_sha256}\n"
-            fingerprint = sha256_bytes((base + folder_fingerprint(folder)).encode())
-            found[name] = Source(
-                functools.partial(load, path),
-                origin=path,
-                fingerprint=fingerprint,
-                rewards=() if run is None else run.signals.rewards,
-                pipeline=pipeline_class(folder) if run is None else run.family,
-            )
-        else:
-            pipeline = load(path)
-            found[name] = replace(as_source(pipeline), origin=path)
-    return found
+    from finepref.models.load import open_pipeline
+
+    if isinstance(model, Source):
+        return model
+    if not isinstance(model, str | Path):
+        kind = type(model).__name__
+        return Source(lambda: model, origin=kind, fingerprint=pipeline_fingerprint(model), pipeline=kind)
+    path, folder = str(model), Path(model)
+    if not folder.is_dir():
+        return replace(as_source(open_pipeline(path)), origin=path)
+    run = read_run(folder) if is_finished(folder) else None
+    base = "" if run is None else f"base {run.base_sha256}\n"
+    return Source(
+        functools.partial(open_pipeline, path),
+        origin=path,
+        fingerprint=sha256_bytes((base + folder_fingerprint(folder)).encode()),
+        rewards=() if run is None else run.signals.rewards,
+        pipeline=pipeline_class(folder) if run is None else run.family,
+    )
+
+
+def pipeline_fingerprint(pipeline: Any) -> str:
+    """Hex SHA-256 over the weights of a loaded pipeline's modules, in name order."""
+    import torch
+
+    parts = []
+    for name, component in sorted(pipeline.components.items()):
+        if isinstance(component, torch.nn.Module):
+            for key, tensor in sorted(component.state_dict().items()):
+                plain = tensor.detach().cpu().contiguous()
+                parts.append(f"{name}.{key} {sha256_bytes(plain.flatten().view(torch.uint8).numpy().tobytes())}")
+    return sha256_bytes("\n".join(parts).encode())
 
 
 def pipeline_class(folder: Path) -> str:

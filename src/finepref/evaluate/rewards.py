@@ -13,6 +13,7 @@ from finepref.core.errors import InputError
 from finepref.core.progress import say
 from finepref.core.provenance import sha256_bytes, sha256_file
 from finepref.evaluate.score import Cache, Item, cache_of, score_items
+from finepref.evaluate.scorers.kinds import as_scorer
 from finepref.evaluate.scorers.scorer import Scorer
 from finepref.formats.preferences import ImageRef, Preference
 from finepref.formats.prompts import prompt_sha256
@@ -24,7 +25,7 @@ BLOCK = 2048
 
 def score_preferences(
     preferences: Iterable[Preference],
-    scorers: Sequence[Scorer],
+    scorers: Sequence[Scorer | str],
     out: str | Path,
     *,
     inputs: Sequence[str | Path] = (),
@@ -36,7 +37,7 @@ def score_preferences(
 
     Args:
         preferences: the pairs, in a fixed order; images are read when they are scored, a block of pairs at a time.
-        scorers: the scorers.
+        scorers: the scorers, or their specs.
         out: the parquet file. What it holds already of equal fingerprint, image and prompt is kept.
         inputs: files to hash into the footer.
         batch_size: images per call, >= 1.
@@ -51,7 +52,8 @@ def score_preferences(
         InputError: no scorer, two of one name, no preference, or a shard outside 0..count-1.
     """
     index, count = shard
-    names = [scorer.name for scorer in scorers]
+    chosen = [as_scorer(each) for each in scorers]
+    names = [scorer.name for scorer in chosen]
     if not names or len(set(names)) != len(names):
         raise InputError(f"scorers {names}", where="--scorer", remedy="give at least one, each once")
     if not 0 <= index < count:
@@ -61,15 +63,15 @@ def score_preferences(
     parts = target.with_name(f"{target.name}.parts")
     held = [] if overwrite else [path for path in (target, out, *sorted(parts.glob("*.parquet"))) if path.is_file()]
     cache = cache_of(row for path in held for row in iterate_rewards(path))
-    carried = {scorer.name: 0.0 if overwrite else _seconds(target, scorer) for scorer in scorers}
+    carried = {scorer.name: 0.0 if overwrite else _seconds(target, scorer) for scorer in chosen}
     written: list[Path] = []
     for block in _blocks(pair for place, pair in enumerate(preferences) if place % count == index):
         if not block and count == 1:
             raise InputError("no preference to score", where=", ".join(map(str, inputs)) or "preferences")
         part = parts / f"{len(written):06d}.parquet"
-        spent = {scorer.name: 0.0 if overwrite else _seconds(part, scorer) for scorer in scorers}
-        rows = _score_block(block, scorers, cache, batch_size, spent)
-        write_rewards(part, rows, {s.name: ScoredBy(s.fingerprint, s.higher_is_better, spent[s.name]) for s in scorers})
+        spent = {scorer.name: 0.0 if overwrite else _seconds(part, scorer) for scorer in chosen}
+        rows = _score_block(block, chosen, cache, batch_size, spent)
+        write_rewards(part, rows, {s.name: ScoredBy(s.fingerprint, s.higher_is_better, spent[s.name]) for s in chosen})
         written.append(part)
     failed, total = join_rewards(written, target, carried, shard=shard, inputs=inputs)
     shutil.rmtree(parts, ignore_errors=True)

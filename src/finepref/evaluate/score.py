@@ -18,6 +18,7 @@ import numpy as np
 from finepref.core.errors import InputError
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
+from finepref.evaluate.scorers.kinds import as_scorer
 from finepref.evaluate.scorers.scorer import Scorer
 from finepref.formats.manifest import ImageRow, read_rows
 from finepref.formats.rewards import Reward
@@ -120,7 +121,9 @@ def _score_batch(batch: Sequence[Item], scorer: Scorer) -> list[Value]:
     return found
 
 
-def score(folder: str | Path, scorers: Iterable[Scorer], *, batch_size: int = 16, overwrite: bool = False) -> Scores:
+def score(
+    folder: str | Path, scorers: Iterable[Scorer | str], *, batch_size: int = 16, overwrite: bool = False
+) -> Scores:
     """Score every image of an evaluation folder with every scorer and write `scores.parquet`.
 
     Scores that are there stay, whichever scorer made them; a second run scores what is missing. A scorer whose
@@ -128,7 +131,7 @@ def score(folder: str | Path, scorers: Iterable[Scorer], *, batch_size: int = 16
 
     Args:
         folder: folder with a `manifest.jsonl`.
-        scorers: scorers, used one after the other.
+        scorers: scorers, or specs such as `pickscore` (`finepref scorers list`), used one after the other.
         batch_size: images per call, >= 1.
         overwrite: forget the scores of these scorers first.
 
@@ -157,7 +160,7 @@ def score(folder: str | Path, scorers: Iterable[Scorer], *, batch_size: int = 16
         write_scores(folder, scores)
         return scores
 
-    for scorer in scorers:
+    for scorer in map(as_scorer, scorers):
         if scorer.name in names:
             raise InputError(f"two scorers are named '{scorer.name}'", where="--scorer", remedy="give each once")
         names.add(scorer.name)

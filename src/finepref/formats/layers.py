@@ -109,8 +109,8 @@ class Stack:
     names: Mapping[str, str] = field(default_factory=dict)
 
 
-def stack(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> Stack:
-    """Lay layers over each other, later ones above, then `section.key=value`.
+def stack(names: Sequence[str | Path], overrides: Sequence[str] = (), *, where: str = COMMAND_LINE) -> Stack:
+    """Lay layers over each other, later ones above, then `section.key=value`. where: who says the latter.
 
     Raises:
         ConfigError: no such layer, not a layer, a method on a base it is not for, two bases or methods.
@@ -122,12 +122,12 @@ def stack(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> Stack:
         key, equals, text = override.partition("=")
         if not equals or not all(key.split(".")):
             reason, remedy = f"{override!r} is not of the form section.key=value", "write e.g. train.learning_rate=1e-5"
-            raise ConfigError(reason, where=COMMAND_LINE, remedy=remedy)
+            raise ConfigError(reason, where=where, remedy=remedy)
         place = tuple(key.split("."))
         for old in [old for old in found.settings if old[: len(place)] == place]:  # a section is given as a whole
             del found.settings[old]
-        for each, setting in _settings(_compose(text, f"{COMMAND_LINE}, {key}"), COMMAND_LINE, text.splitlines()):
-            _put(found.settings, (*place, *each), replace(setting, place=COMMAND_LINE))
+        for each, setting in _settings(_compose(text, f"{where}, {key}"), where, text.splitlines()):
+            _put(found.settings, (*place, *each), replace(setting, place=where))
     return replace(found, settings={key: _named(key, each, found.names) for key, each in found.settings.items()})
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +23,11 @@ from finepref.core.provenance import sha256_bytes
 from finepref.formats.dialects import find_dialect
 from finepref.formats.pairrows import Draft, ImageRef, PairRows, Preference, pair_rows
 from finepref.formats.sources import Paths, tables
-from finepref.formats.tables import Row, is_missing
+from finepref.formats.tables import Row, Table, is_missing, memory_table
 
 __all__ = [
-    "PAIRS", "ImageRef", "Preference", "Quarantined", "detect_format", "read_pair_ids", "read_preferences",
-    "winner_of", "write_pairs",
+    "PAIRS", "ImageRef", "Preference", "Preferences", "Quarantined", "detect_format", "read_pair_ids",
+    "read_preferences", "winner_of", "write_pairs",
 ]  # fmt: skip
 
 PAIRS = pa.schema(
@@ -58,36 +59,62 @@ def detect_format(path: Paths) -> str:
     return find_dialect(first.columns, {}, where=first.path).name
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preferences:
+    """The usable preferences of some tables in order, read anew whenever they are gone through; see `read_preferences`.
+
+    data: where they are, or the table of those in memory.
+
+    Raises:
+        InputError: when gone through: a missing column, an unknown label value, an unusable row without `quarantine`,
+            an empty data set.
+    """
+
+    data: Paths | Table
+    format: str = "auto"
+    columns: Mapping[str, str] | None = None
+    images: bool = True
+    quarantine: list[Quarantined] | None = None
+
+    def __iter__(self) -> Iterator[Preference]:
+        count = 0
+        for row, pair_id, draft in _identified(self.data, format=self.format, columns=self.columns, images=self.images):
+            if draft.problem:
+                if self.quarantine is None:
+                    where = f"row {row} (pair {pair_id})"
+                    raise InputError(draft.problem, where=where, remedy="repair or drop the row")
+                self.quarantine.append(Quarantined(row=row, pair_id=pair_id, reason=draft.problem))
+                continue
+            count += 1
+            yield replace(draft.preference, pair_id=pair_id)
+        if count == 0:
+            raise InputError("the data set has no usable preference", where=_name(self.data), remedy="give one row")
+
+
 def read_preferences(
-    paths: Paths,
+    data: Paths | Iterable[Row | str | Path],
     *,
     format: str = "auto",
     columns: Mapping[str, str] | None = None,
     images: bool = True,
     quarantine: list[Quarantined] | None = None,
-) -> Iterator[Preference]:
-    """Every usable preference, in file order, images not decoded.
+) -> Preferences:
+    """Every usable preference, in order, images not decoded. Nothing is read before they are gone through.
 
     Args:
+        data: files, folders, patterns or hub names; or rows in memory: dicts with the columns of a format, their images
+            as bytes, paths or Pillow images, such as a `datasets.Dataset`.
         format: a name of `dialects.DIALECTS`, or auto.
         columns: role or column name of the dialect -> the table's column, where they differ.
         images: whether the image columns must be there.
         quarantine: gets the rows that cannot be used; None makes the first such row an error.
 
-    Raises:
-        InputError: a missing column, an unknown label value, an unusable row without `quarantine`, an empty data set.
+    Example:
+        >>> read_preferences([{"prompt": "a cat", "chosen": "a.png", "rejected": "b.png"}])
     """
-    count = 0
-    for row, pair_id, draft in _identified(paths, format=format, columns=columns, images=images):
-        if draft.problem:
-            if quarantine is None:
-                raise InputError(draft.problem, where=f"row {row} (pair {pair_id})", remedy="repair or drop the row")
-            quarantine.append(Quarantined(row=row, pair_id=pair_id, reason=draft.problem))
-            continue
-        count += 1
-        yield replace(draft.preference, pair_id=pair_id)
-    if count == 0:
-        raise InputError("the data set has no usable preference", where=_name(paths), remedy="give at least one row")
+    held: Any = [data] if isinstance(data, str | Path) else list(data)
+    where = memory_table(held) if held and isinstance(held[0], Mapping) else held
+    return Preferences(data=where, format=format, columns=columns, images=images, quarantine=quarantine)
 
 
 def read_pair_ids(
@@ -130,11 +157,11 @@ def winner_of(label: float) -> int | None:
 
 
 def _identified(
-    paths: Paths, *, format: str, columns: Mapping[str, str] | None, images: bool
+    data: Paths | Table, *, format: str, columns: Mapping[str, str] | None, images: bool
 ) -> Iterator[tuple[int, str, Draft]]:
     """(row number over all tables, pair id, draft)."""
     named = dict(columns or {})
-    opened = [pair_rows(table, named, format=format, images=images) for table in tables(paths)]
+    opened = [pair_rows(table, named, format=format, images=images) for table in tables(data)]
     own = _own_ids_unique(opened)
     seen: dict[tuple[str, ...], int] = {}
     hashes: dict[Path, str] = {}
@@ -183,5 +210,6 @@ def _own_ids_unique(sources: list[PairRows]) -> bool:
     return True
 
 
-def _name(paths: Paths) -> str:
+def _name(data: Paths | Table) -> str:
+    paths = data.path if isinstance(data, Table) else data
     return str(paths) if isinstance(paths, str | Path) else ", ".join(str(p) for p in paths)

@@ -20,12 +20,16 @@ _CAPTIONS = (".txt", ".caption")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w\[\]%:+-]+)?")
 
 
-def tables(paths: Paths) -> list[Table]:
+def tables(paths: Paths | Table) -> list[Table]:
     """Every table behind the given files, folders, patterns and hub names, in order, sorted inside a folder.
+
+    A table as it is.
 
     Raises:
         InputError: nothing there, an unknown kind of file, or a broken one.
     """
+    if isinstance(paths, Table):
+        return [paths]
     found: list[Table] = []
     for name in _listed(paths):
         path = Path(name).expanduser()

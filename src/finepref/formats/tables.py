@@ -5,6 +5,7 @@ parquet, csv, tsv, jsonl, ndjson and json (an array, or objects one after the ot
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import re
@@ -102,6 +103,24 @@ def file_table(path: Path) -> Table:
     if not columns:
         raise InputError("the table has no rows", where=path, remedy="give a table with at least one preference")
     return Table(path, tuple(columns), path.parent, version_of(path), read, batched, tuple(nameless))
+
+
+def memory_table(rows: Sequence[Row]) -> Table:
+    """The table of rows in memory; paths in them start where the program runs."""
+    columns = tuple(dict.fromkeys(name for row in rows for name in row))
+    plain = [{name: _as_in_a_file(value) for name, value in row.items()} for row in rows]
+    return Table(Path("rows in memory"), columns, Path(), "in memory", lambda wanted: iter(plain))
+
+
+def _as_in_a_file(value: Any) -> Any:
+    """A path as text, a Pillow image as PNG; other values as they are."""
+    if isinstance(value, Path):
+        return str(value)
+    if not hasattr(value, "save"):
+        return value
+    content = io.BytesIO()
+    value.save(content, format="PNG")
+    return content.getvalue()
 
 
 def _dicts(batches: _Batches) -> Iterator[Row]:

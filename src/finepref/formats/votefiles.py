@@ -47,6 +47,11 @@ class VoteTable:
     unlabelled: int = 0
 
 
+def votes_in(given: Votes | VoteTable) -> Votes:
+    """Votes as they are; of what `read_votes` returned, its votes."""
+    return given.votes if isinstance(given, VoteTable) else given
+
+
 @dataclass
 class _Rows:
     """What has been read so far. skip: bad rows are left out and listed, not refused."""

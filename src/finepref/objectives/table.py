@@ -18,7 +18,7 @@ from finepref.core.tensors import ObjectiveOutput, PairPrediction, ReferenceNeed
 from finepref.objectives.dmpo import DmpoOptions, dmpo
 from finepref.objectives.dpo import DpoOptions, dpo, hinge
 from finepref.objectives.dspo import DspoLogitOptions, DspoOptions, dspo, dspo_brier, dspo_shift
-from finepref.objectives.guard import GuardOptions, guard
+from finepref.objectives.guards import GuardOptions, none, sdpo
 from finepref.objectives.kto import KtoOptions, kto
 from finepref.objectives.mapo import MapoOptions, mapo
 from finepref.objectives.properties import check_guard, check_objective
@@ -124,15 +124,10 @@ class GuardRow:
     batch_dependent: bool = False
 
 
-def no_guard(pred: PairPrediction) -> tuple[PairPrediction, dict[str, Tensor]]:
-    """Every gradient as it is."""
-    return pred, {}
-
-
 GUARDS = RowTable("guard", GuardRow, (
-    GuardRow(name="none", function=no_guard),
+    GuardRow(name="none", function=none),
     GuardRow(
-        name="sdpo", function=guard, options=GuardOptions, source="Diffusion-SDPO",
+        name="sdpo", function=sdpo, options=GuardOptions, source="Diffusion-SDPO",
         deviations="one lambda per pair by default; scale-free",
     ),
 ), where="guard.name", error=ConfigError, check=check_guard)  # fmt: skip

@@ -23,7 +23,7 @@ STRIP = 8
 
 
 def report(
-    folders: Iterable[str | Path], out: str | Path, *, title: str | None = None, metric: str | None = None,
+    folders: str | Path | Iterable[str | Path], out: str | Path, *, title: str | None = None, metric: str | None = None,
     budget: int = thumbnails.BUDGET,
 ) -> Path:  # fmt: skip
     """Write `out` (html) and its neighbour with the suffix .md, both from one record.
@@ -41,7 +41,7 @@ def report(
     Raises:
         InputError: nothing to report, or a folder is unfinished.
     """
-    out, inputs = Path(out), find_inputs(folders)
+    out, inputs = Path(out), find_inputs([folders] if isinstance(folders, str | Path) else folders)
     share = budget // max(1, len(inputs.evaluations))
     evaluations = [_evaluation(e, results.primary_metric(e, metric), share) for e in inputs.evaluations]
     boards = [standings(ratings) for ratings in inputs.arenas]

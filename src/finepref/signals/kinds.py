@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from finepref.arena import Ratings, Votes, gaps_both
-from finepref.arena.gap import GAPS, GapRow
+from finepref.arena.gap import GAPS, GapRow, gaps_both
+from finepref.arena.ratings import Ratings
 from finepref.arena.rho import estimate_rho
 from finepref.core.errors import InputError
 from finepref.core.options import Options, check_function
 from finepref.core.rows import RowTable
+from finepref.formats.votes import Votes
 from finepref.signals import parts
 from finepref.signals.parts import Part, VoteTable
 from finepref.signals.smooth import GAMMA

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finepref.arena import Ratings
+from finepref.arena.ratings import Ratings, load_ratings
 from finepref.core.errors import InputError, nearest
 from finepref.core.options import Options, read_options
-from finepref.formats.rewards import Rewards
+from finepref.core.progress import progress
+from finepref.formats.preferences import Preference, Preferences
+from finepref.formats.rewards import Rewards, read_rewards
 from finepref.formats.signals import Signals
+from finepref.signals import parts
 from finepref.signals.combine import combine
 from finepref.signals.kinds import SIGNALS, SignalRow
 from finepref.signals.parts import VoteTable
@@ -57,6 +61,53 @@ def check_request(
 
 
 def make_signals(
+    prefs: Iterable[Preference],
+    *,
+    kind: str | Sequence[str],
+    ratings: Ratings | str | Path | None = None,
+    rewards: str | Path | None = None,
+    scorer: str | None = None,
+    **options: Any,
+) -> Signals:
+    """The signal of every decided preference: who won, margin, weight and labels, keyed by pair_id.
+
+    Args:
+        prefs: what `read_preferences` returned. kind: a row of `finepref methods`, or several that add up.
+        ratings: of their models, or an arena folder. rewards: the file that `score_preferences` wrote, of scorer (which
+            may be left out where the file has one). options: of the kinds, such as margin=2.
+
+    Raises:
+        InputError: unknown or clashing kinds, an option without effect; no ratings, rewards, models or image names.
+
+    Example:
+        >>> make_signals(read_preferences("votes.parquet"), kind="uniform", margin=2.0)
+    """
+    kinds = [kind] if isinstance(kind, str) else list(kind)
+    chosen = check_request(kinds, options, ratings=ratings is not None, rewards=rewards is not None)
+    table = vote_table(prefs, named_images=any(row.images(given) for row, given in chosen))
+    return signals_of(
+        table,
+        kinds,
+        options=options,
+        ratings=load_ratings(ratings) if isinstance(ratings, str | Path) else ratings,
+        rewards=None if rewards is None else read_rewards(rewards, table.pair_id, scorer=scorer),
+    )
+
+
+def vote_table(prefs: Iterable[Preference], *, named_images: bool) -> VoteTable:
+    """What kinds of signal look at. named_images: read the images where the data do not name them otherwise."""
+    held = prefs if isinstance(prefs, Preferences) else list(prefs)
+    for images in (False, True):
+        votes = replace(held, images=images) if isinstance(held, Preferences) else held
+        if isinstance(held, Preferences) and held.quarantine is not None:
+            held.quarantine.clear()
+        table = parts.vote_table(progress(votes, "votes", unit="vote"))
+        if not named_images or None not in (*table.image_0, *table.image_1):
+            break
+    return table
+
+
+def signals_of(
     table: VoteTable,
     kinds: Sequence[str],
     *,

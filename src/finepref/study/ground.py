@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from finepref.arena import Votes, rate
+from finepref.arena.engines import rate
 from finepref.core.files import read_json, read_parquet, write_json, write_parquet
 from finepref.core.provenance import hash_config
 from finepref.evaluate.rewards import score_preferences
@@ -22,12 +22,13 @@ from finepref.evaluate.scorers.kinds import make
 from finepref.formats.preferences import read_preferences
 from finepref.formats.rewards import Rewards, read_rewards
 from finepref.formats.signals import write_signals
+from finepref.formats.votes import Votes
 from finepref.lab import crowd as voters
 from finepref.lab import model, world
 from finepref.lab.ballots import make_votes
 from finepref.signals.kinds import SIGNALS
-from finepref.signals.make import make_signals
-from finepref.signals.parts import VoteTable, vote_table
+from finepref.signals.make import signals_of, vote_table
+from finepref.signals.parts import VoteTable
 from finepref.study.design import Arm, Data
 from finepref.train.config import load_config
 from finepref.train.opened import make_cache
@@ -79,8 +80,8 @@ def lab_fingerprint() -> str:
 @lru_cache(maxsize=2)
 def read_ground(folder: Path) -> Ground:
     """The votes of `make_ground` with their images."""
-    votes = list(read_preferences([folder / "votes.parquet"]))
-    table = vote_table(votes)
+    prefs = read_preferences([folder / "votes.parquet"])
+    votes, table = list(prefs), vote_table(prefs, named_images=False)
     content: dict[str | None, tuple[bytes, str]] = {}
     for shown in ([(vote.image_0, vote.prompt) for vote in votes], [(vote.image_1, vote.prompt) for vote in votes]):
         for image, prompt in shown:
@@ -123,7 +124,7 @@ def signal_file(folder: Path, arm: Arm, *, seed: int, reward_steps: int) -> Path
     if arm.noise != 1.0:
         table = replace(table, label=labels(ground, seed=seed, noise=arm.noise))
     needs = {need for kind in arm.kinds for need in SIGNALS[kind].needs}
-    made = make_signals(
+    made = signals_of(
         table,
         arm.kinds,
         options=options,

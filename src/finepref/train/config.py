@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from finepref.core.errors import ConfigError, nearest
 from finepref.core.options import told
-from finepref.formats.layers import Stack, plain, stack
+from finepref.formats.layers import COMMAND_LINE, Stack, plain, stack
 from finepref.models.lora import LoraSettings
 
 Positive = Annotated[int, Field(ge=1)]
@@ -204,13 +204,17 @@ class RunConfig(Section):
         return "\n".join(lines) + "\n"
 
 
-def load_config(layers: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(
+    layers: str | Path | Sequence[str | Path], overrides: Sequence[str] = (), *, where: str = COMMAND_LINE
+) -> RunConfig:
     """Read the layers of a run, later ones over earlier ones, then `section.key=value` (values are YAML).
+
+    where: who says the latter, for errors and origins.
 
     Raises:
         ConfigError: no such layer, not a mapping, an unknown key, a wrong value, an override without `=`.
     """
-    return resolve(stack([layers] if isinstance(layers, str | Path) else layers, overrides))
+    return resolve(stack([layers] if isinstance(layers, str | Path) else layers, overrides, where=where))
 
 
 def resolve(found: Stack) -> RunConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,15 @@ from finepref.core.tensors import ImageBatch, PairBatch
 from finepref.formats.metrics import StepMetrics, StepTiming, append_metrics, append_timing, cut_after
 from finepref.models.denoiser import Denoiser
 from finepref.train.batches import Draw, ImageSource, PairSource, micro_batches
-from finepref.train.checkpoint import Counters, checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
+from finepref.train.callbacks import Callback, Progress
+from finepref.train.checkpoint import (
+    Counters,
+    checkpoint_path,
+    checkpoints,
+    load_checkpoint,
+    remove_leftovers,
+    save_checkpoint,
+)
 from finepref.train.config import RunConfig
 from finepref.train.frozen import FrozenCache
 from finepref.train.log import Tally, draw_samples, write_samples
@@ -53,6 +62,7 @@ class Run:
     trajectories: FrozenCache | None = None
     sharded: bool = False
     trackers: Sequence[Any] = ()
+    callbacks: Sequence[Callback] = ()
 
     def levels(self, batch: PairBatch | ImageBatch, *, step: int, positions: Sequence[int]) -> Tensor:
         """Levels [B] or [B,K] of a batch whose draws have these positions in an optimiser step (`draw_levels`)."""
@@ -80,7 +90,7 @@ class State:
 
 
 def train(run: Run, *, resume: bool) -> State:
-    """Run the optimiser steps that are left; the trained part stays in the adapter.
+    """Run the optimiser steps that are left, or up to where a callback stops; the trained part stays in the adapter.
 
     Raises:
         InputError: the checkpoint belongs to another config or other data.
@@ -91,7 +101,7 @@ def train(run: Run, *, resume: bool) -> State:
     run.adapter.train_mode(True)
     sampling = run.config.validation if run.config.validation.prompts and run.config.validation.every else None
     if sampling is not None and state.step % sampling.every == 0:
-        _samples(run, state.step)
+        _samples(run, state)
     steps = range(state.step, options.max_steps)
     started = time.perf_counter()
     for step in progress(steps, f"train {run.out.name}", unit="step", hidden=not main):
@@ -104,12 +114,16 @@ def train(run: Run, *, resume: bool) -> State:
             append_timing(run.out, StepTiming(step=step + 1, seconds=now - began, since_start=now - started))
             for tracker in run.trackers:
                 tracker.log(record.numbers(), step=step + 1)
-        if options.checkpoint_every and state.step % options.checkpoint_every == 0 and state.step < options.max_steps:
+        stopped = bool(run.callbacks) and _asked_to_stop(run, state, record)
+        due = bool(options.checkpoint_every) and state.step % options.checkpoint_every == 0
+        if due and not stopped and state.step < options.max_steps:
             _checkpoint(run, state)
         if sampling is not None and state.step % sampling.every == 0:
-            _samples(run, state.step)
+            _samples(run, state)
         if record.skipped_pairs is not None and state.skipped > options.max_skipped:
             raise _skipped(run, state, f"the last pairs were {', '.join(record.skipped_pairs[:8])}")
+        if stopped:
+            break
     _checkpoint(run, state)
     if state.skipped == options.max_steps:
         raise _skipped(run, state, "not one was applied, so the weights are those of the start")
@@ -240,6 +254,19 @@ def _start(run: Run, *, resume: bool) -> State:
     return state
 
 
+def progress_of(run: Run, state: State) -> Progress:
+    """A copy of where the run is, for callbacks."""
+    steps = run.config.train.max_steps
+    return Progress(out=run.out, step=state.step, max_steps=steps, skipped=state.skipped, calls=dict(state.calls))
+
+
+def _asked_to_stop(run: Run, state: State, record: StepMetrics) -> bool:
+    """Tell the callbacks of a step, on the main process; whether one of them stops the run, on every process."""
+    told = run.callbacks if run.world.main else ()
+    answers = [callback.on_step(progress_of(run, state), copy.deepcopy(record)) for callback in told]
+    return bool(run.world.sum(torch.tensor(float(True in answers), device=run.world.device)))
+
+
 def _checkpoint(run: Run, state: State) -> None:
     if run.world.main or run.sharded:
         save_checkpoint(
@@ -251,15 +278,20 @@ def _checkpoint(run: Run, state: State) -> None:
             keep=run.config.train.checkpoints_keep,
             write=run.world.main,
         )
+    for callback in run.callbacks if run.world.main else ():
+        callback.on_checkpoint(progress_of(run, state), checkpoint_path(run.out, state.step))
     run.world.barrier()
 
 
-def _samples(run: Run, step: int) -> None:
+def _samples(run: Run, state: State) -> None:
     options = run.config.validation
     if run.world.main or run.sharded:
         run.adapter.train_mode(False)
         images = draw_samples(run.adapter.pipeline(), options)
         run.adapter.train_mode(True)
         if run.world.main:
-            write_samples(images, options, run.out / "samples" / f"step-{step:06d}")
+            folder = run.out / "samples" / f"step-{state.step:06d}"
+            write_samples(images, options, folder)
+            for callback in run.callbacks:
+                callback.on_samples(progress_of(run, state), folder)
     run.world.barrier()

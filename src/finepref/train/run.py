@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import resource
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,20 +19,33 @@ from finepref.core.progress import say
 from finepref.formats.metrics import read_timing
 from finepref.formats.run import RUN, RunAxes, RunRecord, is_finished, read_run, write_run
 from finepref.train.batches import Drawing, ImageSource, PairSource
+from finepref.train.callbacks import Callback
 from finepref.train.checkpoint import checkpoints
 from finepref.train.config import RunConfig
 from finepref.train.data import ImageTable
 from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
 from finepref.train.identity import Prepared, check_data, free, prepare
 from finepref.train.log import flat, make_trackers
-from finepref.train.loop import Run, State, train
+from finepref.train.loop import Run, State, progress_of, train
 from finepref.train.method import Method, check_path, draws_per_step, inverts, make_method, needs_reference
 from finepref.train.opened import about_base, load_adapter, open_latents
 from finepref.train.processes import World, join_world, shard, whole_tensors
 
+KEPT = ("cache", "base", "pairs.parquet", "signals.parquet")
+"""Of a run folder, what --overwrite leaves."""
 
-def train_run(config: RunConfig, out: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
+
+def train_run(
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Path:
     """Train by config into `out`, on all processes that the launcher started; returns `out`.
+
+    The run is unfinished, and goes on with `resume`, where a callback stopped it.
 
     Raises:
         ConfigError: a combination that makes no sense. InputError: files that do not fit, or a folder in use.
@@ -47,7 +61,7 @@ def train_run(config: RunConfig, out: Path, *, resume: bool = False, overwrite: 
             say(f"{out} is finished already (--overwrite trains it again)")
             return out
         world.barrier()  # nothing is written before every process has looked
-        run = make_run(prepared, out, world=world)
+        run = replace(make_run(prepared, out, world=world), callbacks=tuple(callbacks))
         if world.main:
             out.mkdir(parents=True, exist_ok=True)
             write_text(out / "config.yaml", config.to_yaml())
@@ -60,7 +74,12 @@ def train_run(config: RunConfig, out: Path, *, resume: bool = False, overwrite: 
         state = train(run, resume=resume)
         for tracker in run.trackers:
             tracker.finish()
-        _finish(run, state, prepared)
+        if state.step < config.train.max_steps:
+            say(f"{out}: stopped after step {state.step}; it goes on with --resume")
+        else:
+            _finish(run, state, prepared)
+        for callback in run.callbacks if world.main else ():
+            callback.on_end(progress_of(run, state))
         world.barrier()
     return out
 
@@ -172,16 +191,17 @@ def check_sharding(config: RunConfig, method: Method, world: World) -> None:
 
 
 def _clear(out: Path) -> None:
-    """Remove a run, all but its latent cache, which checks itself against what the next run needs.
+    """Remove a run, all but its latent cache, which checks itself, and what a `Trainer` handed to the next run.
 
     Raises:
         InputError: the folder holds something that is not a run.
     """
     held = {entry.name: entry for entry in out.iterdir()} if out.is_dir() else {}
-    if not {*held} <= {"cache"} and not {"config.yaml", RUN} & {*held}:
+    if not {*held} <= {*KEPT} and not {"config.yaml", RUN} & {*held}:
         raise InputError("it is not a run folder, so it is not removed", where=out, remedy="choose another --out")
-    held.pop("cache", None)
-    for entry in held.values():
+    for name, entry in held.items():
+        if name in KEPT:
+            continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:

@@ -7,7 +7,7 @@ from typing import Any
 from adapters.common import Batch, signal
 from finepref.objectives.dpo import dpo
 from finepref.objectives.dspo import dspo, dspo_brier
-from finepref.objectives.guard import guard
+from finepref.objectives.guards import sdpo
 
 
 def outputs(case: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def outputs(case: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
     pred = batch.prediction(tensors=own["objective"] == "dspo_residual")
     if own.get("guard") is not None:
         assert own["guard"] == "sdpo"
-        pred, stats = guard(pred, mu=own["mu"], scope=own["scope"])
+        pred, stats = sdpo(pred, mu=own["mu"], scope=own["scope"])
         found["lambda_"] = stats["guard_lambda"].tolist()
     strength = own.get("lambda_", own.get("lambda_margin", 1.0))
     margin = inputs.get("margin", own.get("margin", 0.0))

@@ -8,7 +8,7 @@ from adapters.common import Batch, signal
 from finepref.objectives.dmpo import dmpo
 from finepref.objectives.dpo import dpo
 from finepref.objectives.dspo import dspo
-from finepref.objectives.guard import guard
+from finepref.objectives.guards import sdpo
 
 
 def outputs(case: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def outputs(case: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
     assert own.get("max_lambda", 1.0) == 1.0
     pred, scale = batch.prediction(tensors=own["method"] == "dspo"), 1.0
     if own["safeguard"]:
-        pred, stats = guard(pred, mu=own["mu"], scope="batch")
+        pred, stats = sdpo(pred, mu=own["mu"], scope="batch")
         assert stats["guard_lambda"].unique().numel() == 1
         scale = stats["guard_lambda"][0].item()
     beta, plain = own["beta"], signal(batch.pairs)

@@ -119,6 +119,11 @@ def make(spec: str, *, device: str | None = None) -> Scorer:
     return made
 
 
+def as_scorer(named: Scorer | str) -> Scorer:
+    """A scorer as it is; a spec as `make` has it."""
+    return make(named) if isinstance(named, str) else named
+
+
 def weights_path(chosen: Spec) -> Path:
     """The local path, else the published file (downloaded once)."""
     if chosen.path is not None:

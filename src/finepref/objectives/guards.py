@@ -1,4 +1,4 @@
-"""The winner-preserving guard (Diffusion-SDPO): what the loser's gradient may not do to the winner."""
+"""Guards: what the loser's gradient may not do to the winner; the rows are in `table`."""
 
 from __future__ import annotations
 
@@ -39,10 +39,15 @@ def pair_scale(pred: PairPrediction, *, mu: float) -> Float[Tensor, " B"]:
         return torch.where(lw > 0, ((1 - mu) * ww / lw).clamp(0, 1), torch.ones_like(lw))
 
 
-def guard(
+def none(pred: PairPrediction) -> tuple[PairPrediction, dict[str, Float[Tensor, " B"]]]:
+    """Every gradient as it is."""
+    return pred, {}
+
+
+def sdpo(
     pred: PairPrediction, *, mu: float, scope: Scope = "sample"
 ) -> tuple[PairPrediction, dict[str, Float[Tensor, " B"]]]:
-    """Multiply the gradient of the loser's prediction by lambda; values stay what they are.
+    """The winner-preserving guard: multiply the gradient of the loser's prediction by lambda; no value changes.
 
         policy_l <- sg(policy_l) + lambda * (policy_l - sg(policy_l))
 
