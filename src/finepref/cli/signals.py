@@ -108,29 +108,16 @@ def _summarise(signals: Signals, faults: list[Quarantined]) -> None:
 
 def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Quarantined]]:
     """The votes without their images; where images must have names and the data set gives none, from their content."""
-    import numpy as np
-
     from finepref.core.progress import progress
     from finepref.formats.preferences import read_preferences
-    from finepref.signals.parts import VoteTable
+    from finepref.signals.parts import vote_table
 
     for images in (False, True):
         faults: list[Quarantined] = []
-        rows = [
-            (vote.pair_id, vote.label, vote.model_0, vote.model_1, _name(vote.image_0), _name(vote.image_1))
-            for vote in progress(read_preferences(votes, images=images, quarantine=faults), "votes", unit="vote")
-        ]
-        pair_id, label, model_0, model_1, image_0, image_1 = zip(*rows, strict=True)
-        if not named_images or None not in (*image_0, *image_1):
+        found = read_preferences(votes, images=images, quarantine=faults)
+        table = vote_table(progress(found, "votes", unit="vote"), _name)
+        if not named_images or None not in (*table.image_0, *table.image_1):
             break
-    table = VoteTable(
-        pair_id=pair_id,
-        label=np.array(label, dtype=np.float64),
-        model_0=model_0,
-        model_1=model_1,
-        image_0=image_0,
-        image_1=image_1,
-    )
     return table, faults
 
 

@@ -5,7 +5,7 @@ Shapes: n votes of the file, ties and unscored ones included; nan (or -1 for lab
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from finepref.signals.smooth import PICKSCORE_EXTREMES, smoothed
 from finepref.signals.smooth import extremes as extremes_of
 
 if TYPE_CHECKING:
-    from finepref.signals.rewards import Rewards
+    from finepref.formats.preferences import ImageRef, Preference
+    from finepref.formats.rewards import Rewards
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int8]
@@ -34,6 +35,16 @@ class VoteTable:
     model_1: Sequence[str | None]
     image_0: Sequence[str | None]
     image_1: Sequence[str | None]
+
+
+def vote_table(votes: Iterable[Preference], name: Callable[[ImageRef], str | None]) -> VoteTable:
+    """At least one vote as columns; name: what an image is called."""
+    rows = [(v.pair_id, v.label, v.model_0, v.model_1, name(v.image_0), name(v.image_1)) for v in votes]
+    pair_id, label, model_0, model_1, image_0, image_1 = zip(*rows, strict=True)
+    return VoteTable(
+        pair_id=pair_id, label=np.array(label, dtype=np.float64), model_0=model_0, model_1=model_1, image_0=image_0,
+        image_1=image_1,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

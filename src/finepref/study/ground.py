@@ -19,7 +19,7 @@ from finepref.core.files import read_json, read_parquet, write_json, write_parqu
 from finepref.core.provenance import hash_config
 from finepref.evaluate.rewards import score_preferences
 from finepref.evaluate.scorers.kinds import make
-from finepref.formats.preferences import read_preferences
+from finepref.formats.preferences import ImageRef, read_preferences
 from finepref.formats.rewards import Rewards, read_rewards
 from finepref.formats.signals import write_signals
 from finepref.lab import crowd as voters
@@ -27,7 +27,7 @@ from finepref.lab import model, world
 from finepref.lab.ballots import make_votes
 from finepref.signals.kinds import SIGNALS
 from finepref.signals.make import make_signals
-from finepref.signals.parts import VoteTable
+from finepref.signals.parts import VoteTable, vote_table
 from finepref.study.design import Arm, Data
 from finepref.train.config import load_config
 from finepref.train.opened import make_cache
@@ -79,29 +79,20 @@ def lab_fingerprint() -> str:
 @lru_cache(maxsize=2)
 def read_ground(folder: Path) -> Ground:
     """The votes of `make_ground` with their images."""
-    file = folder / "votes.parquet"
-    votes = list(read_preferences([file], images=False))
-    columns = read_parquet(file, ["image_0_uid", "image_1_uid", "jpg_0", "jpg_1", "caption"]).to_pydict()
-    content: dict[str, tuple[bytes, str]] = {}
-    for side in (0, 1):
-        shown = zip(columns[f"jpg_{side}"], columns["caption"], strict=True)
-        for uid, image in zip(columns[f"image_{side}_uid"], shown, strict=True):
-            content.setdefault(uid, image)
+    votes = list(read_preferences([folder / "votes.parquet"]))
+    table = vote_table(votes, lambda image: image.uid)
+    shown = [(vote.image_0, vote.prompt) for vote in votes] + [(vote.image_1, vote.prompt) for vote in votes]
+    content: dict[str | None, tuple[ImageRef, str]] = {}
+    for image, prompt in shown:
+        content.setdefault(image.uid, (image, prompt))
     number = {uid: i for i, uid in enumerate(content)}
-    pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data, _ in content.values()]
+    pixels = [np.asarray(Image.open(io.BytesIO(image.read())).convert("RGB")) for image, _ in content.values()]
     return Ground(
-        table=VoteTable(
-            pair_id=tuple(vote.pair_id for vote in votes),
-            label=np.array([vote.label for vote in votes], dtype=np.float64),
-            model_0=tuple(vote.model_0 for vote in votes),
-            model_1=tuple(vote.model_1 for vote in votes),
-            image_0=tuple(vote.image_0.uid for vote in votes),
-            image_1=tuple(vote.image_1.uid for vote in votes),
-        ),
+        table=table,
         images=np.stack(pixels),
         prompts=tuple(prompt for _, prompt in content.values()),
-        left=np.array([number[uid] for uid in columns["image_0_uid"]]),
-        right=np.array([number[uid] for uid in columns["image_1_uid"]]),
+        left=np.array([number[uid] for uid in table.image_0]),
+        right=np.array([number[uid] for uid in table.image_1]),
     )
 
 
