@@ -71,7 +71,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=reason):
             small(tmp_path, **changes)
-    with pytest.raises(ConfigError, match="no such study"):
+    with pytest.raises(InputError, match="shipped study"):
         plan.load_study(tmp_path / "nowhere.yaml")
 
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from finepref.core.errors import InputError
+
 
 def command(
     folder: Annotated[Path | None, typer.Argument(help="Scored evaluation folder.")] = None,
@@ -25,8 +27,6 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
 ) -> None:
     """Compare models at equal prompts and seeds, or judge printed win rates."""
-    from finepref.core.errors import InputError
-
     if from_counts is not None:
         if folder is not None or baseline is not None:
             raise InputError("it stands alone", where="--from-counts", remedy="leave out the folder and --baseline")

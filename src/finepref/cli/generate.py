@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from finepref.core.errors import InputError
 
 
 def command(
@@ -47,67 +46,46 @@ def command(
     from finepref.evaluate.protocols import choose_prompts, family_of, load_protocol
     from finepref.formats.manifest import LINES
 
-    fixed = {
-        "--seeds": seeds, "--steps": steps, "--guidance": guidance, "--scheduler": scheduler, "--size": size,
-        "--negative-prompt": negative_prompt, "--noise": noise,
+    own = {
+        "seeds": seeds, "steps": steps, "guidance": guidance, "scheduler": scheduler, "size": parse_size(size),
+        "negative_prompt": negative_prompt, "noise": noise,
     }  # fmt: skip
+    settings: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     extras = _extras(controlnet, control_images, control_scale, refiner, refiner_start)
     named = parse_models(model)
-    if protocol is None:
-        settings: dict[str, Any] = {
-            "steps": 50 if steps is None else steps,
-            "guidance": 7.5 if guidance is None else guidance,
-            "scheduler": scheduler,
-            "size": parse_size(size),
-            "negative_prompt": negative_prompt,
-            "noise": noise or "per-prompt",
-        }
-        numbers = parse_integers(seeds if seeds is not None else "0", "--seeds")
-        sets = [load_prompt_set(name).head(limit) for name in _required(prompts)]
-        models = {name: as_source(path) for name, path in named.items()}
+    fixed = None if protocol is None else load_protocol(protocol)
+    if fixed is None:
+        numbers = parse_integers(settings.pop("seeds", "0"), "--seeds")
+        if not prompts:
+            raise InputError("no prompts", where="--prompts", remedy="give a prompt file or a set, or --protocol")
+    elif settings:
+        option = f"--{next(iter(settings)).replace('_', '-')}"
+        raise InputError(f"the protocol {protocol} fixes it", where=option, remedy="leave it out, or --protocol")
     else:
-        chosen = load_protocol(protocol)
-        _refuse(fixed, protocol)
-        numbers = list(chosen.seeds)
-        sets = [load_prompt_set(name).head(limit) for name in choose_prompts(chosen, prompts or [])]
-        models = {name: as_source(path) for name, path in named.items()}
-        settings = chosen.sampling(family_of({name: source.pipeline for name, source in models.items()}))
+        numbers, prompts = list(fixed.seeds), choose_prompts(fixed, prompts or [])
+    sets = [load_prompt_set(name).head(limit) for name in prompts]
+    models = {name: as_source(path) for name, path in named.items()}
+    if fixed is not None:
+        settings = fixed.sampling(family_of({name: source.pipeline for name, source in models.items()}))
     for prompt_set in sets:
         generate(models, prompt_set, numbers, out, batch_size=batch_size, overwrite=overwrite, **settings, **extras)
     print(out / LINES)
 
 
-def _required(prompts: list[str] | None) -> list[str]:
-    from finepref.core.errors import InputError
-
-    if not prompts:
-        raise InputError("no prompts", where="--prompts", remedy="give a prompt file or a set, or --protocol")
-    return prompts
-
-
-def _refuse(fixed: Mapping[str, object], protocol: str) -> None:
-    from finepref.core.errors import InputError
-
-    given = [option for option, value in fixed.items() if value is not None]
-    if given:
-        raise InputError(f"the protocol {protocol} fixes it", where=given[0], remedy="leave it out, or --protocol")
-
-
 def _extras(
     controlnet: str | None, images: Path | None, scale: float | None, refiner: str | None, start: float | None
 ) -> dict[str, Any]:
-    from finepref.core.errors import InputError
     from finepref.evaluate.sampling import Control, Refiner
 
     if (controlnet is None) != (images is None):
         raise InputError("a ControlNet needs its maps", where="--controlnet", remedy="give --control-images too")
-    if controlnet is None and scale is not None:
-        raise InputError("it has no effect without --controlnet", where="--control-scale", remedy="leave it out")
-    if refiner is None and start is not None:
-        raise InputError("it has no effect without --refiner", where="--refiner-start", remedy="leave it out")
-    extras: dict[str, Any] = {}
-    if controlnet is not None and images is not None:
-        extras["control"] = Control(controlnet, images, 1.0 if scale is None else scale)
-    if refiner is not None:
-        extras["refiner"] = Refiner(refiner) if start is None else Refiner(refiner, start)
-    return extras
+    for option, value, needs, there in (
+        ("--control-scale", scale, "--controlnet", controlnet),
+        ("--refiner-start", start, "--refiner", refiner),
+    ):
+        if value is not None and there is None:
+            raise InputError(f"it has no effect without {needs}", where=option, remedy="leave it out")
+    return {
+        "control": Control(controlnet, images, 1.0 if scale is None else scale) if controlnet and images else None,
+        "refiner": Refiner(refiner, 0.8 if start is None else start) if refiner else None,
+    }

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from finepref.core.errors import InputError
+
 
 def command(
     data: Annotated[list[Path], typer.Argument(help="One evaluation folder, or the files of a preference data set.")],
@@ -20,7 +22,6 @@ def command(
     overwrite: Annotated[bool, typer.Option(help="Score again what has a score.")] = False,
 ) -> None:
     """Score images: DIR/scores.parquet of an evaluation folder, or the rewards of a preference data set."""
-    from finepref.core.errors import InputError
     from finepref.formats.manifest import LINES
     from finepref.formats.preferences import Quarantined, read_preferences
 
@@ -30,18 +31,15 @@ def command(
         from finepref.formats.scores import SCORES
 
         if len(data) > 1 or out is not None or shard != "0/1":
-            raise InputError(
-                "an evaluation folder is scored alone and into itself", where=data[0], remedy="leave out --out, --shard"
-            )
+            what = "an evaluation folder is scored alone and into itself"
+            raise InputError(what, where=data[0], remedy="leave out --out, --shard")
         score(data[0], specs, batch_size=batch_size, overwrite=overwrite)
         print(data[0] / SCORES)
         return
     if out is None:
-        raise InputError(
-            "neither an evaluation folder nor a data set with a place for its rewards",
-            where=data[0],
-            remedy="run `finepref generate` into it, or give --out rewards.parquet",
-        )
+        what = "neither an evaluation folder nor a data set with a place for its rewards"
+        remedy = "run `finepref generate` into it, or give --out rewards.parquet"
+        raise InputError(what, where=data[0], remedy=remedy)
     from finepref.core.progress import say
     from finepref.evaluate.rewards import score_preferences
 
@@ -64,7 +62,6 @@ def command(
 
 
 def _scorers(given: list[str], protocol: str | None) -> list[str]:
-    from finepref.core.errors import InputError
     from finepref.evaluate.protocols import choose_scorers, load_protocol
 
     if protocol is not None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finepref.core.errors import CheckFailed, InputError, nearest
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -60,18 +62,10 @@ def verify_scorer(
     device: Annotated[str | None, typer.Option(help="torch device; default: cuda where there is one.")] = None,
 ) -> None:
     """Compare a scorer that has its real weights with published or reference numbers; exit 1 where they differ."""
-    from finepref.core.device import default_device
-    from finepref.core.errors import CheckFailed
     from finepref.evaluate.scorers.verify import verify
 
-    checks = verify(
-        spec,
-        device=device or default_device(),
-        expected=expected,
-        tolerance=tolerance,
-        images=images,
-        prompts=prompts,
-    )
+    given = {"expected": expected, "images": images, "prompts": prompts}
+    checks = verify(spec, device=device, tolerance=tolerance, **given)
     for check in checks:
         mark = "" if check.tolerance != check.tolerance else ("ok  " if check.passed else "FAIL")
         print(f"{mark:<5}{check.what:<48} found {check.found:.6f}  wanted {check.wanted:.6f} +- {check.tolerance:g}")
@@ -92,7 +86,6 @@ def ksort_eval(
     seed: Annotated[int, typer.Option(help="Seed of the order in which images are shown.")] = 0,
 ) -> None:
     """Place a model on the K-Sort leaderboard with a judge (K-Sort Eval). Run again to resume."""
-    from finepref.core.errors import InputError
     from finepref.core.files import write_json
     from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings
     from finepref.evaluate.scorers.judge_scorer import read_settings
@@ -124,7 +117,6 @@ def _images(folder: Path, model: str | None) -> Callable[[Instance], Image]:
     """Instance -> the image of its prompt in an evaluation folder (the lowest seed)."""
     from PIL import Image as PillowImage
 
-    from finepref.core.errors import InputError, nearest
     from finepref.formats.manifest import read_rows
 
     rows = read_rows(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from finepref.core.errors import InputError
 from finepref.core.progress import aligned
 from finepref.evaluate import stats
+from finepref.formats.records import read_csv
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +44,7 @@ def read_counts(path: str | Path, *, level: float = 0.95) -> list[CountRow]:
     Raises:
         InputError: a missing column, a value out of range, or rates that look like shares instead of percent.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
-            rows = [] if missing else [[row[name] for name in COLUMNS] for row in reader]
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=path, remedy="check the path") from None
-    if missing:
-        raise InputError(f"column '{missing[0]}' is missing", where=path, remedy="it needs " + ", ".join(COLUMNS))
-    if not rows:
-        raise InputError("no row in it", where=path, remedy="write one row a printed win rate")
+    rows = [[row[name] for name in COLUMNS] for row in read_csv(path, COLUMNS)]
     values = []
     for number, (*_, n, rate) in enumerate(rows):
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json, write_json, write_text
-from finepref.formats.records import as_record, csv_text, read_record
+from finepref.formats.records import as_record, csv_text, read_csv, read_record
 
 RATINGS, LEADERBOARD = "ratings.json", "leaderboard.csv"
 VERSION = 1
@@ -135,9 +134,7 @@ def read_board(path: Path) -> BoardRecord:
         path = _in_folder(path)
         held = read_json(path)
     else:
-        with open(path, encoding="utf-8", newline="") as handle:
-            rows = [{"name": row.get("model"), "mu": row.get("mu")} for row in csv.DictReader(handle)]
-        held = {"models": rows or None}
+        held = {"models": [{"name": row["model"], "mu": row["mu"]} for row in read_csv(path, ("model", "mu"))]}
     remedy = "give a ratings.json with models: [{name, mu}], or a csv with columns model and mu"
     found = as_record(BoardRecord, held, where=path, remedy=remedy)
     if not all(abs(model.mu) < float("inf") for model in found.models):

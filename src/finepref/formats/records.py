@@ -48,6 +48,44 @@ def read_record(path: str | Path, kind: type[Record], *, version: int, remedy: s
     return as_record(kind, held, where=path, remedy=remedy)
 
 
+def read_yaml(path: Path, *, remedy: str) -> dict[str, Any]:
+    """The settings in a YAML file.
+
+    Raises:
+        InputError: it cannot be read, is not YAML, or holds no mapping.
+    """
+    import yaml
+
+    try:
+        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        what = f"not a readable YAML file ({' '.join(str(error).split())})"
+        raise InputError(what, where=path, remedy=remedy) from None
+    if not isinstance(held, dict):
+        raise InputError("the file must be a mapping of settings", where=path, remedy="write `key: value` lines")
+    return held
+
+
+def read_csv(path: str | Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a csv file.
+
+    Raises:
+        InputError: it cannot be read, lacks a needed column, or has no row.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as handle:
+            reader = csv.DictReader(handle)
+            rows, names = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"not a readable csv file ({error})", where=path, remedy="check the path") from None
+    for name in needed:
+        if name not in names:
+            raise InputError(f"column '{name}' is missing", where=path, remedy="it needs " + ", ".join(needed))
+    if not rows:
+        raise InputError("no row in it", where=path, remedy="write at least one row")
+    return rows
+
+
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """At least one row as csv, with the names of the first as header."""
     buffer = io.StringIO()

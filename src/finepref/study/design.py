@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
-from finepref.core.errors import ConfigError
+from finepref.formats.records import read_yaml
 from finepref.plan import methods
 from finepref.train.config import Count, Positive, Section, validate_options
 
@@ -149,17 +148,11 @@ def load_study(path: str | Path | None = None) -> Study:
     """Read a study; the shipped one by default.
 
     Raises:
-        ConfigError: no such file, not YAML, an unknown key, method or arm, or a wrong value.
+        InputError: no such file, or no YAML.
+        ConfigError: an unknown key, method or arm, or a wrong value.
     """
     file = SHIPPED if path is None else Path(path)
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError("no such study", where=file, remedy="leave -c out for the shipped one") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not valid YAML ({' '.join(str(error).split())})", where=file) from None
-    if not isinstance(data, dict):
-        raise ConfigError("the study is not a mapping", where=file, remedy="start with `seeds:`")
+    data = read_yaml(file, remedy="leave -c out for the shipped study")
     study = validate_options(Study, data, where=str(file))
     assert isinstance(study, Study)
     for arm in study.arms():

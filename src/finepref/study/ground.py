@@ -19,7 +19,7 @@ from finepref.core.files import read_json, read_parquet, write_json, write_parqu
 from finepref.core.provenance import hash_config
 from finepref.evaluate.rewards import score_preferences
 from finepref.evaluate.scorers.kinds import make
-from finepref.formats.preferences import read_preferences
+from finepref.formats.preferences import ImageRef, read_preferences
 from finepref.formats.rewards import Rewards, read_rewards
 from finepref.formats.signals import write_signals
 from finepref.formats.votes import Votes
@@ -82,12 +82,12 @@ def read_ground(folder: Path) -> Ground:
     """The votes of `make_ground` with their images."""
     prefs = read_preferences([folder / "votes.parquet"])
     votes, table = list(prefs), vote_table(prefs, named_images=False)
-    content: dict[str | None, tuple[bytes, str]] = {}
-    for shown in ([(vote.image_0, vote.prompt) for vote in votes], [(vote.image_1, vote.prompt) for vote in votes]):
-        for image, prompt in shown:
-            content.setdefault(image.uid, (image.read(), prompt))
+    shown = [(vote.image_0, vote.prompt) for vote in votes] + [(vote.image_1, vote.prompt) for vote in votes]
+    content: dict[str | None, tuple[ImageRef, str]] = {}
+    for image, prompt in shown:
+        content.setdefault(image.uid, (image, prompt))
     number = {uid: i for i, uid in enumerate(content)}
-    pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data, _ in content.values()]
+    pixels = [np.asarray(Image.open(io.BytesIO(image.read())).convert("RGB")) for image, _ in content.values()]
     return Ground(
         table=table,
         images=np.stack(pixels),

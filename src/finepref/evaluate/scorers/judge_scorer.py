@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL.Image import Image
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -19,6 +18,7 @@ from finepref.core.progress import say
 from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings, Unparsable, picture
 from finepref.evaluate.scorers.network_scorer import check_inputs
 from finepref.evaluate.scorers.weights import fingerprint
+from finepref.formats.records import read_yaml
 
 PLACE = "{prompt}"
 DECISIVE = set(["model", "temperature", "max_tokens", "seed", "attempts", "question", "pattern", "low", "high"])
@@ -64,13 +64,7 @@ class JudgeSettings(EndpointSettings):
 def read_settings(path: Path, model: type[EndpointSettings]) -> Any:
     """Settings from a YAML file; unknown keys, missing keys and bad values are an `InputError` with the place."""
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"not a readable YAML file ({error})", where=path) from None
-    if not isinstance(content, dict):
-        raise InputError("the file must be a mapping of settings", where=path, remedy="write `key: value` lines")
-    try:
-        return model.model_validate(content)
+        return model.model_validate(read_yaml(path, remedy="see docs/scorers.md"))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

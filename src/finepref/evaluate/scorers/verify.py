@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from finepref.evaluate.scorers.hub_files import UrlFile, fetch
 from finepref.evaluate.scorers.kinds import Spec, make, parse, weights_path
 from finepref.evaluate.scorers.preprocess import VARIANTS
 from finepref.evaluate.scorers.scorer import Scorer
+from finepref.formats.records import read_csv
 
 # LAION head on numpy.random.RandomState(0).standard_normal((6, 768)), rows of unit length
 HEAD_SCORES = (4.96226, 5.035243, 6.029985, 6.253081, 4.902097, 4.855991)
@@ -91,7 +91,7 @@ def _readme(scorer: Scorer) -> Iterator[Check]:
     yield Check("README ranking 1, 2, 3, 4", float(found == sorted(found, reverse=True)), 1.0, 0.0)
 
 
-def _demo(chosen: Spec, device: str) -> Iterator[Check]:
+def _demo(chosen: Spec, device: str | None) -> Iterator[Check]:
     image = PillowImage.open(fetch(HPS_IMAGE, scorer=chosen.kind.name))
     own = chosen.preprocess or chosen.kind.preprocess
     place = f"@{chosen.path}" if chosen.path is not None else ""
@@ -137,13 +137,7 @@ def _open(path: Path) -> Image:
 
 def read_expected(path: Path) -> tuple[list[Path], list[str], list[float]]:
     """Rows of a csv `image,prompt[,value]`; images are relative to the csv; without values they are nan."""
-    try:
-        with open(path, newline="", encoding="utf-8") as handle:
-            rows = list(csv.DictReader(handle))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"not a readable csv file ({error})", where=path) from None
-    if not rows or not {"image", "prompt"} <= set(rows[0]):
-        raise InputError("needs the columns image, prompt and (optionally) value", where=path)
+    rows = read_csv(path, ("image", "prompt"))
     try:
         values = [float(row["value"]) if row.get("value") else math.nan for row in rows]
     except ValueError as error:
@@ -171,7 +165,7 @@ def compare(scorer: Scorer, path: Path, *, tolerance: float) -> Iterator[Check]:
 def verify(
     spec: str,
     *,
-    device: str = "cpu",
+    device: str | None = None,
     expected: Path | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
     images: Path | None = None,
@@ -181,7 +175,7 @@ def verify(
 
     Args:
         spec: NAME[:PREPROCESS][@PATH].
-        device: torch device.
+        device: torch device; None: cuda where there is one.
         expected: csv `image,prompt,value` from the original package.
         tolerance: for `expected`.
         images: HPSv2's published SDXL Base 0.9 images (hpsv2.1 only), with `prompts`.
