@@ -18,7 +18,6 @@ from finepref.arena.ratings import BETA, Ratings, save_ratings
 from finepref.arena.rho import decide, estimate_rho
 from finepref.core.errors import InputError
 from finepref.core.rng import numpy_generator
-from finepref.formats import kwise as kwise_module
 from finepref.formats.votes import Games
 
 C = math.sqrt(2.0) * BETA
@@ -193,9 +192,9 @@ def test_games() -> None:
     perform = truth[model] + BETA * rng.standard_normal(model.shape)
     rank = np.argsort(np.argsort(-perform, axis=1), axis=1).astype(float)
     games = Games(np.arange(0, 1601, 4), model.ravel(), rank.ravel())
-    first, second, game = kwise_module.all_pairs(games)
+    first, second, game = games.pairs()
     assert len(first) == 400 * 6
-    outcome = kwise_module.outcomes(games, first, second)
+    outcome = games.outcomes(first, second)
     names = [f"m{k}" for k in range(12)]
     votes = coded(games.model[first], games.model[second], outcome, models=names, game=game, games=games)
     batch = rate(votes)

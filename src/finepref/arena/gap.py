@@ -18,8 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finepref.arena.image import image_models
-from finepref.arena.imagegap import image_gaps, image_gaps_both
+from finepref.arena.image import image_gaps, image_gaps_both, image_models
 from finepref.arena.normal import Floats, inverse_mills, truncated_mean
 from finepref.arena.ratings import BETA, Ratings, align
 from finepref.arena.rho import estimate_rho

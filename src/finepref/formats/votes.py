@@ -15,6 +15,7 @@ import numpy.typing as npt
 from finepref.core.errors import InputError
 
 Ints = npt.NDArray[np.integer]
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,26 @@ class Games:
 
     def __len__(self) -> int:
         return len(self.start) - 1
+
+    def pairs(self) -> tuple[Rows, Rows, Rows]:
+        """Every pair of items within every game: positions of the two items in the games' arrays, and the game.
+
+        Only neighbours in the ranking would be biased (research: RMSE 1.1 and 1.7 against 0.4), so all pairs it is.
+        """
+        sizes = np.diff(self.start)
+        found = [np.zeros((3, 0), dtype=np.int64)]
+        for size in np.unique(sizes[sizes > 1]).tolist():
+            which = np.flatnonzero(sizes == size)
+            a, b = np.triu_indices(size, 1)
+            base = self.start[which][:, None]
+            found.append(np.stack([(base + a).ravel(), (base + b).ravel(), np.repeat(which, len(a))]))
+        first, second, game = np.concatenate(found, axis=1)
+        order = np.argsort(game, kind="stable")
+        return first[order], second[order], game[order]
+
+    def outcomes(self, first: Ints, second: Ints) -> npt.NDArray[np.int8]:
+        """+1 where the first item is ranked better (lower), -1 where the second is, 0 for equal ranks."""
+        return np.sign(self.rank[second] - self.rank[first]).astype(np.int8)
 
 
 @dataclass(frozen=True, slots=True)
