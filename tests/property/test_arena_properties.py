@@ -49,7 +49,7 @@ def no_difference() -> Votes:
     left = "023003222012021000301120022301213203312113"
     right = "130332133020220121313120220112222201323203"
     won = "+-+--+-0+0+0+--0-+-0+++-00++++0+--0----000"
-    return Votes.from_codes(
+    return coded(
         *(np.array([int(c) for c in text]) for text in (left, right)),
         np.array([{"+": 1, "-": -1, "0": 0}[c] for c in won]),
         models=[f"model {k}" for k in range(4)],

@@ -314,8 +314,6 @@ def test_gaps_are_nan_on_ties_only_and_have_both_sides(kind: str) -> None:
     assert clipped == pytest.approx(np.maximum(values, 0.0), nan_ok=True)
     even = gaps(votes, ratings, kind=kind, normalise="mean")
     assert np.nanmean(even) == pytest.approx(1.0)
-    both = gaps_both(votes, ratings, kind=kind, normalise="mean")
-    assert np.where(votes.outcome > 0, *both)[decided] == pytest.approx(even[decided], abs=1e-12)
 
 
 def test_gap_options_that_cannot_be() -> None:

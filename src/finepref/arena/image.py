@@ -56,16 +56,11 @@ def image_models(votes: Votes) -> npt.NDArray[np.int64]:
     Raises:
         InputError: votes without images, or an image that is listed under two models.
     """
-    if votes.left_image is None or votes.right_image is None:
-        raise InputError(
-            "image-level gaps need to know which images were compared",
-            remedy="name the two image columns, or use another kind",
-        )
-    k = 1 + max(int(votes.left_image.max()), int(votes.right_image.max()))
-    model = np.zeros(k, dtype=np.int64)
-    model[votes.left_image] = votes.left
-    model[votes.right_image] = votes.right
-    for image, side, name in ((votes.left_image, votes.left, "left"), (votes.right_image, votes.right, "right")):
+    left, right = votes.images
+    model = np.zeros(votes.image_count, dtype=np.int64)
+    model[left] = votes.left
+    model[right] = votes.right
+    for image, side, name in ((left, votes.left, "left"), (right, votes.right, "right")):
         wrong = np.flatnonzero(model[image] != side)
         if len(wrong):
             at = int(wrong[0])
@@ -78,12 +73,10 @@ def image_models(votes: Votes) -> npt.NDArray[np.int64]:
 
 def duels(votes: Votes, mu: Floats, *, c: float) -> tuple[Duels, npt.NDArray[np.int64]]:
     """The decided votes between different images, and which votes they are; mu: [M] in rating units."""
-    model = image_models(votes)
-    assert votes.left_image is not None
-    assert votes.right_image is not None
-    rows = np.flatnonzero((votes.outcome != 0) & (votes.left_image != votes.right_image))
+    model, (left, right) = image_models(votes), votes.images
+    rows = np.flatnonzero((votes.outcome != 0) & (left != right))
     left_won = votes.outcome[rows] > 0
-    a, b = votes.left_image[rows], votes.right_image[rows]
+    a, b = left[rows], right[rows]
     prior = ((mu - mu.mean()) / c)[model]
     return Duels(np.where(left_won, a, b), np.where(left_won, b, a), prior), rows
 
@@ -201,11 +194,9 @@ def image_gaps_both(votes: Votes, ratings: Ratings, rho: float) -> tuple[Floats,
 
 
 def _both(votes: Votes, mu: Floats, c: float, rho: float) -> tuple[Floats, Floats]:
-    assert votes.left_image is not None
-    assert votes.right_image is not None
     fight, rows = duels(votes, mu, c=c)
     fit = infer(fight, rho)
-    pair = np.stack([votes.left_image, votes.right_image])
+    pair = np.stack(votes.images)
     m, v = fit.mean[pair], fit.variance[pair]  # of a tie: nothing to leave out
     left_won = votes.outcome[rows] > 0
     cavity_m, cavity_v = cavities(fight, fit)
@@ -215,6 +206,6 @@ def _both(votes: Votes, mu: Floats, c: float, rho: float) -> tuple[Floats, Float
     own = c * (fit.mean[fight.winner] - fit.mean[fight.loser])
     left[rows[left_won]] = own[left_won]
     right[rows[~left_won]] = own[~left_won]
-    same = votes.left_image == votes.right_image
+    same = pair[0] == pair[1]
     left[same] = right[same] = 0.0
     return left, right

@@ -1,4 +1,4 @@
-"""Files of records: what a JSON file, a line of JSON or a row of parquet holds is a frozen dataclass; checked when read."""
+"""Files of records: what JSON, a line of JSON or a row of parquet holds is a frozen dataclass; checked when read."""
 
 from __future__ import annotations
 

@@ -159,10 +159,8 @@ def votes_of(columns: Mapping[str, Any]) -> Votes:
             raise InputError(what, remedy="give columns of equal length")
     if not rows["left"]:
         raise InputError("there are no votes", remedy="give at least one vote")
-    held, layout = (
-        _Rows(Store(None)),
-        Layout("votes", {role: "outcome" if role == "winner" else role for role in columns}),
-    )
+    layout = Layout("votes", {role: "outcome" if role == "winner" else role for role in columns})
+    held = _Rows(Store(None))
     batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(layout.columns.values()))
     _read_batch(batch, layout, held, Path("columns"), first=0, offset=0)
     return _vote_table(held, layout, Path("columns"), unique_ids=False).votes

@@ -79,6 +79,23 @@ class Votes:
         """Whether every vote names its two images."""
         return self.left_image is not None
 
+    @property
+    def images(self) -> tuple[Ints, Ints]:
+        """[n] codes of the left and of the right images.
+
+        Raises:
+            InputError: votes without images.
+        """
+        if self.left_image is None or self.right_image is None:
+            what = "image-level gaps need to know which images were compared"
+            raise InputError(what, remedy="name the two image columns, or use another kind")
+        return self.left_image, self.right_image
+
+    @property
+    def image_count(self) -> int:
+        """One more than the largest image code."""
+        return 1 + max(int(codes.max()) for codes in self.images)
+
     def take(self, rows: npt.NDArray[Any] | slice) -> Votes:
         """The votes of these rows (indices, mask or slice); the models stay. K-wise games become their pairs."""
         names = ("left", "right", "outcome", "left_image", "right_image", "prompt", "voter", "game")
@@ -88,19 +105,18 @@ class Votes:
 
     def with_dense_images(self) -> Votes:
         """The same votes with image codes that leave no holes."""
-        if self.left_image is None or self.right_image is None or len(self) == 0:
+        if not self.has_images or len(self) == 0:
             return self
-        count = 1 + max(int(self.left_image.max()), int(self.right_image.max()))
+        (left, right), count = self.images, self.image_count
         if count <= 4 * len(self):
             used = np.zeros(count, dtype=bool)
-            used[self.left_image] = used[self.right_image] = True
+            used[left] = used[right] = True
             if used.all():
                 return self
             new = np.cumsum(used) - 1
-            left, right = new[self.left_image], new[self.right_image]
+            left, right = new[left], new[right]
         else:
-            joined = np.concatenate([self.left_image, self.right_image])
-            codes = np.unique(joined, return_inverse=True)[1]
+            codes = np.unique(np.concatenate([left, right]), return_inverse=True)[1]
             left, right = codes[: len(self)], codes[len(self) :]
         return replace(self, left_image=left, right_image=right)
 

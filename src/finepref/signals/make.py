@@ -48,15 +48,8 @@ def check_request(
             raise InputError(f"kind {listed} needs it", where=option, remedy=f"name what `{stage}` wrote")
         if given and not wanted:
             raise InputError(f"it has no effect on {listed}", where=option, remedy="leave it out")
-    return [
-        (
-            row,
-            read_options(
-                row.options, {name: value for name, value in options.items() if name in row.options.model_fields}
-            ),
-        )
-        for row in rows
-    ]
+    own = [{name: value for name, value in options.items() if name in row.options.model_fields} for row in rows]
+    return [(row, read_options(row.options, given)) for row, given in zip(rows, own, strict=True)]
 
 
 def make_signals(
