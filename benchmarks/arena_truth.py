@@ -18,7 +18,6 @@ from finepref.arena.ratings import BETA
 from finepref.core.files import write_json
 from finepref.core.provenance import versions
 from finepref.core.rng import numpy_generator
-from finepref.formats import kwise
 from finepref.formats.votes import Games
 
 SEEDS = 20
@@ -40,8 +39,8 @@ def ranked(rng: np.random.Generator, mu: np.ndarray, games: int, size: int) -> V
     model = np.stack([rng.permutation(len(mu))[:size] for _ in range(games)])
     performance = mu[model] + BETA * rng.standard_normal(model.shape)
     played = Games(np.arange(0, games * size + 1, size), model.ravel(), -performance.ravel())
-    first, second, game = kwise.all_pairs(played)
-    outcome = kwise.outcomes(played, first, second)
+    first, second, game = played.pairs()
+    outcome = played.outcomes(first, second)
     names = [f"m{k}" for k in range(len(mu))]
     return Votes(tuple(names), played.model[first], played.model[second], outcome, game=game, games=played)
 

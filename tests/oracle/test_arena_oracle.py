@@ -91,8 +91,7 @@ SIGMA = {
 @pytest.mark.parametrize(("board", "winner", "loser", "printed"), TABLE_1, ids=lambda value: str(value))
 def test_table_1_of_the_paper(board: str, winner: str, loser: str, printed: float) -> None:
     """From the shipped Table 6; its two decimals allow 0.011."""
-    known = load_board(board)
-    mu = dict(zip(known.models, known.mu, strict=True))
+    mu = {model.name: model.mu for model in load_board(board).models}
     spread = np.hypot(SIGMA[winner], SIGMA[loser])
     assert float(expected_gap(mu[winner] - mu[loser], spread)) == pytest.approx(printed, abs=0.011)
 

@@ -18,7 +18,6 @@ from finepref.arena.ratings import BETA, Ratings, save_ratings
 from finepref.arena.rho import decide, estimate_rho
 from finepref.core.errors import InputError
 from finepref.core.rng import numpy_generator
-from finepref.formats import kwise as kwise_module
 from finepref.formats.votes import Games
 
 C = math.sqrt(2.0) * BETA
@@ -193,9 +192,9 @@ def test_games() -> None:
     perform = truth[model] + BETA * rng.standard_normal(model.shape)
     rank = np.argsort(np.argsort(-perform, axis=1), axis=1).astype(float)
     games = Games(np.arange(0, 1601, 4), model.ravel(), rank.ravel())
-    first, second, game = kwise_module.all_pairs(games)
+    first, second, game = games.pairs()
     assert len(first) == 400 * 6
-    outcome = kwise_module.outcomes(games, first, second)
+    outcome = games.outcomes(first, second)
     names = [f"m{k}" for k in range(12)]
     votes = coded(games.model[first], games.model[second], outcome, models=names, game=game, games=games)
     batch = rate(votes)
@@ -315,8 +314,6 @@ def test_gaps_are_nan_on_ties_only_and_have_both_sides(kind: str) -> None:
     assert clipped == pytest.approx(np.maximum(values, 0.0), nan_ok=True)
     even = gaps(votes, ratings, kind=kind, normalise="mean")
     assert np.nanmean(even) == pytest.approx(1.0)
-    both = gaps_both(votes, ratings, kind=kind, normalise="mean")
-    assert np.where(votes.outcome > 0, *both)[decided] == pytest.approx(even[decided], abs=1e-12)
 
 
 def test_gap_options_that_cannot_be() -> None:

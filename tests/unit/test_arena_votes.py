@@ -17,12 +17,11 @@ from finepref import Votes, gaps, rate, read_votes
 from finepref.arena import blocks as blocks_module
 from finepref.arena.blocks import components, image_blocks
 from finepref.arena.counts import count
-from finepref.arena.imagegap import image_gaps
+from finepref.arena.image import image_gaps
 from finepref.core.errors import InputError
 from finepref.core.rng import numpy_generator
 from finepref.formats import tables
-from finepref.formats.hashing import dense_codes, hash_names
-from finepref.formats.store import codes_on_disk
+from finepref.formats.store import codes_on_disk, dense_codes, hash_names
 from finepref.formats.votefiles import NO_MODEL
 
 

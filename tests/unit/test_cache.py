@@ -298,7 +298,7 @@ def test_shards_are_looked_at_when_a_cache_is_opened(tmp_path: Path) -> None:
 
     faults = {
         "the shard is missing; run `finepref cache` again": Path.unlink,
-        r"the shard is damaged \(\d+ bytes instead of \d+\)": cut,
+        r"the shard is damaged \(.*not fully covered": cut,
         "the shard is damaged": lambda file: file.write_bytes(b"\xff" * 40),
     }
     for file, (message, fault) in zip(shards, faults.items(), strict=True):

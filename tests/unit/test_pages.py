@@ -17,7 +17,6 @@ from scipy.stats import norm
 from finepref.arena.options import RatingOptions
 from finepref.arena.ratings import load_ratings
 from finepref.arena.whole import Options, run_arena
-from finepref.arena.wins import predicted_wins
 from finepref.core.rng import numpy_generator
 from finepref.report import charts, report
 from finepref.report.arena_page import write_page
@@ -89,12 +88,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reader, Reade
             word = "tie" if abs(lead) < 0.5 else "left" if lead > 0 else "right"
             writer.writerow((NAMES[a], NAMES[b], word, f"{EVIL}{vote % 9}", vote % 20))
         writer.writerow(("a", "a", "left", "x", 0))
-    run_arena(
-        [root / "votes.csv"],
-        root / "arena",
-        Options(columns={}, rating=RatingOptions(link="logit"), validate=2),
-        page=write_page,
-    )
+    options = Options(rating=RatingOptions(link="logit"), validate=2)
+    run_arena([root / "votes.csv"], root / "arena", options, page=write_page)
     report([root / "arena"], root / "report.html")
     arena, other = ((root / name).read_text(encoding="utf-8") for name in ("arena/arena.html", "report.html"))
     return root, Reader(arena), Reader(other), (root / "report.md").read_text(encoding="utf-8")
@@ -115,7 +110,7 @@ def test_both_pages_and_the_text_print_the_same_numbers(pages: tuple[Path, Reade
     title = "Predicted from the ratings"
     assert arena.drawings[title] == other.drawings[title]
     order = ratings.order()
-    for row, line in enumerate(predicted_wins(ratings)[np.ix_(order, order)], start=1):
+    for row, line in enumerate(ratings.predicted_wins()[np.ix_(order, order)], start=1):
         cells = [f"{100 * value:.0f}" for value in line if value == value]
         assert "|".join(cells) in "|".join(arena.drawings[title]), row
     lead = next(word for word in arena.words if "600 votes." in word)
@@ -130,9 +125,9 @@ def test_predicted_wins_know_ties_and_links(pages: tuple[Path, Reader, Reader, s
     d, m = (ratings.mu[0] - ratings.mu[1]) / ratings.c, ratings.tie_margin / ratings.c
     assert m > 0
     logistic = [1 / (1 + math.exp(-1.702 * x)) for x in (d - m, d + m)]
-    assert predicted_wins(ratings)[0, 1] == pytest.approx(sum(logistic) / 2, abs=1e-12)
+    assert ratings.predicted_wins()[0, 1] == pytest.approx(sum(logistic) / 2, abs=1e-12)
     probit = replace(ratings, settings=replace(ratings.settings, link=None))
-    assert predicted_wins(probit)[0, 1] == pytest.approx((norm.cdf(d - m) + norm.cdf(d + m)) / 2, abs=1e-12)
+    assert probit.predicted_wins()[0, 1] == pytest.approx((norm.cdf(d - m) + norm.cdf(d + m)) / 2, abs=1e-12)
 
 
 def test_names_stay_text_and_nothing_is_loaded(pages: tuple[Path, Reader, Reader, str]) -> None:

@@ -24,8 +24,7 @@ from finepref.formats.rewards import Rewards
 from finepref.formats.signals import read_signals, write_signals
 from finepref.formats.tables import file_table
 from finepref.signals import parts
-from finepref.signals.combine import combine
-from finepref.signals.make import check_request, signals_of
+from finepref.signals.make import check_request, combine, signals_of
 from finepref.signals.parts import VoteTable
 from finepref.signals.smooth import PICKSCORE_EXTREMES, extremes, smoothed
 

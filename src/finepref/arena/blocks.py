@@ -20,13 +20,6 @@ def slices(n: int, size: int = ROWS) -> Iterator[slice]:
         yield slice(start, min(start + size, n))
 
 
-def image_count(votes: Votes) -> int:
-    """One more than the largest image code."""
-    assert votes.left_image is not None
-    assert votes.right_image is not None
-    return 1 + max(int(votes.left_image.max()), int(votes.right_image.max()))
-
-
 def components(left: Ints, right: Ints, count: int) -> Ints:
     """[count] smallest member of the connected group that each node is in; edges left-right [n], looked at in blocks.
 
@@ -57,16 +50,15 @@ def image_blocks(votes: Votes) -> Iterator[npt.NDArray[np.int64]]:
     if n <= VOTES_PER_BLOCK:
         yield np.arange(n)
         return
-    assert votes.left_image is not None
-    assert votes.right_image is not None
-    label = components(votes.left_image, votes.right_image, image_count(votes))
+    left, right = votes.images
+    label = components(left, right, votes.image_count)
     sizes = np.zeros(len(label), dtype=np.int64)
     for rows in slices(n):
-        np.add.at(sizes, label[votes.left_image[rows]], 1)
+        np.add.at(sizes, label[left[rows]], 1)
     block_of_label = ((np.cumsum(sizes) - sizes) // VOTES_PER_BLOCK).astype(np.int32)
     block = np.empty(n, dtype=np.int32)
     for rows in slices(n):
-        block[rows] = block_of_label[label[votes.left_image[rows]]]
+        block[rows] = block_of_label[label[left[rows]]]
     del label, sizes
     for number in range(int(block_of_label.max()) + 1):
         members = np.flatnonzero(block == number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +11,10 @@ from scipy.stats import kendalltau, spearmanr
 from finepref.arena.normal import Floats
 from finepref.arena.ratings import Ratings
 from finepref.core.errors import InputError, nearest
-from finepref.formats.ratings import read_board
+from finepref.formats.ratings import BoardRecord, read_board
 
 PUBLISHED = ("arenapo-pickapic", "arenapo-hpdv3")
 FOLDER = Path(__file__).parent / "boards"
-
-
-@dataclass(frozen=True, slots=True)
-class Board:
-    """A leaderboard: name, where it was published, [M] names and [M] mu."""
-
-    name: str
-    source: str
-    models: tuple[str, ...]
-    mu: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +24,7 @@ class Comparison:
     ours, theirs: [K]. kendall, spearman: rank correlation (nan for K < 2). only_ours, only_theirs: the other models.
     """
 
-    board: Board
+    board: BoardRecord
     models: tuple[str, ...]
     ours: Floats
     theirs: Floats
@@ -44,7 +34,7 @@ class Comparison:
     only_theirs: tuple[str, ...]
 
 
-def load_board(name: str) -> Board:
+def load_board(name: str) -> BoardRecord:
     """A published board by name, or a file: ratings.json, or a csv with columns model and mu.
 
     Raises:
@@ -53,33 +43,32 @@ def load_board(name: str) -> Board:
     path = FOLDER / f"{name}.json" if name in PUBLISHED else Path(name)
     if not path.exists():
         raise InputError(f"unknown board {name!r}", remedy=f"{nearest(name, PUBLISHED)}, or name a file")
-    found = read_board(path)
-    mu = np.array([model.mu for model in found.models])
-    return Board(name if name in PUBLISHED else path.name, found.source, tuple(m.name for m in found.models), mu)
+    return replace(read_board(path), name=name if name in PUBLISHED else path.name)
 
 
-def compare(ratings: Ratings, board: Board) -> Comparison:
+def compare(ratings: Ratings, board: BoardRecord) -> Comparison:
     """Match models by name (letters and digits, without an owner's name before a slash) and compare.
 
     Raises:
         InputError: no model is on both.
     """
-    there = {plain(name): k for k, name in enumerate(board.models)}
+    names, mu = [model.name for model in board.models], board.mu
+    there = {plain(name): k for k, name in enumerate(names)}
     pairs = [(k, there[plain(name)]) for k, name in enumerate(ratings.models) if plain(name) in there]
     if not pairs:
         raise InputError(
             f"no model is also on the board {board.name!r}",
-            remedy="the board has " + ", ".join(board.models[:5]) + " ...",
+            remedy="the board has " + ", ".join(names[:5]) + " ...",
         )
     a, b = (np.array(side) for side in zip(*pairs, strict=True))
-    ours, theirs = ratings.mu[a] - ratings.mu[a].mean(), board.mu[b] - board.mu[b].mean()
+    ours, theirs = ratings.mu[a] - ratings.mu[a].mean(), mu[b] - mu[b].mean()
     varied = len(pairs) > 1 and np.ptp(ours) > 0 and np.ptp(theirs) > 0
     return Comparison(
         board=board, models=tuple(ratings.models[k] for k in a), ours=ours, theirs=theirs,
         kendall=float(kendalltau(ours, theirs).statistic) if varied else float("nan"),
         spearman=float(spearmanr(ours, theirs).statistic) if varied else float("nan"),
         only_ours=tuple(name for k, name in enumerate(ratings.models) if k not in set(a.tolist())),
-        only_theirs=tuple(name for k, name in enumerate(board.models) if k not in set(b.tolist())),
+        only_theirs=tuple(name for k, name in enumerate(names) if k not in set(b.tolist())),
     )  # fmt: skip
 
 

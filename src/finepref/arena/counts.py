@@ -47,6 +47,11 @@ class PairCounts:
         table[self.j, self.i] = second
         return table
 
+    def observed_wins(self) -> Floats:
+        """[M, M] observed share of points of the row's model against the column's, a tie half one; nan: never met."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((self.matrix("wins") + 0.5 * self.matrix("ties")) / self.matrix("games"))
+
     def record(self) -> npt.NDArray[np.int64]:
         """[M, 3] wins, losses and ties of every model."""
         out = np.zeros((self.n_models, 3))

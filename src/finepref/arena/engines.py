@@ -14,7 +14,7 @@ from finepref.arena.link import Link, get_link
 from finepref.arena.normal import SQRT_2, Floats
 from finepref.arena.options import DEFAULTS, RatingOptions
 from finepref.arena.ratings import BETA, LEVEL, MU0, SIGMA0, Ratings
-from finepref.core.errors import InputError, nearest
+from finepref.core.errors import InputError, check_word
 from finepref.core.rng import numpy_generator
 from finepref.formats.ratings import RatingSettings
 from finepref.formats.votefiles import VoteTable, votes_in
@@ -80,8 +80,7 @@ def rate(
 
 def rate_by(votes: Votes, options: RatingOptions) -> Ratings:
     """Rate the models of these votes; see `rate`."""
-    if options.engine not in IDLE:
-        raise InputError(f"unknown engine {options.engine!r}", remedy=nearest(options.engine, IDLE))
+    check_word(options.engine, IDLE, "engine")
     for name in IDLE[options.engine]:
         if getattr(options, name) != getattr(DEFAULTS, name):
             raise InputError(f"{name} has no effect with engine {options.engine!r}", remedy=f"leave {name} out")
@@ -130,11 +129,10 @@ class BatchModel:
 
 def fit_counts(counts: PairCounts, models: tuple[str, ...], options: RatingOptions) -> BatchModel:
     """The batch engine on counts per pair of models, without intervals: link, prior and ties of the options."""
-    prior, ties = options.prior, options.ties
-    for value, known, what in ((prior, PRIORS, "prior"), (ties, BATCH_TIES, "treatment of ties")):
-        if value not in known:
-            raise InputError(f"unknown {what} {value!r}", remedy=nearest(value, known))
-    link, used = get_link(options.link), counts.with_ties(ties)
+    prior = options.prior
+    check_word(prior, PRIORS, "prior")
+    check_word(options.ties, BATCH_TIES, "treatment of ties")
+    link, used = get_link(options.link), counts.with_ties(options.ties)
     if prior == "flat":
         _refuse_infinite(used, models)
         return BatchModel(used, link, batch.fit(used, link, prior_precision=0.0), None)
@@ -147,10 +145,8 @@ def fit_counts(counts: PairCounts, models: tuple[str, ...], options: RatingOptio
 def _online(votes: Votes, options: RatingOptions) -> Ratings:
     chosen, order = online.get_preset(options.preset), options.order
     ties = chosen.ties if options.ties == DEFAULTS.ties else options.ties
-    if ties not in online.TIES:
-        raise InputError(f"unknown treatment of ties {ties!r}", remedy=nearest(ties, online.TIES))
-    if order not in ORDERS:
-        raise InputError(f"unknown order {order!r}", remedy=nearest(order, ORDERS))
+    check_word(ties, online.TIES, "treatment of ties")
+    check_word(order, ORDERS, "order")
     if options.passes < 1:
         raise InputError(f"passes is {options.passes}", remedy="give at least 1")
     seed = options.seed if order == "shuffled" else None

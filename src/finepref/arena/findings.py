@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finepref.arena.blocks import slices
-from finepref.arena.boards import Board, Comparison, compare
+from finepref.arena.boards import Comparison, compare
 from finepref.arena.counts import PairCounts, count
 from finepref.arena.normal import Floats
 from finepref.arena.options import DEFAULTS
@@ -17,6 +17,7 @@ from finepref.arena.ratings import Ratings
 from finepref.arena.rho import RhoCurve
 from finepref.arena.votegaps import KindOfGap
 from finepref.arena.voters import VoterCheck, check_voters
+from finepref.formats.ratings import BoardRecord
 from finepref.formats.validation import Validation
 from finepref.formats.votefiles import VoteTable
 
@@ -55,7 +56,7 @@ def examine(
     *,
     curve: RhoCurve | None,
     validation: Validation | None,
-    board: Board | None,
+    board: BoardRecord | None,
     seed: int,
 ) -> Findings:
     """Make all the checks."""

@@ -18,12 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finepref.arena.image import image_models
-from finepref.arena.imagegap import image_gaps, image_gaps_both
+from finepref.arena.image import image_gaps, image_gaps_both, image_models
 from finepref.arena.normal import Floats, inverse_mills, truncated_mean
 from finepref.arena.ratings import BETA, Ratings, align
 from finepref.arena.rho import estimate_rho
-from finepref.core.errors import InputError, nearest
+from finepref.core.errors import InputError, check_word
 from finepref.core.rows import RowTable
 from finepref.formats.ratings import RatingSettings
 from finepref.formats.votefiles import VoteTable, votes_in
@@ -156,8 +155,9 @@ def gaps(
     References:
         ArenaPO Eq. 12 (paper); definitions and evidence in docs/arena.md.
     """
+    check_word(normalise, NORMALISE, "normalisation")
     votes = votes_in(votes)
-    row, rho = _settle(votes, ratings, kind, normalise, rho, seed)
+    row, rho = _settle(votes, ratings, kind, rho, seed)
     if row.images and rho < 1.0:
         values = row.images[0](votes, ratings, rho)
     else:
@@ -165,31 +165,28 @@ def gaps(
     if clip:
         np.maximum(values, 0.0, out=values)
     if normalise == "mean":
-        values /= _mean(values)
+        decided = values[~np.isnan(values)]
+        mean = float(decided.mean()) if len(decided) else 0.0
+        if mean <= 0:
+            raise InputError(f"the mean gap is {mean:.3g}", remedy="leave the gaps unscaled (normalise none)")
+        values /= mean
     return values
 
 
 def gaps_both(
-    votes: Votes | VoteTable,
-    ratings: Ratings,
-    *,
-    kind: str,
-    rho: float | None = None,
-    clip: bool = False,
-    normalise: str = "none",
-    seed: int = 0,
+    votes: Votes | VoteTable, ratings: Ratings, *, kind: str, rho: float | None = None, clip: bool = False
 ) -> tuple[Floats, Floats]:
     """Gaps for both outcomes of every vote: if the left model (image 0) is the winner, and if the right one is.
 
     Where the vote's own winner stands on that side the value is that of `gaps`. For the other side it is what the
     gap would be, had the vote gone the other way (kind "image": with the vote's own evidence turned round). Ties
-    have values on both sides. Arguments as in `gaps`; "mean" divides both by the mean of `gaps`.
+    have values on both sides. Arguments as in `gaps`.
 
     Returns:
         ([n], [n]) float64, finite.
     """
     votes = votes_in(votes)
-    row, rho = _settle(votes, ratings, kind, normalise, rho, seed)
+    row, rho = _settle(votes, ratings, kind, rho, 0)
     if row.images and rho < 1.0:
         left, right = row.images[1](votes, ratings, rho)
     else:
@@ -197,22 +194,12 @@ def gaps_both(
         position = align(ratings, votes.models)
         a, b = position[votes.left], position[votes.right]
         left, right = table[a, b], table[b, a]
-    if clip:
-        left, right = np.maximum(left, 0.0), np.maximum(right, 0.0)
-    if normalise == "mean":
-        won = np.where(votes.outcome == 0, np.nan, np.where(votes.outcome > 0, left, right))
-        scale = _mean(won)
-        left, right = left / scale, right / scale
-    return left, right
+    return (np.maximum(left, 0.0), np.maximum(right, 0.0)) if clip else (left, right)
 
 
-def _settle(
-    votes: Votes, ratings: Ratings, kind: str, normalise: str, rho: float | None, seed: int
-) -> tuple[GapRow, float]:
+def _settle(votes: Votes, ratings: Ratings, kind: str, rho: float | None, seed: int) -> tuple[GapRow, float]:
     """The kind's row, its options checked; rho as given, estimated, or 1 where it plays no part."""
     row = GAPS[kind]
-    if normalise not in NORMALISE:
-        raise InputError(f"unknown normalisation {normalise!r}", remedy=nearest(normalise, NORMALISE))
     if row.images:
         image_models(votes)
     if rho is None:
@@ -237,11 +224,3 @@ def _gather(votes: Votes, ratings: Ratings, table: Floats) -> Floats:
     key *= m
     key += votes.right
     return cells.ravel()[key]
-
-
-def _mean(values: Floats) -> float:
-    decided = values[~np.isnan(values)]
-    mean = float(decided.mean()) if len(decided) else 0.0
-    if mean <= 0:
-        raise InputError(f"the mean gap is {mean:.3g}", remedy="leave the gaps unscaled (normalise none)")
-    return mean

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from finepref.arena.blocks import image_blocks
 from finepref.arena.normal import Floats, Ints, inverse_mills
+from finepref.arena.ratings import Ratings, align
 from finepref.core.errors import InputError
 from finepref.formats.votes import Votes
 
@@ -54,16 +56,11 @@ def image_models(votes: Votes) -> npt.NDArray[np.int64]:
     Raises:
         InputError: votes without images, or an image that is listed under two models.
     """
-    if votes.left_image is None or votes.right_image is None:
-        raise InputError(
-            "image-level gaps need to know which images were compared",
-            remedy="name the two image columns, or use another kind",
-        )
-    k = 1 + max(int(votes.left_image.max()), int(votes.right_image.max()))
-    model = np.zeros(k, dtype=np.int64)
-    model[votes.left_image] = votes.left
-    model[votes.right_image] = votes.right
-    for image, side, name in ((votes.left_image, votes.left, "left"), (votes.right_image, votes.right, "right")):
+    left, right = votes.images
+    model = np.zeros(votes.image_count, dtype=np.int64)
+    model[left] = votes.left
+    model[right] = votes.right
+    for image, side, name in ((left, votes.left, "left"), (right, votes.right, "right")):
         wrong = np.flatnonzero(model[image] != side)
         if len(wrong):
             at = int(wrong[0])
@@ -76,12 +73,10 @@ def image_models(votes: Votes) -> npt.NDArray[np.int64]:
 
 def duels(votes: Votes, mu: Floats, *, c: float) -> tuple[Duels, npt.NDArray[np.int64]]:
     """The decided votes between different images, and which votes they are; mu: [M] in rating units."""
-    model = image_models(votes)
-    assert votes.left_image is not None
-    assert votes.right_image is not None
-    rows = np.flatnonzero((votes.outcome != 0) & (votes.left_image != votes.right_image))
+    model, (left, right) = image_models(votes), votes.images
+    rows = np.flatnonzero((votes.outcome != 0) & (left != right))
     left_won = votes.outcome[rows] > 0
-    a, b = votes.left_image[rows], votes.right_image[rows]
+    a, b = left[rows], right[rows]
     prior = ((mu - mu.mean()) / c)[model]
     return Duels(np.where(left_won, a, b), np.where(left_won, b, a), prior), rows
 
@@ -166,3 +161,51 @@ def _sites(m: Floats, v: Floats, n: int, rho: float) -> tuple[Floats, Floats]:
     shift[n:] *= -pull
     shift += precision * m
     return precision, shift
+
+
+def image_gaps(votes: Votes, ratings: Ratings, rho: float, *, out: Floats | None = None) -> Floats:
+    """[n] posterior mean of the winner's image minus the loser's, in rating units; nan for ties.
+
+    Runs over blocks of connected images, so memory holds one block. out: [n] array to fill (of a file, say).
+    """
+    values = np.empty(len(votes)) if out is None else out
+    mu = ratings.mu[align(ratings, votes.models)]
+    for members in image_blocks(votes):
+        block = votes.take(members).with_dense_images()
+        fight, rows = duels(block, mu, c=ratings.c)
+        mean = infer(fight, rho).mean
+        result = np.where(block.outcome == 0, np.nan, 0.0)  # an image against itself differs by nothing
+        result[rows] = ratings.c * (mean[fight.winner] - mean[fight.loser])
+        values[members] = result
+    return values
+
+
+def image_gaps_both(votes: Votes, ratings: Ratings, rho: float) -> tuple[Floats, Floats]:
+    """([n], [n]) gap if the left and if the right image is the winner.
+
+    The side that won has the gap of `image_gaps`; the other what expectation propagation would say with this vote
+    turned round and all others as they are (from the cavities). A tie has no vote of its own to turn round.
+    """
+    left, right = np.empty(len(votes)), np.empty(len(votes))
+    mu = ratings.mu[align(ratings, votes.models)]
+    for members in image_blocks(votes):
+        left[members], right[members] = _both(votes.take(members).with_dense_images(), mu, ratings.c, rho)
+    return left, right
+
+
+def _both(votes: Votes, mu: Floats, c: float, rho: float) -> tuple[Floats, Floats]:
+    fight, rows = duels(votes, mu, c=c)
+    fit = infer(fight, rho)
+    pair = np.stack(votes.images)
+    m, v = fit.mean[pair], fit.variance[pair]  # of a tie: nothing to leave out
+    left_won = votes.outcome[rows] > 0
+    cavity_m, cavity_v = cavities(fight, fit)
+    m[:, rows] = np.where(left_won, cavity_m, cavity_m[::-1])
+    v[:, rows] = np.where(left_won, cavity_v, cavity_v[::-1])
+    left, right = c * expected_difference(m, v, rho), c * expected_difference(m[::-1], v[::-1], rho)
+    own = c * (fit.mean[fight.winner] - fit.mean[fight.loser])
+    left[rows[left_won]] = own[left_won]
+    right[rows[~left_won]] = own[~left_won]
+    same = pair[0] == pair[1]
+    left[same] = right[same] = 0.0
+    return left, right

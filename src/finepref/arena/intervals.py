@@ -17,7 +17,7 @@ from finepref.arena.batch import Fit, inverse_with_gauge
 from finepref.arena.counts import CHUNK, DENSE_UP_TO, PairCounts
 from finepref.arena.link import Link
 from finepref.arena.normal import Floats, Ints
-from finepref.core.errors import InputError, nearest
+from finepref.core.errors import InputError, check_word
 from finepref.core.rng import numpy_generator
 from finepref.formats.votes import Votes
 
@@ -45,11 +45,9 @@ def plan(votes: Votes, interval: str, cluster: str | None) -> IntervalPlan:
 
     Enough is 30, and 4 per model: a covariance from fewer clusters is too small.
     """
-    if interval not in INTERVALS:
-        raise InputError(f"unknown interval {interval!r}", remedy=nearest(interval, INTERVALS))
+    check_word(interval, INTERVALS, "interval")
     if cluster is not None:
-        if cluster not in CLUSTERS:
-            raise InputError(f"unknown cluster {cluster!r}", remedy=nearest(cluster, CLUSTERS))
+        check_word(cluster, CLUSTERS, "cluster")
         if interval == "laplace":
             raise InputError("cluster has no effect with interval 'laplace'", remedy="leave cluster out")
         if getattr(votes, cluster) is None:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import expit, log_ndtr
 
 from finepref.arena.normal import Floats, inverse_mills, log_density, log_interval
-from finepref.core.errors import InputError, nearest
+from finepref.core.errors import check_word
 
 LOGIT_SCALE = 1.702
 
@@ -66,8 +66,7 @@ LINKS = {"probit": Link("probit", _probit_win, _probit_tie), "logit": Link("logi
 
 def get_link(name: str) -> Link:
     """The link of that name."""
-    if name not in LINKS:
-        raise InputError(f"unknown link {name!r}", remedy=nearest(name, LINKS))
+    check_word(name, LINKS, "link")
     return LINKS[name]
 
 

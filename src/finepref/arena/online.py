@@ -14,7 +14,7 @@ from scipy.special import erfcx
 
 from finepref.arena.normal import SQRT_2, Floats, quantile
 from finepref.arena.ratings import BETA, MU0, SIGMA0
-from finepref.core.errors import InputError, nearest
+from finepref.core.errors import check_word
 
 _R2 = sqrt(2.0)
 _ROOT_2_OVER_PI = sqrt(2.0 / pi)
@@ -45,8 +45,7 @@ TIES = ("draw", "skip", "half")
 
 def get_preset(name: str) -> Preset:
     """The preset of that name."""
-    if name not in PRESETS:
-        raise InputError(f"unknown preset {name!r}", remedy=nearest(name, PRESETS))
+    check_word(name, PRESETS, "preset")
     return PRESETS[name]
 
 

@@ -80,6 +80,21 @@ class Ratings:
             variance = np.add.outer(diagonal, diagonal) - 2.0 * self.covariance
         return np.sqrt(np.maximum(variance, 0.0))
 
+    def predicted_wins(self) -> Floats:
+        """[M, M] predicted share of points of the row's model against the column's: P(win) + P(tie)/2; nan: itself.
+
+        With d = (mu_i - mu_j)/c and the dead zone m of ties in units of c: (1 + F(d - m) - F(-d - m)) / 2.
+        """
+        d, m = np.subtract.outer(self.mu, self.mu) / self.c, self.tie_margin / self.c
+        share = 0.5 * (1.0 + np.exp(self.link.win(d - m)[0]) - np.exp(self.link.win(-d - m)[0]))
+        np.fill_diagonal(share, np.nan)
+        return np.asarray(share)
+
+    @property
+    def votes(self) -> int:
+        """Votes between two models that moved a rating; those of a model against itself are not among them."""
+        return int(self.wins.sum() + self.ties.sum() // 2)
+
     def rank_interval(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """[M] best and [M] worst rank that the votes allow: 1 + models surely better, M - models surely worse."""
         reach = quantile(0.5 + 0.5 * LEVEL) * self.difference_sd()

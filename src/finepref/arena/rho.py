@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr
 
-from finepref.arena.blocks import components, image_count, slices
-from finepref.arena.image import Sites, cavities, duels, evidence, image_models, infer
+from finepref.arena.blocks import components, slices
+from finepref.arena.image import Sites, cavities, duels, evidence, infer
 from finepref.arena.normal import Ints
 from finepref.arena.ratings import Ratings, align
 from finepref.core.rng import numpy_generator
@@ -53,8 +53,6 @@ def estimate_rho(votes: Votes, ratings: Ratings, *, seed: int = 0) -> RhoCurve:
     Raises:
         InputError: votes without image names.
     """
-    if votes.left_image is None:
-        image_models(votes)
     sample = _sample(votes, seed)
     mu = ratings.mu[align(ratings, votes.models)]
     fight, rows = duels(sample, mu, c=ratings.c)
@@ -96,8 +94,6 @@ def _clusters(votes: Votes) -> Callable[[slice], Ints]:
     prompt = votes.prompt
     if prompt is not None:
         return lambda rows: prompt[rows]
-    left = votes.left_image
-    assert left is not None
-    assert votes.right_image is not None
-    label = components(left, votes.right_image, image_count(votes))
+    left, right = votes.images
+    label = components(left, right, votes.image_count)
     return lambda rows: label[left[rows]]

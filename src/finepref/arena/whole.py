@@ -18,7 +18,7 @@ from finepref.arena.options import DEFAULTS, RatingOptions
 from finepref.arena.ratings import Ratings, save_ratings
 from finepref.arena.validate import validate
 from finepref.arena.votegaps import KindOfGap, gap_chunks, kinds_of_gap, mean_gaps
-from finepref.core.errors import InputError, nearest
+from finepref.core.errors import InputError, check_word
 from finepref.core.progress import say
 from finepref.core.provenance import fingerprinted
 from finepref.formats.gaps import GAPS, GapsRecord, write_gaps
@@ -81,8 +81,7 @@ def run_arena(
         if all((out / name).exists() for name in wanted):
             say(f"{out}: already holds the arena of these votes and settings")
             return None
-    if options.normalise not in NORMALISE:
-        raise InputError(f"unknown normalisation {options.normalise!r}", remedy=nearest(options.normalise, NORMALISE))
+    check_word(options.normalise, NORMALISE, "normalisation")
     board = None if options.compare_board is None else load_board(options.compare_board)
     with _scratch(out) as scratch:
         table = read_votes(

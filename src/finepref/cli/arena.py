@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 from finepref.arena.options import DEFAULTS, RatingOptions
+
+if TYPE_CHECKING:
+    from finepref.formats.ratings import RatingsRecord
 
 Column = Annotated[str | None, Option(metavar="COLUMN", show_default=False, rich_help_panel="Columns")]
 TIES = "batch: fit, half, drop; online: fit (as the preset does), draw, skip, half."
@@ -59,7 +63,6 @@ def command(
 ) -> None:
     """Rate models from votes: ratings.json, leaderboard.csv, gaps.parquet and arena.html."""
     given = dict(locals())
-    from finepref.arena.terminal import print_result
     from finepref.arena.whole import Options, run_arena
     from finepref.report.arena_page import write_page
 
@@ -70,4 +73,29 @@ def command(
         overwrite=overwrite,
     )  # fmt: skip
     run_arena(votes, out, options, page=write_page)
-    print_result(out, as_json=as_json)
+    _print(out, as_json=as_json)
+
+
+def _leaderboard(record: RatingsRecord) -> str:
+    """A table of ranks, models, mu with interval and votes."""
+    width = min(44, max(len("model"), *(len(row.name) for row in record.models)))
+    lines = [f"{'rank':>4}  {'model':<{width}}  {'mu':>7}  {'95% interval':>15}  {'ranks':>7}  {'votes':>8}"]
+    for rank, row in enumerate(record.models, start=1):
+        name = row.name if len(row.name) <= width else row.name[: width - 1] + "…"
+        interval, ranks = f"{row.low:.2f} - {row.high:.2f}", f"{row.rank_low}-{row.rank_high}"
+        votes = row.wins + row.losses + row.ties
+        lines.append(f"{rank:>4}  {name:<{width}}  {row.mu:7.2f}  {interval:>15}  {ranks:>7}  {votes:>8}")
+    return "\n".join(lines)
+
+
+def _print(out: Path, *, as_json: bool) -> None:
+    """Print the arena in this folder: ratings.json as it is, or the table, the warnings and where the page is."""
+    from finepref.arena.whole import PAGE
+    from finepref.formats.ratings import RATINGS, read_ratings
+
+    if as_json:
+        sys.stdout.write((out / RATINGS).read_text(encoding="utf-8"))
+        return
+    record = read_ratings(out)
+    notes = "".join(f"note: {warning}\n" for warning in record.warnings)
+    sys.stdout.write(f"{_leaderboard(record)}\n{notes}page: {out / PAGE}\n")

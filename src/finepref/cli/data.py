@@ -26,10 +26,7 @@ def inspect_command(
     data: Data, format: Format = "auto", column: Columns = None, limit: Limit = None, as_json: AsJson = False
 ) -> None:
     """Counts, ties, models, voters and image sizes; images are opened but not decoded."""
-    from finepref.data.inspect import inspect
-
-    report = inspect(data, format=format, columns=_columns(column), limit=limit)
-    print(json.dumps(asdict(report)) if as_json else _text(report))
+    _report(data, format, column, limit, as_json, full=False)
 
 
 @command.command("validate")
@@ -38,10 +35,8 @@ def validate_command(
 ) -> None:
     """Decode every image; list what is unusable; exit 1 if anything is."""
     from finepref.core.errors import CheckFailed
-    from finepref.data.inspect import inspect
 
-    report = inspect(data, format=format, columns=_columns(column), limit=limit, full=True)
-    print(json.dumps(asdict(report)) if as_json else _text(report))
+    report = _report(data, format, column, limit, as_json, full=True)
     if report.problems:
         raise CheckFailed(
             f"{len(report.problems)} pairs are unusable",
@@ -79,6 +74,16 @@ def pair_command(
 
     counts = pair_from_scores(folder, out, scorer=scorer, choose=choose, min_gap=min_gap, overwrite=overwrite)
     print(f"{out}: {counts['pairs']} pairs of {counts['prompts']} prompts, {counts['skipped']} images without a score")
+
+
+def _report(
+    data: list[str], format: str, column: list[str] | None, limit: int | None, as_json: bool, *, full: bool
+) -> DataReport:
+    from finepref.data.inspect import inspect
+
+    report = inspect(data, format=format, columns=_columns(column), limit=limit, full=full)
+    print(json.dumps(asdict(report)) if as_json else _text(report))
+    return report
 
 
 def _columns(given: list[str] | None) -> dict[str, str]:

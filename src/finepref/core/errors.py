@@ -44,6 +44,16 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def check_word(word: str, known: Iterable[str], what: str, *, where: object = None) -> None:
+    """Refuse a word that is none of those that are known.
+
+    Raises:
+        InputError: `unknown WHAT`, with the nearest one.
+    """
+    if word not in (names := [*known]):
+        raise InputError(f"unknown {what} {word!r}", where=where, remedy=nearest(word, names))
+
+
 def nearest(word: str, names: Iterable[str]) -> str:
     """`did you mean 'x'?` for the nearest of `names`, else the list of them; for the remedy of an error."""
     options = [str(name) for name in names]

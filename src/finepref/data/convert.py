@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from finepref.core.errors import InputError
-from finepref.core.files import write_text
 from finepref.core.progress import progress, say
 from finepref.formats.preferences import ImageRef, Preference, Quarantined, read_preferences, write_pairs
+from finepref.formats.quarantine import write_quarantine
 
 
 def convert(
@@ -42,7 +41,7 @@ def convert(
         raise InputError("no pair is usable", where=str(paths), remedy="see `finepref data validate`")
     if left_out:
         place = out.with_name(f"{out.name}.quarantine.jsonl")
-        write_text(place, "".join(json.dumps(asdict(each)) + "\n" for each in left_out))
+        write_quarantine(place, left_out)
         say(f"{len(left_out)} pairs left out; see {place}")
     return written, len(left_out)
 

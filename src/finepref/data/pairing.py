@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from finepref.core.errors import InputError, nearest
+from finepref.core.errors import InputError, check_word, nearest
 from finepref.core.progress import say
 from finepref.core.provenance import provenance, sha256_bytes
 from finepref.formats.manifest import ImageRow, read_rows
@@ -43,8 +43,7 @@ def pair_from_scores(
         InputError: no such scorer in the file, or fewer than two scored images for every prompt.
     """
     folder, out = Path(folder), Path(out)
-    if choose not in ("all", "best_worst"):
-        raise InputError(f"unknown choice {choose!r}", where="--choose", remedy=nearest(choose, ("all", "best_worst")))
+    check_word(choose, ("all", "best_worst"), "choice", where="--choose")
     if (out / "pairs.parquet").exists() and not overwrite:
         raise InputError("pairs.parquet is there already", where=out, remedy="use another folder, or --overwrite")
     groups, skipped, about = _scored_images(folder, scorer)

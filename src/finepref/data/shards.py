@@ -6,8 +6,6 @@ The index is written last: a shard without it does not exist.
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,14 +24,6 @@ from finepref.core.files import atomic_file, write_parquet
 from finepref.formats.cache import SHARD
 
 STORAGE = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
-_NUMPY = {
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "BOOL": np.dtype("?"),
-}
 
 
 def write_shard(folder: Path, name: str, tensors: Mapping[str, Tensor], index: pa.Table) -> None:
@@ -53,32 +44,25 @@ def shard_names(folder: Path) -> list[str]:
 
 def _is_whole(path: Path) -> bool:
     try:
-        shard_header(path)
+        _opened(path)
     except InputError:
         return False
     return True
 
 
-def shard_header(path: Path) -> tuple[int, dict[str, Any]]:
-    """(where the tensors start, name -> their type, shape and place) of a shard; no tensor is read.
+def _opened(path: Path) -> Any:
+    """A shard as a mapped file; no tensor is read.
 
     Raises:
-        InputError: it is missing, or shorter than its header says.
+        InputError: it is missing, or not as long as its header says.
     """
     remedy = "run `finepref cache` again, which makes anew what is lost"
     try:
-        with path.open("rb") as handle:
-            (length,) = struct.unpack("<Q", handle.read(8))
-            header = json.loads(handle.read(length))
-        header.pop("__metadata__", None)
-        wanted, held = 8 + length + max(entry["data_offsets"][1] for entry in header.values()), path.stat().st_size
-        if held != wanted:
-            raise ValueError(f"{held} bytes instead of {wanted}")
+        return safe_open(path, framework="pt")
     except FileNotFoundError:
         raise InputError("the shard is missing", where=path, remedy=remedy) from None
-    except (OSError, ValueError, KeyError, AttributeError, MemoryError, OverflowError, struct.error) as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"the shard is damaged ({error})", where=path, remedy=remedy) from None
-    return 8 + length, header
 
 
 def read_index(folder: Path, schema: pa.Schema) -> pa.Table:
@@ -89,29 +73,6 @@ def read_index(folder: Path, schema: pa.Schema) -> pa.Table:
         parts.append(part.append_column(SHARD, pa.array([name] * part.num_rows, pa.string())))
     full = schema.append(pa.field(SHARD, pa.string()))
     return pa.concat_tables(parts).select(full.names).cast(full) if parts else full.empty_table()
-
-
-class Shard:
-    """Rows of one safetensors file through memory maps; the file is not read before a row is asked for."""
-
-    def __init__(self, path: Path) -> None:
-        self._maps: dict[str, tuple[NDArray[Any], bool]] = {}
-        start, header = shard_header(path)
-        for name, entry in header.items():
-            kind: Any = _NUMPY[entry["dtype"]]
-            at = start + entry["data_offsets"][0]
-            mapped = np.memmap(path, dtype=kind, mode="r", offset=at, shape=tuple(entry["shape"]))
-            self._maps[name] = (mapped, entry["dtype"] == "BF16")
-
-    def names(self) -> tuple[str, ...]:
-        """Names of the tensors."""
-        return tuple(self._maps)
-
-    def rows(self, name: str, rows: NDArray[np.int64]) -> Tensor:
-        """Rows of one tensor in the given order, as stored; a copy."""
-        mapped, bfloat = self._maps[name]
-        taken = torch.from_numpy(np.asarray(mapped[rows]))
-        return taken.view(torch.int16).view(torch.bfloat16) if bfloat else taken
 
 
 class ShardSet:
@@ -125,16 +86,17 @@ class ShardSet:
         self._folder = folder
         self._names = sorted(set(shards))
         for name in self._names:
-            shard_header(folder / f"{name}.safetensors")
+            _opened(folder / f"{name}.safetensors")
         place = {name: i for i, name in enumerate(self._names)}
         self._shard = np.fromiter((place[s] for s in shards), dtype=np.int64, count=len(shards))
         self._row = np.asarray(rows, dtype=np.int64)
-        self._open: dict[int, Shard] = {}
+        self._open: dict[int, dict[str, Tensor]] = {}
 
-    def shard(self, number: int) -> Shard:
-        """A shard by its number in name order, opened once."""
+    def _tensors(self, number: int) -> dict[str, Tensor]:
+        """The tensors of a shard by its number in name order, mapped: a row is read when it is asked for."""
         if number not in self._open:
-            self._open[number] = Shard(self._folder / f"{self._names[number]}.safetensors")
+            file = _opened(self._folder / f"{self._names[number]}.safetensors")
+            self._open[number] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return self._open[number]
 
     def gather(self, items: NDArray[np.int64], *, pad: frozenset[str] = frozenset()) -> dict[str, Tensor]:
@@ -143,15 +105,15 @@ class ShardSet:
         out: dict[str, Tensor] = {}
         for number in np.unique(shards).tolist():
             here = np.flatnonzero(shards == number)
-            shard = self.shard(number)
-            for name in shard.names():
-                part = shard.rows(name, self._row[items[here]])
+            rows, place = torch.from_numpy(self._row[items[here]]), torch.from_numpy(here)
+            for name, tensor in self._tensors(number).items():
+                part = tensor[rows]
                 if name not in out:
                     out[name] = part.new_zeros((len(items), *part.shape[1:]))
                 if name in pad and part.shape[1] != out[name].shape[1]:
                     length = max(out[name].shape[1], part.shape[1])
                     out[name], part = _padded(out[name], length), _padded(part, length)
-                out[name][torch.from_numpy(here)] = part
+                out[name][place] = part
         return out
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.files import write_json
-from finepref.formats.records import read_record
-from finepref.formats.rowtables import to_pandas
+from finepref.formats.records import read_record, to_pandas
 
 COMPARISON = "comparison.json"
 VERSION = 1

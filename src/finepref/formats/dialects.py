@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from finepref.core.errors import InputError, nearest
+from finepref.core.errors import InputError, check_word, nearest
 from finepref.core.rows import RowTable
 from finepref.formats.outcomes import LEFT, RIGHT, Vocabulary
 from finepref.formats.tables import Row, Table, is_missing
@@ -198,9 +198,7 @@ def find_dialect(
     for column in named.values():
         if column not in present:
             raise missing(column, where, present)
-    if format not in ("auto", *DIALECTS):
-        known = nearest(format, ("auto", *DIALECTS))
-        raise InputError(f"unknown format {format!r}", where="data.format", remedy=known)
+    check_word(format, ("auto", *DIALECTS), "format", where="data.format")
     free = {*present}.difference(named.values())
     lacking = {each.name: each.lacks(present, named) for each in DIALECTS.values() if not free & {*each.unless}}
     fitting = [name for name, groups in lacking.items() if not groups] if format == "auto" else [format]

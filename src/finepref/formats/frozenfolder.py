@@ -12,7 +12,7 @@ import pyarrow as pa
 from finepref.core.errors import InputError
 from finepref.core.files import read_json, write_json
 from finepref.formats.cache import SHARD, Kind
-from finepref.formats.records import as_record
+from finepref.formats.records import read_record
 
 VERSION = 1
 DRAWS = Kind(
@@ -37,15 +37,9 @@ def read_frozen(path: Path) -> FrozenRecord:
     Raises:
         InputError: there is none, or it is broken, of a newer version, or of the time when one file held everything.
     """
-    held = read_json(path)
-    if isinstance(held, dict) and "pair_id" in held:
+    if "pair_id" in read_json(path):
         raise InputError("an older version filled it, in one file", where=path.parent, remedy="name another folder")
-    found = as_record(FrozenRecord, held, where=path, remedy="name another folder, or fill it again")
-    if found.version != VERSION:
-        raise InputError(
-            f"version {found.version} is not known here", where=path, remedy="use the finepref that wrote it"
-        )
-    return found
+    return read_record(path, FrozenRecord, version=VERSION, remedy="name another folder, or fill it again")
 
 
 def write_frozen(path: Path, record: FrozenRecord) -> None:

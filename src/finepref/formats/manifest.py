@@ -11,7 +11,7 @@ from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.files import write_json, write_text
-from finepref.formats import records, rowtables
+from finepref.formats import records
 
 LINES = "manifest.jsonl"
 RECORD = "manifest.json"
@@ -90,7 +90,7 @@ class Manifest:
 
     def to_pandas(self) -> Any:
         """The images as a pandas data frame."""
-        return rowtables.to_pandas(self.rows)
+        return records.to_pandas(self.rows)
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -116,7 +116,7 @@ def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
         raise InputError("no manifest of images", where=path, remedy="run `finepref generate` into this folder first")
     text = path.read_text(encoding="utf-8")
     rows: dict[Key, ImageRow] = {}
-    for place, row in rowtables.parse_lines(ImageRow, text[: text.rfind("\n") + 1] if partial else text, path):
+    for place, row in records.parse_lines(ImageRow, text[: text.rfind("\n") + 1] if partial else text, path):
         if row.key in rows:
             raise InputError(f"{row.model}, prompt {row.prompt_index}, seed {row.seed} is listed twice", where=place)
         rows[row.key] = row

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from finepref.core.errors import InputError, nearest
+from finepref.core.errors import check_word
 from finepref.core.files import write_parquet, write_text
 from finepref.formats.records import csv_text
 
@@ -30,8 +30,7 @@ class Proposal:
 
 def check_suffix(path: Path) -> None:
     """Refuse a file type that cannot be written."""
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"unknown file type {path.suffix!r}", where=path, remedy=nearest(path.suffix, SUFFIXES))
+    check_word(path.suffix, SUFFIXES, "file type", where=path)
 
 
 def proposals_csv(proposals: Sequence[Proposal]) -> str:

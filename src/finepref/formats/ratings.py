@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from finepref.core.errors import InputError
 from finepref.core.files import read_json, write_json, write_text
 from finepref.formats.records import as_record, csv_text, read_csv, read_record
@@ -94,10 +97,16 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class BoardRecord:
-    """A published leaderboard: its models and where it is from. A ratings.json is one too."""
+    """A published leaderboard: its models, where it is from, what it is called. A ratings.json is one too."""
 
     models: tuple[Standing, ...]
     source: str = ""
+    name: str = ""
+
+    @property
+    def mu(self) -> npt.NDArray[np.float64]:
+        """[M] ratings."""
+        return np.array([model.mu for model in self.models])
 
 
 def read_ratings(path: str | Path) -> RatingsRecord:

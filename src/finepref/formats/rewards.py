@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from finepref.core.errors import InputError, nearest
 from finepref.core.files import read_parquet, write_parquet
 from finepref.core.provenance import provenance
-from finepref.formats import rowtables
+from finepref.formats import records
 from finepref.formats.scores import VERSION, ScoredBy, footer, read_scorers
 
 Floats = npt.NDArray[np.float64]
@@ -35,7 +35,7 @@ class Reward:
     prompt_sha256: str
 
 
-COLUMNS = rowtables.schema(Reward, side=pa.int8())
+COLUMNS = records.schema(Reward, side=pa.int8())
 NEEDED = ["pair_id", "side", "scorer", "fingerprint", "value"]
 
 
@@ -62,12 +62,12 @@ def write_rewards(
 ) -> None:
     """Write rewards of some pairs."""
     meta = {"version": VERSION, "scorers": footer(scorers), **(provenance or {})}
-    write_parquet(path, rowtables.to_table(rows, COLUMNS), meta)
+    write_parquet(path, records.to_table(rows, COLUMNS), meta)
 
 
 def iterate_rewards(path: Path) -> Iterator[Reward]:
     """The rows of a file that `write_rewards` or `join_rewards` wrote."""
-    return rowtables.iterate_rows(path, Reward, COLUMNS)
+    return records.iterate_rows(path, Reward, COLUMNS)
 
 
 def join_rewards(

@@ -10,7 +10,7 @@ from typing import Any
 from finepref.core.errors import InputError
 from finepref.core.files import parquet_meta, write_parquet
 from finepref.core.provenance import provenance
-from finepref.formats import rowtables
+from finepref.formats import records
 from finepref.formats.manifest import LINES, Key
 
 SCORES = "scores.parquet"
@@ -56,10 +56,10 @@ class Scores:
 
     def to_pandas(self) -> Any:
         """The scores as a pandas data frame."""
-        return rowtables.to_pandas(self.rows)
+        return records.to_pandas(self.rows)
 
 
-COLUMNS = rowtables.schema(Score)
+COLUMNS = records.schema(Score)
 
 
 def read_scores(folder: str | Path) -> Scores:
@@ -69,7 +69,7 @@ def read_scores(folder: str | Path) -> Scores:
         InputError: no such file, no score in it, a column is missing, or a score is there twice.
     """
     path = Path(folder) / SCORES
-    rows = tuple(rowtables.iterate_rows(path, Score, COLUMNS))
+    rows = tuple(records.iterate_rows(path, Score, COLUMNS))
     if not rows:
         raise InputError("no score in it", where=path, remedy="run `finepref score` first")
     seen: set[tuple[Key, str]] = set()
@@ -85,7 +85,7 @@ def write_scores(folder: str | Path, scores: Scores) -> None:
     """Write `scores.parquet` of an evaluation folder."""
     folder = Path(folder)
     meta = {"version": VERSION, "scorers": footer(scores.scorers), **provenance(inputs=[folder / LINES])}
-    write_parquet(folder / SCORES, rowtables.to_table(scores.rows, COLUMNS), meta)
+    write_parquet(folder / SCORES, records.to_table(scores.rows, COLUMNS), meta)
 
 
 def footer(scorers: Mapping[str, ScoredBy]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Signals:
         return Signals(pair_id=tuple(self.pair_id[row] for row in rows.tolist()), meta=self.meta, **arrays)
 
 
-def signals_of(pair_id: Sequence[str], columns: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> Signals:
+def from_columns(pair_id: Sequence[str], columns: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> Signals:
     """The record of these columns [n], by name; one that is not given is `UNSET` (the winner is always given)."""
     held = {name: columns[name] if name in columns else np.full(len(pair_id), UNSET[name]) for name in TYPES}
     return Signals(pair_id=tuple(pair_id), meta=meta, **{name: held[name].astype(kind) for name, kind in TYPES.items()})
@@ -119,4 +119,4 @@ def read_signals(path: str | Path) -> Signals:
     for fault, present in faults.items():
         if present:
             raise InputError(fault, where=path, remedy="write the signals again with `finepref signals`")
-    return signals_of(pair_id, arrays, files.parquet_meta(path))
+    return from_columns(pair_id, arrays, files.parquet_meta(path))

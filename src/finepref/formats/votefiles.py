@@ -13,12 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finepref.core.errors import InputError
-from finepref.formats import kwise
 from finepref.formats.dialects import Layout, has_vote, layout_of
-from finepref.formats.hashing import hash_names
 from finepref.formats.outcomes import LEFT, UNKNOWN, Codes
 from finepref.formats.sources import Paths, tables
-from finepref.formats.store import IN_MEMORY, Store
+from finepref.formats.store import IN_MEMORY, Store, hash_names
 from finepref.formats.tables import are_missing, text_column
 from finepref.formats.votes import Games, Votes
 
@@ -166,10 +164,8 @@ def votes_of(columns: Mapping[str, Any]) -> Votes:
             raise InputError(what, remedy="give columns of equal length")
     if not rows["left"]:
         raise InputError("there are no votes", remedy="give at least one vote")
-    held, layout = (
-        _Rows(Store(None)),
-        Layout("votes", {role: "outcome" if role == "winner" else role for role in columns}),
-    )
+    layout = Layout("votes", {role: "outcome" if role == "winner" else role for role in columns})
+    held = _Rows(Store(None))
     batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(layout.columns.values()))
     _read_batch(batch, layout, held, Path("columns"), first=0, offset=0)
     return _vote_table(held, layout, Path("columns"), unique_ids=False).votes
@@ -301,14 +297,14 @@ def _vote_table(rows: _Rows, layout: Layout, where: Path, *, unique_ids: bool) -
     first: Any = slice(None)  # rows of the left items
     if layout.dialect.kwise:
         (group,), count = store.codes("group")
-        order, start = kwise.group_rows(group, count)
+        order, start = np.argsort(group, kind="stable"), np.append(0, np.cumsum(np.bincount(group, minlength=count)))
         model, (image,) = columns.get("model", nobody), codes("image")
         games = Games(start, model[order], store.column("rank")[order])
-        a, b, game = kwise.all_pairs(games)
+        a, b, game = games.pairs()
         if len(a) == 0:
             raise InputError("no group has two rows", where=where, remedy="a ranking needs at least two items")
         first, second, other = order[a], order[b], row[order[b]]
-        found = {"left": model[first], "right": model[second], "outcome": kwise.outcomes(games, a, b)}
+        found = {"left": model[first], "right": model[second], "outcome": games.outcomes(a, b)}
         found |= {"game": game, "games": games}
         found |= {} if image is None else {"left_image": image[first], "right_image": image[second]}
         ids = None if ids is None else ids.take(pa.array(first))

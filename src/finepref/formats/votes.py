@@ -15,6 +15,7 @@ import numpy.typing as npt
 from finepref.core.errors import InputError
 
 Ints = npt.NDArray[np.integer]
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,26 @@ class Games:
 
     def __len__(self) -> int:
         return len(self.start) - 1
+
+    def pairs(self) -> tuple[Rows, Rows, Rows]:
+        """Every pair of items within every game: positions of the two items in the games' arrays, and the game.
+
+        Only neighbours in the ranking would be biased (research: RMSE 1.1 and 1.7 against 0.4), so all pairs it is.
+        """
+        sizes = np.diff(self.start)
+        found = [np.zeros((3, 0), dtype=np.int64)]
+        for size in np.unique(sizes[sizes > 1]).tolist():
+            which = np.flatnonzero(sizes == size)
+            a, b = np.triu_indices(size, 1)
+            base = self.start[which][:, None]
+            found.append(np.stack([(base + a).ravel(), (base + b).ravel(), np.repeat(which, len(a))]))
+        first, second, game = np.concatenate(found, axis=1)
+        order = np.argsort(game, kind="stable")
+        return first[order], second[order], game[order]
+
+    def outcomes(self, first: Ints, second: Ints) -> npt.NDArray[np.int8]:
+        """+1 where the first item is ranked better (lower), -1 where the second is, 0 for equal ranks."""
+        return np.sign(self.rank[second] - self.rank[first]).astype(np.int8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +79,23 @@ class Votes:
         """Whether every vote names its two images."""
         return self.left_image is not None
 
+    @property
+    def images(self) -> tuple[Ints, Ints]:
+        """[n] codes of the left and of the right images.
+
+        Raises:
+            InputError: votes without images.
+        """
+        if self.left_image is None or self.right_image is None:
+            what = "image-level gaps need to know which images were compared"
+            raise InputError(what, remedy="name the two image columns, or use another kind")
+        return self.left_image, self.right_image
+
+    @property
+    def image_count(self) -> int:
+        """One more than the largest image code."""
+        return 1 + max(int(codes.max()) for codes in self.images)
+
     def take(self, rows: npt.NDArray[Any] | slice) -> Votes:
         """The votes of these rows (indices, mask or slice); the models stay. K-wise games become their pairs."""
         names = ("left", "right", "outcome", "left_image", "right_image", "prompt", "voter", "game")
@@ -67,19 +105,18 @@ class Votes:
 
     def with_dense_images(self) -> Votes:
         """The same votes with image codes that leave no holes."""
-        if self.left_image is None or self.right_image is None or len(self) == 0:
+        if not self.has_images or len(self) == 0:
             return self
-        count = 1 + max(int(self.left_image.max()), int(self.right_image.max()))
+        (left, right), count = self.images, self.image_count
         if count <= 4 * len(self):
             used = np.zeros(count, dtype=bool)
-            used[self.left_image] = used[self.right_image] = True
+            used[left] = used[right] = True
             if used.all():
                 return self
             new = np.cumsum(used) - 1
-            left, right = new[self.left_image], new[self.right_image]
+            left, right = new[left], new[right]
         else:
-            joined = np.concatenate([self.left_image, self.right_image])
-            codes = np.unique(joined, return_inverse=True)[1]
+            codes = np.unique(np.concatenate([left, right]), return_inverse=True)[1]
             left, right = codes[: len(self)], codes[len(self) :]
         return replace(self, left_image=left, right_image=right)
 

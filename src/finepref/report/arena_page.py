@@ -13,7 +13,6 @@ from finepref.arena.findings import Findings, tie_share
 from finepref.arena.gap import GAPS, expected_gap
 from finepref.arena.link import p_left_decisive
 from finepref.arena.validate import in_sample_calibration
-from finepref.arena.wins import observed_wins, predicted_wins
 from finepref.core import files
 from finepref.formats.validation import Validation
 from finepref.report.charts import line_chart
@@ -72,7 +71,7 @@ def _lead_wins(found: Findings) -> list[tuple[int, str]]:
 def _observed(found: Findings, shown: Standings) -> tuple[Markup, Markup]:
     """The win matrices, observed and predicted; a cell tells both."""
     wins, ties = (shown.pick(found.counts.matrix(what)) for what in ("wins", "ties"))
-    predicted = shown.pick(predicted_wins(found.ratings))
+    predicted = shown.pick(found.ratings.predicted_wins())
 
     def tip(row: int, column: int) -> str:
         return (
@@ -81,7 +80,7 @@ def _observed(found: Findings, shown: Standings) -> tuple[Markup, Markup]:
             f"{percent(predicted[row, column], 0)}"
         )
 
-    observed = shown.wins(shown.pick(observed_wins(found.counts)), "Observed", tip)
+    observed = shown.wins(shown.pick(found.counts.observed_wins()), "Observed", tip)
     return observed, shown.wins(predicted, "Predicted from the ratings", tip)
 
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from finepref.arena.orders import votes_to_separate
 from finepref.arena.ratings import Ratings
-from finepref.arena.wins import predicted_wins, votes_rated
 from finepref.formats.ratings import RatedModel
 from finepref.report.charts import heat_map
 from finepref.report.kit import Bars, Estimate, TextTable, bars, table
@@ -56,7 +55,7 @@ class Standings:
     @property
     def predicted(self) -> Markup:
         """The win matrix that the ratings predict."""
-        return self.wins(self.pick(predicted_wins(self.ratings)), "Predicted from the ratings")
+        return self.wins(self.pick(self.ratings.predicted_wins()), "Predicted from the ratings")
 
 
 def standings(ratings: Ratings) -> Standings:
@@ -65,7 +64,7 @@ def standings(ratings: Ratings) -> Standings:
     drawn = [Estimate(m.name, m.mu, m.low, m.high, colour=int(m.rank_low == 1)) for m in models[:IN_CHART]]
     chart = bars(drawn, title="Ratings with 95 % intervals", axis="rating μ")
     board, rest = _leaderboard(ratings, models).cut(IN_TABLE)
-    order, votes = ratings.order()[:IN_MATRIX], votes_rated(ratings)
+    order, votes = ratings.order()[:IN_MATRIX], ratings.votes
     return Standings(
         ratings, _lead(ratings, votes), votes, chart, len(drawn), board, rest, order,
         len(order) > SIDE_BY_SIDE,

@@ -7,17 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from finepref.arena.ratings import Ratings, load_ratings
 from finepref.core.errors import InputError, nearest
 from finepref.core.options import Options, read_options
 from finepref.core.progress import progress
 from finepref.formats.preferences import Preference, Preferences
 from finepref.formats.rewards import Rewards, read_rewards
-from finepref.formats.signals import Signals
+from finepref.formats.signals import TYPES, Signals, from_columns
 from finepref.signals import parts
-from finepref.signals.combine import combine
 from finepref.signals.kinds import SIGNALS, SignalRow
-from finepref.signals.parts import VoteTable
+from finepref.signals.parts import TIE, Part, VoteTable, voted
 
 STAGES = {"ratings": ("--arena", "finepref arena"), "rewards": ("--rewards", "finepref score")}
 
@@ -49,15 +51,8 @@ def check_request(
             raise InputError(f"kind {listed} needs it", where=option, remedy=f"name what `{stage}` wrote")
         if given and not wanted:
             raise InputError(f"it has no effect on {listed}", where=option, remedy="leave it out")
-    return [
-        (
-            row,
-            read_options(
-                row.options, {name: value for name, value in options.items() if name in row.options.model_fields}
-            ),
-        )
-        for row in rows
-    ]
+    own = [{name: value for name, value in options.items() if name in row.options.model_fields} for row in rows]
+    return [(row, read_options(row.options, given)) for row, given in zip(rows, own, strict=True)]
 
 
 def make_signals(
@@ -139,3 +134,46 @@ def provenance_inputs(votes: Sequence[Path], arena: Path | None, rewards: Path |
     """The files whose hashes go into the footer."""
     ratings = [] if arena is None else [arena / "ratings.json" if arena.is_dir() else arena]
     return [*votes, *ratings, *([] if rewards is None else [rewards])]
+
+
+def combine(pair_id: Sequence[str], label: npt.ArrayLike, parts: Mapping[str, Part]) -> Signals:
+    """Put kinds together: votes decide the winner unless a kind does; weight 1 and margin 0 unless a kind sets them.
+
+    Pairs without a winner (ties, equal rewards) and pairs for which a kind has no value are left out and counted in
+    `meta`. When a reward decides the winner, ties of the voters are left out too (published practice), pairs that
+    nobody voted on are used, and the margin is that of the winner that is used.
+
+    Args:
+        pair_id: [n] distinct ids. label: [n] P(image 0 preferred) in {1, 0.5, 0}, nan for no vote. parts: kind -> Part.
+
+    Raises:
+        InputError: two kinds set the same thing, one not for every vote; a pair id twice; nothing left.
+    """
+    winner = voted(label)
+    ties = np.asarray(label, dtype=np.float64) == TIE
+    count = len(winner)
+    if len(set(pair_id)) != len(pair_id):
+        raise InputError("a pair id occurs twice", where="pair_id", remedy="name a column with unique ids")
+    columns: dict[str, npt.NDArray[Any]] = {}
+    set_by: dict[str, str] = {}
+    for kind, part in parts.items():
+        for name in TYPES:
+            value = getattr(part, name)
+            if value is None:
+                continue
+            if np.shape(value) != (count,):
+                what = f"it gives {np.shape(value)} values of {name} for {count} votes"
+                raise InputError(what, where=f"--kind {kind}", remedy="give one a vote")
+            if name in set_by:
+                what = name.split("_")[0]
+                raise InputError(f"kinds {set_by[name]} and {kind} both set the {what}", remedy="leave one of them out")
+            set_by[name], columns[name] = kind, value
+    own = {f"{kind}.{key}": value for kind, part in parts.items() for key, value in part.meta.items()}
+    whole = from_columns([str(pair) for pair in pair_id], {"winner": winner, **columns}, own)
+    undecided = ~ties & (whole.winner < 0)
+    missing = ~ties & ~undecided & ~(np.isfinite(whole.margin) & np.isfinite(whole.weight))
+    keep = np.flatnonzero(~(ties | undecided | missing))
+    counts = {"votes": count, "pairs": len(keep), "ties": int(ties.sum()), "no_value": int((undecided | missing).sum())}
+    if not len(keep):
+        raise InputError(f"no pair is left of {count} votes ({counts['ties']} ties)", remedy="check votes and rewards")
+    return replace(whole.take(keep), meta={"kinds": list(parts) or ["binary"], **counts, **own})
