@@ -24,9 +24,8 @@ BATCH = 16
 def check_inputs(name: str, images: Sequence[Image], prompts: Sequence[str]) -> None:
     """One prompt for every image, or an `InputError`."""
     if len(images) != len(prompts):
-        raise InputError(
-            f"{len(images)} images and {len(prompts)} prompts", where=name, remedy="give one prompt per image"
-        )
+        what = f"{len(images)} images and {len(prompts)} prompts"
+        raise InputError(what, where=name, remedy="give one prompt per image")
 
 
 @dataclass(frozen=True)
