@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +116,7 @@ def verdicts(study: Study, rows: dict[str, Row]) -> list[Verdict]:
             found = contrast(rows[claim.better], rows[claim.than])
             if found is not None:
                 tested.append((claim, found))
-    adjusted: Sequence[float] | Floats = stats.holm([found.p for _, found in tested]) if tested else []
+    adjusted = stats.holm([found.p for _, found in tested])
     return [
         Verdict(claim.text, claim.source, found, float(p), _word(found, float(p)))
         for (claim, found), p in zip(tested, adjusted, strict=True)

@@ -111,9 +111,8 @@ def make(spec: str, *, device: str | None = None) -> Scorer:
     made = chosen.kind.make(chosen, device or default_device())
     for name in ("name", "fingerprint", "higher_is_better", "score"):
         if not hasattr(made, name):
-            raise InputError(
-                f"its scorer has no {name}", where=f"scorer {spec!r}", remedy="see evaluate/scorers/scorer"
-            )
+            remedy = "see evaluate/scorers/scorer"
+            raise InputError(f"its scorer has no {name}", where=f"scorer {spec!r}", remedy=remedy)
     return made
 
 

@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from finepref.core.errors import InputError
-from finepref.evaluate.scorers.preprocess import check_variant, pixel_batch
+from finepref.evaluate.scorers.preprocess import pixel_batch
 from finepref.evaluate.scorers.weights import fingerprint, full_precision
 
 Loaded = TypeVar("Loaded")
@@ -56,9 +56,6 @@ class NetworkScorer(Generic[Loaded]):
     load: Callable[[], Loaded]
     preprocess: str
     higher_is_better: bool = True
-
-    def __post_init__(self) -> None:
-        check_variant(self.preprocess)
 
     @property
     def fingerprint(self) -> str:

@@ -16,11 +16,13 @@ from PIL.Image import Image
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
 from finepref.core.progress import progress
+from finepref.evaluate.score import decode
 from finepref.evaluate.scorers.families import load_network
 from finepref.evaluate.scorers.hub_files import UrlFile, fetch, published
 from finepref.evaluate.scorers.kinds import Spec, make, parse, weights_path
 from finepref.evaluate.scorers.preprocess import VARIANTS
 from finepref.evaluate.scorers.scorer import Scorer
+from finepref.formats.preferences import ImageRef
 from finepref.formats.records import read_csv
 
 NUMBERS = published()["numbers"]
@@ -105,12 +107,7 @@ def benchmark(scorer: Scorer, images: Path, prompts: Path, *, variant: str) -> I
 
 
 def _open(path: Path) -> Image:
-    try:
-        image = PillowImage.open(path)
-        image.load()
-    except OSError as error:
-        raise InputError(f"the image cannot be read ({error})", where=path) from None
-    return image
+    return decode(ImageRef(path=path).read(), path)
 
 
 def read_expected(path: Path) -> tuple[list[Path], list[str], list[float]]:
