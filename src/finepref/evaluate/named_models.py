@@ -61,20 +61,14 @@ def sources(words: Sequence[str], load: Callable[[str], Any]) -> dict[str, Sourc
     found = {}
     for name, path in parse_models(words).items():
         folder = Path(path)
-        if folder.is_dir():
-            run = read_run(folder) if is_finished(folder) else None
-            base = "" if run is None else f"base {run.base_sha256}\n"
-            fingerprint = sha256_bytes((base + folder_fingerprint(folder)).encode())
-            found[name] = Source(
-                functools.partial(load, path),
-                origin=path,
-                fingerprint=fingerprint,
-                rewards=() if run is None else run.signals.rewards,
-                pipeline=pipeline_class(folder) if run is None else run.family,
-            )
-        else:
-            pipeline = load(path)
-            found[name] = replace(as_source(pipeline), origin=path)
+        if not folder.is_dir():
+            found[name] = replace(as_source(load(path)), origin=path)
+            continue
+        run = read_run(folder) if is_finished(folder) else None
+        base = "" if run is None else f"base {run.base_sha256}\n"
+        fingerprint = sha256_bytes((base + folder_fingerprint(folder)).encode())
+        known = ((), pipeline_class(folder)) if run is None else (run.signals.rewards, run.family)
+        found[name] = Source(functools.partial(load, path), path, fingerprint, *known)
     return found
 
 
