@@ -11,7 +11,8 @@ import huggingface_hub
 import pytest
 
 from finepref.core.device import cache_home
-from finepref.evaluate.scorers.hub_files import AESTHETIC_HEAD, BERT
+from finepref.evaluate.scorers.hub_files import UrlFile, published
+from finepref.evaluate.scorers.kinds import SCORERS
 
 
 def clip_bpe() -> Path | None:
@@ -25,14 +26,17 @@ def clip_bpe() -> Path | None:
 
 def bert_vocabulary() -> Path | None:
     """bert-base-uncased's vocab.txt: $FINEPREF_BERT_VOCAB, or the hub's cache."""
+    repo, revision = published()["repositories"]["bert"]
     given = os.environ.get("FINEPREF_BERT_VOCAB")
-    found = given or huggingface_hub.try_to_load_from_cache(BERT[0], "vocab.txt", revision=BERT[1])
+    found = given or huggingface_hub.try_to_load_from_cache(repo, "vocab.txt", revision=revision)
     return Path(found) if isinstance(found, str) else None
 
 
 def aesthetic_head() -> Path | None:
     """LAION's head: $FINEPREF_AESTHETIC_HEAD, or where the scorer keeps it."""
-    path = Path(os.environ.get("FINEPREF_AESTHETIC_HEAD") or cache_home() / AESTHETIC_HEAD.name)
+    file = SCORERS["aesthetic"].weights
+    assert isinstance(file, UrlFile)
+    path = Path(os.environ.get("FINEPREF_AESTHETIC_HEAD") or cache_home() / file.name)
     return path if path.is_file() else None
 
 

@@ -19,8 +19,8 @@ from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptio
 from finepref.plan import methods
 from finepref.study import arms as rows
 from finepref.study import claims as compare
-from finepref.study import cost, schedule
 from finepref.study import design as plan
+from finepref.study import schedule, trial
 from finepref.study.document import write_page
 from finepref.study.trial import Point
 from finepref.train.config import load_config
@@ -91,7 +91,7 @@ def test_every_method_gets_the_same_budget() -> None:
 )
 def test_cost_by_hand(name: str, expected: float) -> None:
     """Images times (3 for the policy, 1 for the reference)."""
-    assert cost.per_row(make_method(load_config(f"lab/{name}"))) == expected
+    assert trial.per_row(make_method(load_config(f"lab/{name}"))) == expected
 
 
 @pytest.mark.parametrize(
@@ -116,17 +116,17 @@ def test_inversion_calls_are_those_that_are_made(options: InversionOptions) -> N
     t = torch.arange(lowest, 1000)
     x0 = torch.zeros(len(t), 1, 1, 1)
     inversion.place(x0, x0, t, path=path, options=options, denoise=denoise)
-    assert cost.inversion_calls(options) == pytest.approx(made / 2 / len(t), abs=1e-9)
+    assert trial.inversion_calls(options) == pytest.approx(made / 2 / len(t), abs=1e-9)
 
 
 def test_cost_of_guidance_and_steps() -> None:
     """A second pass doubles the inversion; the budget is spent to half a step."""
     one, two = (make_method(load_config("lab/smpo", [f"trajectory.cfg={cfg}"])) for cfg in (1, 5))
-    assert cost.per_row(two) - 8 == 2 * (cost.per_row(one) - 8)
+    assert trial.per_row(two) - 8 == 2 * (trial.per_row(one) - 8)
     for method in (one, two):
-        steps = cost.steps_for(8192, method, per_step=16)
-        assert abs(8192 / 16 / cost.per_row(method) - steps) <= 0.5
-    assert cost.spent({"policy": 10, "reference": 7, "inversion": 100}) == 137
+        steps = trial.steps_for(8192, method, per_step=16)
+        assert abs(8192 / 16 / trial.per_row(method) - steps) <= 0.5
+    assert trial.spent({"policy": 10, "reference": 7, "inversion": 100}) == 137
 
 
 def test_jobs_come_in_order(tmp_path: Path) -> None:

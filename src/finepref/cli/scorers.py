@@ -42,11 +42,9 @@ def convert_file(
     overwrite: Annotated[bool, typer.Option(help="Replace the folder.")] = False,
 ) -> None:
     """Convert an official weights file to a safetensors folder with provenance; use it as NAME@FOLDER."""
-    from finepref.evaluate.scorers.conversion import convert, recognise
-    from finepref.evaluate.scorers.weights import weights_id
+    from finepref.evaluate.scorers.conversion import convert
 
-    name = recognise(file, weights_id(file), scorer).name
-    done = convert(file, out=out or Path(name), scorer=name, vocabulary=vocabulary, overwrite=overwrite)
+    done = convert(file, out=out, scorer=scorer, vocabulary=vocabulary, overwrite=overwrite)
     dropped = f", left out {len(done.dropped)}" if done.dropped else ""
     print(f"{done.scorer}: {done.tensors} tensors, {done.parameters:,} parameters{dropped} -> {done.folder}")
     print(f"use it as {done.scorer}@{done.folder}")

@@ -120,7 +120,6 @@ def folder_fingerprint(folder: Path) -> str:
             if config.is_file():
                 lines.append(sha256_file(config))
     if not lines:
-        raise InputError(
-            "no weights in it", where=folder, remedy="give a run folder, a diffusers folder, a hub id or lab"
-        )
+        remedy = "give a run folder, a diffusers folder, a hub id or lab"
+        raise InputError("no weights in it", where=folder, remedy=remedy)
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from finepref.core.errors import InputError
 from finepref.core.progress import say
-from finepref.core.provenance import sha256_bytes, sha256_file
+from finepref.core.provenance import sha256_bytes
 from finepref.evaluate.score import Cache, Item, cache_of, score_items
 from finepref.evaluate.scorers.kinds import as_scorer
 from finepref.evaluate.scorers.scorer import Scorer
@@ -128,9 +128,7 @@ def _score_block(
 def _item(pair: Preference, image: ImageRef) -> Item | str:
     """The image as something to score, or why it cannot be read."""
     try:
-        digest = sha256_file(image.path) if image.path is not None else sha256_bytes(image.read())
-    except OSError as error:
-        return f"the image cannot be read ({error.strerror})"
+        digest = sha256_bytes(image.read())
     except InputError as error:
         return error.what
     return Item(digest, pair.prompt, prompt_sha256(pair.prompt), image.read)

@@ -20,7 +20,8 @@ from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
 from finepref.evaluate.scorers.kinds import as_scorer
 from finepref.evaluate.scorers.scorer import Scorer
-from finepref.formats.manifest import ImageRow, read_rows
+from finepref.formats.manifest import read_rows
+from finepref.formats.preferences import ImageRef
 from finepref.formats.rewards import Reward
 from finepref.formats.scores import SCORES, Score, ScoredBy, Scores, read_scores, write_scores
 
@@ -56,7 +57,7 @@ def cache_of(rows: Iterable[Score | Reward]) -> Cache:
     return {(row.fingerprint, row.image_sha256, row.prompt_sha256): (row.value, row.reason) for row in rows}
 
 
-def decode(data: bytes) -> Image:
+def decode(data: bytes, where: object = "image") -> Image:
     """Decode a whole image; whatever Pillow cannot read is an `InputError`."""
     from PIL import Image as PillowImage
 
@@ -65,7 +66,7 @@ def decode(data: bytes) -> Image:
             image.load()
             return image.copy()
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        raise InputError(f"not a readable image ({error})", where="image") from None
+        raise InputError(f"not a readable image ({error})", where=where) from None
 
 
 def score_items(
@@ -143,7 +144,10 @@ def score(
     """
     folder = Path(folder)
     images = read_rows(folder)
-    items = [_image_item(folder, row) for row in images]
+    items = [
+        Item(row.image_sha256, row.prompt, row.prompt_sha256, ImageRef(path=folder / row.path).read, row.path)
+        for row in images
+    ]
     found = read_scores(folder) if (folder / SCORES).is_file() else Scores((), {})
     cache, known, names = cache_of(found.rows), dict(found.scorers), set[str]()
 
@@ -175,13 +179,3 @@ def score(
     if not names:
         raise InputError("no scorer", where="--scorer", remedy="name at least one")
     return found
-
-
-def _image_item(folder: Path, row: ImageRow) -> Item:
-    def read() -> bytes:
-        try:
-            return (folder / row.path).read_bytes()
-        except OSError as error:
-            raise InputError(f"the image cannot be read ({error.strerror})", where=folder / row.path) from None
-
-    return Item(row.image_sha256, row.prompt, row.prompt_sha256, read, row.path)

@@ -165,10 +165,8 @@ def _board(found: Findings) -> TextTable | None:
 def _connections(found: Findings) -> list[tuple[str, str]]:
     """Who met whom how often, in figures."""
     counts = found.counts
-    pairs, met = (
-        counts.n_models * (counts.n_models - 1) // 2,
-        int(np.count_nonzero(counts.i_wins + counts.j_wins + counts.ties)),
-    )
+    pairs = counts.n_models * (counts.n_models - 1) // 2
+    met = int(np.count_nonzero(counts.i_wins + counts.j_wins + counts.ties))
     games, groups = counts.matrix("games").sum(axis=1), int(found.ratings.component.max()) + 1
     return [
         (whole(groups), "connected group" if groups == 1 else "groups that never met"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finepref.evaluate import papers
@@ -106,11 +105,12 @@ def _filled(comparison: Comparison, paper: papers.Table) -> tuple[TextTable, str
             if paper.win_rates:
                 line.append(Cell(number(won[place] if won else None, 1)))
         lines.append(line)
-    head = ["Method"]
-    for label in paper.labels:
+    head, remarks = ["Method"], [f"{paper.paper}, {paper.statistic}s."]
+    for metric, label in zip(paper.metrics, paper.labels, strict=True):
         head += [label, "win rate"] if paper.win_rates else [label]
+        yours = same_metric(metric, list(comparison.metrics))
+        remarks += [f"{label} of yours is {yours}, of theirs {metric}."] if yours not in (None, metric) else []
     looks = ("",) * len(paper.rows) + ("own",) * len(own)
-    remarks = [f"{paper.paper}, {paper.statistic}s.", *_other_scorers(comparison, paper)]
     if paper.win_rates:
         remarks.append(f"Win rates are of {paper.win_rate_of} over the row{f'; in your rows of {best}' * bool(best)}.")
     return table(head, lines, looks=looks), " ".join(remarks)
@@ -121,15 +121,6 @@ def _column(values: Cells, digits: int, *, lower: bool) -> list[Cell]:
     return [
         Cell(number(value, digits), look="best" if at in first else "second" if at in second else "")
         for at, value in enumerate(values)
-    ]
-
-
-def _other_scorers(comparison: Comparison, paper: papers.Table) -> Sequence[str]:
-    names = [same_metric(metric, list(comparison.metrics)) for metric in paper.metrics]
-    return [
-        f"{label} of yours is {name}, of theirs {metric}."
-        for metric, label, name in zip(paper.metrics, paper.labels, names, strict=True)
-        if name is not None and name != metric
     ]
 
 

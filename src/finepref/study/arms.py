@@ -71,11 +71,8 @@ def read_row(file: Path, identity: str) -> dict[str, Any]:
         return {"identity": identity}
     row = read_json(file)
     if row.get("identity") != identity:
-        raise InputError(
-            "it was written for other settings or other lab weights",
-            where=file,
-            remedy="remove it, name another --out, or start again with --overwrite",
-        )
+        remedy = "remove it, name another --out, or start again with --overwrite"
+        raise InputError("it was written for other settings or other lab weights", where=file, remedy=remedy)
     found: dict[str, Any] = row
     return found
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,21 @@ from finepref.core.errors import CheckFailed
 from finepref.core.files import parquet_meta
 from finepref.core.progress import say
 from finepref.data.prompt_sets import load_prompt_set
+from finepref.diffusion.path import scaled_linear
+from finepref.diffusion.programme import mean_calls
+from finepref.diffusion.trajectory_options import InversionOptions
 from finepref.evaluate.sampling import Sampling, prepare
 from finepref.evaluate.scorers.kinds import make
 from finepref.formats.run import read_run
 from finepref.models.load import open_pipeline
-from finepref.study import cost
 from finepref.study.design import Arm, HeldOut, Study, strength_option
 from finepref.study.ground import make_ground, signal_file
 from finepref.train.config import RunConfig, load_config
-from finepref.train.method import make_method
+from finepref.train.method import Method, make_method
 from finepref.train.run import train_run
+
+FORWARDS = {"policy": 3, "reference": 1, "inversion": 1, "anchor": 1}
+"""What a network call costs: a forward with its backward counts as three, one without gradient as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +77,12 @@ def run_trial(study: Study, work: Path, trial: Trial) -> dict[str, Any]:
         return {"failed": str(error)}
     trained = time.process_time() - began
     record = read_run(out)
-    counts = {name: record.network_calls[name] or 0 for name in cost.WEIGHTS}
+    counts = {name: record.network_calls[name] or 0 for name in FORWARDS}
     found = {
         "steps": record.steps,
         "rows": record.pairs,
         "calls": counts,
-        "cost": cost.spent(counts),
+        "cost": spent(counts),
         "beta": config.objective.options(),
         **extra,
         "train_seconds": round(trained, 1),
@@ -103,13 +109,43 @@ def trial_config(study: Study, work: Path, trial: Trial) -> tuple[RunConfig, dic
     name = f"lab/{arm.method}"
     config = load_config(name, [*fixed, *own])
     method = make_method(config)
-    steps = cost.steps_for(training.cost, method, per_step=training.pairs_per_step)
+    steps = steps_for(training.cost, method, per_step=training.pairs_per_step)
     fixed += [f"train.max_steps={steps}", f"train.lr_warmup_steps={max(1, round(training.warmup * steps))}"]
     if option is not None:
         value = method.options[option] * point.strength * arm.strength
         fixed.append(f"objective.{option}={value}")
     about = parquet_meta(signals)
     return load_config(name, [*fixed, *own]), {"agreement": about["provenance"]["agreement"], "pairs": about["pairs"]}
+
+
+def spent(calls: Mapping[str, int]) -> int:
+    """Cost of the network calls that a run has counted (images per network)."""
+    return sum(FORWARDS[name] * count for name, count in calls.items())
+
+
+def per_row(method: Method) -> float:
+    """Expected cost of one pair (one image, where the objective takes single images), over uniform t.
+
+    images * (3 policy + 1 reference) + 2 * (mean number of inversion calls) * (2 with guidance, else 1) / share
+    """
+    needs = method.objective.needs
+    images = 2 if needs.paired and needs.loser else 1
+    cost = images * (FORWARDS["policy"] + (FORWARDS["reference"] if needs.reference != "none" else 0))
+    options = method.inversion
+    if options is None:
+        return float(cost)
+    return cost + 2 * options.passes * FORWARDS["inversion"] * inversion_calls(options) / options.share
+
+
+def steps_for(budget: int, method: Method, *, per_step: int) -> int:
+    """Optimiser steps that the budget pays for, at least one."""
+    return max(1, round(budget / (per_step * per_row(method))))
+
+
+@lru_cache(maxsize=64)
+def inversion_calls(options: InversionOptions) -> float:
+    """Mean number of calls of one image's trajectory over the levels that are drawn, on the lab's path."""
+    return mean_calls(options, scaled_linear())
 
 
 def judged_prompts(evaluation: HeldOut, which: str) -> Sequence[str]:

@@ -11,7 +11,6 @@ from adapters.eval_recipe import state, unit_rows
 from finepref.core.provenance import sha256_file
 from finepref.evaluate.scorers.families import load_network
 from finepref.evaluate.scorers.heads import HIDDEN, INDICES, WIDTH, LinearHead
-from finepref.evaluate.scorers.hub_files import AESTHETIC_HEAD
 from finepref.evaluate.scorers.kinds import SCORERS
 from finepref.evaluate.scorers.verify import HEAD_SCORES, HEAD_TOLERANCE
 from finepref.evaluate.scorers.weights import build
@@ -29,8 +28,7 @@ def check(content: dict[str, Any], meta: dict[str, Any]) -> None:
     shapes = {f"layers.{i}.weight": [b, a] for i, a, b in zip(INDICES, sizes[:-1], sizes[1:], strict=True)}
     shapes |= {f"layers.{i}.bias": [b] for i, b in zip(INDICES, HIDDEN, strict=True)}
     assert shapes == real["shapes"]
-    assert real["sha256"] == AESTHETIC_HEAD.sha256
-    assert real["file"] == AESTHETIC_HEAD.name
+    assert SCORERS["aesthetic"].official == (real["file"], real["sha256"])
     if "RandomState(0).standard_normal((6,768))" in real["input"]:
         np.testing.assert_allclose(HEAD_SCORES, real["scores"], rtol=0, atol=1e-6)
     path = aesthetic_head()

@@ -63,7 +63,7 @@ def _copy_vocabulary(kind: ScorerRow, source: Path, target: Path) -> None:
 def convert(
     file: str | Path,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     scorer: str | None = None,
     vocabulary: str | Path | None = None,
     overwrite: bool = False,
@@ -75,7 +75,7 @@ def convert(
 
     Args:
         file: official file (.pt, .pth, .bin, .safetensors) or a transformers folder.
-        out: folder to write.
+        out: folder to write; ./NAME of the scorer by default.
         scorer: its name; may be left out where the file's hash or official name tells it.
         vocabulary: tokenizer folder or file to copy in, so that the folder needs no hub.
         overwrite: replace `out`.
@@ -83,12 +83,12 @@ def convert(
     Raises:
         InputError: unsafe, damaged or foreign file, unknown scorer, or `out` is there.
     """
-    file, out = Path(file), Path(out)
+    file = Path(file)
+    sources, digest = weight_files(file), weights_id(file)
+    kind = recognise(file, digest, scorer)
+    out = Path(kind.name if out is None else out)
     if out.exists() and not overwrite:
         raise InputError("is already there", where=out, remedy="choose another --out or add --overwrite")
-    sources = weight_files(file)
-    digest = weights_id(file)
-    kind = recognise(file, digest, scorer)
     state = read_state(file)
     family = FAMILIES[str(kind.family)]
     with torch.device("meta"):

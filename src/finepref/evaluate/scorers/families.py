@@ -146,7 +146,7 @@ def make_scorer(chosen: Spec, device: str) -> NetworkScorer[Any]:
         return NetworkScorer(chosen.name, rater, lambda: load_network(row, path, device), variant)
     backbone = beside / "backbone"
     if chosen.path is None or not backbone.is_dir():
-        backbone = hub_files.fetch(hub_files.hub_file(hub_files.CLIP_L), scorer=row.name)
+        backbone = hub_files.fetch(hub_files.hub_file("clip_l"), scorer=row.name)
     return NetworkScorer(
         chosen.name,
         aesthetic((weights_id(backbone), weights_id(path))),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finepref.core.device import cache_home
 from finepref.core.errors import InputError, first_line
 from finepref.core.files import atomic_file
 from finepref.core.provenance import sha256_file
+from finepref.formats.records import read_yaml
 
 TIMEOUT = 60.0
 
@@ -32,27 +35,19 @@ class UrlFile:
     name: str
 
 
-def hub_file(where: tuple[str, str], *names: str) -> HubFile:
-    """A file of a repository and revision; without names the weights in transformers' layout."""
-    return HubFile(*where, names or ("model.safetensors", "pytorch_model.bin"))
-
-
 PublishedFile = HubFile | UrlFile
 
-CLIP_H = ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "1c2b8495b28150b8a4922ee1c8edee224c284c0c")
-CLIP_L = ("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41")
-CLIP_B32 = ("openai/clip-vit-base-patch32", "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268")
-CLIP_B16 = ("openai/clip-vit-base-patch16", "57c216476eefef5ab752ec549e440a49ae4ae5f3")
-PICKSCORE = ("yuvalkirstain/PickScore_v1", "a4e4367c6dfa7288a00c550414478f865b875800")
-HPS = ("xswu/HPSv2", "697403c78157020a1ae59d23f111aa58ced35b0a")
-IMAGEREWARD = ("zai-org/ImageReward", "5736be03b2652728fb87788c9797b0570450ab72")
-BERT = ("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594")
-AESTHETIC_HEAD = UrlFile(
-    url="https://raw.githubusercontent.com/christophschuhmann/improved-aesthetic-predictor/"
-    "6934dd81792f086e613a121dbce43082cb8be85e/sac%2Blogos%2Bava1-l14-linearMSE.pth",
-    sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
-    name="sac+logos+ava1-l14-linearMSE.pth",
-)
+
+@functools.cache
+def published() -> dict[str, Any]:
+    """What was published of the scorers: `published.yaml`."""
+    return read_yaml(Path(__file__).with_name("published.yaml"), remedy="install finepref again")
+
+
+def hub_file(repository: str, *names: str) -> HubFile:
+    """A file of a repository of `published.yaml`; without names the weights in transformers' layout."""
+    repo, revision = published()["repositories"][repository]
+    return HubFile(repo, revision, names or ("model.safetensors", "pytorch_model.bin"))
 
 
 def fetch(source: PublishedFile, *, scorer: str) -> Path:

@@ -6,7 +6,7 @@ file, a transformers folder, or a folder that `finepref scorers convert` wrote).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,8 +14,7 @@ from typing import Literal
 from finepref.core.device import default_device
 from finepref.core.errors import InputError
 from finepref.core.rows import RowTable
-from finepref.evaluate.scorers import hub_files as sources
-from finepref.evaluate.scorers.hub_files import PublishedFile, fetch, hub_file
+from finepref.evaluate.scorers.hub_files import PublishedFile, UrlFile, fetch, hub_file, published
 from finepref.evaluate.scorers.scorer import Scorer
 
 Family = Literal["clip", "aesthetic", "imagereward", "judge"]
@@ -26,7 +25,7 @@ class ScorerRow:
     """A scorer that can be made by name.
 
     about: one line. family: of ours. weights: the published file. shape: name of the CLIP architecture.
-    preprocess: the default variant. cleaned: CLIP's own text path. vocabulary: hub repository, revision.
+    preprocess: the default variant. cleaned: CLIP's own text path. vocabulary: hub repository.
     official: (file name, SHA-256 or "") by which an official file is recognised. path: whether it is named NAME@PATH.
     make: (what was asked for, device) -> Scorer, where no network of a family makes it.
     """
@@ -38,13 +37,10 @@ class ScorerRow:
     preprocess: str = ""
     shape: str | None = None
     cleaned: bool = True
-    vocabulary: tuple[str, str] = sources.CLIP_H
+    vocabulary: str = ""
     official: tuple[str, str] = ("", "")
     path: bool = False
     make: Callable[[Spec, str], Scorer] | None = None
-
-
-HPS_21_SHA = "c57a38fb4a2f7e7c15bf00da2ea377cdf165448b4dd1052a484c215a998c9837"
 
 
 def check_scorer(row: ScorerRow) -> None:
@@ -113,9 +109,8 @@ def make(spec: str, *, device: str | None = None) -> Scorer:
     made = chosen.kind.make(chosen, device or default_device())
     for name in (member for member in vars(Scorer) if not member.startswith("_")):
         if not hasattr(made, name):
-            raise InputError(
-                f"its scorer has no {name}", where=f"scorer {spec!r}", remedy="see evaluate/scorers/scorer"
-            )
+            remedy = "see evaluate/scorers/scorer"
+            raise InputError(f"its scorer has no {name}", where=f"scorer {spec!r}", remedy=remedy)
     return made
 
 
@@ -139,53 +134,18 @@ def _judge(chosen: Spec, device: str) -> Scorer:
     return load_judge_scorer(chosen.path, name=chosen.name)
 
 
-SCORERS = RowTable("scorer", ScorerRow, (
-    ScorerRow(
-        "pickscore", "PickScore v1: cosine of a CLIP-H tuned on Pick-a-Pic v1 (about 0.12 to 0.28)",
-        "clip", hub_file(sources.PICKSCORE), preprocess="pil_floor", shape="vit-h-14", cleaned=False,
-    ),
-    ScorerRow(
-        "hpsv2.0", "Human Preference Score v2.0: cosine of a CLIP-H tuned on HPDv2; not comparable with v2.1",
-        "clip", hub_file(sources.HPS, "HPS_v2_compressed.pt"), preprocess="tensor_aa", shape="vit-h-14",
-        official=("HPS_v2_compressed.pt", ""),
-    ),
-    ScorerRow(
-        "hpsv2.1", "Human Preference Score v2.1; tensor_noaa is the README leaderboard's preprocessing",
-        "clip", hub_file(sources.HPS, "HPS_v2.1_compressed.pt"), preprocess="tensor_aa", shape="vit-h-14",
-        official=("HPS_v2.1_compressed.pt", HPS_21_SHA),
-    ),
-    ScorerRow(
-        "aesthetic", "LAION aesthetic predictor v2 on OpenAI CLIP-L (about 1 to 10); prompts are not looked at",
-        "aesthetic", sources.AESTHETIC_HEAD, preprocess="pil_floor", shape="vit-l-14",
-        official=(sources.AESTHETIC_HEAD.name, sources.AESTHETIC_HEAD.sha256),
-    ),
-    ScorerRow(
-        "clip-h", "CLIP score of LAION's ViT-H/14 (laion2B): the one both papers print",
-        "clip", hub_file(sources.CLIP_H), preprocess="pil_round", shape="vit-h-14",
-    ),
-    ScorerRow(
-        "clip-l", "CLIP score of OpenAI's ViT-L/14",
-        "clip", hub_file(sources.CLIP_L), preprocess="pil_round", shape="vit-l-14", vocabulary=sources.CLIP_L,
-    ),
-    ScorerRow(
-        "clip-b32", "CLIP score of OpenAI's ViT-B/32",
-        "clip", hub_file(sources.CLIP_B32), preprocess="pil_round", shape="vit-b-32", vocabulary=sources.CLIP_B32,
-    ),
-    ScorerRow(
-        "clip-b16", "CLIP score of OpenAI's ViT-B/16",
-        "clip", hub_file(sources.CLIP_B16), preprocess="pil_round", shape="vit-b-16", vocabulary=sources.CLIP_B16,
-    ),
-    ScorerRow(
-        "clip", "CLIP score of any CLIP folder in transformers' layout: clip@FOLDER",
-        "clip", preprocess="pil_round", path=True,
-    ),
-    ScorerRow(
-        "imagereward", "ImageReward v1.0: BLIP reward, about standard normal; prompts are cut at 35 tokens",
-        "imagereward", hub_file(sources.IMAGEREWARD, "ImageReward.pt"), preprocess="pil_round", vocabulary=sources.BERT,
-        official=("ImageReward.pt", ""),
-    ),
-    ScorerRow(
-        "judge", "a vision language model behind an OpenAI-compatible endpoint: judge@FILE.yaml",
-        "judge", path=True, make=_judge,
-    ),
-), check=check_scorer)  # fmt: skip
+def _published() -> Iterator[ScorerRow]:
+    """The rows of published.yaml."""
+    for given in published()["scorers"]:
+        row = {"vocabulary": "clip_h", **given, "official": tuple(given.get("official", ("", "")))}
+        hub, url, file = (row.pop(name, "") for name in ("hub", "url", "file"))
+        weights: PublishedFile | None = hub_file(hub, *filter(None, [file])) if hub else None
+        if url:
+            weights = UrlFile(url, sha256=row["official"][1], name=row["official"][0])
+        yield ScorerRow(**row, weights=weights)
+
+
+JUDGE = "a vision language model behind an OpenAI-compatible endpoint: judge@FILE.yaml"
+SCORERS = RowTable(
+    "scorer", ScorerRow, (*_published(), ScorerRow("judge", JUDGE, "judge", path=True, make=_judge)), check=check_scorer
+)

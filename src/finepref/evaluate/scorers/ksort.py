@@ -174,13 +174,7 @@ def run(
         places, reason = judge_instance(endpoint, instance, image_of(instance), seed=settings.seed)
         record: dict[str, Any] = {"instance": instance.name, "judged_rank": places, "reason": reason}
         if places is not None:
-            step = update(
-                me,
-                rivals,
-                human_rank=instance.human_rank,
-                judged_rank=places,
-                sharpness=settings.sharpness,
-            )
+            step = update(me, rivals, human_rank=instance.human_rank, judged_rank=places, sharpness=settings.sharpness)
             me, record = step.rating, {**record, **asdict(step), "human_rank": instance.human_rank}
         rounds.append(record)
         if me[1] < settings.stop_sigma:

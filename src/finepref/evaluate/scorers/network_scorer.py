@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from finepref.core.errors import InputError
-from finepref.evaluate.scorers.preprocess import check_variant, pixel_batch
+from finepref.evaluate.scorers.preprocess import pixel_batch
 from finepref.evaluate.scorers.weights import fingerprint, full_precision
 
 Loaded = TypeVar("Loaded")
@@ -24,9 +24,8 @@ BATCH = 16
 def check_inputs(name: str, images: Sequence[Image], prompts: Sequence[str]) -> None:
     """One prompt for every image, or an `InputError`."""
     if len(images) != len(prompts):
-        raise InputError(
-            f"{len(images)} images and {len(prompts)} prompts", where=name, remedy="give one prompt per image"
-        )
+        what = f"{len(images)} images and {len(prompts)} prompts"
+        raise InputError(what, where=name, remedy="give one prompt per image")
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,6 @@ class NetworkScorer(Generic[Loaded]):
     load: Callable[[], Loaded]
     preprocess: str
     higher_is_better: bool = True
-
-    def __post_init__(self) -> None:
-        check_variant(self.preprocess)
 
     @property
     def fingerprint(self) -> str:

@@ -21,18 +21,14 @@ class Scorer(Protocol):
     @property
     def name(self) -> str:
         """Stable short name."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """Hash of everything that shapes the number."""
-        ...
 
     @property
     def higher_is_better(self) -> bool:
         """Direction of the score."""
-        ...
 
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> np.ndarray:
         """Images (any mode and size) and their prompts -> float64 [n]."""
-        ...

@@ -16,43 +16,22 @@ from PIL.Image import Image
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
 from finepref.core.progress import progress
+from finepref.evaluate.score import decode
 from finepref.evaluate.scorers.families import load_network
-from finepref.evaluate.scorers.hub_files import UrlFile, fetch
+from finepref.evaluate.scorers.hub_files import UrlFile, fetch, published
 from finepref.evaluate.scorers.kinds import Spec, make, parse, weights_path
 from finepref.evaluate.scorers.preprocess import VARIANTS
 from finepref.evaluate.scorers.scorer import Scorer
+from finepref.formats.preferences import ImageRef
 from finepref.formats.records import read_csv
 
-# LAION head on numpy.random.RandomState(0).standard_normal((6, 768)), rows of unit length
-HEAD_SCORES = (4.96226, 5.035243, 6.029985, 6.253081, 4.902097, 4.855991)
-HEAD_TOLERANCE = 1e-5
-# THUDM/ImageReward README, "Example Use"
-README_PROMPT = "a painting of an ocean with clouds and birds, day time, low depth field effect"
-README_URL = (
-    "https://raw.githubusercontent.com/THUDM/ImageReward/c1392c6dd0fd6ecd6d416c96959ab744a6d0a8fb/assets/images/"
-)
-README_IMAGES = {
-    "1.webp": ("a5fcd126763da8b3fe2a9e620fc1ba03d215d20de36c77bf6770a540a9bc972d", 0.5811622738838196),
-    "2.webp": ("dc13919a49a37987d19c8be3ba0c1ef2941570f820f90fb66ac91a9a9db24082", 0.2745276093482971),
-    "3.webp": ("ee859bac167e6a04cbcde63454757b6fc7d9b8704429c15725ca8c4accf176e3", -1.4131819009780884),
-    "4.webp": ("84faf59d59d9ca7ab298c9acb957d727365ae104768ac1a1ec55ab96be68aaf9", -2.029569625854492),
-}
-README_TOLERANCE = 0.02
-# tgxs002/HPSv2 issue 30, v2.1
-HPS_IMAGE = UrlFile(
-    url="https://raw.githubusercontent.com/tgxs002/HPSv2/866735ecaae999fa714bd9edfa05aa2672669ee3/hpsv2/assets/demo_image.jpg",
-    sha256="798dfb5bc544fca70ea15d21571530c4389a25536d6a511e0b0c915b0aba144d",
-    name="hpsv2-demo_image.jpg",
-)
-HPS_PROMPT, HPS_SCORE, HPS_TOLERANCE = "cat with horn", 0.288, 1e-3
-# x100 means of the published SDXL Base 0.9 images under v2.1: README (tensor_noaa), issue 43 (tensor_aa)
-HPS_STYLES = ("anime", "concept-art", "paintings", "photo")
-HPS_BENCHMARK = {
-    "tensor_noaa": (32.84, 31.36, 30.86, 27.48, 30.63),
-    "tensor_aa": (31.03, 29.42, 28.83, 25.56, 28.71),
-}
-BENCHMARK_TOLERANCE = 0.05
-PICKSCORE_RANGE = (0.11543526500463486, 0.28201571106910706)  # cosines on Pick-a-Pic v2 train, from JaydenLyh/SmPO
+NUMBERS = published()["numbers"]
+HEAD_SCORES, HEAD_TOLERANCE = NUMBERS["head"]["scores"], NUMBERS["head"]["tolerance"]
+README_PROMPT, README_IMAGES = NUMBERS["readme"]["prompt"], NUMBERS["readme"]["images"]
+HPS_IMAGE = UrlFile(*(NUMBERS["hps_demo"][name] for name in ("url", "sha256", "name")))
+HPS_PROMPT, HPS_SCORE = NUMBERS["hps_demo"]["prompt"], NUMBERS["hps_demo"]["score"]
+HPS_STYLES, HPS_BENCHMARK = NUMBERS["hps_benchmark"]["styles"], NUMBERS["hps_benchmark"]["means"]
+PICKSCORE_RANGE = NUMBERS["pickscore_range"]
 DEFAULT_TOLERANCE = 2e-6
 
 
@@ -83,11 +62,12 @@ def _head(chosen: Spec) -> Iterator[Check]:
 
 
 def _readme(scorer: Scorer) -> Iterator[Check]:
-    published = [UrlFile(README_URL + name, sha, f"imagereward-{name}") for name, (sha, _) in README_IMAGES.items()]
-    images = [PillowImage.open(fetch(file, scorer=scorer.name)) for file in published]
+    address = NUMBERS["readme"]["url"]
+    files = [UrlFile(address + name, sha, f"imagereward-{name}") for name, (sha, _) in README_IMAGES.items()]
+    images = [PillowImage.open(fetch(file, scorer=scorer.name)) for file in files]
     found = scorer.score(images, [README_PROMPT] * len(images)).tolist()
     for (name, (_, wanted)), value in zip(README_IMAGES.items(), found, strict=True):
-        yield Check(f"README image {name}", value, wanted, README_TOLERANCE)
+        yield Check(f"README image {name}", value, wanted, NUMBERS["readme"]["tolerance"])
     yield Check("README ranking 1, 2, 3, 4", float(found == sorted(found, reverse=True)), 1.0, 0.0)
 
 
@@ -99,7 +79,7 @@ def _demo(chosen: Spec, device: str | None) -> Iterator[Check]:
         scorer = make(f"{chosen.kind.name}:{variant}{place}", device=device)
         value = float(scorer.score([image], [HPS_PROMPT])[0])
         what = f"demo_image.jpg, {HPS_PROMPT!r}, {variant}"
-        yield Check(what, value, HPS_SCORE, HPS_TOLERANCE if variant == own else math.nan)
+        yield Check(what, value, HPS_SCORE, NUMBERS["hps_demo"]["tolerance"] if variant == own else math.nan)
 
 
 def benchmark(scorer: Scorer, images: Path, prompts: Path, *, variant: str) -> Iterator[Check]:
@@ -121,18 +101,13 @@ def benchmark(scorer: Scorer, images: Path, prompts: Path, *, variant: str) -> I
             values[style] += scorer.score(loaded, texts[start : start + 16]).tolist()
     values["all four"] = [value for own in values.values() for value in own]
     wanted = HPS_BENCHMARK.get(variant, (math.nan,) * len(values))
-    tolerance = BENCHMARK_TOLERANCE if variant in HPS_BENCHMARK else math.nan
-    for (style, own), published in zip(values.items(), wanted, strict=True):
-        yield Check(f"SDXL Base 0.9, {style}", 100 * float(np.mean(own)), published, tolerance)
+    tolerance = NUMBERS["hps_benchmark"]["tolerance"] if variant in HPS_BENCHMARK else math.nan
+    for (style, own), mean in zip(values.items(), wanted, strict=True):
+        yield Check(f"SDXL Base 0.9, {style}", 100 * float(np.mean(own)), mean, tolerance)
 
 
 def _open(path: Path) -> Image:
-    try:
-        image = PillowImage.open(path)
-        image.load()
-    except OSError as error:
-        raise InputError(f"the image cannot be read ({error})", where=path) from None
-    return image
+    return decode(ImageRef(path=path).read(), path)
 
 
 def read_expected(path: Path) -> tuple[list[Path], list[str], list[float]]:

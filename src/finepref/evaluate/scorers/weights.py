@@ -126,11 +126,8 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], *, where: object
     ]
     if faults:
         shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
-        raise InputError(
-            f"these weights are not of this model: {shown}",
-            where=where,
-            remedy="check the scorer's name against the file",
-        )
+        what = f"these weights are not of this model: {shown}"
+        raise InputError(what, where=where, remedy="check the scorer's name against the file")
 
 
 def build(
