@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -22,8 +23,8 @@ def test_doctor_json() -> None:
 
 
 def test_a_broken_torchvision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = doctor.metadata.version
-    monkeypatch.setattr(doctor.metadata, "version", lambda name: "0.28.0" if name == "torchvision" else real(name))
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "0.28.0" if name == "torchvision" else real(name))
 
     def broken(*_args: object, **_kwargs: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess([], 1, "", "RuntimeError: operator torchvision::nms does not exist\n")
@@ -38,10 +39,10 @@ def test_a_broken_torchvision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_old_versions_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def old(name: str) -> str:
         if name == "peft":
-            raise doctor.metadata.PackageNotFoundError(name)
+            raise metadata.PackageNotFoundError(name)
         return "1.9.0"
 
-    monkeypatch.setattr(doctor.metadata, "version", old)
+    monkeypatch.setattr(metadata, "version", old)
     finding = doctor.examine()[1][0]
     assert not finding.good
     assert "torch 1.9.0, at least 2.6 is needed" in finding.what
