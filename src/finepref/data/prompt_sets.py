@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from finepref.core.errors import InputError, nearest
 from finepref.core.rows import PROMPTS
 from finepref.formats.prompts import PromptSet, as_prompt_set, read_prompts
+
+
+def _beside(name: str) -> Any:
+    """A JSON file that lies beside this module."""
+    return json.loads((resources.files("finepref.data") / name).read_text(encoding="utf-8"))
+
 
 STYLES = ("anime", "concept-art", "paintings", "photo")
 
@@ -26,25 +33,11 @@ class Published:
     sha256: str
     repository: str
     revision: str | None
-    files: tuple[str, ...]
+    files: Sequence[str]
     unique: bool = False
 
 
-PUBLISHED: Mapping[str, Published] = {
-    "papv2": Published(
-        487, "bb686432c3a09798773d69cfdc8802b89f126d335f08f24a23ce53db43f0df1b",
-        "yuvalkirstain/pickapic_v2_no_images", None, ("data/test-*.parquet",), unique=True,
-    ),
-    "hpsv2": Published(
-        3200, "cd9bbe4bb6457b5c683ae272d2900303b57b5b885b206f2280aa8a17976dbc56",
-        "zhwang/HPDv2", "b9517430f34b1080d4f741118d2a440155a165cd",
-        tuple(f"benchmark/{style}.json" for style in STYLES),
-    ),
-    "partiprompts": Published(
-        1632, "2abb98084b1d558d0cbcdd53b1b7231368ef097338244ee9f604c7198a42258d",
-        "nateraw/parti-prompts", "944b156abfdad7627c3221b5ec4f6a6fb060a197", ("PartiPrompts.tsv",),
-    ),
-}  # fmt: skip
+PUBLISHED = {name: Published(**about) for name, about in _beside("published_prompts.json").items()}
 
 
 def load_prompt_set(name: str) -> PromptSet:
@@ -106,8 +99,7 @@ def _tags(name: str) -> dict[str, tuple[str, ...]]:
     if name == "hpsv2":
         return {"style": tuple(style for style in STYLES for _ in range(800))}
     if name == "partiprompts":
-        text = (resources.files("finepref.data") / "partiprompts_tags.json").read_text(encoding="utf-8")
-        packed = json.loads(text)
+        packed = _beside("partiprompts_tags.json")
         tags = {tag: packed[tag] for tag in ("category", "challenge")}
         return {tag: tuple(known["names"][ord(c) - ord("a")] for c in known["rows"]) for tag, known in tags.items()}
     return {}

@@ -13,7 +13,7 @@ from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.files import finite, write_text
-from finepref.formats.records import as_record
+from finepref.formats.records import as_record, json_lines
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
 NAMED = ("step", "pairs", "skipped_pairs")
@@ -132,23 +132,13 @@ def _append(path: Path, record: Mapping[str, Any]) -> None:
         handle.write(line + "\n")
 
 
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not path.is_file():
-        return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"not valid JSON ({error})", where=where, remedy="resume the run, which mends it"
-            ) from None
-        if not isinstance(record, dict):
-            raise InputError("not a JSON object", where=where, remedy="resume the run, which mends it")
-        yield where, record
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    return json_lines(path, remedy="resume the run, which mends it") if path.is_file() else iter(())
 
 
-def _as_metrics(line: dict[str, Any], where: str) -> StepMetrics:
+def _as_metrics(line: Any, where: str) -> StepMetrics:
+    if not isinstance(line, dict):
+        raise InputError("not a JSON object", where=where, remedy=REMEDY)
     value: dict[str, Any] = {name: line.pop(name) for name in NAMED if name in line}
     value |= _numbers({name: line.pop(name, None) for name in ("grad_norm", "lr")})
     value["by_t"] = [_as_bucket(bucket) for bucket in line.pop("by_t", ())]

@@ -13,6 +13,7 @@ from typing import Any
 from finepref.core.errors import InputError
 from finepref.core.files import parquet_columns, read_parquet
 from finepref.core.provenance import sha256_bytes
+from finepref.formats.records import json_lines
 
 PROMPT_COLUMNS = ("prompt", "caption", "text")
 SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".tsv", ".txt")
@@ -120,22 +121,17 @@ def _rows(path: Path) -> Iterable[Any]:
     if suffix == ".parquet":
         wanted = [name for name in parquet_columns(path) if name.strip().lower() in (*PROMPT_COLUMNS, *TAGS)]
         return read_parquet(path, wanted).to_pylist() if wanted else [{}]
+    if suffix == ".jsonl":
+        return [row for _, row in json_lines(path, remedy="write a prompt, or an object with one, a line")]
     text = path.read_bytes().decode("utf-8-sig")
     if suffix in (".csv", ".tsv"):
         return csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ",")
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if suffix == ".txt":
-        return [line for _, line in lines]
-    if suffix == ".jsonl":
-        return [_parsed(line, f"{path}, line {number}") for number, line in lines]
-    rows = _parsed(text, path)
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not valid JSON ({error})", where=path, remedy="write a list of prompts") from None
     if not isinstance(rows, list):
         raise InputError("not a JSON list", where=path, remedy="write a list of texts, or of objects with a prompt")
     return rows
-
-
-def _parsed(text: str, where: object) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not valid JSON ({error})", where=where, remedy="write a list of prompts") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -89,6 +90,24 @@ def read_csv(path: str | Path, needed: Sequence[str]) -> list[dict[str, str]]:
     if not rows:
         raise InputError("no row in it", where=path, remedy="write at least one row")
     return rows
+
+
+def json_lines(path: Path, *, remedy: str) -> Iterator[tuple[str, Any]]:
+    """(place, value) of every line of JSON in a file that is not blank, read one by one.
+
+    Raises:
+        InputError: a line that is not JSON, or bytes that are not utf-8.
+    """
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig") as handle:
+            for number, line in enumerate(handle, start=1):
+                if line.strip():
+                    yield f"{path}, line {number}", json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not valid JSON ({error})", where=f"{path}, line {number}", remedy=remedy) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"not utf-8 text ({error.reason})", where=path, remedy="save it as utf-8") from None
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

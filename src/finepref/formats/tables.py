@@ -21,6 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from finepref.core.errors import InputError
+from finepref.formats.records import json_lines
 
 Row = Mapping[str, Any]
 _Batches = Iterator[pa.RecordBatch]
@@ -147,14 +148,8 @@ def _csv(path: Path, wanted: Sequence[str] | None = None) -> _Batches:
 
 
 def _line_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as handle:
-        for number, line in enumerate(_decoded(path, handle), start=1):
-            if line.strip():
-                where = f"{path}: line {number}"
-                try:
-                    yield _object(json.loads(line), where=where)
-                except json.JSONDecodeError as error:
-                    raise InputError(f"not valid JSON ({error})", where=where, remedy="one object a line") from None
+    for where, value in json_lines(path, remedy="one object a line"):
+        yield _object(value, where=where)
 
 
 def _array_rows(path: Path) -> Iterator[Row]:
