@@ -32,10 +32,10 @@ BLOCK = 20_000  # prompts written at one time
 
 CHILD = """
 import json, resource, sys, time
-from finepref.arena.whole import Options, run_arena
+from finepref.arena.whole import ArenaRequest, run_arena
 from finepref.formats.store import IN_MEMORY
 started = time.perf_counter()
-run_arena([sys.argv[1]], sys.argv[2], Options(), in_memory=int(sys.argv[3]) or IN_MEMORY)
+run_arena([sys.argv[1]], sys.argv[2], ArenaRequest(), in_memory=int(sys.argv[3]) or IN_MEMORY)
 used = resource.getrusage(resource.RUSAGE_SELF)
 cpu, wall = used.ru_utime + used.ru_stime, time.perf_counter() - started
 print(json.dumps({"cpu": cpu, "wall": wall, "peak_mb": used.ru_maxrss / 1024}))

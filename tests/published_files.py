@@ -12,7 +12,7 @@ import pytest
 
 from finepref.core.device import cache_home
 from finepref.evaluate.scorers.hub_files import UrlFile, published
-from finepref.evaluate.scorers.kinds import SCORERS
+from finepref.evaluate.scorers.scorer_rows import SCORERS
 
 
 def clip_bpe() -> Path | None:

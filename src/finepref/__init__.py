@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from finepref.diffusion import trajectories as trajectories
     from finepref.evaluate.compare import compare as compare
     from finepref.evaluate.generate import generate as generate
-    from finepref.evaluate.rewards import score_preferences as score_preferences
     from finepref.evaluate.score import score as score
+    from finepref.evaluate.scored_pairs import score_preferences as score_preferences
     from finepref.formats.preferences import read_preferences as read_preferences
     from finepref.formats.signals import Signals as Signals
     from finepref.formats.votefiles import read_votes as read_votes
@@ -61,7 +61,7 @@ _FROM = {
     "guards": "objectives.guards", "load_ratings": "arena.ratings", "make_signals": "signals.make",
     "objectives": "objectives", "open_pipeline": "models.load", "rate": "arena.engines",
     "read_preferences": "formats.preferences", "read_votes": "formats.votefiles", "register": "core.rows",
-    "report": "report.page", "score": "evaluate.score", "score_preferences": "evaluate.rewards",
+    "report": "report.page", "score": "evaluate.score", "score_preferences": "evaluate.scored_pairs",
     "trajectories": "diffusion.trajectories",
 }  # fmt: skip
 __all__ = ["__version__", *_FROM]

@@ -28,7 +28,7 @@ from finepref.models.denoiser import Denoiser
 from finepref.plan import methods
 from finepref.signals.kinds import SIGNALS
 from finepref.signals.make import signals_of
-from finepref.signals.parts import VoteTable
+from finepref.signals.parts import SignalVotes
 from finepref.train import run as run_module
 from finepref.train.config import RunConfig, load_config, parse_config
 from finepref.train.identity import prepare
@@ -102,7 +102,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_cache(config, folder / "cache", world=World(rank=0, size=1, device=torch.device("cpu")))
     votes = list(read_preferences([folder / "data"]))
     draws = np.random.default_rng(0)
-    table = VoteTable(
+    table = SignalVotes(
         pair_id=tuple(vote.pair_id for vote in votes),
         label=np.array([vote.label for vote in votes]),
         model_0=tuple("abc"[i % 3] for i in range(6)),

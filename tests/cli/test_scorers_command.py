@@ -19,7 +19,7 @@ from finepref.cli.main import main
 from finepref.core.files import read_parquet
 from finepref.core.provenance import sha256_file
 from finepref.evaluate.scorers import verify
-from finepref.evaluate.scorers.kinds import make
+from finepref.evaluate.scorers.scorer_rows import make
 from finepref.evaluate.scorers.weights import read_state
 from finepref.formats.manifest import ImageRow, append_rows
 from finepref.formats.prompts import prompt_sha256

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from double import networks_in_double
-from finepref.arena.options import RatingOptions
-from finepref.arena.whole import Options, run_arena
+from finepref.arena.settings import RatingOptions
+from finepref.arena.whole import ArenaRequest, run_arena
 from finepref.cli.signals import command as signals
-from finepref.evaluate.rewards import score_preferences
-from finepref.evaluate.scorers.kinds import make
+from finepref.evaluate.scored_pairs import score_preferences
+from finepref.evaluate.scorers.scorer_rows import make
 from finepref.formats.preferences import read_preferences
 from finepref.lab.ballots import make_votes
 from finepref.lab.world import prompts
@@ -60,7 +60,7 @@ def by_example(name: str, votes: Path, folder: Path, monkeypatch: pytest.MonkeyP
 
 
 def arenapo(votes: Path, folder: Path) -> tuple[str, ...]:
-    run_arena([votes], folder / "arena", Options(rating=RatingOptions(engine="online")))
+    run_arena([votes], folder / "arena", ArenaRequest(rating=RatingOptions(engine="online")))
     signals([votes], folder / "signals.parquet", ["paper"], arena=folder / "arena")
     return (f"signal.file={folder / 'signals.parquet'}",)
 

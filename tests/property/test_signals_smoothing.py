@@ -50,7 +50,7 @@ def test_reward_margin_is_antisymmetric(values: list[tuple[float, float]]) -> No
     if np.concatenate([first, second]).std() == 0:
         return
     none = [None] * len(first)
-    votes = parts.VoteTable(
+    votes = parts.SignalVotes(
         pair_id=none, label=np.ones(len(first)), model_0=none, model_1=none, image_0=none, image_1=none
     )
     one, two = (

@@ -14,9 +14,9 @@ from finepref import Votes, rate
 from finepref.arena.boards import PUBLISHED, compare, load_board, plain
 from finepref.arena.link import LINKS
 from finepref.arena.nextpairs import next_pairs
-from finepref.arena.options import RatingOptions
 from finepref.arena.orders import information, order_sensitivity, votes_to_separate
 from finepref.arena.ratings import BETA, save_ratings
+from finepref.arena.settings import RatingOptions
 from finepref.arena.validate import STANDARD, calibration_bins, in_sample_calibration, validate
 from finepref.arena.voters import check_voters
 from finepref.core.errors import InputError

@@ -17,8 +17,8 @@ from finepref.core.files import parquet_meta
 from finepref.evaluate.papers import best_and_second, load_tables, same_metric, tables_for
 from finepref.evaluate.protocols import choose_prompts, choose_scorers, family_of, load_protocol, names
 from finepref.evaluate.published_counts import counts_lines, read_counts
-from finepref.evaluate.rewards import score_preferences, shard_path
 from finepref.evaluate.score import decode, score
+from finepref.evaluate.scored_pairs import score_preferences, shard_path
 from finepref.formats.manifest import LINES, read_rows
 from finepref.formats.preferences import ImageRef, Preference
 from finepref.formats.scores import read_scores
@@ -214,7 +214,7 @@ def test_protocols_say_what_the_papers_did() -> None:
 
 
 def test_every_scorer_of_a_protocol_exists() -> None:
-    from finepref.evaluate.scorers.kinds import parse
+    from finepref.evaluate.scorers.scorer_rows import parse
 
     for name in names():
         for spec in load_protocol(name).scorers:

@@ -15,7 +15,7 @@ from finepref.core.errors import InputError
 from finepref.core.provenance import sha256_file
 from finepref.evaluate.generate import generate
 from finepref.evaluate.named_models import (
-    Source,
+    NamedModel,
     as_source,
     folder_fingerprint,
     parse_integers,
@@ -52,8 +52,8 @@ class FakePipeline:
         return type("Result", (), {"images": images})()
 
 
-def source(pipeline: FakePipeline, fingerprint: str = "f") -> Source:
-    return Source(lambda: pipeline, origin="fake", fingerprint=fingerprint, rewards=("r",))
+def source(pipeline: FakePipeline, fingerprint: str = "f") -> NamedModel:
+    return NamedModel(lambda: pipeline, origin="fake", fingerprint=fingerprint, rewards=("r",))
 
 
 def pixels(folder: Path, model: str) -> dict:

@@ -12,7 +12,7 @@ from PIL import Image
 import tiny
 from finepref.core.errors import InputError
 from finepref.evaluate.generate import generate
-from finepref.evaluate.named_models import Source
+from finepref.evaluate.named_models import NamedModel
 from finepref.evaluate.sampling import Control, Refiner, Sampling, noise_generator, prepare, read_map
 from finepref.formats.manifest import read_record, read_rows
 
@@ -57,10 +57,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-def source(folder: Path, kind: str) -> Source:
+def source(folder: Path, kind: str) -> NamedModel:
     import diffusers
 
-    return Source(lambda: getattr(diffusers, kind).from_pretrained(folder), origin=str(folder), fingerprint=str(folder))
+    return NamedModel(
+        lambda: getattr(diffusers, kind).from_pretrained(folder), origin=str(folder), fingerprint=str(folder)
+    )
 
 
 def images(folder: Path) -> list[np.ndarray]:

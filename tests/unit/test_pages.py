@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from finepref.arena.options import RatingOptions
 from finepref.arena.ratings import load_ratings
-from finepref.arena.whole import Options, run_arena
+from finepref.arena.settings import RatingOptions
+from finepref.arena.whole import ArenaRequest, run_arena
 from finepref.core.rng import numpy_generator
 from finepref.report import charts, report
 from finepref.report.arena_page import write_page
@@ -88,7 +88,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reader, Reade
             word = "tie" if abs(lead) < 0.5 else "left" if lead > 0 else "right"
             writer.writerow((NAMES[a], NAMES[b], word, f"{EVIL}{vote % 9}", vote % 20))
         writer.writerow(("a", "a", "left", "x", 0))
-    options = Options(rating=RatingOptions(link="logit"), validate=2)
+    options = ArenaRequest(rating=RatingOptions(link="logit"), validate=2)
     run_arena([root / "votes.csv"], root / "arena", options, page=write_page)
     report([root / "arena"], root / "report.html")
     arena, other = ((root / name).read_text(encoding="utf-8") for name in ("arena/arena.html", "report.html"))

@@ -13,7 +13,7 @@ import yaml
 from finepref.core.errors import InputError
 from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings, Unparsable, picture
 from finepref.evaluate.scorers.judge_scorer import JudgeSettings, read_settings
-from finepref.evaluate.scorers.kinds import make
+from finepref.evaluate.scorers.scorer_rows import make
 from tiny_endpoint import endpoint
 from tiny_scorers import picture as noise
 from tiny_scorers import pictures

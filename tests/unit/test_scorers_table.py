@@ -23,7 +23,7 @@ from finepref.evaluate.scorers import hub_files as sources
 from finepref.evaluate.scorers.conversion import convert
 from finepref.evaluate.scorers.families import load_network
 from finepref.evaluate.scorers.hub_files import UrlFile, fetch
-from finepref.evaluate.scorers.kinds import SCORERS, make, parse
+from finepref.evaluate.scorers.scorer_rows import SCORERS, make, parse
 from finepref.evaluate.scorers.tokenizer import bert_text, clip_text
 from tiny_scorers import (
     PROMPTS,
@@ -81,7 +81,8 @@ def test_every_kind_has_one_line_and_a_known_preprocess() -> None:
 
 
 def test_listing_the_names_loads_no_torch() -> None:
-    code = "import finepref.evaluate.scorers.kinds, sys; print('torch' in sys.modules or 'transformers' in sys.modules)"
+    module = "finepref.evaluate.scorers.scorer_rows"
+    code = f"import {module}, sys; print('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

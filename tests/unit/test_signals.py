@@ -25,7 +25,7 @@ from finepref.formats.signals import read_signals, write_signals
 from finepref.formats.tables import file_table
 from finepref.signals import parts
 from finepref.signals.make import check_request, combine, signals_of
-from finepref.signals.parts import VoteTable
+from finepref.signals.parts import SignalVotes
 from finepref.signals.smooth import PICKSCORE_EXTREMES, extremes, smoothed
 
 COUNT = 60
@@ -33,14 +33,14 @@ MODELS = ("A", "B", "C")
 
 
 @pytest.fixture(scope="module")
-def table() -> VoteTable:
+def table() -> SignalVotes:
     """60 votes among three makers on seven prompts, ties included, images recurring, one row without a vote."""
     g = rng.numpy_generator(5, "votes")
     left = g.integers(0, 3, COUNT)
     right = (left + 1 + g.integers(0, 2, COUNT)) % 3
     label = g.choice([1.0, 0.0, 0.5], COUNT, p=[0.5, 0.35, 0.15])
     label[11] = np.nan
-    return VoteTable(
+    return SignalVotes(
         pair_id=[f"r{k}" for k in range(COUNT)],
         label=label,
         model_0=[MODELS[k] for k in left],
@@ -51,7 +51,7 @@ def table() -> VoteTable:
 
 
 @pytest.fixture(scope="module")
-def votes(table: VoteTable) -> Votes:
+def votes(table: SignalVotes) -> Votes:
     """The same votes as the arena sees them."""
     rows = ~np.isnan(table.label)
     return Votes.from_columns(
@@ -78,7 +78,7 @@ def rewards() -> Rewards:
     return Rewards(score_0=first, score_1=second, scorer="pickscore", fingerprint="f")
 
 
-def test_binary(table: VoteTable) -> None:
+def test_binary(table: SignalVotes) -> None:
     """Winner by vote, margin 0, weight 1; ties and rows without a vote are not there."""
     found = signals_of(table, ["binary"])
     decided = [row for row, label in enumerate(table.label) if label in (0.0, 1.0)]
@@ -94,14 +94,14 @@ def test_binary(table: VoteTable) -> None:
 
 
 @pytest.mark.parametrize("margin", [None, 0.0, 2.5])
-def test_uniform(table: VoteTable, margin: float | None) -> None:
+def test_uniform(table: SignalVotes, margin: float | None) -> None:
     """One number for both sides; 0 is a number."""
     found = signals_of(table, ["uniform"], options={} if margin is None else {"margin": margin})
     assert set(found.margin_0) == set(found.margin_1) == {1.0 if margin is None else margin}
 
 
 @pytest.mark.parametrize("kind", ["paper", "truncated", "selection", "image"])
-def test_arena_margins_are_the_arenas(table: VoteTable, votes: Votes, ratings: Ratings, kind: str) -> None:
+def test_arena_margins_are_the_arenas(table: SignalVotes, votes: Votes, ratings: Ratings, kind: str) -> None:
     """The winner's margin is the arena's gap of that vote."""
     found = signals_of(table, [kind], ratings=ratings)
     gap = gaps(votes, ratings, kind=kind)
@@ -111,7 +111,7 @@ def test_arena_margins_are_the_arenas(table: VoteTable, votes: Votes, ratings: R
 
 
 @pytest.mark.parametrize("kind", ["selection", "image"])
-def test_rho_acts_and_is_kept(table: VoteTable, votes: Votes, ratings: Ratings, kind: str) -> None:
+def test_rho_acts_and_is_kept(table: SignalVotes, votes: Votes, ratings: Ratings, kind: str) -> None:
     """A given rho is the arena's, an estimated one is written down; without image names it cannot be estimated."""
     given = signals_of(table, [kind], ratings=ratings, options={"rho": 0.25})
     gap = gaps(votes, ratings, kind=kind, rho=0.25)
@@ -126,7 +126,7 @@ def test_rho_acts_and_is_kept(table: VoteTable, votes: Votes, ratings: Ratings, 
 
 
 def test_relabelling_takes_the_margin_of_the_winner_that_is_used(
-    table: VoteTable, ratings: Ratings, rewards: Rewards
+    table: SignalVotes, ratings: Ratings, rewards: Rewards
 ) -> None:
     """Where the reward turns a vote round, the margin is the gap had the other side won."""
     alone, both = (
@@ -150,7 +150,7 @@ def test_relabelling_takes_the_margin_of_the_winner_that_is_used(
     assert "r11" in index  # nobody voted, the reward decides
 
 
-def test_reward_margin(table: VoteTable, rewards: Rewards) -> None:
+def test_reward_margin(table: SignalVotes, rewards: Rewards) -> None:
     """Human winners, z-scored difference of rewards, negative where they disagree."""
     found = signals_of(table, ["reward-margin"], rewards=rewards)
     known = np.isfinite(rewards.score_0) & np.isfinite(rewards.score_1)
@@ -182,7 +182,7 @@ def test_smoothed_by_hand() -> None:
     assert (smoothed(first, second, low=low, high=high, gamma=0.0).weight == 0).all()
 
 
-def test_smoothed_kind(table: VoteTable, rewards: Rewards) -> None:
+def test_smoothed_kind(table: SignalVotes, rewards: Rewards) -> None:
     """Extremes over all images, kept in the footer; quantile clipping; published extremes on raw cosines only."""
     found = signals_of(table, ["smoothed"], rewards=rewards)
     scores = np.concatenate([rewards.score_0, rewards.score_1])
@@ -202,7 +202,7 @@ def test_smoothed_kind(table: VoteTable, rewards: Rewards) -> None:
         signals_of(table, ["smoothed"], rewards=scaled, options={"extremes": "pickscore"})
 
 
-def test_composition(table: VoteTable, ratings: Ratings, rewards: Rewards) -> None:
+def test_composition(table: SignalVotes, ratings: Ratings, rewards: Rewards) -> None:
     """Margin of one kind and weight of another, for the winner of the second."""
     found = signals_of(table, ["paper", "smoothed"], ratings=ratings, rewards=rewards)
     weight = signals_of(table, ["smoothed"], rewards=rewards)
@@ -220,7 +220,7 @@ def test_kto_labels_by_hand() -> None:
     """a beats b, b beats c, c and d tie, a loses to e: any_win, only_wins and per_pair."""
     label, none = np.array([1.0, 1.0, 0.5, 0.0, np.nan]), [None] * 5
     images = {"image_0": ["a", "b", "c", "a", "f"], "image_1": ["b", "c", "d", "e", "g"]}
-    votes = VoteTable(pair_id="12345", label=label, model_0=none, model_1=none, **images)
+    votes = SignalVotes(pair_id="12345", label=label, model_0=none, model_1=none, **images)
     found = {rule: parts.desirable(votes, desirable=rule) for rule in ("any_win", "only_wins", "per_pair")}
     assert found["any_win"].label_0.tolist() == [1, 1, 0, 1, -1]
     assert found["any_win"].label_1.tolist() == [1, 0, -1, 1, -1]
@@ -231,7 +231,7 @@ def test_kto_labels_by_hand() -> None:
     assert found["any_win"].meta == {"desirable": "any_win", "desirable_images": 3, "undesirable_images": 1}
 
 
-def test_kto_sidecar(table: VoteTable, tmp_path: Path) -> None:
+def test_kto_sidecar(table: SignalVotes, tmp_path: Path) -> None:
     """Labels travel as nullable int8; an image has one label wherever it occurs."""
     found = signals_of(table, ["kto"], options={"desirable": "only_wins"})
     write_signals(tmp_path / "s.parquet", found, provenance={})
@@ -249,7 +249,7 @@ def test_kto_sidecar(table: VoteTable, tmp_path: Path) -> None:
     assert all(len(values) == 1 for values in labels.values())
 
 
-def test_sidecar_round_trip(table: VoteTable, ratings: Ratings, tmp_path: Path) -> None:
+def test_sidecar_round_trip(table: SignalVotes, ratings: Ratings, tmp_path: Path) -> None:
     """What is written is read; the footer carries the kinds and the provenance."""
     found = signals_of(table, ["paper"], ratings=ratings)
     write_signals(tmp_path / "s.parquet", found, provenance={"seed": 3})
@@ -291,7 +291,7 @@ def test_requests_refused(kinds: list[str], own: dict[str, Any], given: dict[str
         check_request(kinds, own, **inputs)
 
 
-def test_data_refused(table: VoteTable, ratings: Ratings) -> None:
+def test_data_refused(table: SignalVotes, ratings: Ratings) -> None:
     """Labels that are none, ids twice, nothing left, no model or image names, scores that say nothing."""
     with pytest.raises(InputError, match=r"row 1.*0\.3 is none of"):
         combine(["a", "b"], [1.0, 0.3], {})
@@ -299,7 +299,7 @@ def test_data_refused(table: VoteTable, ratings: Ratings) -> None:
         combine(["a", "a"], [1.0, 0.0], {})
     with pytest.raises(InputError, match="no pair is left of 2 votes"):
         combine(["a", "b"], [0.5, 0.5], {})
-    nameless = VoteTable(
+    nameless = SignalVotes(
         pair_id=table.pair_id,
         label=table.label,
         model_0=[None] * COUNT,
@@ -326,12 +326,12 @@ def test_data_refused(table: VoteTable, ratings: Ratings) -> None:
         smoothed([np.nan], [2.0], low=0, high=3)
 
 
-def test_a_vote_without_a_model_gets_no_margin(table: VoteTable, ratings: Ratings) -> None:
+def test_a_vote_without_a_model_gets_no_margin(table: SignalVotes, ratings: Ratings) -> None:
     """It is left out of an arena signal and counted, not given a neighbour's margin."""
     row = next(r for r, label in enumerate(table.label) if label in (0.0, 1.0))
     models = list(table.model_0)
     models[row] = None
-    holed = VoteTable(
+    holed = SignalVotes(
         pair_id=table.pair_id,
         label=table.label,
         model_0=models,
@@ -346,7 +346,7 @@ def test_a_vote_without_a_model_gets_no_margin(table: VoteTable, ratings: Rating
     assert (rest.margin == found.margin).all()
 
 
-def test_a_folder_of_other_votes_is_read_again(table: VoteTable, tmp_path: Path) -> None:
+def test_a_folder_of_other_votes_is_read_again(table: SignalVotes, tmp_path: Path) -> None:
     """The sidecar of one folder is not taken for that of another, nor for the folder's earlier content."""
     app, out = build(), tmp_path / "s.parquet"
     for name, count in (("a", 3), ("b", 5)):
@@ -365,7 +365,7 @@ def test_a_folder_of_other_votes_is_read_again(table: VoteTable, tmp_path: Path)
     assert len(read_signals(out)) == 4
 
 
-def test_votes_behind_a_pattern_are_read_again(table: VoteTable, tmp_path: Path) -> None:
+def test_votes_behind_a_pattern_are_read_again(table: SignalVotes, tmp_path: Path) -> None:
     """Exchanged or added files of a quoted pattern are seen; unchanged ones are not read twice."""
     (tmp_path / "votes").mkdir()
     out, words = tmp_path / "s.parquet", ["signals", str(tmp_path / "votes" / "*.parquet"), "--kind", "uniform"]
@@ -380,7 +380,7 @@ def test_votes_behind_a_pattern_are_read_again(table: VoteTable, tmp_path: Path)
 
 
 def test_votes_of_the_hub_are_read_again_at_another_commit(
-    table: VoteTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    table: SignalVotes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit is the hub's version; the table is read from a file here, which stands for what the hub streams."""
     out, file = tmp_path / "s.parquet", tmp_path / "stream.parquet"
@@ -396,7 +396,7 @@ def test_votes_of_the_hub_are_read_again_at_another_commit(
         assert len(read_signals(out)) == pairs
 
 
-def _write_votes(table: VoteTable, file: Path, count: int, *, first: int = 0) -> None:
+def _write_votes(table: SignalVotes, file: Path, count: int, *, first: int = 0) -> None:
     """Decided votes, as a Pick-a-Pic file."""
     rows = [row for row in range(COUNT) if table.label[row] in (0.0, 1.0)][first : first + count]
     columns: dict[str, Any] = {
@@ -410,7 +410,7 @@ def _write_votes(table: VoteTable, file: Path, count: int, *, first: int = 0) ->
     pq.write_table(pa.table(columns), file)
 
 
-def test_command(table: VoteTable, tmp_path: Path) -> None:
+def test_command(table: SignalVotes, tmp_path: Path) -> None:
     """A Pick-a-Pic file to its sidecar; a second run is skipped, a wrong word exits 2 and writes nothing."""
     label = np.where(np.isnan(table.label), 0.5, table.label)
     data = pa.table(

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent / "boards"
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class BoardComparison:
     """These ratings beside a board, over the K models that both have; mu minus its mean over those.
 
     ours, theirs: [K]. kendall, spearman: rank correlation (nan for K < 2). only_ours, only_theirs: the other models.
@@ -46,7 +46,7 @@ def load_board(name: str) -> BoardRecord:
     return replace(read_board(path), name=name if name in PUBLISHED else path.name)
 
 
-def compare(ratings: Ratings, board: BoardRecord) -> Comparison:
+def compare(ratings: Ratings, board: BoardRecord) -> BoardComparison:
     """Match models by name (letters and digits, without an owner's name before a slash) and compare.
 
     Raises:
@@ -63,7 +63,7 @@ def compare(ratings: Ratings, board: BoardRecord) -> Comparison:
     a, b = (np.array(side) for side in zip(*pairs, strict=True))
     ours, theirs = ratings.mu[a] - ratings.mu[a].mean(), mu[b] - mu[b].mean()
     varied = len(pairs) > 1 and np.ptp(ours) > 0 and np.ptp(theirs) > 0
-    return Comparison(
+    return BoardComparison(
         board=board, models=tuple(ratings.models[k] for k in a), ours=ours, theirs=theirs,
         kendall=float(kendalltau(ours, theirs).statistic) if varied else float("nan"),
         spearman=float(spearmanr(ours, theirs).statistic) if varied else float("nan"),

@@ -12,8 +12,8 @@ from finepref.arena.counts import PairCounts, count
 from finepref.arena.freeforall import run_games
 from finepref.arena.link import Link, get_link
 from finepref.arena.normal import SQRT_2, Floats
-from finepref.arena.options import DEFAULTS, RatingOptions
 from finepref.arena.ratings import BETA, LEVEL, MU0, SIGMA0, Ratings
+from finepref.arena.settings import DEFAULTS, RatingOptions
 from finepref.core.errors import InputError, check_word
 from finepref.core.rng import numpy_generator
 from finepref.formats.ratings import RatingSettings

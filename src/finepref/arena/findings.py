@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from finepref.arena.blocks import slices
-from finepref.arena.boards import Comparison, compare
+from finepref.arena.boards import BoardComparison, compare
 from finepref.arena.counts import PairCounts, count
 from finepref.arena.normal import Floats
-from finepref.arena.options import DEFAULTS
 from finepref.arena.orders import OrderSensitivity, order_sensitivity
 from finepref.arena.ratings import Ratings
 from finepref.arena.rho import RhoCurve
+from finepref.arena.settings import DEFAULTS
 from finepref.arena.votegaps import KindOfGap
 from finepref.arena.voters import VoterCheck, check_voters
 from finepref.formats.ratings import BoardRecord
@@ -46,7 +46,7 @@ class Findings:
     order: OrderSensitivity | None
     voters: VoterCheck | None
     validation: Validation | None
-    comparison: Comparison | None
+    comparison: BoardComparison | None
 
 
 def examine(

@@ -9,8 +9,8 @@ import numpy as np
 from finepref.arena.counts import count
 from finepref.arena.engines import rate
 from finepref.arena.normal import Floats
-from finepref.arena.options import DEFAULTS
 from finepref.arena.orders import information
+from finepref.arena.settings import DEFAULTS
 from finepref.core.errors import InputError
 from finepref.core.rng import numpy_generator
 from finepref.formats.proposals import Proposal

@@ -11,7 +11,7 @@ from finepref.arena.counts import count
 from finepref.arena.engines import C, fit_counts, rate_by
 from finepref.arena.link import Link, p_left_decisive
 from finepref.arena.normal import Floats
-from finepref.arena.options import DEFAULTS, RatingOptions
+from finepref.arena.settings import DEFAULTS, RatingOptions
 from finepref.core.errors import InputError
 from finepref.core.progress import progress
 from finepref.core.rng import numpy_generator

@@ -14,8 +14,8 @@ from finepref.arena.boards import load_board
 from finepref.arena.engines import rate_by
 from finepref.arena.findings import Findings, examine
 from finepref.arena.gap import NORMALISE
-from finepref.arena.options import DEFAULTS, RatingOptions
 from finepref.arena.ratings import Ratings, save_ratings
+from finepref.arena.settings import DEFAULTS, RatingOptions
 from finepref.arena.validate import validate
 from finepref.arena.votegaps import KindOfGap, gap_chunks, kinds_of_gap, mean_gaps
 from finepref.core.errors import InputError, check_word
@@ -34,7 +34,7 @@ SAY_EVERY = 10_000_000  # rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class ArenaRequest:
     """What `finepref arena` was asked for; the names are those of its options."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Options:
 def run_arena(
     votes: Sequence[str | Path],
     out: str | Path,
-    options: Options,
+    options: ArenaRequest,
     *,
     page: Callable[[Path, Findings, Mapping[str, Any]], None] | None = None,
     in_memory: int = IN_MEMORY,

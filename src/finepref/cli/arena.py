@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from finepref.arena.options import DEFAULTS, RatingOptions
+from finepref.arena.settings import DEFAULTS, RatingOptions
 
 if TYPE_CHECKING:
     from finepref.formats.ratings import RatingsRecord
@@ -63,10 +63,10 @@ def command(
 ) -> None:
     """Rate models from votes: ratings.json, leaderboard.csv, gaps.parquet and arena.html."""
     given = dict(locals())
-    from finepref.arena.whole import Options, run_arena
+    from finepref.arena.whole import ArenaRequest, run_arena
     from finepref.report.arena_page import write_page
 
-    options = Options(
+    options = ArenaRequest(
         columns=columns(command, given),
         rating=RatingOptions(**{field.name: given[field.name] for field in fields(RatingOptions)}),
         rho=rho, normalise=normalise, validate=validate, compare_board=compare_board, skip_bad_rows=skip_bad_rows,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finepref.arena.options import DEFAULTS
+from finepref.arena.settings import DEFAULTS
 from finepref.cli.arena import Column, columns
 
 

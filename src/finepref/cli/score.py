@@ -41,7 +41,7 @@ def command(
         remedy = "run `finepref generate` into it, or give --out rewards.parquet"
         raise InputError(what, where=data[0], remedy=remedy)
     from finepref.core.progress import say
-    from finepref.evaluate.rewards import score_preferences
+    from finepref.evaluate.scored_pairs import score_preferences
 
     index, slash, count = shard.partition("/")
     if not (slash and index.isdigit() and count.isdigit()):

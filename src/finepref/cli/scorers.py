@@ -21,7 +21,7 @@ command = typer.Typer(no_args_is_help=True, help="Scorers of images: list, conve
 @command.command("list")
 def list_scorers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print every scorer's name and what it is."""
-    from finepref.evaluate.scorers.kinds import SCORERS
+    from finepref.evaluate.scorers.scorer_rows import SCORERS
 
     if as_json:
         import json

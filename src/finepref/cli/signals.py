@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from finepref.formats.preferences import Quarantined
     from finepref.formats.signals import Signals
     from finepref.signals.kinds import SignalRow
-    from finepref.signals.parts import VoteTable
+    from finepref.signals.parts import SignalVotes
 
 
 def command(
@@ -106,7 +106,7 @@ def _summarise(signals: Signals, faults: list[Quarantined]) -> None:
     )
 
 
-def _sha256(table: VoteTable) -> str:
+def _sha256(table: SignalVotes) -> str:
     """Hash of everything that was read of the votes."""
     from finepref.core.provenance import hash_config
 

@@ -29,7 +29,7 @@ AXES = {
     "trajectory": "finepref.diffusion.trajectories",
     "signal": "finepref.signals.kinds",
     "gap": "finepref.arena.gap",
-    "scorer": "finepref.evaluate.scorers.kinds",
+    "scorer": "finepref.evaluate.scorers.scorer_rows",
     "dialect": "finepref.formats.dialects",
     "base": "finepref.core.rows",
     "prompts": "finepref.core.rows",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from finepref.core.errors import InputError
 from finepref.core.provenance import sha256_bytes
-from finepref.formats.cache import PairRow
+from finepref.formats.cache import CachedRow
 from finepref.formats.preferences import ImageRef, Preference, Quarantined
 
 
@@ -20,7 +20,7 @@ class HashedPairs:
     """
 
     rejected: list[Quarantined]
-    pairs: list[tuple[int, PairRow]] = field(default_factory=list)
+    pairs: list[tuple[int, CachedRow]] = field(default_factory=list)
     unread: list[Quarantined] = field(default_factory=list)
     files: bool = False
 
@@ -36,12 +36,12 @@ class HashedPairs:
                 continue
             first, second = map(sha256_bytes, contents)
             prompt = sha256_bytes(preference.prompt.encode())
-            self.pairs.append((row, PairRow(preference.pair_id, prompt, first, second, preference.label)))
+            self.pairs.append((row, CachedRow(preference.pair_id, prompt, first, second, preference.label)))
             yield preference.prompt, dict(zip((first, second), zip(images, contents, strict=True), strict=True))
 
-    def sorted_out(self, bad_images: Mapping[str, str]) -> tuple[list[PairRow], list[Quarantined]]:
+    def sorted_out(self, bad_images: Mapping[str, str]) -> tuple[list[CachedRow], list[Quarantined]]:
         """The pairs that can be used, and all others by row. bad_images: content hash -> reason."""
-        good: list[PairRow] = []
+        good: list[CachedRow] = []
         bad = self.unread + self.rejected
         for row, pair in self.pairs:
             shas = enumerate((pair.image_0, pair.image_1))

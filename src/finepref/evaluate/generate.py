@@ -15,7 +15,7 @@ from finepref.core.files import atomic_file
 from finepref.core.progress import progress, say
 from finepref.core.provenance import provenance, sha256_bytes, sha256_file
 from finepref.data.prompt_sets import load_prompt_set
-from finepref.evaluate.named_models import Source, as_source
+from finepref.evaluate.named_models import NamedModel, as_source
 from finepref.evaluate.sampling import SCHEDULERS, Control, Noise, Refiner, Sampler, Sampling, prepare, scheduler_class
 from finepref.formats import manifest
 from finepref.formats.manifest import FolderRecord, ImageRow, Key, Manifest, ModelRecord, PromptsRecord
@@ -25,7 +25,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 def generate(
-    models: Mapping[str, Source | str | Path | Any],
+    models: Mapping[str, NamedModel | str | Path | Any],
     prompts: PromptSet | str | Sequence[str],
     seeds: Sequence[int],
     out: str | Path,
@@ -45,7 +45,7 @@ def generate(
     """Generate every model x prompt x seed that is not there yet, and list it in `out/manifest.jsonl`.
 
     Args:
-        models: name -> run folder, diffusers folder, hub name, a loaded diffusers pipeline, or a `Source`.
+        models: name -> run folder, diffusers folder, hub name, a loaded diffusers pipeline, or a `NamedModel`.
         prompts: texts; a prompt file, or a set by name (`lab-eval`, `papv2`).
         seeds: distinct integers; an image's noise is a function of (prompt row, seed).
         out: folder; images go to `out/images/<model>/<set>/<row>_s<seed>.png`.
@@ -100,7 +100,7 @@ def generate(
     return Manifest(tuple(ordered), record)
 
 
-def _check(sources: Mapping[str, Source], prompts: PromptSet, seeds: Sequence[int], batch_size: int) -> None:
+def _check(sources: Mapping[str, NamedModel], prompts: PromptSet, seeds: Sequence[int], batch_size: int) -> None:
     if not sources:
         raise InputError("no model", where="models", remedy="give at least one NAME=PATH")
     for name in (*sources, prompts.name):
@@ -115,7 +115,7 @@ def _check(sources: Mapping[str, Source], prompts: PromptSet, seeds: Sequence[in
 
 def _merged_record(
     out: Path,
-    sources: Mapping[str, Source],
+    sources: Mapping[str, NamedModel],
     prompts: PromptSet,
     sampling: Sampling,
     rows: dict[Key, ImageRow],

@@ -17,7 +17,7 @@ NOT_WEIGHTS = ("checkpoints", "samples")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class NamedModel:
     """A model to generate with: how to load it, and what a reader of the results must know of it.
 
     load: () -> diffusers pipeline, called only when an image is missing. origin: path or hub id. fingerprint: changes
@@ -62,7 +62,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return int(words[0]), int(words[-1])
 
 
-def as_source(model: Source | str | Path | Any) -> Source:
+def as_source(model: NamedModel | str | Path | Any) -> NamedModel:
     """A model as a source: a path, a hub name, a loaded diffusers pipeline.
 
     A folder is hashed where it lies; anything else is loaded once and its weights hashed.
@@ -72,17 +72,17 @@ def as_source(model: Source | str | Path | Any) -> Source:
     """
     from finepref.models.load import open_pipeline
 
-    if isinstance(model, Source):
+    if isinstance(model, NamedModel):
         return model
     if not isinstance(model, str | Path):
         kind = type(model).__name__
-        return Source(lambda: model, origin=kind, fingerprint=pipeline_fingerprint(model), pipeline=kind)
+        return NamedModel(lambda: model, origin=kind, fingerprint=pipeline_fingerprint(model), pipeline=kind)
     path, folder = str(model), Path(model)
     if not folder.is_dir():
         return replace(as_source(open_pipeline(path)), origin=path)
     run = read_run(folder) if is_finished(folder) else None
     base = "" if run is None else f"base {run.base_sha256}\n"
-    return Source(
+    return NamedModel(
         functools.partial(open_pipeline, path),
         origin=path,
         fingerprint=sha256_bytes((base + folder_fingerprint(folder)).encode()),

@@ -18,8 +18,8 @@ import numpy as np
 from finepref.core.errors import InputError
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
-from finepref.evaluate.scorers.kinds import as_scorer
 from finepref.evaluate.scorers.scorer import Scorer
+from finepref.evaluate.scorers.scorer_rows import as_scorer
 from finepref.formats.manifest import read_rows
 from finepref.formats.preferences import ImageRef
 from finepref.formats.rewards import Reward

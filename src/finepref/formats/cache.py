@@ -177,7 +177,7 @@ class Pairs(Mapping[str, CachedPair]):
         return len(self._row)
 
 
-class PairRow(NamedTuple):
+class CachedRow(NamedTuple):
     """A row of pairs.parquet. label: P(image_0 preferred) in {1, 0.5, 0}, nan where nobody voted."""
 
     pair_id: str
@@ -226,24 +226,24 @@ def write_items(folder: Path, kind: Kind, table: pa.Table) -> int:
 
 
 def read_pairs(folder: Path) -> tuple[Pairs, NDArray[np.float64] | None]:
-    """Read pairs.parquet: the pairs, and their labels as in `PairRow`; None in a cache that an older version made."""
+    """Read pairs.parquet: the pairs, and their labels as in `CachedRow`; None in a cache that an older version made."""
     table = read_parquet(folder / PAIRS)
-    *names, label = PairRow._fields
+    *names, label = CachedRow._fields
     labels = table[label].to_numpy().astype(np.float64) if label in table.column_names else None
     return Pairs(*(_shared(table[name]) for name in names)), labels
 
 
-def pairs_of(rows: Sequence[PairRow]) -> tuple[Pairs, NDArray[np.float64]]:
+def pairs_of(rows: Sequence[CachedRow]) -> tuple[Pairs, NDArray[np.float64]]:
     """Pairs and labels that no file holds yet."""
     *columns, labels = zip(*rows, strict=True)
     return Pairs(*columns), np.asarray(labels, dtype=np.float64)
 
 
-def write_pairs(folder: Path, rows: Sequence[PairRow]) -> None:
+def write_pairs(folder: Path, rows: Sequence[CachedRow]) -> None:
     """Write pairs.parquet; a label that is nan is null."""
     *columns, labels = zip(*rows, strict=True)
     arrays = [*(pa.array(column, pa.string()) for column in columns), pa.array(labels, pa.float64(), from_pandas=True)]
-    write_parquet(folder / PAIRS, pa.table(arrays, names=PairRow._fields))
+    write_parquet(folder / PAIRS, pa.table(arrays, names=CachedRow._fields))
 
 
 def _shared(column: pa.ChunkedArray) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from finepref.core.device import cache_home
 from finepref.core.rows import Named, register
-from finepref.evaluate.scorers.kinds import ScorerRow, Spec
+from finepref.evaluate.scorers.scorer_rows import ScorerRow, Spec
 
 if TYPE_CHECKING:
     from finepref.lab.scorers import LabScorer

@@ -57,7 +57,7 @@ def _missing_prompts(evaluation: EvaluationFolder) -> tuple[str, ...]:
     )
 
 
-def user_rows(comparison: Comparison, paper: papers.Table) -> dict[str, Cells]:
+def user_rows(comparison: Comparison, paper: papers.PaperTable) -> dict[str, Cells]:
     """The rows of this evaluation in the layout of a table: its metrics, statistic and scale."""
     statistic = "median" if paper.statistic == "median" else "mean"
     own: dict[tuple[str, str | None], float | None] = {
@@ -73,7 +73,7 @@ def user_rows(comparison: Comparison, paper: papers.Table) -> dict[str, Cells]:
     }
 
 
-def user_win_rates(comparison: Comparison, paper: papers.Table) -> tuple[str, dict[str, Cells]]:
+def user_win_rates(comparison: Comparison, paper: papers.PaperTable) -> tuple[str, dict[str, Cells]]:
     """The model that wins most against the baseline, and its win rates in percent over every other model."""
     names = [same_metric(metric, list(comparison.metrics)) for metric in paper.metrics]
     pairs = comparison.pairs_of(prompt_set=paper.prompt_set)
@@ -87,7 +87,7 @@ def user_win_rates(comparison: Comparison, paper: papers.Table) -> tuple[str, di
     return best, {model: [rates.get((name, model)) for name in names] for model in comparison.in_order}
 
 
-def _filled(comparison: Comparison, paper: papers.Table) -> tuple[TextTable, str]:
+def _filled(comparison: Comparison, paper: papers.PaperTable) -> tuple[TextTable, str]:
     """The printed rows with one's own below, the best and second of a column marked; and what to know about them."""
     own = {name: values for name, values in user_rows(comparison, paper).items() if any(v is not None for v in values)}
     best, rates = user_win_rates(comparison, paper) if paper.win_rates else ("", {})
@@ -124,6 +124,6 @@ def _column(values: Cells, digits: int, *, lower: bool) -> list[Cell]:
     ]
 
 
-def _decimals(paper: papers.Table, place: int) -> int:
+def _decimals(paper: papers.PaperTable, place: int) -> int:
     printed = [row[place] for row in paper.rows.values() if row[place] is not None]
     return max((len(str(value).partition(".")[2]) for value in printed), default=2)

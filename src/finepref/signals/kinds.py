@@ -21,7 +21,7 @@ from finepref.core.options import Options, check_function
 from finepref.core.rows import RowTable
 from finepref.formats.votes import Votes
 from finepref.signals import parts
-from finepref.signals.parts import Part, VoteTable
+from finepref.signals.parts import Part, SignalVotes
 from finepref.signals.smooth import GAMMA
 
 Need = Literal["ratings", "rewards"]
@@ -83,7 +83,7 @@ class LabelOptions(Options):
     ] = "any_win"
 
 
-def _arena(votes: VoteTable, *, ratings: Ratings, kind: str, clip: bool, rho: float | None = None) -> Part:
+def _arena(votes: SignalVotes, *, ratings: Ratings, kind: str, clip: bool, rho: float | None = None) -> Part:
     """Gaps for both winners; nan without model names and, where images count, without a vote."""
     row = GAPS[kind]
     named = np.array([None not in pair for pair in zip(votes.model_0, votes.model_1, strict=True)])

@@ -19,7 +19,7 @@ from finepref.formats.rewards import Rewards, read_rewards
 from finepref.formats.signals import TYPES, Signals, from_columns
 from finepref.signals import parts
 from finepref.signals.kinds import SIGNALS, SignalRow
-from finepref.signals.parts import TIE, Part, VoteTable, voted
+from finepref.signals.parts import TIE, Part, SignalVotes, voted
 
 STAGES = {"ratings": ("--arena", "finepref arena"), "rewards": ("--rewards", "finepref score")}
 
@@ -89,7 +89,7 @@ def make_signals(
     )
 
 
-def vote_table(prefs: Iterable[Preference], *, named_images: bool) -> VoteTable:
+def vote_table(prefs: Iterable[Preference], *, named_images: bool) -> SignalVotes:
     """What kinds of signal look at. named_images: read the images where the data do not name them otherwise."""
     held = prefs if isinstance(prefs, Preferences) else list(prefs)
     for images in (False, True):
@@ -103,7 +103,7 @@ def vote_table(prefs: Iterable[Preference], *, named_images: bool) -> VoteTable:
 
 
 def signals_of(
-    table: VoteTable,
+    table: SignalVotes,
     kinds: Sequence[str],
     *,
     options: Mapping[str, Any] | None = None,

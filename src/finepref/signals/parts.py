@@ -25,7 +25,7 @@ TIE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class VoteTable:
+class SignalVotes:
     """n votes in file order. label: P(image 0 preferred), nan for no vote. Model and image names may be None."""
 
     pair_id: Sequence[str]
@@ -36,14 +36,14 @@ class VoteTable:
     image_1: Sequence[str | None]
 
 
-def vote_table(votes: Iterable[Preference]) -> VoteTable:
+def vote_table(votes: Iterable[Preference]) -> SignalVotes:
     """Preferences as a table; an image is called by the data set's name, its file, or the hash of its bytes."""
     rows = [
         (vote.pair_id, vote.label, vote.model_0, vote.model_1, _name(vote.image_0), _name(vote.image_1))
         for vote in votes
     ]
     pair_id, label, *names = zip(*rows, strict=True)
-    return VoteTable(pair_id, np.array(label, dtype=np.float64), *names)
+    return SignalVotes(pair_id, np.array(label, dtype=np.float64), *names)
 
 
 def _name(image: ImageRef) -> str | None:
@@ -84,7 +84,7 @@ def voted(label: npt.ArrayLike) -> Codes:
     return np.where(values == 1.0, 0, np.where(values == 0.0, 1, -1)).astype(np.int8)
 
 
-def uniform(votes: VoteTable, *, margin: float) -> Part:
+def uniform(votes: SignalVotes, *, margin: float) -> Part:
     """One margin for every pair (ArenaPO Appendix D: 0.5, 1, 2, 3, 4)."""
     sides = np.full(len(votes.label), margin)
     return Part(margin_0=sides, margin_1=sides.copy(), meta={"margin": margin})
@@ -99,7 +99,7 @@ def _by(rewards: Rewards, part: Part) -> Part:
     return replace(part, meta={**part.meta, **rewards.about()})
 
 
-def reward_margin(votes: VoteTable, *, rewards: Rewards) -> Part:
+def reward_margin(votes: SignalVotes, *, rewards: Rewards) -> Part:
     """m = (r_w - r_l) / sd, z-scored rewards of the winner and the loser; negative where the reward disagrees.
 
     sd is taken over all scored images. Pairs with a missing score have nan.
@@ -115,14 +115,14 @@ def reward_margin(votes: VoteTable, *, rewards: Rewards) -> Part:
     return _by(rewards, Part(margin_0=difference, margin_1=-difference, meta={"reward_sd": spread}))
 
 
-def relabel(votes: VoteTable, *, rewards: Rewards) -> Part:
+def relabel(votes: SignalVotes, *, rewards: Rewards) -> Part:
     """Winner by reward (official `choice_model`); -1 where a score is missing or both are equal."""
     first, second, both = _scored(rewards)
     winner = np.where(both & (first != second), np.where(first > second, 0, 1), -1).astype(np.int8)
     return _by(rewards, Part(winner=winner))
 
 
-def smooth(votes: VoteTable, *, rewards: Rewards, gamma: float, quantile: float, extremes: str) -> Part:
+def smooth(votes: SignalVotes, *, rewards: Rewards, gamma: float, quantile: float, extremes: str) -> Part:
     """SmPO: winner and weight by reward (`smoothed`).
 
     extremes: "data": of these scores; "pickscore": the published ones, of raw PickScore cosines (quantile then is 0).
@@ -147,7 +147,7 @@ def smooth(votes: VoteTable, *, rewards: Rewards, gamma: float, quantile: float,
     return _by(rewards, Part(winner=winner, weight=weight, meta=meta))
 
 
-def desirable(votes: VoteTable, *, desirable: str) -> Part:
+def desirable(votes: SignalVotes, *, desirable: str) -> Part:
     """KTO labels of both images of every vote.
 
     any_win: an image that won at least once is desirable, one that only lost is not (published). only_wins: desirable

@@ -17,8 +17,8 @@ from PIL import Image
 from finepref.arena.engines import rate
 from finepref.core.files import read_json, read_parquet, write_json, write_parquet
 from finepref.core.provenance import hash_config
-from finepref.evaluate.rewards import score_preferences
-from finepref.evaluate.scorers.kinds import make
+from finepref.evaluate.scored_pairs import score_preferences
+from finepref.evaluate.scorers.scorer_rows import make
 from finepref.formats.preferences import ImageRef, read_preferences
 from finepref.formats.rewards import Rewards, read_rewards
 from finepref.formats.signals import write_signals
@@ -28,7 +28,7 @@ from finepref.lab import model, world
 from finepref.lab.ballots import make_votes
 from finepref.signals.kinds import SIGNALS
 from finepref.signals.make import signals_of, vote_table
-from finepref.signals.parts import VoteTable
+from finepref.signals.parts import SignalVotes
 from finepref.study.design import Arm, Data
 from finepref.train.config import load_config
 from finepref.train.opened import make_cache
@@ -43,7 +43,7 @@ ONLINE = frozenset({"paper"})
 class Ground:
     """Votes of a seed as arrays: M votes on N images. left, right: [M] image numbers; prompts: [N]."""
 
-    table: VoteTable
+    table: SignalVotes
     images: npt.NDArray[np.uint8]
     prompts: tuple[str, ...]
     left: npt.NDArray[np.int64]
@@ -135,7 +135,7 @@ def signal_file(folder: Path, arm: Arm, *, seed: int, reward_steps: int) -> Path
     return out
 
 
-def _ratings(table: VoteTable, kinds: Sequence[str]) -> Any:
+def _ratings(table: SignalVotes, kinds: Sequence[str]) -> Any:
     votes = Votes.from_columns(
         left=list(table.model_0), right=list(table.model_1), outcome=table.label,
         left_image=list(table.image_0), right_image=list(table.image_1),
@@ -143,7 +143,7 @@ def _ratings(table: VoteTable, kinds: Sequence[str]) -> Any:
     return rate(votes, engine="online" if set(kinds) & ONLINE else "batch")
 
 
-def _rewards(folder: Path, ground: Ground, table: VoteTable, arm: Arm, *, seed: int, steps: int) -> Rewards:
+def _rewards(folder: Path, ground: Ground, table: SignalVotes, arm: Arm, *, seed: int, steps: int) -> Rewards:
     """The shipped reward's scores, or those of a reward that learned from the arm's own votes alone."""
     if arm.reward == "shipped":
         return read_rewards(folder / "rewards.parquet", table.pair_id)

@@ -23,7 +23,7 @@ Key = tuple[Any, ...]
 
 
 @dataclass(slots=True)
-class Progress:
+class JobProgress:
     """What is done, and what the tuning chose."""
 
     done: set[Key] = field(default_factory=set)
@@ -64,7 +64,7 @@ def run_study(study: Study, *, out: Path, work: Path, workers: int, limit: float
 
     world = lab_fingerprint()
     locate("lab")  # written once, before the workers ask for it
-    state = Progress()
+    state = JobProgress()
     every = jobs(study)
     todo = [key for key in every if not _finished(key, study, out, world, state)]
     needed = frozenset[Key]().union(*(every[key] for key in todo))
@@ -104,14 +104,14 @@ def _start(log: Path) -> None:
     sys.stderr = open(log / f"worker-{os.getpid()}.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
 
 
-def _call(key: Key, study: Study, work: Path, state: Progress) -> Callable[[], dict[str, Any]]:
+def _call(key: Key, study: Study, work: Path, state: JobProgress) -> Callable[[], dict[str, Any]]:
     """What a worker does for a job."""
     if key[0] == "seed":
         return partial(trial.prepare_seed, study, work, key[1])
     return partial(trial.run_trial, study, work, _trial(key, study, state))
 
 
-def _trial(key: Key, study: Study, state: Progress) -> Trial:
+def _trial(key: Key, study: Study, state: JobProgress) -> Trial:
     kind, name, number = key
     if kind == "tune":
         arm = Arm(name=f"tune-{name}-{number}", method=name)
@@ -120,7 +120,7 @@ def _trial(key: Key, study: Study, state: Progress) -> Trial:
     return Trial(found, number, None if found is None else state.points[found.method])
 
 
-def _row(key: Key, study: Study, out: Path, world: str, state: Progress) -> tuple[Path, dict[str, Any]]:
+def _row(key: Key, study: Study, out: Path, world: str, state: JobProgress) -> tuple[Path, dict[str, Any]]:
     """(file, content) of the row that holds a job's result."""
     if key[0] == "tune":
         file = rows.tuning_file(out, key[1])
@@ -130,14 +130,14 @@ def _row(key: Key, study: Study, out: Path, world: str, state: Progress) -> tupl
     return file, rows.read_row(file, rows.arm_identity(study, made.arm, made.point, world))
 
 
-def _choose(method: str, row: dict[str, Any], study: Study, state: Progress) -> None:
+def _choose(method: str, row: dict[str, Any], study: Study, state: JobProgress) -> None:
     """Take the tuned values of a method where its row is complete."""
     chosen = rows.best_point(row, grid(study.tuning, method))
     if chosen is not None:
         state.points[method] = chosen
 
 
-def _keep(key: Key, result: dict[str, Any], study: Study, out: Path, world: str, state: Progress) -> None:
+def _keep(key: Key, result: dict[str, Any], study: Study, out: Path, world: str, state: JobProgress) -> None:
     """Write a result into its row."""
     state.done.add(key)
     if key[0] == "seed":
@@ -162,7 +162,7 @@ def _keep(key: Key, result: dict[str, Any], study: Study, out: Path, world: str,
         _choose(key[1], row, study, state)
 
 
-def _finished(key: Key, study: Study, out: Path, world: str, state: Progress) -> bool:
+def _finished(key: Key, study: Study, out: Path, world: str, state: JobProgress) -> bool:
     """Whether a row holds the result of a job already; fills `state`."""
     kind, name, number = key if len(key) == 3 else (*key, None)
     method = next((arm.method for arm in study.arms() if arm.name == name), None)

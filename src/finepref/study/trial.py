@@ -20,7 +20,7 @@ from finepref.diffusion.path import scaled_linear
 from finepref.diffusion.programme import mean_calls
 from finepref.diffusion.trajectory_options import InversionOptions
 from finepref.evaluate.sampling import Sampling, prepare
-from finepref.evaluate.scorers.kinds import make
+from finepref.evaluate.scorers.scorer_rows import make
 from finepref.formats.run import read_run
 from finepref.models.load import open_pipeline
 from finepref.study.design import Arm, HeldOut, Study, strength_option

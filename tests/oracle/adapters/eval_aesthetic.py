@@ -11,7 +11,7 @@ from adapters.eval_recipe import state, unit_rows
 from finepref.core.provenance import sha256_file
 from finepref.evaluate.scorers.families import load_network
 from finepref.evaluate.scorers.heads import HIDDEN, INDICES, WIDTH, LinearHead
-from finepref.evaluate.scorers.kinds import SCORERS
+from finepref.evaluate.scorers.scorer_rows import SCORERS
 from finepref.evaluate.scorers.verify import HEAD_SCORES, HEAD_TOLERANCE
 from finepref.evaluate.scorers.weights import build
 from published_files import aesthetic_head

@@ -17,7 +17,7 @@ ABLATIONS = ("arenapo-4", "arenapo-5", "arenapo-8", "smpo-3", "smpo-4", "smpo-5"
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PaperTable:
     """A printed table, or the part of one that has one backbone and one prompt set.
 
     metrics: scorer names as `finepref score` knows them (`ksort`, `gpu-hours` are none). labels: the paper's words.
@@ -47,18 +47,18 @@ class Table:
 
 
 @functools.cache
-def load_tables() -> tuple[Table, ...]:
+def load_tables() -> tuple[PaperTable, ...]:
     """All tables, in the order of the papers."""
     text = (resources.files("finepref.evaluate.papers") / "tables.json").read_text(encoding="utf-8")
     return tuple(_table(record) for record in json.loads(text)["tables"])
 
 
-def _table(record: dict[str, Any]) -> Table:
+def _table(record: dict[str, Any]) -> PaperTable:
     found: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
     for key in ("rows", "win_rates"):
         if found.get(key):
             found[key] = {name: tuple(values) for name, values in record[key].items()}
-    return Table(**found)
+    return PaperTable(**found)
 
 
 def best_and_second(values: Sequence[float | None], *, lower: bool = False) -> tuple[set[int], set[int]]:
@@ -77,7 +77,7 @@ def same_metric(wanted: str, names: Sequence[str]) -> str | None:
     return next((name for name in names if name.partition(":")[0] == wanted.partition(":")[0]), None)
 
 
-def tables_for(metrics: Sequence[str], prompt_sets: Sequence[str]) -> list[Table]:
+def tables_for(metrics: Sequence[str], prompt_sets: Sequence[str]) -> list[PaperTable]:
     """Tables of these prompt sets that share at least two metrics with a user's."""
     return [
         table

@@ -14,7 +14,7 @@ from finepref.core.errors import InputError
 from finepref.core.files import atomic_folder, write_json
 from finepref.core.provenance import provenance, sha256_file
 from finepref.evaluate.scorers.families import FAMILIES
-from finepref.evaluate.scorers.kinds import SCORERS, ScorerRow
+from finepref.evaluate.scorers.scorer_rows import SCORERS, ScorerRow
 from finepref.evaluate.scorers.weights import PROVENANCE_NAME, check_state, read_state, weight_files, weights_id
 
 

@@ -14,8 +14,8 @@ from transformers import CLIPModel
 from finepref.evaluate.scorers import blip, clip, hub_files
 from finepref.evaluate.scorers import tokenizer as tokens
 from finepref.evaluate.scorers.heads import WIDTH, LinearHead
-from finepref.evaluate.scorers.kinds import SCORERS, ScorerRow, Spec, weights_path
 from finepref.evaluate.scorers.network_scorer import NetworkScorer, Rater
+from finepref.evaluate.scorers.scorer_rows import SCORERS, ScorerRow, Spec, weights_path
 from finepref.evaluate.scorers.weights import build, in_blocks, read_state, weights_id
 
 CACHED_PROMPTS, TEXT_BATCH = 16384, 16
@@ -91,7 +91,7 @@ def aesthetic(weights: Sequence[str]) -> Rater[tuple[CLIPModel, LinearHead]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ScorerFamily:
     """How files of a family are laid out, and what rates with them.
 
     network: (row, its local weights, None for the published ones) -> the module that the tensors are for. mapped:
@@ -107,21 +107,21 @@ class Family:
 
 
 FAMILIES = {
-    "clip": Family(
+    "clip": ScorerFamily(
         network=lambda row, path: CLIPModel(clip.config_of(path, row.shape)),
         mapped=clip.from_open_clip,
         vocabulary=(tokens.CLIP_NAMES, (tokens.BPE_NAME,)),
         text=lambda path, row: tokens.clip_text(path, cleaned=row.cleaned),
         rater=cosine,
     ),
-    "imagereward": Family(
+    "imagereward": ScorerFamily(
         network=lambda row, path: blip.RewardNetwork(blip.IMAGEREWARD),
         mapped=blip.from_imagereward,
         vocabulary=((tokens.BERT_NAME,),),
         text=lambda path, row: tokens.bert_text(path),
         rater=reward,
     ),
-    "aesthetic": Family(network=lambda row, path: LinearHead(WIDTH), mapped=dict),
+    "aesthetic": ScorerFamily(network=lambda row, path: LinearHead(WIDTH), mapped=dict),
 }
 
 
@@ -155,7 +155,7 @@ def make_scorer(chosen: Spec, device: str) -> NetworkScorer[Any]:
     )
 
 
-def _vocabulary(chosen: Spec, family: Family, beside: Path) -> Path:
+def _vocabulary(chosen: Spec, family: ScorerFamily, beside: Path) -> Path:
     """The folder of a tokenizer's files: beside local weights where they are, else from the hub."""
     if chosen.path is not None and tokens.has_files(beside, family.vocabulary):
         return beside

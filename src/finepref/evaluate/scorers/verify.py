@@ -19,9 +19,9 @@ from finepref.core.progress import progress
 from finepref.evaluate.score import decode
 from finepref.evaluate.scorers.families import load_network
 from finepref.evaluate.scorers.hub_files import UrlFile, fetch, published
-from finepref.evaluate.scorers.kinds import Spec, make, parse, weights_path
 from finepref.evaluate.scorers.preprocess import VARIANTS
 from finepref.evaluate.scorers.scorer import Scorer
+from finepref.evaluate.scorers.scorer_rows import Spec, make, parse, weights_path
 from finepref.formats.preferences import ImageRef
 from finepref.formats.records import read_csv
 

@@ -13,8 +13,8 @@ from finepref.core.errors import InputError
 from finepref.core.progress import say
 from finepref.core.provenance import sha256_bytes
 from finepref.evaluate.score import Cache, Item, cache_of, score_items
-from finepref.evaluate.scorers.kinds import as_scorer
 from finepref.evaluate.scorers.scorer import Scorer
+from finepref.evaluate.scorers.scorer_rows import as_scorer
 from finepref.formats.preferences import ImageRef, Preference
 from finepref.formats.prompts import prompt_sha256
 from finepref.formats.rewards import Reward, iterate_rewards, join_rewards, write_rewards
