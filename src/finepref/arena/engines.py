@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,20 +28,7 @@ PRIORS = ("normal", "flat", "empirical-bayes")
 BATCH_TIES = ("fit", "half", "drop")
 
 
-def rate(
-    votes: Votes,
-    *,
-    engine: str = DEFAULTS.engine,
-    preset: str = DEFAULTS.preset,
-    link: str = DEFAULTS.link,
-    prior: str = DEFAULTS.prior,
-    ties: str = DEFAULTS.ties,
-    interval: str = DEFAULTS.interval,
-    cluster: str | None = DEFAULTS.cluster,
-    order: str = DEFAULTS.order,
-    passes: int = DEFAULTS.passes,
-    seed: int = DEFAULTS.seed,
-) -> Ratings:
+def rate(votes: Votes, options: RatingOptions = DEFAULTS, **changed: Any) -> Ratings:
     """Rate the models of these votes.
 
     batch: the most probable ratings under P(left) = F((mu_l - mu_r - m)/c), c = sqrt(2) 25/6, tie margin m, all votes
@@ -49,17 +36,7 @@ def rate(
 
     Args:
         votes: n votes over M models.
-        engine: "batch" or "online".
-        preset: online only: "ksort" (default; tau = 25/300, ties as draws) or "appendix_a" (tau = 0, ties skipped).
-        link: batch only: "probit" (default) or "logit".
-        prior: batch only: "normal" (default; N(25, (25/3)^2) per model), "flat", or "empirical-bayes" (sd fitted).
-        ties: batch: "fit" (default), "half", "drop". online: "fit" (the preset's own way), "draw", "skip", "half".
-        interval: batch only: "laplace", "sandwich", "bootstrap", or "auto" (default; sandwich over games, prompts or
-            voters where there are at least 30 and 4 per model, else Laplace).
-        cluster: "game", "prompt" or "voter": which votes go together, for sandwich and bootstrap; by default as "auto".
-        order: online only: "given" or "shuffled" (by `seed`).
-        passes: online only: how often to go through the votes, >= 1.
-        seed: of the shuffled order and of the bootstrap.
+        options: see `RatingOptions`. changed: options by name, as in `rate(votes, engine="online", passes=2)`.
 
     Returns:
         Ratings with [M] mu and sigma; batch also the [M, M] covariance of mu minus its mean.
@@ -70,15 +47,7 @@ def rate(
     References:
         ArenaPO section 4.1 and Appendix A (online); research behind both engines: docs/arena.md.
     """
-    options = RatingOptions(
-        engine=engine, preset=preset, link=link, prior=prior, ties=ties, interval=interval, cluster=cluster,
-        order=order, passes=passes, seed=seed,
-    )  # fmt: skip
-    return rate_by(votes, options)
-
-
-def rate_by(votes: Votes, options: RatingOptions) -> Ratings:
-    """Rate the models of these votes; see `rate`."""
+    options = replace(options, **changed)
     check_word(options.engine, IDLE, "engine")
     for name in IDLE[options.engine]:
         if getattr(options, name) != getattr(DEFAULTS, name):

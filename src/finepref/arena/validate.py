@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finepref.arena.counts import count
-from finepref.arena.engines import C, fit_counts, rate_by
+from finepref.arena.engines import C, fit_counts, rate
 from finepref.arena.link import Link, p_left_decisive
 from finepref.arena.normal import Floats
 from finepref.arena.options import DEFAULTS, RatingOptions
@@ -110,7 +110,7 @@ def _train(votes: Votes, options: RatingOptions) -> tuple[Floats, float, Link]:
     if options.engine == "batch":
         model = fit_counts(count(votes), votes.models, options)
         return model.mu, C * model.fit.margin, model.link
-    ratings = rate_by(votes, options)
+    ratings = rate(votes, options)
     return ratings.mu, ratings.tie_margin, ratings.link
 
 

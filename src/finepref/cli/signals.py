@@ -36,7 +36,7 @@ def command(
     """Write signals.parquet: winner, margins, weight and labels of every decided vote, keyed by pair_id."""
     from finepref.arena import load_ratings
     from finepref.core.progress import say
-    from finepref.core.provenance import provenance
+    from finepref.core.provenance import hash_config, provenance
     from finepref.formats.rewards import read_rewards
     from finepref.formats.signals import is_of, write_signals
     from finepref.formats.sources import versions
@@ -59,7 +59,8 @@ def command(
         ratings=None if arena is None else load_ratings(arena),
         rewards=None if rewards is None else read_rewards(rewards, table.pair_id, scorer=scorer),
     )
-    write_signals(out, signals, provenance={**record, "votes_sha256": _sha256(table)})
+    read = hash_config({name: list(getattr(table, name)) for name in table.__slots__})  # everything that was read
+    write_signals(out, signals, provenance={**record, "votes_sha256": read})
     _summarise(signals, faults)
     print(out)
 
@@ -116,13 +117,6 @@ def _read(votes: list[Path], *, named_images: bool) -> tuple[VoteTable, list[Qua
         if not named_images or None not in (*table.image_0, *table.image_1):
             break
     return table, faults
-
-
-def _sha256(table: VoteTable) -> str:
-    """Hash of everything that was read of the votes."""
-    from finepref.core.provenance import hash_config
-
-    return hash_config({name: list(getattr(table, name)) for name in table.__slots__})
 
 
 declare()
