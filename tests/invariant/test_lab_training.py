@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from finepref.lab import training
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+import lab_training as training
 
 RECIPE = training.Recipe(
     seed=4, pictures=40, vae_steps=4, vae_batch=4, unet_steps=6, unet_batch=4, early_step=3, unet_ema=0.5

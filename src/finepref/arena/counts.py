@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from finepref.arena.blocks import slices
 from finepref.arena.normal import Floats
 from finepref.formats.votes import Votes
 
@@ -54,13 +55,10 @@ class PairCounts:
 
     def record(self) -> npt.NDArray[np.int64]:
         """[M, 3] wins, losses and ties of every model."""
-        out = np.zeros((self.n_models, 3))
-        for column, (of_i, of_j) in enumerate(
-            ((self.i_wins, self.j_wins), (self.j_wins, self.i_wins), (self.ties, self.ties))
-        ):
-            np.add.at(out[:, column], self.i, of_i)
-            np.add.at(out[:, column], self.j, of_j)
-        return np.rint(out).astype(np.int64)
+        of_both = ((self.i_wins, self.j_wins), (self.j_wins, self.i_wins), (self.ties, self.ties))
+        m = self.n_models
+        sums = [np.bincount(self.i, of_i, m) + np.bincount(self.j, of_j, m) for of_i, of_j in of_both]
+        return np.rint(np.stack(sums, axis=1)).astype(np.int64)
 
     def components(self) -> npt.NDArray[np.int64]:
         """[M] number of the connected part of the vote graph that each model is in (0 is the largest)."""
@@ -88,7 +86,7 @@ def count(votes: Votes) -> PairCounts:
     m = len(votes.models)
     if m <= DENSE_UP_TO:
         return _dense(votes, m)
-    keys, sums = zip(*(_sorted(votes, m, start) for start in range(0, len(votes), CHUNK)), strict=True)
+    keys, sums = zip(*(_sorted(votes, m, rows) for rows in slices(len(votes), CHUNK)), strict=True)
     unique, inverse = np.unique(np.concatenate(keys), return_inverse=True)
     cells: Floats = np.concatenate(sums, axis=1)
     return PairCounts(m, unique // m, unique % m, *(_sum(inverse, row, len(unique)) for row in cells))
@@ -100,8 +98,7 @@ def _sum(cell: npt.NDArray[np.int64], values: Floats, cells: int) -> Floats:
 
 def _dense(votes: Votes, m: int) -> PairCounts:
     cells = np.zeros(3 * m * m, dtype=np.int64)
-    for start in range(0, len(votes), CHUNK):
-        rows = slice(start, start + CHUNK)
+    for rows in slices(len(votes), CHUNK):
         key = votes.left[rows].astype(np.int64)
         key *= m
         key += votes.right[rows]
@@ -113,8 +110,7 @@ def _dense(votes: Votes, m: int) -> PairCounts:
     return PairCounts(m, i, j, beat[i, j], beat[j, i], tie[i, j])
 
 
-def _sorted(votes: Votes, m: int, start: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    rows = slice(start, start + CHUNK)
+def _sorted(votes: Votes, m: int, rows: slice) -> tuple[npt.NDArray[np.int64], Floats]:
     left, right = votes.left[rows].astype(np.int64), votes.right[rows].astype(np.int64)
     sign = np.where(left > right, -1, 1) * votes.outcome[rows]
     differ = left != right

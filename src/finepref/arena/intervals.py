@@ -14,6 +14,7 @@ import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
 
 from finepref.arena.batch import Fit, inverse_with_gauge
+from finepref.arena.blocks import slices
 from finepref.arena.counts import CHUNK, DENSE_UP_TO, PairCounts
 from finepref.arena.link import Link
 from finepref.arena.normal import Floats, Ints
@@ -109,8 +110,7 @@ def _meat(votes: Votes, cluster: Ints, link: Link, fit: Fit, ties: str) -> Float
         grid = np.subtract.outer(fit.x, fit.x)[None]
         table = _scores(link, fit, grid, np.array([-1, 0, 1])[:, None, None], ties)
     total: Any = csr_matrix((n_clusters, size))
-    for start in range(0, len(votes), CHUNK):
-        rows = slice(start, start + CHUNK)
+    for rows in slices(len(votes), CHUNK):
         left, right = votes.left[rows].astype(np.int64), votes.right[rows].astype(np.int64)
         outcome = votes.outcome[rows]
         if table is None:

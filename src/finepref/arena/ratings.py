@@ -136,11 +136,7 @@ def load_ratings(path: str | Path) -> Ratings:
     Raises:
         InputError: the file is missing, broken or lacks a field.
     """
-    return ratings_of(read_ratings(path))
-
-
-def ratings_of(record: RatingsRecord) -> Ratings:
-    """The ratings that a file holds."""
+    record = read_ratings(path)
     names = ("mu", "sigma", "wins", "losses", "ties", "component")
     columns: Any = {name: np.array([getattr(model, name) for model in record.models]) for name in names}
     covariance = None if record.covariance is None else np.array(record.covariance)

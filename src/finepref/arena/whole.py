@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from finepref.arena.boards import load_board
@@ -83,14 +81,15 @@ def run_arena(
             return None
     check_word(options.normalise, NORMALISE, "normalisation")
     board = None if options.compare_board is None else load_board(options.compare_board)
-    with _scratch(out) as scratch:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True) as scratch:
         table = read_votes(
-            votes, columns=options.columns, skip_bad_rows=options.skip_bad_rows, spill=scratch, in_memory=in_memory,
-            on_rows=_tell(),
+            votes, columns=options.columns, skip_bad_rows=options.skip_bad_rows, spill=Path(scratch),
+            in_memory=in_memory, on_rows=_tell(),
         )  # fmt: skip
         say(f"{len(table.votes):,} votes on {len(table.votes.models):,} models ({table.layout.schema})")
         ratings = rate_by(table.votes, options.rating)
-        kinds, curve, warnings = kinds_of_gap(table, ratings, scratch, rho=options.rho, seed=seed)
+        kinds, curve, warnings = kinds_of_gap(table, ratings, Path(scratch), rho=options.rho, seed=seed)
         ratings = replace(ratings, warnings=ratings.warnings + warnings)
         validation = None
         if options.validate is not None:
@@ -112,17 +111,6 @@ def _tell() -> Callable[[int], None]:
             told[0] += SAY_EVERY
 
     return on_rows
-
-
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A folder beside `out` for what does not fit in memory; removed at the end."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write(out: Path, found: Findings, kinds: Sequence[KindOfGap], made: Mapping[str, Any], *, normalise: str) -> None:

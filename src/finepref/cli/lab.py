@@ -42,24 +42,6 @@ def model(
     print(materialise(out, variant))
 
 
-@command.command("train")
-def train(
-    out: Annotated[Path, typer.Option(help="Folder for the weights, as the package ships them.")] = Path("lab-weights"),
-    work: Annotated[Path, typer.Option(help="Folder for states; a stopped training goes on from it.")] = Path(
-        "lab-train"
-    ),
-    seed: Annotated[int, typer.Option(help="Of every draw; the shipped weights have 0.")] = 0,
-) -> None:
-    """Train the lab's own model and reward from nothing, as the shipped ones were (half an hour)."""
-    from dataclasses import replace
-
-    from finepref.lab.shipping import train_lab
-    from finepref.lab.training import Recipe
-
-    train_lab(work, recipe=replace(Recipe(), seed=seed), weights=out)
-    print(out)
-
-
 @command.command("study")
 def study(
     config: Annotated[

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from finepref.formats.preferences import Quarantined
     from finepref.formats.signals import Signals
     from finepref.signals.kinds import SignalRow
-    from finepref.signals.parts import SignalVotes
 
 
 def command(
@@ -36,7 +35,7 @@ def command(
     """Write signals.parquet: winner, margins, weight and labels of every decided vote, keyed by pair_id."""
     from finepref.arena.ratings import load_ratings
     from finepref.core.progress import say
-    from finepref.core.provenance import provenance
+    from finepref.core.provenance import hash_config, provenance
     from finepref.formats.preferences import read_preferences
     from finepref.formats.rewards import read_rewards
     from finepref.formats.signals import is_of, write_signals
@@ -62,7 +61,8 @@ def command(
         ratings=None if arena is None else load_ratings(arena),
         rewards=None if rewards is None else read_rewards(rewards, table.pair_id, scorer=scorer),
     )
-    write_signals(out, signals, provenance={**record, "votes_sha256": _sha256(table)})
+    read = hash_config({name: list(getattr(table, name)) for name in table.__slots__})  # everything that was read
+    write_signals(out, signals, provenance={**record, "votes_sha256": read})
     _summarise(signals, faults)
     print(out)
 
@@ -104,13 +104,3 @@ def _summarise(signals: Signals, faults: list[Quarantined]) -> None:
         f"value, {len(faults)} unusable rows; mean margin {signals.margin.mean():.3f}, mean weight "
         f"{signals.weight.mean():.3f}"
     )
-
-
-def _sha256(table: SignalVotes) -> str:
-    """Hash of everything that was read of the votes."""
-    from finepref.core.provenance import hash_config
-
-    return hash_config({name: list(getattr(table, name)) for name in table.__slots__})
-
-
-declare()

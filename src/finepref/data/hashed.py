@@ -29,10 +29,14 @@ class HashedPairs:
         for number, preference in enumerate(preferences):
             row, images = number + len(self.rejected), (preference.image_0, preference.image_1)
             self.files |= any(image.data is None for image in images)
-            try:
-                contents = [image.read() for image in images]
-            except InputError as error:
-                self.unread.append(Quarantined(row=row, pair_id=preference.pair_id, reason=str(error)))
+            contents, faults = [], []
+            for side, image in enumerate(images):
+                try:
+                    contents.append(image.read())
+                except InputError as error:
+                    faults.append(f"image_{side}: {error}")
+            if faults:
+                self.unread.append(Quarantined(row=row, pair_id=preference.pair_id, reason="; ".join(faults)))
                 continue
             first, second = map(sha256_bytes, contents)
             prompt = sha256_bytes(preference.prompt.encode())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finepref.core.errors import InputError
 from finepref.core.images import Unreadable, decode, dimensions
 from finepref.core.progress import progress
 from finepref.core.provenance import sha256_bytes
+from finepref.data.hashed import HashedPairs
 from finepref.formats.preferences import (
     SAID,
     Preference,
@@ -66,28 +66,33 @@ def inspect(
         InputError: the tables themselves cannot be read (missing column, unknown label, empty).
     """
     report = DataReport(format=detect_format(paths) if format == "auto" else format)
-    rejected: list[Quarantined] = []
-    pairs = read_preferences(paths, format=format, columns=columns, quarantine=rejected)
-    seen = _Images(full)
-    prompts: set[str] = set()
+    read, prompts = HashedPairs([]), set[str]()
     voters: set[str | None] = {None}
+    pairs = read_preferences(paths, format=format, columns=columns, quarantine=read.rejected)
+
+    def counted() -> Iterator[Preference]:
+        for pair in progress(itertools.islice(pairs, limit), "read", total=limit, unit="pair"):
+            _count(report, pair)
+            prompts.add(sha256_bytes(pair.prompt.encode()))
+            voters.add(pair.voter)
+            yield pair
+
+    known: dict[str, str] = {}  # content hash -> why the image cannot be used, or nothing
+    sizes: Counter[str] = Counter()
+    for _, images in read.read(counted()):
+        for sha, (_, content) in images.items():
+            if sha not in known:
+                known[sha] = _open(content, sizes, full=full)
+    good, report.problems = read.sorted_out({sha: reason for sha, reason in known.items() if reason})
     votes: dict[tuple[str, frozenset[str]], list[str]] = {}
-    for index, pair in enumerate(progress(itertools.islice(pairs, limit), "read", total=limit, unit="pair")):
-        prompts.add(sha256_bytes(pair.prompt.encode()))
-        voters.add(pair.voter)
-        _count(report, pair)
-        shas, reasons = seen.look(pair)
-        if reasons:
-            report.problems.append(Quarantined(index + len(rejected), pair.pair_id, "; ".join(reasons)))
-            continue
+    for each in good:
+        shas, winner = (each.image_0, each.image_1), winner_of(each.label)
+        said = SAID.get(each.label, NONE) if winner is None else shas[winner]
+        votes.setdefault((each.prompt_sha256, frozenset(shas)), []).append(said)
         report.identical += shas[0] == shas[1]
-        winner = winner_of(pair.label)
-        said = SAID.get(pair.label, NONE) if winner is None else shas[winner]
-        votes.setdefault((pair.prompt, frozenset(shas)), []).append(said)
-    report.problems = sorted([*report.problems, *rejected], key=lambda each: each.row)
     report.prompts, report.voters = len(prompts), len(voters) - 1
-    report.images = sum(not reason for reason in seen.known.values())
-    report.sizes = dict(seen.sizes.most_common())
+    report.images = sum(not reason for reason in known.values())
+    report.sizes = dict(sizes.most_common())
     report.repeated = sum(len(each) > 1 for each in votes.values())
     report.contradicted = sum(len({*each} - {NONE}) > 1 for each in votes.values())
     report.models = dict(sorted(report.models.items(), key=lambda item: -item[1]["shown"]))
@@ -105,36 +110,13 @@ def _count(report: DataReport, pair: Preference) -> None:
                 row[what] += 1
 
 
-class _Images:
-    """Images by content hash: each content is opened once. known: sha -> why it cannot be used, or nothing."""
-
-    def __init__(self, full: bool) -> None:
-        self.full = full
-        self.known: dict[str, str] = {}
-        self.sizes: Counter[str] = Counter()
-
-    def look(self, pair: Preference) -> tuple[list[str], list[str]]:
-        """(content hashes, reasons why the pair cannot be used)."""
-        shas: list[str] = []
-        reasons: list[str] = []
-        for side, image in enumerate((pair.image_0, pair.image_1)):
-            try:
-                data = image.read()
-                shas.append(sha256_bytes(data))
-                if shas[-1] not in self.known:
-                    self.known[shas[-1]] = self._open(data)
-                if reason := self.known[shas[-1]]:
-                    reasons.append(f"image_{side}: {reason}")
-            except InputError as error:
-                reasons.append(f"image_{side}: {error}")
-        return shas, reasons
-
-    def _open(self, data: bytes) -> str:
-        try:
-            width, height = dimensions(data)
-            if self.full:
-                decode(data)
-        except Unreadable as error:
-            return str(error)
-        self.sizes[f"{width} x {height}"] += 1
-        return ""
+def _open(data: bytes, sizes: Counter[str], *, full: bool) -> str:
+    """Count the size of an image; why it cannot be used, or nothing."""
+    try:
+        width, height = dimensions(data)
+        if full:
+            decode(data)
+    except Unreadable as error:
+        return str(error)
+    sizes[f"{width} x {height}"] += 1
+    return ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, reduce
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -210,10 +210,7 @@ def _chain(path: Path) -> list[Layer]:
 
 
 def _merged(chain: Sequence[Layer]) -> About:
-    about = About()
-    for layer in chain:
-        about = about.under(layer.about)
-    return about
+    return reduce(About.under, (layer.about for layer in chain), About())
 
 
 def _parts(base: str) -> tuple[str, ...]:

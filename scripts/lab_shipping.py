@@ -6,13 +6,14 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import lab_training as training
 import numpy as np
 
 from finepref.core import provenance
 from finepref.core.files import write_json
 from finepref.core.progress import say
 from finepref.lab import ballots as votes
-from finepref.lab import makers, model, reward, training, world
+from finepref.lab import makers, model, reward, world
 
 REWARD_SEEDS = (1001, 1002)
 """Seeds of the votes that `lab-reward` learns from; the demo's votes have another."""
