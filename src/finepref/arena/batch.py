@@ -16,6 +16,7 @@ from scipy.optimize import minimize_scalar
 from finepref.arena.counts import PairCounts
 from finepref.arena.link import Link
 from finepref.arena.normal import Floats
+from finepref.arena.ratings import MU0, C
 from finepref.core.errors import InputError
 
 TOLERANCE = 1e-11
@@ -43,6 +44,26 @@ class Fit:
         if len(full) == m:
             return full
         return np.asarray(full[:m, :m] - np.outer(full[:m, m], full[m, :m]) / full[m, m])
+
+
+@dataclass(frozen=True, slots=True)
+class BatchModel:
+    """A batch fit; counts: with ties as they were treated, prior_sd: in rating units, None for the flat prior."""
+
+    counts: PairCounts
+    link: Link
+    fit: Fit
+    prior_sd: float | None
+
+    @property
+    def mu(self) -> Floats:
+        """[M] ratings."""
+        return np.asarray(MU0 + C * self.fit.x)
+
+    @property
+    def prior_precision(self) -> float:
+        """1/sd^2 in units of c, 0 for the flat prior."""
+        return 0.0 if self.prior_sd is None else (C / self.prior_sd) ** 2
 
 
 def fit(counts: PairCounts, link: Link, *, prior_precision: float, start: Fit | None = None) -> Fit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,8 @@ import numpy as np
 from finepref.arena import batch, intervals, online
 from finepref.arena.counts import PairCounts, count
 from finepref.arena.freeforall import run_games
-from finepref.arena.link import Link, get_link
-from finepref.arena.normal import SQRT_2, Floats
-from finepref.arena.ratings import BETA, LEVEL, MU0, SIGMA0, Ratings
+from finepref.arena.link import get_link
+from finepref.arena.ratings import BETA, LEVEL, SIGMA0, C, Ratings
 from finepref.arena.settings import DEFAULTS, RatingOptions
 from finepref.core.errors import InputError, check_word
 from finepref.core.rng import numpy_generator
@@ -20,7 +18,6 @@ from finepref.formats.ratings import RatingSettings
 from finepref.formats.votefiles import VoteTable, votes_in
 from finepref.formats.votes import Votes
 
-C = SQRT_2 * BETA
 FEW = 30  # votes under which a model is called thinly rated
 CHUNK = 1 << 20  # votes that are Python numbers at one time
 IDLE = {"batch": ("preset", "order", "passes"), "online": ("link", "prior", "interval", "cluster")}  # without effect
@@ -91,12 +88,7 @@ def _batch(votes: Votes, options: RatingOptions) -> Ratings:
     plan = intervals.plan(votes, options.interval, options.cluster)
     counts = count(votes)
     model = fit_counts(counts, votes.models, options)
-    covariance = C * C * batch.centred(
-        intervals.covariance(
-            votes, model.counts, model.link, model.fit, plan, ties=options.ties, prior_precision=model.prior_precision,
-            seed=options.seed,
-        )
-    )  # fmt: skip
+    covariance = C * C * batch.centred(intervals.covariance(votes, model, plan, options))
     settings = RatingSettings(
         link=model.link.name, prior=options.prior, prior_sd=model.prior_sd, ties=options.ties, intervals=plan.method,
         cluster=plan.cluster, intervals_why=plan.why, votes=int(counts.total),
@@ -107,27 +99,7 @@ def _batch(votes: Votes, options: RatingOptions) -> Ratings:
     return _ratings(votes, counts, settings, engine="batch", mu=model.mu, sigma=sigma, covariance=covariance)
 
 
-@dataclass(frozen=True, slots=True)
-class BatchModel:
-    """A batch fit; counts: with ties as they were treated, prior_sd: in rating units, None for the flat prior."""
-
-    counts: PairCounts
-    link: Link
-    fit: batch.Fit
-    prior_sd: float | None
-
-    @property
-    def mu(self) -> Floats:
-        """[M] ratings."""
-        return np.asarray(MU0 + C * self.fit.x)
-
-    @property
-    def prior_precision(self) -> float:
-        """1/sd^2 in units of c, 0 for the flat prior."""
-        return 0.0 if self.prior_sd is None else (C / self.prior_sd) ** 2
-
-
-def fit_counts(counts: PairCounts, models: tuple[str, ...], options: RatingOptions) -> BatchModel:
+def fit_counts(counts: PairCounts, models: tuple[str, ...], options: RatingOptions) -> batch.BatchModel:
     """The batch engine on counts per pair of models, without intervals: link, prior and ties of the options."""
     prior = options.prior
     check_word(prior, PRIORS, "prior")
@@ -135,11 +107,11 @@ def fit_counts(counts: PairCounts, models: tuple[str, ...], options: RatingOptio
     link, used = get_link(options.link), counts.with_ties(options.ties)
     if prior == "flat":
         _refuse_infinite(used, models)
-        return BatchModel(used, link, batch.fit(used, link, prior_precision=0.0), None)
+        return batch.BatchModel(used, link, batch.fit(used, link, prior_precision=0.0), None)
     if prior == "empirical-bayes":
         sd, fit = batch.empirical_bayes(used, link)
-        return BatchModel(used, link, fit, C * sd)
-    return BatchModel(used, link, batch.fit(used, link, prior_precision=(C / SIGMA0) ** 2), SIGMA0)
+        return batch.BatchModel(used, link, fit, C * sd)
+    return batch.BatchModel(used, link, batch.fit(used, link, prior_precision=(C / SIGMA0) ** 2), SIGMA0)
 
 
 def _online(votes: Votes, options: RatingOptions) -> Ratings:

@@ -42,12 +42,11 @@ class Sites:
 
 @dataclass(frozen=True, slots=True)
 class ImageFit:
-    """mean, variance: [K] posterior of every image. sites: of the votes. sweeps: how many it took."""
+    """mean, variance: [K] posterior of every image. sites: of the votes."""
 
     mean: Floats
     variance: Floats
     sites: Sites
-    sweeps: int
 
 
 def image_models(votes: Votes) -> npt.NDArray[np.int64]:
@@ -98,7 +97,6 @@ def infer(fight: Duels, rho: float, *, start: Sites | None = None) -> ImageFit:
         (np.zeros(2 * n), np.zeros(2 * n)) if start is None else (start.precision.ravel(), start.shift.ravel())
     )
     mean, total = _posterior(index, k, base, fight.prior_mean, precision, shift)
-    sweeps = 0
     for _ in range(MAX_SWEEPS):
         v = 1.0 / (total[index] - precision)
         m = (mean * total)[index]
@@ -107,11 +105,11 @@ def infer(fight: Duels, rho: float, *, start: Sites | None = None) -> ImageFit:
         site_precision, site_shift = _sites(m, v, n, rho)
         precision = precision + DAMPING * (site_precision - precision)
         shift = shift + DAMPING * (site_shift - shift)
-        before, sweeps = mean, sweeps + 1
+        before = mean
         mean, total = _posterior(index, k, base, fight.prior_mean, precision, shift)
         if n == 0 or float(np.max(np.abs(mean - before))) < TOLERANCE:
             break
-    return ImageFit(mean, 1.0 / total, Sites(precision.reshape(2, n), shift.reshape(2, n)), sweeps)
+    return ImageFit(mean, 1.0 / total, Sites(precision.reshape(2, n), shift.reshape(2, n)))
 
 
 def cavities(fight: Duels, fit: ImageFit) -> tuple[Floats, Floats]:

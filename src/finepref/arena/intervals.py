@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
 
-from finepref.arena.batch import Fit, inverse_with_gauge
+from finepref.arena.batch import BatchModel, Fit, inverse_with_gauge
 from finepref.arena.blocks import slices
 from finepref.arena.counts import CHUNK, DENSE_UP_TO, PairCounts
 from finepref.arena.link import Link
 from finepref.arena.normal import Floats, Ints
+from finepref.arena.settings import RatingOptions
 from finepref.core.errors import InputError, check_word
 from finepref.core.rng import numpy_generator
 from finepref.formats.votes import Votes
@@ -70,17 +71,17 @@ def _recurs(codes: Ints) -> bool:
     return int(codes.max()) + 1 < len(codes)
 
 
-def covariance(votes: Votes, counts: PairCounts, link: Link, fit: Fit, chosen: IntervalPlan, **details: Any) -> Floats:
-    """[M, M] covariance of x, not yet centred. details: ties ("fit", "half", "drop"), prior_precision, seed."""
-    m = counts.n_models
+def covariance(votes: Votes, model: BatchModel, chosen: IntervalPlan, options: RatingOptions) -> Floats:
+    """[M, M] covariance of x, not yet centred."""
+    m = model.counts.n_models
     if chosen.method == "bootstrap":
-        return _bootstrap(votes, counts, link, fit, chosen.cluster, details["prior_precision"], details["seed"])
-    bread = inverse_with_gauge(fit.hessian, m)
+        return _bootstrap(votes, model, chosen.cluster, options.seed)
+    bread = inverse_with_gauge(model.fit.hessian, m)
     if chosen.method == "laplace":
         return np.asarray(bread[:m, :m])
     clusters = np.arange(len(votes)) if chosen.cluster is None else getattr(votes, chosen.cluster)
-    meat = _meat(votes, clusters, link, fit, details["ties"])
-    meat[np.arange(m), np.arange(m)] += details["prior_precision"]  # the prior is one more observation per model
+    meat = _meat(votes, clusters, model, options.ties)
+    meat[np.arange(m), np.arange(m)] += model.prior_precision  # the prior is one more observation per model
     return np.asarray((bread @ meat @ bread)[:m, :m])
 
 
@@ -97,11 +98,12 @@ def _scores(link: Link, fit: Fit, difference: Floats, outcome: Any, ties: str) -
     return np.where(tied, rest, in_d), np.zeros_like(in_m)
 
 
-def _meat(votes: Votes, cluster: Ints, link: Link, fit: Fit, ties: str) -> Floats:
+def _meat(votes: Votes, cluster: Ints, model: BatchModel, ties: str) -> Floats:
     """Sum over clusters of the outer product of the cluster's score, times G/(G - 1).
 
     Of more than 20 million votes it takes every k-th cluster and counts it k times.
     """
+    link, fit = model.link, model.fit
     m, size = len(fit.x), len(fit.hessian)
     every = -(-len(votes) // MOST_SCORED)
     n_clusters = int(cluster.max()) // every + 1
@@ -131,11 +133,9 @@ def _meat(votes: Votes, cluster: Ints, link: Link, fit: Fit, ties: str) -> Float
     return meat * (every * filled / max(filled - 1, 1))
 
 
-def _bootstrap(
-    votes: Votes, counts: PairCounts, link: Link, fit: Fit, cluster: str | None, prior_precision: float, seed: int
-) -> Floats:
+def _bootstrap(votes: Votes, model: BatchModel, cluster: str | None, seed: int) -> Floats:
     """Covariance of x over 1,000 replicates; the prior's mean is drawn again too, so unseen models stay unsure."""
-    rng = numpy_generator(seed, "arena bootstrap")
+    rng, counts, prior_precision = numpy_generator(seed, "arena bootstrap"), model.counts, model.prior_precision
     p, m = len(counts.i), counts.n_models
     cells = np.stack([counts.i_wins, counts.j_wins, counts.ties])
     by_cluster = None if cluster is None else _cluster_cells(votes, counts, getattr(votes, cluster), cells)
@@ -151,7 +151,7 @@ def _bootstrap(
             weight = rng.multinomial(groups, np.full(groups, 1.0 / groups), size=size)
             drawn = np.asarray(by_cluster.T.dot(weight.T).T).reshape(size, 3, p)
         centre = rng.normal(size=(size, m)) / np.sqrt(prior_precision) if prior_precision > 0 else np.zeros((size, m))
-        draws.append(_refit(counts, link, fit, drawn.astype(np.float64), centre, prior_precision))
+        draws.append(_refit(model, drawn.astype(np.float64), centre))
     x = np.concatenate(draws)
     x -= x.mean(axis=1, keepdims=True)
     return np.asarray(np.cov(x, rowvar=False)).reshape(m, m)
@@ -183,9 +183,10 @@ def _cluster_cells(votes: Votes, counts: PairCounts, cluster: Ints, cells: Float
     return table[np.diff(table.indptr) > 0]
 
 
-def _refit(counts: PairCounts, link: Link, fit: Fit, drawn: Floats, centre: Floats, prior_precision: float) -> Floats:
+def _refit(model: BatchModel, drawn: Floats, centre: Floats) -> Floats:
     """[R, M] maximum for each replicate's counts [R, 3, P], by Newton steps from the fit of all votes."""
-    r, m, i, j = len(drawn), counts.n_models, counts.i, counts.j
+    link, fit, prior_precision = model.link, model.fit, model.prior_precision
+    r, m, i, j = len(drawn), model.counts.n_models, model.counts.i, model.counts.j
     tied = fit.margin > 0
     x, margin = np.tile(fit.x, (r, 1)), np.full((r, 1), fit.margin)
     size = m + tied

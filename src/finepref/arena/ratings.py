@@ -18,6 +18,7 @@ from finepref.formats.ratings import RatedModel, RatingSettings, RatingsRecord, 
 MU0 = 25.0
 SIGMA0 = 25.0 / 3.0
 BETA = 25.0 / 6.0
+C = SQRT_2 * BETA  # spread of a performance difference
 LEVEL = 0.95
 MOST_IN_FILE = 1000  # models whose covariance is written to ratings.json
 

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from finepref.arena.counts import count
-from finepref.arena.engines import C, fit_counts, rate_by
+from finepref.arena.engines import fit_counts, rate_by
 from finepref.arena.link import Link, p_left_decisive
 from finepref.arena.normal import Floats
+from finepref.arena.ratings import C
 from finepref.arena.settings import DEFAULTS, RatingOptions
 from finepref.core.errors import InputError
 from finepref.core.progress import progress
