@@ -124,8 +124,12 @@ def cut_after(folder: Path, step: int) -> None:
 
 
 def _append(path: Path, record: Mapping[str, Any]) -> None:
+    try:
+        line = json.dumps(record, allow_nan=False)
+    except ValueError:  # a number that is not finite
+        line = json.dumps(finite(record), allow_nan=False)
     with path.open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps(finite(record), allow_nan=False) + "\n")
+        handle.write(line + "\n")
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
