@@ -136,7 +136,7 @@ def test_scored_and_generated(done: tuple[Path, str]) -> None:
             "objective",
             '"Logit from which a pair costs nothing."',
             '""',
-            "option reach has no default or no description",
+            "option reach has no description",
         ),
         ("guard", "fixed + share", "share", "it changes predictions"),
         (

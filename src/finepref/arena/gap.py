@@ -22,7 +22,7 @@ from finepref.arena.image import image_gaps, image_gaps_both, image_models
 from finepref.arena.normal import Floats, inverse_mills, truncated_mean
 from finepref.arena.ratings import BETA, Ratings, align
 from finepref.arena.rho import estimate_rho
-from finepref.core.errors import InputError, check_word
+from finepref.core.errors import InputError, check_word, first_line
 from finepref.core.rows import RowTable
 from finepref.formats.ratings import RatingSettings
 from finepref.formats.votefiles import VoteTable, votes_in
@@ -90,9 +90,7 @@ def check_gap(row: GapRow) -> None:
     mu, none = np.array([1.0, 0.5, -2.0]), np.zeros(3, dtype=np.int64)
     settings = RatingSettings(ties="fit", votes=3, beta=BETA, tie_margin=0.0, level=0.95)
     ratings = Ratings(("a", "b", "c"), mu, np.ones(3), None, "batch", settings, none, none, none, none)
-    table = np.asarray(row.table(ratings, 0.5) if row.rho else row.table(ratings))
-    if table.shape != (3, 3) or not np.isfinite(table).all():
-        raise InputError("its table is not [M, M] finite numbers", remedy="give one number for every two models")
+    _table(row, ratings, 0.5)
 
 
 GAPS = RowTable("gap", GapRow, (
@@ -121,9 +119,28 @@ GAPS = RowTable("gap", GapRow, (
 
 
 def gap_table(ratings: Ratings, kind: str, *, rho: float = 1.0) -> Floats:
-    """[M, M] gap if the row's model beats the column's; a model against itself has D = 0."""
+    """[M, M] gap if the row's model beats the column's; a model against itself has D = 0.
+
+    Raises:
+        InputError: a row of the user's own that fails on these ratings, or whose table is not [M, M] finite numbers.
+    """
     row = GAPS[kind]
-    return row.table(ratings, rho) if row.rho else row.table(ratings)
+    origin = GAPS.origin.get(kind)
+    try:
+        return _table(row, ratings, rho)
+    except Exception as error:
+        if origin is None:
+            raise
+        what = error.what if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
+        where = f"gap {kind!r} of {origin.path or origin.module}"
+        raise InputError(what, where=where, remedy="correct the plugin") from error
+
+
+def _table(row: GapRow, ratings: Ratings, rho: float) -> Floats:
+    table = np.asarray(row.table(ratings, rho) if row.rho else row.table(ratings))
+    if table.shape != (len(ratings.mu),) * 2 or not np.isfinite(table).all():
+        raise InputError("its table is not [M, M] finite numbers", remedy="give one number for every two models")
+    return table
 
 
 def gaps(

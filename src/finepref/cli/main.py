@@ -97,10 +97,17 @@ def main() -> None:
         sys.exit(141)
     except Exception as error:
         sentence = _exhausted(error)
-        if sentence is None:
+        if sentence is not None:
+            print(f"finepref: {sentence}", file=sys.stderr)
+            sys.exit(1)
+        if not isinstance(error, _UNUSABLE) or error.filename is None:
             raise
-        print(f"finepref: {sentence}", file=sys.stderr)
-        sys.exit(1)
+        place = error.filename2 or error.filename
+        print(f"finepref: {place}: {error.strerror}; name another file or folder", file=sys.stderr)
+        sys.exit(2)
+
+
+_UNUSABLE = (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError, FileNotFoundError)
 
 
 def _exhausted(error: Exception) -> str | None:

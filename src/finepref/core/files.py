@@ -101,6 +101,9 @@ def _reading(path: str | Path, what: str) -> Iterator[None]:
         raise InputError("no such file", where=path, remedy="run the stage that writes it first") from None
     except (pa.ArrowException, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"not {what} ({error})", where=path, remedy="write it again") from None
+    except OSError as error:
+        what = "a folder, not a file" if Path(path).is_dir() else f"it cannot be read ({error})"
+        raise InputError(what, where=path, remedy="name a file that you can read") from None
 
 
 def read_json(path: str | Path) -> Any:

@@ -48,8 +48,11 @@ def check_function(function: Callable[..., Any], options: type[BaseModel], *take
         InputError: an option without default or description; keyword arguments that differ.
     """
     for name, field in options.model_fields.items():
-        if field.is_required() or not field.description:
-            raise InputError(f"option {name} has no default or no description", remedy="give it both")
+        if field.is_required():
+            raise InputError(f"option {name} has no default", remedy="give it one")
+        if not field.description:
+            remedy = f'write {name}: Annotated[..., Field(description="what it does")] = ...'
+            raise InputError(f"option {name} has no description", remedy=remedy)
     own = list(inspect.signature(function).parameters.values())[positional:]
     wanted, known = {*options.model_fields, *takes}, {each.name for each in own}
     missing = wanted - known if all(each.kind is not each.VAR_KEYWORD for each in own) else set()

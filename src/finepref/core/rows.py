@@ -133,6 +133,7 @@ class RowTable(Mapping[str, R], Generic[R]):
 
 _TABLES: dict[str, RowTable[Any]] = {}
 _ROWS: dict[Plugin, dict[str, list[str]]] = {}
+_LOADED: set[str] = set()
 _DISCOVERED: list[str] = []
 
 BASES = RowTable("base", Named, what="model")
@@ -181,12 +182,12 @@ def load_plugin(spec: str | Path) -> None:
             raise InputError("no such file", where=spec, remedy=remedy)
         name = f"finepref_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     discover()  # names of ours are taken first
-    if name in sys.modules:
+    if name in _LOADED or any(plugin.module == name for plugin in _ROWS):
         return
     before = sum(len(names) for rows in _ROWS.values() for names in rows.values())
     try:
         _execute(name, path) if path.suffix == ".py" else importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         if isinstance(error, FineprefError):
             raise
@@ -197,11 +198,17 @@ def load_plugin(spec: str | Path) -> None:
         raise InputError(what, where=where, remedy="correct the plugin") from error
     if before == sum(len(names) for rows in _ROWS.values() for names in rows.values()):
         raise InputError("it registers no row", where=spec, remedy="call finepref.register(...) in it")
+    _LOADED.add(name)
 
 
 def plugins() -> list[dict[str, Any]]:
     """Every module that registered rows: its name, file, hash of the file, and the names of its rows by axis."""
     return [{**asdict(plugin), "rows": rows} for plugin, rows in _ROWS.items()]
+
+
+def named_plugins() -> list[str]:
+    """What --plugin named, in order."""
+    return [*filter(None, os.environ.get(ENVIRONMENT, "").split(os.pathsep))]
 
 
 def hashes(**names: str) -> dict[str, str]:
@@ -222,7 +229,7 @@ def discover() -> None:
     importlib.import_module(OURS)
     for entry in metadata.entry_points(group=GROUP):
         load_plugin(entry.value)
-    for named in filter(None, os.environ.get(ENVIRONMENT, "").split(os.pathsep)):
+    for named in named_plugins():
         load_plugin(named)
 
 

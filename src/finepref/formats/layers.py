@@ -122,6 +122,7 @@ def stack(names: Sequence[str | Path], overrides: Sequence[str] = (), *, where: 
         key, equals, text = override.partition("=")
         if not equals or not all(key.split(".")):
             reason, remedy = f"{override!r} is not of the form section.key=value", "write e.g. train.learning_rate=1e-5"
+            remedy = f"write -c {override}" if not equals and _is_layer(override) else remedy
             raise ConfigError(reason, where=where, remedy=remedy)
         place = tuple(key.split("."))
         for old in [old for old in found.settings if old[: len(place)] == place]:  # a section is given as a whole
@@ -147,8 +148,16 @@ def find(name: str | Path) -> list[Path]:
     for part, paths in found.items():
         if not paths:
             known = dict.fromkeys(each.stem for each in shipped.values())
-            raise ConfigError("no such config file or layer", where=name, remedy=nearest(part, known))
+            whole = ["/".join(each if one == part else one for one in found) for each in known]
+            raise ConfigError("no such config file or layer", where=name, remedy=nearest(text, whole))
     return [path for paths in found.values() for path in paths]
+
+
+def _is_layer(name: str) -> bool:
+    try:
+        return bool(find(name))
+    except ConfigError:
+        return False
 
 
 @cache
@@ -229,6 +238,9 @@ def _parse(text: str, name: str) -> Layer:
     parts: dict[str, Settings] = {"": {}}
     for key, setting in _settings(node, name, text.splitlines()):
         inside = key[0].startswith("on_")
+        if inside and len(key) == 1:
+            reason = f"{key[0]} is not a mapping of sections"
+            raise ConfigError(reason, where=setting.place, remedy="write sections below it, or leave it out")
         if key[0] != "about":
             parts.setdefault(key[0][3:] if inside else "", {})[key[1:] if inside else key] = setting
     try:

@@ -88,12 +88,14 @@ def file_table(path: Path) -> Table:
         with _readable(path):
             schema = pq.read_schema(path)
         columns, text = schema.names, [field.name for field in schema if _is_text(field.type)]
+        _check_once(columns, where=path)
         nameless = [field.name for field in schema if not _nameable(field.type)]
         read = lambda wanted: _dicts(_parquet(path, wanted, _ROWS_WITH_IMAGES))  # noqa: E731
         batched = lambda wanted: _parquet(path, wanted, ROWS, text=text)  # noqa: E731
     elif kind in (".csv", ".tsv"):
         first = next(_csv(path), None) if path.stat().st_size else None
         columns = [] if first is None else first.schema.names
+        _check_once(columns, where=path)
         read = lambda wanted: _dicts(_csv(path, columns if wanted is None else wanted))  # noqa: E731
         batched = lambda wanted: _csv(path, wanted)  # noqa: E731
     else:
@@ -104,6 +106,13 @@ def file_table(path: Path) -> Table:
     if not columns:
         raise InputError("the table has no rows", where=path, remedy="give a table with at least one preference")
     return Table(path, tuple(columns), path.parent, version_of(path), read, batched, tuple(nameless))
+
+
+def _check_once(columns: Sequence[str], *, where: object) -> None:
+    """Refuse a table that has a column twice: which one is meant is not known."""
+    twice = next((name for name in columns if list(columns).count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"column {twice!r} stands twice", where=where, remedy="keep one, or rename the other")
 
 
 def memory_table(rows: Sequence[Row]) -> Table:

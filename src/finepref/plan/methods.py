@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from finepref.core.errors import ConfigError, nearest
+from finepref.core.rows import named_plugins
 from finepref.formats.layers import About, Stack, about_method, shipped_configs, shipped_names
 from finepref.objectives.table import OBJECTIVES
 from finepref.signals.kinds import SIGNALS
@@ -115,6 +116,7 @@ def commands(found: Stack, config: RunConfig, *, layers: Sequence[str], override
     if start is not None and start.layer.startswith("method/"):
         lines.append(f"{about.launch} train -c {'/'.join(names[:-1])}/sft --out {start.value}")
     run = shlex.join([*(word for layer in layers for word in ("-c", layer)), *overrides])
+    run += "".join(f" --plugin {shlex.quote(name)}" for name in named_plugins())
     lines.append(f"finepref cache {run}")
     lines.append(f"{about.launch} train {run} --out runs/{'-'.join(names[2 * alone :]) or 'run'}")
     return lines
