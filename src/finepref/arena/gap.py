@@ -132,8 +132,7 @@ def gap_table(ratings: Ratings, kind: str, *, rho: float = 1.0) -> Floats:
         if origin is None:
             raise
         what = error.what if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
-        where = f"gap {kind!r} of {origin.path or origin.module}"
-        raise InputError(what, where=where, remedy="correct the plugin") from error
+        raise InputError(what, where=GAPS.place(kind, origin), remedy="correct the plugin") from error
 
 
 def _table(row: GapRow, ratings: Ratings, rho: float) -> Floats:

@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from finepref.core.errors import FineprefError, InputError
-from finepref.core.rows import ENVIRONMENT, load_plugin, table
+from finepref.core.rows import ENVIRONMENT, load_plugin, named_plugins, table
 
 # In the order of the journey. Every name is a module of this package that exposes `command`:
 # a function (one command) or a `typer.Typer` (a group of commands).
@@ -74,7 +74,7 @@ def load_plugins(words: list[str]) -> list[str]:
     if "" in named:
         raise InputError("no name", where="--plugin", remedy="name a file.py or a module")
     paths = [str(Path(name).expanduser().absolute()) if name.endswith(".py") else name for name in named]
-    given = [*filter(None, os.environ.get(ENVIRONMENT, "").split(os.pathsep)), *paths]
+    given = [*named_plugins(), *paths]
     if given:
         os.environ[ENVIRONMENT] = os.pathsep.join(dict.fromkeys(given))
         for name in given:

@@ -94,7 +94,7 @@ class RowTable(Mapping[str, R], Generic[R]):
             InputError: it is not a row of this axis, its name is taken, or it fails the axis' check.
         """
         name = getattr(row, "name", "")
-        where = f"{self.axis} {name!r}" + (f" of {origin.path or origin.module}" if origin else "")
+        where = self.place(name, origin)
         if not isinstance(row, self.kind) or not name:
             remedy = f"give a {self.kind.__module__}.{self.kind.__qualname__} with a name"
             raise InputError(f"{type(row).__name__} is not a row of this axis", where=where, remedy=remedy)
@@ -108,6 +108,10 @@ class RowTable(Mapping[str, R], Generic[R]):
                 raise InputError(error.what, where=where, remedy=error.remedy) from None
             self.origin[name] = origin
         self._rows[name] = row
+
+    def place(self, name: str, origin: Plugin | None) -> str:
+        """How an error names a row: its axis, its name, and the file that registers it."""
+        return f"{self.axis} {name!r}" + (f" of {origin.path or origin.module}" if origin else "")
 
     def _all(self) -> dict[str, R]:
         discover()

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from finepref.core.errors import InputError, nearest
+from finepref.core.errors import InputError, first_line, nearest
 from finepref.core.provenance import sha256_bytes, sha256_file
 from finepref.core.rng import torch_generator
 
@@ -207,7 +207,7 @@ def from_pretrained(kind: Any, name: str, pipeline: Any) -> Any:
     try:
         return kind.from_pretrained(name, torch_dtype=pipeline.dtype, use_safetensors=True).to(pipeline.device)
     except (OSError, ValueError) as error:
-        what = f"cannot be loaded ({str(error).splitlines()[0]})"
+        what = f"cannot be loaded ({first_line(error)})"
         raise InputError(what, where=name, remedy="give a folder or hub id of one") from None
 
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from finepref.core.errors import InputError
+from finepref.core.errors import InputError, first_line
 from finepref.formats.records import json_lines
 
 Row = Mapping[str, Any]
@@ -217,8 +217,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"cannot be read ({first})", where=path, remedy="write the file again") from None
+        raise InputError(f"cannot be read ({first_line(error)})", where=path, remedy="write the file again") from None
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -115,8 +115,8 @@ def commands(found: Stack, config: RunConfig, *, layers: Sequence[str], override
     start = found.settings.get(("model", "init_from"))
     if start is not None and start.layer.startswith("method/"):
         lines.append(f"{about.launch} train -c {'/'.join(names[:-1])}/sft --out {start.value}")
-    run = shlex.join([*(word for layer in layers for word in ("-c", layer)), *overrides])
-    run += "".join(f" --plugin {shlex.quote(name)}" for name in named_plugins())
+    plugins = (word for name in named_plugins() for word in ("--plugin", name))
+    run = shlex.join([*(word for layer in layers for word in ("-c", layer)), *overrides, *plugins])
     lines.append(f"finepref cache {run}")
     lines.append(f"{about.launch} train {run} --out runs/{'-'.join(names[2 * alone :]) or 'run'}")
     return lines
