@@ -57,6 +57,9 @@ class Votes:
     models: M names. left, right: [n] codes below M. outcome: [n] int8, +1 left, 0 tie, -1 right.
     left_image, right_image: [n] codes of one common space of images, or None. prompt, voter, game: [n] codes or None.
     voters: the names of the voter codes where they are known. games: the games themselves, for K-wise votes.
+    weight: [n] how many votes a row stands for, >= 0; None: one each. share: [n] the left's share of them in [0, 1], nan
+    where the row is decided by `outcome` alone; None: everywhere. both_bad: [n] whether a tie says that neither is good.
+    time: [n] int64, orders the votes. question: [n] codes of `questions`, what was asked.
     """
 
     models: tuple[str, ...]
@@ -70,6 +73,12 @@ class Votes:
     voters: tuple[str, ...] | None = None
     game: Ints | None = None
     games: Games | None = field(default=None, repr=False)
+    weight: npt.NDArray[np.float64] | None = None
+    share: npt.NDArray[np.float64] | None = None
+    both_bad: npt.NDArray[np.bool_] | None = None
+    time: npt.NDArray[np.int64] | None = None
+    question: Ints | None = None
+    questions: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.left)
@@ -99,6 +108,7 @@ class Votes:
     def take(self, rows: npt.NDArray[Any] | slice) -> Votes:
         """The votes of these rows (indices, mask or slice); the models stay. K-wise games become their pairs."""
         names = ("left", "right", "outcome", "left_image", "right_image", "prompt", "voter", "game")
+        names += ("weight", "share", "both_bad", "time", "question")
         held = {name: getattr(self, name) for name in names}
         picked: dict[str, Any] = {name: values if values is None else values[rows] for name, values in held.items()}
         return replace(self, games=None, **picked)
