@@ -57,8 +57,7 @@ def _tiles(found: Findings, shown: Standings) -> list[tuple[str, str]]:
     for word, codes in coded.items():
         most = max((int(one.max()) + 1 for one in codes if one is not None), default=0)
         rows += [(whole(most), word)] if most else []
-    left_out = ((found.table.unlabelled, "rows without a vote"), (len(found.table.rejected), "bad rows left out"))
-    return rows + [(whole(count), word) for count, word in left_out if count]
+    return rows + [(whole(count), f"left out: {reason}") for reason, count in found.table.left_out.items()]
 
 
 def _lead_wins(found: Findings) -> list[tuple[int, str]]:
