@@ -13,6 +13,7 @@ from finepref.core.progress import progress
 from finepref.core.provenance import sha256_bytes
 from finepref.data.hashed import HashedPairs
 from finepref.formats.preferences import (
+    SAID,
     Preference,
     Preferences,
     Quarantined,
@@ -22,8 +23,8 @@ from finepref.formats.preferences import (
 )
 from finepref.formats.reading import AS_IT_IS, Reading
 
-RESULTS = {"image_0": ("won", "lost"), "image_1": ("lost", "won"), "tie": ("tied", "tied")}  # of the two models
-SAID = (*RESULTS, NONE := "none")  # what labels say; none: nobody voted
+RESULTS = dict(zip(SAID, (("won", "lost"), ("lost", "won"), ("tied", "tied")), strict=False))  # of the two models
+NONE = SAID[-1]
 
 
 @dataclass(slots=True)

@@ -27,25 +27,33 @@ from typing import Any
 from finepref.core.errors import InputError, check_word, nearest
 from finepref.core.rows import RowTable
 from finepref.core.text import visible
-from finepref.formats import exports
-from finepref.formats.outcomes import LEFT, MEANINGS, RIGHT, Vocabulary, canonical
+from finepref.formats import annotation_tools, exports
+from finepref.formats.exports import NoVote
+from finepref.formats.outcomes import LEFT, MEANINGS, NO_VOTE, RIGHT, TIE, WORDS, Vocabulary, canonical
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.tables import Row
 
 Names = tuple[str, ...]
 
-MODEL_LEFT: Names = ("left", "model_0", "model_a", "model1", "model_1", "chosen_model", "model_chosen")
-MODEL_RIGHT: Names = ("right", "model_2", "model_1", "model_b", "model2", "rejected_model", "model_rejected")
-WINNER: Names = ("winner", "outcome")
-VOTER: Names = ("voter", "user_id", "worker", "annotator")
+MODEL_LEFT: Names = (
+    *("left", "model_0", "model_a", "model1", "model_1", "chosen_model", "model_chosen"),
+    *("left_model", "project_a", "item_a", "system_a", "candidate_a"),
+)
+MODEL_RIGHT: Names = (
+    *("right", "model_2", "model_1", "model_b", "model2", "rejected_model", "model_rejected"),
+    *("right_model", "project_b", "item_b", "system_b", "candidate_b"),
+)
+WINNER: Names = ("winner", "outcome", "vote_type")
+HASHED_VOTERS: Names = ("voter", "user_id", "worker", "annotator")  # part of ids, which are stored: never changed
+VOTER: Names = (*HASHED_VOTERS, "annotator_id", "worker_id", "WorkerId", "judge", "judgeId", "judgeID", "judge_id")
 COMMON: dict[str, Names] = {
     "prompt": ("prompt", "caption", "text"), "voter": VOTER, "id": ("vote_id", "ranking_id"), "weight": ("weight",),
     "time": ("time", "timestamp", "tstamp", "voted_at", "created_at"), "question": ("question", "criterion"),
 }  # fmt: skip
 PAIR: dict[str, Names] = {**COMMON, "left": MODEL_LEFT, "right": MODEL_RIGHT}
 IMAGES: dict[str, Names] = {
-    "left_image": ("left_image", "path1", "image_a", "image1", "chosen_file_name", "chosen_image"),
-    "right_image": ("right_image", "path2", "image_b", "image2", "rejected_file_name", "rejected_image"),
+    "left_image": ("left_image", "path1", "image_a", "image1", "image_1", "chosen_file_name", "chosen_image"),
+    "right_image": ("right_image", "path2", "image_b", "image2", "image_2", "rejected_file_name", "rejected_image"),
     "left_uid": ("image_0_uid",),
     "right_uid": ("image_1_uid",),
 }
@@ -58,12 +66,18 @@ _OUTCOME = re.compile(  # columns that look as if they said who won
 )
 
 
+def _some(name: str, present: Collection[str]) -> bool:
+    """Whether a column is there that ends as `*name` says."""
+    return name.startswith("*") and any(column.endswith(name[1:]) for column in present)
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """One way of writing preferences down.
 
     name: as in `--format`. roles: role -> the columns that may play it; the first one that is there does.
-    signature: columns that tell this dialect from others, one of each group must be there; unless: none of these may.
+    signature: columns that tell this dialect from others, one of each group must be there (`*x`: one that ends in x);
+    unless: none of these may.
     words: its outcome words beside the common ones, to LEFT, TIE, RIGHT, BOTH_BAD or NO_VOTE. shares: the outcome may
     be a number, the left side's share: 1, 0.5 (a tie), 0 or between. null_is_no_vote: a row without an outcome says
     that nobody voted; else it lost one. hashed_voters: the voter columns that are part of a hashed pair_id.
@@ -78,8 +92,8 @@ class Dialect:
     words: Mapping[str, int] = field(default_factory=dict)
     shares: bool = False
     null_is_no_vote: bool = False
-    hashed_voters: Names = VOTER
-    flatten: Callable[[Row], Iterator[Row]] | None = None
+    hashed_voters: Names = HASHED_VOTERS
+    flatten: Callable[[Row], Iterator[Row | NoVote]] | None = None
     reads: str = ""
 
     @property
@@ -87,9 +101,16 @@ class Dialect:
         """Whether a row is one item of a ranking."""
         return "rank" in self.roles
 
-    def vocabulary(self, said: Mapping[str, str] | None = None) -> Vocabulary:
-        """What its outcomes are read with. said: word -> left, right, tie, both_bad or none, as the person says."""
-        own = {canonical(word): code for word, code in self.words.items()}
+    def vocabulary(self, said: Mapping[str, str], columns: Mapping[str, str]) -> Vocabulary:
+        """What its outcomes are read with.
+
+        said: word -> left, right, tie, both_bad or none, as the person says. columns: role -> column; the name of the
+        column of a side means that side (`project_a`), where it is no other word.
+        """
+        sides = {"left": LEFT, "left_image": LEFT, "right": RIGHT, "right_image": RIGHT}
+        own = {canonical(columns[role]): code for role, code in sides.items() if role in columns}
+        own |= {canonical(word): code for word, code in self.words.items()}
+        own = {word: code for word, code in own.items() if word not in WORDS or word in self.words}
         return Vocabulary(own, self.shares, {canonical(word): MEANINGS[each] for word, each in (said or {}).items()})
 
     @property
@@ -106,8 +127,10 @@ class Dialect:
         """The groups of the signature of which a table has no column."""
         said = {name for role, names in self.roles.items() if role in named for name in names}
         return [
-            group for group in self.signature if not any(n in said or named.get(n, n) in present for n in group)
-        ]  # fmt: skip
+            group
+            for group in self.signature
+            if not any(n in said or named.get(n, n) in present or _some(n, present) for n in group)
+        ]
 
     def cast(self, named: Mapping[str, str], *, first: Names, present: Collection[str]) -> dict[str, str]:
         """Role -> the best column that is there for it, each in one role only: the roles in `first` choose first."""
@@ -133,9 +156,13 @@ _COUNTS: dict[str, Names] = {
     "left_votes": ("left_votes", "votes_left", "votes_a", "votes_model_a", "votes_image1", "votes_1"),
     "right_votes": ("right_votes", "votes_right", "votes_b", "votes_model_b", "votes_image2", "votes_2"),
 }
-_PART: dict[str, Names] = {
-    "left_share": ("left_share", "weighted_results_image1_preference"),
-    "right_share": ("right_share", "weighted_results_image2_preference"),
+_PART: dict[str, Names] = {"left_share": ("left_share",), "right_share": ("right_share",)}
+_OPTIONS: dict[str, Any] = {  # the words with which annotation tools name the two sides
+    "words": {
+        **dict.fromkeys(("image_1", "image1", "image_a", "response-1", "response_1", "response1"), LEFT),
+        **dict.fromkeys(("image_2", "image2", "image_b", "response-2", "response_2", "response2"), RIGHT),
+        "toxic_content": NO_VOTE,
+    }
 }
 _SIDE_LEFT, _SIDE_RIGHT = (*MODEL_LEFT, *IMAGES["left_image"]), (*MODEL_RIGHT, *IMAGES["right_image"])
 
@@ -210,12 +237,54 @@ _ROWS: tuple[Dialect, ...] = (
         "counts", {**PAIR, **IMAGES, **_COUNTS}, (_SIDE_LEFT, _SIDE_RIGHT, *_COUNTS.values()),
         unless=(*_IMPLIED, "label"),
     ),
-    Dialect(  # the share of the votes that each side got, as in Rapidata's public sets
+    Dialect(
+        "rapidata", {**PAIR, **IMAGES, **_PART}, (_SIDE_LEFT, _SIDE_RIGHT, (f"{exports.SHARE_1}", *(
+            f"{exports.SHARE_1}_{question}" for question in ("preference", "coherence", "alignment")
+        ))), flatten=exports.rapidata_shares, reads="weighted_results_.*",
+    ),
+    Dialect(
+        "alpaca_eval", {**PAIR, "winner": ("winner",)},
+        (("instruction",), ("generator_1",), ("generator_2",), ("preference",), ("output_1",)), shares=True,
+        flatten=exports.alpaca_eval, reads="preference",
+    ),
+    Dialect(
+        "pandalm", {**PAIR, "winner": ("winner",)}, (("cmp_key",), ("annotator1",), ("response1",)),
+        words={"1": LEFT, "2": RIGHT, "0": TIE}, flatten=exports.pandalm,
+    ),
+    Dialect(
+        "imagereward_lists", {"prompt": ("prompt",), "group": ("group",), "rank": ("rank",), "image": ("image",)},
+        (("generations",), ("ranking",)), flatten=exports.imagereward_lists, reads="ranking",
+    ),
+    Dialect(
+        "label_studio", {**PAIR, **IMAGES, "winner": ("winner",)}, (("data",), ("annotations", "completions")),
+        flatten=annotation_tools.label_studio, **_OPTIONS,
+    ),
+    Dialect(
+        "label_studio_min", {**PAIR, **IMAGES, "winner": ("winner",)},
+        (("annotation_id",), ("annotator",), ("lead_time",)), unless=("winner",),
+        flatten=annotation_tools.label_studio_min, reads="choice|verdict|preference|.*", **_OPTIONS,
+    ),
+    Dialect(
+        "argilla", {**PAIR, **IMAGES, "winner": ("winner",)}, (("fields",), ("responses",)),
+        flatten=annotation_tools.argilla, **_OPTIONS,
+    ),
+    Dialect(
+        "argilla_flat", {**PAIR, **IMAGES, "winner": ("winner",)}, (("*.responses",), ("*.responses.users",)),
+        flatten=annotation_tools.argilla_flat, **_OPTIONS,
+    ),
+    Dialect(
+        "argilla_1", {**PAIR, **IMAGES, "winner": ("winner",)}, (("*-suggestion",), ("external_id",)),
+        flatten=annotation_tools.argilla_1, reads="preference", **_OPTIONS,
+    ),
+    Dialect(  # the share of the votes that each side got
         "shares", {**PAIR, **IMAGES, **_PART}, (_SIDE_LEFT, _SIDE_RIGHT, _PART["left_share"]),
         unless=(*_IMPLIED, "label"),
     ),
     # our own votes and those of the annotation page
-    Dialect("votes", {**PAIR, **IMAGES, "winner": WINNER}, (MODEL_LEFT, MODEL_RIGHT, WINNER)),
+    Dialect(
+        "votes", {**PAIR, **IMAGES, "winner": WINNER, "winner_name": ("winner_name", "winner_model")},
+        (MODEL_LEFT, MODEL_RIGHT, WINNER), unless=("annotation_id",),
+    ),
 )  # fmt: skip
 GENERAL = ("votes", "kwise")  # which a table is in, whose columns are all named
 IN_COLUMNS = Dialect("votes", {**PAIR, **IMAGES, "winner": ("outcome",)}, (), shares=True)  # `Votes.from_columns`

@@ -29,7 +29,10 @@ def flat(table: Table, dialect: Dialect, named: Mapping[str, str]) -> Table:
             try:
                 row = {**line.cells, **{name: line.cells.get(column) for name, column in named.items()}}
                 for item in flatten(row):
-                    yield Line(line.at, {"group": str(index), **item})
+                    if isinstance(item, NoVote):
+                        yield Line(line.at, {}, str(item), bad=False)
+                    else:
+                        yield Line(line.at, {"group": str(index), **item})
             except NoVote as nothing:
                 yield Line(line.at, {}, str(nothing), bad=False)
             except InputError as error:

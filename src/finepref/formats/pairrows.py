@@ -182,8 +182,9 @@ class PairRows:
         return self._worded(row, place, weight) if "winner" in self.cast else Said(1.0, weight)
 
     def _number(self, row: Row, role: str) -> float:
-        """A number of 0 or above, 1 without such a column; nan where it is none."""
-        number = as_number(self.text(row, role)) if role in self.cast else 1.0
+        """A number of 0 or above, nan where it is none; a weight that is missing is 1."""
+        text = self.text(row, role)
+        number = 1.0 if text is None and role == "weight" else as_number(text)
         return number if number >= 0 and math.isfinite(number) else math.nan
 
     def _shared(self, row: Row, weight: float) -> Said:
@@ -209,7 +210,9 @@ class PairRows:
         taken = "that model" if by_name else "the left's share" if side == SHARE else MEANING[side]
         self.account.words.setdefault(key, taken)
         label = points(side, word)
-        problem = ""
+        problem, named = "", self.name(row, "winner_name")
+        if named is not None and side in (LEFT, RIGHT) and named != self.name(row, "left" if side == LEFT else "right"):
+            problem = f"{self.cast['winner']} and {self.cast['winner_name']} contradict each other"
         if opposite is not None and not abs(label + points(opposite, str(other)) - 1.0) < 1e-6:
             rest = points(opposite, str(other))
             problem = f"{self.cast['winner']} {label:g} and {self.cast['other_label']} {rest:g} do not add up to 1"
@@ -325,4 +328,4 @@ def pair_rows(table: Table, reading: Reading, *, images: bool, account: Account)
         if role in NEEDED and role not in cast and (images or role not in PICTURES):
             raise missing(dialect.columns(role, named)[0], table.path, table.columns)
     hashed = [named.get("voter", named.get(name, name)) for name in dialect.hashed_voters]
-    return PairRows(table, dialect, cast, hashed, dialect.vocabulary(reading.outcomes), account, reading.question)
+    return PairRows(table, dialect, cast, hashed, dialect.vocabulary(reading.outcomes, cast), account, reading.question)

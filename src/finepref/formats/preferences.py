@@ -40,6 +40,7 @@ PAIRS = pa.schema(
         ("time", pa.string()),
     ]
 )  # fmt: skip
+SAID = ("image_0", "image_1", "tie", "none")  # what a label says, in words for reports; none: nobody voted
 OWN_ID = "pair_id"  # ours: never repeated
 _GROUP = 256
 
@@ -172,9 +173,9 @@ def winner_of(label: float) -> int | None:
 
 
 def said_of(label: float) -> str:
-    """What a label says, in words for reports: image_0, image_1, tie or none."""
+    """What a label says: a word of `SAID`."""
     winner = winner_of(label)
-    return f"image_{winner}" if winner is not None else "none" if math.isnan(label) else "tie"
+    return SAID[winner] if winner is not None else SAID[3] if math.isnan(label) else SAID[2]
 
 
 def _identified(

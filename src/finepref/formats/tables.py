@@ -126,10 +126,14 @@ def file_table(path: Path, encoding: str | None = None) -> Table:
         lines = lambda wanted: csv_lines(path, encoding, mark)  # noqa: E731
     else:
         found: dict[str, bool] = {}
+        fault = ""
         for line in json_rows(path, encoding):
+            fault = fault or line.fault
             for name, value in line.cells.items():
                 found[name] = found.get(name, False) or isinstance(value, dict | list)
         columns, nameless = list(found), [name for name, nested in found.items() if nested]
+        if fault and not columns:
+            raise InputError(fault, where=path, remedy="write one JSON object for each row")
         unit = "object" if kind == ".json" else "line"
         lines = lambda wanted: json_rows(path, encoding)  # noqa: E731
     _check_columns(columns, where=path)

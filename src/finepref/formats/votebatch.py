@@ -45,7 +45,7 @@ def take_batch(
     for role in (*BOOKS, *HASHED):
         if role in cells and role not in MAY_LACK:
             rows.reject_missing(role)
-    found = _numbers(rows, layout, layout.dialect.vocabulary(reading.outcomes))
+    found = _numbers(rows, layout, layout.dialect.vocabulary(reading.outcomes, layout.columns))
     found |= {"row": batch.number + offset, "at": batch.at}
     if "prompt" in cells:
         found["no_prompt"] = cells["prompt"].missing
@@ -139,6 +139,8 @@ def _said(rows: Checked, layout: Layout, vocabulary: Vocabulary) -> tuple[Ints, 
         lambda at, where: vocabulary.refusal(str(words[said.codes[at]]), said.column, where),
     )
     _note_words(rows, said, vocabulary)
+    if "winner_name" in cells:
+        _check_names(rows, outcome)
     share = None
     if dialect.shares:
         shared = outcome == SHARE
@@ -155,6 +157,17 @@ def _said(rows: Checked, layout: Layout, vocabulary: Vocabulary) -> tuple[Ints, 
             remedy,
         )
     return outcome, share
+
+
+def _check_names(rows: Checked, outcome: Ints) -> None:
+    """Reject rows whose second statement of the winner, by name, is not that of the first."""
+    left, right, name = (
+        np.array(rows.cells[role].cleaned, dtype=object)[rows.cells[role].codes]
+        for role in ("left", "right", "winner_name")
+    )
+    agrees = np.where(outcome == LEFT, name == left, np.where(outcome == RIGHT, name == right, True)).astype(bool)
+    what = f"{rows.cells['winner'].column} and {rows.cells['winner_name'].column} contradict each other"
+    rows.reject(~agrees & ~rows.cells["winner_name"].missing, what, CORRECT)
 
 
 def _points(vocabulary: Vocabulary, word: str | None) -> float:
@@ -200,19 +213,21 @@ def _counted(rows: Checked) -> Floats | None:
 
 def _weights(rows: Checked) -> Floats | None:
     """[n] how many votes each row stands for; None: one each."""
-    weight = _positive(rows, "weight") if "weight" in rows.cells else None
+    weight = None
+    if "weight" in rows.cells:
+        weight = np.where(rows.cells["weight"].missing, 1.0, _positive(rows, "weight", may_lack=True))
     if "left_votes" in rows.cells:
         count = np.nan_to_num(rows.cells["left_votes"].numbers()) + np.nan_to_num(rows.cells["right_votes"].numbers())
         weight = count if weight is None else weight * count
     return weight
 
 
-def _positive(rows: Checked, role: str) -> Floats:
-    """[n] a column of numbers of 0 and above; others are bad rows."""
+def _positive(rows: Checked, role: str, *, may_lack: bool = False) -> Floats:
+    """[n] a column of numbers of 0 and above; others are bad rows, 0 here. may_lack: missing ones are none."""
     numbers = rows.cells[role].numbers()
-    wrong = ~(np.isfinite(numbers) & (numbers >= 0))
+    wrong = ~(np.isfinite(numbers) & (numbers >= 0)) & ~(rows.cells[role].missing & may_lack)
     rows.reject(wrong, f"{rows.cells[role].column} is not a number of 0 or above")
-    return np.where(wrong, 0.0, numbers)
+    return np.nan_to_num(np.where(wrong, 0.0, numbers))
 
 
 def _ranks(rows: Checked) -> Floats:
