@@ -136,23 +136,32 @@ def _strict(path: Path, text: io.TextIOBase, mark: str) -> Iterator[tuple[int, l
         raise InputError(f"not strict csv ({said})", where=f"{path}, line {at}", remedy=remedy) from None
 
 
-def json_rows(path: Path, encoding: str | None) -> Iterator[Line]:
+def json_rows(path: Path, encoding: str | None = None) -> Iterator[Line]:
     """Objects of a .json file, an array or one after the other, or of lines (.jsonl, .ndjson)."""
+    for at, value, fault in json_values(path, encoding):
+        if fault or not isinstance(value, dict):
+            yield Line(at, {}, fault or "not a JSON object")
+        else:
+            yield Line(at, value)
+
+
+def json_values(path: Path, encoding: str | None = None) -> Iterator[tuple[int, Any, str]]:
+    """(line, or number in an array, value, why it cannot be read) of all that a file of JSON holds."""
     kind = Path(path.stem).suffix.lower() if path.suffix.lower() in PACKED else path.suffix.lower()
-    return _array_rows(path, encoding) if kind == ".json" else _line_rows(path, encoding)
+    return _array_values(path, encoding) if kind == ".json" else _line_values(path, encoding)
 
 
-def _line_rows(path: Path, encoding: str | None) -> Iterator[Line]:
+def _line_values(path: Path, encoding: str | None) -> Iterator[tuple[int, Any, str]]:
     with opened(path, encoding) as text:
         for number, line in enumerate(text, start=1):
             if line.strip():
                 try:
-                    yield _object(number, json.loads(line, object_pairs_hook=_once))
+                    yield number, json.loads(line, object_pairs_hook=_once), ""
                 except (ValueError, RecursionError) as error:
-                    yield Line(number, {}, _not_json(error))
+                    yield number, None, _not_json(error)
 
 
-def _array_rows(path: Path, encoding: str | None) -> Iterator[Line]:
+def _array_values(path: Path, encoding: str | None) -> Iterator[tuple[int, Any, str]]:
     """Objects read in blocks (HPDv3's array is too large to load at once)."""
     decoder = json.JSONDecoder(object_pairs_hook=_once)
     with opened(path, encoding) as text:
@@ -180,17 +189,13 @@ def _array_rows(path: Path, encoding: str | None) -> Iterator[Line]:
                     raise InputError(_not_json(error), where=where, remedy="correct or fetch it again") from None
                 held, at = held[at:] + more, 0
                 continue
-            yield _object(number, value)
+            yield number, value, ""
             at, number = end, number + 1
 
 
 def _cut_off(error: json.JSONDecodeError) -> bool:
     """Whether it may be the end of the block that is wrong."""
     return error.msg.startswith("Unterminated") or error.pos >= len(error.doc) - 16
-
-
-def _object(at: int, value: Any) -> Line:
-    return Line(at, value) if isinstance(value, dict) else Line(at, {}, "not a JSON object")
 
 
 class _Twice(ValueError):
