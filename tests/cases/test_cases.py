@@ -20,10 +20,11 @@ def run(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """Exit status of the command, run in the folder as from a shell."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["finepref", *words])
-    with pytest.raises(SystemExit) as ended:
+    try:
         command_line.main()
-        raise SystemExit(0)
-    return int(ended.value.code or 0)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
 
 
 def width(ratings: dict[str, Any], model: str) -> float:
@@ -36,7 +37,9 @@ def is_right(outcome: dict[str, Any], ratings: dict[str, Any], other: dict[str, 
     sums = {row["name"]: [row["wins"], row["losses"], row["ties"]] for row in ratings["models"]}
     voted = {name: row for name, row in sums.items() if sum(row)}
     wanted = outcome.get("models")
-    if wanted is not None and (voted.keys() != wanted.keys() or any(voted[n] != pytest.approx(wanted[n]) for n in wanted)):
+    if wanted is not None and (
+        voted.keys() != wanted.keys() or any(voted[n] != pytest.approx(wanted[n]) for n in wanted)
+    ):
         return False
     if "warns" in outcome and not any(word in " ".join(ratings["warnings"]) for word in outcome["warns"]):
         return False
@@ -52,9 +55,7 @@ def is_right(outcome: dict[str, Any], ratings: dict[str, Any], other: dict[str, 
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_case(
-    case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_case(case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     told = json.loads((case / "case.json").read_text(encoding="utf-8"))
     folder = shutil.copytree(case, tmp_path / "in")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

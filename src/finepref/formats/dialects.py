@@ -286,7 +286,7 @@ _ROWS: tuple[Dialect, ...] = (
         (MODEL_LEFT, MODEL_RIGHT, WINNER), unless=("annotation_id",),
     ),
 )  # fmt: skip
-GENERAL = ("votes", "kwise")  # which a table is in, whose columns are all named
+GENERAL = {"votes": "winner", "kwise": "rank"}  # the format of a table of which the person names that column
 IN_COLUMNS = Dialect("votes", {**PAIR, **IMAGES, "winner": ("outcome",)}, (), shares=True)  # `Votes.from_columns`
 DIALECTS = RowTable("dialect", Dialect, _ROWS, what="format", where="data.format")
 
@@ -314,9 +314,9 @@ def find_dialect(present: Collection[str], reading: Reading = AS_IT_IS, *, where
         return DIALECTS[format]
     unread = {name: DIALECTS[name].unexplained(present, named) for name in fitting}
     clear = [name for name in fitting if not unread[name]]
-    described = [name for name in clear if name in GENERAL and not DIALECTS[name].lacks((), named)]
-    if len(described or clear) == 1:
-        return DIALECTS[(described or clear)[0]]
+    general = [name for name, role in GENERAL.items() if role in named and name in clear]
+    if len(general or clear) == 1:
+        return DIALECTS[(general or clear)[0]]
     if clear:
         what = f"its columns are those of several formats: {', '.join(clear)}"
         raise InputError(what, where=where, remedy=f"name the one that is meant: format {clear[0]}")

@@ -178,6 +178,7 @@ def _files(path: Path, split: str | None) -> list[Path]:
     if path.exists():
         raise InputError("neither a file nor a folder", where=path, remedy="save it as a file")
     found = sorted(path.parent.glob(path.name)) if any(c in path.name for c in "*?[") else []
+    found = [match for match in found if not match.name.startswith(".")]
     if not found:
         raise InputError("no such file or folder", where=path, remedy="check the path")
     return [file for match in found for file in _files(match, split)]

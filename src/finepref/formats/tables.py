@@ -126,15 +126,15 @@ def file_table(path: Path, encoding: str | None = None) -> Table:
         lines = lambda wanted: csv_lines(path, encoding, mark)  # noqa: E731
     else:
         found: dict[str, bool] = {}
-        fault = ""
+        faulty: Line | None = None
         for line in json_rows(path, encoding):
-            fault = fault or line.fault
+            faulty = faulty or (line if line.fault else None)
             for name, value in line.cells.items():
                 found[name] = found.get(name, False) or isinstance(value, dict | list)
         columns, nameless = list(found), [name for name, nested in found.items() if nested]
-        if fault and not columns:
-            raise InputError(fault, where=path, remedy="write one JSON object for each row")
         unit = "object" if kind == ".json" else "line"
+        if faulty and not columns:
+            raise InputError(faulty.fault, where=f"{path}, {unit} {faulty.at}", remedy="write one JSON object a row")
         lines = lambda wanted: json_rows(path, encoding)  # noqa: E731
     _check_columns(columns, where=path)
     return Table(path, tuple(columns), path.parent, version_of(path), lines, unit, batched, tuple(nameless), notes)

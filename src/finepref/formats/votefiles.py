@@ -121,6 +121,7 @@ def read_as(
             what = f"its columns are read otherwise than those of {opened[0].path}"
             raise InputError(what, where=table.path, remedy="read it by itself, or give both the same columns")
         layout = own
+        gathered.notes.update(dict.fromkeys(table.notes))
         before, rows, places, last = gathered.store.rows, 0, 0, -1
         for batch in table.batches(layout.wanted):
             take_batch(batch, layout, gathered, table, reading=reading, offset=offset)
@@ -133,7 +134,6 @@ def read_as(
                 last = int(every[-1]) if len(every) else last
             if on_rows is not None:
                 on_rows(offset)
-        gathered.notes.update(dict.fromkeys(table.notes))
         rows = rows if layout.dialect.flatten is None else places
         sources.append(VoteSource(str(table.path), rows, _used(gathered, layout, since=before)))
     assert layout is not None
