@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from finepref.arena.counts import count
+from finepref.arena.counts import count, count_sides
 from finepref.arena.engines import fit_counts, rate_by
 from finepref.arena.link import Link, p_left_decisive
 from finepref.arena.normal import Floats
@@ -109,7 +109,7 @@ def _engines(chosen: RatingOptions) -> tuple[dict[str, RatingOptions], str]:
 def _train(votes: Votes, options: RatingOptions) -> tuple[Floats, float, Link]:
     """[M] mu, the tie margin, and the link that they are read with."""
     if options.engine == "batch":
-        model = fit_counts(count(votes), votes.models, options)
+        model = fit_counts(count_sides(votes), votes.models, options)
         return model.mu, C * model.fit.margin, model.link
     ratings = rate_by(votes, options)
     return ratings.mu, ratings.tie_margin, ratings.link
