@@ -24,6 +24,7 @@ from finepref.formats.votes import Votes
 CHUNK = 1 << 20  # votes that are Python numbers at one time
 IDLE = {"batch": ("preset", "order", "passes"), "online": ("link", "prior", "interval", "cluster", "side")}
 """Options without effect."""
+THIN = 0.1  # share of the mean votes of a model below which it does not help to fix the level
 ORDERS = ("given", "shuffled")
 SIDES = ("test", "fit")
 SIDED = {"winner", "left_votes", "left_share"}  # roles that name a side
@@ -128,9 +129,17 @@ def _batch(votes: Votes, options: RatingOptions, *, sides: bool) -> Ratings:
 
 
 def _core(counts: PairCounts) -> npt.NDArray[np.bool_]:
-    """[M] the models that others are measured against: those with votes, in the largest component."""
-    core = (counts.components() == 0) & (counts.record().sum(axis=1) > 0)
-    return core if core.any() else np.ones(counts.n_models, dtype=bool)
+    """[M] the rated models, whose mean others are measured against.
+
+    Those of the largest component with at least a tenth of the votes that such models have on average: a newcomer with
+    a few votes would make everybody's interval as wide as its own.
+    """
+    games, core = counts.record().sum(axis=1), counts.components() == 0
+    if not games.any():
+        return np.ones(len(games), dtype=bool)
+    while (thin := core & (games < THIN * games[core].mean())).any():
+        core &= ~thin
+    return core
 
 
 def fit_counts(by_side: PairCounts, models: tuple[str, ...], options: RatingOptions) -> batch.BatchModel:

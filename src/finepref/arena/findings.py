@@ -66,7 +66,7 @@ def examine(
     return Findings(
         table=table, ratings=ratings, counts=count(votes), gaps=summarise(table, ratings, kinds), curve=curve,
         order=order_sensitivity(votes, preset=preset, seed=seed) if met else None,
-        voters=None if votes.voter is None else check_voters(votes, ratings),
+        voters=check_voters(votes, ratings),
         validation=validation, comparison=None if board is None else compare(ratings, board),
     )  # fmt: skip
 

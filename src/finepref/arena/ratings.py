@@ -41,8 +41,8 @@ class Ratings:
     mu: [M] rating. sigma: [M] its uncertainty; for the batch engine of mu minus the mean over the rated models of the
     largest component (the common level is unidentified), for the online engine raw. covariance: [M, M] of the same,
     None for the online engine; both are those of independent votes where intervals are impossible. component: [M]
-    connected part. wins, losses, ties: [M] sums of weights. warnings: sentences for the user. counted, voters, side, agreement,
-    both_bad ([M] sums of weights): as in ratings.json, where known.
+    connected part. wins, losses, ties: [M] sums of weights. warnings: sentences for the user. counted, voters, side,
+    agreement, both_bad ([M] sums of weights): as in ratings.json, where known.
     """
 
     models: tuple[str, ...]
@@ -150,22 +150,19 @@ class Ratings:
         return best, worst
 
     def tiers(self) -> npt.NDArray[np.int64]:
-        """[M] tiers: the best model heads the first; whoever cannot be told from the head of a tier is in it.
+        """[M] tiers, from 1: one below the lowest tier of the models that are surely better, all pairs tested together.
 
-        The best of those who can be told from all heads so far heads the next. Told: |mu_i - mu_j| > q/sqrt(2) sd, q
-        the 95 % point of the range of M independent standard normals, so that at most 5 of 100 boards of equal models are
-        split anywhere (Tukey and Kramer).
+        So no two models of a tier can be told apart. Surely: mu_i - mu_j > q/sqrt(2) sd, q the 95 % point of the range
+        of M independent standard normals: at most 5 of 100 boards of equal models are split anywhere (Tukey and Kramer).
         """
-        tier, order = np.ones(len(self.models), dtype=np.int64), self.order()
-        if not self.has_intervals or len(order) < 2:
+        tier = np.ones(len(self.models), dtype=np.int64)
+        if not self.has_intervals or len(tier) < 2:
             return tier
-        reach = self._reach(range_quantile(LEVEL, len(order)) / SQRT_2) * self.difference_sd()
-        open_, number = order, 1
-        while len(open_):
-            head = open_[0]
-            told = self.mu[head] - self.mu[open_] > reach[head, open_]
-            tier[open_[~told]] = number
-            open_, number = open_[told], number + 1
+        reach, order = self._reach(range_quantile(LEVEL, len(tier)) / SQRT_2) * self.difference_sd(), self.order()
+        for place, code in enumerate(order[1:], start=1):
+            better = order[:place]
+            surely = better[self.mu[better] - self.mu[code] > reach[better, code]]
+            tier[code] = 1 + int(tier[surely].max(initial=0))
         return tier
 
     def order(self) -> npt.NDArray[np.int64]:
@@ -187,7 +184,10 @@ class Ratings:
 
 
 def range_quantile(p: float, m: int) -> float:
-    """The p quantile of the range of m >= 2 independent standard normals: P(range < w) = m E[(Phi(x) - Phi(x-w))^(m-1)]."""
+    """The p quantile of the range of m >= 2 independent standard normals.
+
+    P(range < w) = m E[(Phi(x) - Phi(x - w))^(m - 1)], x standard normal.
+    """
     x, step = np.linspace(-9.0, 9.0, 4001, retstep=True)
     density = m * np.exp(log_density(x)) * step
 

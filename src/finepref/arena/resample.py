@@ -1,4 +1,4 @@
-"""The bootstrap of batch ratings: clusters of votes, and votes without one, are drawn again and the model is refitted."""
+"""The bootstrap of batch ratings: clusters of votes, and votes without one, are drawn again and the model refitted."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def _cluster_cells(votes: Votes, counts: PairCounts, cluster: Ints, ties: str) -
     won, lost, tied = parts(held)
     half = 0.5 * tied if ties == "half" else 0.0
     turned = left > right
-    cells = np.where(turned, lost, won) + half, np.where(turned, won, lost) + half, tied if ties == "fit" else 0.0 * tied
+    tied = tied if ties == "fit" else 0.0 * tied
+    cells = np.where(turned, lost, won) + half, np.where(turned, won, lost) + half, tied
     owner, member = np.unique(cluster[rows], return_inverse=True)
     column = np.concatenate([row * p + at for row in range(3)])
     data = np.concatenate(cells), (np.tile(member, 3), column)

@@ -17,9 +17,10 @@ class RatingOptions:
     interval: batch only: "laplace", "sandwich", "bootstrap", or "auto" (sandwich over games, prompts or voters where
     there are effectively at least 30 and 4 per model, else Laplace).
     cluster: "game", "prompt" or "voter": which votes go together, for sandwich and bootstrap; by default as "auto".
-    side: batch only: "test" (whether the side that models are shown on decides votes) or "fit" (a side term in the model).
-    anchor: the model that intervals are measured from; by default the mean of the rated models.
-    order: online only: "given" (by time, where votes have times) or "shuffled" (by `seed`). passes: online only: how often to go through the votes, >= 1.
+    side: batch only: "test" (whether the side that models are shown on decides votes) or "fit" (a side term in the
+    model). anchor: the model that intervals are measured from; by default the mean of the rated models.
+    order: online only: "given" (by time, where votes have times) or "shuffled" (by `seed`).
+    passes: online only: how often to go through the votes, >= 1.
     seed: of the shuffled order and of the bootstrap.
     """
 

@@ -40,9 +40,9 @@ def side_term(
     """
     used, link = counts.with_ties(options.ties), model.link
     fitted, precision = model.fit.sided, model.prior_precision
-    start = model.fit
-    both = batch.fit(used if not fitted else used.folded(), link, prior_precision=precision, start=start, sided=not fitted)
-    plain, sided = (both, model.fit) if fitted else (model.fit, both)
+    again = used.folded() if fitted else used
+    other = batch.fit(again, link, prior_precision=precision, start=model.fit, sided=not fitted)
+    plain, sided = (other, model.fit) if fitted else (model.fit, other)
     with_side = BatchModel(used, link, sided, model.prior_sd)
     last = inverse_with_gauge(sided.hessian, len(sided.x))[:, -1]
     clusters = _clusters(votes, chosen)
@@ -56,13 +56,12 @@ def side_term(
     if sd > 0:
         reach = _quantile(0.5 + 0.5 * LEVEL, freedom) * sd
         found, p = (advantage - reach, advantage + reach), 2.0 * _tail(abs(advantage) / sd, freedom)
-    beside = plain if fitted else sided
     moved = C * np.abs((plain.x - plain.x.mean()) - (sided.x - sided.x.mean()))
     return SideRecord(
         advantage=advantage, interval=found, p=p, cluster=clusters.cluster, fitted=fitted,
         left_wins=float(p_left_decisive(link, np.array(sided.side), sided.margin)),
         warned=p is not None and p < ERROR_RATE, most_moved=float(moved.max()),
-        beside=dict(zip(votes.models, (MU0 + C * beside.x).tolist(), strict=True)),
+        beside=dict(zip(votes.models, (MU0 + C * other.x).tolist(), strict=True)),
     )  # fmt: skip
 
 

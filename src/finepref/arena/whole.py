@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from finepref.arena.agreement import agreement
 from finepref.arena.boards import load_board
-from finepref.arena.engines import rate_by
+from finepref.arena.engines import has_sides, rate_by
 from finepref.arena.findings import Findings, examine
 from finepref.arena.gap import NORMALISE
 from finepref.arena.ratings import Ratings, save_ratings
+from finepref.arena.selection import merged, read_merges, without_voters
 from finepref.arena.settings import DEFAULTS, RatingOptions
 from finepref.arena.validate import validate
 from finepref.arena.votegaps import KindOfGap, gap_chunks, kinds_of_gap, mean_gaps
@@ -21,11 +24,11 @@ from finepref.core.progress import say
 from finepref.core.provenance import fingerprinted
 from finepref.formats.gaps import GAPS, GapsRecord, write_gaps
 from finepref.formats.quarantine import QUARANTINE, LeftOut, write_quarantine
-from finepref.formats.ratings import LEADERBOARD, RATINGS, read_ratings, write_leaderboard
+from finepref.formats.ratings import LEADERBOARD, RATINGS, VoteCount, read_ratings, write_leaderboard
 from finepref.formats.sources import find_files
 from finepref.formats.store import IN_MEMORY
 from finepref.formats.validation import VALIDATION, write_validation
-from finepref.formats.votefiles import read_votes
+from finepref.formats.votefiles import VoteTable, read_votes
 
 PAGE = "arena.html"
 SAY_EVERY = 10_000_000  # rows
@@ -41,6 +44,8 @@ class ArenaRequest:
     normalise: str = "none"
     validate: int | None = None
     compare_board: str | None = None
+    drop_voter: tuple[str, ...] = ()
+    merge: tuple[str, ...] = ()
     skip_bad_rows: bool = False
     overwrite: bool = False
 
@@ -88,7 +93,7 @@ def run_arena(
             in_memory=in_memory, on_rows=_tell(),
         )  # fmt: skip
         say(f"{len(table.votes):,} votes on {len(table.votes.models):,} models ({table.layout.schema})")
-        ratings = rate_by(table.votes, options.rating)
+        table, ratings = _rated(table, options)
         kinds, curve, warnings = kinds_of_gap(table, ratings, Path(scratch), rho=options.rho, seed=seed)
         ratings = replace(ratings, warnings=ratings.warnings + warnings)
         validation = None
@@ -100,6 +105,25 @@ def run_arena(
             page(out / PAGE, found, made)
         save_ratings(out / RATINGS, ratings, provenance=made)
     return ratings
+
+
+def _rated(table: VoteTable, options: ArenaRequest) -> tuple[VoteTable, Ratings]:
+    """The votes without dropped voters and with models renamed, and their ratings with what became of every row."""
+    left_out = dict(Counter(reason for _, reason in table.rejected))
+    if table.unlabelled:
+        left_out["nobody voted"] = table.unlabelled
+    renames = read_merges(options.merge, table.votes.models)
+    table = replace(table, votes=merged(table.votes, renames)) if renames else table
+    if options.drop_voter:
+        table, dropped = without_voters(table, options.drop_voter)
+        left_out |= {f"by voter {voter!r} (--drop-voter)": rows for voter, rows in dropped.items()}
+    ratings = rate_by(table.votes, options.rating, sides=has_sides(table))
+    found = ratings.counted
+    assert found is not None
+    counted = VoteCount(read=found.read + sum(left_out.values()), used=found.used, self=found.self, left_out=left_out)
+    settings = replace(ratings.settings, drop_voter=options.drop_voter or None, merge=renames or None)
+    agreed = agreement(table.votes, seed=options.rating.seed)
+    return table, replace(ratings, counted=counted, settings=settings, agreement=agreed)
 
 
 def _tell() -> Callable[[int], None]:

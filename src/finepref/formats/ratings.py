@@ -65,9 +65,9 @@ class RatedModel:
     """A model of ratings.json.
 
     low, high: interval of mu minus the mean of the rated models of the largest component (or minus the anchor), laid
-    around mu; null where it is impossible. rank_low, rank_high: ranks that are possible. tier: 1 for those that cannot
-    be told from the best one at 5 % over all pairs of models together, and so on down. wins, losses, ties, votes: sums
-    of weights. both_bad: share of its votes that said that neither is good. component: connected part.
+    around mu; null where it is impossible. rank_low, rank_high: ranks that are possible. tier: 1 where no model is
+    surely better, at 5 % over all pairs of models together; else one below the lowest of those that are. wins, losses,
+    ties, votes: sums of weights. both_bad: share of its votes that said that neither is good. component: connected part.
     """
 
     name: str

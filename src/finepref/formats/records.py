@@ -37,7 +37,13 @@ def as_record(kind: type[Record], value: object, *, where: object, remedy: str) 
 
 
 def read_record(
-    path: str | Path, kind: type[Record], *, version: int, remedy: str, flat: Sequence[str] = (), oldest: int | None = None
+    path: str | Path,
+    kind: type[Record],
+    *,
+    version: int,
+    remedy: str,
+    flat: Sequence[str] = (),
+    oldest: int | None = None,
 ) -> Record:
     """Read a JSON file of one record; a file without a `version` is read as it is.
 

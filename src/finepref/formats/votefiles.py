@@ -181,7 +181,7 @@ def _read_batch(
         said = np.array([has_vote(word) for word in cells["has_label"].words], dtype=bool)
         batch.leave_unlabelled(~said[cells["has_label"].codes])
     for role in (*BOOKS, *HASHED):
-        if role in cells and role not in ("prompt", "voter"):  # one without a name is one like any other
+        if role in cells and role not in ("prompt", "voter"):  # those may lack a name
             batch.reject(cells[role].missing, f"{cells[role].column} is empty")
     if layout.dialect.kwise:
         rows.store.add("rank", _ranks(batch)[batch.good])
@@ -193,6 +193,8 @@ def _read_batch(
         elif role in HASHED:
             hashes = np.append(hash_names(column.names), hash_names(pa.array([""])))
             rows.store.add(role, hashes[column.codes[batch.good]])
+    if "prompt" in cells:
+        rows.store.add("no_prompt", cells["prompt"].missing[batch.good])
     rows.store.add("row", np.flatnonzero(batch.good) + offset)
     if "id" in layout.columns:
         ids = _as_text(columns.column(layout.columns["id"])).cast(pa.string())
@@ -221,12 +223,13 @@ def _as_text(column: pa.Array) -> pa.Array:
 
 
 def _book_codes(book: dict[str, int], words: list[str | None], codes: Codes) -> npt.NDArray[np.int32]:
-    """Codes by the order in which names were met first."""
+    """Codes by the order in which names were met first; -1: not named."""
     used = np.zeros(len(words), dtype=bool)
     used[codes] = True
     table = np.zeros(len(words), dtype=np.int32)
     for position in np.flatnonzero(used).tolist():
-        table[position] = book.setdefault(words[position] or "", len(book))
+        word = words[position]
+        table[position] = -1 if word is None else book.setdefault(word, len(book))
     return table[codes]
 
 
@@ -312,7 +315,10 @@ def _vote_table(rows: _Rows, layout: Layout, where: Path, *, unique_ids: bool) -
         found = {"left": columns.get("left", nobody), "right": columns.get("right", nobody)}
         found["left_image"], found["right_image"] = codes("left_image", "right_image")
         found["outcome"] = store.column("outcome")
-    for role, column in (("prompt", codes("prompt")[0]), ("voter", columns.get("voter"))):
+    prompt = codes("prompt")[0]
+    if prompt is not None and (missing := store.column("no_prompt")).any():
+        prompt = np.where(missing, -1, prompt)
+    for role, column in (("prompt", prompt), ("voter", columns.get("voter"))):
         found[role] = None if column is None else column[first]
     voters = None if found["voter"] is None else tuple(rows.books["voter"])
     votes = Votes(models=tuple(rows.books["model"]) or (NO_MODEL,), voters=voters, **found)
