@@ -78,7 +78,7 @@ class PairCounts:
         m, turned = self.n_models, self.i > self.j
         keys, at = np.unique(np.minimum(self.i, self.j) * m + np.maximum(self.i, self.j), return_inverse=True)
         first, second = np.where(turned, self.j_wins, self.i_wins), np.where(turned, self.i_wins, self.j_wins)
-        sums = (np.bincount(at, values, len(keys)) for values in (first, second, self.ties))
+        sums = (np.bincount(at, values, len(keys)).astype(np.float64) for values in (first, second, self.ties))
         return PairCounts(m, keys // m, keys % m, *sums)
 
     def with_ties(self, how: str) -> PairCounts:

@@ -109,10 +109,11 @@ def _batch(votes: Votes, options: RatingOptions, *, sides: bool) -> Ratings:
     counts = by_side.folded()
     check_side(options, votes, by_side, sides=sides)
     model = fit_counts(by_side, votes.models, options)
-    covariance = C * C * batch.centred(intervals.covariance(votes, model, plan, options), _core(counts))
+    core = _core(counts)
+    covariance = C * C * batch.centred(intervals.covariance(votes, model, plan, options), core)
     side: SideRecord | None = None
     if sides and knows_sides(votes, by_side):
-        side = side_term(votes, by_side, model, plan, options)
+        side = side_term(votes, by_side, model, plan, options, core=core)
     settings = RatingSettings(
         link=model.link.name, prior=options.prior, prior_sd=model.prior_sd, ties=options.ties, intervals=plan.method,
         cluster=plan.cluster, intervals_why=plan.why, votes=counts.total, anchor=options.anchor,

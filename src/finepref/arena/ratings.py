@@ -153,7 +153,7 @@ class Ratings:
         """[M] tiers, from 1: one below the lowest tier of the models that are surely better, all pairs tested together.
 
         So no two models of a tier can be told apart. Surely: mu_i - mu_j > q/sqrt(2) sd, q the 95 % point of the range
-        of M independent standard normals: at most 5 of 100 boards of equal models are split anywhere (Tukey and Kramer).
+        of M independent standard normals: at most 5 of 100 boards of equal models are split (Tukey and Kramer).
         """
         tier = np.ones(len(self.models), dtype=np.int64)
         if not self.has_intervals or len(tier) < 2:
@@ -173,8 +173,8 @@ class Ratings:
         """The models with all that is known of each, best first."""
         low, high = self.interval()
         best, worst = self.rank_interval()
-        columns = self.mu, self.sigma, low, high, best, worst, self.wins, self.losses, self.ties, self.score
-        columns = *columns, self.component, self.tiers(), self.games
+        found = self.mu, self.sigma, low, high, best, worst, self.wins, self.losses, self.ties, self.score
+        columns: list[npt.NDArray[Any]] = [*found, self.component, self.tiers(), self.games]
         with np.errstate(invalid="ignore", divide="ignore"):
             bad = np.full(len(self.models), np.nan) if self.both_bad is None else self.both_bad / self.games
         names = [field.name for field in fields(RatedModel)]
@@ -235,10 +235,16 @@ def load_ratings(path: str | Path) -> Ratings:
 
 
 def align(ratings: Ratings, models: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """[len(models)] position in `ratings` of each of these models; one that was not rated is an `InputError`."""
+    """[len(models)] position in `ratings` of each of these models; one that was not rated is an `InputError`.
+
+    Models that were renamed for the ratings are looked up by their new names.
+    """
     if ratings.models == models:
         return np.arange(len(models))
     position = {name: k for k, name in enumerate(ratings.models)}
+    for old, new in reversed((ratings.settings.merge or {}).items()):
+        if new in position:
+            position.setdefault(old, position[new])
     missing = [name for name in models if name not in position]
     if missing:
         raise InputError(f"model {missing[0]!r} has votes but no rating", remedy="rate the same votes first")

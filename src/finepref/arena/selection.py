@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +80,7 @@ def _count(votes: Votes, code: int) -> int:
     return int(np.count_nonzero(votes.voter == code))
 
 
-def _games_of(votes: Votes, keep: npt.NDArray[np.int64]) -> dict[str, object]:
+def _games_of(votes: Votes, keep: npt.NDArray[np.int64]) -> dict[str, Any]:
     """The games that these votes are from, numbered anew."""
     games = votes.games
     if games is None or votes.game is None:

@@ -7,6 +7,7 @@ side are no bias. The test is whether s is 0, with the clusters of the intervals
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import stdtr, stdtrit
 
 from finepref.arena import batch
@@ -30,13 +31,19 @@ def knows_sides(votes: Votes, counts: PairCounts) -> bool:
 
 
 def side_term(
-    votes: Votes, counts: PairCounts, model: BatchModel, chosen: IntervalPlan, options: RatingOptions
+    votes: Votes,
+    counts: PairCounts,
+    model: BatchModel,
+    chosen: IntervalPlan,
+    options: RatingOptions,
+    core: npt.NDArray[np.bool_],
 ) -> SideRecord:
     """The advantage of the left side, with interval and test, and the ratings of the model with it (or without).
 
     Args:
         counts: by side, ties as they are. model: as rated, with the side term or without. chosen: the interval's plan;
             where voters are enough, they are the clusters, because a habit of clicking one side is a voter's.
+        core: [M] the rated models.
     """
     used, link = counts.with_ties(options.ties), model.link
     fitted, precision = model.fit.sided, model.prior_precision
@@ -56,11 +63,11 @@ def side_term(
     if sd > 0:
         reach = _quantile(0.5 + 0.5 * LEVEL, freedom) * sd
         found, p = (advantage - reach, advantage + reach), 2.0 * _tail(abs(advantage) / sd, freedom)
-    moved = C * np.abs((plain.x - plain.x.mean()) - (sided.x - sided.x.mean()))
+    moved = C * (plain.x - sided.x)[core]
     return SideRecord(
         advantage=advantage, interval=found, p=p, cluster=clusters.cluster, fitted=fitted,
         left_wins=float(p_left_decisive(link, np.array(sided.side), sided.margin)),
-        warned=p is not None and p < ERROR_RATE, most_moved=float(moved.max()),
+        warned=p is not None and p < ERROR_RATE, most_moved=float(np.abs(moved - moved.mean()).max()),
         beside=dict(zip(votes.models, (MU0 + C * other.x).tolist(), strict=True)),
     )  # fmt: skip
 

@@ -88,7 +88,8 @@ def _leaderboard(record: RatingsRecord) -> str:
     lines = [head]
     for rank, row in enumerate(record.models, start=1):
         name = row.name if len(row.name) <= width else row.name[: width - 1] + "…"
-        interval = "none" if row.low is None or row.high is None else f"{row.low:.2f} - {row.high:.2f}"
+        none = "the anchor" if row.name == record.settings.anchor else "none"
+        interval = none if row.low is None or row.high is None else f"{row.low:.2f} - {row.high:.2f}"
         ranks, votes = f"{row.rank_low}-{row.rank_high}", row.wins + row.losses + row.ties
         lines.append(
             f"{rank:>4}  {name:<{width}}  {row.mu:7.2f}  {interval:>15}  {ranks:>7}  {row.tier:>4}  {votes:>8g}"

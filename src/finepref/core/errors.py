@@ -14,6 +14,9 @@ import difflib
 from collections.abc import Iterable
 
 
+MOST_NAMES = 60  # names that a remedy lists
+
+
 class FineprefError(ValueError):
     """An error whose text is for the user: where it is, what is wrong, and what to do about it."""
 
@@ -58,4 +61,5 @@ def nearest(word: str, names: Iterable[str]) -> str:
     """`did you mean 'x'?` for the nearest of `names`, else the list of them; for the remedy of an error."""
     options = [str(name) for name in names]
     close = difflib.get_close_matches(str(word), options, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else "use one of " + ", ".join(options)
+    more = f" and {len(options) - MOST_NAMES} more" if len(options) > MOST_NAMES else ""
+    return f"did you mean '{close[0]}'?" if close else "use one of " + ", ".join(options[:MOST_NAMES]) + more

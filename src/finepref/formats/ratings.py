@@ -67,7 +67,7 @@ class RatedModel:
     low, high: interval of mu minus the mean of the rated models of the largest component (or minus the anchor), laid
     around mu; null where it is impossible. rank_low, rank_high: ranks that are possible. tier: 1 where no model is
     surely better, at 5 % over all pairs of models together; else one below the lowest of those that are. wins, losses,
-    ties, votes: sums of weights. both_bad: share of its votes that said that neither is good. component: connected part.
+    ties, votes: sums of weights. both_bad: share of its votes that said that neither is good. component: its part.
     """
 
     name: str
@@ -115,9 +115,9 @@ class SideRecord:
     """What the side is worth: advantage of the left in rating units, and a test of whether it is 0.
 
     interval, p: null where no interval is possible. cluster: what votes were taken to share. left_wins: share of the
-    decided votes that the left wins between equal models. fitted: whether the ratings have the side term. beside: model
-    -> mu of the ratings the other way round. most_moved: the largest difference of the two, both minus their mean.
-    warned: whether the bias is sure at the 0.5 % level.
+    decided votes that the left wins between equal models. fitted: whether the ratings have the side term. warned:
+    whether the bias is sure at the 0.5 % level. beside: model -> mu of the ratings the other way round. most_moved: the
+    largest difference of the two among the rated models, each minus its mean over them.
     """
 
     advantage: float

@@ -58,8 +58,9 @@ class Votes:
     left_image, right_image: [n] codes of one common space of images, or None. prompt, voter, game: [n] codes or None;
     -1: a prompt or voter that is not named.
     voters: the names of the voter codes where they are known. games: the games themselves, for K-wise votes.
-    weight: [n] how many votes a row stands for, >= 0; None: one each. share: [n] the left's share of them in [0, 1], nan
-    where the row is decided by `outcome` alone; None: everywhere. both_bad: [n] whether a tie says that neither is good.
+    weight: [n] how many votes a row stands for, >= 0; None: one each. share: [n] the left's share of them in [0, 1],
+    nan where the row is decided by `outcome` alone; None: everywhere. both_bad: [n] whether a tie says that neither is
+    good.
     time: [n] int64, orders the votes. question: [n] codes of `questions`, what was asked.
     """
 
@@ -108,7 +109,7 @@ class Votes:
 
     def take(self, rows: npt.NDArray[Any] | slice) -> Votes:
         """The votes of these rows (indices, mask or slice); the models stay. K-wise games become their pairs."""
-        names = ("left", "right", "outcome", "left_image", "right_image", "prompt", "voter", "game")
+        names: tuple[str, ...] = ("left", "right", "outcome", "left_image", "right_image", "prompt", "voter", "game")
         names += ("weight", "share", "both_bad", "time", "question")
         held = {name: getattr(self, name) for name in names}
         picked: dict[str, Any] = {name: values if values is None else values[rows] for name, values in held.items()}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from finepref.arena.clusters import named
 from finepref.arena.findings import Findings, tie_share
 from finepref.arena.gap import GAPS, expected_gap
 from finepref.arena.link import p_left_decisive
@@ -56,7 +57,9 @@ def _tiles(found: Findings, shown: Standings) -> list[tuple[str, str]]:
         "images": [votes.left_image, votes.right_image],
     }  # fmt: skip
     for word, codes in coded.items():
-        most = max((int(one.max(initial=-1)) + 1 for one in codes if one is not None), default=0)
+        most = max(
+            (named(one) if word != "images" else 1 + int(one.max()) for one in codes if one is not None), default=0
+        )
         rows += [(whole(most), word)] if most else []
     agreed, count = found.ratings.agreement, found.ratings.counted
     rows += [] if agreed is None else [(number(agreed.alpha), "agreement (Krippendorff's α)")]
@@ -81,11 +84,10 @@ def _sides(found: Findings) -> TextTable | None:
     side, ratings = found.ratings.side, found.ratings
     if side is None or not (side.warned or side.fitted):
         return None
-    other = np.array([side.beside[name] for name in ratings.models])
-    here, beside = ratings.mu - ratings.mu.mean(), other - other.mean()
+    moved = np.array([side.beside[name] for name in ratings.models]) - ratings.mu
+    moved = moved - np.average(moved, weights=ratings.games)
     rows = [
-        (shorten(ratings.models[k], 60), number(here[k], sign=True), number(beside[k], sign=True),
-         number(beside[k] - here[k], sign=True))
+        (shorten(ratings.models[k], 60), number(ratings.mu[k]), number(ratings.mu[k] + moved[k]), number(moved[k], sign=True))
         for k in ratings.order()
     ]  # fmt: skip
     words = ("with the side term", "without") if side.fitted else ("without a side term", "with")
