@@ -195,7 +195,7 @@ def test_an_anchor() -> None:
     assert (high - low)[others] == pytest.approx(2 * 1.959964 * found.difference_sd()[others, 2], rel=1e-6)
     assert found.sigma.tolist() == plain.sigma.tolist()
     assert np.isnan(rate(votes, engine="online", anchor="m2").interval()[0][2])
-    with pytest.raises(InputError, match=r"unknown anchor 'm9'; did you mean 'm\d'"):
+    with pytest.raises(InputError, match="unknown anchor 'm9'; use one of m0, m1, m2, m3"):
         rate(votes, anchor="m9")
 
 
@@ -452,8 +452,8 @@ def test_drop_voter_keeps_rows_and_games(tmp_path: Path) -> None:
     assert kept.votes.games is not None
     assert len(kept.votes.games) == 3
     assert rate(kept.votes, engine="online").mu.shape == (3,)
-    with pytest.raises(InputError, match=r"'v2' did not vote; did you mean 'v[01]'"):
-        without_voters(table, ["v2"])
+    with pytest.raises(InputError, match="'vv1' did not vote; did you mean 'v1'"):
+        without_voters(table, ["vv1"])
     with pytest.raises(InputError, match="no vote is left"):
         without_voters(table, ["v0", "v1"])
 

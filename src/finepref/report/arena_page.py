@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from finepref.arena.clusters import named
-from finepref.arena.findings import Findings, tie_share
+from finepref.arena.findings import Findings
 from finepref.arena.gap import GAPS, expected_gap
 from finepref.arena.link import p_left_decisive
 from finepref.arena.validate import in_sample_calibration
@@ -50,16 +50,15 @@ def _tiles(found: Findings, shown: Standings) -> list[tuple[str, str]]:
     votes = found.table.votes
     rows = [
         (weight(shown.votes or len(votes)), "votes"), (whole(len(votes.models)), "models"),
-        (percent(tie_share(found.table), 0), "ties"),
+        (percent(float(found.ratings.ties.sum() / max(found.ratings.games.sum(), 1e-9)), 0), "ties"),
     ]  # fmt: skip
     coded = {
         "voters": [votes.voter], "prompts": [votes.prompt], "K-wise games": [votes.game],
         "images": [votes.left_image, votes.right_image],
     }  # fmt: skip
-    for word, codes in coded.items():
-        most = max(
-            (named(one) if word != "images" else 1 + int(one.max()) for one in codes if one is not None), default=0
-        )
+    for word, columns in coded.items():
+        held = [codes for codes in columns if codes is not None]
+        most = max((1 + int(codes.max()) if word == "images" else named(codes) for codes in held), default=0)
         rows += [(whole(most), word)] if most else []
     agreed, count = found.ratings.agreement, found.ratings.counted
     rows += [] if agreed is None else [(number(agreed.alpha), "agreement (Krippendorff's α)")]
@@ -87,9 +86,9 @@ def _sides(found: Findings) -> TextTable | None:
     moved = np.array([side.beside[name] for name in ratings.models]) - ratings.mu
     moved = moved - np.average(moved, weights=ratings.games)
     rows = [
-        (shorten(ratings.models[k], 60), number(ratings.mu[k]), number(ratings.mu[k] + moved[k]), number(moved[k], sign=True))
-        for k in ratings.order()
-    ]  # fmt: skip
+        (shorten(ratings.models[k], 60), number(mu), number(mu + moved[k]), number(moved[k], sign=True))
+        for k, mu in ((k, ratings.mu[k]) for k in ratings.order())
+    ]
     words = ("with the side term", "without") if side.fitted else ("without a side term", "with")
     return table(("Model", f"μ {words[0]}", f"μ {words[1]}", "Difference"), rows)
 
