@@ -8,11 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from finepref.arena.agreement import agreement
 from finepref.arena.boards import load_board
-from finepref.arena.engines import rate_by
+from finepref.arena.engines import has_sides, rate_by
 from finepref.arena.findings import Findings, examine
 from finepref.arena.gap import NORMALISE
 from finepref.arena.ratings import Ratings, save_ratings
+from finepref.arena.selection import merged, read_merges, without_voters
 from finepref.arena.settings import DEFAULTS, RatingOptions
 from finepref.arena.validate import validate
 from finepref.arena.votegaps import KindOfGap, gap_chunks, kinds_of_gap, mean_gaps
@@ -43,6 +45,8 @@ class ArenaRequest:
     normalise: str = "none"
     validate: int | None = None
     compare_board: str | None = None
+    drop_voter: tuple[str, ...] = ()
+    merge: tuple[str, ...] = ()
     skip_bad_rows: bool = False
     overwrite: bool = False
 
@@ -92,7 +96,7 @@ def run_arena(
         )  # fmt: skip
         _say_what_was_read(table)
         say(f"{len(table.votes):,} votes on {len(table.votes.models):,} models ({table.layout.schema})")
-        ratings = rate_by(table.votes, options.rating)
+        table, ratings = _rated(table, options)
         kinds, curve, warnings = kinds_of_gap(table, ratings, Path(scratch), rho=options.rho, seed=seed)
         ratings = replace(ratings, warnings=ratings.warnings + warnings)
         validation = None
@@ -102,7 +106,7 @@ def run_arena(
         _write(out, found, kinds, made, normalise=options.normalise)
         if page is not None:
             page(out / PAGE, found, made)
-        save_ratings(out / RATINGS, ratings, provenance=made)
+        save_ratings(out / RATINGS, ratings, provenance=made, outcome_words=table.outcome_words)
     return ratings
 
 
@@ -116,6 +120,23 @@ def _say_what_was_read(table: VoteTable) -> None:
         say(f"note: {note}")
     if len(table.notes) > SHOWN:
         say(f"note: and {len(table.notes) - SHOWN} more such notes")
+
+
+def _rated(table: VoteTable, options: ArenaRequest) -> tuple[VoteTable, Ratings]:
+    """The votes without dropped voters and with models renamed, and their ratings with what became of every row."""
+    left_out = dict(table.left_out)
+    renames = read_merges(options.merge, table.votes.models)
+    table = replace(table, votes=merged(table.votes, renames)) if renames else table
+    if options.drop_voter:
+        table, dropped = without_voters(table, options.drop_voter)
+        left_out |= {f"by voter {voter!r} (--drop-voter)": rows for voter, rows in dropped.items()}
+    ratings = rate_by(table.votes, options.rating, sides=has_sides(table))
+    found = ratings.counted
+    assert found is not None
+    counted = replace(found, read=found.read + sum(left_out.values()), left_out=left_out, sources=table.sources)
+    settings = replace(ratings.settings, drop_voter=options.drop_voter or None, merge=renames or None)
+    agreed = agreement(table.votes, seed=options.rating.seed)
+    return table, replace(ratings, counted=counted, settings=settings, agreement=agreed)
 
 
 def _tell() -> Callable[[int], None]:

@@ -37,18 +37,27 @@ def as_record(kind: type[Record], value: object, *, where: object, remedy: str) 
         raise InputError(f"{place}: {first['msg'].lower()}", where=where, remedy=remedy) from None
 
 
-def read_record(path: str | Path, kind: type[Record], *, version: int, remedy: str, flat: Sequence[str] = ()) -> Record:
+def read_record(
+    path: str | Path,
+    kind: type[Record],
+    *,
+    version: int,
+    remedy: str,
+    flat: Sequence[str] = (),
+    oldest: int | None = None,
+) -> Record:
     """Read a JSON file of one record; a file without a `version` is read as it is.
 
     Args:
         version: the newest that is known. flat: fields that are records whose entries the file holds beside the others.
+        oldest: the oldest version that is known; None: only the newest is.
 
     Raises:
         InputError: no such file, not JSON, not such a record, or of a newer version.
     """
     held = read_json(path)
     found = held.get("version", version) if isinstance(held, dict) else version
-    if found != version:
+    if found not in range(version if oldest is None else oldest, version + 1):
         raise InputError(f"version {found} is not known here", where=path, remedy="use the finepref that wrote it")
     if isinstance(held, dict):
         held = {**held, **dict.fromkeys(flat, held)}

@@ -16,6 +16,7 @@ from finepref.core.errors import InputError
 from finepref.formats.cells import Gathered
 from finepref.formats.dialects import IN_COLUMNS
 from finepref.formats.layout import Layout, layout_of
+from finepref.formats.ratings import SourceRows
 from finepref.formats.reading import Reading
 from finepref.formats.sources import Paths, tables
 from finepref.formats.store import IN_MEMORY, Store, hash_names
@@ -25,15 +26,6 @@ from finepref.formats.votes import Games, Votes
 
 NO_MODEL = "(model not named)"
 OWN_IDS = ("vote_id", "pair_id")  # columns of names of votes, which no two votes share
-
-
-@dataclass(frozen=True, slots=True)
-class VoteSource:
-    """A file of votes: how many rows it has, and how many of them gave a vote."""
-
-    path: str
-    rows: int
-    used: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +44,7 @@ class VoteTable:
     row: npt.NDArray[np.int64]
     other: npt.NDArray[np.int64] | None = None
     ids: pa.ChunkedArray | None = None
-    sources: tuple[VoteSource, ...] = ()
+    sources: tuple[SourceRows, ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     outcome_words: Mapping[str, str] = field(default_factory=dict)
@@ -114,7 +106,7 @@ def read_as(
     """`read_votes` with a record of how the tables are to be read."""
     opened = tables(paths, reading)
     gathered, layout, offset = Gathered(Store(spill, in_memory), skip_bad_rows), None, 0
-    sources: list[VoteSource] = []
+    sources: list[SourceRows] = []
     for table in opened:
         table, own = layout_of(table, reading)
         if layout is not None and own != layout:
@@ -135,7 +127,7 @@ def read_as(
             if on_rows is not None:
                 on_rows(offset)
         rows = rows if layout.dialect.flatten is None else places
-        sources.append(VoteSource(str(table.path), rows, _used(gathered, layout, since=before)))
+        sources.append(SourceRows(path=str(table.path), rows=rows, used=_used(gathered, layout, since=before)))
     assert layout is not None
     if reading.question is not None and "question" not in layout.columns:
         raise InputError("the votes name no question", where="--question", remedy="leave it out, or name the column")
@@ -169,7 +161,9 @@ def votes_of(columns: Mapping[str, Any]) -> Votes:
     table = replace(memory_table([]), path=Path("columns"))
     reading = Reading(question="all" if "question" in columns else None)
     take_batch(Batch(batch, number, number, len(number)), layout, gathered, table, reading=reading, offset=0)
-    return _vote_table(gathered, layout, (VoteSource("columns", len(number), len(number)),), unique_ids=False).votes
+    return _vote_table(
+        gathered, layout, (SourceRows(path="columns", rows=len(number), used=len(number)),), unique_ids=False
+    ).votes
 
 
 def _refuse_repeated(ids: pa.ChunkedArray, where: Path) -> None:
@@ -185,7 +179,7 @@ def _refuse_repeated(ids: pa.ChunkedArray, where: Path) -> None:
             raise InputError(what, where=where, remedy="make ids unique, or do not name an id column")
 
 
-def _vote_table(gathered: Gathered, layout: Layout, sources: tuple[VoteSource, ...], *, unique_ids: bool) -> VoteTable:
+def _vote_table(gathered: Gathered, layout: Layout, sources: tuple[SourceRows, ...], *, unique_ids: bool) -> VoteTable:
     """Everything that was read, as votes; of rankings, all pairs of their items."""
     store, where = gathered.store, Path(sources[0].path)
 

@@ -55,7 +55,8 @@ class Votes:
     """Pairwise votes (of K-wise games: all their pairs).
 
     models: M names. left, right: [n] codes below M. outcome: [n] int8, +1 left, 0 tie, -1 right.
-    left_image, right_image: [n] codes of one common space of images, or None. prompt, voter, game: [n] codes or None.
+    left_image, right_image: [n] codes of one common space of images, or None. prompt, voter, game: [n] codes or None;
+    -1: a prompt or voter that is not named.
     voters: the names of the voter codes where they are known. games: the games themselves, for K-wise votes.
     weight: [n] how many votes a row stands for, >= 0; None: one each. share: [n] the left's share of them in [0, 1],
     nan where the row is decided by `outcome` alone; None: everywhere. both_bad: [n] whether a tie says neither is good.
