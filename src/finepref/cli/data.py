@@ -18,25 +18,39 @@ Data = Annotated[list[str], typer.Argument(help="Files, folders or patterns of o
 Format = Annotated[str, typer.Option("--format", help="auto, or the name of a format (docs/data.md).")]
 Columns = Annotated[list[str] | None, typer.Option("--column", help="FIELD=COLUMN where the names differ; repeatable.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Look at this many pairs only.")]
+Images = Annotated[
+    Path | None,
+    typer.Option(help="Folder where image paths start and that they must stay in; by default each table's own."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @command.command("inspect")
 def inspect_command(
-    data: Data, format: Format = "auto", column: Columns = None, limit: Limit = None, as_json: AsJson = False
+    data: Data,
+    format: Format = "auto",
+    column: Columns = None,
+    images: Images = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Counts, ties, models, voters and image sizes; images are opened but not decoded."""
-    _report(data, format, column, limit, as_json, full=False)
+    """Counts, ties, models, voters, image sizes and conversions; images that need none are not decoded."""
+    _report(data, format, column, images, limit, as_json, full=False)
 
 
 @command.command("validate")
 def validate_command(
-    data: Data, format: Format = "auto", column: Columns = None, limit: Limit = None, as_json: AsJson = False
+    data: Data,
+    format: Format = "auto",
+    column: Columns = None,
+    images: Images = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
 ) -> None:
     """Decode every image; list what is unusable; exit 1 if anything is."""
     from finepref.core.errors import CheckFailed
 
-    report = _report(data, format, column, limit, as_json, full=True)
+    report = _report(data, format, column, images, limit, as_json, full=True)
     if report.problems:
         raise CheckFailed(
             f"{len(report.problems)} pairs are unusable",
@@ -51,12 +65,13 @@ def convert_command(
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
     format: Format = "auto",
     column: Columns = None,
+    images: Images = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
     """Write the house format: one parquet with pair_id, prompt, both images' bytes, label, models, voter."""
     from finepref.data.convert import convert
 
-    written, left_out = convert(data, out, format=format, columns=_columns(column), overwrite=overwrite)
+    written, left_out = convert(data, out, format=format, columns=_columns(column), root=images, overwrite=overwrite)
     print(f"{out}: {written} pairs, {left_out} left out")
 
 
@@ -77,11 +92,18 @@ def pair_command(
 
 
 def _report(
-    data: list[str], format: str, column: list[str] | None, limit: int | None, as_json: bool, *, full: bool
+    data: list[str],
+    format: str,
+    column: list[str] | None,
+    images: Path | None,
+    limit: int | None,
+    as_json: bool,
+    *,
+    full: bool,
 ) -> DataReport:
     from finepref.data.inspect import inspect
 
-    report = inspect(data, format=format, columns=_columns(column), limit=limit, full=full)
+    report = inspect(data, format=format, columns=_columns(column), root=images, limit=limit, full=full)
     print(json.dumps(asdict(report)) if as_json else _text(report))
     return report
 
@@ -108,6 +130,8 @@ def _text(report: DataReport) -> str:
         f"pairs of two identical images {report.identical}",
         "image sizes: " + (", ".join(f"{size}: {n}" for size, n in list(report.sizes.items())[:12]) or "none"),
     ]
+    changed = [f"{what}: {n}" for what, n in report.conversions.items()]
+    lines.append("image conversions: " + (", ".join(changed) or "none"))
     if report.models:
         width = max(len(name) for name in report.models)
         lines.append(f"{'model':{width}}  {'shown':>8} {'won':>8} {'tied':>8} {'lost':>8}")

@@ -18,6 +18,9 @@ def command(
     protocol: Annotated[str | None, typer.Option(help="Use the scorers of a protocol.")] = None,
     out: Annotated[Path | None, typer.Option(help="Rewards file of a preference data set.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; does not change a score.")] = 16,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder where a data set's image paths start and that they must stay in.")
+    ] = None,
     shard: Annotated[str, typer.Option(help="INDEX/COUNT of a data set that several processes share.")] = "0/1",
     overwrite: Annotated[bool, typer.Option(help="Score again what has a score.")] = False,
 ) -> None:
@@ -30,9 +33,9 @@ def command(
         from finepref.evaluate.score import score
         from finepref.formats.scores import SCORES
 
-        if len(data) > 1 or out is not None or shard != "0/1":
+        if len(data) > 1 or out is not None or images is not None or shard != "0/1":
             what = "an evaluation folder is scored alone and into itself"
-            raise InputError(what, where=data[0], remedy="leave out --out, --shard")
+            raise InputError(what, where=data[0], remedy="leave out --out, --images, --shard")
         score(data[0], specs, batch_size=batch_size, overwrite=overwrite)
         print(data[0] / SCORES)
         return
@@ -48,7 +51,7 @@ def command(
         raise InputError(f"'{shard}' is not INDEX/COUNT", where="--shard", remedy="write 0/4")
     dropped: list[Quarantined] = []
     written = score_preferences(
-        read_preferences(data, quarantine=dropped),
+        read_preferences(data, root=images, quarantine=dropped),
         specs,
         out,
         inputs=data,

@@ -29,6 +29,9 @@ def command(
     arena: Annotated[Path | None, typer.Option(help="Folder that `finepref arena` wrote.")] = None,
     rewards: Annotated[Path | None, typer.Option(help="File that `finepref score` wrote.")] = None,
     scorer: Annotated[str | None, typer.Option(help="Which scores of --rewards, where it has several.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder where image paths start, as for the cache (pair ids hash the images).")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write again what is finished.")] = False,
     **own: Any,
 ) -> None:
@@ -46,13 +49,14 @@ def command(
     chosen = check_request(kind, options, ratings=arena is not None, rewards=rewards is not None)
     own = {row.name: given.model_dump() for row, given in chosen}
     settings = {"kinds": own, "scorer": scorer, "votes": versions(votes)}
+    settings |= {} if images is None else {"images": str(images.resolve())}
     record = provenance(inputs=provenance_inputs(votes, arena, rewards), config=settings)
     if not overwrite and is_of(out, record):
         say(f"{out} is finished")
         print(out)
         return
     faults: list[Quarantined] = []
-    prefs = read_preferences(votes, quarantine=faults)
+    prefs = read_preferences(votes, root=images, quarantine=faults)
     table = vote_table(prefs, named_images=any(row.images(given) for row, given in chosen))
     signals = signals_of(
         table,

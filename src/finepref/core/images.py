@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,8 @@ from PIL import Image, ImageFile
 from finepref.core.colours import KEY, to_srgb
 from finepref.core.encoded import PROFILE, broken, open_header, pillow_limit, quiet
 from finepref.core.encoded import Unreadable as Unreadable
+from finepref.core.errors import InputError
+from finepref.core.regular import read_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,21 @@ def decode(data: bytes) -> Decoded:
         Unreadable: not a picture, damaged, or too large; its text says which.
     """
     return _guarded(data, _decode)
+
+
+def open_rgb_file(path: Path, *, root: Path | None = None) -> Image.Image:
+    """A file as an upright sRGB image of mode RGB.
+
+    Args:
+        root: the folder that it must lie in, for files that a table or manifest names.
+
+    Raises:
+        InputError: it cannot be read (see `read_regular`), or is no picture that can be used.
+    """
+    try:
+        return open_rgb(read_regular(path, root=root))
+    except Unreadable as error:
+        raise InputError(f"not a readable image ({error})", where=path, remedy="save it as PNG") from None
 
 
 def plain_size(data: bytes) -> tuple[int, int] | None:

@@ -65,6 +65,7 @@ def cache_from(
     *,
     format: str = "auto",
     columns: Mapping[str, str] | None = None,
+    root: str | Path | None = None,
     settings: CacheSettings | None = None,
     rank: int = 0,
     world: int = 1,
@@ -76,7 +77,7 @@ def cache_from(
     A finished cache of the same unchanged tables is left as it is, without reading them.
 
     Args:
-        paths, format, columns: see `readers.read_preferences`.
+        paths, format, columns, root: see `readers.read_preferences`.
         rank, world: this process and how many; images and prompts are shared out by their hash.
         recheck: read the images again all the same, where any is a file of its own.
         overwrite: start again.
@@ -89,7 +90,7 @@ def cache_from(
             is there.
     """
     settings, folder = settings or CacheSettings(), Path(out)
-    stamp = stamp_of(paths, format=format, columns=columns)
+    stamp = stamp_of(paths, format=format, columns=columns, root=root)
     made = stored.CacheRecord(shaping=shaping_of(encoder, settings), stamp=stamp)
     if overwrite:
         if world > 1:
@@ -110,7 +111,7 @@ def cache_from(
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         build.add_prompt("")
         what = "cache" if world == 1 else f"cache {rank}/{world}"
-        preferences = read_preferences(paths, format=format, columns=columns, quarantine=read.rejected)
+        preferences = read_preferences(paths, format=format, columns=columns, root=root, quarantine=read.rejected)
         for prompt, images in read.read(progress(preferences, what, unit="pair")):
             build.add(prompt, images, pool)
         build.finish()
@@ -118,10 +119,15 @@ def cache_from(
 
 
 def stamp_of(
-    paths: str | Path | Sequence[str | Path], *, format: str = "auto", columns: Mapping[str, str] | None = None
+    paths: str | Path | Sequence[str | Path],
+    *,
+    format: str = "auto",
+    columns: Mapping[str, str] | None = None,
+    root: str | Path | None = None,
 ) -> str:
     """A name for tables as they are now, from the version of each; images that are files of their own are not in it."""
-    return hash_config({"format": format, "columns": dict(columns or {}), "tables": versions(paths)})
+    place = {} if root is None else {"images": str(Path(root).resolve())}
+    return hash_config({"format": format, "columns": dict(columns or {}), "tables": versions(paths)} | place)
 
 
 def shaping_of(encoder: LatentEncoder, settings: CacheSettings) -> stored.Shaping:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finepref.core.images import Unreadable, decode, dimensions
+from finepref.core.images import Unreadable, decode, plain_size
 from finepref.core.progress import progress
 from finepref.core.provenance import sha256_bytes
 from finepref.data.hashed import HashedPairs
@@ -29,7 +29,8 @@ NONE = "none"  # said by a pair that nobody voted on
 class DataReport:
     """format; pairs that were looked at; labels: image_0, image_1, tie, none -> pairs.
 
-    models: name -> {shown, won, tied, lost}. sizes: "W x H" -> images. problems: unusable rows, each whole pair once.
+    models: name -> {shown, won, tied, lost}. sizes: "W x H" (upright) -> images. conversions: change on the way to
+    sRGB (`core.images`) -> images. problems: unusable rows, each whole pair once.
     repeated: pairs that occur more than once (same prompt and images); identical: both images the same bytes;
     contradicted: repeated pairs whose votes disagree. images: distinct images.
     """
@@ -42,6 +43,7 @@ class DataReport:
     labels: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*SAID.values(), NONE), 0))
     models: dict[str, dict[str, int]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    conversions: dict[str, int] = field(default_factory=dict)
     identical: int = 0
     repeated: int = 0
     contradicted: int = 0
@@ -53,13 +55,16 @@ def inspect(
     *,
     format: str = "auto",
     columns: Mapping[str, str] | None = None,
+    root: str | Path | None = None,
     full: bool = False,
     limit: int | None = None,
 ) -> DataReport:
     """Read a data set once and count what is in it.
 
     Args:
-        full: decode every image to its last byte (validate); else only the headers are read.
+        root: see `read_preferences`.
+        full: decode every image to its last byte (validate); else only those whose header shows that they are changed
+            on the way to sRGB, so that the changes can be counted.
         limit: stop after this many pairs; None for all.
 
     Raises:
@@ -68,7 +73,7 @@ def inspect(
     report = DataReport(format=detect_format(paths) if format == "auto" else format)
     read, prompts = HashedPairs([]), set[str]()
     voters: set[str | None] = {None}
-    pairs = read_preferences(paths, format=format, columns=columns, quarantine=read.rejected)
+    pairs = read_preferences(paths, format=format, columns=columns, root=root, quarantine=read.rejected)
 
     def counted() -> Iterator[Preference]:
         for pair in progress(itertools.islice(pairs, limit), "read", total=limit, unit="pair"):
@@ -79,10 +84,11 @@ def inspect(
 
     known: dict[str, str] = {}  # content hash -> why the image cannot be used, or nothing
     sizes: Counter[str] = Counter()
+    changes: Counter[str] = Counter()
     for _, images in read.read(counted()):
         for sha, (_, content) in images.items():
             if sha not in known:
-                known[sha] = _open(content, sizes, full=full)
+                known[sha] = _open(content, sizes, changes, full=full)
     good, report.problems = read.sorted_out({sha: reason for sha, reason in known.items() if reason})
     votes: dict[tuple[str, frozenset[str]], list[str]] = {}
     for each in good:
@@ -92,7 +98,7 @@ def inspect(
         report.identical += shas[0] == shas[1]
     report.prompts, report.voters = len(prompts), len(voters) - 1
     report.images = sum(not reason for reason in known.values())
-    report.sizes = dict(sizes.most_common())
+    report.sizes, report.conversions = dict(sizes.most_common()), dict(changes.most_common())
     report.repeated = sum(len(each) > 1 for each in votes.values())
     report.contradicted = sum(len({*each} - {NONE}) > 1 for each in votes.values())
     report.models = dict(sorted(report.models.items(), key=lambda item: -item[1]["shown"]))
@@ -110,13 +116,15 @@ def _count(report: DataReport, pair: Preference) -> None:
                 row[what] += 1
 
 
-def _open(data: bytes, sizes: Counter[str], *, full: bool) -> str:
-    """Count the size of an image; why it cannot be used, or nothing."""
+def _open(data: bytes, sizes: Counter[str], changes: Counter[str], *, full: bool) -> str:
+    """Count the size of an image and what is changed in it; why it cannot be used, or nothing."""
     try:
-        width, height = dimensions(data)
-        if full:
-            decode(data)
+        size = plain_size(data)
+        if full or size is None:
+            decoded = decode(data)
+            size = decoded.image.size
+            changes.update(decoded.changes)
     except Unreadable as error:
         return str(error)
-    sizes[f"{width} x {height}"] += 1
+    sizes[f"{size[0]} x {size[1]}"] += 1
     return ""

@@ -41,13 +41,15 @@ class OnlineLatents:
         *,
         format: str = "auto",
         columns: Mapping[str, str] | None = None,
+        root: str | Path | None = None,
         posterior: Literal["mean_std", "mode"] = "mean_std",
         batch_size: int = 32,
     ) -> None:
         """Read the preferences; the dropped pairs are named.
 
         Args:
-            paths, format, columns: see `readers.read_preferences`. posterior, batch_size: see `building.CacheSettings`.
+            paths, format, columns, root: see `preferences.read_preferences`. posterior, batch_size: see
+                `building.CacheSettings`.
 
         Raises:
             InputError: the data cannot be read, its tables hold too many bytes of images, or no pair is usable.
@@ -61,7 +63,7 @@ class OnlineLatents:
         self._texts: dict[str, str] = {EMPTY_PROMPT: ""}
         bad: dict[str, str] = {}
         held, read = 0, HashedPairs([])
-        preferences = read_preferences(paths, format=format, columns=columns, quarantine=read.rejected)
+        preferences = read_preferences(paths, format=format, columns=columns, root=root, quarantine=read.rejected)
         for prompt, images in read.read(progress(preferences, "read", unit="pair")):
             self._texts[sha256_bytes(prompt.encode())] = prompt
             for sha in images.keys() - self._images.keys() - bad.keys():

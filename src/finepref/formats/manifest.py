@@ -12,6 +12,7 @@ from typing import Any
 from finepref.core.errors import InputError
 from finepref.core.files import write_json, write_text
 from finepref.formats import records
+from finepref.formats.pairrows import ImageRef
 
 LINES = "manifest.jsonl"
 RECORD = "manifest.json"
@@ -45,6 +46,10 @@ class ImageRow:
     def key(self) -> Key:
         """Model, prompt set, prompt row and seed: what makes two images comparable or the same."""
         return (self.model, self.prompt_set, self.prompt_index, self.seed)
+
+    def image(self, folder: Path) -> ImageRef:
+        """The image, which must lie in the folder of the manifest."""
+        return ImageRef(path=folder / self.path, root=folder)
 
 
 @dataclass(frozen=True, slots=True)

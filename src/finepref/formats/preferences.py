@@ -74,11 +74,13 @@ class Preferences:
     format: str = "auto"
     columns: Mapping[str, str] | None = None
     images: bool = True
+    root: str | Path | None = None
     quarantine: list[Quarantined] | None = None
 
     def __iter__(self) -> Iterator[Preference]:
         count = 0
-        for row, pair_id, draft in _identified(self.data, format=self.format, columns=self.columns, images=self.images):
+        read = _identified(self.data, format=self.format, columns=self.columns, images=self.images, root=self.root)
+        for row, pair_id, draft in read:
             if draft.problem:
                 if self.quarantine is None:
                     where = f"row {row} (pair {pair_id})"
@@ -97,6 +99,7 @@ def read_preferences(
     format: str = "auto",
     columns: Mapping[str, str] | None = None,
     images: bool = True,
+    root: str | Path | None = None,
     quarantine: list[Quarantined] | None = None,
 ) -> Preferences:
     """Every usable preference, in order, images not decoded. Nothing is read before they are gone through.
@@ -107,6 +110,8 @@ def read_preferences(
         format: a name of `dialects.DIALECTS`, or auto.
         columns: role or column name of the dialect -> the table's column, where they differ.
         images: whether the image columns must be there.
+        root: the folder where the paths of images start and that they must stay in (`--images`); None: for each table
+            its own folder, for rows in memory where the program runs, and then any place.
         quarantine: gets the rows that cannot be used; None makes the first such row an error.
 
     Example:
@@ -114,20 +119,21 @@ def read_preferences(
     """
     held: Any = [data] if isinstance(data, str | Path) else list(data)
     where = memory_table(held) if held and isinstance(held[0], Mapping) else held
-    return Preferences(data=where, format=format, columns=columns, images=images, quarantine=quarantine)
+    return Preferences(data=where, format=format, columns=columns, images=images, root=root, quarantine=quarantine)
 
 
 def read_pair_ids(
     *paths: str | Path,
     format: str = "auto",
     columns: Mapping[str, str] | None = None,
+    root: str | Path | None = None,
 ) -> tuple[list[str], np.ndarray]:
     """(pair ids, labels) of every row in file order, unusable rows included; none of the images is decoded.
 
     Returns:
         ids, and float64 labels: P(image_0 preferred) in {1, 0.5, 0}, nan where nobody voted.
     """
-    found = _identified(list(paths), format=format, columns=columns, images=False)
+    found = _identified(list(paths), format=format, columns=columns, images=False, root=root)
     labels = [(pair_id, draft.preference.label) for _, pair_id, draft in found]
     if not labels:
         raise InputError("the data set is empty", where=_name(list(paths)), remedy="give at least one row")
@@ -157,11 +163,12 @@ def winner_of(label: float) -> int | None:
 
 
 def _identified(
-    data: Paths | Table, *, format: str, columns: Mapping[str, str] | None, images: bool
+    data: Paths | Table, *, format: str, columns: Mapping[str, str] | None, images: bool, root: str | Path | None
 ) -> Iterator[tuple[int, str, Draft]]:
     """(row number over all tables, pair id, draft)."""
     named = dict(columns or {})
-    opened = [pair_rows(table, named, format=format, images=images) for table in tables(data)]
+    found = (table if root is None else replace(table, root=Path(root).expanduser()) for table in tables(data))
+    opened = [pair_rows(table, named, format=format, images=images) for table in found]
     own = _own_ids_unique(opened)
     seen: dict[tuple[str, ...], int] = {}
     hashes: dict[Path, str] = {}

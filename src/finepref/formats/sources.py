@@ -91,7 +91,9 @@ def _hub_table(name: str) -> Table:
         what = f"the hub does not hand it out ({' '.join(str(error).split()) or type(error).__name__})"
         raise InputError(what, where=name, remedy="check name, split and network") from None
     read = lambda wanted: iter(rows if wanted is None else rows.select_columns(list(wanted)))  # noqa: E731
-    return Table(Path(name), columns, Path(), version, read)
+    return Table(
+        Path(name), columns, Path(name), version, read
+    )  # no folder of that name: its rows may name no file here
 
 
 def _twin_folders(path: Path) -> Table:

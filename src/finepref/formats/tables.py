@@ -35,8 +35,10 @@ _BETWEEN = re.compile(r"[,\s]*")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A source of rows. columns: its names, from the schema or the first row; root: where relative image paths start.
+    """A source of rows. columns: its names, from the schema or the first row.
 
+    root: the folder where image paths start and that they must stay in; None for rows in memory, whose paths the
+    person's own program names.
     rows: in order, with only the given columns where the rest can be skipped. read_batches: the same as Arrow
     columns, text as strings or dictionaries. nameless: columns of bytes, lists or records. version: changes with the
     table (place, size and time of its files; on the hub the commit), not with images that it names.
@@ -44,7 +46,7 @@ class Table:
 
     path: Path
     columns: tuple[str, ...]
-    root: Path
+    root: Path | None
     version: str
     rows: Callable[[Sequence[str] | None], Iterator[Row]]
     read_batches: Callable[[Sequence[str]], _Batches] | None = None
@@ -119,7 +121,7 @@ def memory_table(rows: Sequence[Row]) -> Table:
     """The table of rows in memory; paths in them start where the program runs."""
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     plain = [{name: _as_in_a_file(value) for name, value in row.items()} for row in rows]
-    return Table(Path("rows in memory"), columns, Path(), "in memory", lambda wanted: iter(plain))
+    return Table(Path("rows in memory"), columns, None, "in memory", lambda wanted: iter(plain))
 
 
 def _as_in_a_file(value: Any) -> Any:

@@ -63,6 +63,7 @@ class DataSection(Section):
     paths: list[str] = told([], "files or folders of preferences")
     format: str = told("auto", "auto | pickapic | hpdv2 | hpdv3 | imagereward | chosen_rejected | imagefolder | votes")
     columns: dict[str, str] = told({}, "the format's name of a column: the table's")
+    images: str | None = told(None, "folder where image paths start and that they stay in; null = each table's own")
     resolution: Positive = told(512, "pixels; short side resized to it, then centre crop")
     flip: bool = told(False, "horizontal flip with probability 1/2, drawn for winner and loser separately (official)")
     prompt_dropout: Share = told(0.2, "share of draws with the empty prompt, one draw per pair (official 0.2)")

@@ -50,14 +50,15 @@ def pair_table(
     votes: Sequence[str],
     format: str,
     columns: Mapping[str, str] | None = None,
+    root: str | None = None,
     scale: float,
 ) -> PairTable:
     """Pairs of the cache that the signal speaks of, in the cache's order; pairs without a winner are left out.
 
     Args:
         signals: signals.parquet; None takes the votes themselves (margin 0, weight 1).
-        votes, format, columns: as for `preferences.read_pair_ids`; read only without `signals`, where the cache does
-            not hold the votes.
+        votes, format, columns, root: as for `preferences.read_pair_ids`; read only without `signals`, where the cache
+            does not hold the votes.
         scale: lambda, margins are multiplied by it.
 
     Raises:
@@ -68,7 +69,9 @@ def pair_table(
         known = read_signals(signals)
         about = _about(known)
     else:
-        ids, labels = (list(pairs), cache.labels) if cache.labels is not None else _read_votes(votes, format, columns)
+        ids, labels = (
+            (list(pairs), cache.labels) if cache.labels is not None else _read_votes(votes, format, columns, root)
+        )
         known, about = _from_votes(ids, labels)
     row = {pair: i for i, pair in enumerate(known.pair_id)}
     kept = [(pair, row[pair]) for pair in pairs if pair in row]
@@ -139,11 +142,11 @@ def _about(known: Signals) -> RunSignals:
 
 
 def _read_votes(
-    votes: Sequence[str], format: str, columns: Mapping[str, str] | None
+    votes: Sequence[str], format: str, columns: Mapping[str, str] | None, root: str | None
 ) -> tuple[list[str], npt.NDArray[np.float64]]:
     if not votes:
         raise InputError("there is neither a signal file nor a vote file", where="data.paths", remedy="name the votes")
-    return read_pair_ids(*votes, format=format, columns=columns)
+    return read_pair_ids(*votes, format=format, columns=columns, root=root)
 
 
 def _from_votes(ids: Sequence[str], labels: npt.NDArray[np.float64]) -> tuple[Signals, RunSignals]:

@@ -95,6 +95,7 @@ def make_cache(
         folder,
         format=config.data.format,
         columns=config.data.columns,
+        root=config.data.images,
         settings=_cache_settings(config),
         rank=world.rank,
         world=world.size,
@@ -119,6 +120,7 @@ def open_latents(config: RunConfig, out: Path, *, world: World) -> Latents:
             load_encoder(config, device=device),
             format=config.data.format,
             columns=config.data.columns,
+            root=config.data.images,
             posterior=config.cache.posterior,
             batch_size=config.cache.batch_size,
         )
