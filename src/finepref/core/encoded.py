@@ -54,9 +54,9 @@ def open_header(data: bytes) -> ImageFile.ImageFile:
     said = ""
     for name in FORMATS:
         factory, accept = Image.OPEN.get(name, (None, None))
-        if factory is None or not (accept is None or accept(content[:16]) is True):
-            continue
         try:
+            if factory is None or not (accept is None or accept(content[:16]) is True):
+                continue
             image = factory(io.BytesIO(content), "")
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # what `Image.open` takes as: not this kind
             said = said or " ".join(str(error).split())

@@ -122,12 +122,14 @@ def _guarded(data: bytes, read: Callable[[bytes], Found]) -> Found:
 def _decode(data: bytes) -> Decoded:
     image = open_header(data)
     before: list[str] = []
-    turn = _turn(image, before)
-    image.load()
+    tiff = image.format == "TIFF"  # Pillow turns it when it loads it, and forgets how it stood
+    turn = _turn(image, before) if tiff else None
+    image.load()  # before a PNG is asked how it stands, which loads it and would hide that it is broken
+    turn = turn if tiff else _turn(image, before)
     found, changes = to_srgb(image, _bits(data, image), lambda: _low_bytes(data))
     if turn is not None:
         before.append("rotated by EXIF")
-        found = found if image.format == "TIFF" else found.transpose(turn)  # Pillow turns a TIFF when it loads it
+        found = found if tiff else found.transpose(turn)
     if _has_more(image):
         before.append("first of several frames")
     found.info = {}

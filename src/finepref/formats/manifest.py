@@ -114,7 +114,7 @@ def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
         The rows in file order.
 
     Raises:
-        InputError: no manifest, a broken line, a missing field, or the same image listed twice.
+        InputError: no manifest, a broken line, a missing field, an image elsewhere, or the same image listed twice.
     """
     path = Path(folder) / LINES
     if not path.is_file():
@@ -122,6 +122,8 @@ def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
     text = path.read_text(encoding="utf-8")
     rows: dict[Key, ImageRow] = {}
     for place, row in records.parse_lines(ImageRow, text[: text.rfind("\n") + 1] if partial else text, path):
+        if Path(row.path).is_absolute() or ".." in Path(row.path).parts:
+            raise InputError(f"{row.path!r} leaves the folder", where=place, remedy="images lie below the manifest")
         if row.key in rows:
             raise InputError(f"{row.model}, prompt {row.prompt_index}, seed {row.seed} is listed twice", where=place)
         rows[row.key] = row
