@@ -28,7 +28,6 @@ from finepref.evaluate.sampling import read_map
 from finepref.evaluate.score import score
 from finepref.evaluate.scored_pairs import score_preferences
 from finepref.formats.manifest import read_rows, write_rows
-from finepref.formats.pairrows import ImageRef
 from finepref.formats.preferences import read_preferences
 from finepref.report.thumbnails import data_uri
 from picture_files import (
@@ -116,7 +115,7 @@ def test_training_scoring_maps_and_pages_see_the_same_pixels(tmp_path: Path) -> 
     for number, name in enumerate(names):
         path = tmp_path / f"{number}.bin"
         square_pixels, _ = square(KINDS[name], SIDE)
-        shown = open_rgb(base64.b64decode(data_uri(ImageRef(path=path, root=tmp_path)).partition(",")[2]))
+        shown = open_rgb(base64.b64decode(data_uri(path, root=tmp_path).partition(",")[2]))
         for found in (read_map(path, None), shown, square_pixels.transpose(1, 2, 0)):
             assert sha256_bytes(np.ascontiguousarray(np.asarray(found)).tobytes()) == wanted[name], name
 

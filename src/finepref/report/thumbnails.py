@@ -7,16 +7,16 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from finepref.core.errors import InputError
 from finepref.core.files import finite
-from finepref.core.images import Unreadable, open_rgb
+from finepref.core.images import open_rgb_file
 from finepref.formats.comparison import Comparison
 from finepref.formats.manifest import ImageRow
-from finepref.formats.pairrows import ImageRef
 from finepref.report.inputs import EvaluationFolder, RunFolder, read_samples
 
 BUDGET = 8_000_000
@@ -103,7 +103,8 @@ def choose(
         position = next(p for source in sources for p in source if p not in chosen)
         turn += 1
         item = items[position]
-        pictures = {model: data_uri(row.image(evaluation.folder)) for model, row in item.rows.items()}
+        root = evaluation.folder
+        pictures = {model: data_uri(root / row.path, root=root) for model, row in item.rows.items()}
         size = sum(len(picture) for picture in pictures.values())
         if chosen and spent + size > budget:
             break
@@ -113,11 +114,14 @@ def choose(
     return [items[position] for position in sorted(chosen)]
 
 
-def data_uri(image: ImageRef) -> str:
-    """A data URI of an image, at most 256 pixels a side; tiny ones as they are; empty where it cannot be read."""
+def data_uri(path: Path, *, root: Path | None = None) -> str:
+    """A data URI of an image, at most 256 pixels a side; tiny ones as they are; empty where it cannot be read.
+
+    root: the folder that it must lie in, where a manifest names it.
+    """
     try:
-        small, buffer = open_rgb(image.read()), io.BytesIO()
-    except (InputError, Unreadable):
+        small, buffer = open_rgb_file(path, root=root), io.BytesIO()
+    except InputError:
         return ""
     kind = "png" if max(small.size) <= TINY else "webp"
     if kind == "png":
@@ -175,8 +179,8 @@ def read_strips(run: RunFolder) -> list[Strip]:
     strips = []
     for number, prompt in enumerate(prompts[:MOST_PROMPTS]):
         files = [(step, folders[step] / f"{number:03d}-{seed}.png") for step in steps]
-        pictures = ((step, ImageRef(path=path, root=root)) for step, path in files if path.is_file())
-        strips.append(Strip(run.name, prompt, seed, tuple((step, data_uri(image)) for step, image in pictures)))
+        pictures = tuple((step, data_uri(path, root=root)) for step, path in files if path.is_file())
+        strips.append(Strip(run.name, prompt, seed, pictures))
     return strips
 
 
