@@ -6,6 +6,7 @@ R resolution.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+_PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 _EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # of a PNG, before or after its pixels
 
 Found = TypeVar("Found")
@@ -93,6 +95,25 @@ def open_rgb_file(path: Path, *, root: Path | None = None) -> Image.Image:
         return open_rgb(read_regular(path, root=root))
     except Unreadable as error:
         raise InputError(f"not a readable image ({error})", where=path, remedy="save it as PNG") from None
+
+
+def encoded(image: Image.Image) -> bytes:
+    """A Pillow image as a file that `open_rgb` reads as it would the one that the image was opened from.
+
+    Raises:
+        InputError: its mode cannot be written, or its file cannot be read.
+    """
+    try:
+        image.load()  # a TIFF is turned by this
+        turn, content, options = image.getexif().get(_ORIENTATION, 1), io.BytesIO(), {}
+        if turn in _TURNS:
+            options["exif"] = Image.Exif()
+            options["exif"][_ORIENTATION] = turn
+        image = image.convert(image.mode.upper()) if image.mode in ("La", "RGBa") else image
+        image.save(content, "PNG" if image.mode in _PNG_MODES else "TIFF", **options)
+    except (OSError, ValueError, KeyError, SyntaxError) as error:
+        raise InputError(f"the image cannot be used ({error})", where=f"image of mode {image.mode}") from None
+    return content.getvalue()
 
 
 def plain_size(data: bytes) -> tuple[int, int] | None:

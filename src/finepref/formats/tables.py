@@ -5,7 +5,6 @@ parquet, csv, tsv, jsonl, ndjson and json (an array, or objects one after the ot
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import re
@@ -125,14 +124,14 @@ def memory_table(rows: Sequence[Row]) -> Table:
 
 
 def _as_in_a_file(value: Any) -> Any:
-    """A path as text, a Pillow image as PNG; other values as they are."""
+    """A path as text, a Pillow image as the bytes of a file; other values as they are."""
     if isinstance(value, Path):
         return str(value)
     if not hasattr(value, "save"):
         return value
-    content = io.BytesIO()
-    value.save(content, format="PNG")
-    return content.getvalue()
+    from finepref.core.images import encoded
+
+    return encoded(value)
 
 
 def _dicts(batches: _Batches) -> Iterator[Row]:
