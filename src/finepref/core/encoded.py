@@ -7,6 +7,7 @@ picture 2^28 pixels. Nothing of that is set for the rest of the program, except 
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import threading
 import warnings
@@ -30,6 +31,7 @@ FORMATS = (
 _MAX_TEXT = 1 << 20
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _TURNS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts that may say how a picture stands
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it writes to the terminal what is raised as well
 
 
 class Unreadable(Exception):
@@ -59,7 +61,7 @@ def open_header(data: bytes) -> ImageFile.ImageFile:
                 continue
             image = factory(io.BytesIO(content), "")
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # what `Image.open` takes as: not this kind
-            said = said or " ".join(str(error).split())
+            said = said or (" ".join(str(error).split()) if accept is not None else "")
             continue
         if image.width * image.height > MAX_PIXELS:
             raise Unreadable(f"{image.width} x {image.height} pixels are too many (2^28 at most)")
@@ -75,7 +77,8 @@ def broken(data: bytes, error: Exception) -> Unreadable:
     """The reason why a picture cannot be decoded, from what a decoder raised."""
     if isinstance(error, Image.DecompressionBombError):
         return Unreadable("its pixels are too many (2^28 at most)")
-    return Unreadable(why_broken(data, " ".join(str(error).split()) or type(error).__name__))
+    said = " ".join(str(error).split()) or type(error).__name__
+    return Unreadable(why_broken(data, f"unknown value {said}" if isinstance(error, KeyError) else said))
 
 
 def _without_text(data: bytes) -> tuple[bytes, bytes | None, str]:
