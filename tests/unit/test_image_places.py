@@ -17,10 +17,16 @@ from finepref.core.errors import InputError
 from finepref.core.regular import MAX_BYTES, read_regular
 from finepref.data.convert import convert
 from finepref.data.inspect import inspect
+from finepref.data.latents import LatentCache
 from finepref.evaluate.score import score
+from finepref.formats.layers import stack
 from finepref.formats.manifest import read_manifest, read_rows, write_rows
 from finepref.formats.preferences import read_pair_ids, read_preferences
+from finepref.plan.methods import commands
 from finepref.report.thumbnails import data_uri
+from finepref.train.config import load_config
+from finepref.train.opened import make_cache
+from finepref.train.processes import launched
 from picture_files import drawn, encode
 
 SECRET = b"root:x:0:0:the person's own words"
@@ -141,6 +147,22 @@ def test_images_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "1 pairs, 1 left out" in capsys.readouterr().out
     (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert (row["image_0"], row["image_1"]) == (encode(drawn(seed=5)), encode(drawn(seed=6)))
+
+
+def test_images_of_a_run(tmp_path: Path) -> None:
+    """`data.images` of a config: the cache reads there, its pair ids are those of `read_preferences`."""
+    data = table(tmp_path / "tables" / "mine", "b.png", "b.png")
+    for name in ("a.png", "b.png"):
+        (tmp_path / "pictures" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "pictures" / name).write_bytes(encode(drawn(seed=len(name))))
+    config = load_config("lab/arenapo", [f"data.paths=[{data}]", f"data.images={tmp_path / 'pictures'}"])
+    summary = make_cache(config, tmp_path / "cache", world=launched())
+    assert (summary.pairs, summary.images, summary.quarantined) == (2, 1, 0)
+    ids = [each.pair_id for each in read_preferences(data, root=tmp_path / "pictures")]
+    assert [*LatentCache(tmp_path / "cache").pairs] == ids
+    lines = commands(stack(["lab/arenapo"]), config, layers=("lab/arenapo",))
+    (line,) = (each for each in lines if each.startswith("finepref signals"))
+    assert f" --images {tmp_path / 'pictures'} " in line
 
 
 def test_a_manifest_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
