@@ -42,17 +42,17 @@ def test_inspect_validate_convert(votes: Path, tmp_path: Path) -> None:
     shown = finepref("data", "inspect", votes)
     assert shown.returncode == 0
     assert "format pickapic: 4 pairs, 4 prompts, 7 distinct images" in shown.stdout
-    assert "row 2, pair 2: image_0: not an image of a known kind" in shown.stdout
+    assert "row 2, pair 2: image_0: text, not a picture" in shown.stdout
     checked = finepref("data", "validate", votes, "--json")
     assert checked.returncode == 1
     assert json.loads(checked.stdout)["problems"] == [
-        {"row": 2, "pair_id": "2", "reason": "image_0: not an image of a known kind"}
+        {"row": 2, "pair_id": "2", "reason": "image_0: text, not a picture"}
     ]
     assert "1 pairs are unusable" in checked.stderr
     assert "Traceback" not in checked.stderr
     written = finepref("data", "convert", votes, "--out", tmp_path / "pairs.parquet")
     assert written.returncode == 0
-    assert written.stdout.strip() == f"{tmp_path / 'pairs.parquet'}: 4 pairs, 0 left out"
+    assert written.stdout.strip() == f"{tmp_path / 'pairs.parquet'}: 3 pairs, 1 left out"
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_a_bad_image_drops_its_pair_whole(tmp_path: Path) -> None:
     assert list(LatentCache(tmp_path / "cache").pairs) == ["p0", "p2", "p3", "p5"]
     lines = [json.loads(line) for line in (tmp_path / "cache" / "quarantine.jsonl").read_text().splitlines()]
     assert [(line["row"], line["pair_id"]) for line in lines] == [(1, "p1"), (4, "p4")]
-    assert all(line["reason"] == "image_1: not an image of a known kind" for line in lines)
+    assert all(line["reason"] == "image_1: text, not a picture" for line in lines)
 
 
 def test_rows_that_the_reader_drops_keep_their_numbers(tmp_path: Path) -> None:
@@ -472,9 +472,7 @@ def test_online_encoding_gives_what_the_cache_gives(tmp_path: Path, monkeypatch:
     online = OnlineLatents(data, encoder)
     assert encoder.seen == []
     assert dict(online.pairs) == dict(cache.pairs)
-    assert [(q.row, q.pair_id, q.reason) for q in online.quarantined] == [
-        (3, "p3", "image_1: not an image of a known kind")
-    ]
+    assert [(q.row, q.pair_id, q.reason) for q in online.quarantined] == [(3, "p3", "image_1: text, not a picture")]
     pairs = list(online.pairs.values())
     images = [pairs[0].image_0, pairs[1].image_1, pairs[0].image_0, pairs[0].image_0]
     flips = [False, True, False, True]

@@ -17,7 +17,7 @@ from finepref.core.files import parquet_meta
 from finepref.evaluate.papers import best_and_second, load_tables, same_metric, tables_for
 from finepref.evaluate.protocols import choose_prompts, choose_scorers, family_of, load_protocol, names
 from finepref.evaluate.published_counts import counts_lines, read_counts
-from finepref.evaluate.score import decode, score
+from finepref.evaluate.score import score
 from finepref.evaluate.scored_pairs import score_preferences, shard_path
 from finepref.formats.manifest import LINES, read_rows
 from finepref.formats.preferences import ImageRef, Preference
@@ -113,12 +113,6 @@ def test_broken_manifests_are_refused_with_their_line(tmp_path: Path) -> None:
         read_rows(tmp_path)
     (tmp_path / LINES).write_text(lines[0] + lines[1][:50])
     assert len(read_rows(tmp_path, partial=True)) == 1
-
-
-def test_decode_refuses_what_is_no_image() -> None:
-    for data in (b"", b"GIF89a", b"\x89PNG\r\n\x1a\n"):
-        with pytest.raises(InputError, match="not a readable image"):
-            decode(data)
 
 
 def _png(number: int) -> bytes:

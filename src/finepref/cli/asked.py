@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from typer import Option
@@ -17,6 +18,9 @@ Outcomes = Annotated[list[str] | None, Option("--outcome", metavar="WORD=MEANING
 Encoding = Annotated[str | None, Option(help="Of text files, such as cp1252 or utf-16; utf-8 by default.")]
 Split = Annotated[str | None, Option(help="Which split of a folder that holds several, such as train.")]
 Question = Annotated[str | None, Option(help="Whose votes are read, where several questions were asked.")]
+Images = Annotated[
+    Path | None, Option(help="Folder where image paths start and that they must stay in; by default each table's own.")
+]
 
 
 def pairs_of(given: Sequence[str] | None, option: str, example: str) -> dict[str, str]:
@@ -43,9 +47,11 @@ def reading_of(
     encoding: str | None,
     split: str | None,
     question: str | None,
+    images: Path | None = None,
 ) -> Reading:
     """The options as a record."""
     return Reading(
         format=format, columns=pairs_of(columns, "--column", "prompt=text"),
         outcomes=pairs_of(outcomes, "--outcome", "1=left"), encoding=encoding, split=split, question=question,
+        images=None if images is None else str(images),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finepref.cli.asked import Columns, Encoding, Format, Outcomes, Question, Split, reading_of
+from finepref.cli.asked import Columns, Encoding, Format, Images, Outcomes, Question, Split, reading_of
 
 if TYPE_CHECKING:
     from finepref.data.inspect import DataReport
@@ -31,11 +31,12 @@ def inspect_command(
     encoding: Encoding = None,
     split: Split = None,
     question: Question = None,
+    images: Images = None,
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
     """Counts, ties, models, voters and image sizes; images are opened but not decoded."""
-    reading = reading_of(format, column, outcome, encoding, split, question)
+    reading = reading_of(format, column, outcome, encoding, split, question, images)
     _report(data, reading, limit, as_json, full=False)
 
 
@@ -48,13 +49,14 @@ def validate_command(
     encoding: Encoding = None,
     split: Split = None,
     question: Question = None,
+    images: Images = None,
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
     """Decode every image; list what is unusable; exit 1 if anything is."""
     from finepref.core.errors import CheckFailed
 
-    reading = reading_of(format, column, outcome, encoding, split, question)
+    reading = reading_of(format, column, outcome, encoding, split, question, images)
     report = _report(data, reading, limit, as_json, full=True)
     if report.problems:
         raise CheckFailed(
@@ -74,12 +76,13 @@ def convert_command(
     encoding: Encoding = None,
     split: Split = None,
     question: Question = None,
+    images: Images = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
     """Write the house format: one parquet with pair_id, prompt, both images' bytes, label, models, voter."""
     from finepref.data.convert import convert
 
-    reading = reading_of(format, column, outcome, encoding, split, question)
+    reading = reading_of(format, column, outcome, encoding, split, question, images)
     written, left_out = convert(data, out, reading=reading, overwrite=overwrite)
     print(f"{out}: {written} pairs, {left_out} left out")
 
@@ -118,6 +121,8 @@ def _text(report: DataReport) -> str:
         f"pairs of two identical images {report.identical}",
         "image sizes: " + (", ".join(f"{size}: {n}" for size, n in list(report.sizes.items())[:12]) or "none"),
     ]
+    changed = [f"{what}: {n}" for what, n in report.conversions.items()]
+    lines.append("image conversions: " + (", ".join(changed) or "none"))
     if report.models:
         width = max(len(name) for name in report.models)
         lines.append(f"{'model':{width}}  {'shown':>8} {'won':>8} {'tied':>8} {'lost':>8}")

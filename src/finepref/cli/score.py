@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finepref.cli.asked import Columns, Encoding, Format, Outcomes, Question, Split, reading_of
+from finepref.cli.asked import Columns, Encoding, Format, Images, Outcomes, Question, Split, reading_of
 from finepref.core.errors import InputError
 
 
@@ -26,6 +26,7 @@ def command(
     encoding: Encoding = None,
     split: Split = None,
     question: Question = None,
+    images: Images = None,
     overwrite: Annotated[bool, typer.Option(help="Score again what has a score.")] = False,
 ) -> None:
     """Score images: DIR/scores.parquet of an evaluation folder, or the rewards of a preference data set."""
@@ -34,7 +35,7 @@ def command(
     from finepref.formats.reading import AS_IT_IS
 
     specs = _scorers(scorer or [], protocol)
-    reading = reading_of(format, column, outcome, encoding, split, question)
+    reading = reading_of(format, column, outcome, encoding, split, question, images)
     if (data[0] / LINES).is_file():
         from finepref.evaluate.score import score
         from finepref.formats.scores import SCORES

@@ -113,8 +113,7 @@ def ksort_eval(
 
 def _images(folder: Path, model: str | None) -> Callable[[Instance], Image]:
     """Instance -> the image of its prompt in an evaluation folder (the lowest seed)."""
-    from PIL import Image as PillowImage
-
+    from finepref.core.images import open_rgb_file
     from finepref.formats.manifest import read_rows
 
     rows = read_rows(folder)
@@ -130,6 +129,6 @@ def _images(folder: Path, model: str | None) -> Callable[[Instance], Image]:
     def image_of(instance: Instance) -> Image:
         if instance.prompt not in paths:
             raise InputError(f"no image of {chosen!r} for the prompt of {instance.name}", where=folder)
-        return PillowImage.open(paths[instance.prompt])
+        return open_rgb_file(paths[instance.prompt], root=folder)
 
     return image_of

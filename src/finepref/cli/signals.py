@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finepref.cli.asked import Columns, Encoding, Format, Outcomes, Question, Split, reading_of
+from finepref.cli.asked import Columns, Encoding, Format, Images, Outcomes, Question, Split, reading_of
 from finepref.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def command(
     encoding: Encoding = None,
     split: Split = None,
     question: Question = None,
+    images: Images = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write again what is finished.")] = False,
     **own: Any,
 ) -> None:
@@ -49,7 +50,7 @@ def command(
     from finepref.formats.sources import versions
     from finepref.signals.make import check_request, provenance_inputs, signals_of, vote_table
 
-    reading = reading_of(format, column, outcome, encoding, split, question)
+    reading = reading_of(format, column, outcome, encoding, split, question, images)
     options = {name: value for name, value in own.items() if value is not None}
     chosen = check_request(kind, options, ratings=arena is not None, rewards=rewards is not None)
     own = {row.name: given.model_dump() for row, given in chosen}

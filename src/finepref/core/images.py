@@ -1,17 +1,26 @@
-"""Encoded bytes to square uint8 pixels, whatever the file's mode, orientation or condition.
+"""ONE decoder: encoded bytes to an upright sRGB image, whatever the file's mode, orientation, profile or condition.
 
-Shapes: H W size after EXIF rotation, R resolution.
+Training, scorers, control maps and pages all see what `open_rgb` gives. Shapes: H W size after EXIF rotation,
+R resolution.
 """
 
 from __future__ import annotations
 
 import io
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile
+
+from finepref.core.colours import KEY, to_srgb
+from finepref.core.encoded import PROFILE, broken, open_header, pillow_limit, quiet
+from finepref.core.encoded import Unreadable as Unreadable
+from finepref.core.errors import InputError
+from finepref.core.regular import read_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,52 +40,163 @@ class ImageSize:
 
 
 MAX_ASPECT = 32
-MAX_PIXELS = 1 << 28
+_ORIENTATION = 0x0112
+_BITS_PER_SAMPLE = 258
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+_PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # of a PNG, before or after its pixels
+
+Found = TypeVar("Found")
 
 
-class Unreadable(Exception):
-    """An image that cannot be used; its text is the reason."""
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An upright sRGB image, mode RGB, and the changes that made it one, in words such as `ICC profile to sRGB`."""
+
+    image: Image.Image
+    changes: tuple[str, ...]
 
 
-def decode(data: bytes) -> Image.Image:
-    """Encoded bytes -> RGB image, upright.
+def open_rgb(data: bytes) -> Image.Image:
+    """Encoded bytes -> upright sRGB image of mode RGB; see `decode`, which also names the changes."""
+    return decode(data).image
 
-    EXIF orientation is applied; CMYK, palette, grey and 16-bit modes are converted; transparency is laid on white.
+
+def decode(data: bytes) -> Decoded:
+    """Encoded bytes -> upright sRGB image, mode RGB, and what was changed.
+
+    EXIF orientation and ICC profile are applied; transparency (alpha, palette, colour key) is laid on white; CMYK,
+    grey, palette, 16-bit and float modes are converted; of several frames the first is taken. A profile or EXIF block
+    that cannot be used is left out, and named.
+
+    Args:
+        data: a file of at most 2^28 bytes and 2^28 pixels.
 
     Raises:
-        Unreadable: not an image, truncated, or beyond 2^28 pixels.
+        Unreadable: not a picture, damaged, or too large; its text says which.
+    """
+    return _guarded(data, _decode)
+
+
+def open_rgb_file(path: Path, *, root: Path | None = None) -> Image.Image:
+    """A file as an upright sRGB image of mode RGB.
+
+    Args:
+        root: the folder that it must lie in, for files that a table or manifest names.
+
+    Raises:
+        InputError: it cannot be read (see `read_regular`), or is no picture that can be used.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):
-            with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Unreadable(f"{image.width} x {image.height} pixels are too many")
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-            return _rgb(upright)
-    except (Unreadable, MemoryError):
-        raise
-    except Exception as error:  # decoders of broken files raise whatever they like
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if "cannot identify image file" in reason:
-            reason = "not an image of a known kind"
-        raise Unreadable(reason) from None
+        return open_rgb(read_regular(path, root=root))
+    except Unreadable as error:
+        raise InputError(f"not a readable image ({error})", where=path, remedy="save it as PNG") from None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        if values.max(initial=0.0) > 255.0:
-            values = values / 257.0
-        return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer).convert("RGB")
-    return image.convert("RGB")
+def encoded(image: Image.Image) -> bytes:
+    """A Pillow image as a file that `open_rgb` reads as it would the one that the image was opened from.
+
+    Raises:
+        InputError: its mode cannot be written, or its file cannot be read.
+    """
+    try:
+        image.load()  # a TIFF is turned by this
+        turn, content, options = image.getexif().get(_ORIENTATION, 1), io.BytesIO(), {}
+        if turn in _TURNS:
+            options["exif"] = Image.Exif()
+            options["exif"][_ORIENTATION] = turn
+        image = image.convert(image.mode.upper()) if image.mode in ("La", "RGBa") else image
+        image.save(content, "PNG" if image.mode in _PNG_MODES else "TIFF", **options)
+    except (OSError, ValueError, KeyError, SyntaxError) as error:
+        raise InputError(f"the image cannot be used ({error})", where=f"image of mode {image.mode}") from None
+    return content.getvalue()
+
+
+def plain_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a picture that needs no change, from its header alone; None where `decode` must be asked.
+
+    Raises:
+        Unreadable: as `decode`, as far as the header shows it.
+    """
+    return _guarded(data, _plain_size)
+
+
+def _guarded(data: bytes, read: Callable[[bytes], Found]) -> Found:
+    """What `read` finds; whatever a decoder of a broken file raises becomes a reason."""
+    with quiet():
+        try:
+            try:
+                return read(data)
+            except Image.DecompressionBombError:
+                with pillow_limit():
+                    return read(data)
+        except (Unreadable, MemoryError):
+            raise
+        except Exception as error:
+            raise broken(data, error) from None
+
+
+def _decode(data: bytes) -> Decoded:
+    image = open_header(data)
+    before: list[str] = []
+    tiff = image.format == "TIFF"  # Pillow turns it when it loads it, and forgets how it stood
+    turn = _turn(image, before) if tiff else None
+    image.load()  # before a PNG is asked how it stands, which loads it and would hide that it is broken
+    turn = turn if tiff else _turn(image, before)
+    found, changes = to_srgb(image, _bits(data, image), lambda: _low_bytes(data))
+    if turn is not None:
+        before.append("rotated by EXIF")
+        found = found if tiff else found.transpose(turn)
+    if _has_more(image):
+        before.append("first of several frames")
+    found.info = {}
+    return Decoded(found, (*before, *changes))
+
+
+def _plain_size(data: bytes) -> tuple[int, int] | None:
+    image = open_header(data)
+    plain = image.mode == "RGB" and _bits(data, image) == 8 and not {PROFILE, KEY}.intersection(image.info)
+    turned = any(word in data for word in _EXIF) if image.format == "PNG" else _turn(image, []) is not None
+    return image.size if plain and not turned and not _has_more(image) else None
+
+
+def _turn(image: ImageFile.ImageFile, changes: list[str]) -> Image.Transpose | None:
+    """How an image must be turned to stand upright."""
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # readers of broken blocks raise whatever they like
+        changes.append("EXIF ignored (not readable)")
+        return None
+
+
+def _has_more(image: ImageFile.ImageFile) -> bool:
+    """Whether frames or pages follow the first."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # the first one is whole
+        return True
+
+
+def _bits(data: bytes, image: ImageFile.ImageFile) -> int:
+    """Of a channel in the file."""
+    if image.format == "PNG":
+        return data[24]
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(_BITS_PER_SAMPLE, (8,))  # type: ignore[attr-defined]
+        return int(bits[0] if isinstance(bits, tuple) else bits)
+    return 16 if image.mode == "I" or image.mode.startswith("I;16") else 8
+
+
+def _low_bytes(data: bytes) -> Image.Image:
+    """The low bytes of a PNG of 16-bit RGB; Pillow's own reading keeps the high ones."""
+    image = open_header(data)
+    image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
+    image.load()
+    return image
 
 
 def square(data: bytes, resolution: int) -> tuple[NDArray[np.uint8], ImageSize]:
@@ -97,7 +217,7 @@ def square(data: bytes, resolution: int) -> tuple[NDArray[np.uint8], ImageSize]:
     References:
         SalesforceAIResearch/DiffusionDPO train.py: resize of the short side, then centre crop.
     """
-    image = decode(data)
+    image = open_rgb(data)
     width, height = image.size
     short, long = min(width, height), max(width, height)
     if long > MAX_ASPECT * short:
@@ -110,16 +230,3 @@ def square(data: bytes, resolution: int) -> tuple[NDArray[np.uint8], ImageSize]:
     image = image.crop((left, top, left + resolution, top + resolution))
     pixels = np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
     return pixels, ImageSize(original_height=height, original_width=width, crop_top=top, crop_left=left)
-
-
-def dimensions(data: bytes) -> tuple[int, int]:
-    """(width, height) from the header alone, before EXIF rotation.
-
-    Raises:
-        Unreadable: not an image.
-    """
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except Exception:
-        raise Unreadable("not an image of a known kind") from None

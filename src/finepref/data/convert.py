@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from finepref.core.errors import InputError
+from finepref.core.images import Unreadable, open_rgb
 from finepref.core.progress import progress, say
+from finepref.core.provenance import sha256_bytes
 from finepref.formats.preferences import ImageRef, Preference, Preferences, Quarantined, write_pairs
 from finepref.formats.quarantine import write_quarantine
 from finepref.formats.reading import AS_IT_IS, Reading
@@ -22,7 +24,7 @@ def convert(
 ) -> tuple[int, int]:
     """Write any known format in the house format; pair ids stay, so sidecars of the original still fit.
 
-    Unusable rows are left out and listed in `<out>.quarantine.jsonl`.
+    Unusable rows are left out and listed in `<out>.quarantine.jsonl`; so are those with a file that is no picture.
 
     Returns:
         (pairs written, pairs left out).
@@ -47,13 +49,32 @@ def convert(
 
 
 def _with_images(pairs: Iterable[Preference], left_out: list[Quarantined]) -> Iterator[Preference]:
-    """The pairs with the bytes of their images; those whose images cannot be read go to the rows left out."""
-    good = 0
+    """The pairs with the bytes of their images; those whose images cannot be used go to the rows left out."""
+    known: dict[str, str] = {}  # content hash -> why the image cannot be used, or nothing
+    written = 0
     for pair in pairs:
-        try:
-            first, second = (ImageRef(data=image.read()) for image in (pair.image_0, pair.image_1))
-        except InputError as error:
-            left_out.append(Quarantined(good + len(left_out), pair.pair_id, str(error)))
+        contents, faults = [], []
+        for side, image in enumerate((pair.image_0, pair.image_1)):
+            try:
+                contents.append(image.read())
+                faults += [f"image_{side}: {reason}"] if (reason := _fault(contents[-1], known)) else []
+            except InputError as error:
+                faults.append(f"image_{side}: {error}")
+        if faults:
+            left_out.append(Quarantined(written + len(left_out), pair.pair_id, "; ".join(faults)))
             continue
-        good += 1
+        written += 1
+        first, second = (ImageRef(data=content) for content in contents)
         yield replace(pair, image_0=first, image_1=second)
+
+
+def _fault(content: bytes, known: dict[str, str]) -> str:
+    """Why an image cannot be used, or nothing; equal images are decoded once."""
+    sha = sha256_bytes(content)
+    if sha not in known:
+        try:
+            open_rgb(content)
+            known[sha] = ""
+        except Unreadable as error:
+            known[sha] = str(error)
+    return known[sha]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finepref.core.images import Unreadable, decode, dimensions
+from finepref.core.images import Unreadable, decode, plain_size
 from finepref.core.progress import progress
 from finepref.core.provenance import sha256_bytes
 from finepref.data.hashed import HashedPairs
@@ -31,7 +31,8 @@ NONE = SAID[-1]
 class DataReport:
     """format; pairs that were looked at; labels: image_0, image_1, tie, none -> pairs.
 
-    models: name -> {shown, won, tied, lost}. sizes: "W x H" -> images. problems: unusable rows, each whole pair once.
+    models: name -> {shown, won, tied, lost}. sizes: "W x H" (upright) -> images. conversions: change on the way to
+    sRGB (`core.images`) -> images. problems: unusable rows, each whole pair once.
     repeated: pairs that occur more than once (same prompt and images); identical: both images the same bytes;
     contradicted: repeated pairs whose votes disagree. images: distinct images. sources: file -> rows, of those read to
     the end. outcome_words: word -> how it was taken. notes: what was read otherwise than it stands.
@@ -45,6 +46,7 @@ class DataReport:
     labels: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SAID, 0))
     models: dict[str, dict[str, int]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    conversions: dict[str, int] = field(default_factory=dict)
     identical: int = 0
     repeated: int = 0
     contradicted: int = 0
@@ -64,7 +66,9 @@ def inspect(
     """Read a data set once and count what is in it.
 
     Args:
-        full: decode every image to its last byte (validate); else only the headers are read.
+        root: see `read_preferences`.
+        full: decode every image to its last byte (validate); else only those whose header shows that they are changed
+            on the way to sRGB, so that the changes can be counted.
         limit: stop after this many pairs; None for all.
 
     Raises:
@@ -84,10 +88,11 @@ def inspect(
 
     known: dict[str, str] = {}  # content hash -> why the image cannot be used, or nothing
     sizes: Counter[str] = Counter()
+    changes: Counter[str] = Counter()
     for _, images in read.read(counted()):
         for sha, (_, content) in images.items():
             if sha not in known:
-                known[sha] = _open(content, sizes, full=full)
+                known[sha] = _open(content, sizes, changes, full=full)
     good, report.problems = read.sorted_out({sha: reason for sha, reason in known.items() if reason})
     votes: dict[tuple[str, frozenset[str]], list[str]] = {}
     for each in good:
@@ -99,7 +104,7 @@ def inspect(
     report.sources, report.outcome_words, report.notes = account.sources, account.words, list(account.notes)
     report.prompts, report.voters = len(prompts), len(voters) - 1
     report.images = sum(not reason for reason in known.values())
-    report.sizes = dict(sizes.most_common())
+    report.sizes, report.conversions = dict(sizes.most_common()), dict(changes.most_common())
     report.repeated = sum(len(each) > 1 for each in votes.values())
     report.contradicted = sum(len({*each} - {NONE}) > 1 for each in votes.values())
     report.models = dict(sorted(report.models.items(), key=lambda item: -item[1]["shown"]))
@@ -118,13 +123,15 @@ def _count(report: DataReport, pair: Preference) -> None:
                 row[what] += 1
 
 
-def _open(data: bytes, sizes: Counter[str], *, full: bool) -> str:
-    """Count the size of an image; why it cannot be used, or nothing."""
+def _open(data: bytes, sizes: Counter[str], changes: Counter[str], *, full: bool) -> str:
+    """Count the size of an image and what is changed in it; why it cannot be used, or nothing."""
     try:
-        width, height = dimensions(data)
-        if full:
-            decode(data)
+        size = plain_size(data)
+        if full or size is None:
+            decoded = decode(data)
+            size = decoded.image.size
+            changes.update(decoded.changes)
     except Unreadable as error:
         return str(error)
-    sizes[f"{width} x {height}"] += 1
+    sizes[f"{size[0]} x {size[1]}"] += 1
     return ""

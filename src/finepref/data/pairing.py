@@ -11,7 +11,7 @@ from finepref.core.errors import InputError, check_word, nearest
 from finepref.core.progress import say
 from finepref.core.provenance import provenance, sha256_bytes
 from finepref.formats.manifest import ImageRow, read_rows
-from finepref.formats.preferences import ImageRef, Preference, write_pairs
+from finepref.formats.preferences import Preference, write_pairs
 from finepref.formats.prompts import prompt_sha256
 from finepref.formats.rewards import Reward, write_rewards
 from finepref.formats.scores import SCORES, ScoredBy, read_scores
@@ -55,7 +55,7 @@ def pair_from_scores(
             if abs(a.value - b.value) < min_gap:
                 continue
             pair_id = sha256_bytes("\x1f".join([prompt, a.row.image_sha256, b.row.image_sha256]).encode())[:32]
-            image_0, image_1 = (ImageRef(path=folder / each.row.path) for each in (a, b))
+            image_0, image_1 = (each.row.image(folder) for each in (a, b))
             label = 0.5 + 0.5 * ((a.better > b.better) - (a.better < b.better))
             pairs.append(Preference(pair_id, prompt, image_0, image_1, label, a.row.model, b.row.model))
             rewards += [

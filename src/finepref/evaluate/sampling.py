@@ -213,11 +213,9 @@ def from_pretrained(kind: Any, name: str, pipeline: Any) -> Any:
 
 def read_map(path: Path, size: tuple[int, int] | None) -> Image:
     """A control map as RGB, at the size of the image to make."""
-    from PIL import Image as PillowImage
+    from PIL.Image import Resampling
 
-    try:
-        with PillowImage.open(path) as image:
-            found = image.convert("RGB")
-    except (OSError, ValueError) as error:
-        raise InputError(f"not a readable image ({error})", where=path, remedy="save it as PNG") from None
-    return found if size is None or found.size == size else found.resize(size, PillowImage.Resampling.LANCZOS)
+    from finepref.core.images import open_rgb_file
+
+    found = open_rgb_file(path)
+    return found if size is None or found.size == size else found.resize(size, Resampling.LANCZOS)

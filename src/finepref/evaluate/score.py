@@ -5,7 +5,6 @@ An image is scored once per (scorer fingerprint, image hash, prompt), whoever ma
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finepref.core.errors import InputError
+from finepref.core.images import Unreadable, open_rgb
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
 from finepref.evaluate.scorers.scorer import Scorer
 from finepref.evaluate.scorers.scorer_rows import as_scorer
 from finepref.formats.manifest import read_rows
-from finepref.formats.preferences import ImageRef
 from finepref.formats.rewards import Reward
 from finepref.formats.scores import SCORES, Score, ScoredBy, Scores, read_scores, write_scores
 
@@ -55,18 +54,6 @@ class Item:
 def cache_of(rows: Iterable[Score | Reward]) -> Cache:
     """What is scored already."""
     return {(row.fingerprint, row.image_sha256, row.prompt_sha256): (row.value, row.reason) for row in rows}
-
-
-def decode(data: bytes, where: object = "image") -> Image:
-    """Decode a whole image; whatever Pillow cannot read is an `InputError`."""
-    from PIL import Image as PillowImage
-
-    try:
-        with PillowImage.open(io.BytesIO(data)) as image:
-            image.load()
-            return image.copy()
-    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        raise InputError(f"not a readable image ({error})", where=where) from None
 
 
 def score_items(
@@ -110,9 +97,11 @@ def _score_batch(batch: Sequence[Item], scorer: Scorer) -> list[Value]:
             data = item.read()
             if sha256_bytes(data) != item.image_sha256:
                 raise InputError("the image file changed after it was listed", where="image")
-            images[position] = decode(data)
+            images[position] = open_rgb(data)
         except InputError as error:
             found[position] = (math.nan, error.what)
+        except Unreadable as error:
+            found[position] = (math.nan, f"not a readable image ({error})")
     if images:
         values = np.asarray(scorer.score([*images.values()], [batch[p].prompt for p in images]), dtype=np.float64)
         if values.shape != (len(images),):
@@ -144,10 +133,7 @@ def score(
     """
     folder = Path(folder)
     images = read_rows(folder)
-    items = [
-        Item(row.image_sha256, row.prompt, row.prompt_sha256, ImageRef(path=folder / row.path).read, row.path)
-        for row in images
-    ]
+    items = [Item(row.image_sha256, row.prompt, row.prompt_sha256, row.image(folder).read, row.path) for row in images]
     found = read_scores(folder) if (folder / SCORES).is_file() else Scores((), {})
     cache, known, names = cache_of(found.rows), dict(found.scorers), set[str]()
 

@@ -12,6 +12,7 @@ from typing import Any
 from finepref.core.errors import InputError
 from finepref.core.files import write_json, write_text
 from finepref.formats import records
+from finepref.formats.pairrows import ImageRef
 
 LINES = "manifest.jsonl"
 RECORD = "manifest.json"
@@ -45,6 +46,10 @@ class ImageRow:
     def key(self) -> Key:
         """Model, prompt set, prompt row and seed: what makes two images comparable or the same."""
         return (self.model, self.prompt_set, self.prompt_index, self.seed)
+
+    def image(self, folder: Path) -> ImageRef:
+        """The image, which must lie in the folder of the manifest."""
+        return ImageRef(path=folder / self.path, root=folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
         The rows in file order.
 
     Raises:
-        InputError: no manifest, a broken line, a missing field, or the same image listed twice.
+        InputError: no manifest, a broken line, a missing field, an image elsewhere, or the same image listed twice.
     """
     path = Path(folder) / LINES
     if not path.is_file():
@@ -117,6 +122,8 @@ def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
     text = path.read_text(encoding="utf-8")
     rows: dict[Key, ImageRow] = {}
     for place, row in records.parse_lines(ImageRow, text[: text.rfind("\n") + 1] if partial else text, path):
+        if Path(row.path).is_absolute() or ".." in Path(row.path).parts:
+            raise InputError(f"{row.path!r} leaves the folder", where=place, remedy="images lie below the manifest")
         if row.key in rows:
             raise InputError(f"{row.model}, prompt {row.prompt_index}, seed {row.seed} is listed twice", where=place)
         rows[row.key] = row

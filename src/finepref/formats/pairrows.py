@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finepref.core.errors import InputError
+from finepref.core.regular import read_regular
 from finepref.core.text import clean_name, fault_of_name, fault_of_prompt, is_missing, visible
 from finepref.formats.cells import as_number
 from finepref.formats.dialects import PICTURES, Dialect, find_dialect, missing
@@ -25,25 +26,27 @@ NEEDED = {"prompt", "winner", "group", "rank", *PICTURES}
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image that is not decoded yet: its encoded bytes, or a file. uid: the data set's own name for it, if any."""
+    """An image that is not decoded yet: its encoded bytes, or a file. uid: the data set's own name for it, if any.
+
+    root: the folder that the file must lie in; None where the person's own program names it.
+    """
 
     data: bytes | None = None
     path: Path | None = None
     uid: str | None = None
+    root: Path | None = None
 
     def read(self) -> bytes:
         """The encoded bytes.
 
         Raises:
-            InputError: the file is missing or empty, or the row has neither bytes nor file.
+            InputError: the file is missing, empty, outside `root` or no regular file, or the row has neither bytes nor
+                file.
         """
         if self.data is not None:
             content = self.data
         elif self.path is not None:
-            try:
-                content = self.path.read_bytes()
-            except OSError as error:
-                raise InputError(f"image cannot be read ({error.strerror})", where=self.path) from None
+            content = read_regular(self.path, root=self.root)
         else:
             raise InputError("the row has no image bytes and no image file", where=self.uid)
         if not content:
@@ -149,7 +152,9 @@ class PairRows:
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes | bytearray | memoryview):
             return ImageRef(data=bytes(value), uid=name)
-        return ImageRef(path=self.table.root / value if isinstance(value, str) and value else None, uid=name)
+        root = self.table.root
+        path = (root or Path()) / value if isinstance(value, str) and value else None
+        return ImageRef(path=path, uid=name, root=root)
 
     def prompt(self, row: Row) -> tuple[str, str]:
         """(prompt, problem)."""

@@ -109,6 +109,7 @@ def read_preferences(
     split: str | None = None,
     question: str | None = None,
     images: bool = True,
+    root: str | Path | None = None,
     quarantine: list[Quarantined] | None = None,
 ) -> Preferences:
     """Every usable preference, in order, images not decoded. Nothing is read before they are gone through.
@@ -122,6 +123,8 @@ def read_preferences(
         encoding: of text files, utf-8 by default. split: of a folder with several. question: the one whose votes are
             read, where several were asked.
         images: whether the image columns must be there.
+        root: the folder where the paths of images start and that they must stay in (`--images`); None: for each table
+            its own folder, for rows in memory where the program runs, and then any place.
         quarantine: gets the rows that cannot be used; None makes the first such row an error.
 
     Example:
@@ -132,8 +135,9 @@ def read_preferences(
     if not held:
         raise InputError("no preferences were given", remedy="give files, or at least one row")
     reading = Reading(
-        format=format, columns=columns or {}, outcomes=outcomes or {}, encoding=encoding, split=split, question=question
-    )
+        format=format, columns=columns or {}, outcomes=outcomes or {}, encoding=encoding, split=split,
+        question=question, images=None if root is None else str(root),
+    )  # fmt: skip
     return Preferences(data=where, reading=reading, images=images, quarantine=quarantine)
 
 
@@ -182,7 +186,10 @@ def _identified(
     data: Paths | Table, reading: Reading, *, images: bool, account: Account
 ) -> Iterator[tuple[int, str, Draft]]:
     """(row number over all tables, pair id, draft); a row that could not be read has no id."""
-    opened = [pair_rows(table, reading, images=images, account=account) for table in tables(data, reading)]
+    found = tables(data, reading)
+    if reading.images is not None:
+        found = [replace(table, root=Path(reading.images).expanduser()) for table in found]
+    opened = [pair_rows(table, reading, images=images, account=account) for table in found]
     own = _own_ids_unique(opened)
     seen: dict[tuple[str, ...], int] = {}
     hashes: dict[Path, str] = {}

@@ -15,7 +15,8 @@ class Reading:
     """How tables are read. format: a name of `DIALECTS`, or auto. columns: role, or a dialect's column -> theirs.
 
     outcomes: word -> left, right, tie, both_bad or none (nobody voted), for words that the dialect does not know.
-    encoding: of text files. split: which of a folder's splits. question: which one, where several were asked.
+    encoding: of text files. split: which of a folder's splits. question: which one, where several were asked. images:
+    the folder where the paths of images start and that they must stay in; None: for each table its own.
     """
 
     format: str = "auto"
@@ -24,6 +25,7 @@ class Reading:
     encoding: str | None = None
     split: str | None = None
     question: str | None = None
+    images: str | None = None
 
     def __post_init__(self) -> None:
         for word, meaning in self.outcomes.items():

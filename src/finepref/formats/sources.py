@@ -118,7 +118,7 @@ def _hub_table(name: str, wanted: str | None) -> Table:
         chosen = rows if wanted is None else rows.select_columns(list(wanted))
         yield from (Line(at, dict(row)) for at, row in enumerate(chosen))
 
-    return Table(Path(name), columns, Path(), version, read)
+    return Table(Path(name), columns, Path(name), version, read)  # no such folder: its rows name no file here
 
 
 def _twin_folders(path: Path) -> Table:

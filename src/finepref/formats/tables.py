@@ -6,7 +6,6 @@ not, in any spelling of the ending.
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,8 +52,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A source of rows. columns: its names, over all of its rows; root: where relative image paths start.
+    """A source of rows. columns: its names, over all of its rows.
 
+    root: the folder where image paths start and that they must stay in; None for rows in memory, whose paths the
+    person's own program names.
     lines: every row in order, with only the given columns where the rest can be skipped, faults included. unit: what
     `Line.at` counts. read_batches: the same as Arrow columns. nameless: columns of bytes, lists or records. version:
     changes with the table (place, size and time of its files; on the hub the commit), not with images that it names.
@@ -63,7 +64,7 @@ class Table:
 
     path: Path
     columns: tuple[str, ...]
-    root: Path
+    root: Path | None
     version: str
     lines: Callable[[Sequence[str] | None], Iterator[Line]]
     unit: str = "row"
@@ -153,18 +154,18 @@ def memory_table(rows: Sequence[Row]) -> Table:
     """The table of rows in memory; paths in them start where the program runs."""
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     plain = [Line(at, {name: _as_in_a_file(value) for name, value in row.items()}) for at, row in enumerate(rows)]
-    return Table(Path("rows in memory"), columns, Path(), "in memory", lambda wanted: iter(plain))
+    return Table(Path("rows in memory"), columns, None, "in memory", lambda wanted: iter(plain))
 
 
 def _as_in_a_file(value: Any) -> Any:
-    """A path as text, a Pillow image as PNG; other values as they are."""
+    """A path as text, a Pillow image as the bytes of a file; other values as they are."""
     if isinstance(value, Path):
         return str(value)
     if not hasattr(value, "save"):
         return value
-    content = io.BytesIO()
-    value.save(content, format="PNG")
-    return content.getvalue()
+    from finepref.core.images import encoded
+
+    return encoded(value)
 
 
 def _parquet_lines(path: Path, wanted: Sequence[str] | None) -> Iterator[Line]:

@@ -96,13 +96,14 @@ def commands(found: Stack, config: RunConfig, *, layers: Sequence[str], override
     alone = names[:1] == names[1:2]  # a base with a data set of its own name
     prefix = "" if alone or "data" not in found.names else f"{found.names['data']}-"
     votes, kinds, words, lines = shlex.join(config.data.paths), {*about.signal}, "", list(about.get)
+    images = "" if config.data.images is None else f" --images {shlex.quote(config.data.images)}"
     if file is not None and "ratings" in wanted_by(kinds):
         engine, folder = ("batch", f"{prefix}arena-batch") if "image" in kinds else ("online", f"{prefix}arena")
         lines.append(f"finepref arena {votes} --engine {engine} --out {folder}")
         words += f" --arena {folder}"
     if file is not None and "rewards" in wanted_by(kinds):
         scorer = "lab-reward" if alone else about.scorer
-        lines.append(f"finepref score {votes} --scorer {scorer} --out {prefix}rewards-{scorer}.parquet")
+        lines.append(f"finepref score {votes}{images} --scorer {scorer} --out {prefix}rewards-{scorer}.parquet")
         words += f" --rewards {prefix}rewards-{scorer}.parquet"
     if file is not None and kinds:
         official = about.scorer in about.extremes
@@ -111,7 +112,7 @@ def commands(found: Stack, config: RunConfig, *, layers: Sequence[str], override
             f" --{key} {value if isinstance(value, str) else f'{value:g}'}" for key, value in given.items()
         )
         kind = "".join(f" --kind {kind}" for kind in about.signal)
-        lines.append(f"finepref signals {votes}{kind}{words} --out {shlex.quote(file)}")
+        lines.append(f"finepref signals {votes}{images}{kind}{words} --out {shlex.quote(file)}")
     start = found.settings.get(("model", "init_from"))
     if start is not None and start.layer.startswith("method/"):
         lines.append(f"{about.launch} train -c {'/'.join(names[:-1])}/sft --out {start.value}")

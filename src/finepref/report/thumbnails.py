@@ -12,7 +12,9 @@ from typing import Any
 
 from PIL import Image
 
+from finepref.core.errors import InputError
 from finepref.core.files import finite
+from finepref.core.images import open_rgb_file
 from finepref.formats.comparison import Comparison
 from finepref.formats.manifest import ImageRow
 from finepref.report.inputs import EvaluationFolder, RunFolder, read_samples
@@ -101,7 +103,8 @@ def choose(
         position = next(p for source in sources for p in source if p not in chosen)
         turn += 1
         item = items[position]
-        pictures = {model: data_uri(evaluation.folder / row.path) for model, row in item.rows.items()}
+        root = evaluation.folder
+        pictures = {model: data_uri(root / row.path, root=root) for model, row in item.rows.items()}
         size = sum(len(picture) for picture in pictures.values())
         if chosen and spent + size > budget:
             break
@@ -111,19 +114,21 @@ def choose(
     return [items[position] for position in sorted(chosen)]
 
 
-def data_uri(path: Path) -> str:
-    """A data URI of an image, at most 256 pixels a side; tiny ones as they are; empty where it cannot be read."""
+def data_uri(path: Path, *, root: Path | None = None) -> str:
+    """A data URI of an image, at most 256 pixels a side; tiny ones as they are; empty where it cannot be read.
+
+    root: the folder that it must lie in, where a manifest names it.
+    """
     try:
-        with Image.open(path) as image:
-            small, buffer = image.convert("RGB"), io.BytesIO()
-        kind = "png" if max(small.size) <= TINY else "webp"
-        if kind == "png":
-            small.save(buffer, format="PNG", optimize=True)
-        else:
-            small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-            small.save(buffer, format="WEBP", quality=82, method=4)
-    except (OSError, ValueError):
+        small, buffer = open_rgb_file(path, root=root), io.BytesIO()
+    except InputError:
         return ""
+    kind = "png" if max(small.size) <= TINY else "webp"
+    if kind == "png":
+        small.save(buffer, format="PNG", optimize=True)
+    else:
+        small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        small.save(buffer, format="WEBP", quality=82, method=4)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -174,7 +179,8 @@ def read_strips(run: RunFolder) -> list[Strip]:
     strips = []
     for number, prompt in enumerate(prompts[:MOST_PROMPTS]):
         files = [(step, folders[step] / f"{number:03d}-{seed}.png") for step in steps]
-        strips.append(Strip(run.name, prompt, seed, tuple((s, data_uri(path)) for s, path in files if path.is_file())))
+        pictures = tuple((step, data_uri(path, root=root)) for step, path in files if path.is_file())
+        strips.append(Strip(run.name, prompt, seed, pictures))
     return strips
 
 

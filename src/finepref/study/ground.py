@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from PIL import Image
 
 from finepref.arena.engines import rate
 from finepref.core.files import read_json, read_parquet, write_json, write_parquet
+from finepref.core.images import open_rgb
 from finepref.core.provenance import hash_config
 from finepref.evaluate.scored_pairs import score_preferences
 from finepref.evaluate.scorers.scorer_rows import make
@@ -87,7 +86,7 @@ def read_ground(folder: Path) -> Ground:
     for image, prompt in shown:
         content.setdefault(image.uid, (image, prompt))
     number = {uid: i for i, uid in enumerate(content)}
-    pixels = [np.asarray(Image.open(io.BytesIO(image.read())).convert("RGB")) for image, _ in content.values()]
+    pixels = [np.asarray(open_rgb(image.read())) for image, _ in content.values()]
     return Ground(
         table=table,
         images=np.stack(pixels),

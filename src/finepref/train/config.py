@@ -68,6 +68,7 @@ class DataSection(Section):
     encoding: str | None = told(None, "of text files; null = utf-8")
     split: str | None = told(None, "of a folder that holds several, such as train")
     question: str | None = told(None, "whose votes are read, where several were asked")
+    images: str | None = told(None, "folder where image paths start and that they stay in; null = each table's own")
     resolution: Positive = told(512, "pixels; short side resized to it, then centre crop")
     flip: bool = told(False, "horizontal flip with probability 1/2, drawn for winner and loser separately (official)")
     prompt_dropout: Share = told(0.2, "share of draws with the empty prompt, one draw per pair (official 0.2)")
@@ -77,7 +78,7 @@ class DataSection(Section):
         """How the tables are read."""
         return Reading(
             format=self.format, columns=self.columns, outcomes=self.outcomes, encoding=self.encoding, split=self.split,
-            question=self.question,
+            question=self.question, images=self.images,
         )  # fmt: skip
 
 

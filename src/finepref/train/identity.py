@@ -94,6 +94,7 @@ def run_identity(config: RunConfig, *, base: BaseRecord, cache: str, signal: str
     settings["cache"].pop("folder")
     settings["signal"].pop("file")
     settings["data"].pop("paths")
+    settings["data"].pop("images")
     settings["model"].pop("base")
     settings["model"].pop("init_from")
     weights = {name: value for name, value in asdict(base).items() if name.endswith("_sha256")}

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image as PillowImage
 from PIL.Image import Image
 from scipy.stats import rankdata
 
@@ -24,6 +23,7 @@ from finepref.arena.online import get_preset
 from finepref.arena.ratings import MU0, SIGMA0
 from finepref.core.errors import InputError
 from finepref.core.files import write_json
+from finepref.core.images import open_rgb_file
 from finepref.core.progress import progress
 from finepref.core.rng import numpy_generator
 from finepref.evaluate.scorers.judge import Endpoint, Unparsable, picture
@@ -131,7 +131,7 @@ def judge_instance(endpoint: Endpoint, instance: Instance, image: Image, *, seed
 
     The images are shown in an order drawn from (seed, instance), each under its own name.
     """
-    shown: list[Image] = [PillowImage.open(path) for path in instance.images]
+    shown: list[Image] = [open_rgb_file(path) for path in instance.images]
     shown.append(image)
     order = numpy_generator(seed, "ksort", instance.name).permutation(len(shown)).tolist()
     pictures = [picture(shown[index], f"Image {place}:") for place, index in enumerate(order, start=1)]

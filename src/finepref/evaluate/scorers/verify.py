@@ -10,19 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.random import RandomState
-from PIL import Image as PillowImage
-from PIL.Image import Image
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
+from finepref.core.images import open_rgb_file
 from finepref.core.progress import progress
-from finepref.evaluate.score import decode
 from finepref.evaluate.scorers.families import load_network
 from finepref.evaluate.scorers.hub_files import UrlFile, fetch, published
 from finepref.evaluate.scorers.preprocess import VARIANTS
 from finepref.evaluate.scorers.scorer import Scorer
 from finepref.evaluate.scorers.scorer_rows import Spec, make, parse, weights_path
-from finepref.formats.preferences import ImageRef
 from finepref.formats.records import read_csv
 
 NUMBERS = published()["numbers"]
@@ -64,7 +61,7 @@ def _head(chosen: Spec) -> Iterator[Check]:
 def _readme(scorer: Scorer) -> Iterator[Check]:
     address = NUMBERS["readme"]["url"]
     files = [UrlFile(address + name, sha, f"imagereward-{name}") for name, (sha, _) in README_IMAGES.items()]
-    images = [PillowImage.open(fetch(file, scorer=scorer.name)) for file in files]
+    images = [open_rgb_file(fetch(file, scorer=scorer.name)) for file in files]
     found = scorer.score(images, [README_PROMPT] * len(images)).tolist()
     for (name, (_, wanted)), value in zip(README_IMAGES.items(), found, strict=True):
         yield Check(f"README image {name}", value, wanted, NUMBERS["readme"]["tolerance"])
@@ -72,7 +69,7 @@ def _readme(scorer: Scorer) -> Iterator[Check]:
 
 
 def _demo(chosen: Spec, device: str | None) -> Iterator[Check]:
-    image = PillowImage.open(fetch(HPS_IMAGE, scorer=chosen.kind.name))
+    image = open_rgb_file(fetch(HPS_IMAGE, scorer=chosen.kind.name))
     own = chosen.preprocess or chosen.kind.preprocess
     place = f"@{chosen.path}" if chosen.path is not None else ""
     for variant in (own, *(v for v in VARIANTS if v != own)):
@@ -97,17 +94,13 @@ def benchmark(scorer: Scorer, images: Path, prompts: Path, *, variant: str) -> I
         files = [images / style / f"{index:05d}.jpg" for index in range(len(texts))]
         values[style] = []
         for start in progress(range(0, len(files), 16), style, unit="batch"):
-            loaded = [_open(file) for file in files[start : start + 16]]
+            loaded = [open_rgb_file(file) for file in files[start : start + 16]]
             values[style] += scorer.score(loaded, texts[start : start + 16]).tolist()
     values["all four"] = [value for own in values.values() for value in own]
     wanted = HPS_BENCHMARK.get(variant, (math.nan,) * len(values))
     tolerance = NUMBERS["hps_benchmark"]["tolerance"] if variant in HPS_BENCHMARK else math.nan
     for (style, own), mean in zip(values.items(), wanted, strict=True):
         yield Check(f"SDXL Base 0.9, {style}", 100 * float(np.mean(own)), mean, tolerance)
-
-
-def _open(path: Path) -> Image:
-    return decode(ImageRef(path=path).read(), path)
 
 
 def read_expected(path: Path) -> tuple[list[Path], list[str], list[float]]:
@@ -126,7 +119,7 @@ def compare(scorer: Scorer, path: Path, *, tolerance: float) -> Iterator[Check]:
     Rows without a value are checked against the known range of PickScore cosines, or shown for information.
     """
     files, prompts, values = read_expected(path)
-    found = scorer.score([_open(file) for file in files], prompts)
+    found = scorer.score([open_rgb_file(file) for file in files], prompts)
     low, high = PICKSCORE_RANGE
     for file, value, wanted in zip(files, found.tolist(), values, strict=True):
         if not np.isnan(wanted):
