@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError
-from finepref.core.files import write_json, write_text
+from finepref.core.files import reading, write_json, write_text
 from finepref.formats import records
 
 LINES = "manifest.jsonl"
@@ -114,7 +114,8 @@ def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
     path = Path(folder) / LINES
     if not path.is_file():
         raise InputError("no manifest of images", where=path, remedy="run `finepref generate` into this folder first")
-    text = path.read_text(encoding="utf-8")
+    with reading(path, "a manifest", remedy="generate the folder again"):
+        text = path.read_text(encoding="utf-8")
     rows: dict[Key, ImageRow] = {}
     for place, row in records.parse_lines(ImageRow, text[: text.rfind("\n") + 1] if partial else text, path):
         if row.key in rows:

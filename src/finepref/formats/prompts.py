@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError
-from finepref.core.files import parquet_columns, read_parquet
+from finepref.core.files import parquet_columns, parse_json, read_parquet, reading
 from finepref.core.provenance import sha256_bytes
 from finepref.formats.records import json_lines
 
@@ -86,12 +86,9 @@ def read_prompts(path: str | Path, *, name: str | None = None) -> PromptSet:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError("not a prompt file", where=path, remedy="give " + ", ".join(SUFFIXES))
-    try:
-        records = [_record(row, f"{path}, row {number}") for number, row in enumerate(_rows(path))]
-    except FileNotFoundError:
-        raise InputError("no such prompt file", where=path, remedy="check the path") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"not utf-8 text ({error.reason})", where=path, remedy="save it as utf-8") from None
+    with reading(path, "a readable prompt file", remedy="save it again", missing="check the path"):
+        rows = list(_rows(path))
+    records = [_record(row, f"{path}, row {number}") for number, row in enumerate(rows)]
     if not records:
         raise InputError("no prompt in it", where=path, remedy="write one prompt a line")
     tags = {tag: tuple(record.get(tag, "") for record in records) for tag in TAGS}
@@ -128,10 +125,8 @@ def _rows(path: Path) -> Iterable[Any]:
         return csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ",")
     if suffix == ".txt":
         return [line.strip() for line in text.splitlines() if line.strip()]
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not valid JSON ({error})", where=path, remedy="write a list of prompts") from None
+    with reading(path, "valid JSON", remedy="write a list of prompts"):
+        rows = parse_json(text)
     if not isinstance(rows, list):
         raise InputError("not a JSON list", where=path, remedy="write a list of texts, or of objects with a prompt")
     return rows
