@@ -167,6 +167,14 @@ def read_json(path: str | Path) -> Any:
         return parse_json(Path(path).read_text(encoding="utf-8-sig"))
 
 
+def read_object(path: str | Path, *, remedy: str = "write it again") -> dict[str, Any]:
+    """Read a JSON file that holds an object; any other is an `InputError` too."""
+    held = read_json(path)
+    if not isinstance(held, dict):
+        raise InputError("not a JSON object", where=path, remedy=remedy)
+    return held
+
+
 def write_parquet(path: str | Path, table: pa.Table, meta: Mapping[str, Any] | None = None) -> None:
     """Write a parquet file whose footer carries `meta` (provenance) as JSON."""
     footer = dict(table.schema.metadata or {})

@@ -121,6 +121,8 @@ def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
         if row.key in rows:
             raise InputError(f"{row.model}, prompt {row.prompt_index}, seed {row.seed} is listed twice", where=place)
         rows[row.key] = row
+    if not rows and not partial:
+        raise InputError("it lists no image", where=path, remedy="run `finepref generate` into this folder first")
     return list(rows.values())
 
 

@@ -31,8 +31,9 @@ def as_record(kind: type[Record], value: object, *, where: object, remedy: str) 
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        place = cut(".".join(map(str, first["loc"]))) or "it"
-        raise InputError(f"{place}: {first['msg'].lower()}", where=where, remedy=remedy) from None
+        place = cut(".".join(map(str, first["loc"])))
+        what = f"{place}: {first['msg'].lower()}" if place else "it is not of the form that is read here"
+        raise InputError(what, where=where, remedy=remedy) from None
 
 
 def read_record(path: str | Path, kind: type[Record], *, version: int, remedy: str, flat: Sequence[str] = ()) -> Record:
@@ -47,7 +48,8 @@ def read_record(path: str | Path, kind: type[Record], *, version: int, remedy: s
     held = read_json(path)
     found = held.get("version", version) if isinstance(held, dict) else version
     if found != version:
-        raise InputError(f"version {cut(str(found))} is not known here", where=path, remedy="use the finepref that wrote it")
+        what = f"version {cut(str(found))} is not known here"
+        raise InputError(what, where=path, remedy="use the finepref that wrote it")
     if isinstance(held, dict):
         held = {**held, **dict.fromkeys(flat, held)}
     return as_record(kind, held, where=path, remedy=remedy)
