@@ -138,9 +138,8 @@ def locate_part(
 def load_class(library: str, name: object, *, where: object) -> Any:
     """A class of diffusers or transformers by name; nothing else is ever imported on a model file's word."""
     if library not in ("diffusers", "transformers") or re.match("Auto[A-Z]", str(name)):  # which may run its code
-        raise InputError(
-            f"a part of {library}, {name}, is not loaded", where=where, remedy="use a plain diffusers pipeline"
-        )
+        what = f"a part of {library}, {name}, is not loaded"
+        raise InputError(what, where=where, remedy="use a plain diffusers pipeline")
     with quiet():
         found = getattr(importlib.import_module(library), str(name), None)
     if not isinstance(found, type):
