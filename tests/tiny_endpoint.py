@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Reply = str | int | bytes | dict[str, Any]  # text of the message, HTTP status, raw body, or whole JSON body
+# text of the message, HTTP status, raw body, whole JSON body, or what answers the request by itself
+Reply = str | int | bytes | dict[str, Any] | Callable[[BaseHTTPRequestHandler], None]
 
 
 class Script:
@@ -33,6 +34,9 @@ def endpoint(answer: Callable[[dict[str, Any], int], Reply]) -> Iterator[Script]
                 script.requests.append({"path": self.path, **body})
                 script.headers.append(dict(self.headers))
             reply = script.answer(body, number)
+            if callable(reply):
+                reply(self)
+                return
             status = reply if isinstance(reply, int) else 200
             if isinstance(reply, str):
                 reply = {"choices": [{"message": {"role": "assistant", "content": reply}}]}

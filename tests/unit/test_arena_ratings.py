@@ -274,7 +274,7 @@ def test_ratings_survive_the_file(tmp_path: Path) -> None:
     (tmp_path / "ratings.json").write_text(json.dumps({key: held[key] for key in held if key != "version"}))
     assert load_ratings(tmp_path).models == back.models  # written before files had versions
     wrong = ({**held, "version": 3}, "version 3 is not known"), ({**held, "settings": {}}, "settings.ties: field req")
-    for value, says in (*wrong, ({}, "engine: field required"), ([1], "it: ")):
+    for value, says in (*wrong, ({}, "engine: field required"), ([1], "it is not of")):
         (tmp_path / "ratings.json").write_text(json.dumps(value))
         with pytest.raises(InputError, match=says):
             load_ratings(tmp_path)

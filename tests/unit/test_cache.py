@@ -302,9 +302,9 @@ def test_shards_are_looked_at_when_a_cache_is_opened(tmp_path: Path) -> None:
         file.write_bytes(file.read_bytes()[:-1])
 
     faults = {
-        "the shard is missing; run `finepref cache` again": Path.unlink,
-        r"the shard is damaged \(.*not fully covered": cut,
-        "the shard is damaged": lambda file: file.write_bytes(b"\xff" * 40),
+        "no such file; run `finepref cache` again": Path.unlink,
+        r"not a whole shard \(.*not fully covered": cut,
+        "not a whole shard": lambda file: file.write_bytes(b"\xff" * 40),
     }
     for file, (message, fault) in zip(shards, faults.items(), strict=True):
         fault(file)
@@ -314,7 +314,7 @@ def test_shards_are_looked_at_when_a_cache_is_opened(tmp_path: Path) -> None:
         assert mended.encoded_images == (1 if file == shards[2] else 4)
         assert torch.equal(LatentCache(tmp_path / "cache").latents(shas)[0], expected)
     next((tmp_path / "cache" / "prompts").glob("*.safetensors")).unlink()
-    with pytest.raises(InputError, match="the shard is missing"):
+    with pytest.raises(InputError, match="no such file"):
         LatentCache(tmp_path / "cache")
 
 

@@ -67,7 +67,7 @@ def test_bad_files_are_refused_with_their_place(tmp_path: Path, name: str, conte
 
 
 def test_missing_and_undecodable_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such prompt file"):
+    with pytest.raises(InputError, match="no such file"):
         read_prompts(tmp_path / "none.txt")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(InputError, match="not utf-8"):

@@ -260,7 +260,7 @@ def test_strips_over_the_steps_of_a_run(tmp_path: Path) -> None:
     assert page.count("data:image/png") == 16
     assert "&lt;p&gt;" in page
     (run / "samples" / "step-001000" / "samples.json").write_text("[]")
-    with pytest.raises(InputError, match="lists no prompts"):
+    with pytest.raises(InputError, match="not of the form"):
         read_strips(find_inputs([run]).runs[0])
 
 

@@ -106,15 +106,15 @@ def test_a_killed_dialogue_continues_after_its_last_reply(tmp_path: Path) -> Non
 
 def test_key_follows_what_decides_a_reply(tmp_path: Path) -> None:
     shown = [picture(noise())]
-    key = _endpoint("http://a", tmp_path)[0].key("q", shown)
-    assert _endpoint("http://b", tmp_path, retries=1, timeout=3.0)[0].key("q", shown) == key
+    key = _endpoint("https://a", tmp_path)[0].key("q", shown)
+    assert _endpoint("https://b", tmp_path, retries=1, timeout=3.0)[0].key("q", shown) == key
     others = {
-        _endpoint("http://a", tmp_path)[0].key("p", shown),
-        _endpoint("http://a", tmp_path)[0].key("q", [picture(noise(seed=1))]),
-        _endpoint("http://a", tmp_path)[0].key("q", [picture(noise(), "Image 1:")]),
-        _endpoint("http://a", tmp_path, temperature=0.1)[0].key("q", shown),
-        _endpoint("http://a", tmp_path, seed=None)[0].key("q", shown),
-        _endpoint("http://a", tmp_path, max_tokens=3)[0].key("q", shown),
+        _endpoint("https://a", tmp_path)[0].key("p", shown),
+        _endpoint("https://a", tmp_path)[0].key("q", [picture(noise(seed=1))]),
+        _endpoint("https://a", tmp_path)[0].key("q", [picture(noise(), "Image 1:")]),
+        _endpoint("https://a", tmp_path, temperature=0.1)[0].key("q", shown),
+        _endpoint("https://a", tmp_path, seed=None)[0].key("q", shown),
+        _endpoint("https://a", tmp_path, max_tokens=3)[0].key("q", shown),
     }
     assert len(others | {key}) == 7
 
@@ -169,7 +169,7 @@ SETTINGS = {
     "base_url": "http://127.0.0.1:9/v1",
     "model": "m",
     "question": "How well does it show {prompt}?",
-    "pattern": r"Final Score:\s*([-0-9.]+)",
+    "number_after": "Final Score:",
     "low": 1,
     "high": 5,
     "retries": 0,
@@ -202,7 +202,7 @@ def test_scores_come_from_the_last_match_in_range(tmp_path: Path) -> None:
 
 def test_fingerprint_follows_the_question_not_the_address(tmp_path: Path) -> None:
     base = make(f"judge@{_write(tmp_path / 'a.yaml')}").fingerprint
-    assert make(f"judge@{_write(tmp_path / 'b.yaml', base_url='http://other/v1', workers=1)}").fingerprint == base
+    assert make(f"judge@{_write(tmp_path / 'b.yaml', base_url='https://other/v1', workers=1)}").fingerprint == base
     assert make(f"judge@{_write(tmp_path / 'c.yaml', model='m2')}").fingerprint != base
     assert make(f"judge@{_write(tmp_path / 'd.yaml', question='Rate {prompt}')}").fingerprint != base
 
@@ -212,8 +212,20 @@ def test_fingerprint_follows_the_question_not_the_address(tmp_path: Path) -> Non
     [
         ({"modle": "x"}, "did you mean 'model'"),
         ({"question": "no place"}, "must contain"),
-        ({"pattern": "("}, "not a regular expression"),
-        ({"pattern": "[0-9]+"}, "must have one group"),
+        ({"number_after": ""}, "number_after"),
+        ({"pattern": "([0-9]+)"}, "unknown key 'pattern'.*number_after"),
+        ({"low": ".nan"}, "low"),
+        ({"base_url": ""}, "whole address"),
+        ({"base_url": "localhost:8000/v1"}, "whole address"),
+        ({"base_url": "file:///etc/passwd"}, "whole address"),
+        ({"base_url": "ftp://localhost/v1"}, "whole address"),
+        ({"base_url": "http://example.org/v1"}, "http is for this machine"),
+        ({"base_url": "http://127.0.0.1.example.org/v1"}, "http is for this machine"),
+        ({"base_url": "https://me:secret@example.org/v1"}, "leave user, password"),
+        ({"base_url": "https://example.org/v1?key=secret"}, "leave user, password"),
+        ({"base_url": "https://example.org:port/v1"}, "base_url"),
+        ({"base_url": "https://[::1/v1"}, "base_url"),
+        ({"base_url": "https://example.org/v1\n"}, "whole address"),
         ({"low": 5, "high": 5}, "low must be below high"),
         ({"temperature": -1}, "temperature"),
         ({"attempts": 0}, "attempts"),

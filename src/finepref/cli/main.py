@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
 from finepref.core.errors import FineprefError, InputError
 from finepref.core.rows import ENVIRONMENT, load_plugin, named_plugins, table
+from finepref.core.text import visible
 
 # In the order of the journey. Every name is a module of this package that exposes `command`:
 # a function (one command) or a `typer.Typer` (a group of commands).
@@ -83,28 +87,50 @@ def load_plugins(words: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Entry point: exit 0 done, 1 ran and failed a check, 2 bad input."""
+    """Entry point: exit 0 done, 1 ran and failed a check, 2 bad input, 130 and 143 interrupted."""
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # read when they are imported
         os.environ.setdefault(name, "error")
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows fewer letters shows the others as escapes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _end)
     try:
         words = load_plugins(sys.argv[1:])
         one = words[:1] if words[:1] and words[0] in COMMANDS else []
         build(one or COMMANDS, declare=bool(one))(words)
     except FineprefError as error:
-        print(f"finepref: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _stop(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _stop(STOPPED, 130)
+    except SystemExit as error:
+        if error.code in (130, 143):
+            _stop(STOPPED, error.code)
+        raise
     except BrokenPipeError:
         sys.exit(141)
     except Exception as error:
         sentence = _exhausted(error)
         if sentence is not None:
-            print(f"finepref: {sentence}", file=sys.stderr)
-            sys.exit(1)
+            _stop(sentence, 1)
         if not isinstance(error, _UNUSABLE) or error.filename is None:
             raise
-        place = error.filename2 or error.filename
-        print(f"finepref: {place}: {error.strerror}; name another file or folder", file=sys.stderr)
-        sys.exit(2)
+        _stop(f"{error.filename2 or error.filename}: {error.strerror}; name another file or folder", 2)
+
+
+STOPPED = (
+    "stopped before the end; whole results and checkpoints are kept, and nothing half-written stands in their place: "
+    "run the same command again to go on (train: with --resume)"
+)
+
+
+def _end(number: int, frame: object) -> None:
+    """SIGTERM ends like Ctrl-C: what is being written is put away."""
+    sys.exit(128 + number)
+
+
+def _stop(sentence: str, code: int | str | None) -> NoReturn:
+    print(f"finepref: {visible(sentence)}", file=sys.stderr)
+    sys.exit(code)
 
 
 _UNUSABLE = (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError, FileNotFoundError)

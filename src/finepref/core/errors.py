@@ -13,18 +13,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from finepref.core.text import visible
+
 MOST_NAMES = 60  # names that a remedy lists
+LONGEST = 200  # characters of what a library says
 
 
 class FineprefError(ValueError):
-    """An error whose text is for the user: where it is, what is wrong, and what to do about it."""
+    """An error whose text is for the user, in one line: where it is, what is wrong, and what to do about it."""
 
     exit_code = 2
 
     def __init__(self, what: str, *, where: object = None, remedy: str = "") -> None:
         self.what, self.where, self.remedy = what, where, remedy
         text = f"{where}: {what}" if where is not None else what
-        super().__init__(f"{text}; {remedy}" if remedy else text)
+        super().__init__(visible(f"{text}; {remedy}" if remedy else text))
 
 
 class InputError(FineprefError):
@@ -42,8 +45,14 @@ class CheckFailed(FineprefError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a library says, or the kind of its error where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of what a library says, cut to `LONGEST`, or the kind of its error where it says nothing."""
+    return cut((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def cut(text: str) -> str:
+    """A text of any length as one line of at most `LONGEST` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
 
 
 def check_word(word: str, known: Iterable[str], what: str, *, where: object = None) -> None:

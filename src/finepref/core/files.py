@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +17,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finepref.core.errors import InputError
+from finepref.core.errors import FineprefError, InputError, cut, first_line
 
 FOOTER = b"finepref"
+PARQUET = "a readable parquet file"
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def _temporary(path: Path) -> Path:
@@ -94,22 +98,81 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 @contextmanager
-def _reading(path: str | Path, what: str) -> Iterator[None]:
+def reading(
+    path: str | Path,
+    what: str,
+    *,
+    remedy: str = "write it again",
+    missing: str = "run the stage that writes it first",
+    error: type[FineprefError] = InputError,
+) -> Iterator[None]:
+    """The one place where whatever a library says of a damaged, foreign or absent file becomes one sentence.
+
+    Every `Exception` in the block becomes an `error`, so only the call that reads belongs into it.
+
+    Args:
+        path: where it is. what: what it should be, such as "valid JSON". remedy: for a damaged file. missing: for none.
+
+    Raises:
+        InputError: it is missing, a folder, no regular file, may not be read, or is not `what`.
+    """
+    if _is_special(path):
+        raise error("neither a file nor a folder", where=path, remedy="save its content to a file and name that")
     try:
         yield
-    except FileNotFoundError:
-        raise InputError("no such file", where=path, remedy="run the stage that writes it first") from None
-    except (pa.ArrowException, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not {what} ({error})", where=path, remedy="write it again") from None
-    except OSError as error:
-        what = "a folder, not a file" if Path(path).is_dir() else f"it cannot be read ({error})"
-        raise InputError(what, where=path, remedy="name a file that you can read") from None
+    except FineprefError:
+        raise
+    except FileNotFoundError as found:
+        raise error("no such file", where=path, remedy=missing) from found
+    except IsADirectoryError as found:
+        raise error("a folder, not a file", where=path, remedy="name a file") from found
+    except UnicodeDecodeError as found:
+        raise error(f"not utf-8 text ({found.reason})", where=path, remedy="save it as utf-8") from found
+    except RecursionError as found:
+        raise error(f"not {what} (nested too deeply)", where=path, remedy=remedy) from found
+    except Exception as found:
+        if isinstance(found, OSError) and found.errno is not None:
+            said = f"it cannot be read ({found.strerror})"
+            raise error(said, where=path, remedy="name a file that you can read") from found
+        raise error(f"not {what} ({first_line(found)})", where=path, remedy=remedy) from found
+
+
+def _is_special(path: str | Path) -> bool:
+    """Whether reading might never end: a pipe, a device, a socket."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON, is nested too deeply, or holds half of a character, as `\\ud83d`.
+    """
+    value = json.loads(text)
+    if _HALF.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"half of a character, \\u{ord(error.object[error.start]):x}") from None
+    return value
 
 
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; a missing or broken one is an `InputError` with its place."""
-    with _reading(path, "valid JSON"):
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+    with reading(path, "valid JSON"):
+        return parse_json(Path(path).read_text(encoding="utf-8-sig"))
+
+
+def read_object(path: str | Path, *, remedy: str = "write it again") -> dict[str, Any]:
+    """Read a JSON file that holds an object; any other is an `InputError` too."""
+    held = read_json(path)
+    if not isinstance(held, dict):
+        raise InputError("not a JSON object", where=path, remedy=remedy)
+    return held
 
 
 def write_parquet(path: str | Path, table: pa.Table, meta: Mapping[str, Any] | None = None) -> None:
@@ -122,8 +185,7 @@ def write_parquet(path: str | Path, table: pa.Table, meta: Mapping[str, Any] | N
 
 def parquet_columns(path: str | Path) -> list[str]:
     """Names of the columns of a parquet file; a missing or broken file is an `InputError`."""
-    with _reading(path, "a readable parquet file"):
-        return list(pq.read_schema(Path(path)).names)
+    return list(_parquet_schema(path).names)
 
 
 def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table:
@@ -131,13 +193,26 @@ def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table
     present = parquet_columns(path)
     missing = [name for name in columns or () if name not in present]
     if missing:
-        remedy = f"it has {', '.join(sorted(present))}"
+        remedy = f"it has {cut(', '.join(sorted(present)))}"
         raise InputError(f"column {missing[0]!r} is missing", where=path, remedy=remedy)
-    with _reading(path, "a readable parquet file"):
-        return pq.read_table(Path(path), columns=columns)
+    with reading(path, PARQUET):
+        table = pq.read_table(Path(path), columns=columns)
+        table.validate(full=True)  # text that is not utf-8 is found here, not where it is used
+        return table
 
 
 def parquet_meta(path: str | Path) -> dict[str, Any]:
     """The provenance that `write_parquet` left in the footer; empty for a foreign file."""
-    schema = pq.read_schema(Path(path))
-    return json.loads((schema.metadata or {}).get(FOOTER, b"{}"))
+    held = (_parquet_schema(path).metadata or {}).get(FOOTER, b"{}")
+    with reading(path, "a file of ours: its footer is damaged"):
+        meta = parse_json(held.decode())
+    if not isinstance(meta, dict):
+        raise InputError("its footer is no record", where=path, remedy="write it again")
+    return meta
+
+
+def _parquet_schema(path: str | Path) -> pa.Schema:
+    with reading(path, PARQUET):
+        if Path(path).is_dir():  # which Arrow would read as a data set
+            raise IsADirectoryError
+        return pq.read_schema(Path(path))

@@ -12,7 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from finepref.core.files import reading
 from finepref.core.rows import plugins
+from finepref.core.text import visible
 
 LIBRARIES = (
     *("finepref", "torch", "diffusers", "transformers", "peft"),
@@ -27,7 +29,7 @@ def sha256_bytes(data: bytes) -> str:
 
 def sha256_file(path: str | Path) -> str:
     """Hex SHA-256 of a file's content, read in blocks."""
-    with open(path, "rb") as handle:
+    with reading(path, "a readable file"), open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -71,9 +73,9 @@ def provenance(
     """
     record: dict[str, Any] = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": visible(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "versions": versions(),
-        "inputs": {str(p): sha256_file(p) for p in inputs if Path(p).is_file()},
+        "inputs": {visible(str(p)): sha256_file(p) for p in inputs if Path(p).is_file()},
     }
     if seed is not None:
         record["seed"] = seed

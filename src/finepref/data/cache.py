@@ -9,7 +9,6 @@ tables is returned as it is, once its shards are seen to be whole.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from finepref.core.errors import ConfigError, InputError
-from finepref.core.files import write_json
+from finepref.core.files import parse_json, reading, write_json
 from finepref.core.progress import progress, say
 from finepref.core.provenance import hash_config
 from finepref.data.building import Builder, CacheSettings, shard_index
@@ -28,6 +27,7 @@ from finepref.formats import cache as stored
 from finepref.formats.preferences import Preferences
 from finepref.formats.quarantine import QUARANTINE, write_quarantine
 from finepref.formats.reading import AS_IT_IS, Reading
+from finepref.formats.records import as_record
 from finepref.formats.sources import versions
 from finepref.models.encoder import LatentEncoder
 
@@ -180,7 +180,7 @@ def _all_done(build: Builder, read: HashedPairs, files: list[Path], own: Done) -
         return [own]
     write_json(files[build.rank], asdict(own))
     try:
-        found = [Done(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+        found = [_as_done(file, file.read_bytes()) for file in files]
         if not _is_held(build, read, found):  # a file was of a killed run: its process is still to come
             return []
         files[0].unlink()  # which only one of them can
@@ -189,6 +189,13 @@ def _all_done(build: Builder, read: HashedPairs, files: list[Path], own: Done) -
     for file in files[1:]:
         file.unlink(missing_ok=True)
     return found
+
+
+def _as_done(file: Path, content: bytes) -> Done:
+    remedy = "remove it and run again"
+    with reading(file, "valid JSON", remedy=remedy):
+        held = parse_json(content.decode())
+    return as_record(Done, held, where=file, remedy=remedy)
 
 
 def _is_held(build: Builder, read: HashedPairs, done: list[Done]) -> bool:

@@ -17,7 +17,7 @@ from finepref.core.errors import InputError
 from finepref.core.images import ImageSize
 from finepref.core.provenance import sha256_bytes
 from finepref.data.shards import ShardSet
-from finepref.formats.cache import KINDS, Pairs, Shaping, read_cache, read_items, read_pairs
+from finepref.formats.cache import IMAGES, KINDS, Pairs, Shaping, read_cache, read_items, read_pairs
 
 MASK = "prompt_mask"
 _VARIABLE = frozenset({"prompt_embeds", MASK})
@@ -75,7 +75,10 @@ class LatentCache:
         self.pairs, self.labels = read_pairs(self.folder)
         held = {kind.name: read_items(self.folder, kind) for kind in KINDS}
         self._image, self._prompt = held.values()
-        self._images, self._prompts = (ShardSet(self.folder / n, some.shard, some.place) for n, some in held.items())
+        self._images, self._prompts = (
+            ShardSet(self.folder / kind.name, items.shard, items.place, needs=["mean"] if kind is IMAGES else [])
+            for kind, items in zip(KINDS, held.values(), strict=True)
+        )
 
     def require(self, wanted: Shaping) -> None:
         """Refuse a cache that was made for something else.

@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from finepref.core.errors import InputError
-from finepref.core.files import atomic_file, write_parquet
+from finepref.core.files import atomic_file, parquet_columns, reading, write_parquet
 from finepref.formats.cache import SHARD
+from finepref.formats.records import read_columns
 
+REMEDY = "run `finepref cache` again, which makes anew what is lost"
 STORAGE = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -45,6 +46,7 @@ def shard_names(folder: Path) -> list[str]:
 def _is_whole(path: Path) -> bool:
     try:
         _opened(path)
+        parquet_columns(path.with_suffix(".parquet"))
     except InputError:
         return False
     return True
@@ -56,20 +58,15 @@ def _opened(path: Path) -> Any:
     Raises:
         InputError: it is missing, or not as long as its header says.
     """
-    remedy = "run `finepref cache` again, which makes anew what is lost"
-    try:
+    with reading(path, "a whole shard", remedy=REMEDY, missing=REMEDY):
         return safe_open(path, framework="pt")
-    except FileNotFoundError:
-        raise InputError("the shard is missing", where=path, remedy=remedy) from None
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"the shard is damaged ({error})", where=path, remedy=remedy) from None
 
 
 def read_index(folder: Path, schema: pa.Schema) -> pa.Table:
     """The indexes of all shards of a folder as one table, with the name of the shard in a column."""
     parts = []
     for name in shard_names(folder):
-        part = pq.read_table(folder / f"{name}.parquet")
+        part = read_columns(folder / f"{name}.parquet", schema)
         parts.append(part.append_column(SHARD, pa.array([name] * part.num_rows, pa.string())))
     full = schema.append(pa.field(SHARD, pa.string()))
     return pa.concat_tables(parts).select(full.names).cast(full) if parts else full.empty_table()
@@ -78,18 +75,31 @@ def read_index(folder: Path, schema: pa.Schema) -> pa.Table:
 class ShardSet:
     """All shards of a folder behind one gather; that each is there and whole is checked first.
 
+    needs: names of tensors that every shard must have.
+
     Raises:
-        InputError: one is missing or cut short.
+        InputError: one is missing or cut short, has not all its rows, or holds other tensors.
     """
 
-    def __init__(self, folder: Path, shards: Sequence[str], rows: Sequence[int]) -> None:
+    def __init__(self, folder: Path, shards: Sequence[str], rows: Sequence[int], *, needs: Sequence[str] = ()) -> None:
         self._folder = folder
         self._names = sorted(set(shards))
-        for name in self._names:
-            _opened(folder / f"{name}.safetensors")
         place = {name: i for i, name in enumerate(self._names)}
         self._shard = np.fromiter((place[s] for s in shards), dtype=np.int64, count=len(shards))
         self._row = np.asarray(rows, dtype=np.int64)
+        lowest, highest = np.zeros((2, len(place)), dtype=np.int64)
+        np.minimum.at(lowest, self._shard, self._row)
+        np.maximum.at(highest, self._shard, self._row)
+        kinds: list[dict[str, Any]] = []
+        for name, least, most in zip(self._names, lowest.tolist(), highest.tolist(), strict=True):
+            file = _opened(path := folder / f"{name}.safetensors")
+            held = {each: file.get_slice(each) for each in file.keys()}  # noqa: SIM118
+            lengths = [(part.get_shape() or [0])[0] for part in held.values()]
+            if least < 0 or most >= min(lengths, default=0):
+                raise InputError("the shard has fewer rows than the index says", where=path, remedy=REMEDY)
+            kinds.append({each: (part.get_dtype(), len(part.get_shape())) for each, part in held.items()})
+            if kinds[0] != kinds[-1] or not {*needs} <= {*held}:
+                raise InputError("the shard holds other tensors", where=path, remedy=REMEDY)
         self._open: dict[int, dict[str, Tensor]] = {}
 
     def _tensors(self, number: int) -> dict[str, Tensor]:

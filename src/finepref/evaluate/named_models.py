@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError
-from finepref.core.files import read_json
+from finepref.core.files import read_object
 from finepref.core.provenance import sha256_bytes, sha256_file
 from finepref.formats.run import is_finished, read_run
 
@@ -107,7 +107,7 @@ def pipeline_fingerprint(pipeline: Any) -> str:
 def pipeline_class(folder: Path) -> str:
     """The diffusers class that a pipeline folder's model_index.json names; empty without one."""
     index = folder / "model_index.json"
-    return str(read_json(index).get("_class_name", "")) if index.is_file() else ""
+    return str(read_object(index).get("_class_name", "")) if index.is_file() else ""
 
 
 def folder_fingerprint(folder: Path) -> str:

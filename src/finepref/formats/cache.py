@@ -17,10 +17,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from finepref.core.errors import InputError
-from finepref.core.files import read_parquet, write_json, write_parquet
+from finepref.core.files import parquet_columns, write_json, write_parquet
 from finepref.core.images import ImageSize
 from finepref.core.provenance import hash_config, provenance, sha256_bytes
-from finepref.formats.records import read_record
+from finepref.formats.records import read_columns, read_record
 
 CACHE = "cache.json"
 VERSION = 1
@@ -210,7 +210,7 @@ def write_cache(folder: Path, record: CacheRecord) -> None:
 
 def read_items(folder: Path, kind: Kind) -> Items:
     """Read images.parquet or prompts.parquet."""
-    table = read_parquet(folder / f"{kind.name}.parquet", [*kind.schema.names, SHARD])
+    table = read_columns(folder / f"{kind.name}.parquet", kind.schema.append(pa.field(SHARD, pa.string())))
     hashes, *flips = _shared(table[kind.keys[0]]), *(table[key].to_pylist() for key in kind.keys[1:])
     row = {key: number for number, key in enumerate(zip(hashes, *flips, strict=True) if flips else hashes)}
     sizes = [table[name].to_numpy() for name in _SIZE if name in kind.schema.names]
@@ -227,9 +227,11 @@ def write_items(folder: Path, kind: Kind, table: pa.Table) -> int:
 
 def read_pairs(folder: Path) -> tuple[Pairs, NDArray[np.float64] | None]:
     """Read pairs.parquet: the pairs, and their labels as in `CachedRow`; None in a cache that an older version made."""
-    table = read_parquet(folder / PAIRS)
     *names, label = CachedRow._fields
-    labels = table[label].to_numpy().astype(np.float64) if label in table.column_names else None
+    held = label in parquet_columns(folder / PAIRS)
+    columns = [*((name, pa.string()) for name in names), *([(label, pa.float64())] if held else [])]
+    table = read_columns(folder / PAIRS, pa.schema(columns))
+    labels = table[label].to_numpy() if held else None
     return Pairs(*(_shared(table[name]) for name in names)), labels
 
 

@@ -142,7 +142,18 @@ def read_comparison(path: str | Path) -> Comparison:
     """`comparison.json` of an evaluation folder, or a file that holds one."""
     path = Path(path)
     path = path / COMPARISON if path.is_dir() else path
-    return read_record(path, Comparison, version=VERSION, remedy="run `finepref compare` again")
+    remedy = "run `finepref compare` again"
+    found = read_record(path, Comparison, version=VERSION, remedy=remedy)
+    models = {found.baseline, *(row.model for row in found.models), *(row.model for row in found.pairs)}
+    rows: tuple[Any, ...] = (*found.models, *found.pairs, *found.groups)
+    for word, names, known in (
+        ("model", models, found.model_names),
+        ("metric", {row.metric for row in rows}, found.metrics),
+        ("prompt set", {row.prompt_set for row in rows}, found.prompt_sets),
+    ):
+        for name in sorted(names - {*known}):
+            raise InputError(f"its rows name a {word} {name!r} that it does not list", where=path, remedy=remedy)
+    return found
 
 
 def write_comparison(path: str | Path, comparison: Comparison) -> Comparison:

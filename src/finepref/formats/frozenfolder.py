@@ -37,7 +37,8 @@ def read_frozen(path: Path) -> FrozenRecord:
     Raises:
         InputError: there is none, or it is broken, of a newer version, or of the time when one file held everything.
     """
-    if "pair_id" in read_json(path):
+    held = read_json(path)
+    if isinstance(held, dict) and "pair_id" in held:
         raise InputError("an older version filled it, in one file", where=path.parent, remedy="name another folder")
     return read_record(path, FrozenRecord, version=VERSION, remedy="name another folder, or fill it again")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError
-from finepref.core.files import write_json, write_text
+from finepref.core.files import reading, write_json, write_text
 from finepref.formats import records
 from finepref.formats.pairrows import ImageRef
 
@@ -119,7 +119,8 @@ def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
     path = Path(folder) / LINES
     if not path.is_file():
         raise InputError("no manifest of images", where=path, remedy="run `finepref generate` into this folder first")
-    text = path.read_text(encoding="utf-8")
+    with reading(path, "a manifest", remedy="generate the folder again"):
+        text = path.read_text(encoding="utf-8")
     rows: dict[Key, ImageRow] = {}
     for place, row in records.parse_lines(ImageRow, text[: text.rfind("\n") + 1] if partial else text, path):
         if Path(row.path).is_absolute() or ".." in Path(row.path).parts:
@@ -127,6 +128,8 @@ def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
         if row.key in rows:
             raise InputError(f"{row.model}, prompt {row.prompt_index}, seed {row.seed} is listed twice", where=place)
         rows[row.key] = row
+    if not rows and not partial:
+        raise InputError("it lists no image", where=path, remedy="run `finepref generate` into this folder first")
     return list(rows.values())
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError
-from finepref.core.files import finite, write_text
+from finepref.core.files import finite, parse_json, reading, write_text
 from finepref.formats.records import as_record, json_lines
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
@@ -112,14 +112,17 @@ def cut_after(folder: Path, step: int) -> None:
     for path in (folder / METRICS, folder / TIMING):
         if not path.exists():
             continue
+        with reading(path, "a log of steps"):
+            lines = path.read_text(encoding="utf-8").splitlines()
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for number, line in enumerate(lines, start=1):
             try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                break
-            if record["step"] <= step:
-                kept.append(line)
+                if parse_json(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, TypeError, LookupError, RecursionError):
+                if number == len(lines):
+                    break
+                raise InputError("not a step", where=f"{path}, line {number}", remedy=REMEDY) from None
         write_text(path, "".join(line + "\n" for line in kept))
 
 
@@ -141,7 +144,8 @@ def _as_metrics(line: Any, where: str) -> StepMetrics:
         raise InputError("not a JSON object", where=where, remedy=REMEDY)
     value: dict[str, Any] = {name: line.pop(name) for name in NAMED if name in line}
     value |= _numbers({name: line.pop(name, None) for name in ("grad_norm", "lr")})
-    value["by_t"] = [_as_bucket(bucket) for bucket in line.pop("by_t", ())]
+    by_t = line.pop("by_t", [])
+    value["by_t"] = [_as_bucket(bucket) for bucket in by_t] if isinstance(by_t, list) else by_t
     return as_record(StepMetrics, value | {"means": _numbers(line)}, where=where, remedy=REMEDY)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -13,8 +12,8 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from finepref.core.errors import InputError
-from finepref.core.files import read_json, read_parquet
+from finepref.core.errors import InputError, cut, first_line
+from finepref.core.files import parse_json, read_json, read_parquet, reading
 from finepref.core.text import as_typed, inert
 
 Record = TypeVar("Record")
@@ -33,8 +32,9 @@ def as_record(kind: type[Record], value: object, *, where: object, remedy: str) 
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "it"
-        raise InputError(f"{place}: {first['msg'].lower()}", where=where, remedy=remedy) from None
+        place = cut(".".join(map(str, first["loc"])))
+        what = f"{place}: {first['msg'].lower()}" if place else "it is not of the form that is read here"
+        raise InputError(what, where=where, remedy=remedy) from None
 
 
 def read_record(
@@ -58,7 +58,8 @@ def read_record(
     held = read_json(path)
     found = held.get("version", version) if isinstance(held, dict) else version
     if found not in range(version if oldest is None else oldest, version + 1):
-        raise InputError(f"version {found} is not known here", where=path, remedy="use the finepref that wrote it")
+        what = f"version {cut(str(found))} is not known here"
+        raise InputError(what, where=path, remedy="use the finepref that wrote it")
     if isinstance(held, dict):
         held = {**held, **dict.fromkeys(flat, held)}
     return as_record(kind, held, where=path, remedy=remedy)
@@ -72,11 +73,8 @@ def read_yaml(path: Path, *, remedy: str) -> dict[str, Any]:
     """
     import yaml
 
-    try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        what = f"not a readable YAML file ({' '.join(str(error).split())})"
-        raise InputError(what, where=path, remedy=remedy) from None
+    with reading(path, "a readable YAML file", remedy=remedy, missing=remedy):
+        held = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     if not isinstance(held, dict):
         raise InputError("the file must be a mapping of settings", where=path, remedy="write `key: value` lines")
     return held
@@ -88,16 +86,15 @@ def read_csv(path: str | Path, needed: Sequence[str]) -> list[dict[str, str]]:
     Raises:
         InputError: it cannot be read, lacks a needed column, or has no row.
     """
-    try:
+    with reading(path, "a readable csv file", remedy="check its quotes and commas", missing="check the path"):
         with open(path, encoding="utf-8-sig", newline="") as handle:
             reader = csv.DictReader(handle)
-            rows = [
-                {name: as_typed(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
-                for row in reader
-            ]
-            names = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"not a readable csv file ({error})", where=path, remedy="check the path") from None
+            rows, names = list(reader), reader.fieldnames or []
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            what = f"row {number} has another number of fields than the header"
+            raise InputError(what, where=path, remedy="check its quotes and commas")
+    rows = [{name: as_typed(cell) for name, cell in row.items()} for row in rows]
     for name in needed:
         if name not in names:
             raise InputError(f"column '{name}' is missing", where=path, remedy="it needs " + ", ".join(needed))
@@ -112,16 +109,15 @@ def json_lines(path: Path, *, remedy: str) -> Iterator[tuple[str, Any]]:
     Raises:
         InputError: a line that is not JSON, or bytes that are not utf-8.
     """
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig") as handle:
-            for number, line in enumerate(handle, start=1):
-                if line.strip():
-                    yield f"{path}, line {number}", json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not valid JSON ({error})", where=f"{path}, line {number}", remedy=remedy) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"not utf-8 text ({error.reason})", where=path, remedy="save it as utf-8") from None
+    with reading(path, "a readable file", missing="check the path"), path.open(encoding="utf-8-sig") as handle:
+        for number, line in enumerate(handle, start=1):
+            if line.strip():
+                where = f"{path}, line {number}"
+                try:
+                    value = parse_json(line)
+                except (ValueError, RecursionError) as error:
+                    raise InputError(f"not valid JSON ({first_line(error)})", where=where, remedy=remedy) from None
+                yield where, value
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -144,19 +140,30 @@ def to_table(rows: Iterable[Any], columns: pa.Schema) -> pa.Table:
     return pa.table({name: [getattr(row, name) for row in rows] for name in columns.names}, schema=columns)
 
 
+def read_columns(path: str | Path, columns: pa.Schema, *, optional: Sequence[str] = ()) -> pa.Table:
+    """These columns of a parquet file, of these types and in this order. optional: may hold nulls, as numbers may.
+
+    Raises:
+        InputError: the file cannot be read, a column is missing or of another type, or a value is missing.
+    """
+    table = read_parquet(path, columns.names).select(columns.names).replace_schema_metadata(None)
+    for column in columns:
+        with reading(path, f"a table whose {column.name!r} is {column.type}"):
+            table = table.set_column(columns.names.index(column.name), column, table[column.name].cast(column.type))
+        if table[column.name].null_count and not (column.name in optional or pa.types.is_floating(column.type)):
+            row = table[column.name].is_null().index(True).as_py()
+            raise InputError(f"row {row} has no {column.name!r}", where=path, remedy="write it again")
+    return table
+
+
 def iterate_rows(path: str | Path, kind: type[Record], columns: pa.Schema) -> Iterator[Record]:
     """The rows of a parquet file in order; a null number is nan.
 
     Raises:
-        InputError: the file cannot be read, or a column is missing or of another type.
+        InputError: see `read_columns`.
     """
-    table = read_parquet(path, columns.names).select(columns.names)
-    try:
-        table = table.replace_schema_metadata(None).cast(columns)
-    except pa.ArrowException as error:
-        raise InputError(f"a column is of another type ({error})", where=path, remedy="write it again") from None
     numbers = [field.name for field in columns if pa.types.is_floating(field.type)]
-    for batch in table.to_batches(max_chunksize=65536):
+    for batch in read_columns(path, columns).to_batches(max_chunksize=65536):
         for row in batch.to_pylist():
             row.update({name: math.nan for name in numbers if row[name] is None})
             yield kind(**row)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finepref.core.errors import InputError, nearest
-from finepref.core.files import read_parquet, write_parquet
+from finepref.core.files import write_parquet
 from finepref.core.provenance import provenance
 from finepref.formats import records
 from finepref.formats.scores import VERSION, ScoredBy, footer, read_scorers
@@ -36,7 +36,7 @@ class Reward:
 
 
 COLUMNS = records.schema(Reward, side=pa.int8())
-NEEDED = ["pair_id", "side", "scorer", "fingerprint", "value"]
+NEEDED = pa.schema([COLUMNS.field(name) for name in ("pair_id", "side", "scorer", "fingerprint", "value")])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +93,7 @@ def join_rewards(
     for name, about in first.items():
         seconds = sum(scorers[name].device_seconds or 0.0 for scorers in known)
         total[name] = replace(about, device_seconds=seconds + carried.get(name, 0.0))
-    table = pa.concat_tables([read_parquet(path).replace_schema_metadata(None) for path in paths])
+    table = pa.concat_tables([records.read_columns(path, COLUMNS) for path in paths])
     meta = {"version": VERSION, "scorers": footer(total), "shard": list(shard), **provenance(inputs=inputs)}
     write_parquet(out, table, meta)
     return int(np.isnan(table["value"].to_numpy()).sum()), len(table)
@@ -109,7 +109,7 @@ def read_rewards(path: str | Path, pair_ids: Sequence[str], *, scorer: str | Non
         InputError: no such scorer, several where none is named, one scorer in two versions, a side that is neither 0
             nor 1, no pair in common.
     """
-    table = read_parquet(path, NEEDED)
+    table = records.read_columns(path, NEEDED)
     names = sorted(set(table["scorer"].to_pylist()))
     if scorer is None and len(names) != 1:
         raise InputError(f"the file has scores of {', '.join(names)}", where=path, remedy="choose one with --scorer")
@@ -123,7 +123,7 @@ def read_rewards(path: str | Path, pair_ids: Sequence[str], *, scorer: str | Non
     index = {pair: row for row, pair in enumerate(pair_ids)}
     rows = np.array([index.get(pair, -1) for pair in table["pair_id"].to_pylist()], dtype=np.int64)
     side = table["side"].to_numpy()
-    value = table["value"].to_numpy(zero_copy_only=False).astype(np.float64)
+    value = table["value"].to_numpy()
     if not np.isin(side, (0, 1)).all():
         raise InputError("a side is neither 0 nor 1", where=path, remedy="write the rewards with `finepref score`")
     if not (rows >= 0).any():

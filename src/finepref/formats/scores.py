@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from finepref.core.errors import InputError
+from finepref.core.errors import InputError, cut
 from finepref.core.files import parquet_meta, write_parquet
 from finepref.core.provenance import provenance
 from finepref.formats import records
@@ -104,6 +104,6 @@ def read_scorers(path: Path) -> dict[str, ScoredBy]:
     """
     meta = parquet_meta(path)
     if meta.get("version", 1) != VERSION:
-        what = f"format version {meta['version']}, this finepref reads {VERSION}"
+        what = f"format version {cut(str(meta['version']))}, this finepref reads {VERSION}"
         raise InputError(what, where=path, remedy="score again")
-    return {name: ScoredBy(**about) for name, about in meta.get("scorers", {}).items()}
+    return records.as_record(dict[str, ScoredBy], meta.get("scorers", {}), where=path, remedy="score again")

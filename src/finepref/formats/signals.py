@@ -16,13 +16,16 @@ import pyarrow as pa
 
 from finepref.core import files
 from finepref.core.errors import InputError
+from finepref.formats.records import as_record, read_columns
 
 NO_LABEL = -1
+REMEDY = "write the signals again with `finepref signals`"
 TYPES = {
     "winner": np.int8, "margin_0": np.float32, "margin_1": np.float32, "weight": np.float32, "label_0": np.int8,
     "label_1": np.int8,
 }  # fmt: skip
 LABELS = ("label_0", "label_1")
+COLUMNS = pa.schema([("pair_id", pa.string()), *((name, pa.from_numpy_dtype(kind)) for name, kind in TYPES.items())])
 UNSET = {"margin_0": 0.0, "margin_1": 0.0, "weight": 1.0, "label_0": NO_LABEL, "label_1": NO_LABEL}
 
 
@@ -92,8 +95,8 @@ def write_signals(path: str | Path, signals: Signals, *, provenance: Mapping[str
 
 def is_of(path: Path, made: Mapping[str, Any]) -> bool:
     """Whether there is a sidecar that was made with the inputs and the settings of this provenance."""
-    known = files.parquet_meta(path).get("provenance", {}) if path.is_file() else {}
-    return all(known.get(name) == made[name] for name in ("inputs", "config_hash"))
+    known = files.parquet_meta(path).get("provenance") if path.is_file() else None
+    return isinstance(known, dict) and all(known.get(name) == made[name] for name in ("inputs", "config_hash"))
 
 
 def read_signals(path: str | Path) -> Signals:
@@ -103,14 +106,14 @@ def read_signals(path: str | Path) -> Signals:
         InputError: missing file or column, a pair twice, a winner or label that is none, a margin that is not finite on
             the winner's side, a weight that is negative or not finite.
     """
-    table = files.read_parquet(path, ["pair_id", *TYPES])
+    table = read_columns(path, COLUMNS, optional=LABELS)
     pair_id = table["pair_id"].to_pylist()
     columns = {name: table[name].fill_null(NO_LABEL) if name in LABELS else table[name] for name in TYPES}
     arrays = {name: column.to_numpy() for name, column in columns.items()}
     margin = np.where(arrays["winner"] == 0, arrays["margin_0"], arrays["margin_1"])
     labels = np.concatenate([arrays["label_0"], arrays["label_1"]])
     faults = {
-        "a pair id is missing or occurs twice": None in pair_id or len(set(pair_id)) != len(pair_id),
+        "a pair id occurs twice": len(set(pair_id)) != len(pair_id),
         "a winner is neither 0 nor 1": not np.isin(arrays["winner"], (0, 1)).all(),
         "a label is none of 0, 1 and null": not np.isin(labels, (NO_LABEL, 0, 1)).all(),
         "a winner's margin is not finite": not np.isfinite(margin).all(),
@@ -118,5 +121,14 @@ def read_signals(path: str | Path) -> Signals:
     }
     for fault, present in faults.items():
         if present:
-            raise InputError(fault, where=path, remedy="write the signals again with `finepref signals`")
-    return from_columns(pair_id, arrays, files.parquet_meta(path))
+            raise InputError(fault, where=path, remedy=REMEDY)
+    return from_columns(pair_id, arrays, _checked(files.parquet_meta(path), where=path))
+
+
+def _checked(meta: dict[str, Any], *, where: object) -> dict[str, Any]:
+    """The footer, whose entries that are read are of their types; a foreign file has none of them."""
+    types = {"kinds": list[str], "scorer": str, "device_seconds": float | None}
+    for key, value in meta.items():
+        if (kind := types.get(key.rpartition(".")[2])) is not None:
+            as_record(kind, value, where=f"{where}, footer, {key}", remedy=REMEDY)  # type: ignore[arg-type]
+    return meta

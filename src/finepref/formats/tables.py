@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from finepref.core.errors import InputError, first_line
+from finepref.core.errors import InputError
+from finepref.core.files import PARQUET, reading
 from finepref.core.text import MISSING, visible
 from finepref.formats.textfiles import (
     PACKED,
@@ -112,7 +112,7 @@ def file_table(path: Path, encoding: str | None = None) -> Table:
     notes: tuple[str, ...] = ()
     nameless: list[str] = []
     if kind == ".parquet":
-        with _readable(path):
+        with reading(path, PARQUET):
             schema = pq.read_schema(path)
         columns, text = list(schema.names), [field.name for field in schema if _is_text(field.type)]
         nameless = [field.name for field in schema if not _nameable(field.type)]
@@ -170,7 +170,7 @@ def _as_in_a_file(value: Any) -> Any:
 
 def _parquet_lines(path: Path, wanted: Sequence[str] | None) -> Iterator[Line]:
     names = None if wanted is None else list(wanted)
-    with _readable(path), pq.ParquetFile(path) as file:
+    with reading(path, PARQUET), pq.ParquetFile(path) as file:
         rows = (row for batch in file.iter_batches(_ROWS_WITH_IMAGES, columns=names) for row in batch.to_pylist())
         yield from (Line(at, row) for at, row in enumerate(rows))
 
@@ -178,7 +178,7 @@ def _parquet_lines(path: Path, wanted: Sequence[str] | None) -> Iterator[Line]:
 def _parquet_batches(path: Path, wanted: Sequence[str], text: Sequence[str]) -> Iterator[Batch]:
     """Batches of a parquet file; text: columns that become dictionaries."""
     coded = [name for name in text if name in wanted]
-    with _readable(path), pq.ParquetFile(path, read_dictionary=coded, memory_map=bool(text)) as file:
+    with reading(path, PARQUET), pq.ParquetFile(path, read_dictionary=coded, memory_map=bool(text)) as file:
         start = 0
         for columns in file.iter_batches(ROWS, columns=list(wanted), use_threads=False):
             number = np.arange(columns.num_rows)
@@ -200,16 +200,6 @@ def _text_batch(table: Table, lines: list[Line], wanted: Sequence[str]) -> Batch
     at = np.fromiter((line.at for line in good), dtype=np.int64, count=len(good))
     number = np.array([k for k, line in enumerate(lines) if not line.fault], dtype=np.int64)
     return Batch(batch, at, number, len(lines), [line for line in lines if line.fault])
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """What Arrow says of a file that it cannot read, in one sentence."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        what = f"cannot be read ({visible(first_line(error))[:160]})"
-        raise InputError(what, where=path, remedy="write the file again") from None
 
 
 def _is_text(kind: pa.DataType) -> bool:

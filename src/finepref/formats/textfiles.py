@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from finepref.core.errors import InputError
+from finepref.core.files import reading
 from finepref.core.text import visible
 
 PACKED = (".gz", ".zst")
@@ -51,15 +52,16 @@ def opened(path: Path, encoding: str | None) -> Iterator[io.TextIOBase]:
     Raises:
         InputError: while it is read: it is not text in this encoding (None: utf-8), or not packed so.
     """
+    text_or_packed = "a whole file, packed as its ending says" if path.suffix.lower() in PACKED else "a readable file"
     try:
-        raw: Any = _UNPACKED.get(path.suffix.lower(), open)(path, "rb")
-        with raw, io.TextIOWrapper(raw, encoding=encoding or "utf-8-sig", newline="") as text:
-            yield text
-    except UnicodeError as error:
-        raise _undecodable(path, encoding, error) from None
-    except (OSError, EOFError, pa.ArrowException) as error:
-        remedy = "name a file that you can read, whole and packed as its ending says"
-        raise InputError(f"cannot be read ({visible(str(error))[:120]})", where=path, remedy=remedy) from None
+        with reading(path, text_or_packed, remedy="fetch or save it again", missing="check the path"):
+            raw: Any = _UNPACKED.get(path.suffix.lower(), open)(path, "rb")
+            with raw, io.TextIOWrapper(raw, encoding=encoding or "utf-8-sig", newline="") as text:
+                yield text
+    except InputError as error:
+        if isinstance(error.__cause__, UnicodeError):
+            raise _undecodable(path, encoding, error.__cause__) from None
+        raise
 
 
 def _undecodable(path: Path, encoding: str | None, error: UnicodeError) -> InputError:

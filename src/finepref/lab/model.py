@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finepref.core.errors import InputError, nearest
-from finepref.core.files import atomic_file, atomic_folder, read_json, write_json
+from finepref.core.files import atomic_file, atomic_folder, read_json, read_object, write_json
 from finepref.core.provenance import sha256_bytes, sha256_file
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _complete(folder: Path, variant: str) -> bool:
     """Whether `folder` holds exactly what `materialise` would write."""
     if not (folder / "lab.json").is_file():
         return False
-    record = read_json(folder / "lab.json")
+    record = read_object(folder / "lab.json")
     if record.get("fingerprint") != fingerprint(variant):
         return False
     return record.get("files") == {f.relative_to(folder).as_posix(): sha256_file(f) for f in _files(folder)}

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from finepref.core.errors import CheckFailed, InputError, nearest
-from finepref.core.files import atomic_file, atomic_folder, read_json, write_json
+from finepref.core.files import atomic_file, atomic_folder, read_object, reading, write_json
 from finepref.models import lora
 from finepref.models.family import family_of
 from finepref.models.load import full_start, load_pipeline, run_model_settings
@@ -111,7 +111,8 @@ def _kohya(run: Path, out: Path, part: str) -> Path:
             str(temporary),
             metadata={**about, "format": "pt"},
         )
-    written = load_file(str(out))
+    with reading(out, "what was written"):
+        written = load_file(str(out))
     downs, alphas = (sum(name.endswith(end) for name in written) for end in ("lora_down.weight", ".alpha"))
     if 2 * downs != len(weights) or alphas != downs:
         out.unlink()
@@ -143,5 +144,5 @@ def _merged(pipe: Any, base: Path, out: Path, part: str, *, fuse: bool, half: bo
             for name, module in replaced.items():
                 module.save_pretrained(str(place / name), safe_serialization=True)
         if vae:
-            write_json(place / INDEX, {**read_json(place / INDEX), "vae": ["diffusers", type(pipe.vae).__name__]})
+            write_json(place / INDEX, {**read_object(place / INDEX), "vae": ["diffusers", type(pipe.vae).__name__]})
     return out

@@ -7,12 +7,12 @@ from pathlib import Path as FilePath
 from typing import Any
 
 import torch
-import yaml
 
 from finepref.core.device import default_device
 from finepref.core.errors import InputError
-from finepref.core.files import read_json
+from finepref.core.files import read_object, reading
 from finepref.core.provenance import hash_config, sha256_file, sha256_folder
+from finepref.formats.records import read_yaml
 from finepref.formats.run import RUN, is_finished, read_run
 from finepref.models import lora as low_rank
 from finepref.models.denoiser import Denoiser
@@ -24,14 +24,16 @@ from finepref.models.source import (
     INDEX,
     Source,
     assemble,
-    load_class,
     load_module,
     load_part,
     load_vae,
     locate,
     locate_part,
+    part_class,
     quiet,
 )
+
+LORA = "give a LoRA of the same family"
 
 
 def load_adapter(
@@ -104,7 +106,7 @@ def load_adapter(
         frozen=frozen,
         switch=low_rank.Switch(policy) if reference and lora is not None else None,
         lora=lora is not None,
-        path=kind.path(read_json(source.folder / "scheduler" / "scheduler_config.json")),
+        path=kind.path(read_object(source.folder / "scheduler" / "scheduler_config.json")),
         resolution=resolution or native_resolution(source, policy),
         device=place,
         micro_conditioning=micro,
@@ -151,7 +153,7 @@ def load_pipeline(
     network, adapter = _load_network(source, kind, run)
     pipe = assemble(source, {kind.part: network, "vae": vae}, torch_dtype=torch.float32)
     if adapter is not None:
-        with quiet():
+        with quiet(), reading(adapter / low_rank.FILE, "a LoRA of this network", remedy=LORA):
             pipe.load_lora_weights(str(adapter), weight_name=low_rank.FILE)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(torch.device(device))
@@ -162,7 +164,7 @@ def run_model_settings(run: str | FilePath) -> Mapping[str, Any]:
     file = FilePath(run) / "config.yaml"
     if not file.is_file():
         return {}
-    section = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("model")
+    section = read_yaml(file, remedy="give the folder of a run").get("model")
     return section if isinstance(section, Mapping) else {}
 
 
@@ -192,9 +194,9 @@ def start_sha256(start: str | FilePath, part: str) -> str:
 
 def native_resolution(source: Source, network: Any) -> int:
     """Side in pixels at which the base was trained: latent size of the denoiser times the VAE's reduction."""
-    config = read_json(source.folder / "vae" / "config.json")
+    config = read_object(source.folder / "vae" / "config.json")
     names = ("block_out_channels", "encoder_block_out_channels", "dim_mult")
-    levels = next((config[name] for name in names if config.get(name)), ())
+    levels = next((config[name] for name in names if isinstance(config.get(name), list)), ())
     side = getattr(network.config, "sample_size", None) or 128
     return int(side) * 2 ** (len(levels) - 1)
 
@@ -208,7 +210,7 @@ def _load_network(source: Source, kind: Family, start: str | FilePath | None) ->
         return load_part(source, kind.part), None
     folder, place = _trained(start, kind.part)
     if place is not None:
-        return load_module(load_class(*source.index[kind.part], where=source.folder), place), None
+        return load_module(part_class(source, kind.part), place), None
     network, _ = _load_network(source, kind, run_model_settings(start).get("init_from"))
     return network, folder
 
@@ -231,7 +233,7 @@ def _trained(start: str | FilePath, part: str) -> tuple[FilePath, FilePath | Non
 
 def _fuse(network: Any, folder: FilePath, part: str) -> None:
     """Add a LoRA's B A alpha / rank to the weights, for full fine-tuning that starts from a LoRA run."""
-    with quiet():
+    with quiet(), reading(folder / low_rank.FILE, "a LoRA of this network", remedy=LORA):
         network.load_lora_adapter(str(folder), weight_name=low_rank.FILE, prefix=part)
         network.fuse_lora()
         network.unload_lora()

@@ -7,7 +7,6 @@ starts from; without such a start the reference is the network with its adapters
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import nn
 
 from finepref.core import rng
 from finepref.core.errors import ConfigError, InputError
-from finepref.core.files import atomic_file
+from finepref.core.files import atomic_file, parse_json, reading
 from finepref.core.options import Options, told
 from finepref.models.source import quiet
 
@@ -73,7 +72,8 @@ def attach_from(network: Any, folder: Path, part: str, settings: LoraSettings, d
     from peft import LoraConfig, set_peft_model_state_dict
 
     tensors, metadata = read(folder, part)
-    config = LoraConfig(**{k: v for k, v in metadata.items() if k in _KEPT})
+    with reading(folder / FILE, "a LoRA of ours"):
+        config = LoraConfig(**{k: v for k, v in metadata.items() if k in _KEPT})
     alpha, targets = settings.resolved(default_targets)
     asked = {
         "rank": (settings.rank, config.r),
@@ -84,7 +84,7 @@ def attach_from(network: Any, folder: Path, part: str, settings: LoraSettings, d
         if wanted != held:
             what = f"the run asks for {wanted}, the LoRA of model.init_from has {held}"
             raise ConfigError(what, where=f"lora.{name}", remedy=f"set lora.{name} to the file's value")
-    with quiet():
+    with quiet(), reading(folder / FILE, "a LoRA of this network", remedy="give one of the same family"):
         for adapter in (REFERENCE, POLICY):
             network.add_adapter(config, adapter_name=adapter)
             set_peft_model_state_dict(network, tensors, adapter_name=adapter)
@@ -160,16 +160,21 @@ def read(folder: Path, part: str) -> tuple[dict[str, torch.Tensor], dict[str, An
     file = folder / FILE
     if not file.is_file():
         raise InputError(f"no {FILE}", where=folder, remedy="give the folder of a LoRA run")
-    with safe_open(str(file), framework="pt") as handle:
-        header: Mapping[str, str] = handle.metadata() or {}
-    if _METADATA not in header:
+    with reading(file, "a whole safetensors file", remedy="fetch it again"):
+        with safe_open(str(file), framework="pt") as handle:
+            header: Mapping[str, str] = handle.metadata() or {}
+        tensors, metadata = load_file(file), parse_json(header.get(_METADATA, "{}"))
+    if _METADATA not in header or not isinstance(metadata, dict):
         remedy = "save it again with diffusers' adapter metadata"
         raise InputError("the LoRA file does not say its rank and alpha", where=file, remedy=remedy)
     prefix = f"{part}."
     fields, weights = (
         {name.removeprefix(prefix): value for name, value in content.items() if name.startswith(prefix)}
-        for content in (json.loads(header[_METADATA]), load_file(file))
+        for content in (metadata, tensors)
     )
     if not weights:
         raise InputError(f"the LoRA file holds nothing for the {part}", where=file, remedy="it is of another family")
+    ranked = {"r": fields.get("r"), "lora_alpha": fields.get("lora_alpha")}
+    if not all(isinstance(value, int | float) and value > 0 for value in ranked.values()):
+        raise InputError(f"no rank and alpha of the {part} in its header", where=file, remedy="save it again with both")
     return weights, fields

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from finepref.core.errors import InputError, first_line
-from finepref.core.files import read_json
+from finepref.core.files import read_object, reading
 from finepref.core.rows import BASES
 
 INDEX = "model_index.json"
@@ -38,7 +39,7 @@ class Source:
 
     def absent(self) -> dict[str, None]:
         """The optional parts a pipeline must be told are None, or loading raises or warns."""
-        empty = {k: None for k, v in self.index.items() if isinstance(v, list) and v[0] is None}
+        empty = {k: None for k, v in self.index.items() if isinstance(v, list) and v[:1] == [None]}
         extras = {k: None for k in ("safety_checker", "feature_extractor", "image_encoder") if k in self.index}
         return empty | extras
 
@@ -95,7 +96,7 @@ def locate(base: str | Path, *, revision: str | None = None) -> Source:
         raise InputError("no such model folder", where=name, remedy="give a diffusers folder or a hub name owner/name")
     if not (folder / INDEX).is_file():
         raise InputError(f"the folder has no {INDEX}", where=name, remedy="give a whole diffusers pipeline")
-    return Source(name=name, folder=folder, index=read_json(folder / INDEX))
+    return Source(name=name, folder=folder, index=read_object(folder / INDEX))
 
 
 def _download_pipeline(name: str, revision: str | None) -> Path:
@@ -134,13 +135,14 @@ def locate_part(
         raise _unreachable(str(name), error) from None
 
 
-def load_class(library: str, name: str, *, where: object) -> Any:
+def load_class(library: str, name: object, *, where: object) -> Any:
     """A class of diffusers or transformers by name; nothing else is ever imported on a model file's word."""
-    if library not in ("diffusers", "transformers"):
-        raise InputError(f"part of a foreign library {library!r}", where=where, remedy="use a plain diffusers pipeline")
+    if library not in ("diffusers", "transformers") or re.match("Auto[A-Z]", str(name)):  # which may run its code
+        what = f"a part of {library}, {name}, is not loaded"
+        raise InputError(what, where=where, remedy="use a plain diffusers pipeline")
     with quiet():
-        found = getattr(importlib.import_module(library), name, None)
-    if found is None:
+        found = getattr(importlib.import_module(library), str(name), None)
+    if not isinstance(found, type):
         raise InputError(f"{library} has no class {name!r}", where=where, remedy=f"install a {library} that has it")
     return found
 
@@ -152,21 +154,24 @@ def unmarked(cls: Any) -> dict[str, bool]:
 
 def pipeline_class(source: Source) -> Any:
     """The diffusers class that a pipeline's model_index.json names."""
-    return load_class("diffusers", str(source.index["_class_name"]), where=source.folder)
+    return load_class("diffusers", source.index.get("_class_name"), where=source.folder)
 
 
 def assemble(source: Source, parts: Mapping[str, Any], **options: Any) -> Any:
     """The diffusers pipeline of a folder around parts that are there already; None leaves a part out."""
-    cls = pipeline_class(source)
-    with quiet():
-        return cls.from_pretrained(str(source.folder), **{**source.absent(), **unmarked(cls), **parts, **options})
+    cls, given = pipeline_class(source), {**source.absent(), **parts}
+    for part in source.index:
+        if source.has(part) and part not in given:  # diffusers will load it
+            part_class(source, part)
+    with quiet(), reading(source.folder, "a whole pipeline", remedy="fetch it again"):
+        return cls.from_pretrained(str(source.folder), **{**unmarked(cls), **given, **options})
 
 
 def empty_part(source: Source, part: str, config: Any = None) -> Any:
     """A diffusers network of the pipeline without its weights, on the meta device. config: None for the folder's."""
-    cls = load_class(*source.index[part], where=source.folder)
-    with quiet(), torch.device("meta"):
-        return cls.from_config(config or read_json(source.folder / part / "config.json"))
+    cls, file = part_class(source, part), source.folder / part / "config.json"
+    with quiet(), torch.device("meta"), reading(file, f"a config of {cls.__name__}", remedy="fetch it again"):
+        return cls.from_config(config or read_object(file))
 
 
 def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:
@@ -177,12 +182,9 @@ def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32) -
     """
     library = cls.__module__.partition(".")[0]
     typed: dict[str, Any] = {"dtype": dtype} if library == "transformers" else {"torch_dtype": dtype}
-    try:
-        with quiet():
-            module, info = cls.from_pretrained(str(folder), output_loading_info=True, use_safetensors=True, **typed)
-    except OSError as error:
-        remedy = "the folder needs config.json and a .safetensors file"
-        raise InputError(f"weights cannot be loaded ({first_line(error)})", where=folder, remedy=remedy) from None
+    remedy = "the folder needs config.json and a .safetensors file"
+    with quiet(), reading(folder, f"a whole {cls.__name__}", remedy=remedy):
+        module, info = cls.from_pretrained(str(folder), output_loading_info=True, use_safetensors=True, **typed)
     missing = sorted(info.get("missing_keys") or ())
     if missing:
         what = f"{len(missing)} weights are missing, the first is {missing[0]!r}"
@@ -192,10 +194,18 @@ def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32) -
 
 def load_part(source: Source, part: str, *, dtype: torch.dtype = torch.float32) -> Any:
     """A network of the pipeline (`unet`, `vae`, `text_encoder`...), in evaluation mode, without gradients."""
+    return load_module(part_class(source, part), source.folder / part, dtype=dtype)
+
+
+def part_class(source: Source, part: str) -> Any:
+    """The class of a part of the pipeline.
+
+    Raises:
+        InputError: it has none, or one that is not loaded on its word.
+    """
     if not source.has(part):
         raise InputError(f"the pipeline has no {part}", where=source.folder / INDEX, remedy="use a complete pipeline")
-    library, name = source.index[part]
-    return load_module(load_class(library, name, where=source.folder / INDEX), source.folder / part, dtype=dtype)
+    return load_class(*source.index[part], where=source.folder / INDEX)
 
 
 def load_vae(source: Source, override: str | Path | None) -> Any:
@@ -203,9 +213,9 @@ def load_vae(source: Source, override: str | Path | None) -> Any:
     if override is None:
         return load_part(source, "vae")
     folder = vae_folder(source, override)
-    config = read_json(folder / "config.json")
-    name = config.get("_class_name", source.index["vae"][1])
-    return load_module(load_class("diffusers", name, where=folder), folder)
+    name = read_object(folder / "config.json").get("_class_name")
+    cls = part_class(source, "vae") if name is None else load_class("diffusers", name, where=folder)
+    return load_module(cls, folder)
 
 
 def vae_folder(source: Source, override: str | Path | None) -> Path:

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from finepref.core.errors import InputError
-from finepref.core.files import read_json
+from finepref.core.files import read_object, reading
 from finepref.core.rows import BASES
 from finepref.diffusion.path import Path
 from finepref.models import lora as low_rank
@@ -36,6 +36,7 @@ from finepref.models.source import (
     load_class,
     locate,
     locate_part,
+    part_class,
     quiet,
     vae_folder,
 )
@@ -103,7 +104,7 @@ def count(
         **images,
         **work,
     )
-    return counts, kind.path(read_json(source.folder / "scheduler" / "scheduler_config.json"))
+    return counts, kind.path(read_object(source.folder / "scheduler" / "scheduler_config.json"))
 
 
 def _training(
@@ -250,9 +251,11 @@ def _with_fake_tensors(network: nn.Module, frozen_dtype: torch.dtype | None) -> 
 def _vae(source: Source, kind: Family, override: str | None, resolution: int) -> tuple[tuple[int, ...], dict[str, Any]]:
     """(latent shape, what encoding one image and decoding one latent cost)."""
     folder = vae_folder(source, None if override is None else _config_folder(override))
-    config = read_json(folder / "config.json")
-    cls = load_class("diffusers", config.get("_class_name", source.index["vae"][1]), where=folder)
-    vae = cls.from_config(config).eval()
+    config = read_object(folder / "config.json")
+    name = config.get("_class_name")
+    cls = part_class(source, "vae") if name is None else load_class("diffusers", name, where=folder)
+    with reading(folder / "config.json", f"a config of {cls.__name__}"):
+        vae = cls.from_config(config).eval()
     with torch.no_grad(), Flops() as work:
         mean, _ = kind.moments(vae, torch.zeros(1, 3, resolution, resolution))
     latent = mean.unsqueeze(2) if kind.video else mean
@@ -269,9 +272,9 @@ def _vae(source: Source, kind: Family, override: str | None, resolution: int) ->
 
 def _text(source: Source, kind: Family, part: str) -> tuple[int, float]:
     """(parameters, operations of encoding one prompt: 2 x parameters x tokens, embeddings left out)."""
-    cls = load_class(*source.index[part], where=source.folder)
-    with torch.device("meta"):
-        encoder = cls(cls.config_class.from_dict(read_json(source.folder / part / "config.json")))
+    cls, file = part_class(source, part), source.folder / part / "config.json"
+    with torch.device("meta"), reading(file, f"a config of {cls.__name__}"):
+        encoder = cls(cls.config_class.from_dict(read_object(file)))
     parameters = sum(p.numel() for p in encoder.parameters())
     embedded = sum(p.numel() for m in encoder.modules() if isinstance(m, nn.Embedding) for p in m.parameters())
     is_clip = "CLIP" in cls.__name__

@@ -16,6 +16,7 @@ from finepref.formats.comparison import COMPARISON, Comparison, read_comparison
 from finepref.formats.manifest import LINES, Manifest, read_manifest
 from finepref.formats.metrics import read_metrics
 from finepref.formats.ratings import RATINGS
+from finepref.formats.records import as_record
 from finepref.formats.run import RUN, RunRecord, read_run
 from finepref.formats.scores import SCORES
 
@@ -57,6 +58,14 @@ class Inputs:
     evaluations: tuple[EvaluationFolder, ...]
     runs: tuple[RunFolder, ...]
     arenas: tuple[Ratings, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What samples.json of a folder of samples lists."""
+
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
 
 
 def find_inputs(folders: Iterable[str | Path]) -> Inputs:
@@ -123,7 +132,7 @@ def read_samples(folder: Path) -> tuple[tuple[str, ...], int]:
     Raises:
         InputError: its list of prompts is missing.
     """
-    found = read_json(folder / SAMPLES)
-    if not isinstance(found, dict) or "prompts" not in found or "seeds" not in found:
-        raise InputError("it lists no prompts", where=folder / SAMPLES, remedy="train again")
-    return tuple(map(str, found["prompts"])), int(found["seeds"][0])
+    found = as_record(Samples, read_json(folder / SAMPLES), where=folder / SAMPLES, remedy="train again")
+    if not found.seeds:
+        raise InputError("it lists no seeds", where=folder / SAMPLES, remedy="train again")
+    return found.prompts, found.seeds[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError
-from finepref.core.files import read_json, write_text
+from finepref.core.files import read_object, write_text
 from finepref.core.provenance import hash_config, versions
 from finepref.study.design import BASE, Arm, Study
 from finepref.study.trial import Point
@@ -69,12 +69,11 @@ def read_row(file: Path, identity: str) -> dict[str, Any]:
     """
     if not file.is_file():
         return {"identity": identity}
-    row = read_json(file)
+    row = read_object(file)
     if row.get("identity") != identity:
         remedy = "remove it, name another --out, or start again with --overwrite"
         raise InputError("it was written for other settings or other lab weights", where=file, remedy=remedy)
-    found: dict[str, Any] = row
-    return found
+    return row
 
 
 def write_row(file: Path, row: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from finepref.core.files import read_json
+from finepref.core.files import read_object
 from finepref.evaluate import stats
 from finepref.evaluate.stats import Interval
 from finepref.study.arms import arm_file, arm_identity, read_row
@@ -71,7 +71,7 @@ def read_rows(folder: Path, study: Study, *, world: str) -> dict[str, Row]:
     for arm in (None, *study.arms()):
         file = arm_file(folder, arm)
         if file.is_file():
-            held = read_json(file)
+            held = read_object(file)
             point = None if arm is None else Point(held["learning_rate"], held["strength"])
             found[BASE if arm is None else arm.name] = read_row(file, arm_identity(study, arm, point, world))
     return found

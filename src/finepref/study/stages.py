@@ -81,12 +81,12 @@ def _side_by_side(batch: Sequence[tuple[str, ...]], environment: dict[str, str])
     with ThreadPoolExecutor(len(batch)) as pool:
         try:
             usages = list(pool.map(wait, processes))
-        except KeyboardInterrupt:
+        except BaseException:
             end()
             raise
     codes = [process.returncode for process in processes]
     for code, words in zip(codes, batch, strict=True):
-        if code > 0:
+        if code > 0 and code not in (130, 143):
             error = FineprefError(f"the stage `finepref {shlex.join(words)}` stopped with exit code {code}")
             error.exit_code = code if code in (1, 2) else 1
             raise error

@@ -21,10 +21,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from finepref.core.errors import InputError
-from finepref.core.files import atomic_folder, read_json, write_json
+from finepref.core.files import atomic_folder, reading, write_json
+from finepref.formats.records import read_record
 from finepref.train.processes import as_sharded, whole_tensors
 
 Named = Sequence[tuple[str, torch.nn.Parameter]]
+REMEDY = "remove this checkpoint's folder to go on from the one before"
 STEP = re.compile(r"step-(\d{6,})")
 
 
@@ -36,6 +38,14 @@ class Counters:
     skipped: int
     calls: Mapping[str, int]
     identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRecord:
+    """What state.json holds. optimizer: the optimiser's plain numbers, by parameter number and name."""
+
+    counters: Counters
+    optimizer: Mapping[str, Any]
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -98,22 +108,39 @@ def load_checkpoint(
     Raises:
         InputError: it was written by another config or other data, or its parameters have other names or shapes.
     """
-    state = read_json(folder / "state.json")
-    if state["identity"] != identity:
+    state = read_state(folder)
+    if state.counters.identity != identity:
         remedy = "resume with the config.yaml of that run, or train into another folder"
         raise InputError("this checkpoint was written with another config or other data", where=folder, remedy=remedy)
-    stored = load_file(folder / "trainable.safetensors")
+    stored = _tensors(folder / "trainable.safetensors")
     if {n: tuple(p.shape) for n, p in named} != {n: tuple(t.shape) for n, t in stored.items()}:
         remedy = "resume with the versions of diffusers and peft that wrote it"
         raise InputError("the trained parameters have other names or shapes", where=folder, remedy=remedy)
     with torch.no_grad():
         for name, parameter in named:
             parameter.copy_(as_sharded(stored[name], parameter))
-    _join_state(optimizer, load_file(folder / "optimizer.safetensors"), state["optimizer"])
+    with reading(folder / "optimizer.safetensors", "the state of this optimiser", remedy=REMEDY):
+        _join_state(optimizer, _tensors(folder / "optimizer.safetensors"), state.optimizer)
     if average is not None:
-        for name, value in load_file(folder / "average.safetensors").items():
-            average[name].copy_(as_sharded(value, average[name]))
-    return Counters(step=state["step"], skipped=state["skipped"], calls=state["calls"], identity=identity)
+        held = _tensors(folder / "average.safetensors")
+        with reading(folder / "average.safetensors", "the average of these weights", remedy=REMEDY):
+            for name, like in average.items():
+                like.copy_(as_sharded(held[name], like))
+    return state.counters
+
+
+def read_state(folder: Path) -> CheckpointRecord:
+    """Read the state.json of a checkpoint.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    return read_record(folder / "state.json", CheckpointRecord, version=1, remedy=REMEDY, flat=("counters",))
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with reading(path, "a whole safetensors file", remedy=REMEDY, missing=REMEDY):
+        return load_file(path)
 
 
 def _split_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -111,7 +111,8 @@ def open_frozen(folder: str | Path, content: Content, *, identity: str, draws: i
     if missing:
         raise InputError(f"draws from {missing[0] * SHARD} on are not in it", where=folder, remedy=FILL)
     lines, shards, rows = places(index)
-    return FrozenCache(folder, lines, ShardSet(folder, shards, rows), spent, content)
+    names = [f"{content.tensor}_{side}" for side in "wl"]
+    return FrozenCache(folder, lines, ShardSet(folder, shards, rows, needs=names), spent, content)
 
 
 def fill_frozen(run: Run, folder: Path, content: Content, *, identity: str, overwrite: bool) -> FillSummary:

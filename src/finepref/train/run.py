@@ -10,17 +10,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-import yaml
 
 from finepref.core import provenance
 from finepref.core.errors import ConfigError, InputError
-from finepref.core.files import read_json, write_text
+from finepref.core.files import write_text
 from finepref.core.progress import say
 from finepref.formats.metrics import read_timing
+from finepref.formats.records import read_yaml
 from finepref.formats.run import RUN, RunAxes, RunRecord, is_finished, read_run, write_run
 from finepref.train.batches import Drawing, ImageSource, PairSource
 from finepref.train.callbacks import Callback
-from finepref.train.checkpoint import checkpoints
+from finepref.train.checkpoint import checkpoints, read_state
 from finepref.train.config import RunConfig
 from finepref.train.data import ImageTable
 from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
@@ -219,7 +219,7 @@ def _finished(out: Path, prepared: Prepared, *, resume: bool) -> bool:
         remedy = "go on with --resume, or --overwrite to start again"
         raise InputError("it holds an unfinished run", where=out, remedy=remedy)
     last = checkpoints(out)[-1:] if resume else []
-    if last and read_json(last[0] / "state.json")["identity"] != prepared.identity:
+    if last and read_state(last[0]).counters.identity != prepared.identity:
         what = f"its last checkpoint was written with {_difference(out, prepared.config)}"
         raise InputError(what, where=out, remedy="resume with the config.yaml in it, or train into another folder")
     return False
@@ -228,8 +228,8 @@ def _finished(out: Path, prepared: Prepared, *, resume: bool) -> bool:
 def _difference(out: Path, config: RunConfig) -> str:
     """What makes a run in a folder another one, as far as its config tells."""
     file = out / "config.yaml"
-    held = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    old = dict(flat(held)) if isinstance(held, dict) else {}
+    held = read_yaml(file, remedy="choose another --out") if file.is_file() else {}
+    old = dict(flat(held))
     new = dict(flat(config.as_dict()))
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not free(key)]
     if not changed:

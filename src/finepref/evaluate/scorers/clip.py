@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from finepref.core.errors import InputError
-from finepref.core.files import read_json
+from finepref.core.files import read_object, reading
 from finepref.evaluate.scorers.weights import drop, in_blocks, weight_names
 
 
@@ -116,7 +116,8 @@ def config_of(path: Path | None, shape: str | None) -> CLIPConfig:
         InputError: there is neither.
     """
     if path is not None and (path / "config.json").is_file():
-        return CLIPConfig.from_dict(read_json(path / "config.json"))
+        with reading(path / "config.json", "a config of CLIP"):
+            return CLIPConfig.from_dict(read_object(path / "config.json"))
     if shape is None:
         remedy = "give a folder in transformers' layout"
         raise InputError("no config.json beside the weights", where=path, remedy=remedy)

@@ -2,36 +2,38 @@
 
 A question is named by the hash of the model, its settings, the text and the pixels of its images; its transcript is
 `<transcripts>/<hash>.json`. A question that has a transcript is not asked again, so a killed run resumes where it was.
-Delete a transcript to have its question asked again.
+Delete a transcript to have its question asked again. The key is sent to the endpoint and written nowhere.
 """
 
 from __future__ import annotations
 
 import base64
-import http.client
 import io
 import json
 import os
+import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from finepref.core.errors import InputError
-from finepref.core.files import read_json, write_json
+from finepref.core.errors import InputError, cut
+from finepref.core.files import parse_json, read_json, write_json
 from finepref.core.progress import say
 from finepref.core.provenance import hash_config, sha256_bytes
+from finepref.core.text import visible
+from finepref.evaluate.scorers.judge_client import Unanswered, check_url, post
 from finepref.evaluate.scorers.preprocess import to_rgb
+from finepref.formats.records import as_record
 
 Parsed = TypeVar("Parsed")
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
 LONGEST_WAIT = 60.0
+SHORTEST_KEY = 6  # characters; what is shorter is no secret
 REMINDER = "Your answer could not be used: {reason}. Answer again, in exactly the requested form."
 
 
@@ -40,15 +42,17 @@ class EndpointSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    base_url: str = Field(description="such as http://localhost:8000/v1; /chat/completions is added")
+    base_url: Annotated[str, AfterValidator(check_url)] = Field(
+        description="https, or http to this machine, such as http://localhost:8000/v1; /chat/completions is added"
+    )
     model: str = Field(min_length=1, description="model name that the endpoint knows; pin a dated one where you can")
     api_key_env: str | None = Field(None, description="environment variable with the key; none is sent without it")
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
     max_tokens: int = Field(512, ge=1)
     seed: int | None = Field(0, description="sent as `seed`; null where the endpoint refuses it")
-    timeout: float = Field(120.0, gt=0, description="seconds to wait for one reply")
-    retries: int = Field(5, ge=0, description="further tries after a busy, failing or silent endpoint")
-    attempts: int = Field(3, ge=1, description="replies to read before a question counts as unanswered")
+    timeout: float = Field(120.0, gt=0, le=3600, description="seconds that one reply may take as a whole")
+    retries: int = Field(5, ge=0, le=100, description="further tries after a busy, failing or silent endpoint")
+    attempts: int = Field(3, ge=1, le=100, description="replies to read before a question counts as unanswered")
 
 
 class Unparsable(Exception):
@@ -70,6 +74,16 @@ def picture(image: Image, label: str = "") -> Picture:
     rgb.save(buffer, format="PNG")
     digest = sha256_bytes(f"{rgb.width}x{rgb.height}\0".encode() + rgb.tobytes())
     return Picture("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(), digest, label)
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was asked and every reply. cut: numbers of the replies that ended at max_tokens, from 0."""
+
+    text: str
+    pictures: tuple[dict[str, str], ...]
+    replies: tuple[str, ...] = ()
+    cut: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,72 +116,97 @@ class Endpoint:
                 run again to continue.
         """
         path = self.transcripts / f"{self.key(text, pictures)}.json"
-        replies: list[str] = read_json(path)["replies"] if path.is_file() else []
-        reason = ""
+        held, reason = self._transcript(path, text, pictures), ""
         messages: list[dict[str, Any]] = [{"role": "user", "content": _content(text, pictures)}]
-        for number in range(max(self.settings.attempts, len(replies))):
-            if number >= len(replies):
-                replies.append(self._reply(messages))
-                self._save(path, text, pictures, replies)
+        for number in range(max(self.settings.attempts, len(held.replies))):
+            if number >= len(held.replies):
+                reply, whole = self._reply(messages)
+                ends = held.cut if whole else (*held.cut, number)
+                held = replace(held, replies=(*held.replies, reply), cut=ends)
+                write_json(path, {"settings": self.settings.model_dump(), **asdict(held)})
             try:
-                return parse(replies[number]), ""
+                if number in held.cut:
+                    raise Unparsable("it was cut off at max_tokens")
+                return parse(held.replies[number]), ""
             except Unparsable as error:
                 reason = str(error)
             messages += [
-                {"role": "assistant", "content": replies[number]},
+                {"role": "assistant", "content": held.replies[number]},
                 {"role": "user", "content": REMINDER.format(reason=reason)},
             ]
         return None, reason
 
-    def _save(self, path: Path, text: str, pictures: Sequence[Picture], replies: Sequence[str]) -> None:
-        shown = [{"label": p.label, "sha256": p.sha256} for p in pictures]
-        record = {"settings": self.settings.model_dump(), "text": text, "pictures": shown, "replies": list(replies)}
-        write_json(path, record)
+    def _transcript(self, path: Path, text: str, pictures: Sequence[Picture]) -> Transcript:
+        """What is on disk of a question; refuses a file that is damaged or of another question."""
+        asked = Transcript(text, tuple({"label": p.label, "sha256": p.sha256} for p in pictures))
+        if not path.is_file():
+            return asked
+        remedy = "delete it to ask again"
+        held = as_record(Transcript, read_json(path), where=path, remedy=remedy)
+        if (held.text, held.pictures) != (asked.text, asked.pictures):
+            raise InputError("the transcript is of another question", where=path, remedy=remedy)
+        return held
 
-    def _reply(self, messages: Sequence[dict[str, Any]]) -> str:
+    def _reply(self, messages: Sequence[dict[str, Any]]) -> tuple[str, bool]:
+        """The reply, and whether it ended by itself."""
         body = self.settings.model_dump(include={"model", "temperature", "max_tokens", "seed"}, exclude_none=True)
         record = self._post(json.dumps({**body, "messages": list(messages)}).encode())
         try:
-            content = record["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError):
-            content = None
+            choice = record["choices"][0]
+            content, end = choice["message"]["content"], choice.get("finish_reason")
+        except (KeyError, IndexError, TypeError, AttributeError):
+            content = end = None
         if not isinstance(content, str):
             what = "the endpoint's answer has no choices[0].message.content"
-            raise InputError(what, where=self.settings.base_url)
-        return content
+            raise InputError(what, where=self.settings.base_url, remedy="check that it speaks chat completions")
+        return self._without_key(content), end != "length"
 
     def _post(self, body: bytes) -> Any:
-        s = self.settings
-        request = urllib.request.Request(
-            s.base_url.rstrip("/") + "/chat/completions", data=body, headers=self._headers()
-        )
+        s, key = self.settings, self._key()
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         for number in range(s.retries + 1):
             pause = min(LONGEST_WAIT, 2.0**number)
             try:
-                with urllib.request.urlopen(request, timeout=s.timeout) as response:
-                    return json.loads(response.read())
-            except urllib.error.HTTPError as error:
-                reason = f"HTTP {error.code}: {error.read(300).decode('utf-8', 'replace').strip()}"
-                if error.code not in AGAIN:
-                    raise InputError(reason, where=s.base_url, remedy="check model name, key and settings") from None
-                asked = error.headers.get("Retry-After") or ""
-                pause = min(LONGEST_WAIT, float(asked)) if asked.replace(".", "", 1).isdigit() else pause
-            except (urllib.error.URLError, TimeoutError, http.client.HTTPException, OSError, ValueError) as error:
-                reason = str(error)
+                reply = post(s.base_url.rstrip("/") + "/chat/completions", body, headers, seconds=s.timeout)
+                if reply.status == 200:
+                    return parse_json(reply.content.decode())
+                reason, again = f"HTTP {reply.status}: {reply.content[:300].decode(errors='replace')}", False
+                if reply.status in AGAIN:
+                    again, pause = True, min(LONGEST_WAIT, pause if reply.retry_after is None else reply.retry_after)
+            except Unanswered as error:
+                reason, again = str(error), error.again
+            except (ValueError, RecursionError):
+                reason, again = "the reply is not JSON", True
+            reason = cut(self._without_key(reason))
+            if not again:
+                raise InputError(reason, where=s.base_url, remedy="check address, model name, key and settings")
             if number < s.retries:
-                say(f"judge: {reason}; again in {pause:.0f} s")
+                say(f"judge: {visible(reason)}; again in {pause:.0f} s")
                 self.wait(pause)
         remedy = "start it, then run again: finished questions are kept"
         raise InputError(f"no answer after {s.retries + 1} tries ({reason})", where=s.base_url, remedy=remedy)
 
-    def _headers(self) -> dict[str, str]:
-        headers = {"Content-Type": "application/json"}
+    def _key(self) -> str | None:
+        """The key, None where none is sent.
+
+        Raises:
+            InputError: its variable is not set, or holds what no header can.
+        """
         name = self.settings.api_key_env
-        if name is not None:
-            if not os.environ.get(name):
-                raise InputError(f"the environment variable {name} is not set", where="api_key_env", remedy="export it")
-            headers["Authorization"] = f"Bearer {os.environ[name]}"
-        return headers
+        if name is None:
+            return None
+        key = os.environ.get(name, "")
+        if not key:
+            raise InputError(f"the environment variable {name} is not set", where="api_key_env", remedy="export it")
+        if not re.fullmatch("[!-~]+", key):
+            what = f"the environment variable {name} holds a space, a line break or a letter that is not ASCII"
+            raise InputError(what, where="api_key_env", remedy="export the key alone")
+        return key
+
+    def _without_key(self, text: str) -> str:
+        """What an endpoint says, without the key that it may repeat."""
+        key = os.environ.get(self.settings.api_key_env or "", "")
+        return text.replace(key, "***") if len(key) >= SHORTEST_KEY else text
 
 
 def _content(text: str, pictures: Sequence[Picture]) -> list[dict[str, Any]]:

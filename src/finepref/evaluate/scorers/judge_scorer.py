@@ -21,19 +21,24 @@ from finepref.evaluate.scorers.weights import fingerprint
 from finepref.formats.records import read_yaml
 
 PLACE = "{prompt}"
-DECISIVE = set(["model", "temperature", "max_tokens", "seed", "attempts", "question", "pattern", "low", "high"])
+DECISIVE = {"model", "temperature", "max_tokens", "seed", "attempts", "question", "number_after", "low", "high"}
 """The settings that decide a score."""
+NUMBER = (
+    r"[\s:=*_\"'`(\[{<]{0,16}"
+    r"((?>[-+]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][-+]?[0-9]{1,3})?))(?!,?[0-9])"
+)
+"""A number behind signs; reading it takes time in proportion to the reply, as no pattern of a person's own would."""
 
 
 class JudgeSettings(EndpointSettings):
     """An endpoint, the question, and how a number is read from the reply."""
 
     question: str = Field(description="what is asked; {prompt} stands for the image's prompt")
-    pattern: str = Field(description="regular expression with one group, the number; its last match counts")
-    low: float = Field(description="smallest number that is a valid reply")
-    high: float = Field(description="largest number that is a valid reply")
+    number_after: str = Field(min_length=1, description="words before the number; the last time that they stand counts")
+    low: float = Field(allow_inf_nan=False, description="smallest number that is a valid reply")
+    high: float = Field(allow_inf_nan=False, description="largest number that is a valid reply")
     higher_is_better: bool = True
-    workers: int = Field(4, ge=1, description="questions under way at once")
+    workers: int = Field(4, ge=1, le=1000, description="questions under way at once")
     transcripts: Path | None = Field(None, description="folder of the transcripts; default: beside the file")
 
     @field_validator("question")
@@ -41,17 +46,6 @@ class JudgeSettings(EndpointSettings):
     def _has_place(cls, value: str) -> str:
         if PLACE not in value:
             raise ValueError(f"the question must contain {PLACE}")
-        return value
-
-    @field_validator("pattern")
-    @classmethod
-    def _has_group(cls, value: str) -> str:
-        try:
-            groups = re.compile(value).groups
-        except re.error as error:
-            raise ValueError(f"not a regular expression ({error})") from None
-        if groups != 1:
-            raise ValueError(f"the pattern must have one group, it has {groups}")
         return value
 
     @model_validator(mode="after")
@@ -81,22 +75,20 @@ class JudgeScorer:
 
         Args:
             name: stable short name.
-            settings: question, pattern, range.
+            settings: question, words before the number, range.
             endpoint: where to ask.
         """
         self.name, self.higher_is_better = name, settings.higher_is_better
-        self.fingerprint = fingerprint({"scorer": "judge", "version": 1, **settings.model_dump(include=DECISIVE)})
+        self.fingerprint = fingerprint({"scorer": "judge", "version": 2, **settings.model_dump(include=DECISIVE)})
         self._settings, self._endpoint = settings, endpoint
+        self._pattern = re.compile(re.escape(settings.number_after) + NUMBER, re.IGNORECASE)
 
     def _read(self, reply: str) -> float:
         s = self._settings
-        found = re.findall(s.pattern, reply)
+        found = self._pattern.findall(reply)
         if not found:
-            raise Unparsable(f"there is no match of {s.pattern!r} in it")
-        try:
-            value = float(found[-1])
-        except ValueError:
-            raise Unparsable(f"{found[-1]!r} is not a number") from None
+            raise Unparsable(f"there is no number after {s.number_after!r} in it")
+        value = float(found[-1])
         if not (math.isfinite(value) and s.low <= value <= s.high):
             raise Unparsable(f"{value:g} is not between {s.low:g} and {s.high:g}")
         return value

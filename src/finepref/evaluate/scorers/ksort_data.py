@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from finepref.core.errors import InputError
-from finepref.core.files import read_json
+from finepref.core.errors import InputError, cut
+from finepref.core.files import read_object, reading
 
 RIVALS = 4
 SCORE = re.compile(r"\(\s*([-\d.]+)\s*/\s*([-\d.]+)\s*\)")
@@ -48,21 +48,26 @@ class Benchmark:
 def read_leaderboard(path: Path) -> dict[str, Rating]:
     """Model -> (mu, sigma) from the published leaderboard, whose score column reads `score (mu/sigma)`."""
     found: dict[str, Rating] = {}
-    for row in read_json(path)["sorted_score_list"]:
+    rows = read_object(path).get("sorted_score_list")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError("no list of rows `sorted_score_list`", where=path, remedy="download the data again")
+    for row in rows:
         model = next((value for name, value in row.items() if "Model" in name), None)
         score = next((SCORE.search(str(value)) for name, value in row.items() if "Score" in name), None)
         if model is None or score is None:
-            raise InputError(f"a row without model or (mu/sigma): {row}", where=path)
-        found[str(model)] = (float(score[1]), float(score[2]))
+            raise InputError(f"a row without model or (mu/sigma): {cut(str(row))}", where=path)
+        with reading(path, "a leaderboard", remedy="download the data again"):
+            found[str(model)] = (float(score[1]), float(score[2]))
     return found
 
 
 def _read_instance(folder: Path) -> Instance:
-    record = read_json(folder / "result.json")
-    names = [str(name).split("_")[1] if "_" in str(name) else str(name) for name in record["models_name"]]
-    prompt = record["prompt"][0] if isinstance(record["prompt"], list) else record["prompt"]
+    with reading(folder / "result.json", "an instance of K-Sort Eval", remedy="download the data again"):
+        record = read_object(folder / "result.json")
+        names = [str(name).split("_")[1] if "_" in str(name) else str(name) for name in record["models_name"]]
+        prompt = record["prompt"][0] if isinstance(record["prompt"], list) else record["prompt"]
+        ranks = tuple(int(rank) for rank in record["img_rank"])
     images = tuple(folder / f"{number}.jpg" for number in range(RIVALS))
-    ranks = tuple(int(rank) for rank in record["img_rank"])
     missing = [path for path in images if not path.is_file()]
     if missing or len(names) != RIVALS or len(ranks) != RIVALS:
         raise InputError(f"needs {RIVALS} images, models and ranks", where=missing[0] if missing else folder)
@@ -70,10 +75,8 @@ def _read_instance(folder: Path) -> Instance:
 
 
 def _array(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"not a plain array ({error})", where=path, remedy="download the data again") from None
+    with reading(path, "a plain array", remedy="download the data again", missing="download the data again"):
+        return np.asarray(np.load(path, allow_pickle=False))
 
 
 def load_benchmark(folder: Path) -> Benchmark:
@@ -85,7 +88,7 @@ def load_benchmark(folder: Path) -> Benchmark:
     meta = folder / "Image_meta"
     names = [str(name) for name in _array(meta / "subfolders.npy")]
     capability, overlap = _array(meta / "avg_capacitys.npy"), _array(meta / "total_overlaps.npy")
-    if not len(names) == len(capability) == len(overlap):
+    if not len(names) == len(capability) == overlap.size or len(names) == 0 or capability.dtype.kind not in "iuf":
         raise InputError(f"{len(names)} instances, {len(capability)} capabilities, {len(overlap)} overlaps", where=meta)
     return Benchmark(
         instances=tuple(_read_instance(folder / "Image" / name) for name in names),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gzip
 import html
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,11 @@ import regex
 from transformers import BertTokenizer, CLIPTokenizer
 
 from finepref.core.errors import InputError
+from finepref.core.files import read_object, reading
 from finepref.core.provenance import sha256_bytes, sha256_file
 
 CONTEXT = 77
+REMEDY = "download it again"
 BERT_LENGTH = 35
 BPE_NAME = "bpe_simple_vocab_16e6.txt.gz"
 CLIP_NAMES = ("vocab.json", "merges.txt")
@@ -78,10 +79,8 @@ LETTERS = _byte_letters()
 
 
 def _from_bpe(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    try:
+    with reading(path, "CLIP's vocabulary", remedy=REMEDY):
         lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"not CLIP's vocabulary ({error})", where=path, remedy="download it again") from None
     merges = [_pair(line, path) for line in lines[1 : BPE_MERGES + 1]]
     letters = LETTERS.values()
     words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
@@ -97,11 +96,10 @@ def _pair(line: str, path: Path) -> tuple[str, str]:
 
 def _from_json(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     vocab_path, merges_path = (folder / name for name in CLIP_NAMES)
-    try:
-        vocab = {str(word): int(index) for word, index in json.loads(vocab_path.read_text("utf-8")).items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"not a vocabulary ({error})", where=vocab_path, remedy="download it again") from None
-    lines = merges_path.read_text("utf-8").split("\n")
+    with reading(vocab_path, "a vocabulary", remedy=REMEDY):
+        vocab = {str(word): int(index) for word, index in read_object(vocab_path).items()}
+    with reading(merges_path, "a list of merges", remedy=REMEDY):
+        lines = merges_path.read_text("utf-8").split("\n")
     return vocab, [_pair(line, merges_path) for line in lines if line.strip() and not line.startswith("#version")]
 
 
@@ -121,7 +119,8 @@ def clip_text(path: Path, *, cleaned: bool) -> ClipText:
         raise InputError("no CLIP tokenizer here", where=path, remedy=remedy)
     digest = sha256_bytes("\n".join(" ".join(pair) for pair in merges).encode())
     pieces: Any = merges
-    tokenizer: Any = CLIPTokenizer(vocab=vocab, merges=pieces, model_max_length=CONTEXT)
+    with reading(path, "a CLIP tokenizer", remedy=REMEDY):
+        tokenizer: Any = CLIPTokenizer(vocab=vocab, merges=pieces, model_max_length=CONTEXT)
     return ClipText(tokenizer=tokenizer, sha256=digest, cleaned=cleaned)
 
 
@@ -152,6 +151,7 @@ def bert_text(path: Path) -> BertText:
     file = path / BERT_NAME if path.is_dir() else path
     if not file.is_file():
         raise InputError("no BERT vocabulary here", where=path, remedy="it needs vocab.txt of bert-base-uncased")
-    vocab = {word: index for index, word in enumerate(file.read_text("utf-8").removesuffix("\n").split("\n"))}
-    tokenizer: Any = BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=BERT_LENGTH)
+    with reading(file, "BERT's vocabulary", remedy=REMEDY):
+        vocab = {word: index for index, word in enumerate(file.read_text("utf-8").removesuffix("\n").split("\n"))}
+        tokenizer: Any = BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=BERT_LENGTH)
     return BertText(tokenizer=tokenizer, sha256=sha256_file(file))

@@ -6,17 +6,18 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finepref.core.errors import InputError, first_line
-from finepref.core.files import read_json
+from finepref.core.files import read_json, read_object, reading
 from finepref.core.provenance import hash_config, sha256_bytes, sha256_file
+from finepref.formats.records import as_record
 
 PROVENANCE_NAME = "finepref_scorer.json"
 FOLDER_NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -24,6 +25,13 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 POSITION_IDS = "position_ids"
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightIndex:
+    """The index of a model in several files: tensor -> file."""
+
+    weight_map: Mapping[str, str]
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -39,7 +47,8 @@ def weight_files(path: Path) -> list[Path]:
     for name in FOLDER_NAMES:
         found = path / name
         if found.is_file() and name.endswith(".index.json"):
-            shards = sorted(set(read_json(found)["weight_map"].values()))
+            held = as_record(WeightIndex, read_json(found), where=found, remedy="fetch it again")
+            shards = sorted(set(held.weight_map.values()))
             return [path / shard for shard in shards]
         if found.is_file():
             return [found]
@@ -55,31 +64,26 @@ def weights_id(path: Path) -> str:
     digests = [sha256_file(file) for file in weight_files(path)]
     record = path / PROVENANCE_NAME
     if path.is_dir() and record.is_file():
-        saved = read_json(record)
-        if digests == [saved["file_sha256"]]:
+        saved = read_object(record)
+        if digests == [saved.get("file_sha256")] and isinstance(saved.get("source_sha256"), str):
             return str(saved["source_sha256"])
     return digests[0] if len(digests) == 1 else sha256_bytes("\n".join(digests).encode())
 
 
 def _read_torch(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about the pickle protocol of a file that is then refused
+    with reading(path, "a readable weights file", remedy="download it again"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about the pickle protocol of a file that is then refused
+        try:
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        what = "the file holds Python objects beside tensors, and reading them could run code; refused"
-        remedy = "use the official state_dict file or a safetensors file"
-        raise InputError(f"{what} ({first_line(error)})", where=path, remedy=remedy) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        what = f"not a readable weights file ({first_line(error)})"
-        raise InputError(what, where=path, remedy="download it again") from None
+        except pickle.UnpicklingError as error:
+            what = "the file holds Python objects beside tensors, and reading them could run code; refused"
+            remedy = "use the official state_dict file or a safetensors file"
+            raise InputError(f"{what} ({first_line(error)})", where=path, remedy=remedy) from None
 
 
 def _read_safetensors(path: Path) -> Any:
-    try:
+    with reading(path, "a readable safetensors file", remedy="download it again", missing="download it again"):
         return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"not a readable safetensors file ({error})", where=path) from None
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
