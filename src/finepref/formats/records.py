@@ -86,10 +86,13 @@ def read_csv(path: str | Path, needed: Sequence[str]) -> list[dict[str, str]]:
     Raises:
         InputError: it cannot be read, lacks a needed column, or has no row.
     """
-    with reading(path, "a readable csv file", remedy="check its quotes and commas", missing="check the path"):
-        with open(path, encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            rows, names = list(reader), reader.fieldnames or []
+    remedy = "check its quotes and commas"
+    with (
+        reading(path, "a readable csv file", remedy=remedy, missing="check the path"),
+        open(path, encoding="utf-8-sig", newline="") as handle,
+    ):
+        reader = csv.DictReader(handle)
+        rows, names = list(reader), reader.fieldnames or []
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
             what = f"row {number} has another number of fields than the header"
