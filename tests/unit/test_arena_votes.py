@@ -208,7 +208,7 @@ def test_bad_paths(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=says):
             read_votes([path])
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="not a readable parquet"):
         read_votes([tmp_path / "b.parquet"])
     (tmp_path / "b.jsonl").write_text('{"left": "A"\n')
     with pytest.raises(InputError, match="not valid JSON"):

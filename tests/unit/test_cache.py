@@ -273,7 +273,7 @@ def test_the_votes_are_in_the_cache(tmp_path: Path) -> None:
     cache_from(tmp_path / "pairs.parquet", Plain(), tmp_path / "cache", settings=SMALL)
     cache = LatentCache(tmp_path / "cache")
     np.testing.assert_array_equal(cache.labels, [1.0, 0.0, 0.5, np.nan])
-    held = pair_table(cache, signals=None, votes=["gone.parquet"], format="auto", scale=1.0)
+    held = pair_table(cache, signals=None, votes=["gone.parquet"], scale=1.0)
     assert held.pair_id == ("p0", "p1")
     assert held.winner == (sha256_bytes(image(0)), sha256_bytes(image(9)))
     assert held.loser == (sha256_bytes(image(9)), sha256_bytes(image(1)))
@@ -282,10 +282,10 @@ def test_the_votes_are_in_the_cache(tmp_path: Path) -> None:
     older = LatentCache(tmp_path / "cache")
     assert older.labels is None
     assert older.identity() == cache.identity()
-    read = pair_table(older, signals=None, votes=[str(tmp_path / "pairs.parquet")], format="auto", scale=1.0)
+    read = pair_table(older, signals=None, votes=[str(tmp_path / "pairs.parquet")], scale=1.0)
     assert (read.pair_id, read.winner) == (held.pair_id, held.winner)
     with pytest.raises(InputError, match="neither a signal file nor a vote file"):
-        pair_table(older, signals=None, votes=[], format="auto", scale=1.0)
+        pair_table(older, signals=None, votes=[], scale=1.0)
 
 
 def test_shards_are_looked_at_when_a_cache_is_opened(tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ def test_every_kind_of_file_gives_the_same_prompts(tmp_path: Path, kind: str) ->
     ("name", "content", "said"),
     [
         ("a.json", "{", "not valid JSON"),
-        ("a.json", '{"prompt": "x"}', "not a JSON list"),
+        ("a.json", '["x", 3]', "neither a text nor an object"),
         ("a.json", "[1]", "neither a text nor an object"),
-        ("a.json", '[{"prompt": 3}]', "not text"),
+        ("a.json", '[{"prompt": 3}]', "no text but int 3"),
         ("a.json", "[]", "no prompt"),
         ("a.jsonl", '{"prompt": "x"}\n{"pro', "line 2"),
         ("a.csv", "id,words\n1,x\n", "no column of prompts"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError, nearest
+from finepref.core.progress import say
 from finepref.core.rows import PROMPTS
 from finepref.formats.prompts import PromptSet, as_prompt_set, read_prompts
 
@@ -27,6 +28,7 @@ class Published:
     """A published set: rows and hash of its prompts (`PromptSet.sha256`), and where the hub keeps it.
 
     repository, revision, files: a hub data set; files are joined in this order. unique: keep first occurrences only.
+    quoted: row -> hash of the set whose prompt of that row has quotes, which the readers of others drop.
     """
 
     rows: int
@@ -35,6 +37,7 @@ class Published:
     revision: str | None
     files: Sequence[str]
     unique: bool = False
+    quoted: Mapping[str, str] = field(default_factory=dict)
 
 
 PUBLISHED = {name: Published(**about) for name, about in _beside("published_prompts.json").items()}
@@ -66,7 +69,7 @@ def load_prompt_set(name: str) -> PromptSet:
 
 def _published(name: str, path: str | None) -> PromptSet:
     about = PUBLISHED[name]
-    found = read_prompts(path, name=name) if path is not None else _from_hub(name, about)
+    found = _without_quotes(read_prompts(path, name=name) if path is not None else _from_hub(name, about), about)
     if found.sha256 != about.sha256:
         what = (
             f"these {len(found):,} prompts are not the published {name} ({about.rows:,} prompts, hash "
@@ -75,6 +78,17 @@ def _published(name: str, path: str | None) -> PromptSet:
         remedy = "give the published file, or use your file under another name"
         raise InputError(what, where=path or about.repository, remedy=remedy)
     return replace(found, tags=_tags(name))
+
+
+def _without_quotes(found: PromptSet, about: Published) -> PromptSet:
+    """The set as everybody has it, where the file is the same but for quotes that the readers of others drop."""
+    for row, sha256 in about.quoted.items():
+        if found.sha256 == sha256:
+            prompts = [*found.prompts]
+            prompts[int(row)] = prompts[int(row)].replace('"', "")
+            say(f"{found.name}: prompt {row} is taken without its quotes, as in the published set")
+            return replace(found, prompts=tuple(prompts))
+    return found
 
 
 def _from_hub(name: str, about: Published) -> PromptSet:

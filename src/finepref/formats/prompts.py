@@ -12,7 +12,7 @@ from finepref.core.errors import InputError
 from finepref.core.files import parquet_columns, read_parquet
 from finepref.core.provenance import sha256_bytes
 from finepref.core.text import fault_of_prompt, is_missing, visible
-from finepref.formats.textfiles import csv_header, csv_lines, json_values, opened, separator
+from finepref.formats.textfiles import csv_header, csv_lines, json_values, marks_of, opened
 
 PROMPT_COLUMNS = ("prompt", "caption", "text")
 SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".tsv", ".txt")
@@ -86,7 +86,7 @@ def read_prompts(path: str | Path, *, name: str | None = None) -> PromptSet:
     if path.suffix.lower() not in SUFFIXES:
         raise InputError("not a prompt file", where=path, remedy="give " + ", ".join(SUFFIXES))
     if not path.is_file():
-        raise InputError("no such prompt file", where=path, remedy="check the path")
+        raise InputError("no such file", where=path, remedy="check the path")
     records = [_record(row, place) for place, row in _rows(path)]
     if not records:
         raise InputError("no prompt in it", where=path, remedy="write one prompt a line")
@@ -132,7 +132,7 @@ def _rows(path: Path) -> Iterable[tuple[str, Any]]:
             lines = [line.strip() for line in text.read().replace("\r\n", "\n").split("\n")]
         return [(f"{path}, line {number}", line) for number, line in enumerate(lines, start=1) if line]
     if suffix in (".csv", ".tsv"):
-        mark = separator(path, None)
+        mark = marks_of(path, None)
         _refuse_twice(csv_header(path, None, mark), path)
         return (_sound(path, "line", line.at, line.cells, line.fault) for line in csv_lines(path, None, mark))
     unit = "object" if suffix == ".json" else "line"

@@ -24,11 +24,11 @@ from finepref.core.text import MISSING, visible
 from finepref.formats.textfiles import (
     PACKED,
     Line,
+    Marks,
     csv_header,
     csv_lines,
     json_rows,
-    separator,
-    separator_name,
+    marks_of,
 )
 
 Row = Mapping[str, Any]
@@ -119,11 +119,11 @@ def file_table(path: Path, encoding: str | None = None) -> Table:
         unit, batched = "row", lambda wanted: _parquet_batches(path, wanted, text)
         lines = lambda wanted: _parquet_lines(path, wanted)  # noqa: E731
     elif kind in (".csv", ".tsv"):
-        mark = separator(path, encoding)
+        mark = marks_of(path, encoding)
         columns = csv_header(path, encoding, mark)
         usual = "\t" if kind == ".tsv" else ","
-        if mark != usual and len(columns) > 1:
-            notes = (f"{path}: its columns are separated by {separator_name(mark)}",)
+        if mark != Marks(usual) and len(columns) > 1:
+            notes = (f"{path}: its columns are separated by {mark.name}",)
         lines = lambda wanted: csv_lines(path, encoding, mark)  # noqa: E731
     else:
         found: dict[str, bool] = {}

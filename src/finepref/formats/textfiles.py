@@ -88,25 +88,46 @@ def _first_bad_line(path: Path, encoding: str | None) -> str:
     return ""
 
 
-def separator(path: Path, encoding: str | None) -> str:
-    """What stands between the columns of a csv or tsv file, by its first line."""
+class Marks(NamedTuple):
+    """How the cells of a row are told apart. quoted: whether a quote begins a cell that ends with one, as in csv."""
+
+    separator: str
+    quoted: bool = True
+
+    @property
+    def name(self) -> str:
+        """commas, semicolons, tabs or bars, in words."""
+        return _SEPARATORS[self.separator] + ("" if self.quoted else " alone, with quotes as they stand")
+
+
+def marks_of(path: Path, encoding: str | None) -> Marks:
+    """What stands between the columns of a csv or tsv file, by its first line.
+
+    Tabs alone need no quotes: where those of a file are not strict csv, they are part of the text (PartiPrompts.tsv).
+    """
     with opened(path, encoding) as text:
         header = re.sub(r'"[^"]*"', "", text.readline(_BLOCK))
-    return max(_SEPARATORS, key=lambda mark: (header.count(mark), mark == ","))
+    marks = Marks(max(_SEPARATORS, key=lambda mark: (header.count(mark), mark == ",")))
+    if marks.separator != "\t":
+        return marks
+    try:
+        with opened(path, encoding) as text:
+            for _ in _strict(path, text, marks):
+                pass
+    except InputError as error:
+        if not isinstance(error.__context__, csv.Error):
+            raise
+        return marks._replace(quoted=False)
+    return marks
 
 
-def separator_name(mark: str) -> str:
-    """commas, semicolons, tabs or bars."""
-    return _SEPARATORS[mark]
-
-
-def csv_header(path: Path, encoding: str | None, mark: str) -> list[str]:
+def csv_header(path: Path, encoding: str | None, mark: Marks) -> list[str]:
     """The names of the columns as they stand, without blanks around them."""
     with opened(path, encoding) as text:
         return [name.strip() for name in next(_strict(path, text, mark), (0, []))[1]]
 
 
-def csv_lines(path: Path, encoding: str | None, mark: str) -> Iterator[Line]:
+def csv_lines(path: Path, encoding: str | None, mark: Marks) -> Iterator[Line]:
     """Every row after the header; one with more or fewer cells than the header is a fault."""
     with opened(path, encoding) as text:
         rows = _strict(path, text, mark)
@@ -118,7 +139,7 @@ def csv_lines(path: Path, encoding: str | None, mark: str) -> Iterator[Line]:
                 yield Line(at, {}, f"it has {len(cells)} cells and the header {len(header)}")
 
 
-def _strict(path: Path, text: io.TextIOBase, mark: str) -> Iterator[tuple[int, list[str]]]:
+def _strict(path: Path, text: io.TextIOBase, marks: Marks) -> Iterator[tuple[int, list[str]]]:
     """(line where it starts, cells) of every row.
 
     Raises:
@@ -126,7 +147,8 @@ def _strict(path: Path, text: io.TextIOBase, mark: str) -> Iterator[tuple[int, l
     """
     if csv.field_size_limit() < _LONGEST:
         csv.field_size_limit(_LONGEST)
-    reader = csv.reader(text, delimiter=mark, strict=True)
+    quoting = csv.QUOTE_MINIMAL if marks.quoted else csv.QUOTE_NONE
+    reader = csv.reader(text, delimiter=marks.separator, strict=True, quoting=quoting)
     at = 1
     try:
         for cells in reader:
@@ -179,8 +201,9 @@ def _array_values(path: Path, encoding: str | None) -> Iterator[tuple[int, Any, 
                 return
             try:
                 value, end = decoder.raw_decode(held, at)
-                if end == len(held) and not isinstance(value, dict | list):
-                    raise json.JSONDecodeError("a number may go on", held, end)
+                if end == len(held) and not isinstance(value, dict | list) and (more := text.read(_BLOCK)):
+                    held, at = held[at:] + more, 0  # a number may go on
+                    continue
             except (ValueError, RecursionError) as error:
                 cut = isinstance(error, json.JSONDecodeError) and _cut_off(error) and len(held) - at < _LONGEST
                 more = text.read(_BLOCK) if cut else ""
