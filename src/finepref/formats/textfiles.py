@@ -147,8 +147,8 @@ def _strict(path: Path, text: io.TextIOBase, marks: Marks) -> Iterator[tuple[int
     """
     if csv.field_size_limit() < _LONGEST:
         csv.field_size_limit(_LONGEST)
-    quoting = csv.QUOTE_MINIMAL if marks.quoted else csv.QUOTE_NONE
-    reader = csv.reader(text, delimiter=marks.separator, strict=True, quoting=quoting)
+    quoting = {"quoting": csv.QUOTE_MINIMAL if marks.quoted else csv.QUOTE_NONE}
+    reader = csv.reader(text, delimiter=marks.separator, strict=True, **quoting)  # type: ignore[arg-type]
     at = 1
     try:
         for cells in reader:
