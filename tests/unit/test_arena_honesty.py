@@ -125,8 +125,8 @@ def test_a_dominating_voter() -> None:
     one = rate(replace(votes, voter=np.zeros(600, dtype=int)))
     assert np.isfinite(one.interval()).all()
     assert any("All votes are by one voter" in warning for warning in one.warnings)
-    few = rate(replace(votes, voter=np.arange(600) % 5))
-    assert any("count as those of 5.0 voters" in warning for warning in few.warnings)
+    few = rate(replace(votes, voter=np.arange(600) % 3))
+    assert any("count as those of 3.0 voters" in warning for warning in few.warnings)
 
 
 @pytest.mark.parametrize("interval", ["sandwich", "bootstrap"])
@@ -165,6 +165,21 @@ def test_small_votes_are_rated(what: str, options: dict[str, Any]) -> None:
     check_voters(votes, ratings)
     agreement(votes)
     assert len(ratings.table()) == 2
+
+
+def test_a_model_that_one_voter_fixes_is_unsure() -> None:
+    """20 votes on the new model, all by one voter: that voter's score is 0 there, the uncertainty is not."""
+    votes = simulate(14)
+    rng = numpy_generator(0, "fixed")
+    other = rng.integers(0, 4, 20)
+    more = coded(
+        np.append(votes.left, np.full(20, 4)), np.append(votes.right, other),
+        np.append(votes.outcome, rng.choice([-1, 1], 20)), models=[*votes.models, "new"],
+        voter=np.append(np.arange(600) % 50, np.zeros(20, dtype=int)),
+    )  # fmt: skip
+    clustered, independent = rate(more), rate(more, interval="laplace")
+    assert clustered.settings.cluster == "voter"
+    assert clustered.sigma[4] >= 0.99 * independent.sigma[4] > 3 * clustered.sigma[0]
 
 
 # What intervals are measured from

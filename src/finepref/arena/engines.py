@@ -61,8 +61,8 @@ def rate(
         prior: batch only: "normal" (default; N(25, (25/3)^2) per model), "flat", or "empirical-bayes" (sd fitted).
         ties: batch: "fit" (default), "half", "drop". online: "fit" (the preset's own way), "draw", "skip", "half".
         interval: batch only: "laplace", "sandwich", "bootstrap", or "auto" (default; sandwich over games, prompts or
-            voters where there are effectively at least 30 and 4 per model, else Laplace; none if one of several voters
-            cast more than half of the votes).
+            voters where there are effectively at least 4 and more than models, else Laplace; none if one of several
+            voters cast more than half of the votes).
         cluster: "game", "prompt" or "voter": which votes go together, for sandwich and bootstrap; by default as "auto".
             A vote without a named prompt or voter is independent.
         side: batch only: "test" (default; whether the side decides votes) or "fit" (a side term in the model).

@@ -2,7 +2,8 @@
 
 All in units of c and before centring. Laplace: V = H^-1, right if votes are independent given the ratings. Sandwich:
 V = H^-1 (sum over clusters of g g^T + prior) H^-1, right also if the votes of one cluster (a prompt, a voter, a K-wise
-game) go together. Bootstrap: the spread of the ratings when votes or clusters are drawn again (`resample`).
+game) go together; a model whose votes are from fewer than 10 clusters is at least as unsure as by Laplace. Bootstrap:
+the spread of the ratings when votes or clusters are drawn again (`resample`).
 A row of weight n without a named cluster stands for n independent votes.
 """
 
@@ -17,7 +18,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 
 from finepref.arena.batch import BatchModel, Fit, inverse_with_gauge
 from finepref.arena.blocks import slices
-from finepref.arena.clusters import IntervalPlan
+from finepref.arena.clusters import IntervalPlan, few_clusters
 from finepref.arena.counts import CHUNK, DENSE_UP_TO, PairCounts, count_sides, is_weighted, parts
 from finepref.arena.link import Link
 from finepref.arena.normal import Floats, Ints
@@ -69,7 +70,19 @@ def covariance(votes: Votes, model: BatchModel, chosen: IntervalPlan, options: R
         return np.asarray(bread[:m, :m])
     meat = _meat(votes, model, chosen, options.ties)
     meat[np.arange(len(meat)), np.arange(len(meat))] += model.prior_on_all  # the prior is one more vote per unknown
-    return np.asarray((bread @ meat @ bread)[:m, :m])
+    found = np.asarray((bread @ meat @ bread)[:m, :m])
+    if chosen.cluster is not None:  # the score of a cluster that fixes a model alone is 0 there, and says nothing
+        thin = few_clusters(votes, getattr(votes, chosen.cluster))
+        level = model.counts.record().sum(axis=1) / (2.0 * model.counts.total)
+        lacking = np.maximum(_around(bread[:m, :m], level) - _around(found, level), 0.0)
+        found[np.arange(m), np.arange(m)] += np.where(thin, lacking, 0.0)
+    return found
+
+
+def _around(covariance: Floats, level: Floats) -> Floats:
+    """[M] variance of each x minus the mean of x with the weights `level` [M]."""
+    with_level = covariance @ level
+    return np.asarray(np.diag(covariance) - 2.0 * with_level + level @ with_level)
 
 
 def _meat(votes: Votes, model: BatchModel, chosen: IntervalPlan, ties: str) -> Floats:
