@@ -30,7 +30,7 @@ MOST_SCORED = 20_000_000  # votes whose scores are added up per cluster
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class Gradients:
     """Derivatives of the log-likelihood of some rows, in the difference of the two ratings and in the tie margin.
 
     left, right: [k] codes. owner: [k] clusters. in_difference, in_margin: [k].
@@ -117,7 +117,7 @@ def variance_along(
 
 def score_sums(
     votes: Votes, model: BatchModel, cluster: str | None, ties: str
-) -> tuple[Iterator[Scores], Scores, int, int]:
+) -> tuple[Iterator[Gradients], Gradients, int, int]:
     """(scores of votes in named clusters, of those that stand alone, every how many clusters, number of owners).
 
     The scores that stand alone are one row per pair and outcome, times the root of their number.
@@ -131,16 +131,16 @@ def score_sums(
     return _together(votes, codes, model, ties, every), alone, every, int(codes.max()) // every + 1
 
 
-def _alone(counts: PairCounts, link: Link, fit: Fit, ties: str) -> Scores:
+def _alone(counts: PairCounts, link: Link, fit: Fit, ties: str) -> Gradients:
     lead = fit.x[counts.i] - fit.x[counts.j]
     found = [_scores(link, fit, lead, np.array(said), ties) for said in (1, -1, 0)]
     root = np.sqrt(np.concatenate([counts.i_wins, counts.j_wins, counts.ties]))
     in_d, in_m = (root * np.concatenate(column) for column in zip(*found, strict=True))
     left, right = np.tile(counts.i, 3), np.tile(counts.j, 3)
-    return Scores(left, right, np.arange(len(left)), in_d, in_m)
+    return Gradients(left, right, np.arange(len(left)), in_d, in_m)
 
 
-def _together(votes: Votes, codes: Ints, model: BatchModel, ties: str, every: int) -> Iterator[Scores]:
+def _together(votes: Votes, codes: Ints, model: BatchModel, ties: str, every: int) -> Iterator[Gradients]:
     link, fit, plain = model.link, model.fit, not is_weighted(votes)
     m = len(fit.x)
     table: tuple[Floats, Floats] | None = None
@@ -165,7 +165,7 @@ def _together(votes: Votes, codes: Ints, model: BatchModel, ties: str, every: in
                 in_d, in_m = in_d + part * one_d, in_m + part * one_m
         member = np.asarray(codes[rows], dtype=np.int64)
         kept = (left != right) & (member >= 0) & (member % every == 0)
-        yield Scores(left[kept], right[kept], member[kept] // every, in_d[kept], in_m[kept])
+        yield Gradients(left[kept], right[kept], member[kept] // every, in_d[kept], in_m[kept])
 
 
 def _scores(link: Link, fit: Fit, lead: Floats, outcome: Any, ties: str) -> tuple[Floats, Floats]:
