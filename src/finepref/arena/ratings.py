@@ -243,7 +243,7 @@ def align(ratings: Ratings, models: tuple[str, ...]) -> npt.NDArray[np.int64]:
     if ratings.models == models:
         return np.arange(len(models))
     position = {name: k for k, name in enumerate(ratings.models)}
-    for old, new in reversed((ratings.settings.merge or {}).items()):
+    for old, new in reversed([*(ratings.settings.merge or {}).items()]):
         if new in position:
             position.setdefault(old, position[new])
     missing = [name for name in models if name not in position]

@@ -99,7 +99,7 @@ def _verdict(votes: Votes, sums: Floats, rest: Any, variance: Any, most: int) ->
     enough = n >= FEWEST_VOTES
     checked = max(int(enough.sum()), 1)
     agreement, side_z = (v / np.sqrt(np.maximum(w, 1e-12)) for v, w in ((surprise, surprise_var), (side, side_var)))
-    spread = np.asarray(variance[rest.row, rest.col]).ravel()
+    spread = np.asarray(variance[rest.row, rest.col]).ravel() if rest.nnz else np.zeros(0)  # else a matrix comes back
     z = np.where(
         spread > 1.0, rest.data / np.sqrt(np.maximum(spread, 1e-12)), 0.0
     )  # too few votes on a model: no verdict

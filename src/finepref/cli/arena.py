@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from finepref.arena.settings import DEFAULTS, RatingOptions
+from finepref.cli.asked import Encoding, Format, Outcomes, Question, Split, reading_of
 
 if TYPE_CHECKING:
     from finepref.formats.ratings import RatingsRecord
@@ -62,6 +63,11 @@ def command(
     model: Column = None,
     rank: Column = None,
     image: Column = None,
+    format: Format = "auto",
+    outcome: Outcomes = None,
+    encoding: Encoding = None,
+    split: Split = None,
+    question: Question = None,
     skip_bad_rows: Annotated[bool, Option("--skip-bad-rows", help="List bad rows instead of stopping.")] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace another arena in --out.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the ratings as JSON.")] = False,
@@ -72,7 +78,9 @@ def command(
     from finepref.report.arena_page import write_page
 
     options = ArenaRequest(
-        columns=columns(command, given),
+        reading=replace(
+            reading_of(format, None, outcome, encoding, split, question), columns=columns(command, given)
+        ),
         rating=RatingOptions(**{field.name: given[field.name] for field in fields(RatingOptions)}),
         rho=rho, normalise=normalise, validate=validate, compare_board=compare_board, skip_bad_rows=skip_bad_rows,
         overwrite=overwrite, drop_voter=tuple(drop_voter or ()), merge=tuple(merge or ()),

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json, read_parquet
+from finepref.core.text import as_typed, inert
 
 Record = TypeVar("Record")
 ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
@@ -90,7 +91,11 @@ def read_csv(path: str | Path, needed: Sequence[str]) -> list[dict[str, str]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:
             reader = csv.DictReader(handle)
-            rows, names = list(reader), reader.fieldnames or []
+            rows = [
+                {name: as_typed(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+                for row in reader
+            ]
+            names = reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"not a readable csv file ({error})", where=path, remedy="check the path") from None
     for name in needed:
@@ -120,11 +125,11 @@ def json_lines(path: Path, *, remedy: str) -> Iterator[tuple[str, Any]]:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """At least one row as csv, with the names of the first as header."""
+    """At least one row as csv, with the names of the first as header; no cell is a formula (`core.text.inert`)."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: inert(cell) for name, cell in row.items()} for row in rows)
     return buffer.getvalue()
 
 

@@ -173,7 +173,6 @@ def _table(config: RunConfig, method: Method, cache: Latents) -> PairTable | Ima
         cache,
         signals=config.signal.file,
         votes=config.data.paths,
-        format=config.data.format,
-        columns=config.data.columns,
+        reading=config.data.reading(),
         scale=config.signal.margin_scale,
     )
