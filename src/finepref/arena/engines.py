@@ -98,6 +98,9 @@ def rate_by(votes: Votes, options: RatingOptions, *, sides: bool = True) -> Rati
     for name in IDLE[options.engine]:
         if getattr(options, name) != getattr(DEFAULTS, name):
             raise InputError(f"{name} has no effect with engine {options.engine!r}", remedy=f"leave {name} out")
+    if votes.question is not None and len(votes) and votes.question.min() != votes.question.max():
+        remedy = "rate the votes on each by themselves"
+        raise InputError("the votes answer several questions, and one board would mix them", remedy=remedy)
     if options.anchor is not None:
         check_word(options.anchor, votes.models, "anchor")
     return _online(votes, options) if options.engine == "online" else _batch(votes, options, sides=sides)
