@@ -12,7 +12,7 @@ from finepref.arena.whole import PAGE
 from finepref.core import files
 from finepref.formats.questions import QuestionFolder
 from finepref.formats.ratings import RatedModel
-from finepref.report.kit import TextTable, render, table
+from finepref.report.kit import Cell, TextTable, render, table
 from finepref.report.standings import standings
 from finepref.report.wording import NONE, number, shorten, span, weight, whole
 
@@ -39,8 +39,8 @@ def _mean_rank(name: str, rated: Sequence[Mapping[str, tuple[int, RatedModel]]])
     return sum(ranks) / len(ranks)
 
 
-def _cell(found: tuple[int, RatedModel] | None) -> str:
+def _cell(found: tuple[int, RatedModel] | None) -> Cell:
     if found is None:
-        return NONE
+        return Cell(NONE)
     rank, row = found
-    return f"{number(row.mu)} ({span(row.low, row.high)}), rank {rank}, tier {row.tier}"
+    return Cell(number(row.mu), small=(span(row.low, row.high), f"rank {rank}, tier {row.tier}"))
