@@ -43,8 +43,7 @@ def run_arenas(
     if (out / RATINGS).exists():
         raise InputError("holds an arena of one question", where=out, remedy="give another --out")
     if (out / QUESTIONS).exists() and not options.overwrite:
-        held = read_questions(out).provenance
-        if held.get("fingerprint") != made["fingerprint"]:
+        if not read_questions(out).is_of(made):
             remedy = "give another --out, or --overwrite to replace it"
             raise InputError("holds arenas of other votes or settings", where=out, remedy=remedy)
     out.parent.mkdir(parents=True, exist_ok=True)

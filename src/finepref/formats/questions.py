@@ -30,6 +30,10 @@ class QuestionsRecord:
     provenance: Mapping[str, Any]
     version: int = VERSION
 
+    def is_of(self, made: Mapping[str, Any]) -> bool:
+        """Whether it was made with the votes and the settings of this provenance."""
+        return self.provenance.get("fingerprint") == made["fingerprint"]
+
 
 def read_questions(folder: Path) -> QuestionsRecord:
     """Read questions.json of a folder.
