@@ -42,10 +42,9 @@ def run_arenas(
     made = fingerprinted(inputs=find_files(votes, options.reading), config=options.config())
     if (out / RATINGS).exists():
         raise InputError("holds an arena of one question", where=out, remedy="give another --out")
-    if (out / QUESTIONS).exists() and not options.overwrite:
-        if not read_questions(out).is_of(made):
-            remedy = "give another --out, or --overwrite to replace it"
-            raise InputError("holds arenas of other votes or settings", where=out, remedy=remedy)
+    if (out / QUESTIONS).exists() and not options.overwrite and not read_questions(out).is_of(made):
+        remedy = "give another --out, or --overwrite to replace it"
+        raise InputError("holds arenas of other votes or settings", where=out, remedy=remedy)
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True) as scratch:
         table = read_as(votes, options.reading, skip_bad_rows=options.skip_bad_rows, spill=Path(scratch))
