@@ -3,9 +3,10 @@
     python benchmarks/arena_coverage.py --out benchmarks/results/2026-11-29-arena-coverage.json
 
 Six models, 2,000 votes, 10 % ties. A voter's taste moves every model's rating by N(0, 2^2), so votes of one voter go
-together. Every vote without a name is by another voter. The truth is what people prefer on average: with c^2 + 2 taste^2
-for c^2 the marginal chances are those of the model, so the ratings to be found are the true ones times
-c / sqrt(c^2 + 2 taste^2). Settings: shares without a name, with 60 named voters; one voter of 90 % beside 60 others.
+together. Every vote without a name is by another voter. The truth is what people prefer on average: with
+c^2 + 2 taste^2 for c^2 the marginal chances are those of the model, so the ratings to be found are the true ones times
+c / sqrt(c^2 + 2 taste^2). Settings: shares without a name beside 60 named voters; one voter with a share of the votes
+beside 60 others; few voters.
 """
 
 from __future__ import annotations
@@ -30,17 +31,20 @@ BAND = (0.93, 0.97)
 
 @dataclass(frozen=True)
 class Setting:
-    """unnamed: share of the votes without a voter's name. busiest: share of one voter, or 0."""
+    """unnamed: share of the votes without a voter's name. busiest: share of one voter. voters: the others."""
 
     name: str
     unnamed: float = 0.0
     busiest: float = 0.0
+    voters: int = VOTERS
     interval: str = "auto"
 
 
 SETTINGS = (
     *(Setting(f"{share:.0%} unnamed", unnamed=share) for share in (0.0, 0.5, 0.7, 0.9)),
     *(Setting(f"{share:.0%} unnamed, bootstrap", unnamed=share, interval="bootstrap") for share in (0.0, 0.9)),
+    *(Setting(f"one voter of {share:.0%}", busiest=share) for share in (0.3, 0.48)),
+    Setting("8 voters", voters=8),
     Setting("one voter of 90 %", busiest=0.9),
 )
 
@@ -49,19 +53,20 @@ def simulate(setting: Setting, seed: int, *, side: float = 0.0) -> tuple[Votes, 
     """Votes, and the centred ratings that they are about; side: advantage of the left in rating units."""
     rng = numpy_generator(seed, "arena coverage", setting.name)
     truth = rng.normal(0.0, 2.0, MODELS)
-    named = rng.integers(0, VOTERS, VOTES)
+    others = setting.voters
+    named = rng.integers(0, others, VOTES)
     kind = rng.random(VOTES)
     voter = np.where(kind < setting.unnamed, -1, named)
-    voter = np.where(kind < setting.busiest, VOTERS, voter)
-    person = np.where(voter < 0, VOTERS + 1 + np.arange(VOTES), voter)
-    taste = TASTE * rng.standard_normal((VOTERS + 1 + VOTES, MODELS))
+    voter = np.where(kind < setting.busiest, others, voter)
+    person = np.where(voter < 0, others + 1 + np.arange(VOTES), voter)
+    taste = TASTE * rng.standard_normal((others + 1 + VOTES, MODELS))
     left = rng.integers(0, MODELS, VOTES)
     right = (left + rng.integers(1, MODELS, VOTES)) % MODELS
     lead = truth[left] + taste[person, left] - truth[right] - taste[person, right] + side
     lead += C * rng.standard_normal(VOTES)
     outcome = np.where(np.abs(lead) < TIES, 0, np.sign(lead)).astype(np.int8)
     names = tuple(f"m{k}" for k in range(MODELS))
-    votes = Votes(names, left, right, outcome, voter=voter, voters=tuple(f"v{k}" for k in range(VOTERS + 1)))
+    votes = Votes(names, left, right, outcome, voter=voter, voters=tuple(f"v{k}" for k in range(others + 1)))
     shrink = C / np.sqrt(C**2 + 2 * TASTE**2)
     return votes, shrink * (truth - truth.mean())
 
@@ -94,9 +99,9 @@ def main() -> int:
         print(records[-1])
     if options.out is not None:
         about = {
-            "command": " ".join(["python benchmarks/arena_coverage.py", *sys.argv[1:]]), "models": MODELS, "votes": VOTES,
-            "voters": VOTERS, "taste": TASTE, "seeds": f"0 to {options.simulations - 1}", "versions": versions(),
-            "cpu_seconds": round(time.process_time() - started, 1), "level": 0.95, "band": BAND,
+            "command": " ".join(["python benchmarks/arena_coverage.py", *sys.argv[1:]]), "models": MODELS,
+            "votes": VOTES, "voters": VOTERS, "taste": TASTE, "seeds": f"0 to {options.simulations - 1}",
+            "versions": versions(), "cpu_seconds": round(time.process_time() - started, 1), "level": 0.95, "band": BAND,
         }  # fmt: skip
         write_json(options.out, {"about": about, "records": records})
     plain = [r for r in records if "bootstrap" not in r["setting"]]

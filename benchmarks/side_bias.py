@@ -3,8 +3,8 @@
     python benchmarks/side_bias.py --out benchmarks/results/2026-11-29-side-bias.json
 
 Votes are those of `arena_coverage.py` (six models, 2,000 votes, 60 voters with tastes of their own). Bias: every fourth
-win of the right is turned into one of the left, by all voters alike. The advantage to be found is that of the same model
-on infinitely many such votes (60 x 2,000,000 votes, all pairs of voters and models counted with their chances).
+win of the right is turned into one of the left, by all voters alike. The advantage to be found is that of the same
+model on infinitely many such votes (every pair of models weighted with the chances of its outcomes).
 """
 
 from __future__ import annotations

@@ -204,3 +204,37 @@ def test_real_crowd_votes(finepref: Run, shared: Path, tmp_path: Path) -> None:
     assert loss["batch_drop"] < loss["online_appendix_a"]
     assert shown.splitlines()[1].split()[1:3] == ["GPT", "4"]
     assert "voters stand out" in (tmp_path / "a" / "arena.html").read_text()
+
+
+def test_boards_of_several_questions(finepref: Run, tmp_path: Path) -> None:
+    """One is refused; `--question all` writes an arena for each and a page with both; again changes nothing."""
+    rows = "".join(
+        f"A,B,{('left', 'right')[k % 3 == 0]},quality,v{k}\nB,A,{('left', 'right')[k % 4 == 0]},how true?,v{k}\n"
+        for k in range(40)
+    )
+    (tmp_path / "v.csv").write_text("left,right,winner,question,voter\n" + rows + "A,B,left,,v1\n")
+    out = tmp_path / "a"
+    code, _, said = finepref("arena", tmp_path / "v.csv", "--out", out)
+    assert (code, "several questions" in said) == (2, True)
+    assert not out.exists()
+    code, shown, said = finepref("arena", tmp_path / "v.csv", "--out", out, "--question", "all")
+    assert code == 0, said
+    boards = json.loads((out / "questions.json").read_text())["boards"]
+    assert sorted((each["question"], each["folder"][2:]) for each in boards) == [
+        ("how true?", "how-true"), ("quality", "quality"),
+    ]  # fmt: skip
+    best = {each["question"]: load_ratings(out / each["folder"]) for each in boards}
+    assert {question: found.models[0] for question, found in best.items()} == {"quality": "A", "how true?": "B"}
+    assert all(found.votes == 40 for found in best.values())
+    assert all((out / each["folder"] / name).exists() for each in boards for name in FILES)
+    page = (out / "arena.html").read_text()
+    assert "how true?" in page
+    assert all(f'href="{each["folder"]}/arena.html"' in page for each in boards)
+    assert "all boards:" in shown
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("ratings.json")}
+    code, shown, _ = finepref("arena", tmp_path / "v.csv", "--out", out, "--question", "all", "--json")
+    assert code == 0
+    assert set(json.loads(shown)) == {"quality", "how true?"}
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("ratings.json")}
+    code, _, said = finepref("arena", tmp_path / "v.csv", "--out", out, "--question", "all", "--seed", 1)
+    assert (code, "--overwrite" in said) == (2, True)

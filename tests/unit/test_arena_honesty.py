@@ -12,16 +12,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 from scipy.stats import studentized_range
 
 from coded_votes import coded
 from finepref import Votes, load_ratings, rate, read_votes
 from finepref.arena.agreement import agreement, alpha
+from finepref.arena.batch import inverse_with_gauge
 from finepref.arena.clusters import plan, spread
-from finepref.arena.counts import count
+from finepref.arena.counts import count, count_sides
+from finepref.arena.engines import fit_counts
 from finepref.arena.gap import gaps
+from finepref.arena.intervals import _meat, variance_along
 from finepref.arena.ratings import range_quantile, save_ratings
 from finepref.arena.selection import merged, read_merges, without_voters
+from finepref.arena.settings import RatingOptions
 from finepref.arena.validate import validate
 from finepref.arena.voters import check_voters
 from finepref.core.errors import InputError
@@ -125,8 +130,8 @@ def test_a_dominating_voter() -> None:
     one = rate(replace(votes, voter=np.zeros(600, dtype=int)))
     assert np.isfinite(one.interval()).all()
     assert any("All votes are by one voter" in warning for warning in one.warnings)
-    few = rate(replace(votes, voter=np.arange(600) % 5))
-    assert any("count as those of 5.0 voters" in warning for warning in few.warnings)
+    few = rate(replace(votes, voter=np.arange(600) % 3))
+    assert any("count as those of 3.0 voters" in warning for warning in few.warnings)
 
 
 @pytest.mark.parametrize("interval", ["sandwich", "bootstrap"])
@@ -165,6 +170,21 @@ def test_small_votes_are_rated(what: str, options: dict[str, Any]) -> None:
     check_voters(votes, ratings)
     agreement(votes)
     assert len(ratings.table()) == 2
+
+
+def test_a_model_that_one_voter_fixes_is_unsure() -> None:
+    """20 votes on the new model, all by one voter: that voter's score is 0 there, the uncertainty is not."""
+    votes = simulate(14)
+    rng = numpy_generator(0, "fixed")
+    other = rng.integers(0, 4, 20)
+    more = coded(
+        np.append(votes.left, np.full(20, 4)), np.append(votes.right, other),
+        np.append(votes.outcome, rng.choice([-1, 1], 20)), models=[*votes.models, "new"],
+        voter=np.append(np.arange(600) % 50, np.zeros(20, dtype=int)),
+    )  # fmt: skip
+    clustered, independent = rate(more), rate(more, interval="laplace")
+    assert clustered.settings.cluster == "voter"
+    assert clustered.sigma[4] >= 0.95 * independent.sigma[4] > 3 * clustered.sigma[0]
 
 
 # What intervals are measured from
@@ -224,6 +244,27 @@ def test_strong_models_on_one_side_are_no_bias() -> None:
     side = rate(sorted_).side
     assert side is not None
     assert not side.warned
+
+
+def test_the_side_has_the_sandwich_of_all_unknowns() -> None:
+    """Where stronger models stand on the left, so that side and ratings go together; named and unnamed voters."""
+    votes = simulate(15, 900)
+    turned = (votes.left > votes.right) & (np.arange(900) % 4 > 0)
+    voter = np.where(np.arange(900) % 3 == 0, -1, np.arange(900) % 40)
+    left, right = np.where(turned, votes.right, votes.left), np.where(turned, votes.left, votes.right)
+    held = coded(left, right, np.where(turned, -votes.outcome, votes.outcome), models=votes.models, voter=voter)
+    options = RatingOptions(side="fit", interval="sandwich", cluster="voter")
+    chosen = plan(held, "sandwich", "voter")
+    model = fit_counts(count_sides(held), held.models, options)
+    bread, meat = inverse_with_gauge(model.fit.hessian, 4), _meat(held, model, chosen, "fit")
+    whole = bread @ (meat + np.diag(model.prior_on_all)) @ bread
+    assert len(whole) == 6  # four models, the tie margin, the side
+    assert variance_along(held, model, chosen, bread[:, -1], ties="fit") == pytest.approx(whole[-1, -1], rel=1e-9)
+    side = rate(held).side
+    assert side is not None
+    assert side.interval is not None
+    reach = float(stdtrit(chosen.effective - 1, 0.975)) * C * math.sqrt(whole[-1, -1])
+    assert side.interval[1] - side.interval[0] == pytest.approx(2 * reach, rel=1e-6)
 
 
 def test_side_term_by_hand() -> None:

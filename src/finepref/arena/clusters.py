@@ -6,8 +6,11 @@ A vote whose voter or prompt is not named (code -1) is a cluster of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
 
 from finepref.arena.blocks import slices
 from finepref.arena.normal import Ints
@@ -17,8 +20,8 @@ from finepref.formats.votes import Votes
 INTERVALS = ("auto", "laplace", "sandwich", "bootstrap")
 NO_INTERVAL = "none"
 CLUSTERS = ("game", "prompt", "voter")
-FEWEST_CLUSTERS = 30
-CLUSTERS_PER_MODEL = 4
+FEWEST_CLUSTERS = 4  # effective; Student's distribution makes up for how few they are
+FEW_OF_MODEL = 10
 DOMINATES = 0.5  # share of the votes above which one cluster is said to dominate
 
 
@@ -41,6 +44,10 @@ class Spread:
     def clusters(self) -> float:
         """Clusters with and without a name."""
         return self.named + self.alone
+
+    def enough_for(self, models: int) -> bool:
+        """Whether the spread of the clusters tells how sure that many ratings are."""
+        return self.recurs and self.effective >= FEWEST_CLUSTERS and self.clusters > models
 
     @property
     def dominated(self) -> bool:
@@ -95,7 +102,7 @@ class IntervalPlan:
 def plan(votes: Votes, interval: str, cluster: str | None) -> IntervalPlan:
     """Settle the interval. "auto": sandwich over games, else prompts, else voters, if there are enough; else Laplace.
 
-    Enough is 30, and 4 per model, by the effective number: a covariance from fewer clusters is too small. There is none
+    Enough is effectively 4, and more clusters than models. There is none
     if one of several voters cast more than half of the votes and nothing else was asked for, or if the clusters that
     were asked for are fewer than the models, or one of them holds more than half of the votes.
     """
@@ -111,23 +118,32 @@ def plan(votes: Votes, interval: str, cluster: str | None) -> IntervalPlan:
         return _checked(votes, "laplace", None, "asked for")
     if votes.voter is not None and spread(votes, votes.voter).dominated:
         return IntervalPlan(NO_INTERVAL, None, "one voter cast more than half of the votes")
-    enough = enough_clusters(votes)
     for name in CLUSTERS:
         codes = getattr(votes, name)
-        if codes is not None:
-            over = spread(votes, codes)
-            if over.effective >= enough and over.recurs:
-                method = "sandwich" if interval == "auto" else interval
-                return _checked(votes, method, name, f"votes share their {name}")
+        if codes is not None and spread(votes, codes).enough_for(len(votes.models)):
+            method = "sandwich" if interval == "auto" else interval
+            return _checked(votes, method, name, f"votes share their {name}")
     if interval == "auto":
-        why = f"no game, prompt or voter column with {enough} groups of several votes"
+        why = f"no game, prompt or voter column with {FEWEST_CLUSTERS} groups of several votes and more than models"
         return _checked(votes, "laplace", None, why)
     return _checked(votes, interval, None, "every vote by itself")
 
 
-def enough_clusters(votes: Votes) -> int:
-    """How many clusters a covariance needs to be trusted."""
-    return max(FEWEST_CLUSTERS, CLUSTERS_PER_MODEL * len(votes.models))
+def few_clusters(votes: Votes, codes: Ints) -> npt.NDArray[np.bool_]:
+    """[M] whether the votes on a model are from effectively fewer than 10 clusters."""
+    m, alone = len(votes.models), np.zeros(len(votes.models))
+    sizes: Any = csr_matrix((int(codes.max(initial=-1)) + 1, m))
+    for rows in slices(len(votes)):
+        counted = votes.left[rows] != votes.right[rows]
+        code = np.tile(np.asarray(codes[rows], dtype=np.int64)[counted], 2)
+        model = np.concatenate([votes.left[rows][counted], votes.right[rows][counted]])
+        weight = np.ones(len(code)) if votes.weight is None else np.tile(votes.weight[rows][counted], 2)
+        named_ = code >= 0
+        alone += np.bincount(model[~named_], weight[~named_], m)
+        sizes = sizes + csr_matrix((weight[named_], (code[named_], model[named_])), shape=sizes.shape)
+    total = np.asarray(sizes.sum(axis=0)).ravel() + alone
+    squares = np.asarray(sizes.multiply(sizes).sum(axis=0)).ravel() + alone
+    return np.asarray(total**2 < FEW_OF_MODEL * squares)
 
 
 def _checked(votes: Votes, method: str, cluster: str | None, why: str) -> IntervalPlan:

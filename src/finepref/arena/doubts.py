@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from finepref.arena import batch
-from finepref.arena.clusters import NO_INTERVAL, IntervalPlan, enough_clusters, spread
+from finepref.arena.clusters import NO_INTERVAL, IntervalPlan, spread
 from finepref.arena.counts import PairCounts
 from finepref.formats.votes import Votes
 
@@ -57,7 +57,7 @@ def of_voters(votes: Votes, chosen: IntervalPlan) -> tuple[str, ...]:
             else "the intervals say nothing of what other people prefer"
         )
         return (f"Voter {name} dominates, with {share:.0%} of the votes (more than half): {end}.",)
-    if over.recurs and chosen.method == "laplace" and over.effective < enough_clusters(votes):
+    if over.recurs and chosen.method == "laplace" and not over.enough_for(len(votes.models)):
         return (
             f"The votes count as those of {over.effective:.1f} voters (the busiest, {name}, cast {share:.0%}): too few "
             "to tell how much voters differ, so the intervals hold for these voters only.",

@@ -61,8 +61,8 @@ def rate(
         prior: batch only: "normal" (default; N(25, (25/3)^2) per model), "flat", or "empirical-bayes" (sd fitted).
         ties: batch: "fit" (default), "half", "drop". online: "fit" (the preset's own way), "draw", "skip", "half".
         interval: batch only: "laplace", "sandwich", "bootstrap", or "auto" (default; sandwich over games, prompts or
-            voters where there are effectively at least 30 and 4 per model, else Laplace; none if one of several voters
-            cast more than half of the votes).
+            voters where there are effectively at least 4 and more than models, else Laplace; none if one of several
+            voters cast more than half of the votes).
         cluster: "game", "prompt" or "voter": which votes go together, for sandwich and bootstrap; by default as "auto".
             A vote without a named prompt or voter is independent.
         side: batch only: "test" (default; whether the side decides votes) or "fit" (a side term in the model).
@@ -98,6 +98,9 @@ def rate_by(votes: Votes, options: RatingOptions, *, sides: bool = True) -> Rati
     for name in IDLE[options.engine]:
         if getattr(options, name) != getattr(DEFAULTS, name):
             raise InputError(f"{name} has no effect with engine {options.engine!r}", remedy=f"leave {name} out")
+    if votes.question is not None and len(votes) and votes.question.min() != votes.question.max():
+        remedy = "rate the votes on each by themselves"
+        raise InputError("the votes answer several questions, and one board would mix them", remedy=remedy)
     if options.anchor is not None:
         check_word(options.anchor, votes.models, "anchor")
     return _online(votes, options) if options.engine == "online" else _batch(votes, options, sides=sides)

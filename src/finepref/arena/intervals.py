@@ -2,7 +2,8 @@
 
 All in units of c and before centring. Laplace: V = H^-1, right if votes are independent given the ratings. Sandwich:
 V = H^-1 (sum over clusters of g g^T + prior) H^-1, right also if the votes of one cluster (a prompt, a voter, a K-wise
-game) go together. Bootstrap: the spread of the ratings when votes or clusters are drawn again (`resample`).
+game) go together; a model whose votes are from fewer than 10 clusters is at least as unsure as by Laplace. Bootstrap:
+the spread of the ratings when votes or clusters are drawn again (`resample`).
 A row of weight n without a named cluster stands for n independent votes.
 """
 
@@ -17,7 +18,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 
 from finepref.arena.batch import BatchModel, Fit, inverse_with_gauge
 from finepref.arena.blocks import slices
-from finepref.arena.clusters import IntervalPlan
+from finepref.arena.clusters import IntervalPlan, few_clusters
 from finepref.arena.counts import CHUNK, DENSE_UP_TO, PairCounts, count_sides, is_weighted, parts
 from finepref.arena.link import Link
 from finepref.arena.normal import Floats, Ints
@@ -29,7 +30,7 @@ MOST_SCORED = 20_000_000  # votes whose scores are added up per cluster
 
 
 @dataclass(frozen=True, slots=True)
-class RowScores:
+class Gradients:
     """Derivatives of the log-likelihood of some rows, in the difference of the two ratings and in the tie margin.
 
     left, right: [k] codes. owner: [k] clusters. in_difference, in_margin: [k].
@@ -69,7 +70,19 @@ def covariance(votes: Votes, model: BatchModel, chosen: IntervalPlan, options: R
         return np.asarray(bread[:m, :m])
     meat = _meat(votes, model, chosen, options.ties)
     meat[np.arange(len(meat)), np.arange(len(meat))] += model.prior_on_all  # the prior is one more vote per unknown
-    return np.asarray((bread @ meat @ bread)[:m, :m])
+    found = np.asarray((bread @ meat @ bread)[:m, :m])
+    if chosen.cluster is not None:  # the score of a cluster that fixes a model alone is 0 there, and says nothing
+        thin = few_clusters(votes, getattr(votes, chosen.cluster))
+        level = model.counts.record().sum(axis=1) / (2.0 * model.counts.total)
+        lacking = np.maximum(_around(bread[:m, :m], level) - _around(found, level), 0.0)
+        found[np.arange(m), np.arange(m)] += np.where(thin, lacking, 0.0)
+    return found
+
+
+def _around(covariance: Floats, level: Floats) -> Floats:
+    """[M] variance of each x minus the mean of x with the weights `level` [M]."""
+    with_level = covariance @ level
+    return np.asarray(np.diag(covariance) - 2.0 * with_level + level @ with_level)
 
 
 def _meat(votes: Votes, model: BatchModel, chosen: IntervalPlan, ties: str) -> Floats:
@@ -104,7 +117,7 @@ def variance_along(
 
 def score_sums(
     votes: Votes, model: BatchModel, cluster: str | None, ties: str
-) -> tuple[Iterator[RowScores], RowScores, int, int]:
+) -> tuple[Iterator[Gradients], Gradients, int, int]:
     """(scores of votes in named clusters, of those that stand alone, every how many clusters, number of owners).
 
     The scores that stand alone are one row per pair and outcome, times the root of their number.
@@ -118,16 +131,16 @@ def score_sums(
     return _together(votes, codes, model, ties, every), alone, every, int(codes.max()) // every + 1
 
 
-def _alone(counts: PairCounts, link: Link, fit: Fit, ties: str) -> RowScores:
+def _alone(counts: PairCounts, link: Link, fit: Fit, ties: str) -> Gradients:
     lead = fit.x[counts.i] - fit.x[counts.j]
     found = [_scores(link, fit, lead, np.array(said), ties) for said in (1, -1, 0)]
     root = np.sqrt(np.concatenate([counts.i_wins, counts.j_wins, counts.ties]))
     in_d, in_m = (root * np.concatenate(column) for column in zip(*found, strict=True))
     left, right = np.tile(counts.i, 3), np.tile(counts.j, 3)
-    return RowScores(left, right, np.arange(len(left)), in_d, in_m)
+    return Gradients(left, right, np.arange(len(left)), in_d, in_m)
 
 
-def _together(votes: Votes, codes: Ints, model: BatchModel, ties: str, every: int) -> Iterator[RowScores]:
+def _together(votes: Votes, codes: Ints, model: BatchModel, ties: str, every: int) -> Iterator[Gradients]:
     link, fit, plain = model.link, model.fit, not is_weighted(votes)
     m = len(fit.x)
     table: tuple[Floats, Floats] | None = None
@@ -152,7 +165,7 @@ def _together(votes: Votes, codes: Ints, model: BatchModel, ties: str, every: in
                 in_d, in_m = in_d + part * one_d, in_m + part * one_m
         member = np.asarray(codes[rows], dtype=np.int64)
         kept = (left != right) & (member >= 0) & (member % every == 0)
-        yield RowScores(left[kept], right[kept], member[kept] // every, in_d[kept], in_m[kept])
+        yield Gradients(left[kept], right[kept], member[kept] // every, in_d[kept], in_m[kept])
 
 
 def _scores(link: Link, fit: Fit, lead: Floats, outcome: Any, ties: str) -> tuple[Floats, Floats]:

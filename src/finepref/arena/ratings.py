@@ -223,15 +223,15 @@ def load_ratings(path: str | Path) -> Ratings:
     names = ("mu", "sigma", "wins", "losses", "ties", "component")
     columns: Any = {name: np.array([getattr(model, name) for model in record.models]) for name in names}
     shares = [model.both_bad for model in record.models]
-    neither = None
+    bad = None
     if any(share is not None for share in shares):
         games = columns["wins"] + columns["losses"] + columns["ties"]
-        neither = games * np.array([share or 0.0 for share in shares])
+        bad = games * np.array([share or 0.0 for share in shares])
     covariance = None if record.covariance is None else np.array(record.covariance)
     return Ratings(
         models=tuple(model.name for model in record.models), covariance=covariance, engine=record.engine,
         settings=record.settings, warnings=record.warnings, counted=record.votes, voters=record.voters,
-        side=record.side, agreement=record.agreement, both_bad=neither, **columns,
+        side=record.side, agreement=record.agreement, both_bad=bad, **columns,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ class RatingOptions:
     prior: batch only: "normal" (N(25, (25/3)^2) per model), "flat", or "empirical-bayes" (sd fitted).
     ties: batch: "fit", "half", "drop". online: "fit" (the preset's own way), "draw", "skip", "half".
     interval: batch only: "laplace", "sandwich", "bootstrap", or "auto" (sandwich over games, prompts or voters where
-    there are effectively at least 30 and 4 per model, else Laplace).
+    there are effectively at least 4 and more than models, else Laplace).
     cluster: "game", "prompt" or "voter": which votes go together, for sandwich and bootstrap; by default as "auto".
     side: batch only: "test" (whether the side that models are shown on decides votes) or "fit" (a side term in the
     model). anchor: the model that intervals are measured from; by default the mean of the rated models.

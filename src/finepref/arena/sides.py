@@ -12,7 +12,7 @@ from scipy.special import stdtr, stdtrit
 
 from finepref.arena import batch
 from finepref.arena.batch import BatchModel, inverse_with_gauge
-from finepref.arena.clusters import NO_INTERVAL, IntervalPlan, enough_clusters, spread
+from finepref.arena.clusters import NO_INTERVAL, IntervalPlan, spread
 from finepref.arena.counts import PairCounts
 from finepref.arena.intervals import variance_along
 from finepref.arena.link import p_left_decisive
@@ -102,7 +102,7 @@ def _clusters(votes: Votes, chosen: IntervalPlan) -> IntervalPlan:
         return chosen
     if votes.voter is not None:
         over = spread(votes, votes.voter)
-        if over.recurs and over.effective >= enough_clusters(votes):
+        if over.enough_for(len(votes.models)):
             return IntervalPlan("sandwich", "voter", chosen.why, over.effective)
     if chosen.method == "bootstrap":
         return IntervalPlan("sandwich", chosen.cluster, chosen.why, chosen.effective)

@@ -15,6 +15,7 @@ from finepref.arena.settings import DEFAULTS, RatingOptions
 from finepref.cli.asked import Encoding, Format, Outcomes, Question, Split, reading_of
 
 if TYPE_CHECKING:
+    from finepref.formats.questions import QuestionsRecord
     from finepref.formats.ratings import RatingsRecord
 
 Column = Annotated[str | None, Option(metavar="COLUMN", show_default=False, rich_help_panel="Columns")]
@@ -75,6 +76,7 @@ def command(
     """Rate models from votes: ratings.json, leaderboard.csv, gaps.parquet and arena.html."""
     given = dict(locals())
     from finepref.arena.whole import ArenaRequest, run_arena
+    from finepref.formats.votebatch import EVERY
     from finepref.report.arena_page import write_page
 
     options = ArenaRequest(
@@ -85,6 +87,13 @@ def command(
         rho=rho, normalise=normalise, validate=validate, compare_board=compare_board, skip_bad_rows=skip_bad_rows,
         overwrite=overwrite, drop_voter=tuple(drop_voter or ()), merge=tuple(merge or ()),
     )  # fmt: skip
+    if question == EVERY:
+        from finepref.arena.side_by_side import run_arenas
+        from finepref.report.questions_page import write_index
+
+        record = run_arenas(votes, out, options, page=write_page, index=write_index)
+        _print_boards(out, record, as_json=as_json)
+        return
     run_arena(votes, out, options, page=write_page)
     _print(out, as_json=as_json)
 
@@ -131,3 +140,20 @@ def _print(out: Path, *, as_json: bool) -> None:
     record = read_ratings(out)
     notes = "".join(f"note: {warning}\n" for warning in record.warnings)
     sys.stdout.write(f"{_leaderboard(record)}\n{_counted(record)}{notes}page: {out / PAGE}\n")
+
+
+def _print_boards(out: Path, record: QuestionsRecord, *, as_json: bool) -> None:
+    """Print the arena of every question, as JSON: question -> ratings."""
+    import json
+
+    from finepref.arena.whole import PAGE
+    from finepref.formats.ratings import RATINGS
+
+    if as_json:
+        held = {each.question: json.loads((out / each.folder / RATINGS).read_text("utf-8")) for each in record.boards}
+        sys.stdout.write(json.dumps(held, ensure_ascii=False) + "\n")
+        return
+    for each in record.boards:
+        sys.stdout.write(f"{each.question}\n")
+        _print(out / each.folder, as_json=False)
+    sys.stdout.write(f"all boards: {out / PAGE}\n")

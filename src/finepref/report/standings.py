@@ -75,7 +75,8 @@ def _leaderboard(ratings: Ratings, models: Sequence[RatedModel]) -> TextTable:
     order, lines, bad = ratings.order(), [], ratings.both_bad is not None
     for at, model in enumerate(models):
         further = "–"
-        if at + 1 < len(models) and not ratings.settings.tau:  # under a random walk nothing ever settles
+        settles = ratings.has_intervals and not ratings.settings.tau  # under a random walk nothing ever settles
+        if at + 1 < len(models) and settles:
             further = _further(votes_to_separate(ratings, order[at], order[at + 1]))
         ranks = "–".join(dict.fromkeys((str(model.rank_low), str(model.rank_high))))
         lines.append((
