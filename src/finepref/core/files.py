@@ -94,21 +94,21 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 @contextmanager
-def _reading(path: str | Path, what: str) -> Iterator[None]:
+def _reading(path: str | Path, what: str, remedy: str = "write it again") -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
         raise InputError("no such file", where=path, remedy="run the stage that writes it first") from None
     except (pa.ArrowException, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not {what} ({error})", where=path, remedy="write it again") from None
+        raise InputError(f"not {what} ({error})", where=path, remedy=remedy) from None
     except OSError as error:
         what = "a folder, not a file" if Path(path).is_dir() else f"it cannot be read ({error})"
         raise InputError(what, where=path, remedy="name a file that you can read") from None
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file; a missing or broken one is an `InputError` with its place."""
-    with _reading(path, "valid JSON"):
+def read_json(path: str | Path, *, remedy: str = "write it again") -> Any:
+    """Read a JSON file; a missing or broken one is an `InputError` with its place. remedy: for a broken one."""
+    with _reading(path, "valid JSON", remedy):
         return json.loads(Path(path).read_text(encoding="utf-8"))
 
 

@@ -45,7 +45,7 @@ def read_record(path: str | Path, kind: type[Record], *, version: int, remedy: s
     Raises:
         InputError: no such file, not JSON, not such a record, or of a newer version.
     """
-    held = read_json(path)
+    held = read_json(path, remedy=remedy)
     found = held.get("version", version) if isinstance(held, dict) else version
     if found != version:
         raise InputError(f"version {found} is not known here", where=path, remedy="use the finepref that wrote it")

@@ -51,8 +51,8 @@ def difference(value: float | None) -> str:
 
 
 def span(low: Any, high: Any, write: Callable[[Any], str] = number) -> str:
-    """An interval, its ends as `write` writes them."""
-    return f"{write(low)} to {write(high)}"
+    """An interval, its ends as `write` writes them; a dash where there is none."""
+    return NONE if low is None or high is None else f"{write(low)} to {write(high)}"
 
 
 def p_value(p: float) -> str:

@@ -59,7 +59,7 @@
         this.select("Metric", data.metrics.map((m) => [m.name, m.name + (m.trained.length ? " (trained on)" : "")]),
           state.metric, (value) => { state.metric = value; });
         const sorts = [["order", "prompt order"]];
-        for (const model of data.models.filter((name) => name !== data.baseline)) {
+        for (const model of data.models.filter((name) => data.baseline !== null && name !== data.baseline)) {
           sorts.push([`win\u0000${model}`, `largest wins of ${model}`], [`loss\u0000${model}`, `largest losses of ${model}`]);
         }
         this.select("Sort by", sorts, state.sort, (value) => { state.sort = value; });
@@ -80,7 +80,8 @@
       search.addEventListener("input", () => { state.text = search.value.toLowerCase(); this.limit = PAGE; this.draw(); });
       this.controls.append(make("label", {}, "Find", search));
       this.controls.append(make("span", { class: "tools" },
-        make("button", { type: "button", onclick: () => new Duel(this).open() }, "Vote blind")));
+        make("button", { type: "button", disabled: !data.items.some((item) => Object.keys(item.images).length > 1),
+          onclick: () => new Duel(this).open() }, "Vote blind")));
     }
 
     difference(item, model) {
@@ -121,7 +122,7 @@
     picture(item, model) {
       const source = item.images[model];
       return source ? make("img", { src: source, alt: `${model}: ${item.prompt}`, loading: "lazy" })
-        : make("div", { class: "gone" }, "no image");
+        : make("div", { class: "gone" }, item.paths[model] ? "missing" : "not made");
     }
 
     card(item, place) {
