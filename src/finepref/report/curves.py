@@ -64,7 +64,7 @@ def run_table(runs: Sequence[RunFolder]) -> TextTable:
     head = (
         "Run", "Method", "Signal", "Steps", "Pairs", "Network calls", "Device time", "Device", "Peak memory", "Seed",
     )  # fmt: skip
-    return table(head, map(_run_cells, runs), left=(0, 1, 2, 7))
+    return table(head, map(_run_cells, runs), left=(0, 1, 2, 7), stack=True)
 
 
 def _run_cells(run: RunFolder) -> tuple[object, ...]:

@@ -117,9 +117,7 @@ def _alone(evaluation: EvaluationFolder) -> dict[str, Any]:
 def _stage(evaluation: EvaluationFolder) -> list[str]:
     """What has not been done yet, and the command that does it."""
     if not evaluation.metrics:
-        return [
-            "There are no scores yet. Look and vote here; `finepref score` adds scores, `finepref compare` intervals."
-        ]
+        return ["No scores yet: look and vote here. `finepref score` adds scores, and `finepref compare` win rates."]
     if evaluation.comparison is None:
         return ["The images are scored, not compared yet: `finepref compare` adds win rates with intervals."]
     others = [model for model in evaluation.models if model not in evaluation.comparison.in_order]

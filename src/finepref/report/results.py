@@ -74,7 +74,7 @@ def summary_sentences(comparison: Comparison, metric: str) -> list[str]:
 
 def notes(comparison: Comparison) -> list[str]:
     """What is to be said of intervals that are not there."""
-    whys = dict.fromkeys(row.no_interval for row in (*comparison.models, *comparison.pairs))
+    whys = dict.fromkeys([row.no_interval for row in comparison.models] + [row.no_interval for row in comparison.pairs])
     return [f"{NONE} stands where there is no interval: {why}." for why in whys if why]
 
 
@@ -128,20 +128,21 @@ def group_charts(comparison: Comparison, metric: str) -> list[tuple[str, Bars]]:
 
 def pair_table(comparison: Comparison) -> TextTable:
     """All pairs in numbers."""
+    several = len(comparison.prompt_sets) > 1
     head = (
-        "Metric", "Prompts", "Model", "Against", "n", "Win rate", "Interval", "Mean difference", "Interval",
-        "Sign test p", "Permutation p", "after Holm",
+        "Metric", *["Prompts"] * several, "Model", "Against", "n", "Win rate", "Mean difference", "Sign test p",
+        "Permutation p", "after Holm",
     )  # fmt: skip
     rows = [
         (
-            named(comparison, row.metric, [row.model]), row.prompt_set, row.model, row.against, whole(row.n),
-            percent(row.win_rate), span(row.win_low, row.win_high, percent), difference(row.mean_difference),
-            span(row.difference_low, row.difference_high, difference), p_value(row.sign_p),
-            p_value(row.permutation_p), p_value(row.permutation_holm),
+            named(comparison, row.metric, [row.model]), *[row.prompt_set] * several, row.model, row.against,
+            whole(row.n), Cell(percent(row.win_rate), (span(row.win_low, row.win_high, percent),)),
+            Cell(difference(row.mean_difference), (span(row.difference_low, row.difference_high, difference),)),
+            p_value(row.sign_p), p_value(row.permutation_p), p_value(row.permutation_holm),
         )
         for row in _shown(comparison)
     ]  # fmt: skip
-    return table(head, rows, left=(0, 1, 2, 3))
+    return table(head, rows, left=(0, 1, 2, 3)[: 3 + several], stack=True)
 
 
 def score_tables(comparison: Comparison) -> list[tuple[str, TextTable]]:
@@ -153,7 +154,7 @@ def score_tables(comparison: Comparison) -> list[tuple[str, TextTable]]:
         columns = [_score_cells(comparison, [row for row in rows if row.metric == name], name) for name in metrics]
         lines = [(model, *(cells[at] for cells in columns)) for at, model in enumerate(comparison.in_order)]
         head = ("Model", *(named(comparison, metric, comparison.in_order) for metric in metrics))
-        found.append((prompt_set, table(head, lines)))
+        found.append((prompt_set, table(head, lines, stack=True)))
     return found
 
 

@@ -122,12 +122,13 @@ def gone(evaluation: EvaluationFolder, shown: Sequence[ImageSet]) -> list[str]:
     sets = Counter((row.prompt_set, row.prompt_index, row.seed) for row in rows)
     alone = Counter(row.model for row in rows if sets[row.key[1:]] == 1 < len(evaluation.models))
     found = (
-        (missing, f"of {len(rows):,} images are missing"), (damaged, "images cannot be read"),
-        (alone, "images are not shown, because no other model has one for their prompt and seed"),
-    )  # fmt: skip
+        ("Images missing", missing, f" of {len(rows):,}"),
+        ("Images that cannot be read", damaged, ""),
+        ("Images not shown, with none of another model beside them", alone, ""),
+    )
     return [
-        f"{count.total():,} {words} ({', '.join(f'{number:,} of {model}' for model, number in count.items())})."
-        for count, words in found
+        f"{what}: {count.total():,}{of} ({', '.join(f'{number:,} of {model}' for model, number in count.items())})."
+        for what, count, of in found
         if count
     ]
 

@@ -242,8 +242,8 @@
       name.addEventListener("input", () => { this.voter = name.value; });
       this.dialog.replaceChildren(
         make("h3", {}, pair ? pair[0].prompt || "(empty prompt)" : "No more pairs"),
-        make("div", { class: "soft" }, `Which image is better? ${this.votes.length} of ${this.deck.length} pairs. `,
-          make("kbd", {}, "\u2190"), " ", make("kbd", {}, "\u2192"), " ", make("kbd", {}, "\u2193"), " tie, ", make("kbd", {}, "Backspace"), " undo"),
+        make("div", { class: "soft" }, `Which image is better? ${this.votes.length} of ${this.deck.length} pairs. `, make("span", { class: "keys" },
+          make("kbd", {}, "\u2190"), " ", make("kbd", {}, "\u2192"), " ", make("kbd", {}, "\u2193"), " tie, ", make("kbd", {}, "Backspace"), " undo")),
         pair ? make("div", { class: "duel" }, side("left", pair[1]), side("right", pair[2])) : "",
         shown ? this.tally() : "",
         make("div", { class: "bar" },
