@@ -60,13 +60,14 @@ def read_yaml(path: Path, *, remedy: str) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, is not YAML, or holds no mapping.
     """
-    import yaml
+    from finepref.formats.yamltext import plain, yaml_node
 
     try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
         what = f"not a readable YAML file ({' '.join(str(error).split())})"
         raise InputError(what, where=path, remedy=remedy) from None
+    held = plain(yaml_node(text, where=path))
     if not isinstance(held, dict):
         raise InputError("the file must be a mapping of settings", where=path, remedy="write `key: value` lines")
     return held

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from finepref.core.errors import ConfigError, nearest
 from finepref.core.options import told
-from finepref.formats.layers import COMMAND_LINE, Stack, plain, stack
+from finepref.formats.layers import COMMAND_LINE, Stack, stack
+from finepref.formats.yamltext import plain
 from finepref.models.lora import LoraSettings
 
 Positive = Annotated[int, Field(ge=1)]
@@ -306,6 +307,11 @@ def _sentence(error: ValidationError, where: object, model: type[BaseModel] = Ru
     if first["type"] == "missing":
         return ConfigError(f"{whole} is missing", where=where, remedy="add it")
     field = _field(model, place)  # without the names of a union's members
+    if first["type"] in ("model_type", "dict_type"):
+        name = ".".join(map(str, field))
+        what = f"{name} is empty" if first["input"] is None else f"{name} = {repr(first['input'])[:60]} is no mapping"
+        remedy = f"write `key: value` lines below `{name}:`, or leave it out"
+        raise ConfigError(what, where=where, remedy=remedy) from None
     reasons = [each["msg"] for each in error.errors() if _field(model, each["loc"]) == field]
     key = ".".join(map(str, field))
     return ConfigError(f"{key} = {first['input']!r} is not possible", where=where, remedy=" or ".join(reasons))

@@ -24,10 +24,10 @@ from finepref.train.checkpoint import checkpoints
 from finepref.train.config import RunConfig
 from finepref.train.data import ImageTable
 from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
-from finepref.train.identity import Prepared, check_data, free, prepare
+from finepref.train.identity import Prepared, free, prepare
 from finepref.train.log import flat, make_trackers
 from finepref.train.loop import Run, State, progress_of, train
-from finepref.train.method import Method, check_path, draws_per_step, inverts, make_method, needs_reference
+from finepref.train.method import Method, check_data, check_path, draws_per_step, inverts, make_method, needs_reference
 from finepref.train.opened import about_base, load_adapter, open_latents
 from finepref.train.processes import World, join_world, shard, whole_tensors
 
