@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from finepref.core.errors import FineprefError, InputError
-from finepref.core.rows import ENVIRONMENT, load_plugin, named_plugins, table
+from finepref.core.rows import ENVIRONMENT, load_plugin, named_plugins, row_fault, table
 
 # In the order of the journey. Every name is a module of this package that exposes `command`:
 # a function (one command) or a `typer.Typer` (a group of commands).
@@ -100,6 +100,9 @@ def main() -> None:
         if sentence is not None:
             print(f"finepref: {sentence}", file=sys.stderr)
             sys.exit(1)
+        if (fault := row_fault(error)) is not None:
+            print(f"finepref: {fault}", file=sys.stderr)
+            sys.exit(fault.exit_code)
         if not isinstance(error, _UNUSABLE) or error.filename is None:
             raise
         place = error.filename2 or error.filename

@@ -178,6 +178,7 @@ class RunConfig(Section):
     validation: ValidationSection = ValidationSection()
     log: LogSection = LogSection()
     _origins: dict[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
+    _method: str = PrivateAttr("")
 
     def __eq__(self, other: object) -> bool:
         """Equal values; where they came from does not count."""
@@ -187,6 +188,12 @@ class RunConfig(Section):
         """The layer that a value came from: its name, `command line`, or `default`."""
         found = (layer for place, layer in self._origins.items() if place[: len(key)] == key[: len(place)])
         return next(found, "default")
+
+    @property
+    def method(self) -> str:
+        """The name of its method layer; without one its axes, as far as they say something."""
+        axes = (self.trajectory.name, self.objective.name, self.guard.name)
+        return self._method or "+".join(name for name in axes if name not in ("forward", "none"))
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved config as plain data, for config.yaml and its hash."""
@@ -229,6 +236,7 @@ def resolve(found: Stack) -> RunConfig:
     places = {key: setting.place for key, setting in found.settings.items()}
     config = parse_config(data, where=places, whole=", ".join(found.layers) or "config")
     config._origins.update({key: setting.layer for key, setting in found.settings.items()})
+    config._method = found.names.get("method", "")
     return config
 
 

@@ -24,6 +24,11 @@ FREE = {
 }
 
 
+PLACES = ("cache.folder", "signal.file", "data.paths", "data.images", "model.base", "model.init_from")
+PLACES += ("train.reference_cache", "train.trajectory_cache")
+"""Keys that say where something lies; what lies there decides, not the name."""
+
+
 def free(key: str) -> bool:
     """Whether a dotted key of a config may differ between a checkpoint and the run that goes on from it."""
     parts = tuple(key.split("."))
