@@ -141,7 +141,7 @@ _LOADED: set[str] = set()
 _DISCOVERED: list[str] = []
 
 BASES = RowTable("base", Named, what="model")
-PROMPTS = RowTable("prompts", Named, what="prompt set", where="--prompts")
+PROMPTS = RowTable("prompts", Named, what="prompt set", where="prompts")
 
 
 def table(axis: str) -> RowTable[Any]:

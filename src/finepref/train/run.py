@@ -54,7 +54,7 @@ def train_run(
     """
     check_data(config, make_method(config))
     if not overwrite:
-        check_folder(out, config, resume=resume)
+        check_run(out, config, resume=resume)
     with join_world() as world:
         if overwrite and world.main:
             _clear(out)
@@ -211,7 +211,7 @@ def _clear(out: Path) -> None:
             entry.unlink()
 
 
-def check_folder(out: Path, config: RunConfig, *, resume: bool) -> None:
+def check_run(out: Path, config: RunConfig, *, resume: bool) -> None:
     """Refuse a folder of another run before anything is read for this one, as far as configs tell.
 
     Raises:

@@ -20,7 +20,7 @@ from finepref.models.load import open_pipeline
 from finepref.models.source import locate, quiet
 from finepref.train.callbacks import Callback
 from finepref.train.config import RunConfig, load_config
-from finepref.train.run import check_folder, train_run
+from finepref.train.run import check_run, train_run
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -101,7 +101,7 @@ class Trainer:
             InputError: files that do not fit, or a folder in use. CheckFailed: steps that could not be applied.
         """
         if not overwrite:
-            check_folder(self.out, self.config, resume=resume)
+            check_run(self.out, self.config, resume=resume)
         self._write()
         return train_run(self.config, self.out, resume=resume, overwrite=overwrite, callbacks=self.callbacks)
 
