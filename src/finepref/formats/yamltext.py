@@ -44,8 +44,8 @@ def yaml_node(text: str, *, where: object, error: type[FineprefError] = InputErr
         plain(node)
     except yaml.MarkedYAMLError as found:
         mark, what = found.problem_mark or found.context_mark, found.problem or found.context
-        several = mark is not None and len(text.splitlines()) > 1
-        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if several else where
+        lines = len(text.splitlines())
+        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark and lines > 1 else where
         raise error(f"not valid YAML: {what}", where=place, remedy="correct that place") from None
     except RecursionError:
         raise error("not valid YAML: it is nested too deeply", where=where, remedy=remedy) from None

@@ -115,7 +115,7 @@ def find_inputs(folders: Iterable[str | Path]) -> Inputs:
         _read(_arena, [folder for folder in found if (folder / RATINGS).is_file()]),
     )
     if not (inputs.evaluations or inputs.runs or inputs.arenas):
-        nothing = f"no arena ({RATINGS}), run ({RUN}) or evaluation ({LINES})"
+        nothing = f"no arena ({RATINGS}), run ({RUN}, {METRICS}) or evaluation ({LINES})"
         raise InputError(nothing, where=", ".join(map(str, roots)), remedy="run the stage that writes one")
     return inputs
 

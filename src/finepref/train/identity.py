@@ -24,8 +24,10 @@ FREE = {
 }
 
 
-PLACES = ("cache.folder", "signal.file", "data.paths", "data.images", "model.base", "model.init_from")
-PLACES += ("train.reference_cache", "train.trajectory_cache")
+PLACES = (
+    *("cache.folder", "signal.file", "data.paths", "data.images", "model.base", "model.init_from"),
+    *("train.reference_cache", "train.trajectory_cache"),
+)
 """Keys that say where something lies; what lies there decides, not the name."""
 
 
