@@ -43,9 +43,9 @@ def test_the_last_column_is_folded_where_there_is_room() -> None:
 
 
 def test_a_file_gets_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setattr(sys, "__stdout__", io.StringIO())
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert width() == 0
     assert len(aligned([HEAD, ROW])) == 2
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert len(aligned([HEAD, ROW])) == 4

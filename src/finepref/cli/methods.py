@@ -48,10 +48,8 @@ def command(
             options = described["options"].items()
             lines += [f"    {option} [{text['default']}]  {text['description']}" for option, text in options]
             print("\n".join(part for line in lines for part in folded(line, indent="    ")))
-    print(
-        "\nTrain one with -c lab/NAME. Everything: --json.\n"
-        "Its deviations, recipe, configs and golden files: finepref methods NAME."
-    )
+    more = "Its deviations, recipe, configs and golden files: finepref methods NAME. Everything: --json."
+    print("\n".join(["", *folded(f"Train one with -c lab/NAME. {more}")]))
 
 
 AXES = ("dialect", "signal", "gap", "trajectory", "objective", "guard")

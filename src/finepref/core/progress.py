@@ -48,8 +48,8 @@ LEAST = 24  # characters in which a folded text can be read
 
 
 def width() -> int:
-    """Characters of a line of the terminal, or what COLUMNS says; 0 where nothing limits a line, as in a file."""
-    return shutil.get_terminal_size(fallback=(0, 0)).columns
+    """Characters of a line of the terminal; 0 where nothing limits a line, as in a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 def folded(text: str, *, indent: str = "", most: int | None = None) -> list[str]:
