@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from finepref.cli import config
+from finepref.core.errors import ConfigError, InputError
+from finepref.core.rows import load_plugin, row_fault
+from finepref.formats.records import read_yaml
+from finepref.train.config import load_config
 
 VOTES = "model_a,model_b,winner\na,b,model_a\nb,c,model_a\nc,a,model_b\na,b,model_b\n"
 GAP = """import finepref, numpy as np
@@ -74,6 +82,56 @@ def test_a_plugin_that_ends_the_program_or_registers_nothing(tmp_path: Path, plu
     assert words in refused(tmp_path, "methods", "--plugin", plugin)
 
 
+@pytest.mark.parametrize(
+    ("plugin", "words"),
+    [
+        ("folder", "a folder, not a plugin; name a Python file NAME.py"),
+        ("folder.py", "a folder, not a plugin"),
+        ("./folder", "a folder, not a plugin"),
+        ("votes.csv", "not a Python file"),
+        ("no_such_module_here", "no such module"),
+        ("gone.py", "no such file"),
+        ("imports.py", "imports.py:1: ModuleNotFoundError"),
+    ],
+)
+def test_what_is_no_plugin_is_named_for_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "votes.csv").write_text(VOTES)
+    (tmp_path / "imports.py").write_text("import no_such_module_here\n")
+    with pytest.raises(InputError, match=re.escape(words)):
+        load_plugin(plugin)
+
+
+@pytest.mark.parametrize("axis", ["gap", "objective", "scorer"])
+def test_a_row_that_fails_while_it_is_used_is_one_sentence_on_every_axis(tmp_path: Path, axis: str) -> None:
+    """Not only the gap: whichever of its functions the error passed."""
+    file = tmp_path / f"late_{axis}.py"
+    made = {
+        "gap": "from finepref.arena.gap import GapRow as Row\nrow = dict(name='late_gap', table=use)",
+        "objective": "from finepref.objectives.table import OBJECTIVES\nimport dataclasses\n"
+        "Row = lambda **given: dataclasses.replace(OBJECTIVES['dpo'], **given)\nrow = dict(name='late_objective')",
+        "scorer": "from finepref.evaluate.scorers.scorer_rows import SCORERS\nimport dataclasses\n"
+        "Row = lambda **given: dataclasses.replace(SCORERS['lab-true'], **given)\nrow = dict(name='late_scorer')",
+    }[axis]
+    file.write_text(
+        "import finepref, numpy as np\n\n\ndef use(ratings, fail=False):\n"
+        "    return 1 / 0 if fail else np.zeros((3, 3))\n\n\n"
+        f"{made}\nfinepref.register({axis}=Row(**row))\n"
+    )
+    load_plugin(file)
+    use = next(module.use for module in sys.modules.values() if getattr(module, "__file__", "") == str(file))
+    with pytest.raises(ZeroDivisionError) as caught:
+        use(None, fail=True)
+    assert str(row_fault(caught.value)) == f"{file}:5: ZeroDivisionError: division by zero; correct the plugin"
+    with pytest.raises(ZeroDivisionError) as other:
+        1 / 0  # noqa: B018
+    assert row_fault(other.value) is None
+
+
 def test_a_column_that_stands_twice(tmp_path: Path) -> None:
     (tmp_path / "twice.csv").write_text("model_a,model_b,winner,winner\na,b,model_a,model_b\n")
     said = refused(tmp_path, "arena", "twice.csv", "--out", "arena")
@@ -89,11 +147,54 @@ def test_a_column_that_stands_twice(tmp_path: Path) -> None:
         (("lab/arenapo",), "write -c lab/arenapo"),
         (("-c", "lab/arenapo", "objective.betta=2"), "unknown key 'betta'; did you mean 'beta'?"),
         (("-c", "lab/arenapo", "guard.zzz=2"), "unknown key 'zzz'"),
+        (("-c", "lab/dpo", "guard.name=sdpo", "objective.name=kto"), "so a guard has no effect"),
+        (("-c", "lab/dpo", "objective.beta=.inf"), "objective: beta = inf is not possible"),
+        (("-c", "lab/dpo", "-c", "folder"), "folder: a folder, not a config file; name a YAML file"),
     ],
 )
-def test_config_refuses_what_train_refuses(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
-    (tmp_path / "on.yaml").write_text("on_lab: 4\n")
-    assert said in refused(tmp_path, "config", *words)
+def test_config_refuses_what_train_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("on.yaml").write_text("on_lab: 4\n")
+    Path("folder").mkdir()
+    layers = [word for before, word in itertools.pairwise(("", *words)) if before == "-c"]
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        config.command(layers, [word for word in words if word != "-c" and word not in layers])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"train: 5", "mine.yaml, line 1: train = 5 is no mapping; write `key: value` lines below `train:`"),
+        (b"train: [1, 2]", "mine.yaml, line 1: train = [1, 2] is no mapping"),
+        (b"train:\n", "mine.yaml, line 1: train is empty; write `key: value` lines"),
+        (b"data: {columns: 3}", "mine.yaml, line 1: data.columns = 3 is no mapping"),
+        (b"lora: 4", "mine.yaml, line 1: lora = 4 is no mapping"),
+        (b"train:\n  seed: [1\n", "mine.yaml, line 3, column 1: not valid YAML: expected ',' or ']'"),
+        (b"train:\n\tseed: 1\n", "mine.yaml, line 2, column 1: not valid YAML: found character"),
+        (b"train: {seed: 1} # \xe9", "mine.yaml: not utf-8 text (byte 20); save it as utf-8"),
+        (b"train: " + b"[" * 1000, "mine.yaml: not valid YAML: it is nested too deeply"),
+        (b"train: {seed: " + b"9" * 6000 + b"}", "not valid YAML: Exceeds the limit (4300 digits)"),
+        (b"train: &a {x: *a}", "not valid YAML: more than 100,000 values"),
+        (b"train: {compile: !!bool maybe}", "mine.yaml: not valid YAML: "),
+        (b"train: {seed: !!timestamp x}", "mine.yaml: not valid YAML: "),
+        (b"train: {seed: !!python/name:os.system x}", "could not determine a constructor"),
+        (b"a\x00b: 1", "mine.yaml: not valid YAML: "),
+    ],
+)
+def test_a_config_file_that_is_none_is_one_short_sentence(tmp_path: Path, text: bytes, said: str) -> None:
+    (tmp_path / "mine.yaml").write_bytes(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(["lab/dpo", tmp_path / "mine.yaml"])
+    sentence = str(error.value)
+    assert said in sentence
+    assert "; " in sentence
+    assert len(sentence.replace(str(tmp_path), "").splitlines()) == 1
+    assert len(sentence.replace(str(tmp_path), "")) < 200
+    if not text.startswith((b"train: 5", b"train: [1", b"train:\n", b"data", b"lora")) or b"[1\n" in text:
+        with pytest.raises(InputError):
+            read_yaml(tmp_path / "mine.yaml", remedy="name another")
 
 
 def test_the_commands_of_a_config_load_its_plugins(tmp_path: Path) -> None:

@@ -89,13 +89,21 @@ def test_numbers_are_those_of_the_command(world: Path, rows: list[dict], tmp_pat
     assert (tmp_path / "run" / METRICS).read_bytes() == (other / METRICS).read_bytes()
     assert read_run(tmp_path / "run").network_calls == read_run(other).network_calls
     assert type(trainer.pipeline(device="cpu")).__name__ == "StableDiffusionPipeline"
+    assert read_run(other).method == "dpo"
+    kept = (tmp_path / "run" / "pairs.parquet").read_bytes()
+    second = fp.Trainer("lab", rows[:3], method=world / "run.yaml", out=tmp_path / "run", **{"data.resolution": 16})
+    with pytest.raises(InputError, match=r"finished run of another config .*data\.resolution 32, now 16"):
+        second.train()  # said before its pairs are written and its cache is looked at
+    assert (tmp_path / "run" / "pairs.parquet").read_bytes() == kept
 
 
 def test_names_are_layers(world: Path) -> None:
     """A method lies on the shipped base of the model's family; data, LoRA and overrides lie on top."""
-    made = Trainer("lab", "lab", method="arenapo", out="x", train={"max_steps": 3}, **{"objective.beta": 7.5}).config
-    words = ["train.max_steps=3", "objective.beta=7.5", "cache.folder=null"]
+    given = {"method": "arenapo", "signals": "s.parquet", "out": "x", "train": {"max_steps": 3}}
+    made = Trainer("lab", "lab", **given, **{"objective.beta": 7.5}).config
+    words = ["train.max_steps=3", "objective.beta=7.5", "cache.folder=null", "signal.file=s.parquet"]
     assert made == load_config("lab/arenapo", words)
+    assert (made.method, made.guard.name) == ("arenapo", "none")
     assert made.origin("train", "max_steps") == "Trainer"
     lora = LoraConfig(r=4, lora_alpha=8, target_modules=["to_q"], init_lora_weights="gaussian")
     own = Trainer(world / "model", [world / "data"], method="dpo", out="x", lora=lora).config
@@ -112,6 +120,9 @@ def test_names_are_layers(world: Path) -> None:
     ("given", "sentence"),
     [
         ({"method": "dpoo"}, "did you mean 'dpo'"),
+        ({"method": "arenapo"}, "Trainer, signals: arenapo trains on a signal of its pairs, and none is given"),
+        ({"method": "lab/kto"}, "kto trains on a signal of its pairs"),
+        ({"method": ["lab", "smpo"]}, "give what make_signals returned, or its file"),
         ({"train": {"max_step": 3}}, "Trainer: unknown key 'train.max_step'"),
         ({"trian": {"max_steps": 3}}, "unknown key 'trian'"),
         ({"lora": LoraConfig(r=4, lora_dropout=0.1)}, "lora_dropout has no effect"),

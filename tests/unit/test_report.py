@@ -79,13 +79,13 @@ def test_folders_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
     assert (len(again.evaluations), len(again.runs)) == (1, 1)
 
 
-def test_unfinished_or_empty_folders_are_refused(tmp_path: Path) -> None:
+def test_empty_or_damaged_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no arena"):
         find_inputs([tmp_path / "empty"])
-    make_folder(tmp_path / "raw", {"set": TEXTS})
-    with pytest.raises(InputError, match=r"no scores.parquet; run `finepref score`"):
-        find_inputs([tmp_path / "raw"])
+    (evaluation(tmp_path / "e", 1.0) / "scores.parquet").unlink()
+    with pytest.raises(InputError, match=r"comparison.json is there, scores.parquet is not; run `finepref score`"):
+        find_inputs([tmp_path / "e"])
     run_folder(tmp_path / "run")
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "pairs": 4}\n{"st')
     with pytest.raises(InputError, match=r"metrics\.jsonl, line 2"):

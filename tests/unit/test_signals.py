@@ -121,7 +121,7 @@ def test_rho_acts_and_is_kept(table: SignalVotes, votes: Votes, ratings: Ratings
     assert found.meta[f"{kind}.rho"] == estimate_rho(votes, ratings, seed=0).rho
     assert not np.allclose(found.margin, given.margin)
     nameless = replace(table, image_0=[None] * COUNT)
-    with pytest.raises(InputError, match=f"--kind {kind}: the votes do not name their images"):
+    with pytest.raises(InputError, match=f"kind {kind}: the votes do not name their images"):
         signals_of(nameless, [kind], ratings=ratings)
 
 
@@ -273,15 +273,15 @@ def test_sidecar_round_trip(table: SignalVotes, ratings: Ratings, tmp_path: Path
         ([], {}, {}, "name each once"),
         (["binary", "paper"], {}, {"ratings": True}, "binary alone"),
         (["paper", "paper"], {}, {"ratings": True}, "name each once"),
-        (["paper"], {}, {}, "--arena: kind paper needs it"),
-        (["smoothed"], {}, {}, "--rewards: kind smoothed needs it"),
+        (["paper"], {}, {}, r"ratings \(--arena\): kind paper needs it"),
+        (["smoothed"], {}, {}, r"rewards \(--rewards\): kind smoothed needs it"),
         (["binary"], {}, {"rewards": True}, "no effect on binary"),
-        (["uniform"], {"gamma": 0.0}, {}, "--gamma: it has no effect"),
-        (["paper"], {"margin": 0.0}, {"ratings": True}, "--margin: it has no effect"),
-        (["binary"], {"desirable": "any_win"}, {}, "--desirable: it has no effect"),
-        (["uniform"], {"margen": 1.0}, {}, "--margen: no kind has such an option; did you mean 'margin'"),
-        (["uniform"], {"margin": float("nan")}, {}, "--margin: nan is not possible"),
-        (["smoothed"], {"quantile": 0.5}, {"rewards": True}, "--quantile: 0.5 is not possible"),
+        (["uniform"], {"gamma": 0.0}, {}, "gamma: it has no effect"),
+        (["paper"], {"margin": 0.0}, {"ratings": True}, "margin: it has no effect"),
+        (["binary"], {"desirable": "any_win"}, {}, "desirable: it has no effect"),
+        (["uniform"], {"margen": 1.0}, {}, "margen: no kind has such an option; did you mean 'margin'"),
+        (["uniform"], {"margin": float("nan")}, {}, "margin: nan is not possible"),
+        (["smoothed"], {"quantile": 0.5}, {"rewards": True}, "quantile: 0.5 is not possible"),
     ],
 )
 def test_requests_refused(kinds: list[str], own: dict[str, Any], given: dict[str, bool], fault: str) -> None:
@@ -311,12 +311,12 @@ def test_data_refused(table: SignalVotes, ratings: Ratings) -> None:
         signals_of(nameless, ["paper"], ratings=ratings)
     with pytest.raises(InputError, match="do not name their images"):
         signals_of(nameless, ["kto"])
-    with pytest.raises(InputError, match=r"--desirable: 'any_wins' is not possible; .*'any_win'"):
+    with pytest.raises(InputError, match=r"desirable: 'any_wins' is not possible; .*'any_win'"):
         signals_of(table, ["kto"], options={"desirable": "any_wins"})
     for scores, fault in (([1.0, 1.0], "equal"), ([np.nan], "no image")):
         with pytest.raises(InputError, match=fault):
             extremes(scores)
-    with pytest.raises(InputError, match=r"--kind mine: it gives \(3,\) values of weight for 2 votes"):
+    with pytest.raises(InputError, match=r"kind mine: it gives \(3,\) values of weight for 2 votes"):
         combine(["a", "b"], [1.0, 0.0], {"mine": parts.Part(weight=np.ones(3))})
     with pytest.raises(InputError, match="negative"):
         smoothed([1.0], [2.0], low=0, high=3, gamma=-1)

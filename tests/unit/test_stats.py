@@ -70,10 +70,19 @@ def test_win_rate_refuses_an_empty_comparison() -> None:
         stats.win_rate([], np.array([], dtype=np.int64))
 
 
-def test_a_single_prompt_gives_an_interval_as_of_one_comparison() -> None:
-    found = stats.win_rate([1.0, 1.0, -1.0], np.zeros(3, dtype=np.int64))
+def test_a_single_prompt_gives_no_interval() -> None:
+    """Of one draw no variance can be told: G - 1 = 0 degrees of freedom."""
+    one = np.zeros(3, dtype=np.int64)
+    found = stats.win_rate([1.0, 1.0, -1.0], one)
     assert found.value == pytest.approx(2 / 3)
-    assert (found.low, found.high) == stats.wilson(2 / 3, 1.0)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    (mean,) = stats.bootstrap_means([1.0, 2.0, 6.0], one, resamples=100)
+    assert (mean.value, math.isnan(mean.low), math.isnan(mean.high)) == (3.0, True, True)
+    two = np.array([[1.0, 1.0], [2.0, np.nan], [6.0, np.nan]])  # the second column has values of one prompt alone
+    both = stats.bootstrap_means(two, np.array([0, 1, 1]), resamples=100)
+    assert both[0].low < both[0].high
+    assert math.isnan(both[1].low)
 
 
 def test_bootstrap_of_independent_values_agrees_with_the_normal_interval() -> None:

@@ -203,6 +203,66 @@ def test_blind_votes_leave_as_csv_that_the_arena_reads(page: chromium.Page, tmp_
     assert page.problems() == []
 
 
+@pytest.fixture(scope="module")
+def unscored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("unscored")
+    rows = make_folder(root / "eval", {"set": PLAIN}, models=MODELS, size=16)
+    (root / "eval" / rows[0].path).unlink()
+    return report([root], root / "report.html")
+
+
+def test_images_without_scores_are_voted_on_and_the_votes_can_be_read(
+    browser: chromium.Page, unscored: Path, tmp_path: Path
+) -> None:
+    browser.size(1280, 900)
+    browser.open(unscored)
+    assert browser.run("document.querySelectorAll('.cards .gone').length") == 1
+    assert browser.run("[...document.querySelectorAll('.controls label')].map(l => l.firstChild.textContent)") == [
+        "Find"
+    ]
+    browser.run("URL.createObjectURL = (blob) => { window.saved = blob; return '#'; }")
+    browser.run("[...document.querySelectorAll('.tools button')].find(b => b.textContent === 'Vote blind').click()")
+    pairs = 3 * len(PLAIN) - 2  # the lost image would have met two others
+    assert f"0 of {pairs} pairs" in browser.run("document.querySelector('dialog[open]').textContent")
+    for _ in range(pairs + 3):
+        browser.key("ArrowLeft", 37)
+    browser.run(
+        "[...document.querySelectorAll('dialog[open] button')].find(b => b.textContent === 'Save votes').click()"
+    )
+    (tmp_path / "votes.csv").write_text(browser.run("window.saved.text()"), encoding="utf-8")
+    from finepref.formats.votefiles import read_votes
+
+    table = read_votes([tmp_path / "votes.csv"])
+    assert len(table.votes) == pairs
+    assert set(table.votes.models) == set(MODELS)
+    assert browser.problems() == []
+
+
+def test_a_phone_shows_every_metric_and_large_images_to_vote_on(page: chromium.Page) -> None:
+    page.size(390, 844)
+    cells = (
+        "[...document.querySelectorAll('#scores .stack td')].map(c => c.getBoundingClientRect())"
+        ".map(r => [r.left, r.right])"
+    )
+    assert all(0 <= left < right <= 390 for left, right in page.run(cells))
+    page.run("[...document.querySelectorAll('.tools button')].find(b => b.textContent === 'Vote blind').click()")
+    widths = page.run(
+        "[...document.querySelectorAll('dialog[open] .duel button')].map(i => i.getBoundingClientRect().width)"
+    )
+    assert min(widths) > 330
+    assert page.run("getComputedStyle(document.querySelector('dialog[open] .keys')).display") == "none"
+
+
+def test_whiskers_end_beside_their_dots_on_paper(page: chromium.Page) -> None:
+    page.call("Emulation.setEmulatedMedia", media="print")
+    heights = page.run(
+        "[getComputedStyle(document.querySelector('.whisker'), '::before').height, "
+        "getComputedStyle(document.querySelector('.dot')).height].map(parseFloat)"
+    )
+    page.call("Emulation.setEmulatedMedia", media="")
+    assert heights[0] > heights[1] > 0
+
+
 @pytest.mark.parametrize("width", [320, 1280])
 def test_the_arena_page_stands_alone_and_fits(browser: chromium.Page, folder: Path, width: int) -> None:
     browser.size(width, 800)

@@ -22,7 +22,7 @@ from finepref.arena.image import image_gaps, image_gaps_both, image_models
 from finepref.arena.normal import Floats, inverse_mills, truncated_mean
 from finepref.arena.ratings import BETA, Ratings, align
 from finepref.arena.rho import estimate_rho
-from finepref.core.errors import InputError, check_word, first_line
+from finepref.core.errors import InputError, check_word
 from finepref.core.rows import RowTable
 from finepref.formats.ratings import RatingSettings
 from finepref.formats.votefiles import VoteTable, votes_in
@@ -124,23 +124,16 @@ def gap_table(ratings: Ratings, kind: str, *, rho: float = 1.0) -> Floats:
     """[M, M] gap if the row's model beats the column's; a model against itself has D = 0.
 
     Raises:
-        InputError: a row of the user's own that fails on these ratings, or whose table is not [M, M] finite numbers.
+        InputError: a row of the user's own whose table is not [M, M] finite numbers.
     """
-    row = GAPS[kind]
-    origin = GAPS.origin.get(kind)
-    try:
-        return _table(row, ratings, rho)
-    except Exception as error:
-        if origin is None:
-            raise
-        what = error.what if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
-        raise InputError(what, where=GAPS.place(kind, origin), remedy="correct the plugin") from error
+    return _table(GAPS[kind], ratings, rho)
 
 
 def _table(row: GapRow, ratings: Ratings, rho: float) -> Floats:
     table = np.asarray(row.table(ratings, rho) if row.rho else row.table(ratings))
     if table.shape != (len(ratings.mu),) * 2 or not np.isfinite(table).all():
-        raise InputError("its table is not [M, M] finite numbers", remedy="give one number for every two models")
+        where, remedy = GAPS.place(row.name, GAPS.origin.get(row.name)), "correct the plugin"
+        raise InputError("its table is not [M, M] finite numbers", where=where, remedy=remedy)
     return table
 
 

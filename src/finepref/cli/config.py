@@ -27,12 +27,14 @@ def command(
     from finepref.formats.layers import stack
     from finepref.plan.methods import commands
     from finepref.train.config import parse_config, resolve
+    from finepref.train.method import check_data, make_method
 
     if schema:
         print(json.dumps(_schema(), indent=2))
         return
     found = stack(config or (), overrides or ())
     run = resolve(found) if config or overrides else parse_config({"model": {"base": ""}})
+    check_data(run, make_method(run))
     lines = commands(found, run, layers=config, overrides=overrides or ()) if config else []
     options = _options(run, found)
     if as_json:

@@ -14,7 +14,7 @@ from typing import NoReturn
 import typer
 
 from finepref.core.errors import FineprefError, InputError
-from finepref.core.rows import ENVIRONMENT, load_plugin, named_plugins, table
+from finepref.core.rows import ENVIRONMENT, load_plugin, named_plugins, row_fault, table
 from finepref.core.text import visible
 
 # In the order of the journey. Every name is a module of this package that exposes `command`:
@@ -86,14 +86,19 @@ def load_plugins(words: list[str]) -> list[str]:
     return [*rest, *left]
 
 
-def main() -> None:
-    """Entry point: exit 0 done, 1 ran and failed a check, 2 bad input, 130 and 143 interrupted."""
+def _prepare() -> None:
+    """Quiet libraries, streams that can write every text, and an end on SIGTERM that puts away what is half-written."""
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # read when they are imported
         os.environ.setdefault(name, "error")
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows fewer letters shows the others as escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _end)
+
+
+def main() -> None:
+    """Entry point: exit 0 done, 1 ran and failed a check, 2 bad input, 130 and 143 interrupted."""
+    _prepare()
     try:
         words = load_plugins(sys.argv[1:])
         one = words[:1] if words[:1] and words[0] in COMMANDS else []
@@ -112,6 +117,8 @@ def main() -> None:
         sentence = _exhausted(error)
         if sentence is not None:
             _stop(sentence, 1)
+        if (fault := row_fault(error)) is not None:
+            _stop(str(fault), fault.exit_code)
         if not isinstance(error, _UNUSABLE) or error.filename is None:
             raise
         _stop(f"{error.filename2 or error.filename}: {error.strerror}; name another file or folder", 2)

@@ -17,7 +17,7 @@ def command(
     """List the methods: signal, trajectory, objective, guard, what each needs and where it comes from."""
     import json as json_module
 
-    from finepref.core.progress import aligned
+    from finepref.core.progress import aligned, folded
     from finepref.plan import methods
 
     chosen = methods.shipped() if name is None else (methods.get(name),)
@@ -29,8 +29,8 @@ def command(
         return
     if name is not None:
         for key, value in chosen[0].as_dict().items():
-            print(f"{key:<12} {_words(value)}")
-        print(f"every value, its source and the commands of a run: finepref config -c {chosen[0].configs[0]}")
+            print("\n".join(folded(f"{key:<12} {_words(value)}", indent=" " * 13)))
+        print(f"every value, its source and the commands of a run:\nfinepref config -c {chosen[0].configs[0]}")
         return
     rows = [("method", "signal", "trajectory", "objective", "guard", "needs", "source")]
     for method in chosen:
@@ -44,13 +44,12 @@ def command(
     for axis, entries in _axes().items():
         for entry, described in entries.items():
             where = ", ".join(filter(None, (described["source"], described.get("from"))))
-            print(f"{axis} {entry}: {where}" if where else f"{axis} {entry}")
-            for option, text in described["options"].items():
-                print(f"    {option} [{text['default']}]  {text['description']}")
-    print(
-        "\nTrain one with -c lab/NAME. Its deviations, recipe, configs and golden files: finepref methods NAME. "
-        "Everything: --json."
-    )
+            lines = [f"{axis} {entry}: {where}" if where else f"{axis} {entry}"]
+            options = described["options"].items()
+            lines += [f"    {option} [{text['default']}]  {text['description']}" for option, text in options]
+            print("\n".join(part for line in lines for part in folded(line, indent="    ")))
+    more = "Its deviations, recipe, configs and golden files: finepref methods NAME. Everything: --json."
+    print("\n".join(["", *folded(f"Train one with -c lab/NAME. {more}")]))
 
 
 AXES = ("dialect", "signal", "gap", "trajectory", "objective", "guard")

@@ -21,6 +21,7 @@ command = typer.Typer(no_args_is_help=True, help="Scorers of images: list, conve
 @command.command("list")
 def list_scorers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print every scorer's name and what it is."""
+    from finepref.core.progress import aligned
     from finepref.evaluate.scorers.scorer_rows import SCORERS
 
     if as_json:
@@ -29,8 +30,7 @@ def list_scorers(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
         fields = ("name", "about", "preprocess", "family")
         print(json.dumps([{field: getattr(kind, field) for field in fields} for kind in SCORERS.values()], indent=2))
         return
-    for kind in SCORERS.values():
-        print(f"{kind.name:<12} {kind.preprocess:<11} {kind.about}")
+    print("\n".join(aligned([(kind.name, kind.preprocess, kind.about) for kind in SCORERS.values()])))
 
 
 @command.command("convert")

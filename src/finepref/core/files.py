@@ -161,9 +161,9 @@ def parse_json(text: str) -> Any:
     return value
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file; a missing or broken one is an `InputError` with its place."""
-    with reading(path, "valid JSON"):
+def read_json(path: str | Path, *, remedy: str = "write it again") -> Any:
+    """Read a JSON file; a missing or broken one is an `InputError` with its place. remedy: for a broken one."""
+    with reading(path, "valid JSON", remedy=remedy):
         return parse_json(Path(path).read_text(encoding="utf-8-sig"))
 
 

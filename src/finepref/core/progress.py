@@ -1,9 +1,12 @@
-"""One way to show progress: a bar on stderr that says what is happening."""
+"""What the terminal shows: a bar on stderr that says what is happening, and tables that fit its width."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -42,8 +45,55 @@ def say(text: str) -> None:
     tqdm.write(visible(text), file=sys.stderr)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of words as lines of text with equal columns; what cannot be seen in them becomes visible."""
+GAP, INDENT = "  ", "    "
+LEAST = 24  # characters in which a folded text can be read
+
+
+def width() -> int:
+    """Characters of a line of the terminal; 0 where nothing limits a line, as in a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def folded(text: str, *, indent: str = "", most: int | None = None) -> list[str]:
+    """A text as lines of at most `most` characters (the terminal's by default), from the second on indented."""
+    most = width() if most is None else most
+    if not most or len(text) <= most:
+        return [text]
+    start = text[: len(text) - len(text.lstrip())]
+    lines = textwrap.wrap(text, max(most, LEAST), subsequent_indent=start + indent, break_on_hyphens=False)
+    return lines or [""]
+
+
+def aligned(rows: Sequence[Sequence[str]], *, most: int | None = None) -> list[str]:
+    """Rows of words as lines of text with equal columns; what cannot be seen in them becomes visible.
+
+    Of rows longer than `most` characters (the terminal's by default) the last columns stand on lines of their own.
+    """
+    most = width() if most is None else most
     rows = [[visible(word) for word in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    parts = _parts(widths, most) if most else [[*enumerate(widths)]]
+    return [
+        line for row in rows for number, part in enumerate(parts) for line in _lines(row, part, INDENT * bool(number))
+    ]
+
+
+def _parts(widths: Sequence[int], most: int) -> list[list[tuple[int, int]]]:
+    """The columns of each line of a row, with their widths; the last column may be folded."""
+    parts: list[list[tuple[int, int]]] = [[]]
+    room = most
+    for at, size in enumerate(widths):
+        if size > room and parts[-1] and not (at == len(widths) - 1 and room >= LEAST):
+            parts.append([])
+            room = most - len(INDENT)
+        parts[-1].append((at, min(size, room)))
+        room -= size + len(GAP)
+    return parts
+
+
+def _lines(row: Sequence[str], part: Sequence[tuple[int, int]], indent: str) -> list[str]:
+    cells = [(folded(row[at], most=size), size) for at, size in part]
+    return [
+        (indent + GAP.join(cell.ljust(size) for cell, (_, size) in zip(line, cells, strict=True))).rstrip()
+        for line in itertools.zip_longest(*(cell for cell, _ in cells), fillvalue="")
+    ]

@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from finepref.core.errors import FineprefError, InputError, nearest
+from finepref.core.errors import FineprefError, InputError, first_line, nearest
 
 AXES = {
     "objective": "finepref.objectives.table",
@@ -141,7 +141,7 @@ _LOADED: set[str] = set()
 _DISCOVERED: list[str] = []
 
 BASES = RowTable("base", Named, what="model")
-PROMPTS = RowTable("prompts", Named, what="prompt set", where="--prompts")
+PROMPTS = RowTable("prompts", Named, what="prompt set", where="prompts")
 
 
 def table(axis: str) -> RowTable[Any]:
@@ -180,10 +180,10 @@ def load_plugin(spec: str | Path) -> None:
         InputError: no such file or module, an error in it (with its line), or it registers nothing.
     """
     path, name = Path(spec).expanduser().resolve(), str(spec)
+    if unusable := _unusable(path, name):
+        remedy = "name a Python file NAME.py, or an installed module without .py"
+        raise InputError(unusable, where=spec, remedy=remedy)
     if path.suffix == ".py":
-        if not path.is_file():
-            remedy = "name a Python file, or an installed module without .py"
-            raise InputError("no such file", where=spec, remedy=remedy)
         name = f"finepref_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     discover()  # names of ours are taken first
     if name in _LOADED or any(plugin.module == name for plugin in _ROWS):
@@ -195,14 +195,49 @@ def load_plugin(spec: str | Path) -> None:
         sys.modules.pop(name, None)
         if isinstance(error, FineprefError):
             raise
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [f"{at.filename}:{at.lineno}" for at in frames if at.filename not in (__file__, importlib.__file__)]
-        where = next((line for line in lines if not line.startswith("<")), spec)
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise InputError(what, where=where, remedy="correct the plugin") from error
+        ours = (__file__, importlib.__file__)
+        raise _blamed(error, lambda file: not file.startswith("<") and file not in ours, else_at=spec) from error
     if before == sum(len(names) for rows in _ROWS.values() for names in rows.values()):
         raise InputError("it registers no row", where=spec, remedy="call finepref.register(...) in it")
     _LOADED.add(name)
+
+
+def _unusable(path: Path, name: str) -> str:
+    """Why neither a file nor a module can be imported under this name; nothing where one is there."""
+    if path.suffix == ".py":
+        return "" if path.is_file() else "a folder, not a plugin" if path.is_dir() else "no such file"
+    if name in sys.modules:
+        return ""
+    try:
+        named = all(part.isidentifier() for part in name.split("."))
+        found = importlib.util.find_spec(name) if named else None
+    except ModuleNotFoundError:
+        found = None
+    except Exception:  # of the package that it lies in, which the import says
+        return ""
+    if found is not None and (found.origin is not None or not path.is_dir()):
+        return ""
+    return "a folder, not a plugin" if path.is_dir() else "not a Python file" if path.exists() else "no such module"
+
+
+def row_fault(error: Exception) -> InputError | None:
+    """The sentence for an error that a row of a user's own raised while it was used, on whatever axis; None for others.
+
+    It names the last line of the plugin that the error passed.
+    """
+    files = {plugin.path for plugin in _ROWS if plugin.path}
+    found = _blamed(error, lambda file: str(Path(file).resolve()) in files, last=True)
+    return found if found.where is not None else None
+
+
+def _blamed(
+    error: BaseException, own: Callable[[str], bool], *, else_at: object = None, last: bool = False
+) -> InputError:
+    """An error as a sentence that names the first or last line of a plugin that it passed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f"{at.filename}:{at.lineno}" for at in frames if own(at.filename)]
+    where = lines[-1 if last else 0] if lines else else_at
+    return InputError(f"{type(error).__name__}: {first_line(error)}", where=where, remedy="correct the plugin")
 
 
 def plugins() -> list[dict[str, Any]]:

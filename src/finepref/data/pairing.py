@@ -43,7 +43,7 @@ def pair_from_scores(
         InputError: no such scorer in the file, or fewer than two scored images for every prompt.
     """
     folder, out = Path(folder), Path(out)
-    check_word(choose, ("all", "best_worst"), "choice", where="--choose")
+    check_word(choose, ("all", "best_worst"), "choice", where="choose")
     if (out / "pairs.parquet").exists() and not overwrite:
         raise InputError("pairs.parquet is there already", where=out, remedy="use another folder, or --overwrite")
     groups, skipped, about = _scored_images(folder, scorer)

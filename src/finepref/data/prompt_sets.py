@@ -63,7 +63,7 @@ def load_prompt_set(name: str) -> PromptSet:
         return as_prompt_set(PROMPTS[name].load(), name)
     if not Path(name).exists() and (equals or not Path(name).suffix):
         known = PUBLISHED if equals else [*PUBLISHED, *PROMPTS]
-        raise InputError(f"unknown prompt set '{head}'", where="--prompts", remedy=nearest(head, known))
+        raise InputError(f"unknown prompt set '{head}'", where="prompts", remedy=nearest(head, known))
     return read_prompts(name)
 
 

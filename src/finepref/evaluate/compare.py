@@ -6,7 +6,7 @@ Images are paired by (prompt set, prompt row, seed), never by prompt text; every
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from finepref.formats.scores import SCORES
 
 LEAST_PROMPTS = 8
 """Prompts that a tag's value needs for a win rate of its own."""
+
+ONE_PROMPT = "one prompt cannot say how far others would differ"
 
 
 def compare(
@@ -106,13 +108,13 @@ def compare_sheet(
             continue
         cluster = stats.cluster_codes(sheet.cluster[there])
         better = difference[there] if found.metrics[key[0]].higher_is_better else -difference[there]
-        rate = stats.win_rate(better, cluster, level=level)
+        rate, prompts = stats.win_rate(better, cluster, level=level), int(cluster.max()) + 1
         pairs.append(
             PairRow(
-                sheet.prompt_set, *key, len(better), int(cluster.max()) + 1, int((~there).sum()),
+                sheet.prompt_set, *key, len(better), prompts, int((~there).sum()),
                 mean.value, mean.low, mean.high, rate.value, rate.low, rate.high,
                 wins=int((better > 0).sum()), ties=int((better == 0).sum()), losses=int((better < 0).sum()),
-                sign_p=stats.sign_test(better, cluster), permutation_p=float(p),
+                sign_p=stats.sign_test(better, cluster), permutation_p=float(p), no_interval=_why_none(prompts),
             )
         )  # fmt: skip
     return models, pairs
@@ -120,14 +122,20 @@ def compare_sheet(
 
 def _model_row(sheet: Sheet, metric: str, model: str, values: Floats, mean: stats.Interval) -> ModelRow:
     there = np.isfinite(values)
-    kept, seeds = values[there], sheet.seed[there]
+    kept, seeds, prompts = values[there], sheet.seed[there], len(np.unique(sheet.cluster[there]))
     return ModelRow(
-        sheet.prompt_set, metric, model, len(kept), len(np.unique(sheet.cluster[there])), int((~there).sum()),
+        sheet.prompt_set, metric, model, len(kept), prompts, int((~there).sum()),
         mean.value, mean.low, mean.high,
         median=float(np.median(kept)) if len(kept) else None,
         sd=float(kept.std(ddof=1)) if len(kept) > 1 else None,
         seed_means={str(seed): float(kept[seeds == seed].mean()) for seed in np.unique(seeds).tolist()},
+        no_interval=_why_none(prompts),
     )  # fmt: skip
+
+
+def _why_none(prompts: int) -> str:
+    """Why there is no interval over so many prompts; empty where there is one."""
+    return "" if prompts >= stats.LEAST_CLUSTERS else ONE_PROMPT if prompts else "no score"
 
 
 def adjust(pairs: Sequence[PairRow]) -> tuple[PairRow, ...]:
@@ -175,10 +183,15 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     rows = [
         (
             row.prompt_set, row.metric + " (trained on)" * comparison.trained(row), row.model, row.against, str(row.n),
-            f"{100 * row.win_rate:.1f} %", f"{100 * row.win_low:.1f} to {100 * row.win_high:.1f}",
-            f"{row.mean_difference:+.4g}", f"{row.difference_low:+.4g} to {row.difference_high:+.4g}",
+            f"{100 * row.win_rate:.1f} %", _limits(row.win_low, row.win_high, lambda share: f"{100 * share:.1f}"),
+            f"{row.mean_difference:+.4g}", _limits(row.difference_low, row.difference_high, "{:+.4g}".format),
             f"{row.permutation_holm:.4f}",
         )
         for row in comparison.pairs
     ]  # fmt: skip
-    return aligned([head, *rows])
+    notes = [f"- no interval: {why}" for why in dict.fromkeys(row.no_interval for row in comparison.pairs) if why]
+    return aligned([head, *rows]) + notes
+
+
+def _limits(low: float | None, high: float | None, write: Callable[[float], str]) -> str:
+    return "-" if low is None or high is None else f"{write(low)} to {write(high)}"

@@ -37,9 +37,9 @@ def parse_models(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         name, equals, path = word.partition("=")
         if not (name and equals and path):
-            raise InputError(f"'{word}' is not NAME=PATH", where="--model", remedy="for example base=lab")
+            raise InputError(f"'{word}' is not NAME=PATH", where="model", remedy="for example base=lab")
         if name in found:
-            raise InputError(f"'{name}' is given twice", where="--model", remedy="give every model its own name")
+            raise InputError(f"'{name}' is given twice", where="model", remedy="give every model its own name")
         found[name] = path
     return found
 
@@ -58,7 +58,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
         return None
     words = text.lower().split("x")
     if len(words) > 2 or not all(word.isdigit() and int(word) > 0 for word in words):
-        raise InputError(f"'{text}' is not a size", where="--size", remedy="write WIDTHxHEIGHT, such as 512x512")
+        raise InputError(f"'{text}' is not a size", where="size", remedy="write WIDTHxHEIGHT, such as 512x512")
     return int(words[0]), int(words[-1])
 
 

@@ -152,7 +152,7 @@ def score(
 
     for scorer in map(as_scorer, scorers):
         if scorer.name in names:
-            raise InputError(f"two scorers are named '{scorer.name}'", where="--scorer", remedy="give each once")
+            raise InputError(f"two scorers are named '{scorer.name}'", where="scorer", remedy="give each once")
         names.add(scorer.name)
         if overwrite:
             cache = {key: value for key, value in cache.items() if key[0] != scorer.fingerprint}
@@ -163,5 +163,5 @@ def score(
         if failed:
             say(f"{scorer.name}: {len(failed)} of {len(images)} images have no score, first {failed[0]}")
     if not names:
-        raise InputError("no scorer", where="--scorer", remedy="name at least one")
+        raise InputError("no scorer", where="scorer", remedy="name at least one")
     return found

@@ -55,9 +55,9 @@ def score_preferences(
     chosen = [as_scorer(each) for each in scorers]
     names = [scorer.name for scorer in chosen]
     if not names or len(set(names)) != len(names):
-        raise InputError(f"scorers {names}", where="--scorer", remedy="give at least one, each once")
+        raise InputError(f"scorers {names}", where="scorer", remedy="give at least one, each once")
     if not 0 <= index < count:
-        raise InputError(f"shard {index} of {count}", where="--shard", remedy="count from 0: 0/4 to 3/4")
+        raise InputError(f"shard {index} of {count}", where="shard", remedy="count from 0: 0/4 to 3/4")
     out = Path(out)
     target = out if count == 1 else shard_path(out, index, count)
     parts = target.with_name(f"{target.name}.parts")

@@ -24,11 +24,12 @@ Codes = NDArray[np.int64]
 RESAMPLES = 10_000
 CHUNK = 4_000_000
 EXACT_PROMPTS = 14
+LEAST_CLUSTERS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate and its confidence limits."""
+    """An estimate and its confidence limits, nan where one prompt alone speaks: it cannot say how others differ."""
 
     value: float
     low: float
@@ -110,13 +111,13 @@ def win_rate(differences: ArrayLike, cluster: Codes, *, level: float = 0.95) -> 
         level: confidence level.
 
     Returns:
-        Interval of the probability of winning, in [0, 1].
+        Interval of the probability of winning, in [0, 1]; limits nan where G is 1.
 
     Raises:
         InputError: there is nothing to compare.
 
-    Deviations: where V is 0 (all wins, all losses, all ties) or G is 1, n_eff is the number of prompts: the
-    comparisons then say nothing of their own spread.
+    Deviations: where V is 0 (all wins, all losses, all ties), n_eff is the number of prompts: the comparisons then say
+    nothing of their own spread.
     """
     outcome = outcomes(differences)
     n = len(outcome)
@@ -125,12 +126,13 @@ def win_rate(differences: ArrayLike, cluster: Codes, *, level: float = 0.95) -> 
     p = float(outcome.mean())
     sums, _ = cluster_sums(outcome - p, cluster)
     groups = len(sums)
-    effective, quantile = float(groups), None
-    if groups > 1:
-        variance = groups / (groups - 1) * float((sums**2).sum()) / n**2
-        if variance > 1e-18 and 0.0 < p < 1.0:
-            effective = p * (1 - p) / variance
-        quantile = float(special.stdtrit(groups - 1, 0.5 + level / 2))
+    if groups < LEAST_CLUSTERS:
+        return Interval(p, math.nan, math.nan)
+    effective = float(groups)
+    variance = groups / (groups - 1) * float((sums**2).sum()) / n**2
+    if variance > 1e-18 and 0.0 < p < 1.0:
+        effective = p * (1 - p) / variance
+    quantile = float(special.stdtrit(groups - 1, 0.5 + level / 2))
     low, high = wilson(p * effective, effective, level=level, quantile=quantile)
     return Interval(p, low, high)
 
@@ -148,7 +150,7 @@ def bootstrap_means(
         seed: of the stream "bootstrap"; equal inputs give equal intervals.
 
     Returns:
-        K intervals; nan for a column without values.
+        K intervals; limits nan for a column with values of one prompt, all nan for one without values.
 
     References:
         Davison and Hinkley, 1997, section 3.8 (resampling of clusters).
@@ -173,7 +175,8 @@ def bootstrap_means(
     found = []
     for column in range(columns):
         kept = replicates[np.isfinite(replicates[:, column]), column]
-        limits = np.quantile(kept, [tail, 1 - tail]) if len(kept) else (math.nan, math.nan)
+        enough = (sizes[:, column] > 0).sum() >= LEAST_CLUSTERS
+        limits = np.quantile(kept, [tail, 1 - tail]) if enough else (math.nan, math.nan)
         found.append(Interval(float(means[column]), float(limits[0]), float(limits[1])))
     return found
 

@@ -28,7 +28,7 @@ class Metric:
 class ModelRow:
     """The scores of one model by one metric: n images of `prompts` prompts; mean with its interval; means by seed.
 
-    None where there is no score (sd: fewer than two).
+    None where there is no score (sd: fewer than two). no_interval: why mean_low and mean_high are None.
     """
 
     prompt_set: str
@@ -43,6 +43,7 @@ class ModelRow:
     median: float | None
     sd: float | None
     seed_means: Mapping[str, float]
+    no_interval: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class PairRow:
 
     mean_difference: model minus against. win_rate: in the direction in which more is better, ties half. sign_p,
     permutation_p: two-sided tests over prompts; sign_holm, permutation_holm: after Holm over the pair's `family` rows.
+    no_interval: why the limits of both intervals are None.
     """
 
     prompt_set: str
@@ -61,11 +63,11 @@ class PairRow:
     prompts: int
     missing: int
     mean_difference: float
-    difference_low: float
-    difference_high: float
+    difference_low: float | None
+    difference_high: float | None
     win_rate: float
-    win_low: float
-    win_high: float
+    win_low: float | None
+    win_high: float | None
     wins: int
     ties: int
     losses: int
@@ -74,6 +76,7 @@ class PairRow:
     sign_holm: float = 1.0
     permutation_holm: float = 1.0
     family: int = 1
+    no_interval: str = ""
 
 
 @dataclass(frozen=True, slots=True)

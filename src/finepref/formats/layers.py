@@ -19,27 +19,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finepref.core.errors import ConfigError, nearest
+from finepref.formats.yamltext import plain, yaml_node
 
 SHIPPED = Path(__file__).resolve().parents[1] / "configs"
 KINDS = ("base", "data", "method", "card")
 COMMAND_LINE = "command line"
 Key = tuple[str, ...]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: `no` and `off` are words, 1e4 is a number, 010, 1:30 and dates are text."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
-
-
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
-    ("float", r"[-+]?(\.inf|\.Inf|\.INF|([0-9][0-9_]*)?\.?[0-9]+\.?([eE][-+]?[0-9]+)?)|\.nan|\.NaN", "-+.0123456789"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("merge", r"<<", "<"),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +112,8 @@ def stack(names: Sequence[str | Path], overrides: Sequence[str] = (), *, where: 
         place = tuple(key.split("."))
         for old in [old for old in found.settings if old[: len(place)] == place]:  # a section is given as a whole
             del found.settings[old]
-        for each, setting in _settings(_compose(text, f"{where}, {key}"), where, text.splitlines()):
+        node = yaml_node(text, where=f"{where}, {key}", error=ConfigError)
+        for each, setting in _settings(node, where, text.splitlines()):
             _put(found.settings, (*place, *each), replace(setting, place=where))
     return replace(found, settings={key: _named(key, each, found.names) for key, each in found.settings.items()})
 
@@ -146,6 +132,8 @@ def find(name: str | Path) -> list[Path]:
         return [shipped[text]]
     found = {part: [shipped[each] for each in shipped if each.endswith(f"/{part}")] for part in text.split("/")}
     for part, paths in found.items():
+        if not paths and path.is_dir():
+            return [path]  # which the reader refuses
         if not paths:
             known = dict.fromkeys(each.stem for each in shipped.values())
             whole = ["/".join(each if one == part else one for one in found) for each in known]
@@ -197,16 +185,17 @@ def read_layer(path: Path) -> Layer:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError("no such config file or layer", where=path) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"it cannot be read ({error})", where=path) from None
+        raise ConfigError("no such config file or layer", where=path, remedy="name a YAML file or a layer") from None
+    except IsADirectoryError:
+        raise ConfigError("a folder, not a config file", where=path, remedy="name a YAML file or a layer") from None
+    except UnicodeDecodeError as error:
+        what = f"not utf-8 text (byte {error.start + 1})"
+        raise ConfigError(what, where=path, remedy="save it as utf-8") from None
+    except OSError as error:
+        what = f"it cannot be read ({error.strerror})"
+        raise ConfigError(what, where=path, remedy="name a file that you can read") from None
     shipped = path.is_relative_to(SHIPPED)
     return _parse(text, path.relative_to(SHIPPED).with_suffix("").as_posix() if shipped else str(path))
-
-
-def plain(node: yaml.Node) -> Any:
-    """The value of a node."""
-    return yaml.constructor.SafeConstructor().construct_document(node)
 
 
 def _chain(path: Path) -> list[Layer]:
@@ -232,7 +221,7 @@ def _is_for(about: About, parts: Sequence[str]) -> bool:
 
 @cache
 def _parse(text: str, name: str) -> Layer:
-    node = _compose(text, name)
+    node = yaml_node(text, where=name, error=ConfigError)
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError("the config is not a mapping of sections", where=name, remedy="start with `model:`")
     parts: dict[str, Settings] = {"": {}}
@@ -251,17 +240,6 @@ def _parse(text: str, name: str) -> Layer:
             f"about.{word}: {first['msg']}", where=name, remedy=nearest(word, About.model_fields)
         ) from None
     return Layer(name, about, parts)
-
-
-def _compose(text: str, where: object) -> yaml.Node:
-    """The nodes of a YAML text; every value of it can be constructed."""
-    try:
-        node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
-        node = yaml.ScalarNode("tag:yaml.org,2002:null", "") if node is None else node
-        plain(node)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"not valid YAML ({' '.join(str(error).split())})", where=where) from None
-    return node
 
 
 def _settings(node: yaml.Node, layer: str, lines: Sequence[str], key: Key = ()) -> Iterator[tuple[Key, Setting]]:

@@ -55,7 +55,7 @@ def read_record(
     Raises:
         InputError: no such file, not JSON, not such a record, or of a newer version.
     """
-    held = read_json(path)
+    held = read_json(path, remedy=remedy)
     found = held.get("version", version) if isinstance(held, dict) else version
     if found not in range(version if oldest is None else oldest, version + 1):
         what = f"version {cut(str(found))} is not known here"
@@ -71,10 +71,11 @@ def read_yaml(path: Path, *, remedy: str) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, is not YAML, or holds no mapping.
     """
-    import yaml
+    from finepref.formats.yamltext import plain, yaml_node
 
     with reading(path, "a readable YAML file", remedy=remedy, missing=remedy):
-        held = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+    held = plain(yaml_node(text, where=path))
     if not isinstance(held, dict):
         raise InputError("the file must be a mapping of settings", where=path, remedy="write `key: value` lines")
     return held

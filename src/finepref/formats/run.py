@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +12,9 @@ from finepref.core.files import write_json
 from finepref.formats.records import read_record
 
 RUN = "run.json"
+CHECKPOINTS = "checkpoints"
+STEP = re.compile(r"step-(\d{6,})")
+"""Name of the folder of a checkpoint, and of the samples of a step."""
 VERSION = 1
 
 
@@ -81,7 +85,7 @@ def read_run(folder: str | Path) -> RunRecord:
     Raises:
         InputError: there is none, or it is broken or no record of a run.
     """
-    remedy = "give the folder of a finished run, or train it again"
+    remedy = "it is the record of a finished run: remove it and resume the run, which writes it again"
     return read_record(Path(folder) / RUN, RunRecord, version=VERSION, remedy=remedy)
 
 

@@ -52,11 +52,11 @@ def export(
     """
     run, out = Path(run), Path(out)
     if format not in FORMATS:
-        raise InputError(f"unknown format {format!r}", where="--format", remedy=nearest(format, FORMATS))
+        raise InputError(f"unknown format {format!r}", where="format", remedy=nearest(format, FORMATS))
     if out.exists() and not overwrite:
         raise InputError("something is there already", where=out, remedy="use another name, or --overwrite")
     if half and format != "merged":
-        raise InputError(f"half precision has no effect on format {format}", where="--half", remedy="drop it")
+        raise InputError(f"half precision has no effect on format {format}", where="half", remedy="drop it")
     source = locate(base, revision=revision)
     kind = family_of(source, family)
     part = kind.part
@@ -76,7 +76,7 @@ def export(
             raise InputError("the run trained all weights", where=run, remedy="use --format merged")
         if not kind.kohya:
             remedy = "use --format diffusers; WebUI and ComfyUI read that file for this family"
-            raise InputError(f"there is no kohya form for {kind.name}", where="--format", remedy=remedy)
+            raise InputError(f"there is no kohya form for {kind.name}", where="format", remedy=remedy)
         return _kohya(run, out, part)
     pipe = load_pipeline(base, run, revision=revision, family=family)
     return _merged(pipe, source.folder, out, part, fuse=has_lora, half=half, vae=vae is not None)

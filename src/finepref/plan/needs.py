@@ -51,7 +51,7 @@ def gpus_of(names: Sequence[str]) -> list[Gpu]:
     known = {name.lower(): gpu for name, gpu in GPUS.items()}
     for name in names:
         if name.lower() not in known:
-            raise ConfigError(f"unknown GPU {name!r}", where="--gpu", remedy=nearest(name.upper(), GPUS))
+            raise ConfigError(f"unknown GPU {name!r}", where="gpu", remedy=nearest(name.upper(), GPUS))
     return [known[name.lower()] for name in names]
 
 

@@ -12,8 +12,7 @@ from finepref.plan.fit import remedies
 from finepref.plan.needs import GB, GOOD, POOR, Counts, Gpu, OnGpu, Plan, cache_of, memory_of, needed_gb, work_of
 from finepref.plan.skeleton import config_source, count
 from finepref.train.config import RunConfig
-from finepref.train.identity import check_data
-from finepref.train.method import check_path, make_method
+from finepref.train.method import check_data, check_path, make_method
 from finepref.train.opened import cache_folder
 
 

@@ -110,7 +110,8 @@ def line_chart(
 def axis_ends(values: Sequence[float], share: float = 0.05) -> tuple[float, float]:
     """The ends of an axis, a share of its length beyond the values; those that differ by rounding only are one."""
     low, high = min(values), max(values)
-    pad = share * (high - low) if high - low > 1e-9 * max(abs(low), abs(high)) else 0.05 * abs(high) or 0.5
+    alike = high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-300)
+    pad = 0.05 * abs(high) or 0.5 if alike else share * (high - low)
     return low - pad, high + pad
 
 

@@ -11,8 +11,8 @@ from finepref.formats.metrics import WORDS
 from finepref.formats.run import RunSignals
 from finepref.report.charts import line_chart
 from finepref.report.inputs import RunFolder
-from finepref.report.kit import TextTable, table
-from finepref.report.wording import duration, whole
+from finepref.report.kit import Cell, TextTable, table
+from finepref.report.wording import NONE, duration, whole
 
 POINTS = 80
 FIRST = ("loss", "implicit_accuracy", "u")
@@ -37,8 +37,8 @@ def readable(series: Series) -> tuple[Series, int]:
     most = max((abs(value) for _, _, y in series for value in y), default=0.0)
     if most == 0 or most >= 0.01:
         return series, 0
-    power = -math.floor(math.log10(most))
-    return [(name, x, [value * 10**power for value in y]) for name, x, y in series], power
+    power = min(300, -math.floor(math.log10(most)))
+    return [(name, x, [value * 10.0**power for value in y]) for name, x, y in series], power
 
 
 def smoothed(x: Sequence[float], y: Sequence[float], points: int = POINTS) -> tuple[list[float], list[float]]:
@@ -60,21 +60,24 @@ def smoothed(x: Sequence[float], y: Sequence[float], points: int = POINTS) -> tu
 
 
 def run_table(runs: Sequence[RunFolder]) -> TextTable:
-    """What every run is and what it cost."""
+    """What every run is and what it cost; of one that is not finished no more than its steps is known."""
     head = (
         "Run", "Method", "Signal", "Steps", "Pairs", "Network calls", "Device time", "Device", "Peak memory", "Seed",
     )  # fmt: skip
-    rows = [
-        (
-            run.name, about.method, _signal(about.signals), whole(about.steps), whole(about.pairs),
-            whole(sum(calls) if calls else None), duration(about.device_seconds), about.device,
-            f"{whole(about.peak_memory_mb)} MB", about.seed,
-        )
-        for run in runs
-        for about in [run.record]
-        for calls in [[count for count in about.network_calls.values() if count is not None]]
-    ]  # fmt: skip
-    return table(head, rows, left=(0, 1, 2, 7))
+    return table(head, map(_run_cells, runs), left=(0, 1, 2, 7), stack=True)
+
+
+def _run_cells(run: RunFolder) -> tuple[object, ...]:
+    about = run.record
+    if about is None:
+        state = "not finished" if run.until is None else "a checkpoint"
+        return (Cell(run.name, badge=state), NONE, NONE, whole(run.step), *[NONE] * 6)
+    calls = [count for count in about.network_calls.values() if count is not None]
+    return (
+        run.name, about.method, _signal(about.signals), whole(about.steps), whole(about.pairs),
+        whole(sum(calls) if calls else None), duration(about.device_seconds), about.device,
+        f"{whole(about.peak_memory_mb)} MB", about.seed,
+    )  # fmt: skip
 
 
 def _signal(about: RunSignals) -> str:

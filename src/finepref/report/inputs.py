@@ -3,52 +3,87 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from finepref.arena.ratings import Ratings, load_ratings
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
 from finepref.core.provenance import sha256_file
 from finepref.evaluate.sheets import Sheet, read_sheets
-from finepref.formats.comparison import COMPARISON, Comparison, read_comparison
+from finepref.formats.comparison import COMPARISON, Comparison, Metric, read_comparison
 from finepref.formats.manifest import LINES, Manifest, read_manifest
-from finepref.formats.metrics import read_metrics
+from finepref.formats.metrics import METRICS, read_metrics
 from finepref.formats.ratings import RATINGS
 from finepref.formats.records import as_record
-from finepref.formats.run import RUN, RunRecord, read_run
+from finepref.formats.run import CHECKPOINTS, RUN, STEP, RunRecord, is_finished, read_run
 from finepref.formats.scores import SCORES
 
 SAMPLES = "samples.json"
 DEPTH = 2
-SKIPPED = frozenset({"images", "checkpoints", "samples", "cache", "unet", "transformer"})
+SKIPPED = frozenset({"images", CHECKPOINTS, "samples", "cache", "unet", "transformer"})
 
 Curve = tuple[Sequence[float], Sequence[float]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFolder:
-    """An evaluation folder: its images, its scores as sheets, and its comparison."""
+    """An evaluation folder: its images, its scores as sheets and its comparison, as far as they are there.
 
+    missing: model -> how many of its listed images are not there.
+    """
+
+    name: str
     folder: Path
     manifest: Manifest
+    missing: Counter[str]
+    metrics: Mapping[str, Metric]
     sheets: tuple[Sheet, ...]
-    comparison: Comparison
+    comparison: Comparison | None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of all models that have images; those of the comparison first, and of them the baseline."""
+        compared = self.comparison.in_order if self.comparison else ()
+        return tuple(dict.fromkeys([*compared, *(row.model for row in self.manifest.rows)]))
+
+    @property
+    def baseline(self) -> str | None:
+        """The model that the others are compared with."""
+        return self.comparison.baseline if self.comparison else None
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """A training run: what `run.json` says, and name -> (steps, values) of its metrics."""
+    """A training run: what `run.json` says if it is finished, and name -> (steps, values) of its metrics.
 
+    until: the step of the checkpoint that was asked for; None for all of the run.
+    """
+
+    name: str
     folder: Path
-    record: RunRecord
+    record: RunRecord | None
     curves: Mapping[str, Curve]
+    until: int | None = None
 
     @property
-    def name(self) -> str:
-        """The folder's."""
-        return self.folder.name
+    def step(self) -> int:
+        """The last step of what is shown."""
+        if self.record is not None:
+            return self.record.steps
+        return self.until or max((int(steps[-1]) for steps, _ in self.curves.values()), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaFolder:
+    """The ratings of an arena folder."""
+
+    name: str
+    ratings: Ratings
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +92,7 @@ class Inputs:
 
     evaluations: tuple[EvaluationFolder, ...]
     runs: tuple[RunFolder, ...]
-    arenas: tuple[Ratings, ...]
+    arenas: tuple[ArenaFolder, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +106,10 @@ class Samples:
 def find_inputs(folders: Iterable[str | Path]) -> Inputs:
     """Look for arena, run and evaluation folders in these folders and up to two levels below.
 
+    Every stage is shown as far as it went: images without scores, a run that is not finished, or a checkpoint of it.
+
     Raises:
-        InputError: a folder is missing, nothing was recognised, or a recognised folder is not finished.
+        InputError: a folder is missing, nothing was recognised, or a file of a recognised folder cannot be read.
     """
     roots = [Path(folder) for folder in folders]
     found: dict[Path, None] = {}
@@ -82,12 +119,12 @@ def find_inputs(folders: Iterable[str | Path]) -> Inputs:
         for folder in _walk(root, DEPTH):
             found.setdefault(folder.resolve(), None)
     inputs = Inputs(
-        tuple(_evaluation(folder) for folder in found if (folder / LINES).is_file()),
-        tuple(_run(folder) for folder in found if (folder / RUN).is_file()),
-        tuple(load_ratings(folder) for folder in found if (folder / RATINGS).is_file()),
+        _read(_evaluation, [folder for folder in found if (folder / LINES).is_file()]),
+        _read(_run, [folder for folder in found if _is_run(folder)]),
+        _read(_arena, [folder for folder in found if (folder / RATINGS).is_file()]),
     )
     if not (inputs.evaluations or inputs.runs or inputs.arenas):
-        nothing = f"no arena ({RATINGS}), run ({RUN}) or evaluation ({LINES})"
+        nothing = f"no arena ({RATINGS}), run ({RUN}, {METRICS}) or evaluation ({LINES})"
         raise InputError(nothing, where=", ".join(map(str, roots)), remedy="run the stage that writes one")
     return inputs
 
@@ -100,30 +137,64 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
                 yield from _walk(child, depth - 1)
 
 
-def _evaluation(folder: Path) -> EvaluationFolder:
-    """Read an evaluation folder that went through `score` and `compare`."""
-    for name, command in ((SCORES, "score"), (COMPARISON, "compare")):
-        if not (folder / name).is_file():
-            raise InputError(f"it has images but no {name}", where=folder, remedy=f"run `finepref {command}` on it")
-    comparison = read_comparison(folder)
-    inputs = comparison.provenance.get("inputs", {})
-    if inputs and sha256_file(folder / SCORES) not in inputs.values():
-        what = f"{COMPARISON} is of other scores than {SCORES}"
-        raise InputError(what, where=folder, remedy="run `finepref compare` again")
-    sheets = read_sheets(folder, force=comparison.forced).sheets
-    return EvaluationFolder(folder, read_manifest(folder), sheets, comparison)
+def _read(read: Callable[[str, Path], T], folders: Sequence[Path]) -> tuple[T, ...]:
+    """What is in these folders, each called by its own name, with its parent's where two have the same.
+
+    Raises:
+        InputError: a file that cannot be read, and how to go on without its folder.
+    """
+    twice = Counter(folder.name for folder in folders)
+    found = []
+    for folder in folders:
+        name = folder.name if twice[folder.name] == 1 else f"{folder.parent.name}/{folder.name}"
+        try:
+            found.append(read(name, folder))
+        except InputError as error:
+            remedy = "; ".join(filter(None, (error.remedy, f"or name the other folders, without {folder}")))
+            raise InputError(error.what, where=error.where, remedy=remedy) from None
+    return tuple(found)
 
 
-def _run(folder: Path) -> RunFolder:
-    """Read `run.json` and `metrics.jsonl` of a run folder; a run without metrics has no curves."""
+def _evaluation(name: str, folder: Path) -> EvaluationFolder:
+    """Read an evaluation folder, which `score` and `compare` may still have to see."""
+    manifest = read_manifest(folder)
+    missing = Counter(row.model for row in manifest.rows if not (folder / row.path).is_file())
+    scored, compared = (folder / SCORES).is_file(), (folder / COMPARISON).is_file()
+    comparison = read_comparison(folder) if compared else None
+    inputs = comparison.provenance.get("inputs", {}) if comparison else {}
+    if comparison and not (scored and (not inputs or sha256_file(folder / SCORES) in inputs.values())):
+        what = f"{COMPARISON} is of other scores than {SCORES}" if scored else f"{COMPARISON} is there, {SCORES} is not"
+        raise InputError(what, where=folder, remedy="run `finepref score` and `finepref compare` again")
+    sheets = read_sheets(folder, force=comparison is None or comparison.forced) if scored else None
+    shown, metrics = (sheets.sheets, sheets.metrics) if sheets else ((), {})
+    return EvaluationFolder(name, folder, manifest, missing, metrics, shown, comparison)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether it is a run folder, of a run that began to train at least, or a checkpoint of one."""
+    here = any((folder / name).is_file() for name in (RUN, METRICS))
+    return here or (folder.parent.name == CHECKPOINTS and STEP.fullmatch(folder.name) is not None)
+
+
+def _run(name: str, folder: Path) -> RunFolder:
+    """Read a run folder, or the run of a checkpoint up to its step; a run without metrics has no curves."""
+    step = STEP.fullmatch(folder.name) if folder.parent.name == CHECKPOINTS else None
+    run = folder.parent.parent if step else folder
+    lines = [line for line in read_metrics(run) if step is None or line.step <= int(step[1])]
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    for step in read_metrics(folder):
-        for name, value in replace(step, by_t=()).numbers().items():
+    for line in lines:
+        for key, value in replace(line, by_t=()).numbers().items():
             if math.isfinite(value):
-                steps, values = curves.setdefault(name, ([], []))
-                steps.append(float(step.step))
+                steps, values = curves.setdefault(key, ([], []))
+                steps.append(float(line.step))
                 values.append(value)
-    return RunFolder(folder, read_run(folder), curves)
+    if step:
+        return RunFolder(f"{run.name}@{int(step[1])}", run, None, curves, int(step[1]))
+    return RunFolder(name, run, read_run(run) if is_finished(run) else None, curves)
+
+
+def _arena(name: str, folder: Path) -> ArenaFolder:
+    return ArenaFolder(name, load_ratings(folder))
 
 
 def read_samples(folder: Path) -> tuple[tuple[str, ...], int]:

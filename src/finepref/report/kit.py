@@ -10,7 +10,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -36,19 +36,22 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """A table of text. left, wrap: columns that are left-aligned, and of them those that break; looks: of its rows."""
+    """A table of text. left, wrap: columns that are left-aligned, and of them those that break; looks: of its rows.
+
+    stack: whether a phone shows its columns below each other.
+    """
 
     head: tuple[Cell, ...]
     rows: tuple[tuple[Cell, ...], ...]
     left: tuple[int, ...] = (0,)
     wrap: tuple[int, ...] = ()
     looks: tuple[str, ...] = ()
+    stack: bool = False
 
     def cut(self, most: int) -> tuple[TextTable, TextTable | None]:
         """The first rows, and a table of the others where there are any."""
         first, rest = (
-            TextTable(self.head, self.rows[part], self.left, self.wrap, self.looks[part])
-            for part in (slice(most), slice(most, None))
+            replace(self, rows=self.rows[part], looks=self.looks[part]) for part in (slice(most), slice(most, None))
         )
         return first, rest if rest.rows else None
 

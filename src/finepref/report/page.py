@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from finepref.arena.gap import gap_table
+from finepref.core.errors import InputError
 from finepref.core.files import write_text
+from finepref.core.progress import say
 from finepref.core.provenance import provenance
+from finepref.formats.comparison import Comparison
 from finepref.report import curves, results, thumbnails
 from finepref.report.charts import heat_map
 from finepref.report.inputs import EvaluationFolder, Inputs, RunFolder, find_inputs
@@ -28,8 +31,10 @@ def report(
 ) -> Path:  # fmt: skip
     """Write `out` (html) and its neighbour with the suffix .md, both from one record.
 
+    Every folder is shown as far as its stage went; what is missing is counted on the page and on stderr.
+
     Args:
-        folders: arena, run and evaluation folders, or folders that hold them.
+        folders: arena, run and evaluation folders, checkpoints of runs, or folders that hold them.
         out: the html file.
         title: heading of the page; the result itself by default.
         metric: metric of the summary; the first that no training used by default.
@@ -39,48 +44,89 @@ def report(
         Path of the html file.
 
     Raises:
-        InputError: nothing to report, or a folder is unfinished.
+        InputError: nothing to report, a file that cannot be read, or a metric where nothing is scored.
     """
     out, inputs = Path(out), find_inputs([folders] if isinstance(folders, str | Path) else folders)
+    if metric is not None and not any(e.metrics for e in inputs.evaluations):
+        raise InputError("nothing here is scored", where="metric", remedy="leave it out, or run `finepref score` first")
     share = budget // max(1, len(inputs.evaluations))
     evaluations = [_evaluation(e, results.primary_metric(e, metric), share) for e in inputs.evaluations]
-    boards = [standings(ratings) for ratings in inputs.arenas]
+    boards = [standings(arena.ratings) for arena in inputs.arenas]
     runs = _in_model_order(inputs)
+    strips = _strips(runs)
     made = provenance()
     record = {
-        "title": title or (evaluations[0]["headline"] if evaluations else "Report"), "evaluations": evaluations,
+        "title": title or _heading(evaluations, runs, boards), "evaluations": evaluations,
         "tiles": _tiles(inputs, runs, boards), "runs": curves.run_table(runs) if runs else None,
-        "curves": curves.curves(runs), "strips": _strips(runs), "made": made,
-        "arenas": [{"standings": board, "gap_map": _gap_map(board)} for board in boards],
+        "curves": curves.curves(runs), "strips": strips, "made": made,
+        "arenas": [
+            {"name": arena.name, "standings": board, "gap_map": _gap_map(board)}
+            for arena, board in zip(inputs.arenas, boards, strict=True)
+        ],
         "provenance": _provenance(inputs, made),
     }  # fmt: skip
     for path, template in ((out, "report.html.j2"), (out.with_suffix(".md"), "report.md.j2")):
         write_text(path, render(template, **record))
+    for evaluation in evaluations:
+        for words in evaluation["gone"]:
+            say(f"{evaluation['name']}: {words}")
     return out
 
 
-def _evaluation(evaluation: EvaluationFolder, metric: str, budget: int) -> dict[str, Any]:
+def _heading(evaluations: Sequence[Mapping[str, Any]], runs: Sequence[RunFolder], boards: Sequence[Standings]) -> str:
+    """What is compared, in a line."""
+    if evaluations:
+        return str(evaluations[0]["headline"])
+    if runs:
+        return f"Training of {results.side_by_side([run.name for run in runs])}"
+    return f"{whole(len(boards[0].ratings.models))} models by {whole(boards[0].votes)} votes"
+
+
+def _evaluation(evaluation: EvaluationFolder, metric: str | None, budget: int) -> dict[str, Any]:
     """What one evaluation says, by card."""
-    comparison = evaluation.comparison
-    colours = {model: place and 1 + (place - 1) % 6 for place, model in enumerate(comparison.in_order)}
+    models, comparison = evaluation.models, evaluation.comparison
+    colours = {model: place and 1 + (place - 1) % 6 for place, model in enumerate(models)}
     items = thumbnails.find_items(evaluation)
     chosen = thumbnails.choose(evaluation, items, metric, budget=budget)
     whole_items = [item for item in chosen if all(map(item.pictures.get, colours))]
     return {
-        "about": comparison, "metric": metric, "colours": colours,
-        "headline": results.headline(comparison, metric), "sentences": results.summary_sentences(comparison, metric),
+        "name": evaluation.name, "about": comparison, "metric": metric, "colours": colours,
         "strip": thumbnails.evenly([item for item in whole_items if item.seed == whole_items[0].seed], STRIP),
+        "spreads": results.spreads(evaluation, colours), "papers": published(evaluation),
+        "shown": len(chosen), "total": len(items), "gone": thumbnails.gone(evaluation, chosen),
+        "stage": _stage(evaluation), "gallery": thumbnails.gallery_data(evaluation, chosen, metric),
+        **(_compared(comparison, metric, colours) if comparison and metric else _alone(evaluation)),
+    }  # fmt: skip
+
+
+def _compared(comparison: Comparison, metric: str, colours: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "headline": results.headline(comparison, metric), "sentences": results.summary_sentences(comparison, metric),
         "wins": results.win_charts(comparison, colours), "pairs": results.pair_table(comparison),
         "groups": results.group_charts(comparison, metric), "scores": results.score_tables(comparison),
-        "missing": sum(row.missing for row in comparison.models), "spreads": results.spreads(evaluation, colours),
-        "papers": published(evaluation), "shown": len(chosen), "total": len(items),
-        "gallery": thumbnails.gallery_data(comparison, chosen, metric),
+        "missing": sum(row.missing for row in comparison.models), "notes": results.notes(comparison),
     }  # fmt: skip
+
+
+def _alone(evaluation: EvaluationFolder) -> dict[str, Any]:
+    """What is said of images that nobody compared."""
+    names, together = results.side_by_side(evaluation.models), ", side by side" * (len(evaluation.models) > 1)
+    return {"headline": f"Images of {names}{together}", "sentences": []}
+
+
+def _stage(evaluation: EvaluationFolder) -> list[str]:
+    """What has not been done yet, and the command that does it."""
+    if not evaluation.metrics:
+        return ["No scores yet: look and vote here. `finepref score` adds scores, and `finepref compare` win rates."]
+    if evaluation.comparison is None:
+        return ["The images are scored, not compared yet: `finepref compare` adds win rates with intervals."]
+    others = [model for model in evaluation.models if model not in evaluation.comparison.in_order]
+    return [f"Not compared, because not scored then: {', '.join(others)}."] if others else []
 
 
 def _in_model_order(inputs: Inputs) -> list[RunFolder]:
     """Runs in the order of the models of the same name, so that one colour means one model on the whole page."""
-    order = [model for evaluation in inputs.evaluations[:1] for model in evaluation.comparison.in_order]
+    order = [model for evaluation in inputs.evaluations[:1] for model in evaluation.models]
     return sorted(inputs.runs, key=lambda run: order.index(run.name) if run.name in order else len(order))
 
 
@@ -93,13 +139,13 @@ def _tiles(inputs: Inputs, runs: Sequence[RunFolder], boards: Sequence[Standings
         figures = [
             (whole(len({(row.prompt_set, row.prompt_index) for row in images})), "prompts"),
             (whole(seeds), "seeds" if seeds > 1 else "seed"), (whole(len(images)), "images"),
-            (whole(len(evaluation.comparison.in_order)), "models"),
+            (whole(models := len(evaluation.models)), "models" if models > 1 else "model"),
         ]  # fmt: skip
     figures += [(whole(board.votes), "votes") for board in boards[:1]]
     return figures + [
         (duration(run.record.device_seconds), f"to train {run.name}")
         for run in runs[:2]
-        if run.record.device_seconds is not None
+        if run.record is not None and run.record.device_seconds is not None
     ]
 
 
@@ -133,11 +179,13 @@ def _provenance(inputs: Inputs, made: Mapping[str, Any]) -> list[tuple[str, Text
         ]
         scorers = [
             (name, Cell(", ".join(p[:16] for p in about.fingerprints), look="code"))
-            for name, about in evaluation.comparison.metrics.items()
+            for name, about in evaluation.metrics.items()
         ]
-        found.append(("Models", table(("Model", "From", "Weights", "Sampling"), models, left=(0, 1, 2, 3))))
-        found.append(("Scorers", table(("Metric", "Fingerprint"), scorers, left=(0, 1))))
-    compared = [evaluation.comparison.provenance.get("inputs", {}) for evaluation in inputs.evaluations]
+        if models:
+            found.append(("Models", table(("Model", "From", "Weights", "Sampling"), models, left=(0, 1, 2, 3))))
+        if scorers:
+            found.append(("Scorers", table(("Metric", "Fingerprint"), scorers, left=(0, 1))))
+    compared = [e.comparison.provenance.get("inputs", {}) for e in inputs.evaluations if e.comparison]
     files = {path: digest for given in compared for path, digest in given.items()}
     if files:
         hashes = [(path, Cell(digest[:16], look="code")) for path, digest in files.items()]

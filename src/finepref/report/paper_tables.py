@@ -33,8 +33,8 @@ class Beside:
 def published(evaluation: EvaluationFolder) -> Beside | None:
     """The tables of the papers that share a prompt set and two metrics with this evaluation."""
     comparison, about = evaluation.comparison, evaluation.manifest.about
-    tables = tables_for(list(comparison.metrics), comparison.prompt_sets)
-    if not tables:
+    tables = tables_for(list(comparison.metrics), comparison.prompt_sets) if comparison else []
+    if comparison is None or not tables:
         return None
     families = {FAMILIES.get(model.pipeline, model.pipeline) for model in about.models.values()}
     known, protocols = len(families) == 1 and "" not in families, {*about.protocols.values()}

@@ -16,14 +16,21 @@ from finepref.report.kit import Bars, Cell, Estimate, TextTable, share_bars, tab
 from finepref.report.wording import NONE, decimals, difference, number, p_value, percent, span, whole
 
 
-def primary_metric(evaluation: EvaluationFolder, asked: str | None) -> str:
-    """The metric of the summary: the one asked for, else the first that no training used, else the first."""
-    metrics = evaluation.comparison.metrics
-    if asked is not None:
+def primary_metric(evaluation: EvaluationFolder, asked: str | None) -> str | None:
+    """The metric of the summary: the one asked for, else the first that no training used, else the first, if any."""
+    metrics = evaluation.metrics
+    if asked is not None and metrics:
         if asked not in metrics:
             raise InputError(f"no metric '{asked}'", where=evaluation.folder, remedy=nearest(asked, metrics))
         return asked
-    return next((name for name, about in metrics.items() if not about.used_in_training), next(iter(metrics)))
+    return next((name for name, about in metrics.items() if not about.used_in_training), next(iter(metrics), None))
+
+
+def side_by_side(names: Sequence[str], most: int = 3) -> str:
+    """Names as the subject of a sentence."""
+    if len(names) > most:
+        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def headline(comparison: Comparison, metric: str) -> str:
@@ -33,6 +40,8 @@ def headline(comparison: Comparison, metric: str) -> str:
         return f"No comparison by {metric}"
     row = max(rows, key=lambda one: one.win_rate)
     rate = percent(row.win_rate)
+    if row.win_low is None or row.win_high is None:
+        return f"{row.model} and {row.against} on one prompt: {rate} wins"
     if row.win_low > 0.5:
         return f"{row.model} beats {row.against} in {rate} of comparisons"
     if row.win_high < 0.5:
@@ -49,15 +58,24 @@ def summary_sentences(comparison: Comparison, metric: str) -> list[str]:
         others = [row for row in rows if row.against != comparison.baseline and row.win_rate >= 0.5]
         shown.sort(key=lambda row: -row.win_rate)
         parts = [
-            f"{r.model} wins {percent(r.win_rate)} against {r.against} [{percent(r.win_low)}, {percent(r.win_high)}]"
+            f"{r.model} wins {percent(r.win_rate)} against {r.against}"
+            + (f" [{percent(r.win_low)}, {percent(r.win_high)}]" if not r.no_interval else "")
             for r in shown + others[:1]
         ]
         if shown:
+            prompts = "1 prompt" if shown[0].prompts == 1 else f"{shown[0].prompts:,} prompts"
+            intervals = f"{100 * comparison.level:g} % intervals clustered by prompt"
             sentences.append(
-                f"By {metric} on {prompt_set} ({shown[0].prompts:,} prompts, {shown[0].n:,} comparisons at equal "
-                f"prompt and seed; {100 * comparison.level:g} % intervals clustered by prompt): {'; '.join(parts)}."
+                f"By {metric} on {prompt_set} ({prompts}, {shown[0].n:,} comparisons at equal prompt and seed; "
+                f"{'no interval: ' + why if (why := shown[0].no_interval) else intervals}): {'; '.join(parts)}."
             )
     return sentences
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What is to be said of intervals that are not there."""
+    whys = dict.fromkeys([row.no_interval for row in comparison.models] + [row.no_interval for row in comparison.pairs])
+    return [f"{NONE} stands where there is no interval: {why}." for why in whys if why]
 
 
 def named(comparison: Comparison, metric: str, models: Sequence[str]) -> Cell:
@@ -110,20 +128,21 @@ def group_charts(comparison: Comparison, metric: str) -> list[tuple[str, Bars]]:
 
 def pair_table(comparison: Comparison) -> TextTable:
     """All pairs in numbers."""
+    several = len(comparison.prompt_sets) > 1
     head = (
-        "Metric", "Prompts", "Model", "Against", "n", "Win rate", "Interval", "Mean difference", "Interval",
-        "Sign test p", "Permutation p", "after Holm",
+        "Metric", *["Prompts"] * several, "Model", "Against", "n", "Win rate", "Mean difference", "Sign test p",
+        "Permutation p", "after Holm",
     )  # fmt: skip
     rows = [
         (
-            named(comparison, row.metric, [row.model]), row.prompt_set, row.model, row.against, whole(row.n),
-            percent(row.win_rate), span(row.win_low, row.win_high, percent), difference(row.mean_difference),
-            span(row.difference_low, row.difference_high, difference), p_value(row.sign_p),
-            p_value(row.permutation_p), p_value(row.permutation_holm),
+            named(comparison, row.metric, [row.model]), *[row.prompt_set] * several, row.model, row.against,
+            whole(row.n), Cell(percent(row.win_rate), (span(row.win_low, row.win_high, percent),)),
+            Cell(difference(row.mean_difference), (span(row.difference_low, row.difference_high, difference),)),
+            p_value(row.sign_p), p_value(row.permutation_p), p_value(row.permutation_holm),
         )
         for row in _shown(comparison)
     ]  # fmt: skip
-    return table(head, rows, left=(0, 1, 2, 3))
+    return table(head, rows, left=(0, 1, 2, 3)[: 3 + several], stack=True)
 
 
 def score_tables(comparison: Comparison) -> list[tuple[str, TextTable]]:
@@ -135,7 +154,7 @@ def score_tables(comparison: Comparison) -> list[tuple[str, TextTable]]:
         columns = [_score_cells(comparison, [row for row in rows if row.metric == name], name) for name in metrics]
         lines = [(model, *(cells[at] for cells in columns)) for at, model in enumerate(comparison.in_order)]
         head = ("Model", *(named(comparison, metric, comparison.in_order) for metric in metrics))
-        found.append((prompt_set, table(head, lines)))
+        found.append((prompt_set, table(head, lines, stack=True)))
     return found
 
 
@@ -143,7 +162,9 @@ def _score_cells(comparison: Comparison, rows: Sequence[ModelRow], metric: str) 
     there = {row.model: row for row in rows if row.mean is not None}
     means = [row.mean for row in there.values() if row.mean is not None]
     best = (max if comparison.metrics[metric].higher_is_better else min)(means, default=None)
-    places = decimals([(row.mean_high or 0.0) - (row.mean_low or 0.0) for row in there.values()])
+    limits = [(row.mean_low, row.mean_high) for row in there.values()]
+    widths = [high - low for low, high in limits if low is not None and high is not None]
+    places = decimals(widths or [abs(mean) / 10 for mean in means])
 
     def cell(model: str) -> Cell:
         row = there.get(model)
@@ -161,9 +182,9 @@ def _score_cells(comparison: Comparison, rows: Sequence[ModelRow], metric: str) 
 def spreads(evaluation: EvaluationFolder, colours: Mapping[str, int]) -> list[tuple[str, Markup]]:
     """(title, density curves of all models) of every metric and prompt set."""
     found = []
-    for sheet, metric in itertools.product(evaluation.sheets, evaluation.comparison.metrics):
+    for sheet, metric in itertools.product(evaluation.sheets, evaluation.metrics):
         series = []
-        for model in evaluation.comparison.in_order:
+        for model in evaluation.models:
             values = sheet.values.get(model, {}).get(metric, np.zeros(0))
             kept = values[np.isfinite(values)]
             if len(kept) > 1:

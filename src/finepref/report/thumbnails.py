@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +15,12 @@ from PIL import Image
 from finepref.core.errors import InputError
 from finepref.core.files import finite
 from finepref.core.images import open_rgb_file
-from finepref.formats.comparison import Comparison
 from finepref.formats.manifest import ImageRow
+from finepref.formats.run import STEP
 from finepref.report.inputs import EvaluationFolder, RunFolder, read_samples
 
 BUDGET = 8_000_000
 SIDE, TINY = 256, 96
-STEP = re.compile(r"step-(\d+)")
 MOST_STEPS, MOST_PROMPTS = 8, 6
 
 
@@ -45,7 +44,7 @@ class ImageSet:
 
 
 def find_items(evaluation: EvaluationFolder) -> list[ImageSet]:
-    """Items with images of at least two models, in the order of seed, prompt set and row, with their scores."""
+    """Items in the order of seed, prompt set and row, with their scores; of several models those of at least two."""
     found: dict[tuple[str, int, int], ImageSet] = {}
     for row in evaluation.manifest.rows:
         key = (row.prompt_set, row.prompt_index, row.seed)
@@ -54,11 +53,11 @@ def find_items(evaluation: EvaluationFolder) -> list[ImageSet]:
         for at, (index, seed) in enumerate(zip(sheet.row.tolist(), sheet.seed.tolist(), strict=True)):
             there = found.get((sheet.prompt_set, index, seed))
             if there is not None:
-                for metric in evaluation.comparison.metrics:
+                for metric in evaluation.metrics:
                     lines = {model: line[metric][at] for model, line in sheet.values.items() if metric in line}
                     there.scores[metric] = finite({model: round(float(value), 6) for model, value in lines.items()})
     ordered = sorted(found.values(), key=lambda item: (item.seed, item.prompt_set, item.index))
-    return [item for item in ordered if len(item.rows) > 1]
+    return [item for item in ordered if len(item.rows) >= min(2, len(evaluation.models))]
 
 
 def spread(count: int) -> Iterator[int]:
@@ -70,32 +69,32 @@ def spread(count: int) -> Iterator[int]:
             yield place
 
 
-def extremes(items: Sequence[ImageSet], metric: str, baseline: str) -> list[int]:
+def extremes(items: Sequence[ImageSet], metric: str | None, baseline: str | None) -> list[int]:
     """Positions by how far apart a model and the baseline are on a metric, farthest first."""
     gaps = []
     for position, item in enumerate(items):
-        line = item.scores.get(metric, {})
-        base = line.get(baseline)
+        line = item.scores.get(metric or "", {})
+        base = line.get(baseline or "")
         apart = [abs(value - base) for value in line.values() if value is not None and base is not None]
         gaps.append((max(apart, default=0.0), position))
     return [position for gap, position in sorted(gaps, key=lambda pair: (-pair[0], pair[1])) if gap > 0]
 
 
 def choose(
-    evaluation: EvaluationFolder, items: Sequence[ImageSet], metric: str, *, budget: int = BUDGET
+    evaluation: EvaluationFolder, items: Sequence[ImageSet], metric: str | None, *, budget: int = BUDGET
 ) -> list[ImageSet]:
     """Give items their pictures until the budget is spent; half evenly spread, half the largest differences.
 
     Args:
         evaluation: whose images.
         items: all items.
-        metric: whose differences count as large.
+        metric: whose differences count as large, if there is one.
         budget: bytes of data URIs.
 
     Returns:
         The items with pictures, in their own order. All of them where the budget allows.
     """
-    even, wide = spread(len(items)), iter(extremes(items, metric, evaluation.comparison.baseline))
+    even, wide = spread(len(items)), iter(extremes(items, metric, evaluation.baseline))
     chosen: set[int] = set()
     spent, turn = 0, 0
     while len(chosen) < len(items):
@@ -114,11 +113,36 @@ def choose(
     return [items[position] for position in sorted(chosen)]
 
 
+def gone(evaluation: EvaluationFolder, shown: Sequence[ImageSet]) -> list[str]:
+    """What is said of images that are not there, cannot be read, or have none of another model beside them."""
+    rows, missing = evaluation.manifest.rows, evaluation.missing
+    damaged = Counter(
+        model
+        for item in shown
+        for model, row in item.rows.items()
+        if not item.pictures[model] and (evaluation.folder / row.path).is_file()
+    )
+    sets = Counter((row.prompt_set, row.prompt_index, row.seed) for row in rows)
+    alone = Counter(row.model for row in rows if sets[row.key[1:]] == 1 < len(evaluation.models))
+    found = (
+        ("Images missing", missing, f" of {len(rows):,}"),
+        ("Images that cannot be read", damaged, ""),
+        ("Images not shown, with none of another model beside them", alone, ""),
+    )
+    return [
+        f"{what}: {count.total():,}{of} ({', '.join(f'{number:,} of {model}' for model, number in count.items())})."
+        for what, count, of in found
+        if count
+    ]
+
+
 def data_uri(path: Path, *, root: Path | None = None) -> str:
     """A data URI of an image, at most 256 pixels a side; tiny ones as they are; empty where it cannot be read.
 
     root: the folder that it must lie in, where a manifest names it.
     """
+    if not path.is_file():
+        return ""
     try:
         small, buffer = open_rgb_file(path, root=root), io.BytesIO()
     except InputError:
@@ -132,13 +156,13 @@ def data_uri(path: Path, *, root: Path | None = None) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def gallery_data(comparison: Comparison, items: Sequence[ImageSet], metric: str) -> dict[str, Any]:
+def gallery_data(evaluation: EvaluationFolder, items: Sequence[ImageSet], metric: str | None) -> dict[str, Any]:
     """What the page's script needs to show, sort and filter the items; `metric` is chosen first."""
     return {
-        "metric": metric, "models": comparison.in_order, "baseline": comparison.baseline,
+        "metric": metric, "models": evaluation.models, "baseline": evaluation.baseline,
         "metrics": [
             {"name": name, "higher": about.higher_is_better, "trained": about.used_in_training}
-            for name, about in comparison.metrics.items()
+            for name, about in evaluation.metrics.items()
         ],
         "tiny": all(item.tiny for item in items),
         "items": [
@@ -154,7 +178,7 @@ def gallery_data(comparison: Comparison, items: Sequence[ImageSet], metric: str)
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Pictures of one prompt and seed at some steps of a run: (step, data URI)."""
+    """Pictures of one prompt and seed at some steps of a run: (step, data URI, empty where it is missing)."""
 
     run: str
     prompt: str
@@ -164,22 +188,25 @@ class Strip:
     @property
     def tiny(self) -> bool:
         """Whether the pictures are so small that they are shown pixel by pixel."""
-        return all(picture.startswith("data:image/png") for _, picture in self.pictures)
+        return all(picture.startswith("data:image/png") for _, picture in self.pictures if picture)
 
 
 def read_strips(run: RunFolder) -> list[Strip]:
-    """The strips of a run's `samples/step-*/` folders; at most 8 evenly spaced steps and 6 prompts."""
+    """The strips of a run's `samples/step-*/` folders up to its step; at most 8 evenly spaced steps and 6 prompts."""
     root = run.folder / "samples"
     matches = [STEP.fullmatch(folder.name) for folder in root.iterdir()] if root.is_dir() else []
     folders = {int(match[1]): root / match[0] for match in matches if match and (root / match[0]).is_dir()}
-    if not folders:
-        return []
-    steps = evenly(sorted(folders), MOST_STEPS)
-    prompts, seed = read_samples(folders[steps[-1]])
+    steps = evenly(sorted(step for step in folders if run.until is None or step <= run.until), MOST_STEPS)
+    drawn = {step: read_samples(folders[step]) for step in steps}
+    prompts, seed = drawn[steps[-1]] if steps else ((), 0)
     strips = []
-    for number, prompt in enumerate(prompts[:MOST_PROMPTS]):
-        files = [(step, folders[step] / f"{number:03d}-{seed}.png") for step in steps]
-        pictures = tuple((step, data_uri(path, root=root)) for step, path in files if path.is_file())
+    for prompt in prompts[:MOST_PROMPTS]:
+        files = [
+            (step, folders[step] / f"{texts.index(prompt):03d}-{seed}.png")
+            for step, (texts, own) in drawn.items()
+            if own == seed and prompt in texts
+        ]
+        pictures = tuple((step, data_uri(path, root=root)) for step, path in files)
         strips.append(Strip(run.name, prompt, seed, pictures))
     return strips
 

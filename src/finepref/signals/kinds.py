@@ -90,7 +90,7 @@ def _arena(votes: SignalVotes, *, ratings: Ratings, kind: str, clip: bool, rho: 
     unvoted = np.isnan(votes.label)
     rows = np.flatnonzero(named & ~unvoted if row.images else named)
     if not len(rows):
-        raise InputError("the votes name no models", where=f"--kind {kind}", remedy="use kind binary or uniform")
+        raise InputError("the votes name no models", where=f"kind {kind}", remedy="use kind binary or uniform")
 
     def column(values: Sequence[str | None]) -> list[str]:
         return [str(values[row]) for row in rows.tolist()]
@@ -98,8 +98,8 @@ def _arena(votes: SignalVotes, *, ratings: Ratings, kind: str, clip: bool, rho: 
     images: list[list[str] | None] = [None, None]
     if row.images or (row.rho and rho is None):
         if any(values[row] is None for values in (votes.image_0, votes.image_1) for row in rows.tolist()):
-            remedy = "use kind truncated" + (" or selection" if row.images else ", or give --rho")
-            raise InputError("the votes do not name their images", where=f"--kind {kind}", remedy=remedy)
+            remedy = "use kind truncated" + (" or selection" if row.images else ", or give rho")
+            raise InputError("the votes do not name their images", where=f"kind {kind}", remedy=remedy)
         images = [column(votes.image_0), column(votes.image_1)]
     outcome = np.where(unvoted, parts.TIE, votes.label)[rows]
     named_votes = Votes.from_columns(
@@ -162,4 +162,4 @@ SIGNALS = RowTable("signal", SignalRow, (
         images=lambda options: options.desirable != "per_pair",
         source="Diffusion-KTO (arXiv 2404.04465), code only: image labels",
     ),
-), what="kind of signal", where="--kind", check=check_signal, also=lambda: map(_arena_row, GAPS.values()))  # fmt: skip
+), what="kind of signal", where="kind", check=check_signal, also=lambda: map(_arena_row, GAPS.values()))  # fmt: skip

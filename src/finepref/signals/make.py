@@ -21,7 +21,7 @@ from finepref.signals import parts
 from finepref.signals.kinds import SIGNALS, SignalRow
 from finepref.signals.parts import TIE, Part, SignalVotes, voted
 
-STAGES = {"ratings": ("--arena", "finepref arena"), "rewards": ("--rewards", "finepref score")}
+STAGES = {"ratings": ("ratings (--arena)", "finepref arena"), "rewards": ("rewards (--rewards)", "finepref score")}
 
 
 def check_request(
@@ -36,15 +36,15 @@ def check_request(
     listed = ", ".join(kinds)
     rows = [SIGNALS[kind] for kind in kinds]
     if not kinds or len(set(kinds)) != len(kinds) or ("binary" in kinds and len(kinds) > 1):
-        raise InputError(f"kinds {listed or '(none)'}", where="--kind", remedy="name each once, binary alone")
+        raise InputError(f"kinds {listed or '(none)'}", where="kind", remedy="name each once, binary alone")
     for name in options:
         acts_on = [row for row in SIGNALS.values() if name in row.options.model_fields]
         if not acts_on:
             known = {option for row in SIGNALS.values() for option in row.options.model_fields}
-            raise InputError("no kind has such an option", where=f"--{name}", remedy=nearest(name, sorted(known)))
+            raise InputError("no kind has such an option", where=name, remedy=nearest(name, sorted(known)))
         if not any(row in acts_on for row in rows):
             remedy = f"it acts on {', '.join(row.name for row in acts_on)}"
-            raise InputError(f"it has no effect on {listed}", where=f"--{name}", remedy=remedy)
+            raise InputError(f"it has no effect on {listed}", where=name, remedy=remedy)
     for need, given in (("ratings", ratings), ("rewards", rewards)):
         wanted, (option, stage) = any(need in row.needs for row in rows), STAGES[need]
         if wanted and not given:
@@ -163,7 +163,7 @@ def combine(pair_id: Sequence[str], label: npt.ArrayLike, parts: Mapping[str, Pa
                 continue
             if np.shape(value) != (count,):
                 what = f"it gives {np.shape(value)} values of {name} for {count} votes"
-                raise InputError(what, where=f"--kind {kind}", remedy="give one a vote")
+                raise InputError(what, where=f"kind {kind}", remedy="give one a vote")
             if name in set_by:
                 what = name.split("_")[0]
                 raise InputError(f"kinds {set_by[name]} and {kind} both set the {what}", remedy="leave one of them out")

@@ -143,12 +143,12 @@ def smooth(votes: SignalVotes, *, rewards: Rewards, gamma: float, quantile: floa
     else:
         low, high = PICKSCORE_EXTREMES
         if quantile != 0.0:
-            raise InputError("quantile has no effect beside given extremes", where="--quantile", remedy="leave one out")
+            raise InputError("quantile has no effect beside given extremes", where="quantile", remedy="leave one out")
         scores, reach = scores[np.isfinite(scores)], 0.1 * (high - low)
         outside = float(((scores < low - reach) | (scores > high + reach)).mean())
         if outside > 0.01:
             what = f"{outside:.0%} of the scores of {rewards.scorer} are far outside PickScore's raw cosines"
-            raise InputError(what, where="--extremes pickscore", remedy="use --extremes data")
+            raise InputError(what, where="extremes pickscore", remedy="use extremes data")
     winner, weight = np.full(len(first), -1, dtype=np.int8), np.full(len(first), np.nan)
     found = smoothed(first[both], second[both], low=low, high=high, gamma=gamma)
     winner[both], weight[both] = found.winner, found.weight
@@ -175,7 +175,7 @@ def desirable(votes: SignalVotes, *, desirable: str) -> Part:
         return Part(label_0=label_0, label_1=np.where(label_0 < 0, -1, 1 - label_0).astype(np.int8))
     images = [*votes.image_0, *votes.image_1]
     if None in images:
-        raise InputError("the votes do not name their images", where="--kind kto", remedy="use --desirable per_pair")
+        raise InputError("the votes do not name their images", where="kind kto", remedy="use desirable per_pair")
     names, codes = np.unique(np.asarray(images, object).astype(str), return_inverse=True)
     left, right = codes[: len(winner)], codes[len(winner) :]
     wins = np.bincount(np.concatenate([left[won_0], right[lost_0]]), minlength=len(names)) > 0

@@ -71,7 +71,7 @@ def smoothed(
     if high <= low:
         raise InputError(f"high {high} is not above low {low}", where="reward extremes")
     if gamma < 0:
-        raise InputError(f"gamma {gamma} is negative", where="--gamma")
+        raise InputError(f"gamma {gamma} is negative", where="gamma")
     first, second = (np.asarray(score, dtype=np.float64) for score in (score_0, score_1))
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise InputError("a score is not finite", where="rewards", remedy="drop that pair")

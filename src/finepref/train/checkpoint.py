@@ -9,7 +9,6 @@ checkpoints/step-000500/
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,11 +22,11 @@ from torch import Tensor
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_folder, reading, write_json
 from finepref.formats.records import read_record
+from finepref.formats.run import CHECKPOINTS, STEP
 from finepref.train.processes import as_sharded, whole_tensors
 
 Named = Sequence[tuple[str, torch.nn.Parameter]]
 REMEDY = "remove this checkpoint's folder to go on from the one before"
-STEP = re.compile(r"step-(\d{6,})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +49,12 @@ class CheckpointRecord:
 
 def checkpoint_path(run: Path, step: int) -> Path:
     """The folder of the checkpoint after `step` optimiser steps."""
-    return run / "checkpoints" / f"step-{step:06d}"
+    return run / CHECKPOINTS / f"step-{step:06d}"
 
 
 def checkpoints(run: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    found = [p for p in (run / "checkpoints").glob("step-*") if STEP.fullmatch(p.name) and (p / "state.json").is_file()]
+    found = [p for p in (run / CHECKPOINTS).glob("step-*") if STEP.fullmatch(p.name) and (p / "state.json").is_file()]
     return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
 
 
@@ -91,7 +90,7 @@ def save_checkpoint(
 
 def remove_leftovers(run: Path) -> None:
     """Remove what a killed process was writing when it was killed."""
-    for left in [*run.glob(".*.tmp"), *(run / "checkpoints").glob(".*.tmp")]:
+    for left in [*run.glob(".*.tmp"), *(run / CHECKPOINTS).glob(".*.tmp")]:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 

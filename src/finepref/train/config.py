@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from finepref.core.errors import ConfigError, nearest
 from finepref.core.options import told
-from finepref.formats.layers import COMMAND_LINE, Stack, plain, stack
+from finepref.formats.layers import COMMAND_LINE, Stack, stack
 from finepref.formats.reading import Reading
+from finepref.formats.yamltext import plain
 from finepref.models.lora import LoraSettings
 
 Positive = Annotated[int, Field(ge=1)]
@@ -190,6 +191,7 @@ class RunConfig(Section):
     validation: ValidationSection = ValidationSection()
     log: LogSection = LogSection()
     _origins: dict[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
+    _method: str = PrivateAttr("")
 
     def __eq__(self, other: object) -> bool:
         """Equal values; where they came from does not count."""
@@ -199,6 +201,12 @@ class RunConfig(Section):
         """The layer that a value came from: its name, `command line`, or `default`."""
         found = (layer for place, layer in self._origins.items() if place[: len(key)] == key[: len(place)])
         return next(found, "default")
+
+    @property
+    def method(self) -> str:
+        """The name of its method layer; without one its axes, as far as they say something."""
+        axes = (self.trajectory.name, self.objective.name, self.guard.name)
+        return self._method or "+".join(name for name in axes if name not in ("forward", "none"))
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved config as plain data, for config.yaml and its hash."""
@@ -241,6 +249,7 @@ def resolve(found: Stack) -> RunConfig:
     places = {key: setting.place for key, setting in found.settings.items()}
     config = parse_config(data, where=places, whole=", ".join(found.layers) or "config")
     config._origins.update({key: setting.layer for key, setting in found.settings.items()})
+    config._method = found.names.get("method", "")
     return config
 
 
@@ -319,6 +328,11 @@ def _sentence(error: ValidationError, where: object, model: type[BaseModel] = Ru
     if first["type"] == "missing":
         return ConfigError(f"{whole} is missing", where=where, remedy="add it")
     field = _field(model, place)  # without the names of a union's members
+    if first["type"] in ("model_type", "dict_type"):
+        name = ".".join(map(str, field))
+        what = f"{name} is empty" if first["input"] is None else f"{name} = {repr(first['input'])[:60]} is no mapping"
+        remedy = f"write `key: value` lines below `{name}:`, or leave it out"
+        raise ConfigError(what, where=where, remedy=remedy) from None
     reasons = [each["msg"] for each in error.errors() if _field(model, each["loc"]) == field]
     key = ".".join(map(str, field))
     return ConfigError(f"{key} = {first['input']!r} is not possible", where=where, remedy=" or ".join(reasons))

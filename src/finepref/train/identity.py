@@ -11,7 +11,7 @@ from finepref.data.latents import Latents
 from finepref.train.config import RunConfig
 from finepref.train.data import ImageTable, PairTable, image_table, pair_table
 from finepref.train.frozen import SHARD
-from finepref.train.method import Method, make_method
+from finepref.train.method import Method, check_data, make_method
 from finepref.train.opened import BaseRecord
 
 # What may differ between a checkpoint and the run that goes on from it.
@@ -22,6 +22,13 @@ FREE = {
     ("train", "checkpoints_keep"),
     ("train", "max_skipped"),
 }
+
+
+PLACES = (
+    *("cache.folder", "signal.file", "data.paths", "data.images", "model.base", "model.init_from"),
+    *("train.reference_cache", "train.trajectory_cache"),
+)
+"""Keys that say where something lies; what lies there decides, not the name."""
 
 
 def free(key: str) -> bool:
@@ -135,17 +142,6 @@ def trajectory_identity(config: RunConfig, method: Method, *, base: BaseRecord, 
         "shard": SHARD,
     }
     return provenance.hash_config(plan)
-
-
-def check_data(config: RunConfig, method: Method) -> None:
-    """Refuse options of pairs where single images are taken, and the reverse."""
-    if method.objective.needs.paired:
-        if config.data.desirable_share is not None:
-            what = f"objective {method.objective.name} takes pairs"
-            raise ConfigError(what, where="data.desirable_share", remedy="null")
-    elif config.signal.file is None:
-        remedy = "make them with `finepref signals --kind kto`"
-        raise ConfigError(f"objective {method.objective.name} needs image labels", where="signal.file", remedy=remedy)
 
 
 def check_signal(method: Method, table: PairTable | ImageTable, *, where: object) -> None:

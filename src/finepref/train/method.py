@@ -87,6 +87,17 @@ def make_method(config: RunConfig) -> Method:
     return method
 
 
+def check_data(config: RunConfig, method: Method) -> None:
+    """Refuse options of pairs where single images are taken, and the reverse."""
+    if method.objective.needs.paired:
+        if config.data.desirable_share is not None:
+            what = f"objective {method.objective.name} takes pairs"
+            raise ConfigError(what, where="data.desirable_share", remedy="null")
+    elif config.signal.file is None:
+        remedy = "make them with `finepref signals --kind kto`"
+        raise ConfigError(f"objective {method.objective.name} needs image labels", where="signal.file", remedy=remedy)
+
+
 def _refuse_nonsense(config: RunConfig, method: Method) -> None:
     needs, name = method.objective.needs, method.objective.name
     if method.guard is not None and not (needs.paired and needs.loser):

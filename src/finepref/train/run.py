@@ -24,15 +24,16 @@ from finepref.train.checkpoint import checkpoints, read_state
 from finepref.train.config import RunConfig
 from finepref.train.data import ImageTable
 from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
-from finepref.train.identity import Prepared, check_data, free, prepare
+from finepref.train.identity import PLACES, Prepared, free, prepare
 from finepref.train.log import flat, make_trackers
 from finepref.train.loop import Run, State, progress_of, train
-from finepref.train.method import Method, check_path, draws_per_step, inverts, make_method, needs_reference
+from finepref.train.method import Method, check_data, check_path, draws_per_step, inverts, make_method, needs_reference
 from finepref.train.opened import about_base, load_adapter, open_latents
 from finepref.train.processes import World, join_world, shard, whole_tensors
 
 KEPT = ("cache", "base", "pairs.parquet", "signals.parquet")
-"""Of a run folder, what --overwrite leaves."""
+"""Of a run folder, what overwriting leaves."""
+OTHER = "choose another folder, or overwrite it"
 
 
 def train_run(
@@ -52,13 +53,15 @@ def train_run(
         CheckFailed: steps that could not be applied.
     """
     check_data(config, make_method(config))
+    if not overwrite:
+        check_run(out, config, resume=resume)
     with join_world() as world:
         if overwrite and world.main:
             _clear(out)
         world.barrier()
         prepared = prepare(config, cache=open_latents(config, out, world=world), base=about_base(config))
         if _finished(out, prepared, resume=resume):
-            say(f"{out} is finished already (--overwrite trains it again)")
+            say(f"{out} is finished already; overwrite it to train again")
             return out
         world.barrier()  # nothing is written before every process has looked
         run = replace(make_run(prepared, out, world=world), callbacks=tuple(callbacks))
@@ -68,14 +71,14 @@ def train_run(
             trainable = sum(parameter.numel() for _, parameter in run.adapter.trainable())
             processes = "1 process" if world.size == 1 else f"{world.size} processes"
             what = f"{len(prepared.rows)} rows, {trainable / 1e6:.2f} M trained parameters, {processes}"
-            say(f"{config.objective.name} on {what}, {out}")
+            say(f"{config.method} on {what}, {out}")
             run = replace(run, trackers=make_trackers(config.log.trackers, out, config.as_dict()))
         world.barrier()
         state = train(run, resume=resume)
         for tracker in run.trackers:
             tracker.finish()
         if state.step < config.train.max_steps:
-            say(f"{out}: stopped after step {state.step}; it goes on with --resume")
+            say(f"{out}: stopped after step {state.step}; resume it to go on")
         else:
             _finish(run, state, prepared)
         for callback in run.callbacks if world.main else ():
@@ -208,16 +211,25 @@ def _clear(out: Path) -> None:
             entry.unlink()
 
 
+def check_run(out: Path, config: RunConfig, *, resume: bool) -> None:
+    """Refuse a folder of another run before anything is read for this one, as far as configs tell.
+
+    Raises:
+        InputError: it holds an unfinished run that is not resumed, or a finished one of another config.
+    """
+    if is_finished(out) and any(key not in PLACES for key in _changed(out, config)):
+        raise InputError(f"it holds a finished run of {_difference(out, config)}", where=out, remedy=OTHER)
+    if not is_finished(out) and not resume and (out / "config.yaml").is_file():
+        remedy = "resume it, or overwrite it to start again"
+        raise InputError("it holds an unfinished run", where=out, remedy=remedy)
+
+
 def _finished(out: Path, prepared: Prepared, *, resume: bool) -> bool:
     """Whether the run is done; refuses a folder that holds something else."""
     if is_finished(out):
         if read_run(out).identity == prepared.identity:
             return True
-        remedy = "choose another --out, or --overwrite to remove it"
-        raise InputError(f"it holds a finished run of {_difference(out, prepared.config)}", where=out, remedy=remedy)
-    if not resume and (out / "config.yaml").is_file():
-        remedy = "go on with --resume, or --overwrite to start again"
-        raise InputError("it holds an unfinished run", where=out, remedy=remedy)
+        raise InputError(f"it holds a finished run of {_difference(out, prepared.config)}", where=out, remedy=OTHER)
     last = checkpoints(out)[-1:] if resume else []
     if last and read_state(last[0]).counters.identity != prepared.identity:
         what = f"its last checkpoint was written with {_difference(out, prepared.config)}"
@@ -225,17 +237,21 @@ def _finished(out: Path, prepared: Prepared, *, resume: bool) -> bool:
     return False
 
 
+def _changed(out: Path, config: RunConfig) -> dict[str, str]:
+    """Key -> old and new value of what differs between a run in a folder and a config, and may not."""
+    file = out / "config.yaml"
+    old = dict(flat(read_yaml(file, remedy="choose another folder"))) if file.is_file() else {}
+    new = dict(flat(config.as_dict()))
+    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not free(key)]
+    return {key: f"{key} {old.get(key)}, now {new.get(key)}" for key in keys}
+
+
 def _difference(out: Path, config: RunConfig) -> str:
     """What makes a run in a folder another one, as far as its config tells."""
-    file = out / "config.yaml"
-    held = read_yaml(file, remedy="choose another --out") if file.is_file() else {}
-    old = dict(flat(held))
-    new = dict(flat(config.as_dict()))
-    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not free(key)]
+    changed = [*_changed(out, config).values()]
     if not changed:
         return "other data, another signal or another base"
-    shown = ", ".join(f"{key} {old.get(key)}, now {new.get(key)}" for key in changed[:3])
-    return f"another config ({shown}{', ...' if len(changed) > 3 else ''})"
+    return f"another config ({', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''})"
 
 
 def _finish(run: Run, state: State, prepared: Prepared) -> None:
@@ -257,7 +273,7 @@ def _finish(run: Run, state: State, prepared: Prepared) -> None:
     }
     measured = [value for value in seconds.values() if value is not None]
     record = RunRecord(
-        method=run.out.name,
+        method=config.method,
         axes=RunAxes(
             signal=about.kind,
             trajectory=method.trajectory.name,

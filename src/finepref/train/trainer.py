@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finepref.core.errors import ConfigError
 from finepref.core.files import atomic_folder
 from finepref.core.provenance import provenance
-from finepref.formats.layers import shipped_names
+from finepref.formats.layers import shipped_layers, shipped_names
 from finepref.formats.preferences import Preferences, read_preferences, write_pairs
 from finepref.formats.signals import Signals, write_signals
 from finepref.formats.tables import Row, Table
@@ -20,7 +20,7 @@ from finepref.models.load import open_pipeline
 from finepref.models.source import locate, quiet
 from finepref.train.callbacks import Callback
 from finepref.train.config import RunConfig, load_config
-from finepref.train.run import train_run
+from finepref.train.run import check_run, train_run
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -86,6 +86,9 @@ class Trainer:
         asked |= _flat({} if lora is None else {"lora": _lora(lora)}) | _flat(overrides)
         words = [f"{key}={json.dumps(value, default=str, ensure_ascii=False)}" for key, value in asked.items()]
         self.config: RunConfig = load_config(layers, words, where=PLACE)
+        if self.config.signal.file is not None and self.config.origin("signal", "file") in shipped_layers():
+            what = f"{self.config.method} trains on a signal of its pairs, and none is given"
+            raise ConfigError(what, where=f"{PLACE}, signals", remedy="give what make_signals returned, or its file")
 
     def train(self, *, resume: bool = False, overwrite: bool = False) -> Path:
         """Train to the end, or to where a callback stops; a finished run is left as it is.
@@ -99,6 +102,8 @@ class Trainer:
         Raises:
             InputError: files that do not fit, or a folder in use. CheckFailed: steps that could not be applied.
         """
+        if not overwrite:
+            check_run(self.out, self.config, resume=resume)
         self._write()
         return train_run(self.config, self.out, resume=resume, overwrite=overwrite, callbacks=self.callbacks)
 

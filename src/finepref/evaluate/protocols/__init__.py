@@ -49,7 +49,7 @@ class Protocol:
         """
         if family not in self.guidance:
             what = f"protocol {self.name} has no settings for {family or 'this pipeline'}"
-            raise InputError(what, where="--protocol", remedy="use it with " + " or ".join(self.guidance))
+            raise InputError(what, where="protocol", remedy="use it with " + " or ".join(self.guidance))
         same = {name: getattr(self, name) for name in ("steps", "scheduler", "negative_prompt", "noise")}
         return {**same, "guidance": self.guidance[family], "size": self.size[family], "protocol": self.name}
 
@@ -66,7 +66,7 @@ def load_protocol(name: str) -> Protocol:
         InputError: an unknown name.
     """
     if name not in names():
-        raise InputError(f"unknown protocol '{name}'", where="--protocol", remedy=nearest(name, names()))
+        raise InputError(f"unknown protocol '{name}'", where="protocol", remedy=nearest(name, names()))
     found = yaml.safe_load((resources.files(FOLDER) / f"{name}.yaml").read_text(encoding="utf-8"))
     return as_record(Protocol, {"name": name, **found}, where=f"{name}.yaml", remedy="install finepref again")
 
@@ -80,7 +80,7 @@ def family_of(pipelines: Mapping[str, str]) -> str:
     families = {name: FAMILIES.get(kind, kind) for name, kind in pipelines.items()}
     if len(set(families.values())) > 1:
         listed = ", ".join(f"{name} is {family or 'unknown'}" for name, family in families.items())
-        raise InputError(f"models of several families: {listed}", where="--protocol", remedy="run each family alone")
+        raise InputError(f"models of several families: {listed}", where="protocol", remedy="run each family alone")
     return next(iter(families.values()), "")
 
 
@@ -92,7 +92,7 @@ def choose_prompts(protocol: Protocol, given: Sequence[str]) -> list[str]:
     for word in given:
         if word.partition("=")[0] not in protocol.prompts:
             remedy = "give " + ", ".join(f"{name}=FILE" for name in protocol.prompts)
-            raise InputError(f"'{word}' is no prompt set of {protocol.name}", where="--prompts", remedy=remedy)
+            raise InputError(f"'{word}' is no prompt set of {protocol.name}", where="prompts", remedy=remedy)
     return list(given) or list(protocol.prompts)
 
 

@@ -59,7 +59,7 @@
         this.select("Metric", data.metrics.map((m) => [m.name, m.name + (m.trained.length ? " (trained on)" : "")]),
           state.metric, (value) => { state.metric = value; });
         const sorts = [["order", "prompt order"]];
-        for (const model of data.models.filter((name) => name !== data.baseline)) {
+        for (const model of data.models.filter((name) => data.baseline !== null && name !== data.baseline)) {
           sorts.push([`win\u0000${model}`, `largest wins of ${model}`], [`loss\u0000${model}`, `largest losses of ${model}`]);
         }
         this.select("Sort by", sorts, state.sort, (value) => { state.sort = value; });
@@ -80,7 +80,8 @@
       search.addEventListener("input", () => { state.text = search.value.toLowerCase(); this.limit = PAGE; this.draw(); });
       this.controls.append(make("label", {}, "Find", search));
       this.controls.append(make("span", { class: "tools" },
-        make("button", { type: "button", onclick: () => new Duel(this).open() }, "Vote blind")));
+        make("button", { type: "button", disabled: !data.items.some((item) => Object.keys(item.images).length > 1),
+          onclick: () => new Duel(this).open() }, "Vote blind")));
     }
 
     difference(item, model) {
@@ -121,7 +122,7 @@
     picture(item, model) {
       const source = item.images[model];
       return source ? make("img", { src: source, alt: `${model}: ${item.prompt}`, loading: "lazy" })
-        : make("div", { class: "gone" }, "no image");
+        : make("div", { class: "gone" }, item.paths[model] ? "missing" : "not made");
     }
 
     card(item, place) {
@@ -241,8 +242,8 @@
       name.addEventListener("input", () => { this.voter = name.value; });
       this.dialog.replaceChildren(
         make("h3", {}, pair ? pair[0].prompt || "(empty prompt)" : "No more pairs"),
-        make("div", { class: "soft" }, `Which image is better? ${this.votes.length} of ${this.deck.length} pairs. `,
-          make("kbd", {}, "\u2190"), " ", make("kbd", {}, "\u2192"), " ", make("kbd", {}, "\u2193"), " tie, ", make("kbd", {}, "Backspace"), " undo"),
+        make("div", { class: "soft" }, `Which image is better? ${this.votes.length} of ${this.deck.length} pairs. `, make("span", { class: "keys" },
+          make("kbd", {}, "\u2190"), " ", make("kbd", {}, "\u2192"), " ", make("kbd", {}, "\u2193"), " tie, ", make("kbd", {}, "Backspace"), " undo")),
         pair ? make("div", { class: "duel" }, side("left", pair[1]), side("right", pair[2])) : "",
         shown ? this.tally() : "",
         make("div", { class: "bar" },
