@@ -20,14 +20,17 @@ def votes(
 ) -> None:
     """Make preference data: image makers of different strength, noisy voters, ties."""
     from finepref.core.files import parquet_meta
+    from finepref.core.ownership import has_footer, own_file
     from finepref.core.progress import say
+    from finepref.formats.pickapic import SCHEMA
     from finepref.lab.ballots import make_votes
     from finepref.lab.world import prompts as prompt_set
 
-    if out.is_file() and not overwrite and parquet_meta(out).get("seed") == seed:
-        say(f"{out} is there already (--overwrite makes it again)")
-    else:
-        make_votes(out, seed=seed, votes=count, prompts=prompt_set("train")[:prompts])
+    with own_file(out, has_footer(*SCHEMA.names), what="votes of the lab"):
+        if out.is_file() and not overwrite and parquet_meta(out).get("seed") == seed:
+            say(f"{out} is there already (--overwrite makes it again)")
+        else:
+            make_votes(out, seed=seed, votes=count, prompts=prompt_set("train")[:prompts])
     print(out)
 
 
@@ -64,7 +67,6 @@ def study(
 ) -> None:
     """Train every method at equal cost and compare true quality; what is finished is not run again."""
     import os
-    import shutil
 
     from finepref.core.errors import CheckFailed, InputError
     from finepref.study.design import load_study
@@ -82,9 +84,8 @@ def study(
         return
     from finepref.study.schedule import run_study
 
-    if overwrite and out.is_dir():
-        shutil.rmtree(out)
     limit = None if minutes is None else 60 * minutes
-    if not run_study(plan, out=out, work=work, workers=workers or os.cpu_count() or 1, limit=limit):
+    workers = workers or os.cpu_count() or 1
+    if not run_study(plan, out=out, work=work, workers=workers, limit=limit, overwrite=overwrite):
         raise CheckFailed("not every trial has run", where=out, remedy="go on with the same command")
     print(out)

@@ -15,6 +15,7 @@ from finepref.report import curves, results, thumbnails
 from finepref.report.charts import heat_map
 from finepref.report.inputs import EvaluationFolder, Inputs, RunFolder, find_inputs
 from finepref.report.kit import Cell, TextTable, render, table
+from finepref.report.own import own_report
 from finepref.report.paper_tables import published
 from finepref.report.standings import Standings, standings
 from finepref.report.wording import NONE, duration, number, significant, whole
@@ -41,22 +42,24 @@ def report(
     Raises:
         InputError: nothing to report, or a folder is unfinished.
     """
-    out, inputs = Path(out), find_inputs([folders] if isinstance(folders, str | Path) else folders)
-    share = budget // max(1, len(inputs.evaluations))
-    evaluations = [_evaluation(e, results.primary_metric(e, metric), share) for e in inputs.evaluations]
-    boards = [standings(ratings) for ratings in inputs.arenas]
-    runs = _in_model_order(inputs)
-    made = provenance()
-    record = {
-        "title": title or (evaluations[0]["headline"] if evaluations else "Report"), "evaluations": evaluations,
-        "tiles": _tiles(inputs, runs, boards), "runs": curves.run_table(runs) if runs else None,
-        "curves": curves.curves(runs), "strips": _strips(runs), "made": made,
-        "arenas": [{"standings": board, "gap_map": _gap_map(board)} for board in boards],
-        "provenance": _provenance(inputs, made),
-    }  # fmt: skip
-    for path, template in ((out, "report.html.j2"), (out.with_suffix(".md"), "report.md.j2")):
-        write_text(path, render(template, **record))
-    return out
+    out = Path(out)
+    with own_report(out) as text:
+        inputs = find_inputs([folders] if isinstance(folders, str | Path) else folders)
+        share = budget // max(1, len(inputs.evaluations))
+        evaluations = [_evaluation(e, results.primary_metric(e, metric), share) for e in inputs.evaluations]
+        boards = [standings(ratings) for ratings in inputs.arenas]
+        runs = _in_model_order(inputs)
+        made = provenance()
+        record = {
+            "title": title or (evaluations[0]["headline"] if evaluations else "Report"), "evaluations": evaluations,
+            "tiles": _tiles(inputs, runs, boards), "runs": curves.run_table(runs) if runs else None,
+            "curves": curves.curves(runs), "strips": _strips(runs), "made": made,
+            "arenas": [{"standings": board, "gap_map": _gap_map(board)} for board in boards],
+            "provenance": _provenance(inputs, made),
+        }  # fmt: skip
+        for path, template in ((out, "report.html.j2"), (text, "report.md.j2")):
+            write_text(path, render(template, **record))
+        return out
 
 
 def _evaluation(evaluation: EvaluationFolder, metric: str, budget: int) -> dict[str, Any]:

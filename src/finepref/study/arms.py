@@ -77,6 +77,12 @@ def read_row(file: Path, identity: str) -> dict[str, Any]:
     return found
 
 
+def is_row(file: Path) -> bool:
+    """Whether a JSON file is a row of a study."""
+    held = read_json(file)
+    return isinstance(held, dict) and {"identity", "versions"} <= {*held}
+
+
 def write_row(file: Path, row: Mapping[str, Any]) -> None:
     """Write a row: one line a trial, so that a diff shows what came in."""
 

@@ -10,7 +10,6 @@ checkpoints/step-000500/
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from torch import Tensor
 
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_folder, read_json, write_json
+from finepref.core.outfolders import remove_files
+from finepref.formats.folders import CHECKPOINT
 from finepref.train.processes import as_sharded, whole_tensors
 
 Named = Sequence[tuple[str, torch.nn.Parameter]]
@@ -71,18 +72,12 @@ def save_checkpoint(
     held = {file: whole_tensors(values, keep=write) for file, values in files.items()}
     if not write:
         return
-    with atomic_folder(checkpoint_path(run, counters.step)) as folder:
+    with atomic_folder(checkpoint_path(run, counters.step), own=CHECKPOINT) as folder:
         for file, values in held.items():
             save_file(values, folder / f"{file}.safetensors")
         write_json(folder / "state.json", {**asdict(counters), "optimizer": numbers})
     for old in checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
-
-
-def remove_leftovers(run: Path) -> None:
-    """Remove what a killed process was writing when it was killed."""
-    for left in [*run.glob(".*.tmp"), *(run / "checkpoints").glob(".*.tmp")]:
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+        remove_files(old.parent, [f"{old.name}/{file}" for file in CHECKPOINT])
 
 
 def load_checkpoint(

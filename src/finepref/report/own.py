@@ -1,0 +1,52 @@
+"""Pages that we wrote, known by what only we write in them: the places of a page and its text are held by it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from finepref.core.errors import InputError
+from finepref.core.ownership import own_file
+
+HTML, TEXT = '<meta name="generator" content="finepref">', "<!-- finepref report -->"
+BEFORE = re.compile(r"<footer>finepref \S+ · (\S+)")  # pages of an older version end so
+STUDY = "Nothing in it is written by hand."
+
+
+@contextmanager
+def own_report(out: Path) -> Iterator[Path]:
+    """Hold the places of a report and of its text; yields that of the text.
+
+    Raises:
+        InputError: something else stands at one of them, or they are one.
+    """
+    text = out.with_suffix(".md")
+    if text == out:
+        what = "the page cannot have the name of its text"
+        raise InputError(what, where=out, remedy="end it in .html")
+
+    def is_text(path: Path) -> bool:
+        held = path.read_text(encoding="utf-8")
+        return held.startswith(TEXT) or ((made := _created(out)) != "" and held.endswith(f"Made {made}.\n"))
+
+    with own_file(out, _is_page, what="a report"), own_file(text, is_text, what="the text of a report"):
+        yield text
+
+
+@contextmanager
+def own_study(out: Path) -> Iterator[Path]:
+    """Hold the place of the page of a study."""
+    with own_file(out, lambda path: STUDY in path.read_text(encoding="utf-8"), what="the page of a study") as place:
+        yield place
+
+
+def _is_page(path: Path) -> bool:
+    return HTML in path.read_text(encoding="utf-8")[:2000] or _created(path) != ""
+
+
+def _created(page: Path) -> str:
+    """When an older version made a page; empty where it did not."""
+    found = BEFORE.search(page.read_text(encoding="utf-8")) if page.is_file() else None
+    return "" if found is None else found[1]
