@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import typer
@@ -83,7 +85,9 @@ def load_plugins(words: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Entry point: exit 0 done, 1 ran and failed a check, 2 bad input."""
+    """Entry point: exit 0 done, 1 ran and failed a check, 2 bad input, 143 ended by SIGTERM."""
+    with suppress(ValueError):  # of another thread than the main one
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is half-written goes
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # read when they are imported
         os.environ.setdefault(name, "error")
     try:

@@ -33,7 +33,7 @@ def check_file(
         ours: whether the file that stands there is an older result. inputs: what is read.
 
     Raises:
-        InputError: anything else stands there, or it is one of the inputs, or in a folder that is one.
+        InputError: anything else stands there, or it is one of the inputs.
     """
     out, place = Path(out), followed(out)
     refuse_inputs(out, place, inputs, folder=False)
@@ -145,7 +145,7 @@ def refuse_inputs(out: Path, place: Path, inputs: Inputs, *, folder: bool) -> No
             continue
         if place == read or (place.exists() and os.path.samefile(place, read)):
             raise InputError("it is one of the inputs", where=out, remedy=REMEDY)
-        if read in place.parents and read.is_dir():
+        if folder and read in place.parents and read.is_dir():
             raise InputError(f"it lies in {given}, which is read", where=out, remedy=REMEDY)
         if folder and place in read.parents:
             raise InputError(f"it holds {given}, which is read", where=out, remedy=REMEDY)

@@ -50,7 +50,7 @@ def find_files(paths: Paths) -> list[Path]:
 
 def named_inputs(paths: Paths) -> list[Path]:
     """What is named, and the files behind it, as far as there are some on this disk: no output may be one of them."""
-    named = [Path(name).expanduser() for name in _listed(paths)]
+    named = [Path(name).expanduser() for name in (_listed(paths) if paths else ())]
     found = list(named)
     for path in named:
         with suppress(InputError):  # said by who reads it; a folder of images has no table
