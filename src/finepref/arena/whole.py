@@ -19,7 +19,7 @@ from finepref.core.errors import InputError, check_word
 from finepref.core.locks import temporary
 from finepref.core.outfolders import check_folder, whole_folder
 from finepref.core.progress import say
-from finepref.core.provenance import fingerprinted
+from finepref.core.provenance import fingerprint_of, fingerprinted
 from finepref.formats.folders import ARENA
 from finepref.formats.gaps import GAPS, GapsRecord, write_gaps
 from finepref.formats.quarantine import QUARANTINE, LeftOut, write_quarantine
@@ -86,7 +86,7 @@ def run_arena(
     check_word(options.normalise, NORMALISE, "normalisation")
     board = None if options.compare_board is None else load_board(options.compare_board)
     with (
-        whole_folder(out, ARENA, fingerprint=made["fingerprint"]) as folder,
+        whole_folder(out, ARENA, fingerprint=fingerprint_of(made)) as folder,
         temporary(folder.parent, folder=True) as scratch,
     ):
         table = read_votes(

@@ -103,7 +103,7 @@ def write_beside(path: str | Path, text: str, *, kind: str, provenance: Mapping[
     """Write a text that cannot carry its provenance, and the file beside it that does; a kill leaves it ours."""
     place = followed(path)
     hashes = [sha256_bytes(text.encode()), *([sha256_file(place)] if place.is_file() else [])]
-    record = {"kind": kind, "version": VERSION, "fingerprint": "", **provenance, "sha256": hashes}
+    record = {"kind": kind, "version": VERSION, **provenance, "sha256": hashes}
     write_json(sidecar(place), record)
     write_text(place, text)
     write_json(sidecar(place), {**record, "sha256": hashes[:1]})
@@ -130,6 +130,7 @@ def made(folder: Path) -> Iterator[None]:
 
 
 def remove_empty(folder: Path) -> bool:
+    """Remove a folder that is empty; whether it was."""
     try:
         folder.rmdir()
     except OSError:

@@ -10,8 +10,9 @@ from pathlib import Path
 from finepref.core.errors import InputError
 from finepref.core.ownership import own_file
 
-HTML, TEXT = '<meta name="generator" content="finepref">', "<!-- finepref report -->"
-BEFORE = re.compile(r"<footer>finepref \S+ · (\S+)")  # pages of an older version end so
+HTML, TEXT = 'name="generator" content="finepref"', "<!-- finepref report -->"
+BEFORE = re.compile(r">finepref \S+ · (\d{4}-[\d:T+-]+)")  # pages of an older version end so
+ARENA = "title>Model arena"
 STUDY = "Nothing in it is written by hand."
 
 
@@ -43,7 +44,8 @@ def own_study(out: Path) -> Iterator[Path]:
 
 
 def _is_page(path: Path) -> bool:
-    return HTML in path.read_text(encoding="utf-8")[:2000] or _created(path) != ""
+    head = path.read_text(encoding="utf-8")[:2000]
+    return ARENA not in head and (HTML in head or _created(path) != "")
 
 
 def _created(page: Path) -> str:
