@@ -36,8 +36,10 @@ def followed(path: str | Path) -> Path:
         InputError: a link that leads nowhere: what would be made there was not asked for.
     """
     path = Path(path)
-    if path.is_symlink() and not path.exists():
-        raise InputError("a link that leads nowhere", where=path, remedy="remove it, or name another file or folder")
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            remedy = "remove it, or name another file or folder"
+            raise InputError("a link that leads nowhere", where=place, remedy=remedy)
     return Path(os.path.realpath(path))
 
 

@@ -22,6 +22,7 @@ from finepref.core.ownership import REMEDY, VERSION, Inputs, made, refuse_inputs
 
 MARKER = "finepref.json"
 BEFORE = ".finepref-before"  # where an older result stands while a new one is made
+MOVING = ".finepref-moving"  # where its files are on their way; they belong in the folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,10 @@ def own_folder(
         check_folder(out, kind)  # as it is now that it is held
         collect(place, deep=True)
         unmarked = not (place / MARKER).is_file()
-        mark(place, kind, fingerprint=fingerprint)
+        mark(place, kind)
         try:
             yield place
+            mark(place, kind, fingerprint=fingerprint)
         finally:
             if unmarked and not any(e.name != MARKER and not HELD.fullmatch(e.name) for e in place.iterdir()):
                 (place / MARKER).unlink(missing_ok=True)
@@ -131,9 +133,11 @@ def whole_folder(
 def mark(folder: Path, kind: FolderKind, *, fingerprint: str = "", files: Collection[str] | None = None) -> None:
     """Write `finepref.json`; what is known already of the folder and not given now stays."""
     held = _marker(folder) if (folder / MARKER).is_file() else {}
-    now = {"fingerprint": fingerprint or held.get("fingerprint", ""), "created": held.get("created", _now())}
+    known = held.get("fingerprint", "")
+    created = held["created"] if "created" in held and fingerprint in ("", known) else _now()
     listed = held.get("files") if files is None else sorted({*files})
-    wanted = {"kind": kind.name, "version": VERSION, **now, **({} if listed is None else {"files": listed})}
+    wanted = {"kind": kind.name, "version": VERSION, "created": created, "fingerprint": fingerprint or known}
+    wanted |= {} if listed is None else {"files": listed}
     if held != wanted:
         write_json(folder / MARKER, wanted)
 
@@ -168,13 +172,14 @@ def replacing(
     aside = folder / BEFORE
     if again and aside.is_dir():
         remove_files(folder, own_files(folder, kind.own))
-    elif again:
-        _move(folder, aside, kind)
+    elif again and own_files(folder, kind.own):
+        _move(folder, folder / MOVING, kind)
+        os.replace(folder / MOVING, aside)
     try:
         yield
     except BaseException as error:
         if aside.is_dir() and (isinstance(error, FineprefError) or not begun(folder)):
-            _move(aside, folder, kind)
+            _put_back(folder, kind)
         raise
     if whole(folder):
         remove(aside)
@@ -182,20 +187,31 @@ def replacing(
 
 def recover(folder: Path, kind: FolderKind, *, begun: Callable[[Path], bool]) -> None:
     """Put the older result back that `replacing` set aside in a process that was killed, if nothing goes on from it."""
-    if (folder / BEFORE).is_dir() and not begun(folder):
+    moving, aside = (folder / MOVING).is_dir(), (folder / BEFORE).is_dir()
+    if moving or (aside and not begun(folder)):
         with own_folder(folder, kind):
-            _move(folder / BEFORE, folder, kind)
+            if moving:
+                _move(folder / MOVING, folder, kind)
+                remove(folder / MOVING)
+            else:
+                _put_back(folder, kind)
+
+
+def _put_back(folder: Path, kind: FolderKind) -> None:
+    remove_files(folder, own_files(folder, kind.own))
+    os.replace(folder / BEFORE, folder / MOVING)
+    _move(folder / MOVING, folder, kind)
+    remove(folder / MOVING)
 
 
 def _move(source: Path, target: Path, kind: FolderKind) -> None:
-    """Move the files of this kind, in place of those of the target."""
-    remove_files(target, own_files(target, kind.own))
+    """Move the files of this kind; a kill leaves some of them in `MOVING`, from where `recover` takes them back."""
+    target.mkdir(exist_ok=True)
     names = own_files(source, kind.own)
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(source / name, target / name)
     remove_files(source, names)
-    remove_empty(source)
 
 
 def _marker(folder: Path) -> dict[str, Any]:

@@ -82,7 +82,6 @@ def _train(run: Run, prepared: Prepared, *, resume: bool) -> None:
         processes = "1 process" if world.size == 1 else f"{world.size} processes"
         what = f"{len(prepared.rows)} rows, {trainable / 1e6:.2f} M trained parameters, {processes}"
         say(f"{config.objective.name} on {what}, {out}")
-        mark(out, RUN_FOLDER, fingerprint=run.identity)
         run = replace(run, trackers=make_trackers(config.log.trackers, out, config.as_dict()))
     world.barrier()
     state = train(run, resume=resume)
@@ -287,6 +286,7 @@ def _finish(run: Run, state: State, prepared: Prepared) -> None:
         **provenance.provenance(seed=config.train.seed),
     )
     write_run(run.out, record)
+    mark(run.out, RUN_FOLDER, fingerprint=run.identity)
 
 
 def _device_name(device: torch.device) -> str:
