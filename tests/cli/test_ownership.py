@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -111,6 +112,7 @@ class Place:
         }[name]  # fmt: skip
 
 
+SOME = 12  # places among a person's files that a file is tried at; 99 for all
 FOLDERS = (
     "arena", "cache", "reference", "train", "resume", "generate", "diffusers", "merged", "pair", "lab model", "scorer",
     "ksort", "demo", "study", "study work",
@@ -197,6 +199,7 @@ def places_of(name: str, mine: Path) -> list[Path]:
         return [mine, *sorted(inside), mine / "notes.txt"]
     suffixes = FILES[name]
     names = [each for each in (*MINE, *TABLES) if Path(each).suffix in suffixes or ("" in suffixes and "/" not in each)]
+    names = names[:: 1 + len(names) // SOME]
     return [*(mine / each for each in names), *([mine / "images"] if "" in suffixes else [])]
 
 
@@ -457,3 +460,41 @@ def test_from_python(place: Place, tmp_path: Path) -> None:
         ):
             with pytest.raises(InputError, match="of finepref's"):
                 write()
+
+
+def test_a_file_of_a_person_in_a_folder_of_ours(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a name that we use but did not write: refused by name where it would be replaced, else left alone."""
+    monkeypatch.chdir(tmp_path)
+    must(*place.words("arena", "."))
+    for name in ("validation.json", "quarantine.jsonl"):
+        (tmp_path / name).write_text("mine")
+    must(*place.words("arena", "."), "--overwrite", "--engine", "online")
+    assert (tmp_path / "quarantine.jsonl").read_text() == "mine"
+    with untouched(tmp_path):
+        code, said = call(*place.words("arena", "."), "--overwrite", "--validate", 2)
+        assert code == 2
+        assert "validation.json: finepref did not write it" in said
+    shutil.copytree(place.root / "eval", tmp_path / "eval")
+    pq.write_table(pa.table({"mine": [1]}), tmp_path / "eval" / "scores.parquet")
+    with untouched(tmp_path):
+        for more in ((), ("--overwrite",)):
+            code, said = call("score", "eval", "--scorer", "lab-true", *more)
+            assert code == 2
+            assert "eval/scores.parquet: it is not scores of finepref's" in said
+
+
+def test_a_folder_that_says_what_it_does_not_hold(place: Place, tmp_path: Path) -> None:
+    """A finepref.json that lists files outside, is of another kind, or is no JSON, gives nobody a right to remove."""
+    out = tmp_path / "out"
+    (tmp_path / "mine.txt").write_text("mine")
+    must(*place.words("arena", out))
+    listed = json.loads((out / MARKER).read_text())
+    (out / MARKER).write_text(json.dumps({**listed, "files": ["../mine.txt", str(tmp_path / "mine.txt")]}))
+    code, said = call(*place.words("arena", out), "--overwrite", "--engine", "online")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    for held in ("{", "[]", json.dumps({**listed, "kind": "run"})):
+        (out / MARKER).write_text(held)
+        with untouched(tmp_path):
+            code, said = call(*place.words("arena", out), "--overwrite")
+            assert code == 2
+            assert MARKER in said

@@ -69,21 +69,27 @@ def study(
     import os
 
     from finepref.core.errors import CheckFailed, InputError
+    from finepref.core.outfolders import check_folder
+    from finepref.formats.folders import STUDY, WORK
+    from finepref.report.own import check_study
     from finepref.study.design import load_study
 
-    plan = load_study(config)
     if report is not None:
         from finepref.study.document import write_page
         from finepref.study.ground import lab_fingerprint
 
         if overwrite or minutes is not None:
             raise InputError("it has no effect with --report", where="--overwrite, --minutes", remedy="leave it out")
+        check_study(report)
         named = "" if config is None else config.as_posix()
-        write_page(plan, rows=out, page=report, world=lab_fingerprint(), config=named)
+        write_page(load_study(config), rows=out, page=report, world=lab_fingerprint(), config=named)
         print(report)
         return
     from finepref.study.schedule import run_study
 
+    check_folder(out, STUDY)
+    check_folder(work, WORK)
+    plan = load_study(config)
     limit = None if minutes is None else 60 * minutes
     workers = workers or os.cpu_count() or 1
     if not run_study(plan, out=out, work=work, workers=workers, limit=limit, overwrite=overwrite):

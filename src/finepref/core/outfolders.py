@@ -61,7 +61,7 @@ def check_folder(out: str | Path, kind: FolderKind, *, inputs: Inputs = ()) -> P
         found = _marker(place).get("kind")
         if found == kind.name:
             return place
-        what = f"it holds {found or 'something'!r} by its {MARKER}, not {kind.words}"
+        what = f"by its {MARKER} it holds {found or 'something'!r}, not {kind.words}"
     elif safely(kind.before, place):
         return place
     else:

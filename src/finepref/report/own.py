@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finepref.core.errors import InputError
-from finepref.core.ownership import own_file
+from finepref.core.ownership import check_file, own_file
 
 HTML, TEXT = 'name="generator" content="finepref"', "<!-- finepref report -->"
 BEFORE = re.compile(r">finepref \S+ · (\d{4}-[\d:T+-]+)")  # pages of an older version end so
 ARENA = "title>Model arena"
-STUDY = "Nothing in it is written by hand."
+STUDY = ("This page is written from the rows in `", "Nothing in it is written by hand.")
 
 
 @contextmanager
@@ -36,11 +36,14 @@ def own_report(out: Path) -> Iterator[Path]:
         yield text
 
 
-@contextmanager
-def own_study(out: Path) -> Iterator[Path]:
-    """Hold the place of the page of a study."""
-    with own_file(out, lambda path: STUDY in path.read_text(encoding="utf-8"), what="the page of a study") as place:
-        yield place
+def check_study(out: Path) -> Path:
+    """The place of the page of a study, which is new or an older one.
+
+    Raises:
+        InputError: something else stands there.
+    """
+    what = "the page of a study"
+    return check_file(out, lambda path: all(words in path.read_text(encoding="utf-8") for words in STUDY), what=what)
 
 
 def _is_page(path: Path) -> bool:
