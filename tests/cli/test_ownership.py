@@ -363,6 +363,10 @@ def test_what_was_killed_can_be_run_again(place: Place, tmp_path: Path) -> None:
         words = (*place.words("pair", out), "--overwrite")
         kill(words, after)
         assert list(out.glob(".finepref-*"))
+        code, said = call(*place.words("pair", out))
+        assert "is there already" in said
+        same = [pq.read_table(out / name)["pair_id"].to_pylist()[0] for name in ("pairs.parquet", "rewards.parquet")]
+        assert same[0] == same[1]
         must(*words)
         assert content(out).keys() == whole
     with temporary(out) as held, temporary(out, folder=True) as folder:

@@ -17,7 +17,7 @@ from finepref.arena.validate import validate
 from finepref.arena.votegaps import KindOfGap, gap_chunks, kinds_of_gap, mean_gaps
 from finepref.core.errors import InputError, check_word
 from finepref.core.locks import temporary
-from finepref.core.outfolders import check_folder, whole_folder
+from finepref.core.outfolders import check_folder, settle, whole_folder
 from finepref.core.progress import say
 from finepref.core.provenance import fingerprint_of, fingerprinted
 from finepref.formats.folders import ARENA
@@ -73,6 +73,7 @@ def run_arena(
     out, seed = Path(out), options.rating.seed
     files = find_files(votes)
     check_folder(out, ARENA, inputs=[*votes, *files])
+    settle(out, ARENA)
     made = fingerprinted(inputs=files, config=options.config())
     if (out / RATINGS).exists() and not options.overwrite:
         if not read_ratings(out).is_of(made):

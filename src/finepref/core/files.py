@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -87,7 +88,10 @@ def _take_over(old: Path, new: Path, own: Sequence[str]) -> None:
         if HELD.fullmatch(name.name) or matches(name.as_posix(), own) or os.path.lexists(new / name):
             continue
         (new / name.parent).mkdir(parents=True, exist_ok=True)
-        os.link(file, new / name, follow_symlinks=False)
+        try:
+            os.link(file, new / name, follow_symlinks=False)
+        except OSError:  # a file system without hard links
+            shutil.copy2(file, new / name, follow_symlinks=False)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -89,6 +89,7 @@ def own_folder(
     with made(place), locked(lock, place=Path(out), wait=wait):
         check_folder(out, kind)  # as it is now that it is held
         collect(place, deep=True)
+        _settle(place)
         unmarked = not (place / MARKER).is_file()
         mark(place, kind)
         try:
@@ -122,12 +123,28 @@ def whole_folder(
                 if name not in before and os.path.lexists(place / name):
                     what = "finepref did not write it, and would replace it"
                     raise InputError(what, where=Path(out) / name, remedy="move it away, or name another folder")
-            mark(place, kind, fingerprint=fingerprint, files=[*before, *files])
-            for name in files:
-                (place / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(made / name, place / name)
-            remove_files(place, before - {*files})
-            mark(place, kind, fingerprint=fingerprint, files=files)
+            mark(place, kind, files=[*before, *files])
+            mark(made, kind, fingerprint=fingerprint, files=files)
+            os.replace(made, place / MOVING)
+            _settle(place)
+
+
+def settle(out: str | Path, kind: FolderKind) -> None:
+    """Finish what a process that was killed was about to put in its place, so that a folder holds one result."""
+    if (followed(out) / MOVING / MARKER).is_file():
+        with own_folder(out, kind):
+            pass
+
+
+def _settle(folder: Path) -> None:
+    moving = folder / MOVING
+    if (moving / MARKER).is_file():
+        names = sorted(path.relative_to(moving).as_posix() for path in moving.rglob("*") if not path.is_dir())
+        remove_files(folder, _listed(folder) - _listed(moving))
+        for name in sorted(names, key=MARKER.__eq__):  # the mark last
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(moving / name, folder / name)
+        remove(moving)
 
 
 def mark(folder: Path, kind: FolderKind, *, fingerprint: str = "", files: Collection[str] | None = None) -> None:

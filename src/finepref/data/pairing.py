@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from finepref.core.errors import InputError, check_word, nearest
-from finepref.core.outfolders import check_folder, whole_folder
+from finepref.core.outfolders import check_folder, settle, whole_folder
 from finepref.core.progress import say
 from finepref.core.provenance import provenance, sha256_bytes
 from finepref.formats.folders import PAIRS
@@ -47,6 +47,7 @@ def pair_from_scores(
     folder, out = Path(folder), Path(out)
     check_word(choose, ("all", "best_worst"), "choice", where="--choose")
     check_folder(out, PAIRS, inputs=[folder])
+    settle(out, PAIRS)
     if (out / "rewards.parquet").exists() and not overwrite:
         raise InputError("pairs.parquet is there already", where=out, remedy="use another folder, or --overwrite")
     groups, skipped, about = _scored_images(folder, scorer)
