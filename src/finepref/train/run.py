@@ -117,6 +117,7 @@ def fill_run(config: RunConfig, content: Content, *, overwrite: bool = False) ->
     folder = getattr(config.train, content.option)
     if folder is None:
         raise ConfigError("no folder is named", where=f"train.{content.option}", remedy="name one to fill")
+    check_folder(folder, content.folder, inputs=named_inputs(config.data.paths))
     with join_world() as world:
         prepared = prepare(config, cache=open_latents(config, Path(), world=world), base=about_base(config))
         unknown = ("reference_cache",) if content is ERRORS else ("reference_cache", "trajectory_cache")
