@@ -18,6 +18,7 @@ OTHERS = {
     ("study/demo.py", "win_rate"),  # summary.json of the demo
     ("study/demo.py", "peak_memory_mb"),
     ("lab/model.py", "fingerprint"),  # lab.json of the lab's models
+    ("core/outfolders.py", "fingerprint"),  # finepref.json of every folder
 }
 """(file, word) where the word is a key of a file that is not exchanged."""
 OWNERS = ("formats/", "core/provenance.py")  # the record of provenance lies in every file; core cannot import formats

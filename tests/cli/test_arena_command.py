@@ -49,7 +49,7 @@ def test_the_folder(finepref: Run, tmp_path: Path) -> None:
     votes, out = write(tmp_path / "votes.csv", evil=True), tmp_path / "arena"
     code, shown, said = finepref("arena", votes, "--out", out, "--validate", 3, "--compare-board", "arenapo-pickapic")
     assert code == 0, said
-    assert sorted(p.name for p in out.iterdir()) == sorted([*FILES, "validation.json"])
+    assert sorted(p.name for p in out.iterdir()) == sorted([*FILES, "finepref.json", "validation.json"])
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
     found = json.loads((out / "ratings.json").read_text())
     assert {"engine", "settings", "models", "covariance", "warnings", "provenance"} <= set(found)
@@ -129,14 +129,13 @@ def test_bad_input_is_one_sentence(finepref: Run, tmp_path: Path, what: str) -> 
     (tmp_path / "votes.csv").write_text(text)
     out = tmp_path / "arena"
     out.mkdir()
-    (out / "mine.txt").write_text("mine")
     code, shown, said = finepref("arena", tmp_path / "votes.csv", "--out", out, *words)
     assert code == 2
     assert says in said
     assert "Traceback" not in said
     assert said.strip().splitlines()[-1].startswith("finepref: ")
     assert shown == ""
-    assert [p.name for p in out.iterdir()] == ["mine.txt"]
+    assert [*out.iterdir()] == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["arena", "votes.csv"]
 
 

@@ -38,7 +38,7 @@ def refused(folder: Path, *words: str) -> str:
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("finepref: "), done.stderr
-    assert not [path for path in folder.rglob("*") if ".tmp" in path.name]
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".finepref-")]
     return last
 
 

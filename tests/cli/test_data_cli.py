@@ -64,7 +64,7 @@ def test_inspect_validate_convert(votes: Path, tmp_path: Path) -> None:
             "column 'path1' is missing; name the column that plays its part; it has caption, jpg_0",
         ),
         (("inspect", "VOTES", "--column", "caption"), "--column: 'caption' is not FIELD=COLUMN"),
-        (("convert", "VOTES", "--out", "VOTES"), "the file is there already; use another name, or --overwrite"),
+        (("convert", "VOTES", "--out", "VOTES"), "it is one of the inputs; name another file"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(votes: Path, arguments: tuple[str, ...], sentence: str) -> None:

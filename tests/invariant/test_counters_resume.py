@@ -40,7 +40,7 @@ def test_resumed_equals_uninterrupted(world: Path, tmp_path: Path, case: str) ->
     for name in ("config.yaml", "metrics.jsonl", "timing.jsonl"):
         shutil.copy(whole / name, part / name)
     shutil.copytree(whole / "checkpoints" / "step-000002", part / "checkpoints" / "step-000002")
-    left = part / "checkpoints" / ".step-000003.0a1b2c3d.tmp"
+    left = part / "checkpoints" / ".finepref-0a1b2c3d4e5f"
     left.mkdir()
     (left / "trainable.safetensors").write_bytes(b"half")
     train_run(config, part, resume=True, overwrite=False)
@@ -48,7 +48,7 @@ def test_resumed_equals_uninterrupted(world: Path, tmp_path: Path, case: str) ->
     assert len(files) >= 4
     for file in files:
         assert content(part / file) == content(whole / file), file
-    assert not list(part.rglob("*.tmp"))
+    assert not list(part.rglob(".finepref-*"))
 
 
 def test_the_average_is_what_is_saved(world: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_folder_of_something_else_is_left_alone(world: Path, tmp_path: Path) -
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("kept")
     for overwrite in (False, True):
-        with pytest.raises(InputError, match=r"it holds files, but no reference\.json"):
+        with pytest.raises(InputError, match=r"it holds notes\.txt, and is not a reference cache"):
             fill_run(config(world, f"train.reference_cache={tmp_path / 'mine'}"), ERRORS, overwrite=overwrite)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "kept"
     with pytest.raises(ConfigError, match=r"train\.reference_cache: cache\.folder is the same folder"):

@@ -296,7 +296,7 @@ def test_overwrite_removes_runs_only(world: Path, tmp_path: Path) -> None:
     out.mkdir()
     (out / "notes.txt").write_text("kept")
     config = load_config(world / "run.yaml", ["train.max_steps=1", "cache.folder=null"])
-    with pytest.raises(InputError, match="not a run folder"):
+    with pytest.raises(InputError, match=r"it holds notes\.txt, and is not a run of finepref's"):
         train_run(config, out, resume=False, overwrite=True)
     assert (out / "notes.txt").read_text() == "kept"
     run = train_run(config, tmp_path / "run")

@@ -167,7 +167,7 @@ def test_a_folder_of_something_else_is_left_alone(world: Path, tmp_path: Path) -
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("kept")
     for overwrite in (False, True):
-        with pytest.raises(InputError, match=r"it holds files, but no trajectories\.json"):
+        with pytest.raises(InputError, match=r"it holds notes\.txt, and is not a trajectory cache"):
             fill_run(
                 config(world, INVERSION, f"train.trajectory_cache={tmp_path / 'mine'}"), NOISE, overwrite=overwrite
             )

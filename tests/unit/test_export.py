@@ -155,11 +155,12 @@ def test_refusals(world, tmp_path: Path) -> None:
         export(run, base, tmp_path / "x", format="kohya")
     with pytest.raises(InputError, match="half precision has no effect"):
         export(run, base, tmp_path / "x", format="diffusers", half=True)
-    with pytest.raises(InputError, match="holds neither unet/ nor"):
-        export(tmp_path, base, tmp_path / "x", format="merged")
     (tmp_path / "x").mkdir()
-    with pytest.raises(InputError, match="something is there already"):
-        export(run, base, tmp_path / "x", format="merged")
+    with pytest.raises(InputError, match="holds neither unet/ nor"):
+        export(tmp_path / "x", base, tmp_path / "y", format="merged")
+    (tmp_path / "x" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"it holds mine\.txt, and is not an exported run"):
+        export(run, base, tmp_path / "x", format="merged", overwrite=True)
     base, run = world("sd3", "lora")
     with pytest.raises(InputError, match="there is no kohya form for sd3; use --format diffusers"):
         export(run, base, tmp_path / "y", format="kohya")

@@ -81,9 +81,10 @@ def test_atomic_folder_replaces_whole_or_not_at_all(tmp_path) -> None:
     with pytest.raises(RuntimeError, match="power"):
         interrupted()
     assert [p.name for p in target.iterdir()] == ["old"]
-    with files.atomic_folder(target) as folder:
+    (target / "a person's").write_text("3")
+    with files.atomic_folder(target, own=["old", "new"]) as folder:
         (folder / "new").write_text("2")
-    assert [p.name for p in target.iterdir()] == ["new"]
+    assert sorted(p.name for p in target.iterdir()) == ["a person's", "new"]
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from finepref.arena.agreement import agreement
@@ -19,8 +18,11 @@ from finepref.arena.settings import DEFAULTS, RatingOptions
 from finepref.arena.validate import validate
 from finepref.arena.votegaps import KindOfGap, gap_chunks, kinds_of_gap, mean_gaps
 from finepref.core.errors import InputError, check_word
+from finepref.core.locks import temporary
+from finepref.core.outfolders import check_folder, settle, whole_folder
 from finepref.core.progress import say
-from finepref.core.provenance import fingerprinted
+from finepref.core.provenance import fingerprint_of, fingerprinted
+from finepref.formats.folders import ARENA
 from finepref.formats.gaps import GAPS, GapsRecord, write_gaps
 from finepref.formats.quarantine import QUARANTINE, LeftOut, write_quarantine
 from finepref.formats.ratings import LEADERBOARD, RATINGS, read_ratings, write_leaderboard
@@ -70,13 +72,16 @@ def run_arena(
     Args:
         votes: files and folders. out: folder to write. options: as on the command line.
         page: writes the page that people read (`report.arena_page.write_page`); None leaves it out.
-        in_memory: votes beyond which their codes are kept in files beside `out` until the end.
+        in_memory: votes beyond which their codes are kept in files in `out` until the end.
 
     Raises:
         InputError: the votes cannot be used; nothing has been written then.
     """
     out, seed = Path(out), options.rating.seed
-    made = fingerprinted(inputs=find_files(votes, options.reading), config=options.config())
+    files = find_files(votes, options.reading)
+    check_folder(out, ARENA, inputs=[*votes, *files])
+    settle(out, ARENA)
+    made = fingerprinted(inputs=files, config=options.config())
     if (out / RATINGS).exists() and not options.overwrite:
         if not read_ratings(out).is_of(made):
             remedy = "give another --out, or --overwrite to replace it"
@@ -88,25 +93,29 @@ def run_arena(
             return None
     check_word(options.normalise, NORMALISE, "normalisation")
     board = None if options.compare_board is None else load_board(options.compare_board)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True) as scratch:
+    with (
+        whole_folder(out, ARENA, fingerprint=fingerprint_of(made)) as folder,
+        temporary(folder.parent, folder=True) as scratch,
+    ):
         table = read_as(
-            votes, options.reading, skip_bad_rows=options.skip_bad_rows, spill=Path(scratch), in_memory=in_memory,
+            votes, options.reading, skip_bad_rows=options.skip_bad_rows, spill=scratch, in_memory=in_memory,
             on_rows=_tell(),
         )  # fmt: skip
         _say_what_was_read(table)
         say(f"{len(table.votes):,} votes on {len(table.votes.models):,} models ({table.layout.schema})")
         table, ratings = _rated(table, options)
-        kinds, curve, warnings = kinds_of_gap(table, ratings, Path(scratch), rho=options.rho, seed=seed)
+        kinds, curve, warnings = kinds_of_gap(table, ratings, scratch, rho=options.rho, seed=seed)
         ratings = replace(ratings, warnings=ratings.warnings + warnings)
         validation = None
         if options.validate is not None:
             validation = validate(table.votes, folds=options.validate, chosen=options.rating, seed=seed)
         found = examine(table, ratings, kinds, curve=curve, validation=validation, board=board, seed=seed)
-        _write(out, found, kinds, made, normalise=options.normalise)
+        _write(folder, found, kinds, made, normalise=options.normalise)
         if page is not None:
-            page(out / PAGE, found, made)
-        save_ratings(out / RATINGS, ratings, provenance=made, outcome_words=table.outcome_words)
+            page(folder / PAGE, found, made)
+        save_ratings(folder / RATINGS, ratings, provenance=made, outcome_words=table.outcome_words)
+    if table.rejected:
+        say(f"{len(table.rejected)} rows left out, listed in {out / QUARANTINE}")
     return ratings
 
 
@@ -152,8 +161,6 @@ def _tell() -> Callable[[int], None]:
 
 def _write(out: Path, found: Findings, kinds: Sequence[KindOfGap], made: Mapping[str, Any], *, normalise: str) -> None:
     table, ratings = found.table, found.ratings
-    for name in (RATINGS, VALIDATION, QUARANTINE):  # without ratings.json the folder is not whole
-        (out / name).unlink(missing_ok=True)
     means = mean_gaps(table, ratings, kinds) if normalise == "mean" else {kind.name: 1.0 for kind in kinds}
     record = GapsRecord(
         engine=ratings.engine, settings=ratings.settings.given(), layout=table.layout.about(),
@@ -165,4 +172,3 @@ def _write(out: Path, found: Findings, kinds: Sequence[KindOfGap], made: Mapping
         write_validation(out / VALIDATION, found.validation, provenance=made)
     if table.rejected:
         write_quarantine(out / QUARANTINE, [LeftOut(where, reason) for where, reason in table.rejected])
-        say(f"{len(table.rejected)} rows left out, listed in {out / QUARANTINE}")

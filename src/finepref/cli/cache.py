@@ -34,7 +34,9 @@ def command(
     Images that are files are read again each time, to see whether they changed; only new content is encoded.
     """
     from finepref.core.errors import ConfigError
+    from finepref.core.outfolders import check_folder
     from finepref.core.progress import say
+    from finepref.formats.sources import named_inputs
     from finepref.train.config import load_config, parse_config
     from finepref.train.frozen import ERRORS, NOISE
     from finepref.train.opened import make_cache
@@ -47,6 +49,10 @@ def command(
         raise ConfigError("no cache folder is named", where="cache.folder", remedy="set it, or give --out")
     if reference and run.train.reference_cache is None and run.train.trajectory_cache is None:
         raise ConfigError("no folder is named", where="train.reference_cache", remedy="name one to fill")
+    if reference:
+        for content in (NOISE, ERRORS):
+            if (named := getattr(run.train, content.option)) is not None:
+                check_folder(named, content.folder, inputs=[folder, *named_inputs(run.data.paths)])
     world = launched()
     summary = make_cache(run, folder, world=world, recheck=True, overwrite=overwrite and not reference)
     record = dataclasses.asdict(summary)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -48,13 +49,19 @@ def command(
 
 
 def _counts(path: Path, out: Path | None, level: float, as_json: bool) -> None:
-    from finepref.core.files import write_json
-    from finepref.evaluate.published_counts import counts_lines, read_counts
+    from finepref.core.files import read_json, write_json
+    from finepref.core.ownership import own_file
+    from finepref.evaluate.published_counts import CountRow, counts_lines, read_counts
 
-    rows = read_counts(path, level=level)
-    record = {"level": level, "rows": [asdict(row) for row in rows]}
-    if out is not None:
-        write_json(out, record)
+    def ours(file: Path) -> bool:
+        held, names = read_json(file), {field.name for field in fields(CountRow)}
+        return {*held} == {"level", "rows"} and bool(held["rows"]) and all({*row} == names for row in held["rows"])
+
+    with nullcontext() if out is None else own_file(out, ours, inputs=[path], what="judged win rates"):
+        rows = read_counts(path, level=level)
+        record = {"level": level, "rows": [asdict(row) for row in rows]}
+        if out is not None:
+            write_json(out, record)
     if as_json:
         print(json.dumps(record, indent=2))
         return

@@ -40,10 +40,12 @@ def command(
     overwrite: Annotated[bool, typer.Option(help="Replace images that were made in another way.")] = False,
 ) -> None:
     """Generate images of every model at equal prompts, seeds and initial noise."""
+    from finepref.core.outfolders import check_folder
     from finepref.data.prompt_sets import load_prompt_set
     from finepref.evaluate.generate import generate
     from finepref.evaluate.named_models import as_source, parse_integers, parse_models, parse_size
     from finepref.evaluate.protocols import choose_prompts, family_of, load_protocol
+    from finepref.formats.folders import EVALUATION
     from finepref.formats.manifest import LINES
 
     own = {
@@ -53,6 +55,8 @@ def command(
     settings: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     extras = _extras(controlnet, control_images, control_scale, refiner, refiner_start)
     named = parse_models(model)
+    files = [name.partition("=")[2] or name for name in prompts or ()]
+    check_folder(out, EVALUATION, inputs=[*named.values(), *files, *filter(None, [control_images])])
     fixed = None if protocol is None else load_protocol(protocol)
     if fixed is None:
         numbers = parse_integers(settings.pop("seeds", "0"), "--seeds")

@@ -20,14 +20,17 @@ def votes(
 ) -> None:
     """Make preference data: image makers of different strength, noisy voters, ties."""
     from finepref.core.files import parquet_meta
+    from finepref.core.ownership import has_footer, own_file
     from finepref.core.progress import say
+    from finepref.formats.pickapic import SCHEMA
     from finepref.lab.ballots import make_votes
     from finepref.lab.world import prompts as prompt_set
 
-    if out.is_file() and not overwrite and parquet_meta(out).get("seed") == seed:
-        say(f"{out} is there already (--overwrite makes it again)")
-    else:
-        make_votes(out, seed=seed, votes=count, prompts=prompt_set("train")[:prompts])
+    with own_file(out, has_footer(*SCHEMA.names), what="votes of the lab"):
+        if out.is_file() and not overwrite and parquet_meta(out).get("seed") == seed:
+            say(f"{out} is there already (--overwrite makes it again)")
+        else:
+            make_votes(out, seed=seed, votes=count, prompts=prompt_set("train")[:prompts])
     print(out)
 
 
@@ -64,27 +67,31 @@ def study(
 ) -> None:
     """Train every method at equal cost and compare true quality; what is finished is not run again."""
     import os
-    import shutil
 
     from finepref.core.errors import CheckFailed, InputError
+    from finepref.core.outfolders import check_folder
+    from finepref.formats.folders import STUDY, WORK
+    from finepref.report.own import check_study
     from finepref.study.design import load_study
 
-    plan = load_study(config)
     if report is not None:
         from finepref.study.document import write_page
         from finepref.study.ground import lab_fingerprint
 
         if overwrite or minutes is not None:
             raise InputError("it has no effect with --report", where="--overwrite, --minutes", remedy="leave it out")
+        check_study(report)
         named = "" if config is None else config.as_posix()
-        write_page(plan, rows=out, page=report, world=lab_fingerprint(), config=named)
+        write_page(load_study(config), rows=out, page=report, world=lab_fingerprint(), config=named)
         print(report)
         return
     from finepref.study.schedule import run_study
 
-    if overwrite and out.is_dir():
-        shutil.rmtree(out)
+    check_folder(out, STUDY)
+    check_folder(work, WORK)
+    plan = load_study(config)
     limit = None if minutes is None else 60 * minutes
-    if not run_study(plan, out=out, work=work, workers=workers or os.cpu_count() or 1, limit=limit):
+    workers = workers or os.cpu_count() or 1
+    if not run_study(plan, out=out, work=work, workers=workers, limit=limit, overwrite=overwrite):
         raise CheckFailed("not every trial has run", where=out, remedy="go on with the same command")
     print(out)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -93,7 +94,8 @@ def _prepare() -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows fewer letters shows the others as escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, _end)
+    with suppress(ValueError):  # of another thread than the main one
+        signal.signal(signal.SIGTERM, _end)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -35,17 +36,18 @@ def command(
     named = columns(command, locals())
     from finepref.arena.nextpairs import next_pairs
     from finepref.core.provenance import fingerprinted
-    from finepref.formats.proposals import check_suffix, proposals_csv, write_proposals
-    from finepref.formats.sources import find_files
+    from finepref.formats.proposals import check_suffix, own_proposals, proposals_csv, write_proposals
+    from finepref.formats.sources import find_files, named_inputs
     from finepref.formats.votefiles import read_as
 
     if out is not None:
         check_suffix(out)
     reading = replace(reading_of(format, None, outcome, encoding, split, question), columns=named)
-    table = read_as(votes, reading)
-    pairs = next_pairs(table.votes, number=count, prior=prior, seed=seed)
-    if out is None:
-        print(proposals_csv(pairs), end="")
-    else:
-        config = {"number": count, "prior": prior, "seed": seed, **reading.config()}
-        write_proposals(out, pairs, provenance=fingerprinted(inputs=find_files(votes, reading), config=config))
+    with nullcontext() if out is None else own_proposals(out, inputs=named_inputs(votes)):
+        table = read_as(votes, reading)
+        pairs = next_pairs(table.votes, number=count, prior=prior, seed=seed)
+        if out is None:
+            print(proposals_csv(pairs), end="")
+        else:
+            config = {"number": count, "prior": prior, "seed": seed, **reading.config()}
+            write_proposals(out, pairs, provenance=fingerprinted(inputs=find_files(votes, reading), config=config))

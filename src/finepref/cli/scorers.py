@@ -84,27 +84,35 @@ def ksort_eval(
     seed: Annotated[int, typer.Option(help="Seed of the order in which images are shown.")] = 0,
 ) -> None:
     """Place a model on the K-Sort leaderboard with a judge (K-Sort Eval). Run again to resume."""
-    from finepref.core.files import write_json
+    import json
+
+    from finepref.core.outfolders import own_folder
+    from finepref.core.ownership import own_beside, write_beside
+    from finepref.core.provenance import provenance
     from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings
     from finepref.evaluate.scorers.judge_scorer import read_settings
     from finepref.evaluate.scorers.ksort import KSortSettings, run
     from finepref.evaluate.scorers.ksort_data import load_benchmark
+    from finepref.formats.folders import KSORT
 
     benchmark = load_benchmark(data)
     if write_prompts is not None:
         rows = {instance.prompt: {"prompt": instance.prompt} for instance in benchmark.instances}
-        write_json(write_prompts, list(rows.values()))
+        with own_beside(write_prompts, kind="prompts", inputs=[data]):
+            text = json.dumps([*rows.values()], indent=2, ensure_ascii=False) + "\n"
+            write_beside(write_prompts, text, kind="prompts", provenance=provenance())
         print(write_prompts)
         return
     if images is None or judge is None:
         raise InputError("--images and --judge are needed", where="ksort", remedy="or --write-prompts to begin with")
-    result = run(
-        benchmark,
-        _images(images, model),
-        Endpoint(read_settings(judge, EndpointSettings), out / "transcripts"),
-        out=out,
-        settings=KSortSettings(limit=limit, seed=seed),
-    )
+    with own_folder(out, KSORT, inputs=[data, images, judge]):
+        result = run(
+            benchmark,
+            _images(images, model),
+            Endpoint(read_settings(judge, EndpointSettings), out / "transcripts"),
+            out=out,
+            settings=KSortSettings(limit=limit, seed=seed),
+        )
     print(
         f"score {result['score']:.2f}  (mu {result['mu']:.3f}, sigma {result['sigma']:.3f}, "
         f"{result['comparisons']} comparisons, {result['unanswered']} unanswered) -> {out / 'ksort.json'}"

@@ -46,8 +46,8 @@ def command(
     from finepref.core.provenance import hash_config, provenance
     from finepref.formats.preferences import Preferences
     from finepref.formats.rewards import read_rewards
-    from finepref.formats.signals import is_of, write_signals
-    from finepref.formats.sources import versions
+    from finepref.formats.signals import is_of, own_signals, write_signals
+    from finepref.formats.sources import named_inputs, versions
     from finepref.signals.make import check_request, provenance_inputs, signals_of, vote_table
 
     reading = reading_of(format, column, outcome, encoding, split, question, images)
@@ -55,23 +55,25 @@ def command(
     chosen = check_request(kind, options, ratings=arena is not None, rewards=rewards is not None)
     own = {row.name: given.model_dump() for row, given in chosen}
     settings = {"kinds": own, "scorer": scorer, "votes": versions(votes, reading), **reading.config()}
-    record = provenance(inputs=provenance_inputs(votes, arena, rewards), config=settings)
-    if not overwrite and is_of(out, record):
-        say(f"{out} is finished")
-        print(out)
-        return
-    faults: list[Quarantined] = []
-    prefs = Preferences(data=votes, reading=reading, quarantine=faults)
-    table = vote_table(prefs, named_images=any(row.images(given) for row, given in chosen))
-    signals = signals_of(
-        table,
-        kind,
-        options=options,
-        ratings=None if arena is None else load_ratings(arena),
-        rewards=None if rewards is None else read_rewards(rewards, table.pair_id, scorer=scorer),
-    )
-    read = hash_config({name: list(getattr(table, name)) for name in table.__slots__})  # everything that was read
-    write_signals(out, signals, provenance={**record, "votes_sha256": read})
+    inputs = [*named_inputs(votes), *filter(None, (arena, rewards))]
+    with own_signals(out, inputs=inputs):
+        record = provenance(inputs=provenance_inputs(votes, arena, rewards), config=settings)
+        if not overwrite and is_of(out, record):
+            say(f"{out} is finished")
+            print(out)
+            return
+        faults: list[Quarantined] = []
+        prefs = Preferences(data=votes, reading=reading, quarantine=faults)
+        table = vote_table(prefs, named_images=any(row.images(given) for row, given in chosen))
+        signals = signals_of(
+            table,
+            kind,
+            options=options,
+            ratings=None if arena is None else load_ratings(arena),
+            rewards=None if rewards is None else read_rewards(rewards, table.pair_id, scorer=scorer),
+        )
+        read = hash_config({name: list(getattr(table, name)) for name in table.__slots__})  # everything that was read
+        write_signals(out, signals, provenance={**record, "votes_sha256": read})
     _summarise(signals, faults)
     print(out)
 

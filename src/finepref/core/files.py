@@ -1,4 +1,4 @@
-"""Files that are whole or absent: temporary name, fsync, rename. Parquet with provenance in its footer."""
+"""Files that are whole or absent: temporary name (core/locks), fsync, rename. Parquet with provenance in its footer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import os
 import re
 import shutil
 import stat
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finepref.core.errors import FineprefError, InputError, cut, first_line
+from finepref.core.locks import HELD, temporary
 
 FOOTER = b"finepref"
 PARQUET = "a readable parquet file"
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def _temporary(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-
-
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """See that what was written is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -37,40 +34,68 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
+def followed(path: str | Path) -> Path:
+    """Where a path leads, so that a link is never replaced; what it leads to may be missing, if it is no link.
+
+    Raises:
+        InputError: a link that leads nowhere: what would be made there was not asked for.
+    """
+    path = Path(path)
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            remedy = "remove it, or name another file or folder"
+            raise InputError("a link that leads nowhere", where=place, remedy=remedy)
+    return Path(os.path.realpath(path))
+
+
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on a clean exit it becomes `path`, on an error it is removed."""
-    path = Path(path)
-    temporary = _temporary(path)
-    try:
-        yield temporary
-        _fsync(temporary)
-        os.replace(temporary, path)
-        _fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    place = followed(path)
+    with temporary(place.parent) as made:
+        yield made
+        fsync(made)
+        os.replace(made, place)
+        fsync(place.parent)
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Like `atomic_file` for a folder. A folder that is already at `path` is replaced only at the end."""
-    path = Path(path)
-    temporary = _temporary(path)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for entry in sorted(temporary.rglob("*")):
-            _fsync(entry)
-        if path.exists():
-            old = _temporary(path)
-            os.replace(path, old)
-            os.replace(temporary, path)
-            shutil.rmtree(old)
+def atomic_folder(path: str | Path, *, own: Sequence[str] = ()) -> Iterator[Path]:
+    """Like `atomic_file` for a folder. A folder that is already at `path` is replaced only at the end.
+
+    own: patterns of the files that we write there. What else stands in the old folder is taken over to the new one.
+    """
+    place = followed(path)
+    with temporary(place.parent, folder=True) as made:
+        yield made
+        for entry in sorted(made.rglob("*")):
+            fsync(entry)
+        if place.exists():
+            _take_over(place, made, own)
+            with temporary(place.parent, folder=True) as old:
+                os.replace(place, old)
+                os.replace(made, place)
         else:
-            os.replace(temporary, path)
-        _fsync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            os.replace(made, place)
+        fsync(place.parent)
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a relative name (with forward slashes, which * crosses) has one of these forms."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _take_over(old: Path, new: Path, own: Sequence[str]) -> None:
+    """Link the files of `old` that are neither in `new` nor ours into `new`."""
+    for file in (entry for entry in old.rglob("*") if entry.is_symlink() or not entry.is_dir()):
+        name = file.relative_to(old)
+        if HELD.fullmatch(name.name) or matches(name.as_posix(), own) or os.path.lexists(new / name):
+            continue
+        (new / name.parent).mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(file, new / name, follow_symlinks=False)
+        except OSError:  # a file system without hard links
+            shutil.copy2(file, new / name, follow_symlinks=False)
 
 
 def write_text(path: str | Path, text: str) -> None:

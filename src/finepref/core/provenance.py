@@ -87,6 +87,11 @@ def provenance(
     return record
 
 
+def fingerprint_of(record: Mapping[str, Any]) -> str:
+    """The fingerprint in a record of `fingerprinted`, empty where it has none."""
+    return str(record.get("fingerprint", ""))
+
+
 def fingerprinted(*, inputs: Iterable[str | Path], config: Mapping[str, Any]) -> dict[str, Any]:
     """`provenance` with the fingerprint of all that matters to the result: settings and input hashes."""
     record = provenance(inputs=inputs, config=config)

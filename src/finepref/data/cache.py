@@ -10,7 +10,6 @@ tables is returned as it is, once its shards are seen to be whole.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -18,17 +17,19 @@ from pathlib import Path
 
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import parse_json, reading, write_json
+from finepref.core.outfolders import check_folder, own_folder, recover, replacing
 from finepref.core.progress import progress, say
 from finepref.core.provenance import hash_config
 from finepref.data.building import Builder, CacheSettings, shard_index
 from finepref.data.hashed import HashedPairs
 from finepref.data.shards import shard_names
 from finepref.formats import cache as stored
+from finepref.formats.folders import CACHE
 from finepref.formats.preferences import Preferences
 from finepref.formats.quarantine import QUARANTINE, write_quarantine
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.records import as_record
-from finepref.formats.sources import versions
+from finepref.formats.sources import named_inputs, versions
 from finepref.models.encoder import LatentEncoder
 
 
@@ -89,32 +90,36 @@ def cache_from(
             is there.
     """
     settings, folder = settings or CacheSettings(), Path(out)
+    inputs = named_inputs(paths)
+    check_folder(folder, CACHE, inputs=inputs)
+    recover(folder, CACHE, begun=_is_begun)
     stamp = stamp_of(paths, reading)
     made = stored.CacheRecord(shaping=shaping_of(encoder, settings), stamp=stamp)
-    if overwrite:
-        if world > 1:
-            raise ConfigError("--overwrite with several processes", where=folder, remedy="remove the folder first")
-        _clear(folder)
-    if (folder / stored.CACHE).is_file():
+    if overwrite and world > 1:
+        raise ConfigError("--overwrite with several processes", where=folder, remedy="remove the folder first")
+    if not overwrite and (folder / stored.CACHE).is_file():
         found = stored.read_cache(folder)
         found.shaping.require(made.shaping, where=folder)
         known = found.complete and found.stamp == made.stamp
         if known and not (recheck and found.files) and _is_whole(folder):
             return _summary(folder, found.summary, Done({}, 0, 0), complete=rank == 0)
-    else:
-        stored.write_cache(folder, replace(made, stamp=""))
-    for old in folder.glob(f"done-*-{rank}.json"):  # of a run that was killed; the others would take it for this one's
-        old.unlink()
-    read = HashedPairs([])
-    build = Builder(folder, encoder, settings, rank=rank, world=world)
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        build.add_prompt("")
-        what = "cache" if world == 1 else f"cache {rank}/{world}"
-        preferences = Preferences(data=paths, reading=reading, quarantine=read.rejected)
-        for prompt, images in read.read(progress(preferences, what, unit="pair")):
-            build.add(prompt, images, pool)
-        build.finish()
-    return _merge(build, read, made)
+    start_again = replacing(folder, CACHE, again=overwrite, begun=_is_begun, whole=stored.is_complete)
+    mark = hash_config(asdict(made.shaping))
+    with own_folder(folder, CACHE, inputs=inputs, part=str(rank), fingerprint=mark), start_again:
+        if not (folder / stored.CACHE).is_file():
+            stored.write_cache(folder, replace(made, stamp=""))
+        for old in folder.glob(f"done-*-{rank}.json"):  # of a run that was killed; the others would take it for this
+            old.unlink()
+        read = HashedPairs([])
+        build = Builder(folder, encoder, settings, rank=rank, world=world)
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            build.add_prompt("")
+            what = "cache" if world == 1 else f"cache {rank}/{world}"
+            preferences = Preferences(data=paths, reading=reading, quarantine=read.rejected)
+            for prompt, images in read.read(progress(preferences, what, unit="pair")):
+                build.add(prompt, images, pool)
+            build.finish()
+        return _merge(build, read, made)
 
 
 def stamp_of(paths: str | Path | Sequence[str | Path], reading: Reading = AS_IT_IS) -> str:
@@ -130,12 +135,8 @@ def shaping_of(encoder: LatentEncoder, settings: CacheSettings) -> stored.Shapin
     )  # fmt: skip
 
 
-def _clear(folder: Path) -> None:
-    for path in [*(folder / name for name in (*stored.OWN, QUARANTINE)), *folder.glob("done-*.json")]:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+def _is_begun(folder: Path) -> bool:
+    return any(shard_names(folder / stored.IMAGES.name))
 
 
 def _is_whole(folder: Path) -> bool:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from finepref.core.errors import InputError
 from finepref.core.images import Unreadable, open_rgb
+from finepref.core.ownership import check_file, has_footer, own_file
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
 from finepref.formats.preferences import ImageRef, Preference, Preferences, Quarantined, write_pairs
-from finepref.formats.quarantine import write_quarantine
+from finepref.formats.quarantine import is_quarantine, write_quarantine
 from finepref.formats.reading import AS_IT_IS, Reading
+from finepref.formats.sources import named_inputs
 
 
 def convert(
@@ -30,21 +32,22 @@ def convert(
         (pairs written, pairs left out).
 
     Raises:
-        InputError: `out` exists, the data cannot be read, or no pair is usable.
+        InputError: `out` exists, the data cannot be read, or no pair is usable; what is there stays then.
     """
-    out = Path(out)
-    if out.exists() and not overwrite:
-        raise InputError("the file is there already", where=out, remedy="use another name, or --overwrite")
+    out, inputs = Path(out), named_inputs(paths)
+    aside = out.with_name(f"{out.name}.quarantine.jsonl")
+    check_file(aside, lambda path: is_quarantine(path, Quarantined), inputs=inputs, what="a list of pairs left out")
     left_out: list[Quarantined] = []
-    pairs = Preferences(data=paths, reading=reading, quarantine=left_out)
-    written = write_pairs(_with_images(progress(pairs, "convert", unit="pair"), left_out), out)
-    if not written:
-        out.unlink()
-        raise InputError("no pair is usable", where=str(paths), remedy="see `finepref data validate`")
-    if left_out:
-        place = out.with_name(f"{out.name}.quarantine.jsonl")
-        write_quarantine(place, left_out)
-        say(f"{len(left_out)} pairs left out; see {place}")
+    with own_file(out, has_footer(*ALWAYS), inputs=inputs, what="a preference set"):
+        if out.exists() and not overwrite:
+            raise InputError("the file is there already", where=out, remedy="use another name, or --overwrite")
+        pairs = Preferences(data=paths, reading=reading, quarantine=left_out)
+        written = write_pairs(_with_images(progress(pairs, "convert", unit="pair"), left_out), out)
+        if left_out:
+            write_quarantine(aside, left_out)
+            say(f"{len(left_out)} pairs left out; see {aside}")
+        else:
+            aside.unlink(missing_ok=True)
     return written, len(left_out)
 
 

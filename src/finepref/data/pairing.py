@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from finepref.core.errors import InputError, check_word, nearest
+from finepref.core.outfolders import check_folder, settle, whole_folder
 from finepref.core.progress import say
 from finepref.core.provenance import provenance, sha256_bytes
+from finepref.formats.folders import PAIRS
 from finepref.formats.manifest import ImageRow, read_rows
 from finepref.formats.preferences import Preference, write_pairs
 from finepref.formats.prompts import prompt_sha256
@@ -44,7 +46,9 @@ def pair_from_scores(
     """
     folder, out = Path(folder), Path(out)
     check_word(choose, ("all", "best_worst"), "choice", where="choose")
-    if (out / "pairs.parquet").exists() and not overwrite:
+    check_folder(out, PAIRS, inputs=[folder])
+    settle(out, PAIRS)
+    if (out / "rewards.parquet").exists() and not overwrite:
         raise InputError("pairs.parquet is there already", where=out, remedy="use another folder, or --overwrite")
     groups, skipped, about = _scored_images(folder, scorer)
     pairs: list[Preference] = []
@@ -64,8 +68,9 @@ def pair_from_scores(
             ]
     if not pairs:
         raise InputError("no prompt has two scored images that differ", where=folder, remedy="generate more seeds")
-    write_pairs(pairs, out / "pairs.parquet")
-    write_rewards(out / "rewards.parquet", rewards, {scorer: about}, provenance(inputs=[folder / SCORES]))
+    with whole_folder(out, PAIRS) as place:
+        write_pairs(pairs, place / "pairs.parquet")
+        write_rewards(place / "rewards.parquet", rewards, {scorer: about}, provenance(inputs=[folder / SCORES]))
     return {"pairs": len(pairs), "prompts": len({pair.prompt for pair in pairs}), "skipped": skipped}
 
 

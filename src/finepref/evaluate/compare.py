@@ -17,7 +17,17 @@ from finepref.core.progress import aligned
 from finepref.core.provenance import provenance
 from finepref.evaluate import stats
 from finepref.evaluate.sheets import Floats, Sheet, Sheets, read_sheets
-from finepref.formats.comparison import COMPARISON, Comparison, GroupRow, Metric, ModelRow, PairRow, write_comparison
+from finepref.formats.comparison import (
+    COMPARISON,
+    Comparison,
+    GroupRow,
+    Metric,
+    ModelRow,
+    PairRow,
+    own_comparison,
+    write_comparison,
+)
+from finepref.formats.manifest import LINES
 from finepref.formats.scores import SCORES
 
 LEAST_PROMPTS = 8
@@ -54,27 +64,28 @@ def compare(
         InputError: an unknown baseline, only one model, or unusable scores.
     """
     path = Path(folder) / SCORES
-    found = read_sheets(folder, force=force)
-    if baseline not in found.models:
-        raise InputError(f"no model '{baseline}'", where=path, remedy=nearest(baseline, found.models))
-    if len(found.models) < 2:
-        raise InputError("only one model is scored", where=path, remedy="generate and score another one")
-    between = model_pairs(found.models, baseline)
-    models: list[ModelRow] = []
-    pairs: list[PairRow] = []
-    groups: list[GroupRow] = []
-    for sheet in found.sheets:
-        rows = compare_sheet(sheet, found, between, level=level, resamples=resamples, seed=seed)
-        models += rows[0]
-        pairs += rows[1]
-        for metric, (model, _) in itertools.product(found.metrics, between[: len(found.models) - 1]):
-            groups += group_rows(sheet, model, baseline, metric, found.metrics[metric], level=level)
     target = Path(out) if out is not None else Path(folder) / COMPARISON
-    comparison = Comparison(
-        baseline, found.models, tuple(sheet.prompt_set for sheet in found.sheets), found.metrics, level, resamples,
-        force, tuple(models), adjust(pairs), tuple(groups), provenance(inputs=[path], seed=seed),
-    )  # fmt: skip
-    return write_comparison(target, comparison)
+    with own_comparison(target, inputs=[path, Path(folder) / LINES]):
+        found = read_sheets(folder, force=force)
+        if baseline not in found.models:
+            raise InputError(f"no model '{baseline}'", where=path, remedy=nearest(baseline, found.models))
+        if len(found.models) < 2:
+            raise InputError("only one model is scored", where=path, remedy="generate and score another one")
+        between = model_pairs(found.models, baseline)
+        models: list[ModelRow] = []
+        pairs: list[PairRow] = []
+        groups: list[GroupRow] = []
+        for sheet in found.sheets:
+            rows = compare_sheet(sheet, found, between, level=level, resamples=resamples, seed=seed)
+            models += rows[0]
+            pairs += rows[1]
+            for metric, (model, _) in itertools.product(found.metrics, between[: len(found.models) - 1]):
+                groups += group_rows(sheet, model, baseline, metric, found.metrics[metric], level=level)
+        comparison = Comparison(
+            baseline, found.models, tuple(sheet.prompt_set for sheet in found.sheets), found.metrics, level, resamples,
+            force, tuple(models), adjust(pairs), tuple(groups), provenance(inputs=[path], seed=seed),
+        )  # fmt: skip
+        return write_comparison(target, comparison)
 
 
 def model_pairs(models: Sequence[str], baseline: str) -> list[tuple[str, str]]:

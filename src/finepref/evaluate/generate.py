@@ -12,12 +12,14 @@ from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_file
+from finepref.core.outfolders import check_folder, own_folder
 from finepref.core.progress import progress, say
 from finepref.core.provenance import provenance, sha256_bytes, sha256_file
 from finepref.data.prompt_sets import load_prompt_set
 from finepref.evaluate.named_models import NamedModel, as_source
 from finepref.evaluate.sampling import SCHEDULERS, Control, Noise, Refiner, Sampler, Sampling, prepare, scheduler_class
 from finepref.formats import manifest
+from finepref.formats.folders import EVALUATION
 from finepref.formats.manifest import FolderRecord, ImageRow, Key, Manifest, ModelRecord, PromptsRecord
 from finepref.formats.prompts import PromptSet, as_prompt_set, prompt_sha256
 
@@ -60,21 +62,36 @@ def generate(
     Raises:
         InputError: an unusable name or setting, or the folder holds images of these names made in another way.
     """
+    read = [each for each in (*models.values(), prompts) if isinstance(each, str | Path)]
+    check_folder(out, EVALUATION, inputs=[*read, *([] if control is None else [control.maps])])
     prompt_set = load_prompt_set(prompts) if isinstance(prompts, str) else as_prompt_set(prompts)
     sampling = Sampling(steps, guidance, scheduler, size, negative_prompt, noise, control, refiner)
     sources = {name: as_source(model) for name, model in models.items()}
     _check(sources, prompt_set, seeds, batch_size)
     if scheduler is not None and scheduler not in SCHEDULERS:
         scheduler_class(scheduler)
-    out = Path(out)
-    rows = {row.key: row for row in manifest.read_rows(out, partial=True)} if (out / manifest.LINES).is_file() else {}
-    record = _merged_record(out, sources, prompt_set, sampling, rows, overwrite=overwrite)
-    slots = dict.fromkeys((f"{name}/{prompt_set.name}" for name in sources if protocol), protocol or "")
-    record = replace(record, protocols={**record.protocols, **slots})
-    wanted = [(row, seed) for row in range(len(prompt_set)) for seed in seeds]
-    if rows:
-        manifest.write_rows(out, rows.values())
-    manifest.write_record(out, record)
+    with own_folder(out, EVALUATION) as folder:
+        is_there = (folder / manifest.LINES).is_file()
+        rows = {row.key: row for row in manifest.read_rows(folder, partial=True)} if is_there else {}
+        record = _merged_record(folder, sources, prompt_set, sampling, rows, overwrite=overwrite)
+        slots = dict.fromkeys((f"{name}/{prompt_set.name}" for name in sources if protocol), protocol or "")
+        record = replace(record, protocols={**record.protocols, **slots})
+        wanted = [(row, seed) for row in range(len(prompt_set)) for seed in seeds]
+        return _fill(folder, sources, prompt_set, sampling, rows, record, wanted, batch_size=batch_size)
+
+
+def _fill(
+    out: Path,
+    sources: Mapping[str, NamedModel],
+    prompt_set: PromptSet,
+    sampling: Sampling,
+    rows: dict[Key, ImageRow],
+    record: FolderRecord,
+    wanted: Sequence[tuple[int, int]],
+    *,
+    batch_size: int,
+) -> Manifest:
+    """Make what is missing of every model, one after the other. Nothing is written before the first is loaded."""
     for name, source in sources.items():
         missing = [key for key in wanted if not _finished(out, rows.get((name, prompt_set.name, *key)))]
         if not missing:
@@ -82,9 +99,10 @@ def generate(
             continue
         for key in missing:
             rows.pop((name, prompt_set.name, *key), None)
-        manifest.write_rows(out, rows.values())
         started = time.perf_counter()
         sampler = prepare(source.load(), sampling)
+        manifest.write_rows(out, rows.values())
+        manifest.write_record(out, record)
         batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
         for batch in progress(batches, f"images of {name}", unit="batch"):
             done = _sample(sampler, name, prompt_set, batch, out)
@@ -94,9 +112,9 @@ def generate(
         seconds = round(about.seconds + time.perf_counter() - started, 2)
         about = replace(about, seconds=seconds, device=_device_name())
         record = replace(record, models={**record.models, name: about})
-        manifest.write_record(out, record)
     ordered = sorted(rows.values(), key=lambda row: (row.prompt_set, row.prompt_index, row.seed))
     manifest.write_rows(out, ordered)
+    manifest.write_record(out, record)
     return Manifest(tuple(ordered), record)
 
 

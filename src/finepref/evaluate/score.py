@@ -20,9 +20,9 @@ from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
 from finepref.evaluate.scorers.scorer import Scorer
 from finepref.evaluate.scorers.scorer_rows import as_scorer
-from finepref.formats.manifest import read_rows
+from finepref.formats.manifest import ImageRow, read_rows
 from finepref.formats.rewards import Reward
-from finepref.formats.scores import SCORES, Score, ScoredBy, Scores, read_scores, write_scores
+from finepref.formats.scores import SCORES, Score, ScoredBy, Scores, own_scores, read_scores, write_scores
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -133,6 +133,13 @@ def score(
     """
     folder = Path(folder)
     images = read_rows(folder)
+    with own_scores(folder):
+        return _score(folder, images, scorers, batch_size=batch_size, overwrite=overwrite)
+
+
+def _score(
+    folder: Path, images: Sequence[ImageRow], scorers: Iterable[Scorer | str], *, batch_size: int, overwrite: bool
+) -> Scores:
     items = [Item(row.image_sha256, row.prompt, row.prompt_sha256, row.image(folder).read, row.path) for row in images]
     found = read_scores(folder) if (folder / SCORES).is_file() else Scores((), {})
     cache, known, names = cache_of(found.rows), dict(found.scorers), set[str]()

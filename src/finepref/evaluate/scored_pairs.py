@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from finepref.core.errors import InputError
+from finepref.core.ownership import check_file
 from finepref.core.progress import say
 from finepref.core.provenance import sha256_bytes
 from finepref.evaluate.score import Cache, Item, cache_of, score_items
@@ -17,8 +17,9 @@ from finepref.evaluate.scorers.scorer import Scorer
 from finepref.evaluate.scorers.scorer_rows import as_scorer
 from finepref.formats.preferences import ImageRef, Preference
 from finepref.formats.prompts import prompt_sha256
-from finepref.formats.rewards import Reward, iterate_rewards, join_rewards, write_rewards
+from finepref.formats.rewards import Reward, is_rewards, iterate_rewards, join_rewards, own_rewards, write_rewards
 from finepref.formats.scores import ScoredBy, read_scorers
+from finepref.formats.sources import named_inputs
 
 BLOCK = 2048
 
@@ -60,21 +61,22 @@ def score_preferences(
         raise InputError(f"shard {index} of {count}", where="shard", remedy="count from 0: 0/4 to 3/4")
     out = Path(out)
     target = out if count == 1 else shard_path(out, index, count)
-    parts = target.with_name(f"{target.name}.parts")
-    held = [] if overwrite else [path for path in (target, out, *sorted(parts.glob("*.parquet"))) if path.is_file()]
-    cache = cache_of(row for path in held for row in iterate_rewards(path))
-    carried = {scorer.name: 0.0 if overwrite else _seconds(target, scorer) for scorer in chosen}
-    written: list[Path] = []
-    for block in _blocks(pair for place, pair in enumerate(preferences) if place % count == index):
-        if not block and count == 1:
-            raise InputError("no preference to score", where=", ".join(map(str, inputs)) or "preferences")
-        part = parts / f"{len(written):06d}.parquet"
-        spent = {scorer.name: 0.0 if overwrite else _seconds(part, scorer) for scorer in chosen}
-        rows = _score_block(block, chosen, cache, batch_size, spent)
-        write_rewards(part, rows, {s.name: ScoredBy(s.fingerprint, s.higher_is_better, spent[s.name]) for s in chosen})
-        written.append(part)
-    failed, total = join_rewards(written, target, carried, shard=shard, inputs=inputs)
-    shutil.rmtree(parts, ignore_errors=True)
+    check_file(out, is_rewards, inputs=named_inputs(inputs), what="rewards")
+    with own_rewards(target, inputs=()) as parts:
+        held = [] if overwrite else [path for path in (target, out, *sorted(parts.glob("*.parquet"))) if path.is_file()]
+        cache = cache_of(row for path in held for row in iterate_rewards(path))
+        carried = {scorer.name: 0.0 if overwrite else _seconds(target, scorer) for scorer in chosen}
+        written: list[Path] = []
+        for block in _blocks(pair for place, pair in enumerate(preferences) if place % count == index):
+            if not block and count == 1:
+                raise InputError("no preference to score", where=", ".join(map(str, inputs)) or "preferences")
+            part = parts / f"{len(written):06d}.parquet"
+            spent = {scorer.name: 0.0 if overwrite else _seconds(part, scorer) for scorer in chosen}
+            rows = _score_block(block, chosen, cache, batch_size, spent)
+            about = {s.name: ScoredBy(s.fingerprint, s.higher_is_better, spent[s.name]) for s in chosen}
+            write_rewards(part, rows, about)
+            written.append(part)
+        failed, total = join_rewards(written, target, carried, shard=shard, inputs=inputs)
     if failed:
         say(f"{failed} of {total} scores are missing; their reasons are in {target}")
     shards = [shard_path(out, index, count) for index in range(count)]

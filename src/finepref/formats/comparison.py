@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.files import write_json
+from finepref.core.ownership import own_file
 from finepref.formats.records import read_record, to_pandas
 
 COMPARISON = "comparison.json"
+WHAT = "a comparison"
 VERSION = 1
 
 
@@ -157,6 +160,11 @@ def read_comparison(path: str | Path) -> Comparison:
         for name in sorted(names - {*known}):
             raise InputError(f"its rows name a {word} {name!r} that it does not list", where=path, remedy=remedy)
     return found
+
+
+def own_comparison(path: Path, *, inputs: Iterable[str | Path]) -> AbstractContextManager[Path]:
+    """Hold the place of a comparison, which is new or an older one."""
+    return own_file(path, lambda file: "versions" in read_comparison(file).provenance, inputs=inputs, what=WHAT)
 
 
 def write_comparison(path: str | Path, comparison: Comparison) -> Comparison:

@@ -7,6 +7,7 @@ differ, else a hash of (prompt, both image hashes, voter, occurrence number).
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finepref.core.errors import InputError
-from finepref.core.files import atomic_file
-from finepref.core.provenance import sha256_bytes
+from finepref.core.files import FOOTER, atomic_file
+from finepref.core.provenance import sha256_bytes, version_of
 from finepref.core.text import is_missing
 from finepref.formats.dialects import find_dialect
 from finepref.formats.pairrows import Account, Draft, ImageRef, PairRows, Preference, pair_rows
@@ -40,6 +41,7 @@ PAIRS = pa.schema(
         ("time", pa.string()),
     ]
 )  # fmt: skip
+ALWAYS = PAIRS.names[:8]  # columns that files of every version have
 SAID = ("image_0", "image_1", "tie", "none")  # what a label says, in words for reports; none: nobody voted
 OWN_ID = "pair_id"  # ours: never repeated
 _GROUP = 256
@@ -155,13 +157,20 @@ def read_pair_ids(*paths: str | Path, reading: Reading = AS_IT_IS) -> tuple[list
 
 
 def write_pairs(pairs: Iterable[Preference], out: str | Path) -> int:
-    """Stream preferences into a parquet file in the house format (`pairs`), images as bytes; how many."""
+    """Stream preferences into a parquet file in the house format (`pairs`), images as bytes; how many.
+
+    Raises:
+        InputError: there is none; what is at `out` stays then.
+    """
     count = 0
     iterator = iter(pairs)
-    with atomic_file(out) as temporary, pq.ParquetWriter(temporary, PAIRS, compression="zstd") as writer:
+    footed = PAIRS.with_metadata({FOOTER: json.dumps({"versions": {"finepref": version_of("finepref")}})})
+    with atomic_file(out) as temporary, pq.ParquetWriter(temporary, footed, compression="zstd") as writer:
         while group := list(itertools.islice(iterator, _GROUP)):
             writer.write_table(pa.Table.from_pylist([_row(pair) for pair in group], PAIRS))
             count += len(group)
+        if not count:
+            raise InputError("no pair is usable", where=out, remedy="see `finepref data validate`")
     return count
 
 

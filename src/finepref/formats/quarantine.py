@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,13 @@ class LeftOut:
 
     where: str
     reason: str
+
+
+def is_quarantine(path: Path, kind: type[DataclassInstance]) -> bool:
+    """Whether every line of a file is such a row."""
+    wanted = {field.name for field in fields(kind)}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return bool(lines) and all({*json.loads(line)} == wanted for line in lines)
 
 
 def write_quarantine(path: Path, rows: Iterable[DataclassInstance]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pyarrow.compute as pc
 
 from finepref.core.errors import InputError, nearest
 from finepref.core.files import write_parquet
+from finepref.core.outfolders import MARKER, FolderKind, own_files, own_folder, remove_files
+from finepref.core.ownership import has_footer, own_file
 from finepref.core.provenance import provenance
 from finepref.formats import records
 from finepref.formats.scores import VERSION, ScoredBy, footer, read_scorers
@@ -55,6 +58,30 @@ class Rewards:
     def about(self) -> dict[str, Any]:
         """Whose they are and what they cost, for the footer of signals."""
         return {"scorer": self.scorer, "fingerprint": self.fingerprint, "device_seconds": self.device_seconds}
+
+
+def is_rewards(path: Path) -> bool:
+    """Whether we wrote a file of rewards."""
+    return has_footer(*COLUMNS.names)(path)
+
+
+@contextmanager
+def own_rewards(path: Path, *, inputs: Iterable[str | Path]) -> Iterator[Path]:
+    """Hold the places of a file of rewards and of its parts; yields the folder of the parts, which goes at the end.
+
+    Where the work ends early the parts stay, to go on from.
+    """
+    with own_file(path, is_rewards, inputs=inputs, what="rewards") as place:
+        parts = place.with_name(f"{place.name}.parts")
+        with own_folder(parts, PARTS):
+            yield parts
+            remove_files(parts, [*own_files(parts, PARTS.own), MARKER])
+
+
+PARTS = FolderKind(
+    "parts of rewards", "a folder of parts of rewards", ("[0-9]*.parquet",),
+    lambda folder: all(is_rewards(file) for file in folder.iterdir()),
+)  # fmt: skip
 
 
 def write_rewards(

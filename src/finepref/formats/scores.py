@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError, cut
 from finepref.core.files import parquet_meta, write_parquet
+from finepref.core.ownership import has_footer, own_file
 from finepref.core.provenance import provenance
 from finepref.formats import records
 from finepref.formats.manifest import LINES, Key
@@ -79,6 +81,11 @@ def read_scores(folder: str | Path) -> Scores:
             raise InputError(what, where=path, remedy="remove the file and score again")
         seen.add((row.key, row.scorer))
     return Scores(rows, read_scorers(path))
+
+
+def own_scores(folder: Path) -> AbstractContextManager[Path]:
+    """Hold the place of `scores.parquet`, which is new or an older one."""
+    return own_file(folder / SCORES, has_footer(*COLUMNS.names), what="scores")
 
 
 def write_scores(folder: str | Path, scores: Scores) -> None:

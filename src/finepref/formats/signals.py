@@ -5,7 +5,8 @@ Columns: pair_id, winner int8, margin_0, margin_1 float32 (unscaled), weight flo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from finepref.core import files
 from finepref.core.errors import InputError
+from finepref.core.ownership import has_footer, own_file
 from finepref.formats.records import as_record, read_columns
 
 NO_LABEL = -1
@@ -91,6 +93,11 @@ def write_signals(path: str | Path, signals: Signals, *, provenance: Mapping[str
     columns = {name: pa.array(v, mask=v == NO_LABEL if name in LABELS else None) for name, v in arrays.items()}
     table = pa.table({"pair_id": pa.array(signals.pair_id, pa.string()), **columns})
     files.write_parquet(path, table, {**signals.meta, "provenance": dict(provenance)})
+
+
+def own_signals(path: Path, *, inputs: Iterable[str | Path]) -> AbstractContextManager[Path]:
+    """Hold the place of a sidecar, which is new or an older one."""
+    return own_file(path, has_footer("pair_id", *TYPES), inputs=inputs, what="signals")
 
 
 def is_of(path: Path, made: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -53,6 +54,16 @@ def tables(paths: Paths | Table, reading: Reading = AS_IT_IS) -> list[Table]:
 def find_files(paths: Paths, reading: Reading = AS_IT_IS) -> list[Path]:
     """The files of all tables behind the given files, folders and patterns."""
     return [file for name in _listed(paths) for file in _files(Path(name).expanduser(), reading.split)]
+
+
+def named_inputs(paths: Paths) -> list[Path]:
+    """What is named, and the files behind it, as far as there are some on this disk: no output may be one of them."""
+    named = [Path(name).expanduser() for name in (_listed(paths) if paths else ())]
+    found = list(named)
+    for path in named:
+        with suppress(InputError):  # said by who reads it; a folder of images has no table
+            found += _files(path, None)
+    return found
 
 
 def versions(paths: Paths, reading: Reading = AS_IT_IS) -> list[str]:

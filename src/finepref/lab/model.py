@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finepref.core.errors import InputError, nearest
-from finepref.core.files import atomic_file, atomic_folder, read_json, read_object, write_json
+from finepref.core.files import atomic_file, read_json, read_object, write_json
+from finepref.core.outfolders import check_folder, whole_folder
 from finepref.core.provenance import sha256_bytes, sha256_file
+from finepref.formats.folders import MODEL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,24 +135,21 @@ def materialise(folder: str | Path, variant: str = "base") -> Path:
         raise InputError(f"unknown lab model {variant!r}", remedy=nearest(variant, VARIANTS))
     if _complete(folder, variant):
         return folder
-    if folder.exists() and any(folder.iterdir()) and not (folder / "lab.json").is_file():
-        raise InputError("holds files that are not a lab model", where=folder, remedy="choose another folder")
-    with atomic_folder(folder) as temporary:
-        pipeline(variant).save_pretrained(temporary)
-        files = {f.relative_to(temporary).as_posix(): sha256_file(f) for f in _files(temporary)}
-        write_json(temporary / "lab.json", {"variant": variant, "fingerprint": fingerprint(variant), "files": files})
+    check_folder(folder, MODEL)
+    made = pipeline(variant)
+    with whole_folder(folder, MODEL, fingerprint=fingerprint(variant), wait=True) as place:
+        made.save_pretrained(place)
+        files = {f.relative_to(place).as_posix(): sha256_file(f) for f in sorted(place.rglob("*")) if f.is_file()}
+        write_json(place / "lab.json", {"variant": variant, "fingerprint": fingerprint(variant), "files": files})
     return folder
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.rglob("*") if f.is_file() and f.name != "lab.json")
-
-
 def _complete(folder: Path, variant: str) -> bool:
-    """Whether `folder` holds exactly what `materialise` would write."""
+    """Whether `folder` holds all that `materialise` would write."""
     if not (folder / "lab.json").is_file():
         return False
     record = read_object(folder / "lab.json")
     if record.get("fingerprint") != fingerprint(variant):
         return False
-    return record.get("files") == {f.relative_to(folder).as_posix(): sha256_file(f) for f in _files(folder)}
+    files = {folder / name: digest for name, digest in record["files"].items()}
+    return all(file.is_file() and sha256_file(file) == digest for file, digest in files.items())

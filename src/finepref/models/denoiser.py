@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from finepref.core.files import atomic_folder
 from finepref.core.images import ImageSize
 from finepref.diffusion.path import Path
+from finepref.formats.folders import WEIGHTS
 from finepref.models import lora as low_rank
 from finepref.models.family import Family
 from finepref.models.precision import follow_mode
@@ -107,7 +108,7 @@ class Denoiser:
         if weights is not None:
             network = empty_part(self.source, part, self.network.config)
             network.load_state_dict(weights, assign=True)
-        with atomic_folder(folder / part) as place:
+        with atomic_folder(folder / part, own=WEIGHTS) as place:
             network.save_pretrained(str(place), safe_serialization=True)
 
     def pipeline(self) -> Any:

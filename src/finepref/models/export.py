@@ -10,12 +10,16 @@ import torch
 import yaml
 
 from finepref.core.errors import CheckFailed, InputError, nearest
-from finepref.core.files import atomic_file, atomic_folder, read_object, reading, write_json
+from finepref.core.files import atomic_file, read_object, reading, write_json
+from finepref.core.outfolders import check_folder, whole_folder
+from finepref.core.ownership import check_file, own_file
+from finepref.formats.folders import EXPORT
 from finepref.models import lora
 from finepref.models.family import family_of
 from finepref.models.load import full_start, load_pipeline, run_model_settings
 from finepref.models.source import INDEX, locate, quiet
 
+MADE_BY = "finepref_made_by"
 FORMATS = ("diffusers", "kohya", "merged")
 
 
@@ -53,7 +57,14 @@ def export(
     run, out = Path(run), Path(out)
     if format not in FORMATS:
         raise InputError(f"unknown format {format!r}", where="format", remedy=nearest(format, FORMATS))
-    if out.exists() and not overwrite:
+    inputs = [run, base]
+    if format == "kohya":
+        out = check_file(out if out.suffix == ".safetensors" else out / f"{run.name}.safetensors", _is_kohya)
+        taken = out.exists()
+    else:
+        place = check_folder(out, EXPORT, inputs=inputs)
+        taken = place.exists() and any(place.iterdir())
+    if taken and not overwrite:
         raise InputError("something is there already", where=out, remedy="use another name, or --overwrite")
     if half and format != "merged":
         raise InputError(f"half precision has no effect on format {format}", where="half", remedy="drop it")
@@ -83,7 +94,7 @@ def export(
 
 
 def _diffusers(run: Path, out: Path, part: str, *, lora_file: bool, vae: str | None) -> Path:
-    with atomic_folder(out) as place:
+    with whole_folder(out, EXPORT) as place:
         if lora_file:
             shutil.copy2(run / lora.FILE, place / lora.FILE)
         else:
@@ -104,20 +115,25 @@ def _kohya(run: Path, out: Path, part: str) -> Path:
     for name in [name for name in renamed if name.endswith(".alpha")]:
         renamed[name] = torch.tensor(float(alpha))
     about = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(alpha)}
-    out = out if out.suffix == ".safetensors" else out / f"{run.name}.safetensors"
-    with atomic_file(out) as temporary:
+    with own_file(out, _is_kohya), atomic_file(out) as temporary:
         save_file(
             {name: value.contiguous() for name, value in renamed.items()},
             str(temporary),
-            metadata={**about, "format": "pt"},
+            metadata={**about, MADE_BY: "finepref", "format": "pt"},
         )
-    with reading(out, "what was written"):
-        written = load_file(str(out))
-    downs, alphas = (sum(name.endswith(end) for name in written) for end in ("lora_down.weight", ".alpha"))
-    if 2 * downs != len(weights) or alphas != downs:
-        out.unlink()
-        raise CheckFailed(f"{len(weights)} LoRA weights became {downs} pairs and {alphas} alphas", where=run)
+        with reading(temporary, "what was written"):
+            written = load_file(str(temporary))
+        downs, alphas = (sum(name.endswith(end) for name in written) for end in ("lora_down.weight", ".alpha"))
+        if 2 * downs != len(weights) or alphas != downs:
+            raise CheckFailed(f"{len(weights)} LoRA weights became {downs} pairs and {alphas} alphas", where=run)
     return out
+
+
+def _is_kohya(path: Path) -> bool:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get(MADE_BY) == "finepref"
 
 
 def _merged(pipe: Any, base: Path, out: Path, part: str, *, fuse: bool, half: bool, vae: bool) -> Path:
@@ -138,7 +154,7 @@ def _merged(pipe: Any, base: Path, out: Path, part: str, *, fuse: bool, half: bo
             return [name for name in names if name.endswith(pickled)]
         return [name for name in names if name in replaced or name.startswith(".") or name.endswith(strays)]
 
-    with atomic_folder(out) as place:
+    with whole_folder(out, EXPORT) as place:
         shutil.copytree(base, place, dirs_exist_ok=True, ignore=left_out)
         with quiet():
             for name, module in replaced.items():

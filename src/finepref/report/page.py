@@ -18,6 +18,7 @@ from finepref.report import curves, results, thumbnails
 from finepref.report.charts import heat_map
 from finepref.report.inputs import EvaluationFolder, Inputs, RunFolder, find_inputs
 from finepref.report.kit import Cell, TextTable, render, table
+from finepref.report.own import own_report
 from finepref.report.paper_tables import published
 from finepref.report.standings import Standings, standings
 from finepref.report.wording import NONE, duration, number, significant, whole
@@ -46,31 +47,38 @@ def report(
     Raises:
         InputError: nothing to report, a file that cannot be read, or a metric where nothing is scored.
     """
-    out, inputs = Path(out), find_inputs([folders] if isinstance(folders, str | Path) else folders)
-    if metric is not None and not any(e.metrics for e in inputs.evaluations):
-        raise InputError("nothing here is scored", where="metric", remedy="leave it out, or run `finepref score` first")
+    out = Path(out)
+    with own_report(out) as text:
+        inputs = find_inputs([folders] if isinstance(folders, str | Path) else folders)
+        if metric is not None and not any(e.metrics for e in inputs.evaluations):
+            remedy = "leave it out, or run `finepref score` first"
+            raise InputError("nothing here is scored", where="metric", remedy=remedy)
+        record = _record(inputs, title=title, metric=metric, budget=budget)
+        for path, template in ((out, "report.html.j2"), (text, "report.md.j2")):
+            write_text(path, render(template, **record))
+    for evaluation in record["evaluations"]:
+        for words in evaluation["gone"]:
+            say(f"{evaluation['name']}: {words}")
+    return out
+
+
+def _record(inputs: Inputs, *, title: str | None, metric: str | None, budget: int) -> dict[str, Any]:
+    """What the templates show."""
     share = budget // max(1, len(inputs.evaluations))
     evaluations = [_evaluation(e, results.primary_metric(e, metric), share) for e in inputs.evaluations]
     boards = [standings(arena.ratings) for arena in inputs.arenas]
     runs = _in_model_order(inputs)
-    strips = _strips(runs)
     made = provenance()
-    record = {
+    return {
         "title": title or _heading(evaluations, runs, boards), "evaluations": evaluations,
         "tiles": _tiles(inputs, runs, boards), "runs": curves.run_table(runs) if runs else None,
-        "curves": curves.curves(runs), "strips": strips, "made": made,
+        "curves": curves.curves(runs), "strips": _strips(runs), "made": made,
         "arenas": [
             {"name": arena.name, "standings": board, "gap_map": _gap_map(board)}
             for arena, board in zip(inputs.arenas, boards, strict=True)
         ],
         "provenance": _provenance(inputs, made),
     }  # fmt: skip
-    for path, template in ((out, "report.html.j2"), (out.with_suffix(".md"), "report.md.j2")):
-        write_text(path, render(template, **record))
-    for evaluation in evaluations:
-        for words in evaluation["gone"]:
-            say(f"{evaluation['name']}: {words}")
-    return out
 
 
 def _heading(evaluations: Sequence[Mapping[str, Any]], runs: Sequence[RunFolder], boards: Sequence[Standings]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError
-from finepref.core.files import read_object, write_text
+from finepref.core.files import read_json, read_object, write_text
 from finepref.core.provenance import hash_config, versions
 from finepref.study.design import BASE, Arm, Study
 from finepref.study.trial import Point
@@ -74,6 +74,12 @@ def read_row(file: Path, identity: str) -> dict[str, Any]:
         remedy = "remove it, name another --out, or start again with --overwrite"
         raise InputError("it was written for other settings or other lab weights", where=file, remedy=remedy)
     return row
+
+
+def is_row(file: Path) -> bool:
+    """Whether a JSON file is a row of a study."""
+    held = read_json(file)
+    return isinstance(held, dict) and {"identity", "versions"} <= {*held}
 
 
 def write_row(file: Path, row: Mapping[str, Any]) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from finepref.core import provenance
-from finepref.core.errors import InputError
 from finepref.core.files import write_json
+from finepref.core.outfolders import own_folder
 from finepref.core.progress import say
 from finepref.formats.comparison import read_comparison
+from finepref.formats.folders import DEMO
 from finepref.study.stages import Stage, Timing, run_stage
 
 SEEDS = "0,1,2"
@@ -55,17 +56,15 @@ def run_demo(out: Path, *, seed: int = 0, workers: int = 0, quick: bool = False)
     """Run every stage, write `summary.json`, and return the lines to print.
 
     Raises:
-        InputError: `out` is a file.
+        InputError: something else stands at `out`.
         FineprefError: a stage failed.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError("not a folder", where=out, remedy="give the folder of the demo with --out")
-    out.mkdir(parents=True, exist_ok=True)
-    plan = stages(out, seed=seed, quick=quick)
-    side_by_side = workers or min(2, os.cpu_count() or 1)
-    timings = [run_stage(stage, workers=side_by_side, number=f"{i}/{len(plan)}") for i, stage in enumerate(plan, 1)]
-    summary = summarise(out, timings, seed=seed)
-    write_json(out / "summary.json", summary)
+    with own_folder(out, DEMO):
+        plan = stages(out, seed=seed, quick=quick)
+        side_by_side = workers or min(2, os.cpu_count() or 1)
+        timings = [run_stage(stage, workers=side_by_side, number=f"{i}/{len(plan)}") for i, stage in enumerate(plan, 1)]
+        summary = summarise(out, timings, seed=seed)
+        write_json(out / "summary.json", summary)
     for timing in timings:
         say(f"{timing.name:>9} {timing.seconds:6.1f} s   {timing.peak_memory_mb:6.0f} MB")
     return lines(out, summary)

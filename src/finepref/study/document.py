@@ -10,6 +10,7 @@ from finepref.core.errors import InputError
 from finepref.core.files import read_json, write_text
 from finepref.evaluate.stats import Interval
 from finepref.report.kit import render
+from finepref.report.own import check_study
 from finepref.study.arms import read_row, tuning_file, tuning_identity
 from finepref.study.claims import Row, contrast, read_rows, seeds_of, verdicts
 from finepref.study.design import BASE, Group, Study, grid, strength_option
@@ -23,6 +24,7 @@ def write_page(study: Study, *, rows: Path, page: Path, world: str, config: str 
     Raises:
         InputError: there is no row of the base model yet, or a row of other settings or another lab.
     """
+    check_study(page)
     found = read_rows(rows, study, world=world)
     if not seeds_of(found.get(BASE, {})):
         raise InputError("no row of the base model", where=rows, remedy="run `finepref lab study` first")

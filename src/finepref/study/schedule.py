@@ -13,7 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from finepref.core.outfolders import own_files, own_folder, remove_files
 from finepref.core.progress import say
+from finepref.formats.folders import STUDY, WORK
 from finepref.study import arms as rows
 from finepref.study import trial
 from finepref.study.design import Arm, Study, grid
@@ -48,17 +50,26 @@ def jobs(study: Study) -> dict[Key, frozenset[Key]]:
     return found
 
 
-def run_study(study: Study, *, out: Path, work: Path, workers: int, limit: float | None = None) -> bool:
+def run_study(
+    study: Study, *, out: Path, work: Path, workers: int, limit: float | None = None, overwrite: bool = False
+) -> bool:
     """Run what is not finished; True when everything is.
 
     Args:
         out: folder of the rows. work: votes, caches and runs; may be removed afterwards.
         workers: processes side by side, each with one thread.
-        limit: seconds after which no further trial is started.
+        limit: seconds after which no further trial is started. overwrite: remove the rows and start again.
 
     Raises:
         InputError: a row of other settings or weights.
     """
+    with own_folder(out, STUDY), own_folder(work, WORK):
+        if overwrite:
+            remove_files(out, [name for name in own_files(out, STUDY.own) if rows.is_row(out / name)])
+        return _run(study, out=out, work=work, workers=workers, limit=limit)
+
+
+def _run(study: Study, *, out: Path, work: Path, workers: int, limit: float | None) -> bool:
     from finepref.models.source import locate
     from finepref.study.ground import lab_fingerprint
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from finepref.core.errors import FineprefError
 from finepref.core.progress import say
 
+ENDED = (130, 143)  # exit codes of what a signal ended
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -86,7 +88,7 @@ def _side_by_side(batch: Sequence[tuple[str, ...]], environment: dict[str, str])
             raise
     codes = [process.returncode for process in processes]
     for code, words in zip(codes, batch, strict=True):
-        if code > 0 and code not in (130, 143):
+        if code > 0 and code not in ENDED:
             error = FineprefError(f"the stage `finepref {shlex.join(words)}` stopped with exit code {code}")
             error.exit_code = code if code in (1, 2) else 1
             raise error

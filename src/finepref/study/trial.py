@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from finepref.core.errors import CheckFailed
 from finepref.core.files import parquet_meta
+from finepref.core.outfolders import MARKER, own_files, remove_files
 from finepref.core.progress import say
 from finepref.data.prompt_sets import load_prompt_set
 from finepref.diffusion.path import scaled_linear
@@ -21,6 +21,7 @@ from finepref.diffusion.programme import mean_calls
 from finepref.diffusion.trajectory_options import InversionOptions
 from finepref.evaluate.sampling import Sampling, prepare
 from finepref.evaluate.scorers.scorer_rows import make
+from finepref.formats.folders import RUN
 from finepref.formats.run import read_run
 from finepref.models.load import open_pipeline
 from finepref.study.design import Arm, HeldOut, Study, strength_option
@@ -88,7 +89,7 @@ def run_trial(study: Study, work: Path, trial: Trial) -> dict[str, Any]:
         "train_seconds": round(trained, 1),
         **judge(str(out), study.evaluation, trial),
     }
-    shutil.rmtree(out)
+    remove_files(out, [*own_files(out, RUN.own), MARKER])
     return found
 
 

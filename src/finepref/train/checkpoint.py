@@ -9,7 +9,6 @@ checkpoints/step-000500/
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ from torch import Tensor
 
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_folder, reading, write_json
+from finepref.core.outfolders import remove_files
+from finepref.formats.folders import CHECKPOINT
 from finepref.formats.records import read_record
 from finepref.formats.run import CHECKPOINTS, STEP
 from finepref.train.processes import as_sharded, whole_tensors
@@ -80,18 +81,12 @@ def save_checkpoint(
     held = {file: whole_tensors(values, keep=write) for file, values in files.items()}
     if not write:
         return
-    with atomic_folder(checkpoint_path(run, counters.step)) as folder:
+    with atomic_folder(checkpoint_path(run, counters.step), own=CHECKPOINT) as folder:
         for file, values in held.items():
             save_file(values, folder / f"{file}.safetensors")
         write_json(folder / "state.json", {**asdict(counters), "optimizer": numbers})
     for old in checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
-
-
-def remove_leftovers(run: Path) -> None:
-    """Remove what a killed process was writing when it was killed."""
-    for left in [*run.glob(".*.tmp"), *(run / CHECKPOINTS).glob(".*.tmp")]:
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+        remove_files(old.parent, [f"{old.name}/{file}" for file in CHECKPOINT])
 
 
 def load_checkpoint(

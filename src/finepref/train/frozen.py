@@ -10,9 +10,9 @@ Shapes: B draws, K levels that share a trajectory, C channels, h w latent size.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +23,12 @@ import torch
 from torch import Tensor
 
 from finepref.core.errors import InputError
+from finepref.core.outfolders import FolderKind, check_folder, own_folder, recover, replacing
 from finepref.core.progress import progress
 from finepref.core.tensors import PairBatch
 from finepref.data.shards import STORAGE, ShardSet, read_index, write_shard
 from finepref.formats.cache import SHARD as NAME
+from finepref.formats.folders import REFERENCE, TRAJECTORIES
 from finepref.formats.frozenfolder import DRAWS, FrozenRecord, draws_table, places, read_frozen, write_frozen
 from finepref.objectives.core import mean_square
 from finepref.train.batches import Draw
@@ -44,17 +46,23 @@ FILL = "fill it with `finepref cache -c run.yaml --reference`"
 class Content:
     """A kind of content. option: of the config, names the folder. record: the file that says what the shards are of.
 
-    tensor: name of what is kept, with _w and _l.
+    tensor: name of what is kept, with _w and _l. folder: the kind of folder.
     """
 
     name: str
     option: str
     record: str
     tensor: str
+    folder: FolderKind
 
 
-ERRORS = Content(name="reference errors", option="reference_cache", record="reference.json", tensor="error")
-NOISE = Content(name="inversions by the reference", option="trajectory_cache", record="trajectories.json", tensor="tau")
+ERRORS = Content(
+    name="reference errors", option="reference_cache", record="reference.json", tensor="error", folder=REFERENCE
+)
+NOISE = Content(
+    name="inversions by the reference", option="trajectory_cache", record="trajectories.json", tensor="tau",
+    folder=TRAJECTORIES,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +129,26 @@ def fill_frozen(run: Run, folder: Path, content: Content, *, identity: str, over
     Raises:
         InputError: the folder holds something else, or content of another seed, data set, reference or draw plan.
     """
+    world, kind = run.world, content.folder
+
+    def is_begun(place: Path) -> bool:
+        return any(place.glob("draws-*.parquet"))
+
+    check_folder(folder, kind)
+    world.barrier()  # every process has looked
+    if world.main:
+        recover(folder, kind, begun=is_begun)
+    last = shard_name((run.config.train.max_steps * run.draws - 1) // SHARD)
+    again = replacing(
+        folder, kind, again=overwrite and world.main, begun=is_begun,
+        whole=lambda place: (place / f"{last}.parquet").is_file(),
+    )  # fmt: skip
+    with own_folder(folder, kind, part=str(world.rank), fingerprint=identity), again if world.main else nullcontext():
+        return _fill(run, folder, content, identity=identity)
+
+
+def _fill(run: Run, folder: Path, content: Content, *, identity: str) -> FillSummary:
     world, draws = run.world, run.config.train.max_steps * run.draws
-    _check_own(folder, content)
-    if overwrite and world.main and (folder / content.record).is_file():
-        shutil.rmtree(folder)
     world.barrier()
     spent, held = 0.0, {}
     if (folder / content.record).is_file():
@@ -231,8 +255,3 @@ def _spent(folder: Path, content: Content, identity: str, *, remedy: str) -> flo
         what = "it was filled for another seed, data set, reference, trajectory or draw plan"
         raise InputError(what, where=folder, remedy=remedy)
     return record.device_seconds
-
-
-def _check_own(folder: Path, content: Content) -> None:
-    if folder.is_dir() and not (folder / content.record).is_file() and any(folder.iterdir()):
-        raise InputError(f"it holds files, but no {content.record}", where=folder, remedy="name a folder of its own")

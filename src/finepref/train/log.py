@@ -13,6 +13,7 @@ from finepref.core import rng
 from finepref.core.errors import ConfigError, nearest
 from finepref.core.files import atomic_folder, write_json
 from finepref.core.tensors import ObjectiveOutput
+from finepref.formats.folders import SAMPLES
 from finepref.formats.metrics import BucketMetrics
 from finepref.train.config import ValidationSection
 from finepref.train.processes import World
@@ -85,7 +86,7 @@ def draw_samples(pipeline: Any, options: ValidationSection) -> Images:
 
 def write_samples(images: Images, options: ValidationSection, folder: Path) -> None:
     """Write `<prompt number>-<seed>.png` of every image, and samples.json with the prompts."""
-    with atomic_folder(folder) as place:
+    with atomic_folder(folder, own=SAMPLES) as place:
         for (prompt, one), image in images.items():
             image.save(place / f"{prompt:03d}-{one}.png")
         write_json(place / "samples.json", options.model_dump(include={"prompts", "seeds", "steps", "guidance"}))

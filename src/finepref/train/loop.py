@@ -25,7 +25,6 @@ from finepref.train.checkpoint import (
     checkpoint_path,
     checkpoints,
     load_checkpoint,
-    remove_leftovers,
     save_checkpoint,
 )
 from finepref.train.config import RunConfig
@@ -248,7 +247,6 @@ def _start(run: Run, *, resume: bool) -> State:
         counters = load_checkpoint(found[-1], identity=run.identity, named=named, optimizer=optimizer, average=average)
         state.step, state.skipped, state.calls = counters.step, counters.skipped, dict(counters.calls)
     if run.world.main:
-        remove_leftovers(run.out)
         cut_after(run.out, state.step)
     run.world.barrier()
     return state

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import resource
-import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,10 +14,13 @@ import torch
 from finepref.core import provenance
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import write_text
+from finepref.core.outfolders import check_folder, mark, own_folder, recover, replacing
 from finepref.core.progress import say
+from finepref.formats.folders import RUN as RUN_FOLDER
 from finepref.formats.metrics import read_timing
 from finepref.formats.records import read_yaml
-from finepref.formats.run import RUN, RunAxes, RunRecord, is_finished, read_run, write_run
+from finepref.formats.run import RunAxes, RunRecord, is_finished, read_run, write_run
+from finepref.formats.sources import named_inputs
 from finepref.train.batches import Drawing, ImageSource, PairSource
 from finepref.train.callbacks import Callback
 from finepref.train.checkpoint import checkpoints, read_state
@@ -31,8 +34,8 @@ from finepref.train.method import Method, check_data, check_path, draws_per_step
 from finepref.train.opened import about_base, load_adapter, open_latents
 from finepref.train.processes import World, join_world, shard, whole_tensors
 
-KEPT = ("cache", "base", "pairs.parquet", "signals.parquet")
-"""Of a run folder, what overwriting leaves."""
+HANDED = ("base", "pairs.parquet", "signals.parquet")
+"""What a `Trainer` puts into a run folder, which the run reads."""
 OTHER = "choose another folder, or overwrite it"
 
 
@@ -52,39 +55,60 @@ def train_run(
         ConfigError: a combination that makes no sense. InputError: files that do not fit, or a folder in use.
         CheckFailed: steps that could not be applied.
     """
+    check_folder(out, RUN_FOLDER, inputs=_inputs(config, out))
     check_data(config, make_method(config))
     if not overwrite:
         check_run(out, config, resume=resume)
-    with join_world() as world:
-        if overwrite and world.main:
-            _clear(out)
+    with join_world() as world, ExitStack() as held:
+        if world.main:
+            recover(out, RUN_FOLDER, begun=_is_begun)
+            held.enter_context(own_folder(out, RUN_FOLDER))
         world.barrier()
         prepared = prepare(config, cache=open_latents(config, out, world=world), base=about_base(config))
-        if _finished(out, prepared, resume=resume):
+        if not overwrite and _finished(out, prepared, resume=resume):
             say(f"{out} is finished already; overwrite it to train again")
             return out
         world.barrier()  # nothing is written before every process has looked
         run = replace(make_run(prepared, out, world=world), callbacks=tuple(callbacks))
         if world.main:
-            out.mkdir(parents=True, exist_ok=True)
-            write_text(out / "config.yaml", config.to_yaml())
-            trainable = sum(parameter.numel() for _, parameter in run.adapter.trainable())
-            processes = "1 process" if world.size == 1 else f"{world.size} processes"
-            what = f"{len(prepared.rows)} rows, {trainable / 1e6:.2f} M trained parameters, {processes}"
-            say(f"{config.method} on {what}, {out}")
-            run = replace(run, trackers=make_trackers(config.log.trackers, out, config.as_dict()))
+            held.enter_context(replacing(out, RUN_FOLDER, again=overwrite, begun=_is_begun, whole=is_finished))
         world.barrier()
-        state = train(run, resume=resume)
-        for tracker in run.trackers:
-            tracker.finish()
-        if state.step < config.train.max_steps:
-            say(f"{out}: stopped after step {state.step}; resume it to go on")
-        else:
-            _finish(run, state, prepared)
-        for callback in run.callbacks if world.main else ():
-            callback.on_end(progress_of(run, state))
-        world.barrier()
+        _train(run, prepared, resume=resume and not overwrite)
     return out
+
+
+def _train(run: Run, prepared: Prepared, *, resume: bool) -> None:
+    config, out, world = run.config, run.out, run.world
+    if world.main:
+        write_text(out / "config.yaml", config.to_yaml())
+        trainable = sum(parameter.numel() for _, parameter in run.adapter.trainable())
+        processes = "1 process" if world.size == 1 else f"{world.size} processes"
+        what = f"{len(prepared.rows)} rows, {trainable / 1e6:.2f} M trained parameters, {processes}"
+        say(f"{config.method} on {what}, {out}")
+        run = replace(run, trackers=make_trackers(config.log.trackers, out, config.as_dict()))
+    world.barrier()
+    state = train(run, resume=resume)
+    for tracker in run.trackers:
+        tracker.finish()
+    if state.step < config.train.max_steps:
+        say(f"{out}: stopped after step {state.step}; resume it to go on")
+    else:
+        _finish(run, state, prepared)
+    for callback in run.callbacks if world.main else ():
+        callback.on_end(progress_of(run, state))
+    world.barrier()
+
+
+def _is_begun(out: Path) -> bool:
+    return bool(checkpoints(out))
+
+
+def _inputs(config: RunConfig, out: Path) -> list[Path]:
+    """What a run reads, but for what a `Trainer` handed to it in its own folder."""
+    model = config.model
+    named = [Path(name) for name in (model.base, model.init_from, model.vae, config.signal.file) if name is not None]
+    own = {(out / name).absolute() for name in HANDED}
+    return [path for path in [*named, *named_inputs(config.data.paths)] if path.absolute() not in own]
 
 
 def fill_run(config: RunConfig, content: Content, *, overwrite: bool = False) -> FillSummary:
@@ -96,6 +120,7 @@ def fill_run(config: RunConfig, content: Content, *, overwrite: bool = False) ->
     folder = getattr(config.train, content.option)
     if folder is None:
         raise ConfigError("no folder is named", where=f"train.{content.option}", remedy="name one to fill")
+    check_folder(folder, content.folder, inputs=named_inputs(config.data.paths))
     with join_world() as world:
         prepared = prepare(config, cache=open_latents(config, Path(), world=world), base=about_base(config))
         unknown = ("reference_cache",) if content is ERRORS else ("reference_cache", "trajectory_cache")
@@ -193,24 +218,6 @@ def check_sharding(config: RunConfig, method: Method, world: World) -> None:
         raise ConfigError(f"{options.optimizer} needs whole weights", where="train.optimizer", remedy="adamw")
 
 
-def _clear(out: Path) -> None:
-    """Remove a run, all but its latent cache, which checks itself, and what a `Trainer` handed to the next run.
-
-    Raises:
-        InputError: the folder holds something that is not a run.
-    """
-    held = {entry.name: entry for entry in out.iterdir()} if out.is_dir() else {}
-    if not {*held} <= {*KEPT} and not {"config.yaml", RUN} & {*held}:
-        raise InputError("it is not a run folder, so it is not removed", where=out, remedy="choose another --out")
-    for name, entry in held.items():
-        if name in KEPT:
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-
-
 def check_run(out: Path, config: RunConfig, *, resume: bool) -> None:
     """Refuse a folder of another run before anything is read for this one, as far as configs tell.
 
@@ -296,6 +303,7 @@ def _finish(run: Run, state: State, prepared: Prepared) -> None:
         **provenance.provenance(seed=config.train.seed),
     )
     write_run(run.out, record)
+    mark(run.out, RUN_FOLDER, fingerprint=run.identity)
 
 
 def _device_name(device: torch.device) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finepref.core.errors import ConfigError
 from finepref.core.files import atomic_folder
+from finepref.core.outfolders import own_folder
 from finepref.core.provenance import provenance
+from finepref.formats.folders import PIPELINE, RUN
 from finepref.formats.layers import shipped_layers, shipped_names
 from finepref.formats.preferences import Preferences, read_preferences, write_pairs
 from finepref.formats.signals import Signals, write_signals
@@ -124,8 +127,12 @@ class Trainer:
         held = [each for each in (self._model, self._prefs, self._signals) if each is not None]
         if held and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError("several processes share files only", where=PLACE, remedy="name files and folders")
+        with own_folder(self.out, RUN) if held else nullcontext():
+            self._write_held()
+
+    def _write_held(self) -> None:
         if self._model is not None:
-            with atomic_folder(self.out / "base") as folder, quiet():
+            with atomic_folder(self.out / "base", own=PIPELINE) as folder, quiet():
                 self._model.save_pretrained(folder)
         if self._prefs is not None:
             write_pairs(self._prefs, self.out / PAIRS)

@@ -11,11 +11,13 @@ from safetensors.torch import save_file
 from transformers import CLIPModel
 
 from finepref.core.errors import InputError
-from finepref.core.files import atomic_folder, write_json
+from finepref.core.files import write_json
+from finepref.core.outfolders import check_folder, whole_folder
 from finepref.core.provenance import provenance, sha256_file
 from finepref.evaluate.scorers.families import FAMILIES
 from finepref.evaluate.scorers.scorer_rows import SCORERS, ScorerRow
 from finepref.evaluate.scorers.weights import PROVENANCE_NAME, check_state, read_state, weight_files, weights_id
+from finepref.formats.folders import SCORER
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,13 @@ def convert(
     Raises:
         InputError: unsafe, damaged or foreign file, unknown scorer, or `out` is there.
     """
-    file = Path(file)
+    file, inputs = Path(file), [file, *([] if vocabulary is None else [vocabulary])]
+    if out is not None:
+        check_folder(out, SCORER, inputs=inputs)
     sources, digest = weight_files(file), weights_id(file)
     kind = recognise(file, digest, scorer)
     out = Path(kind.name if out is None else out)
-    if out.exists() and not overwrite:
+    if out.exists() and any(check_folder(out, SCORER, inputs=inputs).iterdir()) and not overwrite:
         raise InputError("is already there", where=out, remedy="choose another --out or add --overwrite")
     state = read_state(file)
     family = FAMILIES[str(kind.family)]
@@ -96,7 +100,7 @@ def convert(
     mapped = family.mapped(state)
     check_state(network, mapped, where=file)
     dropped = tuple(name for name, tensor in state.items() if not family.mapped({name: tensor}))
-    with atomic_folder(out) as folder:
+    with whole_folder(out, SCORER, inputs=inputs, fingerprint=digest) as folder:
         weights = folder / "model.safetensors"
         save_file({name: t.clone().contiguous() for name, t in mapped.items()}, weights, metadata={"format": "pt"})
         if isinstance(network, CLIPModel):

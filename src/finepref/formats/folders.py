@@ -1,0 +1,114 @@
+"""The kinds of folders that commands write: the names of our files in them, and how an older version is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from finepref.core.files import read_json
+from finepref.core.outfolders import FolderKind, own_files
+from finepref.core.ownership import has_footer
+from finepref.formats.cache import CACHE as CACHE_RECORD
+from finepref.formats.cache import read_cache
+from finepref.formats.comparison import COMPARISON
+from finepref.formats.frozenfolder import read_frozen
+from finepref.formats.gaps import GAPS
+from finepref.formats.manifest import LINES, RECORD, read_record
+from finepref.formats.metrics import METRICS, TIMING, read_timing
+from finepref.formats.quarantine import QUARANTINE
+from finepref.formats.ratings import LEADERBOARD, RATINGS, read_ratings
+from finepref.formats.run import RUN as RUN_RECORD
+from finepref.formats.run import is_finished, read_run
+from finepref.formats.scores import SCORES
+from finepref.formats.validation import VALIDATION
+
+WEIGHTS = ("config.json", "diffusion_pytorch_model*")
+PART = tuple(f"{part}/{file}" for part in ("unet", "transformer") for file in WEIGHTS)
+CHECKPOINT = ("trainable.safetensors", "optimizer.safetensors", "average.safetensors", "state.json")
+SAMPLES = ("[0-9]*-[0-9]*.png", "samples.json")
+PIPELINE = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model")
+
+
+def _is_arena(folder: Path) -> bool:
+    return bool(read_ratings(folder)) and has_footer()(folder / GAPS)
+
+
+def _is_run(folder: Path) -> bool:
+    """A finished run, or one that has made a step; a config.yaml alone may be anybody's."""
+    if is_finished(folder):
+        return bool(read_run(folder))
+    begun = bool(read_timing(folder)) or bool(own_files(folder / "checkpoints", ["step-*/state.json"]))
+    return begun and (folder / "config.yaml").is_file()
+
+
+def _is_evaluation(folder: Path) -> bool:
+    return "versions" in read_record(folder).provenance
+
+
+def _is_pairs(folder: Path) -> bool:
+    return (folder / "pairs.parquet").is_file() and has_footer("pair_id", "side", "scorer")(folder / "rewards.parquet")
+
+
+def _is_model(folder: Path) -> bool:
+    return {"variant", "fingerprint", "files"} <= {*read_json(folder / "lab.json")}
+
+
+def _is_scorer(folder: Path) -> bool:
+    return "versions" in read_json(folder / "finepref_scorer.json")
+
+
+def _is_demo(folder: Path) -> bool:
+    return "provenance" in read_json(folder / "summary.json") or has_footer()(folder / "votes.parquet")
+
+
+def _is_study(folder: Path) -> bool:
+    """Rows, each with its identity, and nothing else but their tuning."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return bool(files) and all(path.suffix == ".json" and "identity" in read_json(path) for path in files)
+
+
+def _is_work(folder: Path) -> bool:
+    return any((place / "ground.json").is_file() for place in folder.glob("seed-*"))
+
+
+def _is_ksort(folder: Path) -> bool:
+    result, asked = folder / "ksort.json", [*(folder / "transcripts").glob("?" * 32 + ".json")]
+    return "rounds" in read_json(result) if result.is_file() else "replies" in json.loads(asked[0].read_bytes())
+
+
+ARENA = FolderKind("arena", "an arena", (RATINGS, LEADERBOARD, GAPS, VALIDATION, QUARANTINE, "arena.html"), _is_arena)
+RUN = FolderKind(
+    "run", "a run",
+    (
+        "config.yaml", RUN_RECORD, METRICS, TIMING, "pytorch_lora_weights.safetensors", *PART,
+        *(f"checkpoints/step-*/{file}" for file in CHECKPOINT), *(f"samples/step-*/{file}" for file in SAMPLES),
+        "*events.out.tfevents.*",
+    ),
+    _is_run,
+)  # fmt: skip
+CACHE = FolderKind(
+    "cache", "a cache",
+    (
+        CACHE_RECORD, "images.parquet", "prompts.parquet", "pairs.parquet", QUARANTINE, "done-*-*.json",
+        "images/r*-*.parquet", "images/r*-*.safetensors", "prompts/r*-*.parquet", "prompts/r*-*.safetensors",
+    ),
+    lambda folder: bool(read_cache(folder)),
+)  # fmt: skip
+REFERENCE, TRAJECTORIES = (
+    FolderKind(
+        name, f"a {name} cache", (record, "draws-*.parquet", "draws-*.safetensors"),
+        lambda folder, record=record: bool(read_frozen(folder / record)),  # type: ignore[misc]
+    )
+    for name, record in (("reference", "reference.json"), ("trajectory", "trajectories.json"))
+)  # fmt: skip
+EVALUATION = FolderKind("evaluation", "an evaluation", (LINES, RECORD, SCORES, COMPARISON), _is_evaluation)
+PAIRS = FolderKind("pairs", "pairs made from scores", ("pairs.parquet", "rewards.parquet"), _is_pairs)
+EXPORT = FolderKind("export", "an exported run")
+MODEL = FolderKind("lab model", "a model of the lab", (*PIPELINE, "lab.json"), _is_model)
+SCORER = FolderKind(
+    "scorer", "a converted scorer", ("finepref_scorer.json", "model.safetensors", "config.json"), _is_scorer
+)
+DEMO = FolderKind("demo", "a demo", ("summary.json",), _is_demo)
+STUDY = FolderKind("study", "the rows of a study", ("*.json",), _is_study)
+WORK = FolderKind("study work", "the work of a study", (), _is_work)
+KSORT = FolderKind("ksort", "a K-Sort evaluation", ("ksort.json", "transcripts/*.json"), _is_ksort)
