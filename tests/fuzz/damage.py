@@ -11,20 +11,65 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 Draw = random.Random
 BIG = 10**400
 STRANGE: tuple[Any, ...] = (
-    None, True, False, 0, -1, 7, 2**63, BIG, 1e308, -0.0, float("nan"), float("inf"), "", " ", "nan", "NaN", "-1", "é",
-    "\u202eabc", "a\nb", "\x1b[31mred", "\ud800", "x" * 5000, "../../etc/passwd", "/etc/passwd", [], {}, [[]],
-    [None], {"a": 1}, "0", "1e999", [1, "a", None], {"": {"": {}}},
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    7,
+    2**63,
+    BIG,
+    1e308,
+    -0.0,
+    float("nan"),
+    float("inf"),
+    "",
+    " ",
+    "nan",
+    "NaN",
+    "-1",
+    "é",
+    "\u202eabc",
+    "a\nb",
+    "\x1b[31mred",
+    "\ud800",
+    "x" * 5000,
+    "../../etc/passwd",
+    "/etc/passwd",
+    [],
+    {},
+    [[]],
+    [None],
+    {"a": 1},
+    "0",
+    "1e999",
+    [1, "a", None],
+    {"": {"": {}}},
+)
 
 
 def any_bytes(draw: Draw, content: bytes) -> bytes:
     """The same file after an accident."""
     ways: tuple[Callable[[Draw, bytes], bytes], ...] = (
-        _cut, _cut, _flip, _flip, _zeros, _swap_lines, _drop_line, _double_line, _insert, _empty, _other, _mark, _twice,
-    )  # fmt: skip
+        _cut,
+        _cut,
+        _flip,
+        _flip,
+        _zeros,
+        _swap_lines,
+        _drop_line,
+        _double_line,
+        _insert,
+        _empty,
+        _other,
+        _mark,
+        _twice,
+    )
     return draw.choice(ways)(draw, content)
 
 
@@ -65,7 +110,19 @@ def _double_line(draw: Draw, content: bytes) -> bytes:
 
 def _insert(draw: Draw, content: bytes) -> bytes:
     at = draw.randrange(len(content) + 1)
-    parts = (b'"', b",", b"{", b"[" * 3000, b"\xff\xfe", b"\x00", b"\n", b"\r", "\u202e".encode(), b"\x1b[2J", b"9" * 5000)
+    parts = (
+        b'"',
+        b",",
+        b"{",
+        b"[" * 3000,
+        b"\xff\xfe",
+        b"\x00",
+        b"\n",
+        b"\r",
+        "\u202e".encode(),
+        b"\x1b[2J",
+        b"9" * 5000,
+    )
     return content[:at] + draw.choice(parts) + content[at:]
 
 
@@ -75,9 +132,24 @@ def _empty(draw: Draw, content: bytes) -> bytes:
 
 def _other(draw: Draw, content: bytes) -> bytes:
     return draw.choice(
-        (b"null", b"[]", b"{}", b"3", b'"text"', b"PAR1PAR1", b"\x89PNG\r\n\x1a\n", b"[" * 20000, b'{"a":' * 20000,
-         b"PK\x03\x04", b"<html>", bytes(range(256)), b"9" * 5000, b"[1,2", b"version https://git-lfs.github.com/spec/v1\n")
-    )  # fmt: skip
+        (
+            b"null",
+            b"[]",
+            b"{}",
+            b"3",
+            b'"text"',
+            b"PAR1PAR1",
+            b"\x89PNG\r\n\x1a\n",
+            b"[" * 20000,
+            b'{"a":' * 20000,
+            b"PK\x03\x04",
+            b"<html>",
+            bytes(range(256)),
+            b"9" * 5000,
+            b"[1,2",
+            b"version https://git-lfs.github.com/spec/v1\n",
+        )
+    )
 
 
 def _mark(draw: Draw, content: bytes) -> bytes:
@@ -93,7 +165,7 @@ def _twice(draw: Draw, content: bytes) -> bytes:
 def any_json(draw: Draw, value: Any) -> Any:
     """The same value with one or two places that hold something else, or nothing."""
     for _ in range(draw.choice((1, 1, 2))):
-        places = list(_places(value))
+        places = _places(value)
         if not places:
             return draw.choice(STRANGE)
         holder, key = draw.choice(places)
@@ -117,11 +189,15 @@ def deep(levels: int) -> Any:
     return value
 
 
-def _places(value: Any) -> Any:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in list(items):
-        yield value, key
-        yield from _places(inner)
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    found, waiting = [], [value]
+    while waiting:
+        holder = waiting.pop()
+        items = holder.items() if isinstance(holder, dict) else enumerate(holder) if isinstance(holder, list) else ()
+        for key, inner in items:
+            found.append((holder, key))
+            waiting.append(inner)
+    return found
 
 
 def json_text(value: Any) -> bytes:
@@ -140,12 +216,9 @@ def any_json_file(draw: Draw, path: Path) -> None:
     elif path.suffix == ".json":
         path.write_bytes(json_text(any_json(draw, json.loads(content))))
     else:
-        rows = [json.loads(line) for line in content.splitlines()]
-        path.write_bytes(b"".join(json_text(row) + b"\n" for row in _as_list(any_json(draw, rows))))
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+        rows = any_json(draw, [json.loads(line) for line in content.splitlines()])
+        lines = [json_text(row) for row in (rows if isinstance(rows, list) else [rows])]
+        path.write_bytes(b"".join(line + b"\n" for line in lines))
 
 
 def any_safetensors(draw: Draw, path: Path) -> None:
@@ -191,13 +264,13 @@ def misplaced(draw: Draw, path: Path) -> None:
 
 def any_file(draw: Draw, path: Path) -> None:
     """Damage a file of any kind, or what stands in its place."""
+    from fuzz.tables import any_parquet
+
+    ways = {".safetensors": any_safetensors, ".parquet": any_parquet}
     if draw.random() < 0.08:
         misplaced(draw, path)
-    elif path.suffix == ".safetensors":
-        any_safetensors(draw, path)
-    elif path.suffix == ".parquet":
-        from fuzz.tables import any_parquet
-
-        any_parquet(draw, path)
-    else:
-        any_json_file(draw, path)
+        return
+    try:
+        ways.get(path.suffix, any_json_file)(draw, path)
+    except (ValueError, RecursionError, struct.error, pa.ArrowException, OSError):  # it is damaged already
+        path.write_bytes(any_bytes(draw, path.read_bytes()))

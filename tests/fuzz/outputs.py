@@ -6,19 +6,59 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuzz.kinds import Step
-from fuzz.running import Command
+from fuzz.running import Command, Step
 from fuzz.world import TRAIN, copy
 
 Draw = random.Random
 FILES = (
-    "README.md", "notes.txt", "report.html", "report.md", "leaderboard.csv", "quarantine.jsonl", "validation.json",
-    "ratings.json", "gaps.parquet", "arena.html", "manifest.jsonl", "manifest.json", "scores.parquet", "comparison.json",
-    "signals.parquet", "rewards.parquet", "pairs.parquet", "cache.json", "run.json", "config.yaml", "metrics.jsonl",
-    "images/holiday.png", "prompts/mine.txt", "checkpoints/best.pt", "checkpoints/step-000001/x", "unet/config.json",
-    "samples/a.png", ".git/HEAD", "finepref.json", "images.parquet", "prompts.parquet", "next.csv", "model_index.json",
-)  # fmt: skip
-PLACES = (".", ".", "images", "prompts", "checkpoints", "unet", *FILES, "images/new", "empty", "empty", "new", "new/below")
+    "README.md",
+    "notes.txt",
+    "report.html",
+    "report.md",
+    "leaderboard.csv",
+    "quarantine.jsonl",
+    "validation.json",
+    "ratings.json",
+    "gaps.parquet",
+    "arena.html",
+    "manifest.jsonl",
+    "manifest.json",
+    "scores.parquet",
+    "comparison.json",
+    "signals.parquet",
+    "rewards.parquet",
+    "pairs.parquet",
+    "cache.json",
+    "run.json",
+    "config.yaml",
+    "metrics.jsonl",
+    "images/holiday.png",
+    "prompts/mine.txt",
+    "checkpoints/best.pt",
+    "checkpoints/step-000001/x",
+    "unet/config.json",
+    "samples/a.png",
+    ".git/HEAD",
+    "finepref.json",
+    "images.parquet",
+    "prompts.parquet",
+    "next.csv",
+    "model_index.json",
+)
+PLACES = (
+    ".",
+    ".",
+    "images",
+    "prompts",
+    "checkpoints",
+    "unet",
+    *FILES,
+    "images/new",
+    "empty",
+    "empty",
+    "new",
+    "new/below",
+)
 WITH_OVERWRITE = {"arena", "signals", "data", "cache", "train", "generate", "export", "score"}
 
 
@@ -34,10 +74,30 @@ def commands(out: str, draw: Draw) -> Sequence[str]:
             ("data", "convert", "W/votes.parquet", "--out", out),
             ("data", "pair", "W/eval", "--scorer", "lab-reward", "--out", out),
             ("cache", "-c", "lab/dpo", "data.paths=[W/votes.parquet]", "--out", out),
-            ("train", "-c", "lab/dpo", "--out", out, *TRAIN, "data.paths=[W/votes.parquet]", "cache.folder=W/cache",
-             "train.max_steps=1", "lora.rank=2"),
-            ("train", "-c", "lab/dpo", "--out", "run-new", *TRAIN, "data.paths=[W/votes.parquet]", f"cache.folder={out}",
-             "train.max_steps=1", "lora.rank=2"),
+            (
+                "train",
+                "-c",
+                "lab/dpo",
+                "--out",
+                out,
+                *TRAIN,
+                "data.paths=[W/votes.parquet]",
+                "cache.folder=W/cache",
+                "train.max_steps=1",
+                "lora.rank=2",
+            ),
+            (
+                "train",
+                "-c",
+                "lab/dpo",
+                "--out",
+                "run-new",
+                *TRAIN,
+                "data.paths=[W/votes.parquet]",
+                f"cache.folder={out}",
+                "train.max_steps=1",
+                "lora.rank=2",
+            ),
             ("generate", "--model", "b=lab", "--prompts", "W/prompts.txt", "--steps", "1", "--out", out),
             ("compare", "W/eval", "--baseline", "b", "--resamples", "100", "--out", out),
             ("compare", "--from-counts", "W/rates.csv", "--out", out),
@@ -46,7 +106,7 @@ def commands(out: str, draw: Draw) -> Sequence[str]:
             ("export", "W/lora", "--format", "kohya", "--out", out),
             ("lab", "model", "--out", out),
         )
-    )  # fmt: skip
+    )
 
 
 def person(folder: Path) -> None:
@@ -84,7 +144,9 @@ def again(draw: Draw, folder: Path, world: Path) -> list[Step]:
         words = [word.replace("W/", f"{world}/") for word in commands("OUT", draw)]
         if words[0] not in ("next", "compare", "report") and words[:2] != ["lab", "model"]:
             break
-    file = {"signals": "s.parquet", "score": "r.parquet", "data": "c.parquet" if words[1] == "convert" else ""}.get(words[0], "")
+    file = {"signals": "s.parquet", "score": "r.parquet", "data": "c.parquet" if words[1] == "convert" else ""}.get(
+        words[0], ""
+    )
     out = f"{name}/{file}" if file else name
     out = f"{name}/k.safetensors" if "kohya" in words else out
     first = tuple(word.replace("OUT", out) for word in words)

@@ -123,9 +123,12 @@ def _choice_beside(draw: Draw, rows: list[_Drawn]) -> Rows:
 
 
 DIALECTS: Mapping[str, tuple[Callable[[Draw, list[_Drawn]], Rows], tuple[float | None, ...]]] = {
-    "chosen": (_chosen, (1.0, 0.0)), "words": (_words, (1.0, 0.0, 0.5)), "house": (_house, (1.0, 0.0, 0.5, None)),
-    "pickapic": (_pickapic, (1.0, 0.0, 0.5)), "choice beside": (_choice_beside, (1.0, 0.0, 0.5)),
-}  # fmt: skip
+    "chosen": (_chosen, (1.0, 0.0)),
+    "words": (_words, (1.0, 0.0, 0.5)),
+    "house": (_house, (1.0, 0.0, 0.5, None)),
+    "pickapic": (_pickapic, (1.0, 0.0, 0.5)),
+    "choice beside": (_choice_beside, (1.0, 0.0, 0.5)),
+}
 
 
 def preferences(draw: Draw) -> PreferenceInput:
@@ -137,7 +140,14 @@ def preferences(draw: Draw) -> PreferenceInput:
     names = [f"{draw.choice(('img', 'pictures/a', 'p'))}{k}.png" for k in range(2 * count)]
     pictures = {file: picture(k) for k, file in enumerate(names)}
     drawn = [
-        _Drawn(_prompt(draw, plain), names[2 * k], names[2 * k + 1], draw.choice(shares if k else (1.0,)), _models(draw), "v1")
+        _Drawn(
+            _prompt(draw, plain),
+            names[2 * k],
+            names[2 * k + 1],
+            draw.choice(shares if k else (1.0,)),
+            _models(draw),
+            "v1",
+        )
         for k in range(count)
     ]
     rows = dialect(draw, drawn)
@@ -152,7 +162,9 @@ def preferences(draw: Draw) -> PreferenceInput:
 
 def _prompt(draw: Draw, plain: bool) -> str:
     texts = ["a cat", "a red circle on a square", "two dogs"]
-    return draw.choice(texts if plain else [*texts, 'with "quotes", and commas', "two\nlines", "é 日本 🚀", "NaN", "false"])
+    return draw.choice(
+        texts if plain else [*texts, 'with "quotes", and commas', "two\nlines", "é 日本 🚀", "NaN", "false"]
+    )
 
 
 def _models(draw: Draw) -> tuple[str, str]:
@@ -178,7 +190,16 @@ def _spoil(draw: Draw, found: PreferenceInput, rows: Rows, drawn: list[_Drawn]) 
         rows[at][key] = draw.choice((None, "", "  "))
         found.truth = None
     else:
-        outside = ("/etc/passwd", "../secret.png", "/dev/zero", "/proc/self/environ", "..", "", "a\x00b.png", "x" * 3000)
+        outside = (
+            "/etc/passwd",
+            "../secret.png",
+            "/dev/zero",
+            "/proc/self/environ",
+            "..",
+            "",
+            "a\x00b.png",
+            "x" * 3000,
+        )
         strange = ("\u202egnp.exe", "https://example.com/a.png", "C:\\a.png", "img0.png ", "./img0.png")
         rows[at][draw.choice(columns)] = draw.choice(outside if way == "outside" else strange)
         found.truth = None

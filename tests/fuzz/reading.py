@@ -22,8 +22,13 @@ def canonical(name: str) -> str:
     return " ".join(unicodedata.normalize("NFC", name).split())
 
 
-def arena_failures(out: Path, done: Done, truth: Truth) -> list[Failure]:
+def arena_failures(out: Path, done: Done, truth: Truth, *, about: str = "") -> list[Failure]:
     """Of an arena that was written: counts per model, and rows that are neither counted nor listed."""
+    found = _arena(out, truth)
+    return [Failure(each.count, f"{about}: {each.what}" if about else each.what) for each in found]
+
+
+def _arena(out: Path, truth: Truth) -> list[Failure]:
     if truth.refuse:
         return [Failure("wrong", f"it goes through: {truth.refuse}")]
     if not truth.known:
@@ -44,7 +49,7 @@ def arena_failures(out: Path, done: Done, truth: Truth) -> list[Failure]:
         short = truth.void - listed
         if short > 0:
             failures.append(Failure("lost", f"{short} of {truth.rows} rows are neither counted nor listed"))
-    return failures + _sums(record, truth)
+    return [*failures, *_sums(record, truth)]
 
 
 def _listed(out: Path, record: dict[str, Any]) -> int:
@@ -101,7 +106,9 @@ def _merged(counts: Counts) -> Counts:
 
 
 def _shown(counts: Counts) -> str:
-    return ", ".join(f"{name!r} {'/'.join(f'{value:g}' for value in values)}" for name, values in sorted(counts.items()))[:300]
+    return ", ".join(
+        f"{name!r} {'/'.join(f'{value:g}' for value in values)}" for name, values in sorted(counts.items())
+    )[:300]
 
 
 def pairs_failures(path: Path, done: Done, truth: list[tuple[bytes, bytes, float | None]], void: int) -> list[Failure]:
@@ -113,11 +120,15 @@ def pairs_failures(path: Path, done: Done, truth: list[tuple[bytes, bytes, float
     left_out = int(said[1]) if said else 0
     if found == right:
         short = void - left_out
-        return [Failure("lost", f"{short} of {len(right) + void} rows are neither used nor listed")] if short > 0 else []
+        return (
+            [Failure("lost", f"{short} of {len(right) + void} rows are neither used nor listed")] if short > 0 else []
+        )
     if len(found) + left_out < len(right) + void:
         return [Failure("lost", f"{len(found)} of {len(right)} pairs are written, {left_out} are said to be left out")]
     labels = [[row[2] for row in rows] for rows in (found, right)]
-    return [Failure("wrong", f"{len(found)} pairs of {len(right)}; labels {labels[0][:12]} instead of {labels[1][:12]}")]
+    return [
+        Failure("wrong", f"{len(found)} pairs of {len(right)}; labels {labels[0][:12]} instead of {labels[1][:12]}")
+    ]
 
 
 def _turned(pair: tuple[bytes, bytes, float | None]) -> tuple[bytes, bytes, float]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import random
 import re
+import resource
 import signal
 import stat
 import sys
+import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,7 @@ from pathlib import Path
 CPU_SECONDS = 120
 HANGS = 240  # wall seconds without an end: it waits for something that never comes
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "100"}
+MEMORY = 3 << 30  # bytes that a command may take beyond what is there; more is a traceback
 SAID_AT_MOST = 2000  # characters of a refusal
 CONTROL = re.compile("[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 LEFT_OVER = re.compile(r"\.tmp|^\.finepref-|^\..+-[a-z0-9_]{8}$")
@@ -51,7 +55,21 @@ class Done:
     err: str
     error: str
     seconds: float
-    late: bool = False
+    late: bool = False  # it ran for too long, or would have waited for ever
+
+
+Check = Callable[["Done"], "list[Failure]"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command and what must be true of a run that ended with 0."""
+
+    command: Command
+    check: Check | None = None
+
+
+Kind = Callable[[random.Random, Path, Path], Sequence[Step]]  # (draw, folder of the input, world) -> steps
 
 
 @dataclass(frozen=True)
@@ -73,18 +91,49 @@ def _stop(*_: object) -> None:
     raise TooLate
 
 
+def _mapped() -> int:
+    """Bytes of addresses that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
 @contextmanager
 def _limited() -> Iterator[None]:
     kept = [(number, signal.signal(number, _stop)) for number in (signal.SIGPROF, signal.SIGALRM)]
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     signal.setitimer(signal.ITIMER_REAL, HANGS)
+    room, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (_mapped() + MEMORY, most))
     try:
         yield
     finally:
+        resource.setrlimit(resource.RLIMIT_AS, (room, most))
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in kept:
             signal.signal(number, handler)
+
+
+@contextmanager
+def _watched(folder: Path, opened: list[str]) -> Iterator[None]:
+    """Name the pipes below a folder that are opened to be read: without a writer that would never end."""
+    pipes = [name for name, state in snapshot(folder).items() if state == "special"]
+
+    def write_nothing(name: str) -> None:
+        os.close(os.open(folder / name, os.O_WRONLY))  # waits until somebody reads
+        opened.append(name)
+
+    threads = [threading.Thread(target=write_nothing, args=(name,), daemon=True) for name in pipes]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        met = list(opened)
+        for name, thread in zip(pipes, threads, strict=True):
+            if thread.is_alive() and (folder / name).exists():
+                os.close(os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK))
+                thread.join()
+        opened[:] = met
 
 
 @contextmanager
@@ -117,8 +166,9 @@ def run(command: Command, folder: Path) -> Done:
     err = io.TextIOWrapper(raw[1], encoding, errors="backslashreplace", newline="\n", write_through=True)
     code: int | None = None
     error, late, start = "", False, time.process_time()
+    opened: list[str] = []
     try:
-        with _as_a_process(folder, command.words, out, err), _limited():
+        with _watched(folder, opened), _as_a_process(folder, command.words, out, err), _limited():
             main()
             code = 0
     except SystemExit as stop:
@@ -130,7 +180,7 @@ def run(command: Command, folder: Path) -> Done:
             raise
         error = "".join(traceback.format_exception(problem))
     said = [stream.getvalue().decode("utf-8", "replace") for stream in raw]
-    return Done(code, *said, error, time.process_time() - start, late)
+    return Done(code, *said, error, time.process_time() - start, late or bool(opened))
 
 
 def snapshot(folder: Path) -> dict[str, str]:

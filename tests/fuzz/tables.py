@@ -60,7 +60,13 @@ def csv_text(
 
 
 def _csv(draw: Draw, rows: Sequence[Row], columns: Sequence[str], stem: str, kind: str, plain: bool) -> Saved:
-    delimiter, newline, quoting, encoding, ending = ("\t" if kind == "tsv" else ","), "\n", csv.QUOTE_MINIMAL, "utf-8", ""
+    delimiter, newline, quoting, encoding, ending = (
+        ("\t" if kind == "tsv" else ","),
+        "\n",
+        csv.QUOTE_MINIMAL,
+        "utf-8",
+        "",
+    )
     if not plain:
         delimiter = delimiter if kind == "tsv" else draw.choice((",", ",", ",", ";", "\t", "|"))
         newline = draw.choice(("\n", "\r\n", "\r\n", "\r"))

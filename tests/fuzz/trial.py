@@ -14,50 +14,105 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fuzz import kinds
-from fuzz.kinds import Kind, damaged
+from fuzz import made, settings, written
+from fuzz.made import damaged
 from fuzz.outputs import again, outputs
-from fuzz.running import COUNTS, Failure, failures, run, snapshot
+from fuzz.running import COUNTS, Failure, Kind, failures, run, snapshot
 from fuzz.world import make_world
 
 # kind -> (inputs of 1,000, what makes one)
 KINDS: Mapping[str, tuple[int, Kind]] = {
-    "votes": (300, kinds.arena_of_votes),
-    "damaged votes": (110, kinds.damaged_votes),
-    "folders": (50, kinds.folder_of_votes),
-    "next": (50, kinds.next_of_votes),
-    "preferences": (120, kinds.preference_sets),
-    "pictures": (30, kinds.pictures),
-    "prompts": (25, kinds.prompt_sets),
-    "config": (60, kinds.layers),
-    "training": (15, kinds.configured_training),
-    "boards": (30, kinds.boards),
-    "signals": (15, damaged(
-        "votes.parquet", "cache", "signals.parquet", among=["signals.parquet"], ours=["cache"], out=["r"], resumes=True,
-        steps=lambda draw: [[*kinds.ANEW, "signal.file=signals.parquet"]])),
-    "rewards": (30, damaged(
-        "votes.parquet", "rewards.parquet", among=["rewards.parquet"], out=["s.parquet"],
-        steps=lambda draw: [["signals", "votes.parquet", "--kind", draw.choice(("smoothed", "relabel", "reward-margin")),
-                             "--rewards", "rewards.parquet", "--out", "s.parquet"]])),
-    "cache": (15, damaged(
-        "votes.parquet", "cache", among=["cache/**/*"], out=["r", "cache"], ours=["cache"], resumes=True,
-        steps=lambda draw: [draw.choice((kinds.ANEW, ["cache", "-c", "lab/dpo", "data.paths=[votes.parquet]", "--out", "cache"]))])),
-    "checkpoints": (15, kinds.checkpoints),
-    "loras": (15, kinds.loras),
-    "weights": (20, kinds.weights),
-    "runs": (20, damaged(
-        "lora", "prompts.txt", among=["lora/*", "lora/unet/*", "lora/*lora*/*"], resumes=True,
-        out=["k.safetensors", "d", "r.html", "r.md", "e"], steps=lambda draw: [draw.choice(kinds.RUNS)])),
-    "evaluations": (45, damaged(
-        "eval", "prompts.txt", among=["eval/*", "eval/images/*/*/*"], ours=["eval"], resumes=True,
-        out=["r.html", "r.md", "pairs"], steps=lambda draw: [draw.choice(kinds.ON_EVAL)])),
-    "reports": (25, kinds.sources_of_report),
-    "pages": (25, kinds.hostile_pages),
-    "transcripts": (20, kinds.transcripts),
-    "counts": (15, kinds.counts),
+    "votes": (300, written.arena_of_votes),
+    "damaged votes": (110, written.damaged_votes),
+    "folders": (50, written.folder_of_votes),
+    "next": (50, written.next_of_votes),
+    "preferences": (120, written.preference_sets),
+    "pictures": (30, written.pictures),
+    "prompts": (25, written.prompt_sets),
+    "config": (60, settings.layers),
+    "training": (8, settings.configured_training),
+    "boards": (30, made.boards),
+    "signals": (
+        15,
+        damaged(
+            "votes.parquet",
+            "cache",
+            "signals.parquet",
+            among=["signals.parquet"],
+            ours=["cache"],
+            out=["r"],
+            resumes=True,
+            steps=lambda draw: [[*made.ANEW, "signal.file=signals.parquet"]],
+        ),
+    ),
+    "rewards": (
+        30,
+        damaged(
+            "votes.parquet",
+            "rewards.parquet",
+            among=["rewards.parquet"],
+            out=["s.parquet"],
+            steps=lambda draw: [
+                [
+                    "signals",
+                    "votes.parquet",
+                    "--kind",
+                    draw.choice(("smoothed", "relabel", "reward-margin")),
+                    "--rewards",
+                    "rewards.parquet",
+                    "--out",
+                    "s.parquet",
+                ]
+            ],
+        ),
+    ),
+    "cache": (
+        15,
+        damaged(
+            "votes.parquet",
+            "cache",
+            among=["cache/**/*"],
+            out=["r", "cache"],
+            ours=["cache"],
+            resumes=True,
+            steps=lambda draw: [
+                draw.choice((made.ANEW, ["cache", "-c", "lab/dpo", "data.paths=[votes.parquet]", "--out", "cache"]))
+            ],
+        ),
+    ),
+    "checkpoints": (15, made.checkpoints),
+    "loras": (15, made.loras),
+    "weights": (20, made.weights),
+    "runs": (
+        20,
+        damaged(
+            "lora",
+            "prompts.txt",
+            among=["lora/*", "lora/unet/*", "lora/*lora*/*"],
+            resumes=True,
+            out=["k.safetensors", "d", "r.html", "r.md", "e"],
+            steps=lambda draw: [draw.choice(made.RUNS)],
+        ),
+    ),
+    "evaluations": (
+        45,
+        damaged(
+            "eval",
+            "prompts.txt",
+            among=["eval/*", "eval/images/*/*/*"],
+            ours=["eval"],
+            resumes=True,
+            out=["r.html", "r.md", "pairs"],
+            steps=lambda draw: [draw.choice(made.ON_EVAL)],
+        ),
+    ),
+    "reports": (25, made.sources_of_report),
+    "pages": (25, written.hostile_pages),
+    "transcripts": (20, made.transcripts),
+    "counts": (15, written.counts),
     "outputs": (65, outputs),
     "again": (15, again),
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -93,7 +148,9 @@ def schedule(inputs: int, only: str | None) -> list[tuple[str, int]]:
     return [(name, index) for _, name, index in sorted(places)]
 
 
-def try_input(kind: str, index: int, seed: int, folder: Path, world: Path) -> tuple[str, list[tuple[Sequence[str], Failure]]]:
+def try_input(
+    kind: str, index: int, seed: int, folder: Path, world: Path
+) -> tuple[str, list[tuple[Sequence[str], Failure]]]:
     """One input in an empty folder: (fine or refused, what failed with the words of its command)."""
     draw = random.Random(f"{seed}/{kind}/{index}")
     found: list[tuple[Sequence[str], Failure]] = []
@@ -115,7 +172,11 @@ def try_input(kind: str, index: int, seed: int, folder: Path, world: Path) -> tu
 
 
 def try_all(
-    places: Sequence[tuple[str, int]], *, seed: int, keep: Path | None = None, tell: Callable[[Found], None] | None = None
+    places: Sequence[tuple[str, int]],
+    *,
+    seed: int,
+    keep: Path | None = None,
+    tell: Callable[[Found], None] | None = None,
 ) -> tuple[dict[str, Tally], list[Found]]:
     """Every input in a folder of its own; the world is made first and must be the same afterwards."""
     tallies: dict[str, Tally] = {}
@@ -155,7 +216,9 @@ def _touched(world: Path, whole: dict[str, str]) -> bool:
     now = {os.path.relpath(path, world): os.lstat(path) for path in _walk(world)}
     if set(now) != set(whole):
         return True
-    stamp = _STAMPS.setdefault(str(world), {name: (s.st_mtime_ns, s.st_size) for name, s in now.items() if s.st_mode & 0o100000})
+    stamp = _STAMPS.setdefault(
+        str(world), {name: (s.st_mtime_ns, s.st_size) for name, s in now.items() if s.st_mode & 0o100000}
+    )
     fresh = {name: (s.st_mtime_ns, s.st_size) for name, s in now.items() if s.st_mode & 0o100000}
     if fresh == stamp:
         return False
@@ -189,7 +252,14 @@ class _work:
 
 def table(tallies: Mapping[str, Tally]) -> str:
     """A line a kind: inputs, fine, refused, and how many inputs had each kind of failure."""
-    heads = ("kind", "inputs", "fine", "refused", *(name if name != "refused" else "no reason" for name in COUNTS), "CPU-s")
+    heads = (
+        "kind",
+        "inputs",
+        "fine",
+        "refused",
+        *(name if name != "refused" else "no reason" for name in COUNTS),
+        "CPU-s",
+    )
     rows = [
         (kind, tally.inputs, tally.fine, tally.refused, *(tally.failed[name] for name in COUNTS), round(tally.seconds))
         for kind, tally in sorted(tallies.items(), key=lambda item: list(KINDS).index(item[0]))
@@ -198,7 +268,9 @@ def table(tallies: Mapping[str, Tally]) -> str:
     texts = [tuple(map(str, row)) for row in (heads, *rows, total)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return "\n".join(
-        "  ".join(word.ljust(w) if at == 0 else word.rjust(w) for at, (word, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            word.ljust(w) if at == 0 else word.rjust(w) for at, (word, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in texts
     )
 

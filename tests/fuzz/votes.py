@@ -19,9 +19,22 @@ PLAIN = ("sd15", "sdxl-base", "pixart", "flux dev", "b2", "model c", "v1.5", "ka
 QUOTED = ('say "hi"', "one, two", "semi;colon", "it's", "a|b", "#1", "modèle", "日本語", "café", "🚀", "O'Brien", "x/y")
 SPOKEN = ("left", "tie", "a", "model_b", "1", "0", "true", "2.0")  # names that are outcome words or codes elsewhere
 HOSTILE = (
-    "=1+1", "@SUM(A1)", "+1", "-1+2", "<script>alert(1)</script>", "x\x1b[31mred", "\u202eevil", "a\nb", "\x07bell",
-    "</style><b>", "{{7*7}}", "a\u200fb", "c\x85d", "tab\tbed", "\u2028line",
-)  # fmt: skip
+    "=1+1",
+    "@SUM(A1)",
+    "+1",
+    "-1+2",
+    "<script>alert(1)</script>",
+    "x\x1b[31mred",
+    "\u202eevil",
+    "a\nb",
+    "\x07bell",
+    "</style><b>",
+    "{{7*7}}",
+    "a\u200fb",
+    "c\x85d",
+    "tab\tbed",
+    "\u2028line",
+)
 MISSING = ("", "nan", "NaN", "None", "null", "N/A", " ")
 NO_OUTCOME = ("banana", "7", "skip", "?", "bad data", "-2", "0.7x")
 
@@ -79,7 +92,9 @@ class VoteInput:
 
 def names_of(draw: Draw, count: int, *, plain: bool) -> list[str]:
     """Names of models."""
-    pools = (PLAIN,) if plain else draw.choice(((PLAIN,), (PLAIN, QUOTED), (QUOTED,), (PLAIN, SPOKEN), (PLAIN, HOSTILE)))
+    pools = (
+        (PLAIN,) if plain else draw.choice(((PLAIN,), (PLAIN, QUOTED), (QUOTED,), (PLAIN, SPOKEN), (PLAIN, HOSTILE)))
+    )
     return draw.sample([name for pool in pools for name in pool], count)
 
 
@@ -88,7 +103,7 @@ def ballots(draw: Draw, *, plain: bool, ties: bool = True) -> list[Ballot]:
     names = names_of(draw, draw.choice((2, 3, 3, 4, 6)), plain=plain)
     prompts = [f"prompt {number}" for number in range(draw.choice((1, 4, 20)))]
     if not plain:
-        prompts += ["a cat, with a \"hat\"", "two\nlines", "é 日本", "5' 10\""]
+        prompts += ['a cat, with a "hat"', "two\nlines", "é 日本", "5' 10\""]
     found = []
     for number in range(draw.choice((1, 3, 12, 12, 30, 60))):
         left, right = draw.sample(names, 2)
@@ -99,12 +114,22 @@ def ballots(draw: Draw, *, plain: bool, ties: bool = True) -> list[Ballot]:
 
 Written = tuple[list[dict[str, Any]], list[str]]
 Dialect = Callable[[Draw, list[Ballot], Truth, bool], Written]
-SIDES = (("left", "right", "winner"), ("model_a", "model_b", "winner"), ("model_0", "model_1", "winner"),
-         ("model1", "model2", "outcome"))  # fmt: skip
+SIDES = (
+    ("left", "right", "winner"),
+    ("model_a", "model_b", "winner"),
+    ("model_0", "model_1", "winner"),
+    ("model1", "model2", "outcome"),
+)
 WORDS = (
-    ("left", "right", "tie"), ("Left", "RIGHT", "Tie"), ("a", "b", "draw"), ("A", "B", "equal"), (" left ", "right ", "tie"),
-    ("model_a", "model_b", "tie"), ("MODEL_A", "model_b", "both"), ("left", "right", "neither"),
-)  # fmt: skip
+    ("left", "right", "tie"),
+    ("Left", "RIGHT", "Tie"),
+    ("a", "b", "draw"),
+    ("A", "B", "equal"),
+    (" left ", "right ", "tie"),
+    ("model_a", "model_b", "tie"),
+    ("MODEL_A", "model_b", "both"),
+    ("left", "right", "neither"),
+)
 
 
 def _extras(draw: Draw, votes: list[Ballot], rows: list[dict[str, Any]], plain: bool) -> list[str]:
@@ -178,7 +203,9 @@ def _spoil(
 
 
 def _winner_loser(draw: Draw, votes: list[Ballot], truth: Truth, plain: bool) -> Written:
-    first, second = draw.choice((("winner", "loser"), ("chosen_model", "rejected_model"), ("model_chosen", "model_rejected")))
+    first, second = draw.choice(
+        (("winner", "loser"), ("chosen_model", "rejected_model"), ("model_chosen", "model_rejected"))
+    )
     drawn = "" if plain or draw.random() < 0.5 else draw.choice(("draw", "is_tie", "result"))
     votes[:] = [vote for vote in votes if vote.outcome or drawn]
     rows = []
@@ -205,10 +232,14 @@ def _one_hot(draw: Draw, votes: list[Ballot], truth: Truth, plain: bool) -> Writ
 
 
 CODES = (
-    ((0, 1, None), "the place of the winner"), ((1, 2, 0), "the number of the winner, 0 a tie"), ((1, -1, 0), "a sign"),
-    ((2, -2, 0), "a scale"), ((1, 0, 0.5), "the left's share"), ((True, False, None), "whether the first won"),
+    ((0, 1, None), "the place of the winner"),
+    ((1, 2, 0), "the number of the winner, 0 a tie"),
+    ((1, -1, 0), "a sign"),
+    ((2, -2, 0), "a scale"),
+    ((1, 0, 0.5), "the left's share"),
+    ((True, False, None), "whether the first won"),
     ((1.0, 2.0, 1.5), "halves"),
-)  # fmt: skip
+)
 
 
 def _coded(draw: Draw, votes: list[Ballot], truth: Truth, plain: bool) -> Written:
@@ -285,10 +316,15 @@ def _counted(draw: Draw, votes: list[Ballot], truth: Truth, plain: bool) -> Writ
         truth.add(Ballot(vote.left, vote.right, -1, "", "", second))
         rows.append(
             {
-                "prompt": vote.prompt, "image1": f"{number}a.png", "image2": f"{number}b.png", "votes_image1": first,
-                "votes_image2": second, "model1": vote.left, "model2": vote.right,
+                "prompt": vote.prompt,
+                "image1": f"{number}a.png",
+                "image2": f"{number}b.png",
+                "votes_image1": first,
+                "votes_image2": second,
+                "model1": vote.left,
+                "model2": vote.right,
             }
-        )  # fmt: skip
+        )
     return rows, list(rows[0])
 
 
@@ -306,19 +342,31 @@ def _weighted(draw: Draw, votes: list[Ballot], truth: Truth, plain: bool) -> Wri
 def _questions(draw: Draw, votes: list[Ballot], truth: Truth, plain: bool) -> Written:
     """Two questions in one file: without --question their answers may not be mixed."""
     rows = [
-        {"left": v.left, "right": v.right, "winner": {1: "left", -1: "right", 0: "tie"}[v.outcome],
-         "question": ("Which is prettier?", "Which fits the prompt?")[number % 2]}
+        {
+            "left": v.left,
+            "right": v.right,
+            "winner": {1: "left", -1: "right", 0: "tie"}[v.outcome],
+            "question": ("Which is prettier?", "Which fits the prompt?")[number % 2],
+        }
         for number, v in enumerate(votes)
-    ]  # fmt: skip
+    ]
     truth.known = False
     truth.refuse = "answers to two questions" if len(votes) > 1 else ""
     return rows, ["left", "right", "winner", "question"]
 
 
 DIALECTS: Mapping[str, Dialect] = {
-    "words": _words, "winner_loser": _winner_loser, "one_hot": _one_hot, "coded": _coded, "pickapic": _pickapic,
-    "kwise": _kwise, "wide": _wide, "counted": _counted, "weighted": _weighted, "questions": _questions,
-}  # fmt: skip
+    "words": _words,
+    "winner_loser": _winner_loser,
+    "one_hot": _one_hot,
+    "coded": _coded,
+    "pickapic": _pickapic,
+    "kwise": _kwise,
+    "wide": _wide,
+    "counted": _counted,
+    "weighted": _weighted,
+    "questions": _questions,
+}
 READ_BY_ALL = ("words", "winner_loser", "pickapic", "kwise")
 
 

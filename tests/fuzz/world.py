@@ -15,11 +15,24 @@ from fuzz.running import Command, run
 
 PROMPTS = ("a red circle on a black background", "a blue square on a white background")
 JUDGE = {
-    "base_url": "http://127.0.0.1:9/v1", "model": "judge-1", "question": "How good is this for {prompt}?", "retries": 0,
-    "pattern": r"(\d+)", "low": 0, "high": 9, "timeout": 5, "attempts": 2, "workers": 1,
-}  # fmt: skip
-TRAIN = ("data.paths=[votes.parquet]", "cache.folder=cache", "train.max_steps=2", "train.pairs_per_step=2",
-         "train.checkpoint_every=1")  # fmt: skip
+    "base_url": "http://127.0.0.1:9/v1",
+    "model": "judge-1",
+    "question": "How good is this for {prompt}?",
+    "retries": 0,
+    "pattern": r"(\d+)",
+    "low": 0,
+    "high": 9,
+    "timeout": 5,
+    "attempts": 2,
+    "workers": 1,
+}
+TRAIN = (
+    "data.paths=[votes.parquet]",
+    "cache.folder=cache",
+    "train.max_steps=2",
+    "train.pairs_per_step=2",
+    "train.checkpoint_every=1",
+)
 
 
 class BrokenWorld(Exception):
@@ -36,10 +49,17 @@ def make_world(folder: Path) -> Path:
         share = draw.choice((1.0, 0.0))
         rows.append(
             {
-                "ranking_id": number, "caption": PROMPTS[number % 2], "jpg_0": picture(left), "jpg_1": picture(3 + right),
-                "label_0": share, "label_1": 1 - share, "model_0": "abc"[left], "model_1": "abc"[right], "user_id": number % 4,
+                "ranking_id": number,
+                "caption": PROMPTS[number % 2],
+                "jpg_0": picture(left),
+                "jpg_1": picture(3 + right),
+                "label_0": share,
+                "label_1": 1 - share,
+                "model_0": "abc"[left],
+                "model_1": "abc"[right],
+                "user_id": number % 4,
             }
-        )  # fmt: skip
+        )
     pq.write_table(pa.Table.from_pylist(rows), folder / "votes.parquet")
     lines = [f"{'abc'[k % 3]},{'abc'[(k + 1) % 3]},{('left', 'right', 'tie')[k % 5 % 3]},v{k % 3}" for k in range(20)]
     (folder / "v.csv").write_text("\n".join(["left,right,winner,voter", *lines]) + "\n")
