@@ -248,7 +248,7 @@ def misplaced(draw: Draw, path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        path.unlink()
+        path.unlink(missing_ok=True)
     way = draw.choice(("nothing", "folder", "loop", "nowhere", "pipe", "empty"))
     if way == "folder":
         path.mkdir()
