@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def commands(out: str, draw: Draw) -> Sequence[str]:
                 out,
                 *TRAIN,
                 "data.paths=[W/votes.parquet]",
-                "cache.folder=W/cache",
+                "cache.folder=c",
                 "train.max_steps=1",
                 "lora.rank=2",
             ),
@@ -119,6 +120,7 @@ def person(folder: Path) -> None:
 
 def outputs(draw: Draw, folder: Path, world: Path) -> list[Step]:
     """A command whose output is aimed among a person's files, with and without --overwrite."""
+    shutil.copytree(world / "cache", folder / "c")
     mine = folder / "mine"
     mine.mkdir()
     person(mine)
@@ -134,11 +136,12 @@ def outputs(draw: Draw, folder: Path, world: Path) -> list[Step]:
         words.append("--overwrite")
     if "v.csv" in out or "votes.parquet" in out or out == ".":
         words = [word.replace(f"{world}/v", "v") for word in words]
-    return [Step(Command(tuple(words), out=("",), resumes=True))]
+    return [Step(Command(tuple(words), out=("",), ours=("c",), resumes=True))]
 
 
 def again(draw: Draw, folder: Path, world: Path) -> list[Step]:
     """A command into a new place, once more, and with --overwrite: each works."""
+    shutil.copytree(world / "cache", folder / "c")
     name = draw.choice(("new", "new/below"))
     while True:
         words = [word.replace("W/", f"{world}/") for word in commands("OUT", draw)]
@@ -154,4 +157,4 @@ def again(draw: Draw, folder: Path, world: Path) -> list[Step]:
     if draw.random() < 0.3 and not file and "kohya" not in words:
         (folder / name).mkdir(parents=True)
     commands_ = [first, (*first, over)] if over else [first]
-    return [Step(Command(each, out=("new", "run-new"), ours=("new", "run-new"), expect=0)) for each in commands_]
+    return [Step(Command(each, out=("new", "run-new"), ours=("new", "run-new", "c"), expect=0)) for each in commands_]
