@@ -15,6 +15,7 @@ from PIL import Image
 
 from fuzz.damage import any_bytes, misplaced
 from fuzz.tables import Saved, save
+from fuzz.votes import Ballot, Truth
 
 Draw = random.Random
 Pair = tuple[bytes, bytes, float | None]  # left picture, right picture, P(left is better) or no vote
@@ -31,6 +32,7 @@ class PreferenceInput:
     options: tuple[str, ...] = ()
     plain: bool = False
     about: str = ""
+    votes: Truth = field(default_factory=lambda: Truth(known=False))  # the same as votes on models
     spoilt: list[str] = field(default_factory=list)  # pictures of which something else stands in the place
 
     def write(self, folder: Path, draw: Draw) -> None:
@@ -153,7 +155,12 @@ def preferences(draw: Draw) -> PreferenceInput:
     rows = dialect(draw, drawn)
     found = PreferenceInput(None, pictures, about=name)
     found.truth = [(pictures[row.left], pictures[row.right], row.share) for row in drawn]
+    found.votes = Truth(rows=len(drawn), void=sum(row.share is None for row in drawn))
+    for row in drawn:
+        if row.share is not None:
+            found.votes.add(Ballot(*row.models, round(2 * row.share) - 1, row.prompt, row.voter))
     if not plain and draw.random() < 0.4:
+        found.votes.known = False
         _spoil(draw, found, rows, drawn)
     found.saved = save(draw, rows, list(rows[0]), stem=draw.choice(("v", "metadata")), plain=plain)
     found.plain, found.options = plain and found.saved.plain, found.saved.options

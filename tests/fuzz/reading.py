@@ -131,6 +131,28 @@ def pairs_failures(path: Path, done: Done, truth: list[tuple[bytes, bytes, float
     ]
 
 
+def signals_failures(path: Path, truth: list[tuple[bytes, bytes, float | None]]) -> list[Failure]:
+    """Of signals of every decided pair: how many there are, and no more winners on a side than were drawn for it."""
+    winners = pq.read_table(path)["winner"].to_pylist()
+    decided = [label for _, _, label in truth if label in (0.0, 1.0)]
+    if len(winners) != len(decided):
+        kind = "lost" if len(winners) < len(decided) else "wrong"
+        return [Failure(kind, f"{len(winners)} signals of {len(decided)} decided pairs")]
+    right = sum(label == 1.0 for label in decided)
+    if winners.count(0) not in (right, len(decided)):  # chosen and rejected stand in this order
+        return [Failure("wrong", f"{winners.count(0)} winners on the left instead of {right}")]
+    return []
+
+
+def prompts_failures(folder: Path, texts: list[str]) -> list[Failure]:
+    """Of generated images: theirs are the first prompts of the file, in order."""
+    rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = [row["prompt"] for row in sorted(rows, key=lambda row: row["prompt_index"])]
+    if found == texts:
+        return []
+    return [Failure("lost" if len(found) < len(texts) else "wrong", f"prompts {found!r} instead of {texts!r}"[:300])]
+
+
 def _turned(pair: tuple[bytes, bytes, float | None]) -> tuple[bytes, bytes, float]:
     """A pair with the smaller picture first: which side it stands on says nothing."""
     first, second, label = pair

@@ -34,7 +34,8 @@ class Command:
     """The words after `finepref`, run in the folder of the input.
 
     out: places below it where new files may appear. ours: results of ours that may change. resumes: what a refused run
-    has finished may stay. data: stdout is for machines. expect: the only right exit code, if there is one.
+    has finished may stay. data: stdout is for machines. expect: the only right exit code, if there is one. ascii: the
+    terminal knows nothing else. call: what runs instead, of the Python interface; its words only describe it.
     """
 
     words: Sequence[str]
@@ -44,6 +45,7 @@ class Command:
     data: bool = False
     expect: int | None = None
     ascii: bool = False
+    call: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,9 @@ def _as_a_process(folder: Path, words: Sequence[str], out: io.TextIOBase, err: i
 
 
 def run(command: Command, folder: Path) -> Done:
-    """Run it through the real entry point."""
+    """Run it through the real entry point, or the call as a script of the person's would."""
     from finepref.cli.main import main
+    from finepref.core.errors import FineprefError
 
     raw = io.BytesIO(), io.BytesIO()
     encoding = "ascii" if command.ascii else "utf-8"
@@ -169,12 +172,15 @@ def run(command: Command, folder: Path) -> Done:
     opened: list[str] = []
     try:
         with _watched(folder, opened), _as_a_process(folder, command.words, out, err), _limited():
-            main()
+            (command.call or main)()
             code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except TooLate:
         late = True
+    except FineprefError as refusal:  # of a call: its text is the sentence
+        code = 2
+        err.write(f"finepref: {refusal}\n")
     except BaseException as problem:
         if isinstance(problem, KeyboardInterrupt):
             raise

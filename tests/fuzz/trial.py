@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fuzz import made, settings, written
+from fuzz.calls import python_calls
 from fuzz.made import damaged
 from fuzz.outputs import again, outputs
 from fuzz.running import COUNTS, Failure, Kind, failures, run, snapshot
@@ -112,6 +113,7 @@ KINDS: Mapping[str, tuple[int, Kind]] = {
     "counts": (15, written.counts),
     "outputs": (65, outputs),
     "again": (15, again),
+    "python": (40, python_calls),
 }
 
 

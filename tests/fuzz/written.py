@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fuzz.damage import any_bytes, misplaced
 from fuzz.preferences import preferences
-from fuzz.reading import arena_failures, pairs_failures
-from fuzz.running import Command, Done, Failure, Step
+from fuzz.reading import arena_failures, pairs_failures, prompts_failures, signals_failures
+from fuzz.running import Check, Command, Done, Failure, Step
 from fuzz.tables import save
 from fuzz.votes import HOSTILE, PLAIN, QUOTED, Ballot, Truth, names_of, votes
 
@@ -149,8 +149,11 @@ def preference_sets(draw: Draw, folder: Path, world: Path) -> list[Step]:
             ("signals", path, "--kind", "kto", "--out", "s.parquet"),
         )
     )
-    data = "--json" in words
-    return [Step(Command((*words, *given.options), out=("arena", "s.parquet"), data=data))]
+    checks: dict[str, Check] = {"arena": lambda done: arena_failures(folder / "arena", done, given.votes)}
+    if truth is not None and "uniform" in words:
+        checks["signals"] = lambda done: signals_failures(folder / "s.parquet", truth)
+    command = Command((*words, *given.options), out=("arena", "s.parquet"), data="--json" in words)
+    return [Step(command, checks.get(words[0]))]
 
 
 def pictures(draw: Draw, folder: Path, world: Path) -> list[Step]:
@@ -176,13 +179,16 @@ def prompt_sets(draw: Draw, folder: Path, world: Path) -> list[Step]:
     name, content = saved.name, saved.content
     if draw.random() < 0.2:
         name, content = "p.txt", "\n".join(texts).encode("utf-8", "replace")
+    known = not {*texts} & {*HOSTILE, "", "  ", "two\nlines"}
     if draw.random() < 0.4:
-        content = any_bytes(draw, content)
+        known, content = False, any_bytes(draw, content)
     (folder / name).write_bytes(content)
-    if draw.random() < 0.05:
+    if known and draw.random() < 0.05:
+        known = False
         misplaced(draw, folder / name)
     words = ("generate", "--model", "b=lab", "--prompts", name, "--limit", "2", "--steps", "1", "--out", "eval")
-    return [Step(Command(words, out=("eval",), resumes=True))]
+    check: Check = lambda done: prompts_failures(folder / "eval", texts[:2]) if known else []  # noqa: E731
+    return [Step(Command(words, out=("eval",), resumes=True), check)]
 
 
 def counts(draw: Draw, folder: Path, world: Path) -> list[Step]:
