@@ -11,6 +11,7 @@ import resource
 import signal
 import stat
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -119,23 +120,29 @@ def _limited() -> Iterator[None]:
 def _watched(folder: Path, opened: list[str]) -> Iterator[None]:
     """Name the pipes below a folder that are opened to be read: without a writer that would never end."""
     pipes = [name for name, state in snapshot(folder).items() if state == "special"]
+    with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
+        held = [Path(aside, str(number)) for number in range(len(pipes))]
+        for name, path in zip(pipes, held, strict=True):
+            os.link(folder / name, path)  # there whatever becomes of the pipe
 
-    def write_nothing(name: str) -> None:
-        os.close(os.open(folder / name, os.O_WRONLY))  # waits until somebody reads
-        opened.append(name)
+        def write_nothing(name: str, path: Path) -> None:
+            os.close(os.open(path, os.O_WRONLY))  # waits until somebody reads
+            opened.append(name)
 
-    threads = [threading.Thread(target=write_nothing, args=(name,), daemon=True) for name in pipes]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        met = list(opened)
-        for name, thread in zip(pipes, threads, strict=True):
-            if thread.is_alive() and (folder / name).exists():
-                os.close(os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK))
+        threads = [
+            threading.Thread(target=write_nothing, args=both, daemon=True) for both in zip(pipes, held, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            met = list(opened)
+            for path, thread in zip(held, threads, strict=True):
+                if thread.is_alive():
+                    os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
                 thread.join()
-        opened[:] = met
+            opened[:] = met
 
 
 @contextmanager
