@@ -139,9 +139,9 @@ def _watched(folder: Path, opened: list[str]) -> Iterator[None]:
         finally:
             met = list(opened)
             for path, thread in zip(held, threads, strict=True):
-                if thread.is_alive():
-                    os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+                reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
                 thread.join()
+                os.close(reader)
             opened[:] = met
 
 

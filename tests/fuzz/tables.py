@@ -134,6 +134,8 @@ def parquet_bytes(draw: Draw, rows: Sequence[Row], columns: Sequence[str], *, pl
 def column(draw: Draw, values: list[Any], *, plain: bool) -> pa.Array:
     """An Arrow column of values that may be of several kinds."""
     kinds = {type(value) for value in values if value is not None}
+    if any(type(value) is int and abs(value) >= 2**63 for value in values):
+        values, kinds = [None if value is None else cell(value) for value in values], {str}
     if kinds <= {int, float} and kinds != {int}:
         return pa.array([None if v is None else float(v) for v in values], pa.float64())
     if len(kinds) > 1 and bytes not in kinds and dict not in kinds:
