@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,27 @@ def arena_failures(out: Path, done: Done, truth: Truth, *, about: str = "") -> l
     """Of an arena that was written: counts per model, and rows that are neither counted nor listed."""
     found = _arena(out, truth)
     return [Failure(each.count, f"{about}: {each.what}" if about else each.what) for each in found]
+
+
+def folder_failures(out: Path, done: Done, truths: Mapping[str, Truth]) -> list[Failure]:
+    """Of an arena of several files: all of them are counted, but for those that are named as not read."""
+    failures: list[Failure] = []
+    for count in range(len(truths), 0, -1):
+        for names in itertools.combinations(truths, count):
+            found = _arena(out, _added([truths[name] for name in names]))
+            if not found and all(name in done.err for name in truths if name not in names):
+                return []
+            failures = failures or found
+    return failures
+
+
+def _added(truths: Sequence[Truth]) -> Truth:
+    added = Truth(rows=sum(truth.rows for truth in truths), refuse=truths[0].refuse)
+    for truth in truths:
+        for name, values in truth.sure.items():
+            held = added.sure.setdefault(name, [0.0, 0.0, 0.0])
+            held[:] = [a + b for a, b in zip(held, values, strict=True)]
+    return added
 
 
 def _arena(out: Path, truth: Truth) -> list[Failure]:
@@ -71,7 +93,8 @@ def _sums(record: dict[str, Any], truth: Truth) -> Iterable[Failure]:
     left_out, own = sum(held["left_out"].values()), held.get("self") or 0
     if held["read"] != truth.rows:
         return [Failure("lost", f"{held['read']} of {truth.rows} rows are read")]
-    if held["read"] not in (held["used"] + left_out, held["used"] + own + left_out):
+    apart = held.get("both_bad") or 0
+    if held["read"] - held["used"] - left_out not in (0, own, apart, own + apart):
         return [Failure("lost", f"{held['read']} rows read, {held['used']} used, {own} self, {left_out} left out")]
     return []
 

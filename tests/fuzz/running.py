@@ -23,7 +23,13 @@ from pathlib import Path
 
 CPU_SECONDS = 120
 HANGS = 240  # wall seconds without an end: it waits for something that never comes
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "100"}
+OFFLINE = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "COLUMNS": "100",
+}
 MEMORY = 3 << 30  # bytes that a command may take beyond what is there; more is a traceback
 SAID_AT_MOST = 2000  # characters of a refusal
 CONTROL = re.compile("[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -102,8 +108,8 @@ def _mapped() -> int:
 @contextmanager
 def _limited() -> Iterator[None]:
     kept = [(number, signal.signal(number, _stop)) for number in (signal.SIGPROF, signal.SIGALRM)]
+    others = signal.setitimer(signal.ITIMER_REAL, HANGS)
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-    signal.setitimer(signal.ITIMER_REAL, HANGS)
     room, most = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_mapped() + MEMORY, most))
     try:
@@ -114,6 +120,7 @@ def _limited() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in kept:
             signal.signal(number, handler)
+        signal.setitimer(signal.ITIMER_REAL, *others)
 
 
 @contextmanager

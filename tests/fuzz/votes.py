@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fuzz.tables import Saved, save
+from fuzz.tables import Saved, cell, save
 
 Draw = random.Random
 Counts = dict[str, list[float]]  # model -> weighted wins, losses, ties
@@ -67,7 +67,8 @@ class Truth:
     refuse: str = ""
     known: bool = True
     names: bool = True
-    items: bool = False  # rows are items of rankings
+    items: bool = False  # rows are items of rankings, or more votes than one
+    options: tuple[str, ...] = ()  # what the person adds so that the file has one reading
 
     def add(self, vote: Ballot, *, sure: bool = True) -> None:
         """Count a vote."""
@@ -244,13 +245,21 @@ CODES = (
 
 def _coded(draw: Draw, votes: list[Ballot], truth: Truth, plain: bool) -> Written:
     """Codes that mean what the person means; without `--outcome` they may only be refused, or read in that way."""
-    left, right, said = draw.choice((*SIDES, ("generator_1", "generator_2", "preference"), ("a", "b", "result")))
+    sides = draw.choice((*SIDES, ("generator_1", "generator_2", "preference"), ("a", "b", "result")))
+    left, right, said = sides
     codes, _ = draw.choice(CODES)
     if codes[2] is None:
         votes[:] = [vote for vote in votes if vote.outcome]
     rows = [{left: v.left, right: v.right, said: {1: codes[0], -1: codes[1], 0: codes[2]}[v.outcome]} for v in votes]
     for vote in votes:
         truth.add(vote)
+    if sides not in SIDES or draw.random() < 0.3:
+        truth.options += ("--left", left, "--right", right, "--winner", said)
+    if draw.random() < 0.4:
+        said_as = zip(codes, ("left", "right", "tie"), strict=True)
+        truth.options += tuple(
+            w for code, word in said_as if code is not None for w in ("--outcome", f"{cell(code)}={word}")
+        )
     return rows, [left, right, said]
 
 
@@ -309,6 +318,7 @@ def _wide(draw: Draw, votes: list[Ballot], truth: Truth, plain: bool) -> Written
 
 def _counted(draw: Draw, votes: list[Ballot], truth: Truth, plain: bool) -> Written:
     """Votes counted per pair of images."""
+    truth.items = True
     rows = []
     for number, vote in enumerate(votes):
         first, second = draw.randint(0, 20), draw.randint(1, 20)
@@ -350,8 +360,13 @@ def _questions(draw: Draw, votes: list[Ballot], truth: Truth, plain: bool) -> Wr
         }
         for number, v in enumerate(votes)
     ]
-    truth.known = False
-    truth.refuse = "answers to two questions" if len(votes) > 1 else ""
+    if draw.random() < 0.4:
+        truth.options, truth.items = ("--question", "Which is prettier?"), True
+        for vote in votes[::2]:
+            truth.add(vote)
+    else:
+        truth.known = False
+        truth.refuse = "answers to two questions" if len(votes) > 1 else ""
     return rows, ["left", "right", "winner", "question"]
 
 
@@ -381,17 +396,14 @@ def votes(draw: Draw, *, plain: bool | None = None) -> VoteInput:
     truth.rows = len(rows)
     spelt = {name for vote in drawn for name in (vote.left, vote.right)}
     truth.names = not spelt & {*HOSTILE}
-    if spelt & {"1", "0", "2.0", "true"} or (spelt & {*SPOKEN} and name == "coded"):
+    if name == "coded" and spelt & {*SPOKEN}:
+        truth.known = False  # a code may be the name of a model
+    if spelt & {"1", "0", "2.0", "true"}:
         truth.names = False
-    saved_options: tuple[str, ...] = ()
-    if name == "coded":
-        left, right, said = list(rows[0])[:3]
-        named = left in ("a", "generator_1") or draw.random() < 0.3
-        saved_options = ("--left", left, "--right", right, "--winner", said) if named else ()
     if not plain and draw.random() < 0.3:
         columns = draw.sample(columns, len(columns))
     saved = save(draw, rows, columns, plain=plain)
-    options = saved.options + saved_options
+    options = saved.options + truth.options
     if not plain and draw.random() < 0.3:
         options += ("--skip-bad-rows",)
     return VoteInput(saved, truth, options, plain and saved.plain, name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from fuzz.damage import any_bytes, misplaced
 from fuzz.preferences import preferences
-from fuzz.reading import arena_failures, pairs_failures, prompts_failures, signals_failures
+from fuzz.reading import arena_failures, folder_failures, pairs_failures, prompts_failures, signals_failures
 from fuzz.running import Check, Command, Done, Failure, Step
 from fuzz.tables import save
 from fuzz.votes import HOSTILE, PLAIN, QUOTED, Ballot, Truth, names_of, votes
@@ -62,35 +63,29 @@ def damaged_votes(draw: Draw, folder: Path, world: Path) -> list[Step]:
 
 def folder_of_votes(draw: Draw, folder: Path, world: Path) -> list[Step]:
     """Several files: all of them, or a refusal that names what is not read; copies and hidden files never twice."""
-    truth, names = Truth(), draw.sample(PLAIN, 3)
+    models, truths = draw.sample(PLAIN, 3), {}
     (folder / "f").mkdir()
     for number in range(draw.choice((1, 2, 3))):
-        rows = []
+        rows, truth = [], Truth()
         for _ in range(draw.choice((1, 4))):
-            left, right = draw.sample(names, 2)
+            left, right = draw.sample(models, 2)
             vote = Ballot(left, right, draw.choice((1, -1)), "", "")
             rows.append({"left": left, "right": right, "winner": "left" if vote.outcome > 0 else "right"})
             truth.add(vote)
             truth.rows += 1
         saved = save(draw, rows, ["left", "right", "winner"], stem="abc"[number])
         (folder / "f" / saved.name).write_bytes(saved.content)
-        if number == 0:
-            _stow(draw, folder / "f", saved.name, truth)
+        truths[saved.name] = truth
+    _stow(draw, folder / "f", next(iter(truths)), truths)
     words = ("arena", draw.choice(("f", "f", "f/*")), "--out", "arena")
     if draw.random() < 0.2:
-        name = f"f/{_visible(folder / 'f')[0]}"
-        words, truth.refuse = ("arena", name, name, "--out", "arena"), "the same file twice"
-    named = _visible(folder / "f")
-
-    def check(done: Done) -> list[Failure]:
-        found = arena_failures(folder / "arena", done, truth)
-        unread = [name for name in named if name in done.err]
-        return [] if unread and not truth.refuse else found  # what is not read is named
-
-    return [Step(Command(words, out=("arena",)), check)]
+        name = next(iter(truths))
+        words = ("arena", f"f/{name}", f"f/{name}", "--out", "arena")
+        truths = {name: replace(truths[name], refuse="the same file twice")}
+    return [Step(Command(words, out=("arena",)), lambda done: folder_failures(folder / "arena", done, truths))]
 
 
-def _stow(draw: Draw, folder: Path, name: str, truth: Truth) -> None:
+def _stow(draw: Draw, folder: Path, name: str, truths: dict[str, Truth]) -> None:
     """Something else beside the first file."""
     content = (folder / name).read_bytes()
     way = draw.choice(("", "", "hidden", "checkpoints", "copy", "notes"))
@@ -101,13 +96,10 @@ def _stow(draw: Draw, folder: Path, name: str, truth: Truth) -> None:
         (folder / ".ipynb_checkpoints" / name).write_bytes(content)
     elif way == "copy":
         (folder / f"copy-{name}").write_bytes(content)
-        truth.refuse = "a copy of a file beside it"
+        for truth in truths.values():
+            truth.refuse = "a copy of a file beside it"
     elif way == "notes":
         (folder / "README.md").write_text("# votes\n")
-
-
-def _visible(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def next_of_votes(draw: Draw, folder: Path, world: Path) -> list[Step]:
