@@ -20,6 +20,7 @@ DONE = Done(0, "", "", "", 0.0)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # 45 CPU-seconds; on a busy machine much longer
 def test_no_input_does_what_none_may_do() -> None:
     tallies, found = try_all(schedule(INPUTS, None), seed=SEED)
     listed = [
