@@ -80,7 +80,7 @@ def _listed(out: Path, record: dict[str, Any]) -> int:
     if isinstance(held, dict) and isinstance(held.get("left_out"), dict):
         return int(sum(held["left_out"].values()))
     page = (out / "arena.html").read_text(encoding="utf-8")
-    said = sum(int(number) for number in re.findall(r"(\d+) rows without a vote", page))
+    said = sum(int(number) for number in re.findall(r"(\d+)(?:<[^>]*>|\s)*rows without a vote", page))
     path = out / "quarantine.jsonl"
     return said + (len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0)
 

@@ -38,7 +38,8 @@ def arena_of_votes(draw: Draw, folder: Path, world: Path) -> list[Step]:
     )
     words = ("arena", given.saved.name, "--out", "arena", *given.options, *own)
     given.truth.known = given.truth.known and "--ties" not in own
-    expect = 0 if given.plain and not own and len(given.truth.sure) > 1 else None
+    decided = any(wins for wins, _, _ in given.truth.sure.values())
+    expect = 0 if given.plain and not own and decided else None
     command = Command(words, out=("arena",), expect=expect, data="--json" in words, ascii=draw.random() < 0.02)
     return [Step(command, lambda done: arena_failures(folder / "arena", done, given.truth, about=given.about))]
 
