@@ -1,4 +1,4 @@
-"""`finepref next`: the pairs of models whose vote would tell most."""
+"""`finepref next`: the pairs of models, and of images, whose vote would tell most."""
 
 from __future__ import annotations
 
@@ -10,34 +10,37 @@ import typer
 from finepref.arena.settings import DEFAULTS
 from finepref.cli.arena import Column, columns
 
+ASKED = "File of an earlier `next` whose votes are not there yet; repeatable."
+
 
 def command(
     votes: Annotated[list[Path], typer.Argument(help="Vote files or folders of them.", show_default=False)],
     count: Annotated[int, typer.Option(help="How many pairs.")] = 20,
     out: Annotated[Path | None, typer.Option(help="File to write (.csv, .jsonl or .parquet).")] = None,
+    images: Annotated[bool, typer.Option("--images", help="Choose images too, of a common prompt.")] = False,
+    asked: Annotated[list[Path] | None, typer.Option(metavar="FILE", help=ASKED, show_default=False)] = None,
     prior: Annotated[str, typer.Option(help="normal or empirical-bayes.")] = DEFAULTS.prior,
-    seed: Annotated[int, typer.Option(help="Of which model stands on the left.")] = DEFAULTS.seed,
+    seed: Annotated[int, typer.Option(help="Of sides, and of whatever is equally good.")] = DEFAULTS.seed,
     left: Column = None,
     right: Column = None,
     winner: Column = None,
+    left_image: Column = None,
+    right_image: Column = None,
+    prompt: Column = None,
     group: Column = None,
     model: Column = None,
     rank: Column = None,
+    image: Column = None,
 ) -> None:
-    """Ask next: the pairs of models whose vote would tell most about the ratings, best first."""
+    """Ask next: the votes that would tell most about an order that is not certain yet, best first."""
     named = columns(command, locals())
-    from finepref.arena.nextpairs import next_pairs
-    from finepref.core.provenance import fingerprinted
-    from finepref.formats.proposals import check_suffix, proposals_csv, write_proposals
-    from finepref.formats.sources import find_files
-    from finepref.formats.votefiles import read_votes
+    from finepref.arena.nextvotes import NextRequest, run_next
+    from finepref.core.progress import say
+    from finepref.formats.proposals import proposals_csv
 
-    if out is not None:
-        check_suffix(out)
-    table = read_votes(votes, columns=named)
-    pairs = next_pairs(table.votes, number=count, prior=prior, seed=seed)
+    options = NextRequest(count=count, images=images, asked=asked or (), prior=prior, seed=seed, columns=named)
+    found, said = run_next(votes, out, options)
     if out is None:
-        print(proposals_csv(pairs), end="")
-    else:
-        config = {"number": count, "prior": prior, "seed": seed, "columns": named}
-        write_proposals(out, pairs, provenance=fingerprinted(inputs=find_files(votes), config=config))
+        print(proposals_csv(found, options.kind), end="")
+    for sentence in said:
+        say(sentence)

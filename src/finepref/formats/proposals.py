@@ -1,20 +1,20 @@
-"""The file of `finepref next`: pairs of models to vote on, best first."""
+"""The file of `finepref next`: pairs of models to vote on, best first, with images to show where those are chosen."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from finepref.core.errors import check_word
-from finepref.core.files import write_parquet, write_text
-from finepref.formats.records import csv_text
+from finepref.core.errors import InputError, check_word
+from finepref.core.files import read_parquet, write_parquet, write_text
+from finepref.formats.records import csv_text, json_lines, read_csv, schema, to_table
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+MODELS = ("left", "right")
+REMEDY = "name a file that `finepref next` wrote"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +28,64 @@ class Proposal:
     votes: int
 
 
+@dataclass(frozen=True, slots=True)
+class ImageProposal:
+    """A `Proposal` with the names of the images to show, as in the votes, and of their prompt (empty: not named)."""
+
+    rank: int
+    left: str
+    right: str
+    gain: float
+    votes: int
+    prompt: str
+    left_image: str
+    right_image: str
+
+
+AnyProposal = Proposal | ImageProposal
+
+
 def check_suffix(path: Path) -> None:
     """Refuse a file type that cannot be written."""
     check_word(path.suffix, SUFFIXES, "file type", where=path)
 
 
-def proposals_csv(proposals: Sequence[Proposal]) -> str:
-    """The csv as text."""
-    return csv_text([asdict(proposal) for proposal in proposals])
+def proposals_csv(proposals: Sequence[AnyProposal], kind: type[AnyProposal]) -> str:
+    """The csv as text; of no proposals the header alone."""
+    if proposals:
+        return csv_text([asdict(proposal) for proposal in proposals])
+    return ",".join(field.name for field in fields(kind)) + "\n"
 
 
-def write_proposals(path: Path, proposals: Sequence[Proposal], *, provenance: Mapping[str, Any]) -> None:
+def write_proposals(
+    path: Path, proposals: Sequence[AnyProposal], kind: type[AnyProposal], *, provenance: Mapping[str, Any]
+) -> None:
     """Write .csv, .jsonl, or .parquet, whose footer holds the provenance."""
     check_suffix(path)
-    rows = [asdict(proposal) for proposal in proposals]
     if path.suffix == ".parquet":
-        write_parquet(path, pa.Table.from_pylist(rows), provenance)
+        write_parquet(path, to_table(proposals, schema(kind)), provenance)
     elif path.suffix == ".jsonl":
-        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        lines = (json.dumps(asdict(proposal), ensure_ascii=False) for proposal in proposals)
+        write_text(path, "".join(line + "\n" for line in lines))
     else:
-        write_text(path, proposals_csv(proposals))
+        write_text(path, proposals_csv(proposals, kind))
+
+
+def read_asked(path: Path) -> list[dict[str, str | None]]:
+    """Of every row of a file of `finepref next` the names: left, right, and left_image, right_image (None: not chosen).
+
+    Raises:
+        InputError: the file is missing, broken or another one.
+    """
+    check_suffix(path)
+    rows: Sequence[Any]
+    if path.suffix == ".parquet":
+        rows = read_parquet(path).to_pylist()
+    elif path.suffix == ".jsonl":
+        rows = [row for _, row in json_lines(path, remedy=REMEDY)]
+    else:
+        rows = read_csv(path, MODELS)
+    names = (*MODELS, "left_image", "right_image")
+    if not all(isinstance(row, dict) and all(isinstance(row.get(name), str) for name in MODELS) for row in rows):
+        raise InputError("its rows do not name two models, left and right", where=path, remedy=REMEDY)
+    return [{name: row.get(name) for name in names} for row in rows]
