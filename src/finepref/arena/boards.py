@@ -62,13 +62,14 @@ def compare(ratings: Ratings, board: BoardRecord) -> BoardComparison:
         )
     a, b = (np.array(side) for side in zip(*pairs, strict=True))
     ours, theirs = ratings.mu[a] - ratings.mu[a].mean(), mu[b] - mu[b].mean()
+    here, on_board = set(a.tolist()), set(b.tolist())
     varied = len(pairs) > 1 and np.ptp(ours) > 0 and np.ptp(theirs) > 0
     return BoardComparison(
         board=board, models=tuple(ratings.models[k] for k in a), ours=ours, theirs=theirs,
         kendall=float(kendalltau(ours, theirs).statistic) if varied else float("nan"),
         spearman=float(spearmanr(ours, theirs).statistic) if varied else float("nan"),
-        only_ours=tuple(name for k, name in enumerate(ratings.models) if k not in set(a.tolist())),
-        only_theirs=tuple(name for k, name in enumerate(names) if k not in set(b.tolist())),
+        only_ours=tuple(name for k, name in enumerate(ratings.models) if k not in here),
+        only_theirs=tuple(name for k, name in enumerate(names) if k not in on_board),
     )  # fmt: skip
 
 

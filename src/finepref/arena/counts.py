@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,18 @@ class PairCounts:
         table[self.i, self.j] = first
         table[self.j, self.i] = second
         return table
+
+    def among(self, codes: npt.NDArray[np.int64]) -> PairCounts:
+        """The pairs of these K models only; they are numbered as listed."""
+        at = np.full(self.n_models, -1)
+        at[codes] = np.arange(len(codes))
+        kept = np.flatnonzero((at[self.i] >= 0) & (at[self.j] >= 0))
+        i, j = at[self.i[kept]], at[self.j[kept]]
+        turned, i_wins, j_wins = i > j, self.i_wins[kept], self.j_wins[kept]
+        return replace(
+            self, n_models=len(codes), i=np.minimum(i, j), j=np.maximum(i, j), ties=self.ties[kept],
+            i_wins=np.where(turned, j_wins, i_wins), j_wins=np.where(turned, i_wins, j_wins),
+        )  # fmt: skip
 
     def observed_wins(self) -> Floats:
         """[M, M] observed share of points of the row's model against the column's, a tie half one; nan: never met."""

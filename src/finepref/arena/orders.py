@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import kendalltau
 
 from finepref.arena.counts import is_weighted
@@ -78,15 +79,20 @@ def information(ratings: Ratings, difference: Floats) -> Floats:
     return np.asarray(found / ratings.c**2)
 
 
-def votes_to_separate(ratings: Ratings, first: int, second: int) -> float:
+def votes_to_separate(ratings: Ratings, first: npt.ArrayLike, second: npt.ArrayLike) -> Floats:
     """Further votes between two models until their difference, if it is what it seems, is clear (95 %).
 
     n = ((z/D)^2 - 1/var(D)) / information(D), at least 0; infinite for equal ratings.
+
+    Args:
+        first, second: codes of models, numbers or arrays of one shape.
+
+    Returns:
+        float64 of that shape.
     """
-    d = float(ratings.mu[first] - ratings.mu[second])
-    sd = float(ratings.difference_sd()[first, second])
-    if d == 0:
-        return float("inf")
-    needed = (quantile(0.5 + 0.5 * LEVEL) / d) ** 2
-    known = 1.0 / sd**2 if sd > 0 else float("inf")
-    return float(max(0.0, (needed - known) / float(information(ratings, np.array(d)))))
+    first, second = np.asarray(first, dtype=np.int64), np.asarray(second, dtype=np.int64)
+    d, variance = ratings.mu[first] - ratings.mu[second], ratings.difference_variance(first, second)
+    with np.errstate(divide="ignore"):
+        needed, known = (quantile(0.5 + 0.5 * LEVEL) / d) ** 2, 1.0 / variance
+    further = (np.where(d == 0, 0.0, needed) - known) / information(ratings, d)
+    return np.where(d == 0, np.inf, np.maximum(0.0, further))

@@ -116,12 +116,24 @@ class Ratings:
             variance = np.add.outer(diagonal, diagonal) - 2.0 * self.covariance
         return np.sqrt(np.maximum(variance, 0.0))
 
-    def predicted_wins(self) -> Floats:
-        """[M, M] predicted share of points of the row's model against the column's: P(win) + P(tie)/2; nan: itself.
+    def difference_variance(self, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> Floats:
+        """Variance of mu_i - mu_j for codes i of `first` and j of `second`, of their shape; 0 for i = j."""
+        variance = self.sigma[first] ** 2 + self.sigma[second] ** 2
+        if self.covariance is not None:
+            diagonal = np.diag(self.covariance)
+            variance = diagonal[first] + diagonal[second] - 2.0 * self.covariance[first, second]
+        return np.where(first == second, 0.0, np.maximum(variance, 0.0))
+
+    def predicted_wins(self, codes: npt.NDArray[np.int64] | None = None) -> Floats:
+        """[K, K] predicted share of points of the row's model against the column's: P(win) + P(tie)/2; nan: itself.
 
         With d = (mu_i - mu_j)/c and the dead zone m of ties in units of c: (1 + F(d - m) - F(-d - m)) / 2.
+
+        Args:
+            codes: [K] of which models; None: of all.
         """
-        d, m = np.subtract.outer(self.mu, self.mu) / self.c, self.tie_margin / self.c
+        mu = self.mu if codes is None else self.mu[codes]
+        d, m = np.subtract.outer(mu, mu) / self.c, self.tie_margin / self.c
         share = 0.5 * (1.0 + np.exp(self.link.win(d - m)[0]) - np.exp(self.link.win(-d - m)[0]))
         np.fill_diagonal(share, np.nan)
         return np.asarray(share)

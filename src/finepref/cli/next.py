@@ -1,4 +1,4 @@
-"""`finepref next`: the pairs of models whose vote would tell most."""
+"""`finepref next`: the pairs of models, and of images, whose vote would tell most."""
 
 from __future__ import annotations
 
@@ -13,41 +13,45 @@ from finepref.arena.settings import DEFAULTS
 from finepref.cli.arena import Column, columns
 from finepref.cli.asked import Encoding, Format, Outcomes, Question, Split, reading_of
 
+ASKED = "File of an earlier `next` whose votes are not there yet; repeatable."
+
 
 def command(
     votes: Annotated[list[Path], typer.Argument(help="Vote files or folders of them.", show_default=False)],
     count: Annotated[int, typer.Option(help="How many pairs.")] = 20,
     out: Annotated[Path | None, typer.Option(help="File to write (.csv, .jsonl or .parquet).")] = None,
+    images: Annotated[bool, typer.Option("--images", help="Choose images too, of a common prompt.")] = False,
+    asked: Annotated[list[Path] | None, typer.Option(metavar="FILE", help=ASKED, show_default=False)] = None,
     prior: Annotated[str, typer.Option(help="normal or empirical-bayes.")] = DEFAULTS.prior,
-    seed: Annotated[int, typer.Option(help="Of which model stands on the left.")] = DEFAULTS.seed,
+    seed: Annotated[int, typer.Option(help="Of sides, and of whatever is equally good.")] = DEFAULTS.seed,
     left: Column = None,
     right: Column = None,
     winner: Column = None,
+    left_image: Column = None,
+    right_image: Column = None,
+    prompt: Column = None,
     group: Column = None,
     model: Column = None,
     rank: Column = None,
+    image: Column = None,
     format: Format = "auto",
     outcome: Outcomes = None,
     encoding: Encoding = None,
     split: Split = None,
     question: Question = None,
 ) -> None:
-    """Ask next: the pairs of models whose vote would tell most about the ratings, best first."""
+    """Ask next: the votes that would tell most about an order that is not certain yet, best first."""
     named = columns(command, locals())
-    from finepref.arena.nextpairs import next_pairs
-    from finepref.core.provenance import fingerprinted
-    from finepref.formats.proposals import check_suffix, own_proposals, proposals_csv, write_proposals
-    from finepref.formats.sources import find_files, named_inputs
-    from finepref.formats.votefiles import read_as
+    from finepref.arena.nextvotes import NextRequest, run_next
+    from finepref.core.progress import say
+    from finepref.formats.proposals import own_proposals, proposals_csv
+    from finepref.formats.sources import named_inputs
 
-    if out is not None:
-        check_suffix(out)
     reading = replace(reading_of(format, None, outcome, encoding, split, question), columns=named)
-    with nullcontext() if out is None else own_proposals(out, inputs=named_inputs(votes)):
-        table = read_as(votes, reading)
-        pairs = next_pairs(table.votes, number=count, prior=prior, seed=seed)
-        if out is None:
-            print(proposals_csv(pairs), end="")
-        else:
-            config = {"number": count, "prior": prior, "seed": seed, **reading.config()}
-            write_proposals(out, pairs, provenance=fingerprinted(inputs=find_files(votes, reading), config=config))
+    options = NextRequest(count=count, images=images, asked=asked or (), prior=prior, seed=seed, reading=reading)
+    with nullcontext() if out is None else own_proposals(out, inputs=[*named_inputs(votes), *options.asked]):
+        found, said = run_next(votes, out, options)
+    if out is None:
+        print(proposals_csv(found, options.kind), end="")
+    for sentence in said:
+        say(sentence)

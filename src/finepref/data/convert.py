@@ -11,7 +11,7 @@ from finepref.core.images import Unreadable, open_rgb
 from finepref.core.ownership import check_file, has_footer, own_file
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
-from finepref.formats.preferences import ImageRef, Preference, Preferences, Quarantined, write_pairs
+from finepref.formats.preferences import ALWAYS, ImageRef, Preference, Preferences, Quarantined, write_pairs
 from finepref.formats.quarantine import is_quarantine, write_quarantine
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.sources import named_inputs

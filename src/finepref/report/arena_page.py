@@ -102,8 +102,8 @@ def _lead_wins(found: Findings) -> list[tuple[int, str]]:
 
 def _observed(found: Findings, shown: Standings) -> tuple[Markup, Markup]:
     """The win matrices, observed and predicted; a cell tells both."""
-    wins, ties = (shown.pick(found.counts.matrix(what)) for what in ("wins", "ties"))
-    predicted = shown.pick(found.ratings.predicted_wins())
+    counts, predicted = found.counts.among(shown.order), found.ratings.predicted_wins(shown.order)
+    wins, ties = counts.matrix("wins"), counts.matrix("ties")
 
     def tip(row: int, column: int) -> str:
         return (
@@ -112,7 +112,7 @@ def _observed(found: Findings, shown: Standings) -> tuple[Markup, Markup]:
             f"{percent(predicted[row, column], 0)}"
         )
 
-    observed = shown.wins(shown.pick(found.counts.observed_wins()), "Observed", tip)
+    observed = shown.wins(counts.observed_wins(), "Observed", tip)
     return observed, shown.wins(predicted, "Predicted from the ratings", tip)
 
 
@@ -199,7 +199,7 @@ def _connections(found: Findings) -> list[tuple[str, str]]:
     counts = found.counts
     pairs = counts.n_models * (counts.n_models - 1) // 2
     met = int(np.count_nonzero(counts.i_wins + counts.j_wins + counts.ties))
-    games, groups = counts.matrix("games").sum(axis=1), int(found.ratings.component.max()) + 1
+    games, groups = counts.record().sum(axis=1), int(found.ratings.component.max()) + 1
     return [
         (whole(groups), "connected group" if groups == 1 else "groups that never met"),
         (percent(met / pairs if pairs else None, 0), f"of {whole(pairs)} pairs have met"),
@@ -220,7 +220,7 @@ def _groups(found: Findings) -> TextTable | None:
 
 def _thin(found: Findings) -> TextTable:
     """The least seen models."""
-    games, names = found.counts.matrix("games").sum(axis=1), found.ratings.models
+    games, names = found.counts.record().sum(axis=1), found.ratings.models
     codes = sorted(range(len(names)), key=lambda k: (games[k], names[k]))[:THIN]
     return table(("Model", "Votes"), [(names[k], weight(games[k])) for k in codes])
 

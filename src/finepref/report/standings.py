@@ -55,7 +55,7 @@ class Standings:
     @property
     def predicted(self) -> Markup:
         """The win matrix that the ratings predict."""
-        return self.wins(self.pick(self.ratings.predicted_wins()), "Predicted from the ratings")
+        return self.wins(self.ratings.predicted_wins(self.order), "Predicted from the ratings")
 
 
 def standings(ratings: Ratings) -> Standings:
@@ -73,15 +73,15 @@ def standings(ratings: Ratings) -> Standings:
 
 def _leaderboard(ratings: Ratings, models: Sequence[RatedModel]) -> TextTable:
     order, lines, bad = ratings.order(), [], ratings.both_bad is not None
+    further = ["–"] * len(models)
+    if ratings.has_intervals and not ratings.settings.tau:  # under a random walk nothing ever settles
+        further[:-1] = [_further(votes) for votes in votes_to_separate(ratings, order[:-1], order[1:]).tolist()]
     for at, model in enumerate(models):
-        further = "–"
-        settles = ratings.has_intervals and not ratings.settings.tau  # under a random walk nothing ever settles
-        if at + 1 < len(models) and settles:
-            further = _further(votes_to_separate(ratings, order[at], order[at + 1]))
         ranks = "–".join(dict.fromkeys((str(model.rank_low), str(model.rank_high))))
         lines.append((
-            at + 1, shorten(model.name, 60), number(model.mu), span(model.low, model.high), ranks, model.tier, further,
-            number(model.score), " / ".join(weight(sum_) for sum_ in (model.wins, model.losses, model.ties)),
+            at + 1, shorten(model.name, 60), number(model.mu), span(model.low, model.high), ranks, model.tier,
+            further[at], number(model.score),
+            " / ".join(weight(sum_) for sum_ in (model.wins, model.losses, model.ties)),
             *((percent(model.both_bad, 0),) if bad else ()),
         ))  # fmt: skip
     head = (
