@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import re
 import threading
 import warnings
 import zlib
@@ -281,6 +282,23 @@ def test_every_orientation(kind: str) -> None:
         corners = np.ix_([4, -5], [4, -5])
         assert np.abs(np.asarray(found.image).astype(int)[corners] - expected[corners]).max() < 60, value
         assert found.changes == (("rotated by EXIF",) if value > 1 else ())
+
+
+def test_exif_after_the_pixels() -> None:
+    """A PNG may say at its end how it stands; the header alone does not show it."""
+    exif = Image.Exif()
+    exif[EXIF] = 3
+    data = encode(drawn())
+    late = data[:-12] + png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + data[-12:]
+    assert plain_size(late) is None
+    np.testing.assert_array_equal(pixels(late), pixels(data)[::-1, ::-1])
+
+
+def test_nothing_else_decodes() -> None:
+    """Pillow opens files in `core` alone."""
+    package = Path(__file__).resolve().parents[2] / "src" / "finepref"
+    others = [path for path in package.rglob("*.py") if re.search(r"Image\.open\(", path.read_text(encoding="utf-8"))]
+    assert others == []
 
 
 def test_broken_exif_is_counted() -> None:
