@@ -467,9 +467,7 @@ def test_online_encoding_gives_what_the_cache_gives(tmp_path: Path, monkeypatch:
     online = OnlineLatents(data, encoder)
     assert encoder.seen == []
     assert dict(online.pairs) == dict(cache.pairs)
-    assert [(q.row, q.pair_id, q.reason) for q in online.quarantined] == [
-        (3, "p3", "image_1: text, not a picture")
-    ]
+    assert [(q.row, q.pair_id, q.reason) for q in online.quarantined] == [(3, "p3", "image_1: text, not a picture")]
     pairs = list(online.pairs.values())
     images = [pairs[0].image_0, pairs[1].image_1, pairs[0].image_0, pairs[0].image_0]
     flips = [False, True, False, True]
