@@ -9,7 +9,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "finepref"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Files that may share a basename (at most five), and classes that mean the same thing in two places.
-SAME_FILE = frozenset({"cache.py", "ratings.py", "run.py"})  # a record in formats/, and the work on it in its room
+SAME_FILE = frozenset(
+    {"cache.py", "ratings.py", "run.py", "text.py"}
+)  # a record in formats/, and the work on it in its room
 SAME_CLASS: frozenset[str] = frozenset()
 
 

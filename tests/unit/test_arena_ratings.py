@@ -12,8 +12,8 @@ import pytest
 
 from coded_votes import coded
 from finepref import Votes, gaps, gaps_both, load_ratings, rate
+from finepref.arena.clusters import plan
 from finepref.arena.gap import gap_table
-from finepref.arena.intervals import plan
 from finepref.arena.ratings import BETA, Ratings, save_ratings
 from finepref.arena.rho import decide, estimate_rho
 from finepref.core.errors import InputError
@@ -273,7 +273,7 @@ def test_ratings_survive_the_file(tmp_path: Path) -> None:
     held = json.loads((tmp_path / "ratings.json").read_text())
     (tmp_path / "ratings.json").write_text(json.dumps({key: held[key] for key in held if key != "version"}))
     assert load_ratings(tmp_path).models == back.models  # written before files had versions
-    wrong = ({**held, "version": 2}, "version 2 is not known"), ({**held, "settings": {}}, "settings.ties: field req")
+    wrong = ({**held, "version": 3}, "version 3 is not known"), ({**held, "settings": {}}, "settings.ties: field req")
     for value, says in (*wrong, ({}, "engine: field required"), ([1], "it: ")):
         (tmp_path / "ratings.json").write_text(json.dumps(value))
         with pytest.raises(InputError, match=says):

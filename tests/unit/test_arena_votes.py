@@ -56,13 +56,13 @@ def pickapic(path: Path, n: int = 400, **change: Any) -> Path:
     [("left", 1), ("a", 1), ("model_a", 1), ("1", 1), (1, 1), (1.0, 1), ("right", -1), ("b", -1), ("model_b", -1),
      ("0", -1), (0, -1), (0.0, -1), ("tie", 0), ("tie (bothbad)", 0), ("0.5", 0), (0.5, 0),
      ("Left", 1), (" RIGHT ", -1), ("Draw", 0), ("both", 0), ("neither", 0), ("A", 1),
-     ("Both bad", 0), ("X", 1), ("Y", -1)],
+     ("Both bad", 0), ("both good", 0), ("X", 1), ("Y", -1)],
 )  # fmt: skip
 def test_outcome_words(word: Any, sign: int) -> None:
     assert Votes.from_columns(left=["X"], right=["Y"], outcome=[word]).outcome.tolist() == [sign]
 
 
-@pytest.mark.parametrize("word", ["better", "x", 2, 0.7, True, None, float("nan"), ""])
+@pytest.mark.parametrize("word", ["better", "x", 2, -0.7, True, None, float("nan"), ""])
 def test_any_other_word_is_an_error_that_names_it(word: Any) -> None:
     with pytest.raises(InputError, match="row 1") as error:
         Votes.from_columns(left=["A", "A"], right=["B", "B"], outcome=["left", word])
@@ -73,9 +73,9 @@ def test_any_other_word_is_an_error_that_names_it(word: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"left": ["A", ""]}, "empty"),
-        ({"left": ["A", None]}, "row 1: left is empty"),
-        ({"right": ["B", float("nan")]}, "row 1: right is empty"),
+        ({"left": ["A", ""]}, "missing"),
+        ({"left": ["A", None]}, "row 1: left is missing"),
+        ({"right": ["B", float("nan")]}, "row 1: right is missing"),
         ({"right": ["B"]}, "right has 1 rows and left 2"),
         ({"left_image": ["x", "y"]}, "only one of"),
         ({"left": [], "right": [], "outcome": []}, "no votes"),
@@ -92,7 +92,7 @@ def test_pickapic_is_recognised_and_its_images_are_not_read(tmp_path: Path) -> N
     assert found.layout.schema == "pickapic"
     assert not {"jpg_0", "jpg_1"} & set(found.layout.wanted)
     assert len(found.votes) == 400 - 8
-    assert found.unlabelled == 8
+    assert found.left_out == {"nobody voted": 8}
     assert 7 not in found.row.tolist()
     assert found.ids is not None
     assert found.ids.to_pylist() == [str(row) for row in found.row]
@@ -172,11 +172,15 @@ HEAD = ("left", "right", "winner")
 @pytest.mark.parametrize(
     ("rows", "columns", "says"),
     [
-        ([HEAD], {}, "no rows"),
+        ([HEAD], {}, "no votes"),
         ([], {}, "no rows"),
-        ([HEAD, ("A", "B", "better")], {}, "row 0: unknown outcome 'better'"),
-        ([HEAD, ("A", "B", "left"), ("A", " ", "left")], {}, "row 1: right is empty"),
-        ([HEAD, ("A", "B", "")], {}, "row 0: winner is missing"),
+        (
+            [HEAD, ("A", "B", "better")],
+            {},
+            "line 2: winner 'better' is no outcome that is known here; .*--outcome better=left",
+        ),
+        ([HEAD, ("A", "B", "left"), ("A", " ", "left")], {}, "line 3: right is missing"),
+        ([HEAD, ("A", "B", "")], {}, "line 2: winner is missing"),
         (
             [("left", "right", "win"), ("A", "B", "left")],
             {},
@@ -184,7 +188,7 @@ HEAD = ("left", "right", "winner")
         ),
         ([HEAD, ("A", "B", "left")], {"left": "lef"}, "did you mean 'left'"),
         ([(*HEAD, "key"), ("A", "B", "left", "x"), ("A", "B", "left", "x")], {"id": "key"}, "'x' is repeated"),
-        ([("group", "model", "rank"), ("g", "A", "first")], {}, "row 0: rank is not a number"),
+        ([("group", "model", "rank"), ("g", "A", "first")], {}, "line 2: rank is not a number"),
         ([("group", "model", "rank"), ("g", "A", 1), ("h", "A", 1)], {}, "no group has two rows"),
     ],
 )
@@ -211,12 +215,12 @@ def test_bad_paths(tmp_path: Path) -> None:
         read_votes([tmp_path / "b.jsonl"])
 
 
-def test_repeated_ids_matter_only_in_a_named_column(tmp_path: Path) -> None:
+def test_a_vote_id_is_never_repeated(tmp_path: Path) -> None:
     rows = (("left", "right", "winner", "vote_id"), ("A", "B", "left", "x"), ("A", "B", "right", "x"))
     path = write_csv(tmp_path / "v.csv", *rows)
-    assert read_votes([path]).ids.to_pylist() == ["x", "x"]  # type: ignore[union-attr]
-    with pytest.raises(InputError, match="repeated"):
-        read_votes([path], columns={"id": "vote_id"})
+    for columns in (None, {"id": "vote_id"}):
+        with pytest.raises(InputError, match="repeated"):
+            read_votes([path], columns=columns)
 
 
 def test_shards_and_columns_of_images(tmp_path: Path) -> None:
@@ -229,7 +233,7 @@ def test_shards_and_columns_of_images(tmp_path: Path) -> None:
     parts = read_votes([tmp_path / "shards"])
     assert parts.row.tolist() == whole.row.tolist()
     assert rate(parts.votes).mu == pytest.approx(rate(whole.votes).mu, abs=1e-12)
-    with pytest.raises(InputError, match="holds no names"):
+    with pytest.raises(InputError, match="holds lists, records or bytes"):
         read_votes([tmp_path / "whole.parquet"], columns={"left": "jpg_0"})
 
 

@@ -25,6 +25,7 @@ from finepref.data.latents import EMPTY_PROMPT, LatentCache
 from finepref.data.shards import read_index, shard_names, write_shard
 from finepref.data.uncached import OnlineLatents
 from finepref.formats.preferences import PAIRS, ImageRef
+from finepref.formats.reading import Reading
 from finepref.train.data import pair_table
 
 R = 8
@@ -232,7 +233,7 @@ def test_tables_that_did_not_change_are_trusted(tmp_path: Path, monkeypatch: pyt
     second = LatentCache(tmp_path / "cache").pairs
     sides = [[(pair.image_0, pair.image_1) for pair in pairs.values()] for pairs in (first, second)]
     assert sides[1] == [(b, a) for a, b in sides[0]]
-    other = cache_from(data, Plain(), tmp_path / "cache", settings=SMALL, columns={"model1": "prompt"})
+    other = cache_from(data, Plain(), tmp_path / "cache", settings=SMALL, reading=Reading(columns={"model1": "prompt"}))
     assert (other.pairs, other.encoded_images, len(read) > 0) == (6, 0, True)
 
 
@@ -250,7 +251,11 @@ def test_every_kind_of_table_has_a_stamp(tmp_path: Path, kind: str) -> None:
         place = data = tmp_path / f"t.{kind}"
         text = "path1,path2,prompt\na.png,b.png,p\n" if kind == "csv" else json.dumps(rows)
         place.write_text(text)
-    stamps = {stamp_of(data), stamp_of(data, columns={"prompt": "text"}), stamp_of(data, format="hpdv3")}
+    stamps = {
+        stamp_of(data),
+        stamp_of(data, Reading(columns={"prompt": "text"})),
+        stamp_of(data, Reading(format="hpdv3")),
+    }
     assert stamp_of(data) in stamps
     assert len(stamps) == 3
     state = place.stat()

@@ -66,7 +66,12 @@ def test_convert_keeps_ids_and_bytes(tmp_path: Path) -> None:
     assert [p.image_1.read() for p in after] == [p.image_1.read() for p in before]
     assert read_pair_ids(out)[1][:2].tolist() == [1.0, 0.0]
     lines = (tmp_path / "out" / "pairs.parquet.quarantine.jsonl").read_text().splitlines()
-    assert json.loads(lines[0]) == {"row": 3, "pair_id": "1003", "reason": "the prompt is empty"}
+    assert json.loads(lines[0]) == {
+        "row": 3,
+        "pair_id": "1003",
+        "reason": "the prompt is empty",
+        "where": f"{source}: row 3",
+    }
     with pytest.raises(InputError, match="the file is there already"):
         convert(source, out)
     assert convert(source, out, overwrite=True) == (4, 1)

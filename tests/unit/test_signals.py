@@ -293,8 +293,8 @@ def test_requests_refused(kinds: list[str], own: dict[str, Any], given: dict[str
 
 def test_data_refused(table: SignalVotes, ratings: Ratings) -> None:
     """Labels that are none, ids twice, nothing left, no model or image names, scores that say nothing."""
-    with pytest.raises(InputError, match=r"row 1.*0\.3 is none of"):
-        combine(["a", "b"], [1.0, 0.3], {})
+    with pytest.raises(InputError, match=r"row 1.*1\.3 is not in"):
+        combine(["a", "b"], [1.0, 1.3], {})
     with pytest.raises(InputError, match="occurs twice"):
         combine(["a", "a"], [1.0, 0.0], {})
     with pytest.raises(InputError, match="no pair is left of 2 votes"):
@@ -387,7 +387,7 @@ def test_votes_of_the_hub_are_read_again_at_another_commit(
     words = ["signals", "owner/votes", "--kind", "uniform", "--out", str(out)]
     held = {"commit": ""}
     monkeypatch.setattr(
-        "finepref.formats.sources._hub_table", lambda name: replace(file_table(file), version=held["commit"])
+        "finepref.formats.sources._hub_table", lambda name, split: replace(file_table(file), version=held["commit"])
     )
     for commit, count, pairs in (("c1", 3, 3), ("c1", 5, 3), ("c2", 5, 5)):
         held["commit"] = commit

@@ -19,9 +19,10 @@ CHUNK = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class PairCounts:
-    """Counts of P pairs of different models, i < j: i won, j won, tie. Votes of a model against itself are not in it.
+    """Counts of P pairs of different models: i won, j won, tie. Votes of a model against itself are not in it.
 
-    i, j: [P] int64 codes. i_wins, j_wins, ties: [P] float64 (weights of a bootstrap are fractions of votes too).
+    i, j: [P] int64 codes, i < j; of `count_sides`: i stood on the left. i_wins, j_wins, ties: [P] float64, sums of the
+    votes' weights.
     """
 
     n_models: int
@@ -53,12 +54,12 @@ class PairCounts:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((self.matrix("wins") + 0.5 * self.matrix("ties")) / self.matrix("games"))
 
-    def record(self) -> npt.NDArray[np.int64]:
-        """[M, 3] wins, losses and ties of every model."""
+    def record(self) -> Floats:
+        """[M, 3] wins, losses and ties of every model, sums of weights."""
         of_both = ((self.i_wins, self.j_wins), (self.j_wins, self.i_wins), (self.ties, self.ties))
         m = self.n_models
         sums = [np.bincount(self.i, of_i, m) + np.bincount(self.j, of_j, m) for of_i, of_j in of_both]
-        return np.rint(np.stack(sums, axis=1)).astype(np.int64)
+        return np.stack(sums, axis=1)
 
     def components(self) -> npt.NDArray[np.int64]:
         """[M] number of the connected part of the vote graph that each model is in (0 is the largest)."""
@@ -72,6 +73,14 @@ class PairCounts:
         b = np.concatenate([self.j[i_up], self.i[j_up]])
         return _components(a, b, self.n_models, strong=True)
 
+    def folded(self) -> PairCounts:
+        """The same counts whatever side the models stood on: i < j."""
+        m, turned = self.n_models, self.i > self.j
+        keys, at = np.unique(np.minimum(self.i, self.j) * m + np.maximum(self.i, self.j), return_inverse=True)
+        first, second = np.where(turned, self.j_wins, self.i_wins), np.where(turned, self.i_wins, self.j_wins)
+        sums = (np.bincount(at, values, len(keys)).astype(np.float64) for values in (first, second, self.ties))
+        return PairCounts(m, keys // m, keys % m, *sums)
+
     def with_ties(self, how: str) -> PairCounts:
         """Ties as they are ("fit"), as half a win each ("half"), or left out ("drop")."""
         if how == "fit":
@@ -81,41 +90,75 @@ class PairCounts:
         return PairCounts(self.n_models, self.i, self.j, self.i_wins + half, self.j_wins + half, none)
 
 
+def is_weighted(votes: Votes) -> bool:
+    """Whether a row stands for anything but one whole vote."""
+    weighed = votes.weight is not None and bool((votes.weight != 1).any())
+    return weighed or (votes.share is not None and not bool(np.isnan(votes.share).all()))
+
+
+def parts(votes: Votes, rows: slice = slice(None)) -> tuple[Floats, Floats, Floats]:
+    """[n] how much of each of these rows is a win of the left, a win of the right, and a tie; in all: its weight."""
+    outcome = votes.outcome[rows]
+    found = [(outcome == said).astype(np.float64) for said in (1, -1, 0)]
+    if votes.share is not None:
+        share = votes.share[rows]
+        told = (share, 1.0 - share, np.zeros(len(share)))
+        found = [np.where(np.isnan(share), plain, shared) for plain, shared in zip(found, told, strict=True)]
+    weight = 1.0 if votes.weight is None else votes.weight[rows]
+    left, right, tie = (weight * part for part in found)
+    return left, right, tie
+
+
+def both_bad(votes: Votes) -> Floats | None:
+    """[M] weight of the votes against others that said that neither is good; None where the votes do not say."""
+    if votes.both_bad is None:
+        return None
+    rows = np.flatnonzero(votes.both_bad & (votes.left != votes.right))
+    weight = np.ones(len(rows)) if votes.weight is None else votes.weight[rows]
+    m = len(votes.models)
+    return np.asarray(np.bincount(votes.left[rows], weight, m) + np.bincount(votes.right[rows], weight, m))
+
+
 def count(votes: Votes) -> PairCounts:
-    """Pair counts of votes, in chunks so that memory-mapped votes stay on disk."""
+    """Pair counts of votes, i < j."""
+    return count_sides(votes).folded()
+
+
+def count_sides(votes: Votes) -> PairCounts:
+    """Pair counts of votes by side: i stood on the left. In chunks, so that memory-mapped votes stay on disk."""
     m = len(votes.models)
     if m <= DENSE_UP_TO:
-        return _dense(votes, m)
-    keys, sums = zip(*(_sorted(votes, m, rows) for rows in slices(len(votes), CHUNK)), strict=True)
-    unique, inverse = np.unique(np.concatenate(keys), return_inverse=True)
-    cells: Floats = np.concatenate(sums, axis=1)
-    return PairCounts(m, unique // m, unique % m, *(_sum(inverse, row, len(unique)) for row in cells))
+        cells = _dense(votes, m)
+        keys = np.arange(m * m)
+    else:
+        found, sums = zip(*(_sorted(votes, m, rows) for rows in slices(len(votes), CHUNK)), strict=True)
+        keys, at = np.unique(np.concatenate(found), return_inverse=True)
+        cells = np.stack([np.bincount(at, row, len(keys)) for row in np.concatenate(sums, axis=1)])
+    met = (keys // m != keys % m) & (cells.sum(axis=0) > 0)
+    right_won, tied, left_won = cells[:, met]
+    return PairCounts(m, keys[met] // m, keys[met] % m, left_won, right_won, tied)
 
 
-def _sum(cell: npt.NDArray[np.int64], values: Floats, cells: int) -> Floats:
-    return np.bincount(cell, values, cells).astype(np.float64)
-
-
-def _dense(votes: Votes, m: int) -> PairCounts:
-    cells = np.zeros(3 * m * m, dtype=np.int64)
+def _dense(votes: Votes, m: int) -> Floats:
+    """[3, M * M] right won, tie, left won; the left model times M plus the right one."""
+    plain, cells = not is_weighted(votes), np.zeros(3 * m * m)
     for rows in slices(len(votes), CHUNK):
         key = votes.left[rows].astype(np.int64)
         key *= m
         key += votes.right[rows]
-        key += (votes.outcome[rows].astype(np.int64) + 1) * (m * m)
-        cells += np.bincount(key, minlength=3 * m * m)
-    right_won, tied, left_won = cells.reshape(3, m, m).astype(np.float64)
-    beat, tie = left_won + right_won.T, tied + tied.T
-    i, j = np.nonzero(np.triu(beat + beat.T + tie, 1))
-    return PairCounts(m, i, j, beat[i, j], beat[j, i], tie[i, j])
+        if plain:
+            key += (votes.outcome[rows].astype(np.int64) + 1) * (m * m)
+            cells += np.bincount(key, minlength=3 * m * m)
+        else:
+            won, lost, tied = parts(votes, rows)
+            cells += np.concatenate([np.bincount(key, part, m * m) for part in (lost, tied, won)])
+    return cells.reshape(3, m * m)
 
 
 def _sorted(votes: Votes, m: int, rows: slice) -> tuple[npt.NDArray[np.int64], Floats]:
-    left, right = votes.left[rows].astype(np.int64), votes.right[rows].astype(np.int64)
-    sign = np.where(left > right, -1, 1) * votes.outcome[rows]
-    differ = left != right
-    unique, inverse = np.unique((np.minimum(left, right) * m + np.maximum(left, right))[differ], return_inverse=True)
-    return unique, np.stack([np.bincount(inverse, sign[differ] == s, len(unique)) for s in (1, -1, 0)])
+    keys, at = np.unique(votes.left[rows].astype(np.int64) * m + votes.right[rows], return_inverse=True)
+    won, lost, tied = parts(votes, rows)
+    return keys, np.stack([np.bincount(at, part, len(keys)) for part in (lost, tied, won)])
 
 
 def _components(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], m: int, *, strong: bool) -> npt.NDArray[np.int64]:

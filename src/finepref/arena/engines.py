@@ -5,23 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from finepref.arena import batch, intervals, online
-from finepref.arena.counts import PairCounts, count
+from finepref.arena import batch, clusters, doubts, intervals, online
+from finepref.arena.blocks import slices
+from finepref.arena.counts import PairCounts, both_bad, count, count_sides, is_weighted
 from finepref.arena.freeforall import run_games
 from finepref.arena.link import get_link
 from finepref.arena.ratings import BETA, LEVEL, SIGMA0, C, Ratings
 from finepref.arena.settings import DEFAULTS, RatingOptions
+from finepref.arena.sides import check_side, knows_sides, side_term, side_warning
 from finepref.core.errors import InputError, check_word
 from finepref.core.rng import numpy_generator
-from finepref.formats.ratings import RatingSettings
+from finepref.formats.ratings import RatingSettings, SideRecord, VoteCount
 from finepref.formats.votefiles import VoteTable, votes_in
 from finepref.formats.votes import Votes
 
-FEW = 30  # votes under which a model is called thinly rated
 CHUNK = 1 << 20  # votes that are Python numbers at one time
-IDLE = {"batch": ("preset", "order", "passes"), "online": ("link", "prior", "interval", "cluster")}  # without effect
+IDLE = {"batch": ("preset", "order", "passes"), "online": ("link", "prior", "interval", "cluster", "side")}
+"""Options without effect."""
+THIN = 0.1  # share of the mean votes of a model below which it does not help to fix the level
 ORDERS = ("given", "shuffled")
+SIDES = ("test", "fit")
+SIDED = {"winner", "left_votes", "left_share"}  # roles that name a side
 PRIORS = ("normal", "flat", "empirical-bayes")
 BATCH_TIES = ("fit", "half", "drop")
 
@@ -36,6 +42,8 @@ def rate(
     ties: str = DEFAULTS.ties,
     interval: str = DEFAULTS.interval,
     cluster: str | None = DEFAULTS.cluster,
+    side: str = DEFAULTS.side,
+    anchor: str | None = DEFAULTS.anchor,
     order: str = DEFAULTS.order,
     passes: int = DEFAULTS.passes,
     seed: int = DEFAULTS.seed,
@@ -53,14 +61,18 @@ def rate(
         prior: batch only: "normal" (default; N(25, (25/3)^2) per model), "flat", or "empirical-bayes" (sd fitted).
         ties: batch: "fit" (default), "half", "drop". online: "fit" (the preset's own way), "draw", "skip", "half".
         interval: batch only: "laplace", "sandwich", "bootstrap", or "auto" (default; sandwich over games, prompts or
-            voters where there are at least 30 and 4 per model, else Laplace).
+            voters where there are effectively at least 30 and 4 per model, else Laplace; none if one of several voters
+            cast more than half of the votes).
         cluster: "game", "prompt" or "voter": which votes go together, for sandwich and bootstrap; by default as "auto".
-        order: online only: "given" or "shuffled" (by `seed`).
+            A vote without a named prompt or voter is independent.
+        side: batch only: "test" (default; whether the side decides votes) or "fit" (a side term in the model).
+        anchor: the model that intervals are measured from; by default the mean of the rated models.
+        order: online only: "given" (by time, where votes have times) or "shuffled" (by `seed`).
         passes: online only: how often to go through the votes, >= 1.
         seed: of the shuffled order and of the bootstrap.
 
     Returns:
-        Ratings with [M] mu and sigma; batch also the [M, M] covariance of mu minus its mean.
+        Ratings with [M] mu and sigma; batch also the [M, M] covariance of mu minus the mean of the rated models.
 
     Raises:
         InputError: unknown or idle option; under the flat prior, votes that do not tie all models together.
@@ -70,48 +82,84 @@ def rate(
     """
     options = RatingOptions(
         engine=engine, preset=preset, link=link, prior=prior, ties=ties, interval=interval, cluster=cluster,
-        order=order, passes=passes, seed=seed,
+        side=side, anchor=anchor, order=order, passes=passes, seed=seed,
     )  # fmt: skip
-    return rate_by(votes_in(votes), options)
+    return rate_by(votes_in(votes), options, sides=not isinstance(votes, VoteTable) or has_sides(votes))
 
 
-def rate_by(votes: Votes, options: RatingOptions) -> Ratings:
-    """Rate the models of these votes; see `rate`."""
+def has_sides(table: VoteTable) -> bool:
+    """Whether a column of the table says which side won; else the winner is listed first, or the items were ranked."""
+    return not SIDED.isdisjoint(table.layout.columns)
+
+
+def rate_by(votes: Votes, options: RatingOptions, *, sides: bool = True) -> Ratings:
+    """Rate the models of these votes; see `rate`. sides: whether left and right are the sides that voters saw."""
     check_word(options.engine, IDLE, "engine")
     for name in IDLE[options.engine]:
         if getattr(options, name) != getattr(DEFAULTS, name):
             raise InputError(f"{name} has no effect with engine {options.engine!r}", remedy=f"leave {name} out")
-    return _online(votes, options) if options.engine == "online" else _batch(votes, options)
+    if options.anchor is not None:
+        check_word(options.anchor, votes.models, "anchor")
+    return _online(votes, options) if options.engine == "online" else _batch(votes, options, sides=sides)
 
 
-def _batch(votes: Votes, options: RatingOptions) -> Ratings:
-    plan = intervals.plan(votes, options.interval, options.cluster)
-    counts = count(votes)
-    model = fit_counts(counts, votes.models, options)
-    covariance = C * C * batch.centred(intervals.covariance(votes, model, plan, options))
+def _batch(votes: Votes, options: RatingOptions, *, sides: bool) -> Ratings:
+    plan = clusters.plan(votes, options.interval, options.cluster)
+    by_side = count_sides(votes)
+    counts = by_side.folded()
+    check_side(options, votes, by_side, sides=sides)
+    model = fit_counts(by_side, votes.models, options)
+    core = _core(counts)
+    covariance = C * C * batch.centred(intervals.covariance(votes, model, plan, options), core)
+    side: SideRecord | None = None
+    if sides and knows_sides(votes, by_side):
+        side = side_term(votes, by_side, model, plan, options, core=core)
     settings = RatingSettings(
         link=model.link.name, prior=options.prior, prior_sd=model.prior_sd, ties=options.ties, intervals=plan.method,
-        cluster=plan.cluster, intervals_why=plan.why, votes=int(counts.total),
+        cluster=plan.cluster, intervals_why=plan.why, votes=counts.total, anchor=options.anchor,
+        clusters=plan.effective if plan.method in ("sandwich", "bootstrap") else None,
+        side=options.side if options.side == "fit" else None,
         log_likelihood=model.fit.log_likelihood, seed=options.seed if plan.method == "bootstrap" else None,
         beta=BETA, tie_margin=C * model.fit.margin, level=LEVEL,
     )  # fmt: skip
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    return _ratings(votes, counts, settings, engine="batch", mu=model.mu, sigma=sigma, covariance=covariance)
+    told = doubts.of_voters(votes, plan) + ((side_warning(side),) if side is not None and side.warned else ())
+    return _ratings(
+        votes, counts, settings, told, engine="batch", mu=model.mu, sigma=sigma, covariance=covariance, side=side
+    )
 
 
-def fit_counts(counts: PairCounts, models: tuple[str, ...], options: RatingOptions) -> batch.BatchModel:
-    """The batch engine on counts per pair of models, without intervals: link, prior and ties of the options."""
-    prior = options.prior
+def _core(counts: PairCounts) -> npt.NDArray[np.bool_]:
+    """[M] the rated models, whose mean others are measured against.
+
+    Those of the largest component with at least a tenth of the votes that such models have on average: a newcomer with
+    a few votes would make everybody's interval as wide as its own.
+    """
+    games, core = counts.record().sum(axis=1), counts.components() == 0
+    if not games.any():
+        return np.ones(len(games), dtype=bool)
+    while (thin := core & (games < THIN * games[core].mean())).any():
+        core &= ~thin
+    return core
+
+
+def fit_counts(by_side: PairCounts, models: tuple[str, ...], options: RatingOptions) -> batch.BatchModel:
+    """The batch engine on counts per pair of models by side, without intervals: link, prior, ties and side as told."""
+    prior, sided = options.prior, options.side == "fit"
     check_word(prior, PRIORS, "prior")
     check_word(options.ties, BATCH_TIES, "treatment of ties")
-    link, used = get_link(options.link), counts.with_ties(options.ties)
+    check_word(options.side, SIDES, "use of sides")
+    link, used = get_link(options.link), (by_side if sided else by_side.folded()).with_ties(options.ties)
     if prior == "flat":
         _refuse_infinite(used, models)
-        return batch.BatchModel(used, link, batch.fit(used, link, prior_precision=0.0), None)
+        return batch.BatchModel(used, link, batch.fit(used, link, prior_precision=0.0, sided=sided), None)
     if prior == "empirical-bayes":
-        sd, fit = batch.empirical_bayes(used, link)
-        return batch.BatchModel(used, link, fit, C * sd)
-    return batch.BatchModel(used, link, batch.fit(used, link, prior_precision=(C / SIGMA0) ** 2), SIGMA0)
+        sd, found = batch.empirical_bayes(used if not sided else used.folded(), link)
+    else:
+        sd, found = SIGMA0 / C, None
+    if found is None or sided:
+        found = batch.fit(used, link, prior_precision=sd**-2, start=found, sided=sided)
+    return batch.BatchModel(used, link, found, C * sd)
 
 
 def _online(votes: Votes, options: RatingOptions) -> Ratings:
@@ -121,10 +169,17 @@ def _online(votes: Votes, options: RatingOptions) -> Ratings:
     check_word(order, ORDERS, "order")
     if options.passes < 1:
         raise InputError(f"passes is {options.passes}", remedy="give at least 1")
+    if is_weighted(votes):
+        what = "the online engine takes whole votes one by one, and these have weights or shares"
+        raise InputError(what, remedy="rate them with --engine batch")
     seed = options.seed if order == "shuffled" else None
     games = votes.games if ties == "draw" else None  # Appendix A knows pairs only
     n = len(votes) if games is None else len(games)
     permutation = None if seed is None else numpy_generator(seed, "arena order").permutation(n)
+    told: tuple[str, ...] = ()
+    if seed is None and votes.time is not None:
+        permutation, order = _by_time(votes, games is not None), "time"
+        told = ("The votes were taken in the order of their times.",)
     mu, sigma = online.start(len(votes.models))
     for _ in range(options.passes):
         for begin in range(0, n, CHUNK):
@@ -140,17 +195,33 @@ def _online(votes: Votes, options: RatingOptions) -> Ratings:
     counts = count(votes)
     settings = RatingSettings(
         preset=options.preset, tau=chosen.tau, draw_probability=chosen.draw_probability, ties=ties, order=order,
-        passes=options.passes, votes=int(counts.total), seed=seed, beta=BETA, tie_margin=chosen.draw_margin,
-        level=LEVEL,
+        passes=options.passes, votes=counts.total, seed=seed, beta=BETA, tie_margin=chosen.draw_margin,
+        level=LEVEL, anchor=options.anchor,
     )  # fmt: skip
-    return _ratings(votes, counts, settings, engine="online", mu=mu, sigma=sigma, covariance=None)
+    return _ratings(votes, counts, settings, told, engine="online", mu=mu, sigma=sigma, covariance=None)
 
 
-def _ratings(votes: Votes, counts: PairCounts, settings: RatingSettings, **found: Any) -> Ratings:
+def _by_time(votes: Votes, games: bool) -> npt.NDArray[np.int64]:
+    """Votes (or games, each at the time of its first pair) from the oldest on; equal times in file order."""
+    assert votes.time is not None
+    if not games or votes.games is None or votes.game is None:
+        return np.argsort(votes.time, kind="stable")
+    latest = np.iinfo(np.int64).max
+    when = np.full(len(votes.games), latest)  # a game of one item has no pair
+    np.minimum.at(when, votes.game, votes.time)
+    return np.argsort(when, kind="stable")
+
+
+def _ratings(
+    votes: Votes, counts: PairCounts, settings: RatingSettings, told: tuple[str, ...], **found: Any
+) -> Ratings:  # fmt: skip
     wins, losses, ties = counts.record().T
+    own = sum(int(np.count_nonzero(votes.left[rows] == votes.right[rows])) for rows in slices(len(votes)))
+    voters = None if votes.voter is None else clusters.named(votes.voter)
     return Ratings(
         models=votes.models, settings=settings, wins=wins, losses=losses, ties=ties, component=counts.components(),
-        warnings=_warnings(counts, votes.models), **found,
+        warnings=doubts.of_models(counts, votes.models) + told, voters=voters, both_bad=both_bad(votes),
+        counted=VoteCount(read=len(votes), used=len(votes) - own, self=own), **found,
     )  # fmt: skip
 
 
@@ -169,28 +240,3 @@ def _refuse_infinite(counts: PairCounts, models: tuple[str, ...]) -> None:
             f"infinite ({batch.names_outside(mutual, models)})",
             remedy="use the normal prior, or add votes",
         )
-
-
-def _warnings(counts: PairCounts, models: tuple[str, ...]) -> tuple[str, ...]:
-    if len(models) == 1:
-        return (f"All votes name one model, {models[0]!r}: there is nothing to rate.",)
-    record, component = counts.record(), counts.components()
-    games = record.sum(axis=1)
-    found = []
-    if component.max() > 0:
-        found.append(
-            f"The votes fall into {component.max() + 1} groups of models that never met; ratings compare only within a "
-            f"group (never met the largest: {batch.names_outside(component, models)})."
-        )
-    thin = [k for k in np.argsort(games, kind="stable") if games[k] < FEW]
-    if thin:
-        names = ", ".join(f"{models[k]} ({games[k]})" for k in thin[:5])
-        more = f" and {len(thin) - 5} more" if len(thin) > 5 else ""
-        who = "1 model has" if len(thin) == 1 else f"{len(thin)} models have"
-        found.append(f"{who} fewer than {FEW} votes: {names}{more}. Such intervals are wide.")
-    one_sided = [k for k in range(len(models)) if games[k] and record[k, 2] == 0 and 0 in record[k, :2]]
-    if one_sided:
-        names = ", ".join(models[k] for k in one_sided[:5])
-        more = f" and {len(one_sided) - 5} more" if len(one_sided) > 5 else ""
-        found.append(f"Always won or always lost: {names}{more}. Only the prior keeps such a rating finite.")
-    return tuple(found)

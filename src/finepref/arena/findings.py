@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finepref.arena.blocks import slices
 from finepref.arena.boards import BoardComparison, compare
 from finepref.arena.counts import PairCounts, count
 from finepref.arena.normal import Floats
@@ -66,7 +65,7 @@ def examine(
     return Findings(
         table=table, ratings=ratings, counts=count(votes), gaps=summarise(table, ratings, kinds), curve=curve,
         order=order_sensitivity(votes, preset=preset, seed=seed) if met else None,
-        voters=None if votes.voter is None else check_voters(votes, ratings),
+        voters=check_voters(votes, ratings),
         validation=validation, comparison=None if board is None else compare(ratings, board),
     )  # fmt: skip
 
@@ -83,9 +82,3 @@ def summarise(table: VoteTable, ratings: Ratings, kinds: Sequence[KindOfGap]) ->
             quantiles = np.quantile(decided, (0.05, 0.25, 0.5, 0.75, 0.95))
             found.append(GapSummary(kind.name, quantiles, float(decided.mean()), kind.rho))
     return tuple(found)
-
-
-def tie_share(table: VoteTable) -> float:
-    """Share of votes that are ties."""
-    outcome = table.votes.outcome
-    return sum(int(np.count_nonzero(outcome[rows] == 0)) for rows in slices(len(outcome))) / len(outcome)

@@ -87,9 +87,11 @@ def check_gap(row: GapRow) -> None:
     Raises:
         InputError: the table of three models is of another shape, or not finite.
     """
-    mu, none = np.array([1.0, 0.5, -2.0]), np.zeros(3, dtype=np.int64)
+    mu, none = np.array([1.0, 0.5, -2.0]), np.zeros(3)
     settings = RatingSettings(ties="fit", votes=3, beta=BETA, tie_margin=0.0, level=0.95)
-    ratings = Ratings(("a", "b", "c"), mu, np.ones(3), None, "batch", settings, none, none, none, none)
+    ratings = Ratings(
+        ("a", "b", "c"), mu, np.ones(3), None, "batch", settings, none, none, none, np.zeros(3, dtype=np.int64)
+    )
     _table(row, ratings, 0.5)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import kendalltau
 
+from finepref.arena.counts import is_weighted
 from finepref.arena.engines import rate
 from finepref.arena.normal import Floats, quantile
 from finepref.arena.ratings import LEVEL, Ratings
@@ -36,8 +37,13 @@ class OrderSensitivity:
 
 def order_sensitivity(
     votes: Votes, *, preset: str = "ksort", shuffles: int = SHUFFLES, seed: int = 0
-) -> OrderSensitivity:
-    """Rate shuffled votes `shuffles` times with the online engine (a random 100,000 of them, if there are more)."""
+) -> OrderSensitivity | None:
+    """Rate shuffled votes `shuffles` times with the online engine (a random 100,000 of them, if there are more).
+
+    None for votes with weights or shares, which that engine does not know.
+    """
+    if is_weighted(votes):
+        return None
     if len(votes) > MOST_VOTES:
         rows = np.sort(numpy_generator(seed, "order votes").choice(len(votes), MOST_VOTES, replace=False))
         votes = votes.take(rows)

@@ -9,11 +9,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
+from scipy.special import ndtr, stdtrit
 
 from finepref.arena.link import Link, get_link
-from finepref.arena.normal import SQRT_2, Floats, quantile
+from finepref.arena.normal import SQRT_2, Floats, log_density, quantile
 from finepref.core.errors import InputError
-from finepref.formats.ratings import RatedModel, RatingSettings, RatingsRecord, read_ratings, write_ratings
+from finepref.formats.ratings import (
+    AgreementRecord,
+    RatedModel,
+    RatingSettings,
+    RatingsRecord,
+    SideRecord,
+    VoteCount,
+    read_ratings,
+    write_ratings,
+)  # fmt: skip
 
 MU0 = 25.0
 SIGMA0 = 25.0 / 3.0
@@ -27,9 +38,11 @@ MOST_IN_FILE = 1000  # models whose covariance is written to ratings.json
 class Ratings:
     """Ratings of M models, in units where one model's performance has the spread beta = 25/6.
 
-    mu: [M] rating. sigma: [M] its uncertainty; for the batch engine of mu minus its mean over models (the common level
-    is unidentified), for the online engine raw. covariance: [M, M] of mu minus its mean, None for the online engine.
-    component: [M] connected part. wins, losses, ties: [M]. warnings: sentences for the user.
+    mu: [M] rating. sigma: [M] its uncertainty; for the batch engine of mu minus the mean over the rated models of the
+    largest component (the common level is unidentified), for the online engine raw. covariance: [M, M] of the same,
+    None for the online engine; both are those of independent votes where intervals are impossible. component: [M]
+    connected part. wins, losses, ties: [M] sums of weights. warnings: sentences for the user. counted, voters, side,
+    agreement, both_bad ([M] sums of weights): as in ratings.json, where known.
     """
 
     models: tuple[str, ...]
@@ -38,11 +51,16 @@ class Ratings:
     covariance: Floats | None
     engine: str
     settings: RatingSettings
-    wins: npt.NDArray[np.int64]
-    losses: npt.NDArray[np.int64]
-    ties: npt.NDArray[np.int64]
+    wins: Floats
+    losses: Floats
+    ties: Floats
     component: npt.NDArray[np.int64]
     warnings: tuple[str, ...] = ()
+    counted: VoteCount | None = None
+    voters: int | None = None
+    side: SideRecord | None = None
+    agreement: AgreementRecord | None = None
+    both_bad: Floats | None = None
 
     @property
     def c(self) -> float:
@@ -65,11 +83,28 @@ class Ratings:
         return self.mu - 3.0 * self.sigma
 
     def interval(self, level: float = LEVEL) -> tuple[Floats, Floats]:
-        """[M] lower and [M] upper end of mu -+ z sigma at that confidence level."""
+        """[M] lower and [M] upper end at that confidence level, laid around mu; nan where it is impossible.
+
+        Of mu minus the mean of the rated models of the largest component: mu -+ z sigma; or of mu minus the anchor's.
+        z is Student's with E - 1 degrees of freedom, where sigma is from E clusters of votes.
+        """
         if not 0.0 < level < 1.0:
             raise InputError(f"the confidence level is {level}", remedy="give one between 0 and 1, such as 0.95")
-        reach = quantile(0.5 + 0.5 * level) * self.sigma
+        sd = self.sigma
+        if self.settings.anchor is not None:
+            sd = self.difference_sd()[self.models.index(self.settings.anchor)]
+        reach = self._reach(quantile(0.5 + 0.5 * level)) * np.where((sd > 0) & self.has_intervals, sd, np.nan)
         return self.mu - reach, self.mu + reach
+
+    def _reach(self, z: float) -> float:
+        """As z, from as few clusters of votes as there are: the same tail of Student's distribution."""
+        clusters = self.settings.clusters
+        return z if clusters is None else float(stdtrit(min(clusters - 1.0, 1e9), ndtr(z)))
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether the votes can say how sure the ratings are."""
+        return self.settings.intervals != "none"
 
     def difference_sd(self) -> Floats:
         """[M, M] standard deviation of mu_i - mu_j."""
@@ -92,17 +127,43 @@ class Ratings:
         return np.asarray(share)
 
     @property
-    def votes(self) -> int:
-        """Votes between two models that moved a rating; those of a model against itself are not among them."""
-        return int(self.wins.sum() + self.ties.sum() // 2)
+    def games(self) -> Floats:
+        """[M] votes on each model, against others."""
+        return np.asarray(self.wins + self.losses + self.ties)
+
+    @property
+    def votes(self) -> float:
+        """Votes between two models, the sum of their weights; those of a model against itself are not among them."""
+        return float(self.games.sum() / 2)
 
     def rank_interval(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """[M] best and [M] worst rank that the votes allow: 1 + models surely better, M - models surely worse."""
-        reach = quantile(0.5 + 0.5 * LEVEL) * self.difference_sd()
+        """[M] best and [M] worst rank that the votes allow: 1 + models surely better, M - models surely worse.
+
+        Without intervals every rank is possible.
+        """
+        if not self.has_intervals:
+            return np.ones(len(self.models), dtype=np.int64), np.full(len(self.models), len(self.models))
+        reach = self._reach(quantile(0.5 + 0.5 * LEVEL)) * self.difference_sd()
         lead = np.subtract.outer(self.mu, self.mu)
         best = 1 + np.sum(lead < -reach, axis=1)
         worst = len(self.models) - np.sum(lead > reach, axis=1)
         return best, worst
+
+    def tiers(self) -> npt.NDArray[np.int64]:
+        """[M] tiers, from 1: one below the lowest tier of the models that are surely better, all pairs tested together.
+
+        So no two models of a tier can be told apart. Surely: mu_i - mu_j > q/sqrt(2) sd, q the 95 % point of the range
+        of M independent standard normals: at most 5 of 100 boards of equal models are split (Tukey and Kramer).
+        """
+        tier = np.ones(len(self.models), dtype=np.int64)
+        if not self.has_intervals or len(tier) < 2:
+            return tier
+        reach, order = self._reach(range_quantile(LEVEL, len(tier)) / SQRT_2) * self.difference_sd(), self.order()
+        for place, code in enumerate(order[1:], start=1):
+            better = order[:place]
+            surely = better[self.mu[better] - self.mu[code] > reach[better, code]]
+            tier[code] = 1 + int(tier[surely].max(initial=0))
+        return tier
 
     def order(self) -> npt.NDArray[np.int64]:
         """[M] model codes from best to worst mu; equal mu by name."""
@@ -112,21 +173,42 @@ class Ratings:
         """The models with all that is known of each, best first."""
         low, high = self.interval()
         best, worst = self.rank_interval()
-        columns = self.mu, self.sigma, low, high, best, worst, self.wins, self.losses, self.ties, self.score
+        found = self.mu, self.sigma, low, high, best, worst, self.wins, self.losses, self.ties, self.score
+        columns: list[npt.NDArray[Any]] = [*found, self.component, self.tiers(), self.games]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            bad = np.full(len(self.models), np.nan) if self.both_bad is None else self.both_bad / self.games
         names = [field.name for field in fields(RatedModel)]
-        rows = list(zip(self.models, *(column.tolist() for column in (*columns, self.component)), strict=True))
+        values = ([None if value != value else value for value in column.tolist()] for column in (*columns, bad))
+        rows = list(zip(self.models, *values, strict=True))
         return tuple(RatedModel(**dict(zip(names, rows[k], strict=True))) for k in self.order())
 
 
-def save_ratings(path: str | Path, ratings: Ratings, *, provenance: Mapping[str, Any]) -> None:
-    """Write ratings.json, models from best to worst."""
+def range_quantile(p: float, m: int) -> float:
+    """The p quantile of the range of m >= 2 independent standard normals.
+
+    P(range < w) = m E[(Phi(x) - Phi(x - w))^(m - 1)], x standard normal.
+    """
+    x, step = np.linspace(-9.0, 9.0, 4001, retstep=True)
+    density = m * np.exp(log_density(x)) * step
+
+    def below(w: float) -> float:
+        return float(np.sum(density * (ndtr(x) - ndtr(x - w)) ** (m - 1))) - p
+
+    return float(brentq(below, 1e-3, 20.0))
+
+
+def save_ratings(
+    path: str | Path, ratings: Ratings, *, provenance: Mapping[str, Any], outcome_words: Mapping[str, str] | None = None
+) -> None:
+    """Write ratings.json, models from best to worst; outcome_words: how each word of the files was taken."""
     order = ratings.order()
     covariance = None
     if ratings.covariance is not None and len(order) <= MOST_IN_FILE:
         covariance = ratings.covariance[np.ix_(order, order)].tolist()
     record = RatingsRecord(
         engine=ratings.engine, settings=ratings.settings, models=ratings.table(), covariance=covariance,
-        warnings=ratings.warnings, provenance=provenance,
+        warnings=ratings.warnings, provenance=provenance, votes=ratings.counted, voters=ratings.voters,
+        side=ratings.side, agreement=ratings.agreement, outcome_words=outcome_words or {},
     )  # fmt: skip
     write_ratings(path, record)
 
@@ -140,18 +222,29 @@ def load_ratings(path: str | Path) -> Ratings:
     record = read_ratings(path)
     names = ("mu", "sigma", "wins", "losses", "ties", "component")
     columns: Any = {name: np.array([getattr(model, name) for model in record.models]) for name in names}
+    shares = [model.both_bad for model in record.models]
+    if any(share is not None for share in shares):
+        games = columns["wins"] + columns["losses"] + columns["ties"]
+        columns["both_bad"] = games * np.array([share or 0.0 for share in shares])
     covariance = None if record.covariance is None else np.array(record.covariance)
     return Ratings(
         models=tuple(model.name for model in record.models), covariance=covariance, engine=record.engine,
-        settings=record.settings, warnings=record.warnings, **columns,
+        settings=record.settings, warnings=record.warnings, counted=record.votes, voters=record.voters,
+        side=record.side, agreement=record.agreement, **columns,
     )  # fmt: skip
 
 
 def align(ratings: Ratings, models: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """[len(models)] position in `ratings` of each of these models; one that was not rated is an `InputError`."""
+    """[len(models)] position in `ratings` of each of these models; one that was not rated is an `InputError`.
+
+    Models that were renamed for the ratings are looked up by their new names.
+    """
     if ratings.models == models:
         return np.arange(len(models))
     position = {name: k for k, name in enumerate(ratings.models)}
+    for old, new in reversed([*(ratings.settings.merge or {}).items()]):
+        if new in position:
+            position.setdefault(old, position[new])
     missing = [name for name in models if name not in position]
     if missing:
         raise InputError(f"model {missing[0]!r} has votes but no rating", remedy="rate the same votes first")

@@ -92,7 +92,7 @@ def _sample(votes: Votes, seed: int) -> Votes:
 def _clusters(votes: Votes) -> Callable[[slice], Ints]:
     """Which cluster the votes of a slice are in: prompts, or connected groups of images."""
     prompt = votes.prompt
-    if prompt is not None:
+    if prompt is not None and int(prompt.min(initial=0)) >= 0:
         return lambda rows: prompt[rows]
     left, right = votes.images
     label = components(left, right, votes.image_count)

@@ -15,9 +15,12 @@ class RatingOptions:
     prior: batch only: "normal" (N(25, (25/3)^2) per model), "flat", or "empirical-bayes" (sd fitted).
     ties: batch: "fit", "half", "drop". online: "fit" (the preset's own way), "draw", "skip", "half".
     interval: batch only: "laplace", "sandwich", "bootstrap", or "auto" (sandwich over games, prompts or voters where
-    there are at least 30 and 4 per model, else Laplace).
+    there are effectively at least 30 and 4 per model, else Laplace).
     cluster: "game", "prompt" or "voter": which votes go together, for sandwich and bootstrap; by default as "auto".
-    order: online only: "given" or "shuffled" (by `seed`). passes: online only: how often to go through the votes, >= 1.
+    side: batch only: "test" (whether the side that models are shown on decides votes) or "fit" (a side term in the
+    model). anchor: the model that intervals are measured from; by default the mean of the rated models.
+    order: online only: "given" (by time, where votes have times) or "shuffled" (by `seed`).
+    passes: online only: how often to go through the votes, >= 1.
     seed: of the shuffled order and of the bootstrap.
     """
 
@@ -28,6 +31,8 @@ class RatingOptions:
     ties: str = "fit"
     interval: str = "auto"
     cluster: str | None = None
+    side: str = "test"
+    anchor: str | None = None
     order: str = "given"
     passes: int = 1
     seed: int = 0

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from finepref.arena.counts import count
+from finepref.arena.counts import count, count_sides, is_weighted, parts
 from finepref.arena.engines import fit_counts, rate_by
 from finepref.arena.link import Link, p_left_decisive
 from finepref.arena.normal import Floats
@@ -49,27 +49,30 @@ def validate(votes: Votes, *, folds: int = 5, chosen: RatingOptions = DEFAULTS, 
     if folds < 2 or groups < folds:
         raise InputError(f"{folds} folds of {groups} votes or games", remedy="give at least 2 folds, and more votes")
     engines, name = _engines(chosen)
+    if is_weighted(votes):  # which the online engines do not know
+        engines = {engine: told for engine, told in engines.items() if told.engine == "batch"}
     losses: dict[str, list[Floats]] = {engine: [] for engine in engines}
-    decisive = votes.outcome != 0
+    left_won, right_won, tied = parts(votes)
+    decided = left_won + right_won
     p_chosen = np.zeros(len(votes))
     for fold_seed in progress(range(seed, seed + SEEDS), f"validating {len(engines)} engines on {folds} folds"):
         fold = (numpy_generator(fold_seed, "arena folds").permutation(groups) % folds)[group]
         for engine, options in engines.items():
             p, three = _held_out(votes, fold, folds, options)
-            y = (votes.outcome > 0)[decisive]
-            right = np.where(y, p[decisive], -p[decisive])  # log odds of what happened
-            scores = [np.logaddexp(0.0, -right).mean(), np.mean((1.0 / (1.0 + np.exp(right))) ** 2), three.mean()]
+            low, high = np.logaddexp(0.0, -p), np.logaddexp(0.0, p)  # minus log chance of left and of right
+            chance = 1.0 / (1.0 + np.exp(-p))
+            brier = left_won * (1.0 - chance) ** 2 + right_won * chance**2
+            scores = [(left_won @ low + right_won @ high) / decided.sum(), brier.sum() / decided.sum(), three]
             losses[engine].append(np.array(scores))
             if engine == name and fold_seed == seed:
                 p_chosen = 1.0 / (1.0 + np.exp(-p))
     mean = {engine: np.mean(values, axis=0) for engine, values in losses.items()}
     three_way = {k: float(v[2]) for k, v in mean.items() if np.isfinite(v[2])}
-    y = (votes.outcome > 0)[decisive]
     return Validation(
-        folds=folds, fold_seeds=SEEDS, n=int(decisive.sum()), chosen=name,
-        calibration=calibration_bins(p_chosen[decisive], y.astype(np.float64), np.ones(len(y))),
+        folds=folds, fold_seeds=SEEDS, n=round(float(decided.sum())), chosen=name,
+        calibration=calibration_bins(p_chosen[decided > 0], left_won[decided > 0], decided[decided > 0]),
         log_loss={k: float(v[0]) for k, v in mean.items()}, brier={k: float(v[1]) for k, v in mean.items()},
-        log_loss_3way=None if decisive.all() else three_way,
+        log_loss_3way=three_way if tied.any() else None,
     )  # fmt: skip
 
 
@@ -99,7 +102,7 @@ def calibration_bins(p: Floats, happened: Floats, votes: Floats) -> tuple[Bin, .
 def _engines(chosen: RatingOptions) -> tuple[dict[str, RatingOptions], str]:
     """The standard engines and the chosen one, and its name; what changes no prediction is put aside."""
     seed = chosen.seed if chosen.order == "shuffled" else DEFAULTS.seed
-    wanted = replace(chosen, interval=DEFAULTS.interval, cluster=DEFAULTS.cluster, seed=seed)
+    wanted = replace(chosen, interval=DEFAULTS.interval, cluster=DEFAULTS.cluster, anchor=DEFAULTS.anchor, seed=seed)
     for name, options in STANDARD.items():
         if options == wanted:
             return STANDARD, name
@@ -109,26 +112,26 @@ def _engines(chosen: RatingOptions) -> tuple[dict[str, RatingOptions], str]:
 def _train(votes: Votes, options: RatingOptions) -> tuple[Floats, float, Link]:
     """[M] mu, the tie margin, and the link that they are read with."""
     if options.engine == "batch":
-        model = fit_counts(count(votes), votes.models, options)
+        model = fit_counts(count_sides(votes), votes.models, options)
         return model.mu, C * model.fit.margin, model.link
     ratings = rate_by(votes, options)
     return ratings.mu, ratings.tie_margin, ratings.link
 
 
-def _held_out(votes: Votes, fold: npt.NDArray[np.integer], folds: int, options: RatingOptions) -> tuple[Floats, Floats]:
-    """[n] log odds of left against right and [n] minus log P of the 3-way outcome, of every vote when held out."""
-    odds, three = np.zeros(len(votes)), np.full(len(votes), np.inf)
+def _held_out(votes: Votes, fold: npt.NDArray[np.integer], folds: int, options: RatingOptions) -> tuple[Floats, float]:
+    """[n] log odds of left against right and the mean of minus log P of the 3-way outcome, of votes when held out."""
+    odds, lost, weight = np.zeros(len(votes)), 0.0, 0.0
+    won = parts(votes)
     for k in range(folds):
         train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         mu, margin, link = _train(votes.take(train), options)
         d, m = (mu[votes.left[test]] - mu[votes.right[test]]) / C, margin / C
         log_left, log_right = link.win(d - m)[0], link.win(-d - m)[0]
         odds[test] = log_left - log_right
-        if m > 0:
-            outcome = votes.outcome[test]
-            log_tie = link.tie(d, m)[0]
-            three[test] = -np.where(outcome > 0, log_left, np.where(outcome < 0, log_right, log_tie))
-    return odds, three
+        logs = (log_left, log_right, link.tie(d, m)[0]) if m > 0 else None
+        lost += float("inf") if logs is None else -sum(float(p[test] @ log) for p, log in zip(won, logs, strict=True))
+        weight += sum(float(p[test].sum()) for p in won)
+    return odds, lost / weight
 
 
 def in_sample_calibration(votes: Votes, mu: Floats, margin: float, link: Link) -> tuple[Bin, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from finepref.arena.blocks import slices
+from finepref.arena.counts import is_weighted
 from finepref.arena.gap import GAPS, GapRow, gaps
 from finepref.arena.normal import Floats
 from finepref.arena.ratings import Ratings
@@ -47,6 +48,8 @@ def kinds_of_gap(
     votes, rows = table.votes, GAPS.values()
     plain = tuple(KindOfGap(row.name) for row in rows if not row.rho)
     warnings: tuple[str, ...] = ()
+    if votes.has_images and is_weighted(votes):
+        warnings = ("What is inferred of single images takes every row as one vote, whatever its weight or share.",)
     try:
         if votes.has_images:
             curve = estimate_rho(votes, ratings, seed=seed)
@@ -54,7 +57,7 @@ def kinds_of_gap(
             shared = (
                 KindOfGap(row.name, used, _of_images(row, table, ratings, used, scratch)) for row in rows if row.rho
             )
-            return (*plain, *shared), curve, ()
+            return (*plain, *shared), curve, warnings
     except InputError as error:
         warnings = (f"No image-level gaps: {error}.",)
     told = 1.0 if rho is None else rho

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from finepref.arena.agreement import agreement
 from finepref.arena.boards import load_board
-from finepref.arena.engines import rate_by
+from finepref.arena.engines import has_sides, rate_by
 from finepref.arena.findings import Findings, examine
 from finepref.arena.gap import NORMALISE
 from finepref.arena.ratings import Ratings, save_ratings
+from finepref.arena.selection import merged, read_merges, without_voters
 from finepref.arena.settings import DEFAULTS, RatingOptions
 from finepref.arena.validate import validate
 from finepref.arena.votegaps import KindOfGap, gap_chunks, kinds_of_gap, mean_gaps
@@ -22,12 +24,14 @@ from finepref.core.provenance import fingerprinted
 from finepref.formats.gaps import GAPS, GapsRecord, write_gaps
 from finepref.formats.quarantine import QUARANTINE, LeftOut, write_quarantine
 from finepref.formats.ratings import LEADERBOARD, RATINGS, read_ratings, write_leaderboard
+from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.sources import find_files
 from finepref.formats.store import IN_MEMORY
 from finepref.formats.validation import VALIDATION, write_validation
-from finepref.formats.votefiles import read_votes
+from finepref.formats.votefiles import VoteTable, read_as
 
 PAGE = "arena.html"
+SHOWN = 20  # notes on the terminal
 SAY_EVERY = 10_000_000  # rows
 
 
@@ -35,19 +39,22 @@ SAY_EVERY = 10_000_000  # rows
 class ArenaRequest:
     """What `finepref arena` was asked for; the names are those of its options."""
 
-    columns: Mapping[str, str] = field(default_factory=dict)
+    reading: Reading = AS_IT_IS
     rating: RatingOptions = DEFAULTS
     rho: float | None = None
     normalise: str = "none"
     validate: int | None = None
     compare_board: str | None = None
+    drop_voter: tuple[str, ...] = ()
+    merge: tuple[str, ...] = ()
     skip_bad_rows: bool = False
     overwrite: bool = False
 
     def config(self) -> dict[str, Any]:
         """All that decides the result, by name."""
         held = asdict(self) | {"overwrite": None}
-        return {**held.pop("rating"), **held}
+        del held["reading"]
+        return {**held.pop("rating"), **held, **self.reading.config()}
 
 
 def run_arena(
@@ -69,7 +76,7 @@ def run_arena(
         InputError: the votes cannot be used; nothing has been written then.
     """
     out, seed = Path(out), options.rating.seed
-    made = fingerprinted(inputs=find_files(votes), config=options.config())
+    made = fingerprinted(inputs=find_files(votes, options.reading), config=options.config())
     if (out / RATINGS).exists() and not options.overwrite:
         if not read_ratings(out).is_of(made):
             remedy = "give another --out, or --overwrite to replace it"
@@ -83,12 +90,13 @@ def run_arena(
     board = None if options.compare_board is None else load_board(options.compare_board)
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True) as scratch:
-        table = read_votes(
-            votes, columns=options.columns, skip_bad_rows=options.skip_bad_rows, spill=Path(scratch),
-            in_memory=in_memory, on_rows=_tell(),
+        table = read_as(
+            votes, options.reading, skip_bad_rows=options.skip_bad_rows, spill=Path(scratch), in_memory=in_memory,
+            on_rows=_tell(),
         )  # fmt: skip
+        _say_what_was_read(table)
         say(f"{len(table.votes):,} votes on {len(table.votes.models):,} models ({table.layout.schema})")
-        ratings = rate_by(table.votes, options.rating)
+        table, ratings = _rated(table, options)
         kinds, curve, warnings = kinds_of_gap(table, ratings, Path(scratch), rho=options.rho, seed=seed)
         ratings = replace(ratings, warnings=ratings.warnings + warnings)
         validation = None
@@ -98,8 +106,37 @@ def run_arena(
         _write(out, found, kinds, made, normalise=options.normalise)
         if page is not None:
             page(out / PAGE, found, made)
-        save_ratings(out / RATINGS, ratings, provenance=made)
+        save_ratings(out / RATINGS, ratings, provenance=made, outcome_words=table.outcome_words)
     return ratings
+
+
+def _say_what_was_read(table: VoteTable) -> None:
+    """How the words were taken, what was left out, and what was read otherwise than it stands."""
+    for source in table.sources if len(table.sources) > 1 else ():
+        say(f"{source.path}: {source.rows:,} rows, {source.used:,} used")
+    for reason, count in table.left_out.items():
+        say(f"{count:,} rows left out: {reason}")
+    for note in table.notes[:SHOWN]:
+        say(f"note: {note}")
+    if len(table.notes) > SHOWN:
+        say(f"note: and {len(table.notes) - SHOWN} more such notes")
+
+
+def _rated(table: VoteTable, options: ArenaRequest) -> tuple[VoteTable, Ratings]:
+    """The votes without dropped voters and with models renamed, and their ratings with what became of every row."""
+    left_out = dict(table.left_out)
+    renames = read_merges(options.merge, table.votes.models)
+    table = replace(table, votes=merged(table.votes, renames)) if renames else table
+    if options.drop_voter:
+        table, dropped = without_voters(table, options.drop_voter)
+        left_out |= {f"by voter {voter!r} (--drop-voter)": rows for voter, rows in dropped.items()}
+    ratings = rate_by(table.votes, options.rating, sides=has_sides(table))
+    found = ratings.counted
+    assert found is not None
+    counted = replace(found, read=found.read + sum(left_out.values()), left_out=left_out, sources=table.sources)
+    settings = replace(ratings.settings, drop_voter=options.drop_voter or None, merge=renames or None)
+    agreed = agreement(table.votes, seed=options.rating.seed)
+    return table, replace(ratings, counted=counted, settings=settings, agreement=agreed)
 
 
 def _tell() -> Callable[[int], None]:
@@ -119,7 +156,7 @@ def _write(out: Path, found: Findings, kinds: Sequence[KindOfGap], made: Mapping
         (out / name).unlink(missing_ok=True)
     means = mean_gaps(table, ratings, kinds) if normalise == "mean" else {kind.name: 1.0 for kind in kinds}
     record = GapsRecord(
-        engine=ratings.engine, settings=ratings.settings.given(), layout=asdict(table.layout),
+        engine=ratings.engine, settings=ratings.settings.given(), layout=table.layout.about(),
         rho={kind.name: kind.rho for kind in kinds if kind.rho is not None}, normalise=normalise, divided_by=means,
     )  # fmt: skip
     write_gaps(out / GAPS, gap_chunks(table, ratings, kinds, means), record, provenance=made)

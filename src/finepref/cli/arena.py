@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from finepref.arena.settings import DEFAULTS, RatingOptions
+from finepref.cli.asked import Encoding, Format, Outcomes, Question, Split, reading_of
 
 if TYPE_CHECKING:
     from finepref.formats.ratings import RatingsRecord
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Column = Annotated[str | None, Option(metavar="COLUMN", show_default=False, rich_help_panel="Columns")]
 TIES = "batch: fit, half, drop; online: fit (as the preset does), draw, skip, half."
 BOARD = "arenapo-pickapic, arenapo-hpdv3, a ratings.json or a csv (model, mu)."
+SIDE = "batch: test whether the side that a model is shown on decides votes, or fit a side term."
 RHO = "Share of the noise that is the images' own; estimated if absent."
 
 
@@ -38,6 +40,10 @@ def command(
     ties: Annotated[str, Option(help=TIES)] = DEFAULTS.ties,
     interval: Annotated[str, Option(help="batch: auto, laplace, sandwich or bootstrap.")] = DEFAULTS.interval,
     cluster: Annotated[str | None, Option(help="Votes that go together: game, prompt or voter.")] = DEFAULTS.cluster,
+    side: Annotated[str, Option(help=SIDE)] = DEFAULTS.side,
+    anchor: Annotated[str | None, Option(metavar="MODEL", help="Measure intervals from this model.")] = DEFAULTS.anchor,
+    drop_voter: Annotated[list[str] | None, Option(metavar="VOTER", help="Leave this voter's votes out.")] = None,
+    merge: Annotated[list[str] | None, Option(metavar="OLD=NEW", help="Rename a model, or join two.")] = None,
     rho: Annotated[float | None, Option(help=RHO)] = None,
     normalise: Annotated[str, Option(help="none, or mean: every kind of gap divided by its mean.")] = "none",
     validate: Annotated[int | None, Option(metavar="K", help="Held-out scores over K folds: validation.json.")] = None,
@@ -57,6 +63,11 @@ def command(
     model: Column = None,
     rank: Column = None,
     image: Column = None,
+    format: Format = "auto",
+    outcome: Outcomes = None,
+    encoding: Encoding = None,
+    split: Split = None,
+    question: Question = None,
     skip_bad_rows: Annotated[bool, Option("--skip-bad-rows", help="List bad rows instead of stopping.")] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace another arena in --out.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the ratings as JSON.")] = False,
@@ -67,10 +78,12 @@ def command(
     from finepref.report.arena_page import write_page
 
     options = ArenaRequest(
-        columns=columns(command, given),
+        reading=replace(
+            reading_of(format, None, outcome, encoding, split, question), columns=columns(command, given)
+        ),
         rating=RatingOptions(**{field.name: given[field.name] for field in fields(RatingOptions)}),
         rho=rho, normalise=normalise, validate=validate, compare_board=compare_board, skip_bad_rows=skip_bad_rows,
-        overwrite=overwrite,
+        overwrite=overwrite, drop_voter=tuple(drop_voter or ()), merge=tuple(merge or ()),
     )  # fmt: skip
     run_arena(votes, out, options, page=write_page)
     _print(out, as_json=as_json)
@@ -78,14 +91,33 @@ def command(
 
 def _leaderboard(record: RatingsRecord) -> str:
     """A table of ranks, models, mu with interval and votes."""
-    width = min(44, max(len("model"), *(len(row.name) for row in record.models)))
-    lines = [f"{'rank':>4}  {'model':<{width}}  {'mu':>7}  {'95% interval':>15}  {'ranks':>7}  {'votes':>8}"]
+    width = min(36, max(len("model"), *(len(row.name) for row in record.models)))
+    head = f"{'rank':>4}  {'model':<{width}}  {'mu':>7}  {'95% interval':>15}  {'ranks':>7}  {'tier':>4}  {'votes':>8}"
+    lines = [head]
     for rank, row in enumerate(record.models, start=1):
         name = row.name if len(row.name) <= width else row.name[: width - 1] + "…"
-        interval, ranks = f"{row.low:.2f} - {row.high:.2f}", f"{row.rank_low}-{row.rank_high}"
-        votes = row.wins + row.losses + row.ties
-        lines.append(f"{rank:>4}  {name:<{width}}  {row.mu:7.2f}  {interval:>15}  {ranks:>7}  {votes:>8}")
+        none = "the anchor" if row.name == record.settings.anchor else "none"
+        interval = none if row.low is None or row.high is None else f"{row.low:.2f} - {row.high:.2f}"
+        ranks, votes = f"{row.rank_low}-{row.rank_high}", row.wins + row.losses + row.ties
+        lines.append(
+            f"{rank:>4}  {name:<{width}}  {row.mu:7.2f}  {interval:>15}  {ranks:>7}  {row.tier:>4}  {votes:>8g}"
+        )
     return "\n".join(lines)
+
+
+def _counted(record: RatingsRecord) -> str:
+    """Where the votes went, and how far voters agree."""
+    lines, count = [], record.votes
+    if count is not None and count.used < count.read:
+        out = "".join(f"; {rows:,} left out: {reason}" for reason, rows in count.left_out.items())
+        own = f", {count.self:,} of a model against itself" if count.self else ""
+        lines.append(f"votes: {count.read:,} read, {count.used:,} used{own}{out}\n")
+    agreed = record.agreement
+    if agreed is not None:
+        span = "" if agreed.interval is None else f" ({agreed.interval[0]:.2f} to {agreed.interval[1]:.2f})"
+        many = f"{agreed.comparisons:,} comparisons (same {agreed.unit}) judged more than once"
+        lines.append(f"agreement of voters: Krippendorff's alpha {agreed.alpha:.2f}{span}, {many}\n")
+    return "".join(lines)
 
 
 def _print(out: Path, *, as_json: bool) -> None:
@@ -98,4 +130,4 @@ def _print(out: Path, *, as_json: bool) -> None:
         return
     record = read_ratings(out)
     notes = "".join(f"note: {warning}\n" for warning in record.warnings)
-    sys.stdout.write(f"{_leaderboard(record)}\n{notes}page: {out / PAGE}\n")
+    sys.stdout.write(f"{_leaderboard(record)}\n{_counted(record)}{notes}page: {out / PAGE}\n")

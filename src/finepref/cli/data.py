@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finepref.cli.asked import Columns, Encoding, Format, Images, Outcomes, Question, Split, reading_of
+
 if TYPE_CHECKING:
     from finepref.data.inspect import DataReport
+    from finepref.formats.reading import Reading
 
 command = typer.Typer(help="Preference data: inspect, validate, convert, pair.", no_args_is_help=True)
 
 Data = Annotated[list[str], typer.Argument(help="Files, folders or patterns of one preference data set.")]
-Format = Annotated[str, typer.Option("--format", help="auto, or the name of a format (docs/data.md).")]
-Columns = Annotated[list[str] | None, typer.Option("--column", help="FIELD=COLUMN where the names differ; repeatable.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Look at this many pairs only.")]
-Images = Annotated[
-    Path | None,
-    typer.Option(help="Folder where image paths start and that they must stay in; by default each table's own."),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
@@ -30,12 +27,17 @@ def inspect_command(
     data: Data,
     format: Format = "auto",
     column: Columns = None,
+    outcome: Outcomes = None,
+    encoding: Encoding = None,
+    split: Split = None,
+    question: Question = None,
     images: Images = None,
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
     """Counts, ties, models, voters, image sizes and conversions; images that need none are not decoded."""
-    _report(data, format, column, images, limit, as_json, full=False)
+    reading = reading_of(format, column, outcome, encoding, split, question, images)
+    _report(data, reading, limit, as_json, full=False)
 
 
 @command.command("validate")
@@ -43,6 +45,10 @@ def validate_command(
     data: Data,
     format: Format = "auto",
     column: Columns = None,
+    outcome: Outcomes = None,
+    encoding: Encoding = None,
+    split: Split = None,
+    question: Question = None,
     images: Images = None,
     limit: Limit = None,
     as_json: AsJson = False,
@@ -50,7 +56,8 @@ def validate_command(
     """Decode every image; list what is unusable; exit 1 if anything is."""
     from finepref.core.errors import CheckFailed
 
-    report = _report(data, format, column, images, limit, as_json, full=True)
+    reading = reading_of(format, column, outcome, encoding, split, question, images)
+    report = _report(data, reading, limit, as_json, full=True)
     if report.problems:
         raise CheckFailed(
             f"{len(report.problems)} pairs are unusable",
@@ -65,13 +72,18 @@ def convert_command(
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
     format: Format = "auto",
     column: Columns = None,
+    outcome: Outcomes = None,
+    encoding: Encoding = None,
+    split: Split = None,
+    question: Question = None,
     images: Images = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
     """Write the house format: one parquet with pair_id, prompt, both images' bytes, label, models, voter."""
     from finepref.data.convert import convert
 
-    written, left_out = convert(data, out, format=format, columns=_columns(column), root=images, overwrite=overwrite)
+    reading = reading_of(format, column, outcome, encoding, split, question, images)
+    written, left_out = convert(data, out, reading=reading, overwrite=overwrite)
     print(f"{out}: {written} pairs, {left_out} left out")
 
 
@@ -91,33 +103,12 @@ def pair_command(
     print(f"{out}: {counts['pairs']} pairs of {counts['prompts']} prompts, {counts['skipped']} images without a score")
 
 
-def _report(
-    data: list[str],
-    format: str,
-    column: list[str] | None,
-    images: Path | None,
-    limit: int | None,
-    as_json: bool,
-    *,
-    full: bool,
-) -> DataReport:
+def _report(data: list[str], reading: Reading, limit: int | None, as_json: bool, *, full: bool) -> DataReport:
     from finepref.data.inspect import inspect
 
-    report = inspect(data, format=format, columns=_columns(column), root=images, limit=limit, full=full)
+    report = inspect(data, reading=reading, limit=limit, full=full)
     print(json.dumps(asdict(report)) if as_json else _text(report))
     return report
-
-
-def _columns(given: list[str] | None) -> dict[str, str]:
-    from finepref.core.errors import InputError
-
-    found = {}
-    for entry in given or ():
-        field, equals, name = entry.partition("=")
-        if not (equals and field and name):
-            raise InputError(f"{entry!r} is not FIELD=COLUMN", where="--column", remedy="write prompt=text")
-        found[field] = name
-    return found
 
 
 def _text(report: DataReport) -> str:
@@ -137,8 +128,14 @@ def _text(report: DataReport) -> str:
         lines.append(f"{'model':{width}}  {'shown':>8} {'won':>8} {'tied':>8} {'lost':>8}")
         for name, row in report.models.items():
             lines.append(f"{name:{width}}  {row['shown']:8} {row['won']:8} {row['tied']:8} {row['lost']:8}")
+    lines += [f"read {file}: {rows} rows" for file, rows in report.sources.items()]
+    lines += [f"outcome {word!r} is {taken}" for word, taken in list(report.outcome_words.items())[:20]]
+    lines += [f"note: {note}" for note in report.notes]
     lines.append(f"unusable pairs: {len(report.problems)}")
-    lines += [f"  row {each.row}, pair {each.pair_id}: {each.reason}" for each in report.problems[:20]]
+    lines += [
+        f"  {each.where or f'row {each.row}'}, pair {each.pair_id or '-'}: {each.reason}"
+        for each in report.problems[:20]
+    ]
     if len(report.problems) > 20:
         lines.append(f"  and {len(report.problems) - 20} more (--json lists all)")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from finepref.arena.settings import DEFAULTS
 from finepref.cli.arena import Column, columns
+from finepref.cli.asked import Encoding, Format, Outcomes, Question, Split, reading_of
 
 
 def command(
@@ -23,6 +25,11 @@ def command(
     group: Column = None,
     model: Column = None,
     rank: Column = None,
+    format: Format = "auto",
+    outcome: Outcomes = None,
+    encoding: Encoding = None,
+    split: Split = None,
+    question: Question = None,
 ) -> None:
     """Ask next: the pairs of models whose vote would tell most about the ratings, best first."""
     named = columns(command, locals())
@@ -30,14 +37,15 @@ def command(
     from finepref.core.provenance import fingerprinted
     from finepref.formats.proposals import check_suffix, proposals_csv, write_proposals
     from finepref.formats.sources import find_files
-    from finepref.formats.votefiles import read_votes
+    from finepref.formats.votefiles import read_as
 
     if out is not None:
         check_suffix(out)
-    table = read_votes(votes, columns=named)
+    reading = replace(reading_of(format, None, outcome, encoding, split, question), columns=named)
+    table = read_as(votes, reading)
     pairs = next_pairs(table.votes, number=count, prior=prior, seed=seed)
     if out is None:
         print(proposals_csv(pairs), end="")
     else:
-        config = {"number": count, "prior": prior, "seed": seed, "columns": named}
-        write_proposals(out, pairs, provenance=fingerprinted(inputs=find_files(votes), config=config))
+        config = {"number": count, "prior": prior, "seed": seed, **reading.config()}
+        write_proposals(out, pairs, provenance=fingerprinted(inputs=find_files(votes, reading), config=config))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from finepref.cli.asked import Columns, Encoding, Format, Images, Outcomes, Question, Split, reading_of
 from finepref.core.errors import InputError
 
 
@@ -18,24 +19,30 @@ def command(
     protocol: Annotated[str | None, typer.Option(help="Use the scorers of a protocol.")] = None,
     out: Annotated[Path | None, typer.Option(help="Rewards file of a preference data set.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; does not change a score.")] = 16,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder where a data set's image paths start and that they must stay in.")
-    ] = None,
     shard: Annotated[str, typer.Option(help="INDEX/COUNT of a data set that several processes share.")] = "0/1",
+    format: Format = "auto",
+    column: Columns = None,
+    outcome: Outcomes = None,
+    encoding: Encoding = None,
+    split: Split = None,
+    question: Question = None,
+    images: Images = None,
     overwrite: Annotated[bool, typer.Option(help="Score again what has a score.")] = False,
 ) -> None:
     """Score images: DIR/scores.parquet of an evaluation folder, or the rewards of a preference data set."""
     from finepref.formats.manifest import LINES
-    from finepref.formats.preferences import Quarantined, read_preferences
+    from finepref.formats.preferences import Preferences, Quarantined
+    from finepref.formats.reading import AS_IT_IS
 
     specs = _scorers(scorer or [], protocol)
+    reading = reading_of(format, column, outcome, encoding, split, question, images)
     if (data[0] / LINES).is_file():
         from finepref.evaluate.score import score
         from finepref.formats.scores import SCORES
 
-        if len(data) > 1 or out is not None or images is not None or shard != "0/1":
+        if len(data) > 1 or out is not None or shard != "0/1" or reading != AS_IT_IS:
             what = "an evaluation folder is scored alone and into itself"
-            raise InputError(what, where=data[0], remedy="leave out --out, --images, --shard")
+            raise InputError(what, where=data[0], remedy="leave out --out, --shard, and how data are read")
         score(data[0], specs, batch_size=batch_size, overwrite=overwrite)
         print(data[0] / SCORES)
         return
@@ -51,7 +58,7 @@ def command(
         raise InputError(f"'{shard}' is not INDEX/COUNT", where="--shard", remedy="write 0/4")
     dropped: list[Quarantined] = []
     written = score_preferences(
-        read_preferences(data, root=images, quarantine=dropped),
+        Preferences(data=data, reading=reading, quarantine=dropped),
         specs,
         out,
         inputs=data,

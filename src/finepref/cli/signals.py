@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finepref.cli.asked import Columns, Encoding, Format, Images, Outcomes, Question, Split, reading_of
 from finepref.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,9 +30,13 @@ def command(
     arena: Annotated[Path | None, typer.Option(help="Folder that `finepref arena` wrote.")] = None,
     rewards: Annotated[Path | None, typer.Option(help="File that `finepref score` wrote.")] = None,
     scorer: Annotated[str | None, typer.Option(help="Which scores of --rewards, where it has several.")] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder where image paths start, as for the cache (pair ids hash the images).")
-    ] = None,
+    format: Format = "auto",
+    column: Columns = None,
+    outcome: Outcomes = None,
+    encoding: Encoding = None,
+    split: Split = None,
+    question: Question = None,
+    images: Images = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write again what is finished.")] = False,
     **own: Any,
 ) -> None:
@@ -39,24 +44,24 @@ def command(
     from finepref.arena.ratings import load_ratings
     from finepref.core.progress import say
     from finepref.core.provenance import hash_config, provenance
-    from finepref.formats.preferences import read_preferences
+    from finepref.formats.preferences import Preferences
     from finepref.formats.rewards import read_rewards
     from finepref.formats.signals import is_of, write_signals
     from finepref.formats.sources import versions
     from finepref.signals.make import check_request, provenance_inputs, signals_of, vote_table
 
+    reading = reading_of(format, column, outcome, encoding, split, question, images)
     options = {name: value for name, value in own.items() if value is not None}
     chosen = check_request(kind, options, ratings=arena is not None, rewards=rewards is not None)
     own = {row.name: given.model_dump() for row, given in chosen}
-    settings = {"kinds": own, "scorer": scorer, "votes": versions(votes)}
-    settings |= {} if images is None else {"images": str(images.resolve())}
+    settings = {"kinds": own, "scorer": scorer, "votes": versions(votes, reading), **reading.config()}
     record = provenance(inputs=provenance_inputs(votes, arena, rewards), config=settings)
     if not overwrite and is_of(out, record):
         say(f"{out} is finished")
         print(out)
         return
     faults: list[Quarantined] = []
-    prefs = read_preferences(votes, root=images, quarantine=faults)
+    prefs = Preferences(data=votes, reading=reading, quarantine=faults)
     table = vote_table(prefs, named_images=any(row.images(given) for row, given in chosen))
     signals = signals_of(
         table,

@@ -13,6 +13,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_NAMES = 60  # names that a remedy lists
+
 
 class FineprefError(ValueError):
     """An error whose text is for the user: where it is, what is wrong, and what to do about it."""
@@ -57,5 +59,8 @@ def check_word(word: str, known: Iterable[str], what: str, *, where: object = No
 def nearest(word: str, names: Iterable[str]) -> str:
     """`did you mean 'x'?` for the nearest of `names`, else the list of them; for the remedy of an error."""
     options = [str(name) for name in names]
+    if not options:
+        return "there are none here"
     close = difflib.get_close_matches(str(word), options, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else "use one of " + ", ".join(options)
+    more = f" and {len(options) - MOST_NAMES} more" if len(options) > MOST_NAMES else ""
+    return f"did you mean '{close[0]}'?" if close else "use one of " + ", ".join(options[:MOST_NAMES]) + more

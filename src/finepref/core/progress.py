@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from finepref.core.text import visible
+
 Item = TypeVar("Item")
 
 
@@ -36,11 +38,12 @@ def progress(
 
 
 def say(text: str) -> None:
-    """One line of log on stderr."""
-    tqdm.write(text, file=sys.stderr)
+    """One line of log on stderr; what cannot be seen in it becomes visible."""
+    tqdm.write(visible(text), file=sys.stderr)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of words as lines of text with equal columns."""
+    """Rows of words as lines of text with equal columns; what cannot be seen in them becomes visible."""
+    rows = [[visible(word) for word in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,8 +25,9 @@ from finepref.data.building import Builder, CacheSettings, shard_index
 from finepref.data.hashed import HashedPairs
 from finepref.data.shards import shard_names
 from finepref.formats import cache as stored
-from finepref.formats.preferences import read_preferences
+from finepref.formats.preferences import Preferences
 from finepref.formats.quarantine import QUARANTINE, write_quarantine
+from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.sources import versions
 from finepref.models.encoder import LatentEncoder
 
@@ -63,9 +64,7 @@ def cache_from(
     encoder: LatentEncoder,
     out: str | Path,
     *,
-    format: str = "auto",
-    columns: Mapping[str, str] | None = None,
-    root: str | Path | None = None,
+    reading: Reading = AS_IT_IS,
     settings: CacheSettings | None = None,
     rank: int = 0,
     world: int = 1,
@@ -77,7 +76,7 @@ def cache_from(
     A finished cache of the same unchanged tables is left as it is, without reading them.
 
     Args:
-        paths, format, columns, root: see `readers.read_preferences`.
+        paths, reading: what is read, and how.
         rank, world: this process and how many; images and prompts are shared out by their hash.
         recheck: read the images again all the same, where any is a file of its own.
         overwrite: start again.
@@ -90,7 +89,7 @@ def cache_from(
             is there.
     """
     settings, folder = settings or CacheSettings(), Path(out)
-    stamp = stamp_of(paths, format=format, columns=columns, root=root)
+    stamp = stamp_of(paths, reading)
     made = stored.CacheRecord(shaping=shaping_of(encoder, settings), stamp=stamp)
     if overwrite:
         if world > 1:
@@ -111,23 +110,16 @@ def cache_from(
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         build.add_prompt("")
         what = "cache" if world == 1 else f"cache {rank}/{world}"
-        preferences = read_preferences(paths, format=format, columns=columns, root=root, quarantine=read.rejected)
+        preferences = Preferences(data=paths, reading=reading, quarantine=read.rejected)
         for prompt, images in read.read(progress(preferences, what, unit="pair")):
             build.add(prompt, images, pool)
         build.finish()
     return _merge(build, read, made)
 
 
-def stamp_of(
-    paths: str | Path | Sequence[str | Path],
-    *,
-    format: str = "auto",
-    columns: Mapping[str, str] | None = None,
-    root: str | Path | None = None,
-) -> str:
+def stamp_of(paths: str | Path | Sequence[str | Path], reading: Reading = AS_IT_IS) -> str:
     """A name for tables as they are now, from the version of each; images that are files of their own are not in it."""
-    place = {} if root is None else {"images": str(Path(root).resolve())}
-    return hash_config({"format": format, "columns": dict(columns or {}), "tables": versions(paths)} | place)
+    return hash_config({**reading.config(), "tables": versions(paths, reading)})
 
 
 def shaping_of(encoder: LatentEncoder, settings: CacheSettings) -> stored.Shaping:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +10,16 @@ from finepref.core.errors import InputError
 from finepref.core.images import Unreadable, open_rgb
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
-from finepref.formats.preferences import ImageRef, Preference, Quarantined, read_preferences, write_pairs
+from finepref.formats.preferences import ImageRef, Preference, Preferences, Quarantined, write_pairs
 from finepref.formats.quarantine import write_quarantine
+from finepref.formats.reading import AS_IT_IS, Reading
 
 
 def convert(
     paths: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
-    format: str = "auto",
-    columns: Mapping[str, str] | None = None,
-    root: str | Path | None = None,
+    reading: Reading = AS_IT_IS,
     overwrite: bool = False,
 ) -> tuple[int, int]:
     """Write any known format in the house format; pair ids stay, so sidecars of the original still fit.
@@ -37,7 +36,7 @@ def convert(
     if out.exists() and not overwrite:
         raise InputError("the file is there already", where=out, remedy="use another name, or --overwrite")
     left_out: list[Quarantined] = []
-    pairs = read_preferences(paths, format=format, columns=columns, root=root, quarantine=left_out)
+    pairs = Preferences(data=paths, reading=reading, quarantine=left_out)
     written = write_pairs(_with_images(progress(pairs, "convert", unit="pair"), left_out), out)
     if not written:
         out.unlink()

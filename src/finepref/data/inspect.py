@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,14 +15,16 @@ from finepref.data.hashed import HashedPairs
 from finepref.formats.preferences import (
     SAID,
     Preference,
+    Preferences,
     Quarantined,
     detect_format,
-    read_preferences,
+    said_of,
     winner_of,
 )
+from finepref.formats.reading import AS_IT_IS, Reading
 
-RESULTS = {1.0: ("won", "lost"), 0.0: ("lost", "won"), 0.5: ("tied", "tied")}  # what a label says of the two models
-NONE = "none"  # said by a pair that nobody voted on
+RESULTS = dict(zip(SAID, (("won", "lost"), ("lost", "won"), ("tied", "tied")), strict=False))  # of the two models
+NONE = SAID[-1]
 
 
 @dataclass(slots=True)
@@ -32,7 +34,8 @@ class DataReport:
     models: name -> {shown, won, tied, lost}. sizes: "W x H" (upright) -> images. conversions: change on the way to
     sRGB (`core.images`) -> images. problems: unusable rows, each whole pair once.
     repeated: pairs that occur more than once (same prompt and images); identical: both images the same bytes;
-    contradicted: repeated pairs whose votes disagree. images: distinct images.
+    contradicted: repeated pairs whose votes disagree. images: distinct images. sources: file -> rows, of those read to
+    the end. outcome_words: word -> how it was taken. notes: what was read otherwise than it stands.
     """
 
     format: str
@@ -40,7 +43,7 @@ class DataReport:
     prompts: int = 0
     voters: int = 0
     images: int = 0
-    labels: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*SAID.values(), NONE), 0))
+    labels: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SAID, 0))
     models: dict[str, dict[str, int]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     conversions: dict[str, int] = field(default_factory=dict)
@@ -48,21 +51,21 @@ class DataReport:
     repeated: int = 0
     contradicted: int = 0
     problems: list[Quarantined] = field(default_factory=list)
+    sources: dict[str, int] = field(default_factory=dict)
+    outcome_words: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def inspect(
     paths: str | Path | Sequence[str | Path],
     *,
-    format: str = "auto",
-    columns: Mapping[str, str] | None = None,
-    root: str | Path | None = None,
+    reading: Reading = AS_IT_IS,
     full: bool = False,
     limit: int | None = None,
 ) -> DataReport:
     """Read a data set once and count what is in it.
 
     Args:
-        root: see `read_preferences`.
         full: decode every image to its last byte (validate); else only those whose header shows that they are changed
             on the way to sRGB, so that the changes can be counted.
         limit: stop after this many pairs; None for all.
@@ -70,10 +73,10 @@ def inspect(
     Raises:
         InputError: the tables themselves cannot be read (missing column, unknown label, empty).
     """
-    report = DataReport(format=detect_format(paths) if format == "auto" else format)
+    report = DataReport(format=detect_format(paths, reading))
     read, prompts = HashedPairs([]), set[str]()
     voters: set[str | None] = {None}
-    pairs = read_preferences(paths, format=format, columns=columns, root=root, quarantine=read.rejected)
+    pairs = Preferences(data=paths, reading=reading, quarantine=read.rejected)
 
     def counted() -> Iterator[Preference]:
         for pair in progress(itertools.islice(pairs, limit), "read", total=limit, unit="pair"):
@@ -93,9 +96,11 @@ def inspect(
     votes: dict[tuple[str, frozenset[str]], list[str]] = {}
     for each in good:
         shas, winner = (each.image_0, each.image_1), winner_of(each.label)
-        said = SAID.get(each.label, NONE) if winner is None else shas[winner]
+        said = said_of(each.label) if winner is None else shas[winner]
         votes.setdefault((each.prompt_sha256, frozenset(shas)), []).append(said)
         report.identical += shas[0] == shas[1]
+    account = pairs.account
+    report.sources, report.outcome_words, report.notes = account.sources, account.words, list(account.notes)
     report.prompts, report.voters = len(prompts), len(voters) - 1
     report.images = sum(not reason for reason in known.values())
     report.sizes, report.conversions = dict(sizes.most_common()), dict(changes.most_common())
@@ -108,8 +113,9 @@ def inspect(
 def _count(report: DataReport, pair: Preference) -> None:
     """Count a pair and what it says of its models."""
     report.pairs += 1
-    report.labels[SAID.get(pair.label, NONE)] += 1
-    for model, result in zip((pair.model_0, pair.model_1), RESULTS.get(pair.label, ("", "")), strict=True):
+    said = said_of(pair.label)
+    report.labels[said] += 1
+    for model, result in zip((pair.model_0, pair.model_1), RESULTS.get(said, ("", "")), strict=True):
         if model is not None:
             row = report.models.setdefault(model, dict.fromkeys(("shown", "won", "tied", "lost"), 0))
             for what in filter(None, ("shown", result)):

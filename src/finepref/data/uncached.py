@@ -5,7 +5,7 @@ Shapes: N images, C channels, h w latent size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -20,7 +20,8 @@ from finepref.core.provenance import sha256_bytes
 from finepref.data.hashed import HashedPairs
 from finepref.data.latents import EMPTY_PROMPT
 from finepref.formats.cache import Shaping, pairs_of
-from finepref.formats.preferences import ImageRef, read_preferences
+from finepref.formats.preferences import ImageRef, Preferences
+from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.models.encoder import LatentEncoder
 
 Item = TypeVar("Item")
@@ -39,17 +40,14 @@ class OnlineLatents:
         paths: str | Path | Sequence[str | Path],
         encoder: LatentEncoder,
         *,
-        format: str = "auto",
-        columns: Mapping[str, str] | None = None,
-        root: str | Path | None = None,
+        reading: Reading = AS_IT_IS,
         posterior: Literal["mean_std", "mode"] = "mean_std",
         batch_size: int = 32,
     ) -> None:
         """Read the preferences; the dropped pairs are named.
 
         Args:
-            paths, format, columns, root: see `preferences.read_preferences`. posterior, batch_size: see
-                `building.CacheSettings`.
+            paths, reading: what is read, and how. posterior, batch_size: see `building.CacheSettings`.
 
         Raises:
             InputError: the data cannot be read, its tables hold too many bytes of images, or no pair is usable.
@@ -63,7 +61,7 @@ class OnlineLatents:
         self._texts: dict[str, str] = {EMPTY_PROMPT: ""}
         bad: dict[str, str] = {}
         held, read = 0, HashedPairs([])
-        preferences = read_preferences(paths, format=format, columns=columns, root=root, quarantine=read.rejected)
+        preferences = Preferences(data=paths, reading=reading, quarantine=read.rejected)
         for prompt, images in read.read(progress(preferences, "read", unit="pair")):
             self._texts[sha256_bytes(prompt.encode())] = prompt
             for sha in images.keys() - self._images.keys() - bad.keys():

@@ -7,40 +7,68 @@ Roles of a row that is a comparison:
     left_uid, right_uid     the data set's own names of the pictures
     other_label             a second label, which must be one minus `winner`
     has_label               false where nobody voted
+    tie                     true where the outcome is a tie
+    left_votes, right_votes how many votes each side got
+    left_share, right_share the share of the votes that each side got
 Roles of a row that is one item of a ranking (K-wise; all pairs of a group are compared):
     group, rank             which ranking, and the place in it: low is best, equal is a tie
     model, image            the item
-Of both: prompt, voter, id (name of a vote), pair_id (stable id of a pair, for training).
+Of both: prompt, voter, id (name of a vote), pair_id (stable id of a pair, for training), weight (how many votes a row
+stands for), both_bad, time, question (what was asked), game (ranking that a pair came from).
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from finepref.core.errors import InputError, check_word, nearest
 from finepref.core.rows import RowTable
-from finepref.formats.outcomes import LEFT, RIGHT, Vocabulary
-from finepref.formats.tables import Row, Table, is_missing
+from finepref.core.text import visible
+from finepref.formats import annotation_tools, exports
+from finepref.formats.exports import NoVote
+from finepref.formats.outcomes import LEFT, MEANINGS, NO_VOTE, RIGHT, TIE, WORDS, Vocabulary, canonical
+from finepref.formats.reading import AS_IT_IS, Reading
+from finepref.formats.tables import Row
 
 Names = tuple[str, ...]
 
-MODEL_LEFT: Names = ("left", "model_0", "model_a", "model1", "chosen_model", "model_chosen")
-MODEL_RIGHT: Names = ("right", "model_1", "model_b", "model2", "rejected_model", "model_rejected")
-WINNER: Names = ("winner", "outcome")
-VOTER: Names = ("voter", "user_id", "worker", "annotator")
-COMMON: dict[str, Names] = {"prompt": ("prompt", "caption", "text"), "voter": VOTER, "id": ("vote_id", "ranking_id")}
+MODEL_LEFT: Names = (
+    *("left", "model_0", "model_a", "model1", "model_1", "chosen_model", "model_chosen"),
+    *("left_model", "project_a", "item_a", "system_a", "candidate_a"),
+)
+MODEL_RIGHT: Names = (
+    *("right", "model_2", "model_1", "model_b", "model2", "rejected_model", "model_rejected"),
+    *("right_model", "project_b", "item_b", "system_b", "candidate_b"),
+)
+WINNER: Names = ("winner", "outcome", "vote_type")
+HASHED_VOTERS: Names = ("voter", "user_id", "worker", "annotator")  # part of ids, which are stored: never changed
+VOTER: Names = (*HASHED_VOTERS, "annotator_id", "worker_id", "WorkerId", "judge", "judgeId", "judgeID", "judge_id")
+COMMON: dict[str, Names] = {
+    "prompt": ("prompt", "caption", "text"), "voter": VOTER, "id": ("vote_id", "ranking_id"), "weight": ("weight",),
+    "time": ("time", "timestamp", "tstamp", "voted_at", "created_at"), "question": ("question", "criterion"),
+}  # fmt: skip
 PAIR: dict[str, Names] = {**COMMON, "left": MODEL_LEFT, "right": MODEL_RIGHT}
 IMAGES: dict[str, Names] = {
-    "left_image": ("left_image", "path1", "image_a", "chosen_file_name", "chosen_image"),
-    "right_image": ("right_image", "path2", "image_b", "rejected_file_name", "rejected_image"),
+    "left_image": ("left_image", "path1", "image_a", "image1", "image_1", "chosen_file_name", "chosen_image"),
+    "right_image": ("right_image", "path2", "image_b", "image2", "image_2", "rejected_file_name", "rejected_image"),
     "left_uid": ("image_0_uid",),
     "right_uid": ("image_1_uid",),
 }
 ITEM: dict[str, Names] = {"rank": ("rank",), "model": ("model",), "image": ("image", "image_path")}
 PICTURES = ("left_image", "right_image", "image")
+_OUTCOME = re.compile(  # columns that look as if they said who won
+    r"(is_|was_)?(win|won|winner|loser|outcome|result|verdict|choice|preference|preferred|prefer|vote|label|draw|tie|tied)"
+    r"|label_\d|judge?ment|decision|selected|selection|better|best|human_preference|has_won"
+    r"|(winner|votes|vote|rank|wins|weighted_results)_.*|.*(_rank|\drank|_votes|_wins)|rank(ing)?|votes"
+)
+
+
+def _some(name: str, present: Collection[str]) -> bool:
+    """Whether a column is there that ends as `*name` says."""
+    return name.startswith("*") and any(column.endswith(name[1:]) for column in present)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +76,13 @@ class Dialect:
     """One way of writing preferences down.
 
     name: as in `--format`. roles: role -> the columns that may play it; the first one that is there does.
-    signature: columns that tell this dialect from others, one of each group must be there; unless: none of these may.
-    words: its outcome words beside the common ones, in small letters, to LEFT, TIE or RIGHT. shares: the outcome may be
-    a number, the left side's share 1, 0.5 or 0. null_is_no_vote: a row without an outcome says that nobody voted; else
-    it lost one. hashed_voters: the voter columns that are part of a hashed pair_id.
-    flatten: turns a row that lists several items into rows of one item each; then `roles` names the columns of those.
+    signature: columns that tell this dialect from others, one of each group must be there (`*x`: one that ends in x);
+    unless: none of these may.
+    words: its outcome words beside the common ones, to LEFT, TIE, RIGHT, BOTH_BAD or NO_VOTE. shares: the outcome may
+    be a number, the left side's share: 1, 0.5 (a tie), 0 or between. null_is_no_vote: a row without an outcome says
+    that nobody voted; else it lost one. hashed_voters: the voter columns that are part of a hashed pair_id.
+    flatten: turns a row of the file into rows of one comparison or one item each; then `roles` names the columns of
+    those, and `reads` the columns of the file that it takes, as a regular expression.
     """
 
     name: str
@@ -62,18 +92,26 @@ class Dialect:
     words: Mapping[str, int] = field(default_factory=dict)
     shares: bool = False
     null_is_no_vote: bool = False
-    hashed_voters: Names = VOTER
-    flatten: Callable[[Row], Iterator[Row]] | None = None
+    hashed_voters: Names = HASHED_VOTERS
+    flatten: Callable[[Row], Iterator[Row | NoVote]] | None = None
+    reads: str = ""
 
     @property
     def kwise(self) -> bool:
         """Whether a row is one item of a ranking."""
         return "rank" in self.roles
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """What its outcomes are read with."""
-        return Vocabulary(self.words, self.shares)
+    def vocabulary(self, said: Mapping[str, str], columns: Mapping[str, str]) -> Vocabulary:
+        """What its outcomes are read with.
+
+        said: word -> left, right, tie, both_bad or none, as the person says. columns: role -> column; the name of the
+        column of a side means that side (`project_a`), where it is no other word.
+        """
+        sides = {"left": LEFT, "left_image": LEFT, "right": RIGHT, "right_image": RIGHT}
+        own = {canonical(columns[role]): code for role, code in sides.items() if role in columns}
+        own |= {canonical(word): code for word, code in self.words.items()}
+        own = {word: code for word, code in own.items() if word not in WORDS or word in self.words}
+        return Vocabulary(own, self.shares, {canonical(word): MEANINGS[each] for word, each in (said or {}).items()})
 
     @property
     def fields(self) -> Names:
@@ -89,40 +127,44 @@ class Dialect:
         """The groups of the signature of which a table has no column."""
         said = {name for role, names in self.roles.items() if role in named for name in names}
         return [
-            group for group in self.signature if not any(n in said or named.get(n, n) in present for n in group)
-        ]  # fmt: skip
+            group
+            for group in self.signature
+            if not any(n in said or named.get(n, n) in present or _some(n, present) for n in group)
+        ]
 
-    def cast(
-        self, named: Mapping[str, str], *, first: Names, present: Collection[str] | None = None
-    ) -> dict[str, list[str]]:
-        """Role -> the columns that may play it, each in one role only: the roles in `first` choose first.
-
-        present: the columns that are there; then every role has the best of them, or none. None: all that may be there.
-        """
-        taken: set[str] = set()
-        found: dict[str, list[str]] = {}
+    def cast(self, named: Mapping[str, str], *, first: Names, present: Collection[str]) -> dict[str, str]:
+        """Role -> the best column that is there for it, each in one role only: the roles in `first` choose first."""
+        found: dict[str, str] = {}
         for role in (*(r for r in first if r in self.roles), *(r for r in self.roles if r not in first)):
-            columns = [column for column in self.columns(role, named) if column not in taken]
-            found[role] = columns if present is None else [column for column in columns if column in present][:1]
-            taken.update(found[role])
+            fitting = (c for c in self.columns(role, named) if c in present and c not in found.values())
+            if (column := next(fitting, None)) is not None:
+                found[role] = column
         return found
 
-
-def _hpdv2(row: Row) -> Iterator[Row]:
-    """A row lists the images of a prompt with one judgement for each: 1 or 0, or a rank."""
-    files = row.get("file_path") or row.get("image_path") or []
-    chosen = row.get("human_preference")
-    ranks = (row.get("rank") or []) if chosen is None else [-float(value) for value in chosen]
-    if len(files) != len(ranks) or len(files) < 2:
-        remedy = "a row lists at least two images and one judgement for each"
-        raise InputError(f"{len(files)} images and {len(ranks)} judgements", remedy=remedy)
-    for image, rank in zip(files, ranks, strict=True):
-        yield {"prompt": row.get("prompt"), "image": image, "rank": rank}
+    def unexplained(self, present: Collection[str], named: Mapping[str, str]) -> list[str]:
+        """The columns that look like an outcome and that the dialect does not read."""
+        known = {*self.fields, *named.values()}
+        looking = [c for c in present if c not in known and _OUTCOME.fullmatch(c.strip().casefold())]
+        return [c for c in looking if not (self.reads and re.fullmatch(self.reads, c))]
 
 
 _IMPLIED = (*WINNER, "label_0")  # columns that say more than the order of two columns
 _OF_CHOSEN = ("voter", "user_id")
 _SHARES: dict[str, Any] = {"words": {"true": LEFT, "false": RIGHT}, "shares": True, "null_is_no_vote": True}
+_TIE: dict[str, Names] = {"tie": ("draw", "is_tie", "is_draw", "tie")}
+_COUNTS: dict[str, Names] = {
+    "left_votes": ("left_votes", "votes_left", "votes_a", "votes_model_a", "votes_image1", "votes_1"),
+    "right_votes": ("right_votes", "votes_right", "votes_b", "votes_model_b", "votes_image2", "votes_2"),
+}
+_PART: dict[str, Names] = {"left_share": ("left_share",), "right_share": ("right_share",)}
+_OPTIONS: dict[str, Any] = {  # the words with which annotation tools name the two sides
+    "words": {
+        **dict.fromkeys(("image_1", "image1", "image_a", "response-1", "response_1", "response1"), LEFT),
+        **dict.fromkeys(("image_2", "image2", "image_b", "response-2", "response_2", "response2"), RIGHT),
+        "toxic_content": NO_VOTE,
+    }
+}
+_SIDE_LEFT, _SIDE_RIGHT = (*MODEL_LEFT, *IMAGES["left_image"]), (*MODEL_RIGHT, *IMAGES["right_image"])
 
 _ROWS: tuple[Dialect, ...] = (
     Dialect("kwise", {**COMMON, **ITEM, "group": ("group",)}, (("group",), ("rank",), ("model",))),
@@ -130,7 +172,7 @@ _ROWS: tuple[Dialect, ...] = (
         "pairs",
         {
             **PAIR, "winner": ("label",), "left_image": ("image_0",), "right_image": ("image_1",),
-            "pair_id": ("pair_id",), "id": ("pair_id", "vote_id"),
+            "pair_id": ("pair_id",), "id": ("pair_id", "vote_id"), "both_bad": ("both_bad",), "game": ("game",),
         },
         (("image_0",), ("image_1",), ("label",)), hashed_voters=("voter",), **_SHARES,
     ),
@@ -145,155 +187,160 @@ _ROWS: tuple[Dialect, ...] = (
         unless=WINNER, hashed_voters=("user_id",), **_SHARES,
     ),
     Dialect(
-        "imagefolder", {**PAIR, "left_image": ("chosen_file_name",), "right_image": ("rejected_file_name",)},
+        "imagefolder", {**PAIR, **_TIE, "left_image": ("chosen_file_name",), "right_image": ("rejected_file_name",)},
         (("chosen_file_name",), ("rejected_file_name",)), unless=_IMPLIED, hashed_voters=_OF_CHOSEN,
     ),
     Dialect(  # where no column names a model, `chosen` and `rejected` do, if the votes are rated
         "chosen_rejected",
         {
-            **PAIR, "left": (*MODEL_LEFT, "chosen"), "right": (*MODEL_RIGHT, "rejected"),
+            **PAIR, **_TIE, "left": (*MODEL_LEFT, "chosen"), "right": (*MODEL_RIGHT, "rejected"),
             "left_image": ("chosen", "chosen_image"), "right_image": ("rejected", "rejected_image"),
         },
         (
             ("chosen", "chosen_model", "model_chosen", "chosen_image"),
             ("rejected", "rejected_model", "model_rejected", "rejected_image"),
         ),
-        unless=_IMPLIED, hashed_voters=_OF_CHOSEN,
+        unless=(*_IMPLIED, "chosen_file_name"), hashed_voters=_OF_CHOSEN,
     ),
     Dialect(
-        "hpdv3", {**PAIR, "left_image": ("path1",), "right_image": ("path2",)}, (("path1",), ("path2",)),
+        "hpdv3", {**PAIR, **_TIE, "left_image": ("path1",), "right_image": ("path2",)}, (("path1",), ("path2",)),
         unless=_IMPLIED, hashed_voters=_OF_CHOSEN,
     ),
     Dialect(
         "hpdv2", {"prompt": ("prompt",), "group": ("group",), "rank": ("rank",), "image": ("image",)},
-        (("prompt",), ("file_path", "image_path"), ("human_preference", "raw_annotations")), flatten=_hpdv2,
+        (("prompt",), ("file_path", "image_path"), ("human_preference", "raw_annotations")), flatten=exports.hpdv2,
+        reads="rank|human_preference",
     ),
     Dialect(
         "imagereward", {**COMMON, **ITEM, "group": ("prompt_id",)},
         (("prompt_id",), ("rank",), ("image", "image_path", "model")),
-        unless=("left", "right", "winner", "model_0"), hashed_voters=(),
+        unless=("left", "right", "winner", "model_0", "group"), hashed_voters=(), reads="overall_rating",
     ),
     Dialect(
-        "winner_loser", {**PAIR, **IMAGES, "left": ("winner",), "right": ("loser",)}, (("winner",), ("loser",)),
+        "wide_ranking", {**COMMON, **ITEM, "group": ("group",)},
+        (
+            ("system1Id", "system1", "model1", "model_1", "image1", "image_1"),
+            ("system1rank", "model1_rank", "model_1_rank", "rank1", "rank_1", "image1_rank", "image_1_rank"),
+        ),
+        flatten=exports.wide, reads=exports.WIDE,
+    ),
+    Dialect(
+        "one_hot", {**PAIR, **IMAGES, "winner": ("winner",)},
+        (MODEL_LEFT, MODEL_RIGHT, ("winner_model_a", "winner_a", "winner_left")),
+        unless=WINNER, flatten=exports.one_hot, reads=exports.ONE_HOT,
+    ),
+    Dialect(
+        "winner_loser", {**PAIR, **IMAGES, **_TIE, "left": ("winner",), "right": ("loser",)}, (("winner",), ("loser",)),
         unless=(*MODEL_LEFT, *MODEL_RIGHT),
     ),
+    Dialect(  # how many voted for each side
+        "counts", {**PAIR, **IMAGES, **_COUNTS}, (_SIDE_LEFT, _SIDE_RIGHT, *_COUNTS.values()),
+        unless=(*_IMPLIED, "label"),
+    ),
+    Dialect(
+        "rapidata", {**PAIR, **IMAGES, **_PART}, (_SIDE_LEFT, _SIDE_RIGHT, (f"{exports.SHARE_1}", *(
+            f"{exports.SHARE_1}_{question}" for question in ("preference", "coherence", "alignment")
+        ))), flatten=exports.rapidata_shares, reads="weighted_results_.*",
+    ),
+    Dialect(
+        "alpaca_eval", {**PAIR, "winner": ("winner",)},
+        (("instruction",), ("generator_1",), ("generator_2",), ("preference",), ("output_1",)), shares=True,
+        flatten=exports.alpaca_eval, reads="preference",
+    ),
+    Dialect(
+        "pandalm", {**PAIR, "winner": ("winner",)}, (("cmp_key",), ("annotator1",), ("response1",)),
+        words={"1": LEFT, "2": RIGHT, "0": TIE}, flatten=exports.pandalm,
+    ),
+    Dialect(
+        "imagereward_lists", {"prompt": ("prompt",), "group": ("group",), "rank": ("rank",), "image": ("image",)},
+        (("generations",), ("ranking",)), flatten=exports.imagereward_lists, reads="ranking",
+    ),
+    Dialect(
+        "label_studio", {**PAIR, **IMAGES, "winner": ("winner",)}, (("data",), ("annotations", "completions")),
+        flatten=annotation_tools.label_studio, **_OPTIONS,
+    ),
+    Dialect(
+        "label_studio_min", {**PAIR, **IMAGES, "winner": ("winner",)},
+        (("annotation_id",), ("annotator",), ("lead_time",)), unless=("winner",),
+        flatten=annotation_tools.label_studio_min, reads="choice|verdict|preference|.*", **_OPTIONS,
+    ),
+    Dialect(
+        "argilla", {**PAIR, **IMAGES, "winner": ("winner",)}, (("fields",), ("responses",)),
+        flatten=annotation_tools.argilla, **_OPTIONS,
+    ),
+    Dialect(
+        "argilla_flat", {**PAIR, **IMAGES, "winner": ("winner",)}, (("*.responses",), ("*.responses.users",)),
+        flatten=annotation_tools.argilla_flat, **_OPTIONS,
+    ),
+    Dialect(
+        "argilla_1", {**PAIR, **IMAGES, "winner": ("winner",)}, (("*-suggestion",), ("external_id",)),
+        flatten=annotation_tools.argilla_1, reads="preference", **_OPTIONS,
+    ),
+    Dialect(  # the share of the votes that each side got
+        "shares", {**PAIR, **IMAGES, **_PART}, (_SIDE_LEFT, _SIDE_RIGHT, _PART["left_share"]),
+        unless=(*_IMPLIED, "label"),
+    ),
     # our own votes and those of the annotation page
-    Dialect("votes", {**PAIR, **IMAGES, "winner": WINNER}, (MODEL_LEFT, MODEL_RIGHT, WINNER), shares=True),
+    Dialect(
+        "votes", {**PAIR, **IMAGES, "winner": WINNER, "winner_name": ("winner_name", "winner_model")},
+        (MODEL_LEFT, MODEL_RIGHT, WINNER), unless=("annotation_id",),
+    ),
 )  # fmt: skip
+GENERAL = {"votes": "winner", "kwise": "rank"}  # the format of a table of which the person names that column
+IN_COLUMNS = Dialect("votes", {**PAIR, **IMAGES, "winner": ("outcome",)}, (), shares=True)  # `Votes.from_columns`
 DIALECTS = RowTable("dialect", Dialect, _ROWS, what="format", where="data.format")
 
 
-def find_dialect(
-    present: Collection[str], named: Mapping[str, str], *, where: object, format: str = "auto"
-) -> Dialect:  # fmt: skip
-    """The dialect of a table with these columns.
+def find_dialect(present: Collection[str], reading: Reading = AS_IT_IS, *, where: object) -> Dialect:
+    """The dialect of a table with these columns: the one that fits and reads every column that looks like an outcome.
 
     Args:
-        present: columns. named: role or column name of the dialect -> the table's column, as the user said.
-        format: a name of `DIALECTS`, or auto: the first one whose signature is there.
+        present: columns. reading: its format, unless auto, is taken though a column is left unread; its columns (role
+            or column name of the dialect -> the table's column) go first.
 
     Raises:
-        InputError: no dialect fits, a named column or field is missing.
+        InputError: no dialect fits, or several do; a named column or field is missing; an outcome would be left unread.
     """
+    named, format = reading.columns, reading.format
     for column in named.values():
         if column not in present:
             raise missing(column, where, present)
-    check_word(format, ("auto", *DIALECTS), "format", where="data.format")
+    check_word(format, ("auto", *DIALECTS), "format", where="format")
     free = {*present}.difference(named.values())
     lacking = {each.name: each.lacks(present, named) for each in DIALECTS.values() if not free & {*each.unless}}
-    fitting = [name for name, groups in lacking.items() if not groups] if format == "auto" else [format]
-    for name in fitting:
-        if named.keys() <= {*DIALECTS[name].fields}:
-            return DIALECTS[name]
+    complete = [name for name, groups in lacking.items() if not groups] if format == "auto" else [format]
+    fitting = [name for name in complete if named.keys() <= {*DIALECTS[name].fields}]
+    if format != "auto" and fitting:
+        return DIALECTS[format]
+    unread = {name: DIALECTS[name].unexplained(present, named) for name in fitting}
+    clear = [name for name in fitting if not unread[name]]
+    general = [name for name, role in GENERAL.items() if role in named and name in clear]
+    if len(general or clear) == 1:
+        return DIALECTS[(general or clear)[0]]
+    if clear:
+        what = f"its columns are those of several formats: {', '.join(clear)}"
+        raise InputError(what, where=where, remedy=f"name the one that is meant: format {clear[0]}")
     if fitting:
-        fields = DIALECTS[fitting[0]].fields
+        column = visible(unread[fitting[0]][0])
+        what = f"column {column!r} looks like an outcome, and format {fitting[0]} does not read it"
+        remedy = f"name it as the winner (--winner {column}), or say that it is not read with --format {fitting[0]}"
+        raise InputError(what, where=where, remedy=remedy)
+    if complete:
+        fields = DIALECTS[complete[0]].fields
         unknown = next(name for name in named if name not in fields)
-        what = f"format {fitting[0]} has no field {unknown!r}"
+        what = f"format {complete[0]} has no field {unknown!r}"
         raise InputError(what, where="columns", remedy=nearest(unknown, fields))
     near = [groups[0] for name, groups in lacking.items() if len(groups) == 1 < len(DIALECTS[name].signature)]
     if near:
         raise missing(near[-1][0], where, present)
     what = "no known preference format has these columns"
-    raise InputError(what, where=where, remedy=f"name the format and its columns; it has {', '.join(sorted(present))}")
+    remedy = f"name the format and its columns; it has {visible(', '.join(sorted(present)))[:300]}"
+    raise InputError(what, where=where, remedy=remedy)
 
 
 def missing(column: str, where: object, present: Collection[str]) -> InputError:
     """The refusal of a table without a column that is needed."""
     close = nearest(column, present)
     remedy = f"{close if close.endswith('?') else 'name the column that plays its part;'} it has "
-    remedy += ", ".join(sorted(present))
-    return InputError(f"column {column!r} is missing", where=where, remedy=remedy)
-
-
-def flat(table: Table, dialect: Dialect, named: Mapping[str, str]) -> Table:
-    """The table with one item a row, where the dialect's rows list several; `group` says which came from one row."""
-    flatten = dialect.flatten
-    if flatten is None:
-        return table
-
-    def read(columns: Sequence[str] | None) -> Iterator[Row]:
-        for index, row in enumerate(table.rows(None)):
-            try:
-                for item in flatten({**row, **{name: row.get(column) for name, column in named.items()}}):
-                    yield {"group": str(index), **item}
-            except InputError as error:
-                raise InputError(error.what, where=f"{table.path}: row {index}", remedy=error.remedy) from None
-
-    columns = tuple(dict.fromkeys(itertools.chain(*dialect.roles.values())))
-    return replace(table, columns=columns, rows=read, read_batches=None, nameless=())
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """schema: name of the dialect. columns: role -> column, without models where a file names images only."""
-
-    schema: str
-    columns: Mapping[str, str]
-
-    @property
-    def dialect(self) -> Dialect:
-        """The row of the table of dialects."""
-        return DIALECTS[self.schema]
-
-    @property
-    def wanted(self) -> list[str]:
-        """The columns to read, each once."""
-        return list(dict.fromkeys(self.columns.values()))
-
-
-def layout_of(table: Table, named: Mapping[str, str]) -> tuple[Table, Layout]:
-    """The table (of one item a row) and which of its columns play which role; `named` goes first.
-
-    Raises:
-        InputError: no dialect fits, a named column is missing or holds no names, neither models nor images are named.
-    """
-    for role, column in named.items():
-        if column in table.nameless:
-            remedy = "name a column of text"
-            raise InputError(f"column {column!r} ({role}) holds no names", where=table.path, remedy=remedy)
-    dialect = find_dialect(table.columns, named, where=table.path)
-    table = flat(table, dialect, named)
-    usable = [name for name in table.columns if name not in table.nameless]
-    cast = dialect.cast(named, first=("left", "right", "model", "id"), present=usable)
-    for side in ("left", "right"):
-        uid = cast.pop(f"{side}_uid", [])
-        if uid and f"{side}_image" not in named:
-            cast[f"{side}_image"] = uid
-    cast.pop("pair_id", None)
-    if "winner" in named:
-        cast["other_label"] = cast["has_label"] = []
-    columns = {role: found[0] for role, found in cast.items() if found}
-    sides = {"left", "right"} if {"left", "right"} & columns.keys() else set()
-    for role in sorted((sides | ({"group", "rank", "winner"} & dialect.roles.keys())) - columns.keys()):
-        raise missing(dialect.roles[role][0], table.path, usable)
-    if not {"left_image", "right_image"} <= columns.keys():
-        columns = {role: column for role, column in columns.items() if role not in ("left_image", "right_image")}
-    if not {"left", "model", "left_image", "image"} & columns.keys():
-        have = f"it has {', '.join(sorted(usable))}"
-        raise InputError("it names neither models nor images", where=table.path, remedy=have)
-    return table, Layout(dialect.name, columns)
-
-
-def has_vote(value: Any) -> bool:
-    """Whether a row counts by the column that says if anybody voted: not where it says false or 0."""
-    return is_missing(value) or str(value).strip().lower() not in ("false", "0", "0.0")
+    remedy += visible(", ".join(sorted(present)))[:300]
+    return InputError(f"column {visible(column)!r} is missing", where=where, remedy=remedy)

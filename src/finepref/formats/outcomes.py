@@ -3,45 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from finepref.core.errors import InputError, nearest
+from finepref.core.errors import InputError
+from finepref.core.text import visible
 
 LEFT, TIE, RIGHT = 1, 0, -1
-UNKNOWN = 99
+BOTH_BAD, NO_VOTE, SHARE, UNKNOWN = 2, 3, 4, 99
+MEANINGS = {"left": LEFT, "right": RIGHT, "tie": TIE, "both_bad": BOTH_BAD, "none": NO_VOTE}
+MEANING = {code: word for word, code in MEANINGS.items()}
 
 WORDS: dict[str, int] = {
-    **dict.fromkeys(("left", "a", "model_a"), LEFT),
-    **dict.fromkeys(("right", "b", "model_b"), RIGHT),
-    **dict.fromkeys(("tie", "draw", "equal", "both", "neither"), TIE),
-    **dict.fromkeys(("tie (bothbad)", "both bad", "both_bad", "bothbad"), TIE),
+    **dict.fromkeys(("left", "a", "model_a", "model a", "leftvote", "left_vote", "left is better"), LEFT),
+    **dict.fromkeys(("right", "b", "model_b", "model b", "rightvote", "right_vote", "right is better"), RIGHT),
+    **dict.fromkeys(("tie", "draw", "equal", "both", "neither", "tievote", "tie_vote", "tied", "same"), TIE),
+    **dict.fromkeys(("both good", "both_good", "both are good", "bothgood", "tie (bothgood)", "no preference"), TIE),
+    **dict.fromkeys(("tie (bothbad)", "both bad", "both_bad", "bothbad", "both are bad", "bothbad_vote"), BOTH_BAD),
 }
-SHARES = {1.0: LEFT, 0.5: TIE, 0.0: RIGHT}
 
 Codes = npt.NDArray[np.integer]
 Coded = tuple[Codes, Sequence[str | None]]  # [n] positions in a list of words
 
 
+def canonical(word: str) -> str:
+    """A word as it is looked up: trimmed, any case; numbers by their value, so that 2, 2.0 and ` 2` are one."""
+    text = word.strip().casefold()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return str(int(number)) if number.is_integer() else text
+
+
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The common words, and those of a dialect: own, in small letters; shares: whether 1, 0.5 and 0 are the left's."""
+    """The common words, and those of a dialect: own, in small letters; shares: whether numbers are the left's share.
+
+    said: what the person says of words, which goes first.
+    """
 
     own: Mapping[str, int]
     shares: bool
+    said: Mapping[str, int] = field(default_factory=dict)
 
     def side(self, word: str) -> int | None:
-        """+1 left, 0 tie, -1 right by the word alone, in any case; None if it says none of them."""
-        text = word.strip().casefold()
-        found = self.own.get(text, WORDS.get(text))
+        """+1 left, 0 tie, -1 right, BOTH_BAD, NO_VOTE or SHARE by the word alone; None if it says none of them."""
+        text = canonical(word)
+        found = self.said.get(text, self.own.get(text, WORDS.get(text)))
         if found is None and self.shares:
-            try:
-                found = SHARES.get(float(text))
-            except ValueError:
-                return None
+            share = self.share(text)
+            return None if share is None else {1.0: LEFT, 0.5: TIE, 0.0: RIGHT}.get(share, SHARE)
         return found
+
+    def share(self, word: str) -> float | None:
+        """The left's share that a number says, None if it is none in [0, 1]."""
+        try:
+            share = float(word)
+        except ValueError:
+            return None
+        return share if 0.0 <= share <= 1.0 else None
 
     def outcome(self, word: str, left: str | None, right: str | None) -> int | None:
         """The outcome of one row: a word, or the name of one of its two models as it is spelt.
@@ -76,9 +99,9 @@ class Vocabulary:
 
     def refusal(self, word: str, column: str, where: object) -> InputError:
         """Of an outcome that says nothing, or two things."""
+        shown = visible(word.strip())[:40]
         if self.side(word) is not None:
-            what = f"{column} {word!r} means one side and names the model of the other"
+            what = f"{column} {shown!r} means one side and names the model of the other"
             return InputError(what, where=where, remedy="write left, right or tie")
-        known = (*self.own, *WORDS, *(("1", "0.5", "0") if self.shares else ()))
-        remedy = nearest(word.strip().casefold(), known)
-        return InputError(f"unknown outcome {word!r} in {column}", where=where, remedy=remedy)
+        remedy = f"say what it means: outcome {shown}={'|'.join(MEANINGS)} (--outcome {shown}=left)"
+        return InputError(f"{column} {shown!r} is no outcome that is known here", where=where, remedy=remedy)

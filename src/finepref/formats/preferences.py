@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ import pyarrow.parquet as pq
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_file
 from finepref.core.provenance import sha256_bytes
+from finepref.core.text import is_missing
 from finepref.formats.dialects import find_dialect
-from finepref.formats.pairrows import Draft, ImageRef, PairRows, Preference, pair_rows
+from finepref.formats.pairrows import Account, Draft, ImageRef, PairRows, Preference, pair_rows
+from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.sources import Paths, tables
-from finepref.formats.tables import Row, Table, is_missing, memory_table
+from finepref.formats.tables import Row, Table, memory_table
 
 __all__ = [
     "PAIRS", "ImageRef", "Preference", "Preferences", "Quarantined", "detect_format", "read_pair_ids",
@@ -34,36 +36,41 @@ PAIRS = pa.schema(
     [
         ("pair_id", pa.string()), ("prompt", pa.string()), ("image_0", pa.binary()), ("image_1", pa.binary()),
         ("label", pa.float64()), ("model_0", pa.string()), ("model_1", pa.string()), ("voter", pa.string()),
+        ("weight", pa.float64()), ("both_bad", pa.bool_()), ("question", pa.string()), ("game", pa.string()),
+        ("time", pa.string()),
     ]
 )  # fmt: skip
-SAID = {1.0: "image_0", 0.0: "image_1", 0.5: "tie"}  # what a label says, in words for reports
+SAID = ("image_0", "image_1", "tie", "none")  # what a label says, in words for reports; none: nobody voted
+OWN_ID = "pair_id"  # ours: never repeated
 _GROUP = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A row that was dropped whole: where it is, which pair, why."""
+    """A row that was dropped whole: its number over all tables, which pair (empty: none), why, and where it is."""
 
     row: int
     pair_id: str
     reason: str
+    where: str = ""
 
 
-def detect_format(path: Paths) -> str:
+def detect_format(path: Paths, reading: Reading = AS_IT_IS) -> str:
     """The dialect of the first table behind `path`, by its columns.
 
     Raises:
         InputError: no known dialect has these columns.
     """
-    first = tables(path)[0]
-    return find_dialect(first.columns, {}, where=first.path).name
+    first = tables(path, reading)[0]
+    return find_dialect(first.columns, reading, where=first.path).name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preferences:
     """The usable preferences of some tables in order, read anew whenever they are gone through; see `read_preferences`.
 
-    data: where they are, or the table of those in memory.
+    data: where they are, or the table of those in memory. reading: how they are read. account: of what was read, once
+    they were gone through.
 
     Raises:
         InputError: when gone through: a missing column, an unknown label value, an unusable row without `quarantine`,
@@ -71,21 +78,20 @@ class Preferences:
     """
 
     data: Paths | Table
-    format: str = "auto"
-    columns: Mapping[str, str] | None = None
+    reading: Reading = AS_IT_IS
     images: bool = True
-    root: str | Path | None = None
     quarantine: list[Quarantined] | None = None
+    account: Account = field(default_factory=Account)
 
     def __iter__(self) -> Iterator[Preference]:
         count = 0
-        read = _identified(self.data, format=self.format, columns=self.columns, images=self.images, root=self.root)
-        for row, pair_id, draft in read:
-            if draft.problem:
-                if self.quarantine is None:
-                    where = f"row {row} (pair {pair_id})"
+        for row, pair_id, draft in _identified(self.data, self.reading, images=self.images, account=self.account):
+            if draft.problem or draft.preference is None:
+                if self.quarantine is None and draft.bad:
+                    where = f"{draft.place} (pair {pair_id})" if pair_id else draft.place
                     raise InputError(draft.problem, where=where, remedy="repair or drop the row")
-                self.quarantine.append(Quarantined(row=row, pair_id=pair_id, reason=draft.problem))
+                if self.quarantine is not None:
+                    self.quarantine.append(Quarantined(row, pair_id, draft.problem, draft.place))
                 continue
             count += 1
             yield replace(draft.preference, pair_id=pair_id)
@@ -98,6 +104,10 @@ def read_preferences(
     *,
     format: str = "auto",
     columns: Mapping[str, str] | None = None,
+    outcomes: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    split: str | None = None,
+    question: str | None = None,
     images: bool = True,
     root: str | Path | None = None,
     quarantine: list[Quarantined] | None = None,
@@ -109,6 +119,9 @@ def read_preferences(
             as bytes, paths or Pillow images, such as a `datasets.Dataset`.
         format: a name of `dialects.DIALECTS`, or auto.
         columns: role or column name of the dialect -> the table's column, where they differ.
+        outcomes: word -> left, right, tie, both_bad or none, for outcome words that the dialect does not know.
+        encoding: of text files, utf-8 by default. split: of a folder with several. question: the one whose votes are
+            read, where several were asked.
         images: whether the image columns must be there.
         root: the folder where the paths of images start and that they must stay in (`--images`); None: for each table
             its own folder, for rows in memory where the program runs, and then any place.
@@ -119,22 +132,23 @@ def read_preferences(
     """
     held: Any = [data] if isinstance(data, str | Path) else list(data)
     where = memory_table(held) if held and isinstance(held[0], Mapping) else held
-    return Preferences(data=where, format=format, columns=columns, images=images, root=root, quarantine=quarantine)
+    if not held:
+        raise InputError("no preferences were given", remedy="give files, or at least one row")
+    reading = Reading(
+        format=format, columns=columns or {}, outcomes=outcomes or {}, encoding=encoding, split=split,
+        question=question, images=None if root is None else str(root),
+    )  # fmt: skip
+    return Preferences(data=where, reading=reading, images=images, quarantine=quarantine)
 
 
-def read_pair_ids(
-    *paths: str | Path,
-    format: str = "auto",
-    columns: Mapping[str, str] | None = None,
-    root: str | Path | None = None,
-) -> tuple[list[str], np.ndarray]:
+def read_pair_ids(*paths: str | Path, reading: Reading = AS_IT_IS) -> tuple[list[str], np.ndarray]:
     """(pair ids, labels) of every row in file order, unusable rows included; none of the images is decoded.
 
     Returns:
-        ids, and float64 labels: P(image_0 preferred) in {1, 0.5, 0}, nan where nobody voted.
+        ids, and float64 labels: P(image_0 preferred) in [0, 1], nan where nobody voted.
     """
-    found = _identified(list(paths), format=format, columns=columns, images=False, root=root)
-    labels = [(pair_id, draft.preference.label) for _, pair_id, draft in found]
+    found = _identified(list(paths), reading, images=False, account=Account())
+    labels = [(pair_id, draft.preference.label) for _, pair_id, draft in found if draft.preference is not None]
     if not labels:
         raise InputError("the data set is empty", where=_name(list(paths)), remedy="give at least one row")
     return [pair_id for pair_id, _ in labels], np.array([label for _, label in labels], dtype=np.float64)
@@ -158,28 +172,35 @@ def _row(pair: Preference) -> Row:
 
 
 def winner_of(label: float) -> int | None:
-    """Index of the preferred image (label 1 -> 0, label 0 -> 1); None for a tie or no vote."""
-    return None if math.isnan(label) or label == 0.5 else int(label == 0.0)
+    """Index of the image that most preferred (label above 0.5 -> 0, below -> 1); None for a tie or no vote."""
+    return None if math.isnan(label) or label == 0.5 else int(label < 0.5)
+
+
+def said_of(label: float) -> str:
+    """What a label says: a word of `SAID`."""
+    winner = winner_of(label)
+    return SAID[winner] if winner is not None else SAID[3] if math.isnan(label) else SAID[2]
 
 
 def _identified(
-    data: Paths | Table, *, format: str, columns: Mapping[str, str] | None, images: bool, root: str | Path | None
+    data: Paths | Table, reading: Reading, *, images: bool, account: Account
 ) -> Iterator[tuple[int, str, Draft]]:
-    """(row number over all tables, pair id, draft)."""
-    named = dict(columns or {})
-    found = (table if root is None else replace(table, root=Path(root).expanduser()) for table in tables(data))
-    opened = [pair_rows(table, named, format=format, images=images) for table in found]
+    """(row number over all tables, pair id, draft); a row that could not be read has no id."""
+    root = None if reading.images is None else Path(reading.images).expanduser()
+    found = (table if root is None else replace(table, root=root) for table in tables(data, reading))
+    opened = [pair_rows(table, reading, images=images, account=account) for table in found]
     own = _own_ids_unique(opened)
     seen: dict[tuple[str, ...], int] = {}
     hashes: dict[Path, str] = {}
     row = 0
     for source in opened:
         for draft in source.drafts(images=images or not own):
-            if own:
-                assert draft.own_id is not None
-                pair_id = draft.own_id
+            pair = draft.preference
+            if pair is None:
+                pair_id = ""
+            elif own:
+                pair_id = str(draft.own_id)
             else:
-                pair = draft.preference
                 keys = (_image_key(pair.image_0, hashes), _image_key(pair.image_1, hashes))
                 identity = (pair.prompt, *keys, draft.hashed_voter or "")
                 seen[identity] = seen.get(identity, 0) + 1
@@ -203,16 +224,27 @@ def _image_key(image: ImageRef, hashes: dict[Path, str]) -> str:
 
 
 def _own_ids_unique(sources: list[PairRows]) -> bool:
-    """Whether every table has its dialect's own id column, without gaps, and no id comes twice in the data set."""
+    """Whether every table has its dialect's own id column, without gaps, and no id comes twice in the data set.
+
+    Raises:
+        InputError: an id of the house format comes twice.
+    """
     seen: set[str] = set()
     for source in sources:
-        column = next((name for name in source.cast.get("pair_id", ()) if name in source.table.columns), None)
+        column = source.cast.get("pair_id")
         if column is None:
             return False
-        for row in source.table.rows([column]):
-            value = row.get(column)
-            if is_missing(value) or str(value) in seen:
+        for line in source.table.lines([column]):
+            value = line.cells.get(column)
+            if line.fault:
+                continue
+            if is_missing(value):
                 return False
+            if str(value) in seen:
+                if column != OWN_ID:
+                    return False
+                what, remedy = f"{column} {value!r} is repeated", "make the ids unique, or drop the repeated rows"
+                raise InputError(what, where=source.table.place(line.at), remedy=remedy)
             seen.add(str(value))
     return True
 

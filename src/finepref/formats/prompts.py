@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +11,8 @@ from typing import Any
 from finepref.core.errors import InputError
 from finepref.core.files import parquet_columns, read_parquet
 from finepref.core.provenance import sha256_bytes
-from finepref.formats.records import json_lines
+from finepref.core.text import fault_of_prompt, is_missing, visible
+from finepref.formats.textfiles import csv_header, csv_lines, json_values, opened, separator
 
 PROMPT_COLUMNS = ("prompt", "caption", "text")
 SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".tsv", ".txt")
@@ -86,12 +85,9 @@ def read_prompts(path: str | Path, *, name: str | None = None) -> PromptSet:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError("not a prompt file", where=path, remedy="give " + ", ".join(SUFFIXES))
-    try:
-        records = [_record(row, f"{path}, row {number}") for number, row in enumerate(_rows(path))]
-    except FileNotFoundError:
-        raise InputError("no such prompt file", where=path, remedy="check the path") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"not utf-8 text ({error.reason})", where=path, remedy="save it as utf-8") from None
+    if not path.is_file():
+        raise InputError("no such prompt file", where=path, remedy="check the path")
+    records = [_record(row, place) for place, row in _rows(path)]
     if not records:
         raise InputError("no prompt in it", where=path, remedy="write one prompt a line")
     tags = {tag: tuple(record.get(tag, "") for record in records) for tag in TAGS}
@@ -102,7 +98,7 @@ def read_prompts(path: str | Path, *, name: str | None = None) -> PromptSet:
 def _record(row: Any, where: str) -> dict[str, str]:
     """Prompt and tags of a text or an object."""
     if isinstance(row, str):
-        return {"prompt": row}
+        return {"prompt": _checked(row, where)}
     if not isinstance(row, Mapping):
         raise InputError("it is neither a text nor an object", where=where, remedy="write every prompt as a string")
     lower = {str(column).strip().lower(): value for column, value in row.items() if column is not None}
@@ -110,28 +106,47 @@ def _record(row: Any, where: str) -> dict[str, str]:
     if column is None:
         remedy = f"name it prompt or caption; it has {', '.join(lower)}"
         raise InputError("no column of prompts", where=where, remedy=remedy)
-    if not isinstance(lower[column], str):
-        raise InputError("the prompt is not text", where=where, remedy="write every prompt as a string")
-    return {"prompt": lower[column], **{tag: str(lower[tag]) for tag in TAGS if lower.get(tag) is not None}}
+    return {
+        "prompt": _checked(lower[column], where),
+        **{tag: str(lower[tag]) for tag in TAGS if not is_missing(lower.get(tag))},
+    }
 
 
-def _rows(path: Path) -> Iterable[Any]:
-    """What the file lists, in order: texts or objects."""
+def _checked(prompt: object, where: str) -> str:
+    """A prompt as it is; an empty one may stand, the unconditional one."""
+    fault = "" if prompt == "" else fault_of_prompt(prompt)
+    if fault:
+        raise InputError(fault, where=where, remedy="write every prompt as a string, and nothing for an empty one")
+    return str(prompt)
+
+
+def _rows(path: Path) -> Iterable[tuple[str, Any]]:
+    """(place, text or object) of all that the file lists, in order."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         wanted = [name for name in parquet_columns(path) if name.strip().lower() in (*PROMPT_COLUMNS, *TAGS)]
-        return read_parquet(path, wanted).to_pylist() if wanted else [{}]
-    if suffix == ".jsonl":
-        return [row for _, row in json_lines(path, remedy="write a prompt, or an object with one, a line")]
-    text = path.read_bytes().decode("utf-8-sig")
-    if suffix in (".csv", ".tsv"):
-        return csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ",")
+        rows = read_parquet(path, wanted).to_pylist() if wanted else [{}]
+        return ((f"{path}, row {number}", row) for number, row in enumerate(rows))
     if suffix == ".txt":
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not valid JSON ({error})", where=path, remedy="write a list of prompts") from None
-    if not isinstance(rows, list):
-        raise InputError("not a JSON list", where=path, remedy="write a list of texts, or of objects with a prompt")
-    return rows
+        with opened(path, None) as text:
+            lines = [line.strip() for line in text.read().replace("\r\n", "\n").split("\n")]
+        return [(f"{path}, line {number}", line) for number, line in enumerate(lines, start=1) if line]
+    if suffix in (".csv", ".tsv"):
+        mark = separator(path, None)
+        _refuse_twice(csv_header(path, None, mark), path)
+        return (_sound(path, "line", line.at, line.cells, line.fault) for line in csv_lines(path, None, mark))
+    unit = "object" if suffix == ".json" else "line"
+    return (_sound(path, unit, at, value, fault) for at, value, fault in json_values(path))
+
+
+def _refuse_twice(names: list[str], path: Path) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"column {visible(twice)!r} stands twice", where=path, remedy="keep one, or rename the other")
+
+
+def _sound(path: Path, unit: str, at: int, value: Any, fault: str) -> tuple[str, Any]:
+    place = f"{path}, {unit} {at}"
+    if fault:
+        raise InputError(fault, where=place, remedy="correct it, or take it out")
+    return place, value

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json, read_parquet
+from finepref.core.text import as_typed, inert
 
 Record = TypeVar("Record")
 ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
@@ -36,18 +37,27 @@ def as_record(kind: type[Record], value: object, *, where: object, remedy: str) 
         raise InputError(f"{place}: {first['msg'].lower()}", where=where, remedy=remedy) from None
 
 
-def read_record(path: str | Path, kind: type[Record], *, version: int, remedy: str, flat: Sequence[str] = ()) -> Record:
+def read_record(
+    path: str | Path,
+    kind: type[Record],
+    *,
+    version: int,
+    remedy: str,
+    flat: Sequence[str] = (),
+    oldest: int | None = None,
+) -> Record:
     """Read a JSON file of one record; a file without a `version` is read as it is.
 
     Args:
         version: the newest that is known. flat: fields that are records whose entries the file holds beside the others.
+        oldest: the oldest version that is known; None: only the newest is.
 
     Raises:
         InputError: no such file, not JSON, not such a record, or of a newer version.
     """
     held = read_json(path)
     found = held.get("version", version) if isinstance(held, dict) else version
-    if found != version:
+    if found not in range(version if oldest is None else oldest, version + 1):
         raise InputError(f"version {found} is not known here", where=path, remedy="use the finepref that wrote it")
     if isinstance(held, dict):
         held = {**held, **dict.fromkeys(flat, held)}
@@ -81,7 +91,11 @@ def read_csv(path: str | Path, needed: Sequence[str]) -> list[dict[str, str]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:
             reader = csv.DictReader(handle)
-            rows, names = list(reader), reader.fieldnames or []
+            rows = [
+                {name: as_typed(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+                for row in reader
+            ]
+            names = reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"not a readable csv file ({error})", where=path, remedy="check the path") from None
     for name in needed:
@@ -111,11 +125,11 @@ def json_lines(path: Path, *, remedy: str) -> Iterator[tuple[str, Any]]:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """At least one row as csv, with the names of the first as header."""
+    """At least one row as csv, with the names of the first as header; no cell is a formula (`core.text.inert`)."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: inert(cell) for name, cell in row.items()} for row in rows)
     return buffer.getvalue()
 
 

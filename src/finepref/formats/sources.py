@@ -10,23 +10,28 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from finepref.core.errors import InputError
+from finepref.core.errors import InputError, check_word
 from finepref.core.progress import say
-from finepref.formats.tables import SUFFIXES, Row, Table, file_table, suffix_of, version_of
+from finepref.core.provenance import sha256_file
+from finepref.core.text import visible
+from finepref.formats.reading import AS_IT_IS, Reading
+from finepref.formats.tables import SUFFIXES, Table, file_table, suffix_of, version_of
+from finepref.formats.textfiles import Line
 
 Paths = str | Path | Sequence[str | Path]
-_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 _CAPTIONS = (".txt", ".caption")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w\[\]%:+-]+)?")
+_SPLIT = re.compile(r"(?:^|[/_.-])(train|test|validation|valid|val|dev|eval)(?=$|[/_.-])")
 
 
-def tables(paths: Paths | Table) -> list[Table]:
+def tables(paths: Paths | Table, reading: Reading = AS_IT_IS) -> list[Table]:
     """Every table behind the given files, folders, patterns and hub names, in order, sorted inside a folder.
 
     A table as it is.
 
     Raises:
-        InputError: nothing there, an unknown kind of file, or a broken one.
+        InputError: nothing there, an unknown kind of file, a broken one, or one that is there twice.
     """
     if isinstance(paths, Table):
         return [paths]
@@ -34,32 +39,49 @@ def tables(paths: Paths | Table) -> list[Table]:
     for name in _listed(paths):
         path = Path(name).expanduser()
         if _on_hub(name):
-            found.append(_hub_table(str(name)))
+            found.append(_hub_table(str(name), reading.split))
         elif path.is_dir() and (path / "w").is_dir() and (path / "l").is_dir():
             found.append(_twin_folders(path))
         else:
-            found += [file_table(file) for file in _files(path)]
+            found += [file_table(file, reading.encoding) for file in _files(path, reading.split)]
+    if reading.encoding is not None and not any(suffix_of(table.path) in SUFFIXES[1:] for table in found):
+        raise InputError("it has no effect on parquet", where="--encoding", remedy="leave it out")
+    _refuse_repeated([table.path for table in found if table.path.is_file()])
     return found
 
 
-def find_files(paths: Paths) -> list[Path]:
+def find_files(paths: Paths, reading: Reading = AS_IT_IS) -> list[Path]:
     """The files of all tables behind the given files, folders and patterns."""
-    return [file for name in _listed(paths) for file in _files(Path(name).expanduser())]
+    return [file for name in _listed(paths) for file in _files(Path(name).expanduser(), reading.split)]
 
 
-def versions(paths: Paths) -> list[str]:
+def versions(paths: Paths, reading: Reading = AS_IT_IS) -> list[str]:
     """The version of every table behind the given names, in order: equal while the tables stay as they are."""
-    return [table.version for table in tables(paths)]
+    return [table.version for table in tables(paths, reading)]
 
 
-def count_rows(paths: Paths) -> int | None:
+def count_rows(paths: Paths, reading: Reading = AS_IT_IS) -> int | None:
     """Rows of all tables behind the given names, without reading images; None where a hub data set is among them."""
     if any(_on_hub(name) for name in _listed(paths)):
         return None
-    found = ((table, suffix_of(table.path) == ".parquet") for table in tables(paths))
+    found = ((table, suffix_of(table.path) == ".parquet") for table in tables(paths, reading))
     return sum(
-        pq.read_metadata(t.path).num_rows if whole else sum(1 for _ in t.rows(t.columns[:1])) for t, whole in found
+        pq.read_metadata(t.path).num_rows if whole else sum(1 for _ in t.lines(t.columns[:1])) for t, whole in found
     )
+
+
+def _refuse_repeated(files: Sequence[Path]) -> None:
+    """Refuse a file that is named twice, or whose content is there under another name."""
+    seen: dict[tuple[int, str], Path] = {}
+    sizes = [file.stat().st_size for file in files]
+    for file, size in zip(files, sizes, strict=True):
+        if sizes.count(size) == 1:
+            continue
+        key = (size, sha256_file(file))
+        if key in seen:
+            what = "it is named twice" if seen[key].samefile(file) else f"its content is that of {seen[key]}"
+            raise InputError(f"{what}, so its rows would count twice", where=file, remedy="name one of the two")
+        seen[key] = file
 
 
 def _listed(paths: Paths) -> list[str | Path]:
@@ -74,7 +96,7 @@ def _on_hub(name: str | Path) -> bool:
     return _HUB_NAME.fullmatch(str(name)) is not None and not Path(name).expanduser().exists()
 
 
-def _hub_table(name: str) -> Table:
+def _hub_table(name: str, wanted: str | None) -> Table:
     """A data set on the hub, streamed by the `datasets` library; images stay encoded."""
     if importlib.util.find_spec("datasets") is None:
         remedy = "check the path; to read it from the hub, install finepref[datasets]"
@@ -83,6 +105,7 @@ def _hub_table(name: str) -> Table:
     from huggingface_hub import HfApi
 
     repository, _, split = name.partition(":")
+    split = wanted or split
     try:
         version = str(HfApi().dataset_info(repository).sha)
         rows = datasets.load_dataset(repository, split=split or "train", revision=version, streaming=True).decode(False)
@@ -90,10 +113,12 @@ def _hub_table(name: str) -> Table:
     except Exception as error:  # both libraries and the http client under them raise many kinds
         what = f"the hub does not hand it out ({' '.join(str(error).split()) or type(error).__name__})"
         raise InputError(what, where=name, remedy="check name, split and network") from None
-    read = lambda wanted: iter(rows if wanted is None else rows.select_columns(list(wanted)))  # noqa: E731
-    return Table(
-        Path(name), columns, Path(name), version, read
-    )  # no folder of that name: its rows may name no file here
+
+    def read(wanted: Sequence[str] | None) -> Iterator[Line]:
+        chosen = rows if wanted is None else rows.select_columns(list(wanted))
+        yield from (Line(at, dict(row)) for at, row in enumerate(chosen))
+
+    return Table(Path(name), columns, Path(name), version, read)  # no such folder: its rows may name no file here
 
 
 def _twin_folders(path: Path) -> Table:
@@ -103,16 +128,23 @@ def _twin_folders(path: Path) -> Table:
         where, other = (winners[name], "l/") if name in winners else (losers[name], "w/")
         raise InputError(f"no image of this name in {other}", where=where, remedy="give both folders equal names")
 
-    def read(columns: Sequence[str] | None) -> Iterator[Row]:
-        for name, image in winners.items():
+    def read(columns: Sequence[str] | None) -> Iterator[Line]:
+        for at, (name, image) in enumerate(winners.items()):
             notes = [image.with_suffix(suffix) for suffix in _CAPTIONS]
-            text = next((note.read_text(encoding="utf-8").strip() for note in notes if note.is_file()), "")
+            text = next((_caption(note) for note in notes if note.is_file()), "")
             names = {"chosen_file_name": f"w/{image.name}", "rejected_file_name": f"l/{losers[name].name}"}
-            yield names | {"prompt": text}
+            yield Line(at, names | {"prompt": text})
 
     columns = ("chosen_file_name", "rejected_file_name", "prompt")
     version = "\n".join(version_of(file) for side in ("w", "l") for file in sorted((path / side).iterdir()))
     return Table(path, columns, path, version, read)
+
+
+def _caption(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig").strip()
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"it cannot be read ({visible(str(error))})", where=file, remedy="save it as utf-8") from None
 
 
 def _images(folder: Path) -> dict[str, Path]:
@@ -135,40 +167,82 @@ def _images(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, split: str | None) -> list[Path]:
     if path.is_file():
         if suffix_of(path) not in SUFFIXES:
-            remedy = f"use one of {', '.join(SUFFIXES)}"
+            remedy = f"use one of {', '.join(SUFFIXES)}, packed with gzip or zstd if you like"
             raise InputError(f"unknown kind of file {path.suffix!r}", where=path, remedy=remedy)
         return [path]
     if path.is_dir():
-        return _inside(path)
+        return _inside(path, split)
+    if path.exists():
+        raise InputError("neither a file nor a folder", where=path, remedy="save it as a file")
     found = sorted(path.parent.glob(path.name)) if any(c in path.name for c in "*?[") else []
+    found = [match for match in found if not match.name.startswith(".")]
     if not found:
         raise InputError("no such file or folder", where=path, remedy="check the path")
-    return [file for match in found for file in _files(match)]
+    return [file for match in found for file in _files(match, split)]
 
 
-def _inside(folder: Path) -> list[Path]:
+def _inside(folder: Path, split: str | None) -> list[Path]:
     """The tables of a folder: those called metadata, pairs or preferences, else all parquet files, else all in it.
 
-    Only where a folder holds no table itself, those of the folders below are taken. The rest is named.
+    Only where a folder holds no table itself, those of the folders below are taken. Of several splits one is chosen.
+    Hidden files never. The rest is named.
     """
-    files = ((p, p.relative_to(folder)) for p in folder.rglob("*") if suffix_of(p) in SUFFIXES)
-    below = sorted(p for p, name in files if not any(part.startswith(".") for part in name.parts))
-    here = [p for p in below if p.parent == folder]
-    here.sort(key=lambda p: SUFFIXES.index(suffix_of(p)))
-    named = ([p for p in here if p.stem == stem] for stem in ("metadata", "pairs", "preferences"))
-    found = next(filter(None, named), None) or [p for p in below if suffix_of(p) == ".parquet"] or sorted(here) or below
+    below = sorted(p for p in folder.rglob("*") if p.is_file() and not _hidden(p.relative_to(folder)))
+    tables = [p for p in below if suffix_of(p) in SUFFIXES]
+    here = [p for p in tables if p.parent == folder]
+    named = ([p for p in here if _stem(p) == stem] for stem in ("metadata", "pairs", "preferences"))
+    found = next(filter(None, named), None) or [p for p in tables if suffix_of(p) == ".parquet"] or here or tables
     if not found:
         raise InputError("the folder holds no table", where=folder, remedy=f"put a {', '.join(SUFFIXES)} file into it")
-    unread = [str(p.relative_to(folder)) for p in below if p not in {*found}]
+    _refuse_alike(found)
+    found = _of_split(found, folder, split)
+    unread = [str(p.relative_to(folder)) for p in below if p not in {*found} and p.suffix.lower() not in _PICTURES]
     if unread:
         _tell(f"{folder}: {', '.join(unread[:3])}{f' and {len(unread) - 3} more' * (len(unread) > 3)} not read")
     return found
 
 
+_PICTURES = (*_IMAGES, *_CAPTIONS)
+
+
+def _hidden(name: Path) -> bool:
+    return any(part.startswith(".") for part in name.parts)
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0]
+
+
+def _refuse_alike(files: Sequence[Path]) -> None:
+    """Refuse tables of one name in several kinds, such as metadata.csv beside metadata.jsonl: one of them is meant."""
+    first: dict[Path, Path] = {}
+    for file in files:
+        other = first.setdefault(file.parent / _stem(file), file)
+        if other != file:
+            what = f"{other.name} and {file.name} have one name, so every pair may be there twice"
+            raise InputError(what, where=file.parent, remedy="name the one that is meant")
+
+
+def _of_split(files: Sequence[Path], folder: Path, wanted: str | None) -> list[Path]:
+    """The files of one split; all where the names say no split."""
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        said = _SPLIT.findall(file.relative_to(folder).as_posix().lower())
+        splits.setdefault(said[-1] if said else "", []).append(file)
+    if wanted is not None:
+        check_word(wanted, [name for name in splits if name], "split", where=folder)
+        return splits[wanted]
+    if len(splits) > 1:
+        shown = ", ".join(name or f"no split ({files[0].name})" for name, files in splits.items())
+        remedy = "choose one with --split, or name the files"
+        raise InputError(f"it holds several splits: {shown}", where=folder, remedy=remedy)
+    return list(files)
+
+
 @functools.cache
 def _tell(message: str) -> None:
     """Say it once, however often the tables are looked for."""
-    say(message)
+    say(visible(message))

@@ -1,72 +1,93 @@
 """A table of preferences in one file: its rows, or batches of its columns. No pandas.
 
-parquet, csv, tsv, jsonl, ndjson and json (an array, or objects one after the other), in any spelling of the ending.
+parquet, and as text csv, tsv, jsonl, ndjson and json (an array, or objects one after the other), packed (.gz, .zst) or
+not, in any spelling of the ending.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from finepref.core.errors import InputError, first_line
-from finepref.formats.records import json_lines
+from finepref.core.text import MISSING, visible
+from finepref.formats.textfiles import (
+    PACKED,
+    Line,
+    csv_header,
+    csv_lines,
+    json_rows,
+    separator,
+    separator_name,
+)
 
 Row = Mapping[str, Any]
-_Batches = Iterator[pa.RecordBatch]
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 ROWS = 1 << 17  # rows of one batch of columns
 _ROWS_WITH_IMAGES = 64
-_CSV_BLOCK = 1 << 24
-_BLOCK = 1 << 20
-_BETWEEN = re.compile(r"[,\s]*")
+
+
+class Batch(NamedTuple):
+    """Rows of some columns, text as strings or dictionaries. at: [n] place of each. faults: rows that are not there.
+
+    number: [n] of each row among all of the batch, faults included; size: how many those are.
+    """
+
+    columns: pa.RecordBatch
+    at: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64]
+    size: int
+    faults: Sequence[Line] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A source of rows. columns: its names, from the schema or the first row.
+    """A source of rows. columns: its names, over all of its rows.
 
     root: the folder where image paths start and that they must stay in; None for rows in memory, whose paths the
     person's own program names.
-    rows: in order, with only the given columns where the rest can be skipped. read_batches: the same as Arrow
-    columns, text as strings or dictionaries. nameless: columns of bytes, lists or records. version: changes with the
-    table (place, size and time of its files; on the hub the commit), not with images that it names.
+    lines: every row in order, with only the given columns where the rest can be skipped, faults included. unit: what
+    `Line.at` counts. read_batches: the same as Arrow columns. nameless: columns of bytes, lists or records. version:
+    changes with the table (place, size and time of its files; on the hub the commit), not with images that it names.
+    notes: sentences on how it was read.
     """
 
     path: Path
     columns: tuple[str, ...]
     root: Path | None
     version: str
-    rows: Callable[[Sequence[str] | None], Iterator[Row]]
-    read_batches: Callable[[Sequence[str]], _Batches] | None = None
+    lines: Callable[[Sequence[str] | None], Iterator[Line]]
+    unit: str = "row"
+    read_batches: Callable[[Sequence[str]], Iterator[Batch]] | None = None
     nameless: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
-    def batches(self, columns: Sequence[str]) -> _Batches:
+    def place(self, at: int) -> str:
+        """File and row or line, for messages."""
+        return f"{self.path}, line {at}" if self.unit == "line" else f"{self.path}: {self.unit} {at}"
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """The wanted columns, batch by batch."""
         if self.read_batches is not None:
             return self.read_batches(columns)
-        rows = self.rows(columns)
-        return (_text_batch(self.path, some, columns) for some in iter(lambda: [*itertools.islice(rows, ROWS)], []))
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a cell holds nothing: null, NaN, or text that is empty or blank."""
-    return value is None or value != value or (isinstance(value, str) and not value.strip())
+        lines = self.lines(columns)
+        return (_text_batch(self, some, columns) for some in iter(lambda: [*itertools.islice(lines, ROWS)], []))
 
 
 def are_missing(column: pa.Array) -> pa.Array:
-    """[n] `is_missing` of an Arrow column of text."""
-    return pc.equal(pc.utf8_trim_whitespace(column), "").fill_null(True)
+    """[n] `core.text.is_missing` of an Arrow column of text."""
+    words = pc.utf8_lower(pc.utf8_trim_whitespace(column))
+    return pc.is_in(words, pa.array(sorted(MISSING), words.type)).fill_null(True)
 
 
 def text_column(values: Any) -> pa.Array:
@@ -74,52 +95,65 @@ def text_column(values: Any) -> pa.Array:
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     values = values.tolist() if hasattr(values, "tolist") else values
-    return pa.array([None if v is None or v != v else str(v) for v in values], pa.string())
+    try:
+        return pa.array([None if v is None or v != v else str(v) for v in values], pa.string())
+    except UnicodeEncodeError:
+        raise InputError("half of a character (a lone surrogate)", remedy="write the text again as utf-8") from None
 
 
-def file_table(path: Path) -> Table:
-    """The table of one file.
+def file_table(path: Path, encoding: str | None = None) -> Table:
+    """The table of one file. encoding: of text; None: utf-8.
 
     Raises:
-        InputError: it cannot be read, or has no rows.
+        InputError: it cannot be read, has a column twice, or has no rows.
     """
     kind = suffix_of(path)
+    unit, batched = "line", None
+    notes: tuple[str, ...] = ()
     nameless: list[str] = []
     if kind == ".parquet":
         with _readable(path):
             schema = pq.read_schema(path)
-        columns, text = schema.names, [field.name for field in schema if _is_text(field.type)]
-        _check_once(columns, where=path)
+        columns, text = list(schema.names), [field.name for field in schema if _is_text(field.type)]
         nameless = [field.name for field in schema if not _nameable(field.type)]
-        read = lambda wanted: _dicts(_parquet(path, wanted, _ROWS_WITH_IMAGES))  # noqa: E731
-        batched = lambda wanted: _parquet(path, wanted, ROWS, text=text)  # noqa: E731
+        unit, batched = "row", lambda wanted: _parquet_batches(path, wanted, text)
+        lines = lambda wanted: _parquet_lines(path, wanted)  # noqa: E731
     elif kind in (".csv", ".tsv"):
-        first = next(_csv(path), None) if path.stat().st_size else None
-        columns = [] if first is None else first.schema.names
-        _check_once(columns, where=path)
-        read = lambda wanted: _dicts(_csv(path, columns if wanted is None else wanted))  # noqa: E731
-        batched = lambda wanted: _csv(path, wanted)  # noqa: E731
+        mark = separator(path, encoding)
+        columns = csv_header(path, encoding, mark)
+        usual = "\t" if kind == ".tsv" else ","
+        if mark != usual and len(columns) > 1:
+            notes = (f"{path}: its columns are separated by {separator_name(mark)}",)
+        lines = lambda wanted: csv_lines(path, encoding, mark)  # noqa: E731
     else:
-        records = _array_rows if kind == ".json" else _line_rows
-        record = next(records(path), {})
-        columns, nameless = list(record), [name for name, value in record.items() if isinstance(value, dict | list)]
-        read, batched = (lambda wanted: records(path)), None
-    if not columns:
-        raise InputError("the table has no rows", where=path, remedy="give a table with at least one preference")
-    return Table(path, tuple(columns), path.parent, version_of(path), read, batched, tuple(nameless))
+        found: dict[str, bool] = {}
+        faulty: Line | None = None
+        for line in json_rows(path, encoding):
+            faulty = faulty or (line if line.fault else None)
+            for name, value in line.cells.items():
+                found[name] = found.get(name, False) or isinstance(value, dict | list)
+        columns, nameless = list(found), [name for name, nested in found.items() if nested]
+        unit = "object" if kind == ".json" else "line"
+        if faulty and not columns:
+            raise InputError(faulty.fault, where=f"{path}, {unit} {faulty.at}", remedy="write one JSON object a row")
+        lines = lambda wanted: json_rows(path, encoding)  # noqa: E731
+    _check_columns(columns, where=path)
+    return Table(path, tuple(columns), path.parent, version_of(path), lines, unit, batched, tuple(nameless), notes)
 
 
-def _check_once(columns: Sequence[str], *, where: object) -> None:
-    """Refuse a table that has a column twice: which one is meant is not known."""
+def _check_columns(columns: Sequence[str], *, where: object) -> None:
+    """Refuse a table without columns, or with one twice: which one is meant is not known."""
     twice = next((name for name in columns if list(columns).count(name) > 1), None)
     if twice is not None:
-        raise InputError(f"column {twice!r} stands twice", where=where, remedy="keep one, or rename the other")
+        raise InputError(f"column {visible(twice)!r} stands twice", where=where, remedy="keep one, or rename the other")
+    if not columns:
+        raise InputError("the table has no rows", where=where, remedy="give a table with at least one preference")
 
 
 def memory_table(rows: Sequence[Row]) -> Table:
     """The table of rows in memory; paths in them start where the program runs."""
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
-    plain = [{name: _as_in_a_file(value) for name, value in row.items()} for row in rows]
+    plain = [Line(at, {name: _as_in_a_file(value) for name, value in row.items()}) for at, row in enumerate(rows)]
     return Table(Path("rows in memory"), columns, None, "in memory", lambda wanted: iter(plain))
 
 
@@ -134,82 +168,38 @@ def _as_in_a_file(value: Any) -> Any:
     return encoded(value)
 
 
-def _dicts(batches: _Batches) -> Iterator[Row]:
-    for batch in batches:
-        yield from batch.to_pylist()
-
-
-def _parquet(path: Path, wanted: Sequence[str] | None, rows: int, *, text: Sequence[str] = ()) -> _Batches:
-    """Batches of a parquet file; text: columns that become dictionaries."""
+def _parquet_lines(path: Path, wanted: Sequence[str] | None) -> Iterator[Line]:
     names = None if wanted is None else list(wanted)
-    coded = [name for name in text if name in (wanted or ())]
+    with _readable(path), pq.ParquetFile(path) as file:
+        rows = (row for batch in file.iter_batches(_ROWS_WITH_IMAGES, columns=names) for row in batch.to_pylist())
+        yield from (Line(at, row) for at, row in enumerate(rows))
+
+
+def _parquet_batches(path: Path, wanted: Sequence[str], text: Sequence[str]) -> Iterator[Batch]:
+    """Batches of a parquet file; text: columns that become dictionaries."""
+    coded = [name for name in text if name in wanted]
     with _readable(path), pq.ParquetFile(path, read_dictionary=coded, memory_map=bool(text)) as file:
-        yield from file.iter_batches(batch_size=rows, columns=names, use_threads=not text)
+        start = 0
+        for columns in file.iter_batches(ROWS, columns=list(wanted), use_threads=False):
+            number = np.arange(columns.num_rows)
+            yield Batch(columns, start + number, number, columns.num_rows)
+            start += columns.num_rows
 
 
-def _csv(path: Path, wanted: Sequence[str] | None = None) -> _Batches:
-    """Batches of a csv or tsv file, the wanted columns as text."""
-    types = dict.fromkeys(wanted or (), pa.string())
-    read = pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False)
-    parse = pyarrow.csv.ParseOptions(newlines_in_values=True, delimiter="\t" if suffix_of(path) == ".tsv" else ",")
-    convert = pyarrow.csv.ConvertOptions(include_columns=list(types), column_types=types, strings_can_be_null=False)
-    with _readable(path), pyarrow.csv.open_csv(path, read, parse, convert) as reader:
-        yield from reader
-
-
-def _line_rows(path: Path) -> Iterator[Row]:
-    for where, value in json_lines(path, remedy="one object a line"):
-        yield _object(value, where=where)
-
-
-def _array_rows(path: Path) -> Iterator[Row]:
-    """Objects of one big JSON array, read in blocks (HPDv3's is too large to load at once)."""
-    decoder = json.JSONDecoder()
-    with path.open(encoding="utf-8-sig") as handle:
-        blocks = _decoded(path, iter(lambda: handle.read(_BLOCK), ""))
-        text = next(blocks, "")
-        array = text.lstrip().startswith("[")
-        at, number = text.index("[") + 1 if array else 0, 0
-        while True:
-            at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]
-            if text.startswith("]", at) and array:
-                return
-            try:
-                value, end = decoder.raw_decode(text, at)
-            except json.JSONDecodeError as error:
-                more = next(blocks, "")
-                if not more and at == len(text) and not array:
-                    return
-                if not more:
-                    where = f"{path}: object {number}"
-                    raise InputError(f"not valid JSON ({error.msg})", where=where, remedy="fetch it again") from None
-                text, at = text[at:] + more, 0
-                continue
-            yield _object(value, where=f"{path}: object {number}")
-            at, number = end, number + 1
-
-
-def _decoded(path: Path, pieces: Iterator[str]) -> Iterator[str]:
-    try:
-        yield from pieces
-    except UnicodeDecodeError as error:
-        raise InputError(f"not utf-8 text ({error.reason})", where=path, remedy="save it as utf-8") from None
-
-
-def _object(value: Any, *, where: str) -> Row:
-    if not isinstance(value, dict):
-        raise InputError("not a JSON object", where=where, remedy="write one JSON object for each row")
-    return value
-
-
-def _text_batch(path: Path, rows: list[Row], wanted: Sequence[str]) -> pa.RecordBatch:
+def _text_batch(table: Table, lines: list[Line], wanted: Sequence[str]) -> Batch:
+    good = [line for line in lines if not line.fault]
     columns = []
     for name in wanted:
-        values = [row.get(name) for row in rows]
+        values = [line.cells.get(name) for line in good]
         if any(isinstance(value, dict | list | bytes) for value in values):
-            raise InputError(f"column {name!r} holds lists or objects", where=path, remedy="name a column of text")
+            raise InputError(
+                f"column {name!r} holds lists or objects", where=table.path, remedy="name a column of text"
+            )
         columns.append(text_column(values))
-    return pa.RecordBatch.from_arrays(columns, names=list(wanted))
+    batch = pa.RecordBatch.from_arrays(columns, names=list(wanted))
+    at = np.fromiter((line.at for line in good), dtype=np.int64, count=len(good))
+    number = np.array([k for k, line in enumerate(lines) if not line.fault], dtype=np.int64)
+    return Batch(batch, at, number, len(lines), [line for line in lines if line.fault])
 
 
 @contextmanager
@@ -217,8 +207,9 @@ def _readable(path: Path) -> Iterator[None]:
     """What Arrow says of a file that it cannot read, in one sentence."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"cannot be read ({first_line(error)})", where=path, remedy="write the file again") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        what = f"cannot be read ({visible(first_line(error))[:160]})"
+        raise InputError(what, where=path, remedy="write the file again") from None
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -236,5 +227,7 @@ def version_of(file: Path) -> str:
 
 
 def suffix_of(path: Path) -> str:
-    """The kind of a file by its name, in small letters."""
-    return path.suffix.lower()
+    """The kind of a file by its name, in small letters: of a packed one, what is packed."""
+    kind = path.suffix.lower()
+    inside = Path(path.stem).suffix.lower()
+    return inside if kind in PACKED and inside in SUFFIXES[1:] else kind

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from finepref.core.errors import InputError
-from finepref.formats.dialects import Layout, has_vote, layout_of
-from finepref.formats.outcomes import LEFT, UNKNOWN, Codes
+from finepref.formats.cells import Gathered
+from finepref.formats.dialects import IN_COLUMNS
+from finepref.formats.layout import Layout, layout_of
+from finepref.formats.ratings import SourceRows
+from finepref.formats.reading import Reading
 from finepref.formats.sources import Paths, tables
 from finepref.formats.store import IN_MEMORY, Store, hash_names
-from finepref.formats.tables import are_missing, text_column
+from finepref.formats.tables import Batch, memory_table, text_column
+from finepref.formats.votebatch import NO_TIME, take_batch
 from finepref.formats.votes import Games, Votes
 
-Bools = npt.NDArray[np.bool_]
-BOOKS = {"left": "model", "right": "model", "model": "model", "voter": "voter"}  # whose names are kept
-HASHED = ("left_image", "right_image", "image", "prompt", "group")
 NO_MODEL = "(model not named)"
-LEAVE_OUT = "fill it in, or leave such rows out with --skip-bad-rows"
+OWN_IDS = ("vote_id", "pair_id")  # columns of names of votes, which no two votes share
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,10 @@ class VoteTable:
     """Votes and where each one stands in its files.
 
     row: [n] number of each vote's row over all files in order, counted from 0 (K-wise: of its left item), other: the
-    right item's row or None. ids: [n] names of the votes, where there is an id column. rejected: (place, reason) of
-    rows that were left out on request. unlabelled: rows that say themselves that they hold no vote.
+    right item's row or None. ids: [n] names of the votes, where there is an id column. sources: the files. rejected:
+    (place, reason) of rows that were left out on request. left_out: reason -> how many rows, those that say themselves
+    that they hold no vote among them. outcome_words: outcome word -> how it was taken. notes: sentences on what was
+    read otherwise than it stands in the file.
     """
 
     votes: Votes
@@ -41,8 +44,11 @@ class VoteTable:
     row: npt.NDArray[np.int64]
     other: npt.NDArray[np.int64] | None = None
     ids: pa.ChunkedArray | None = None
+    sources: tuple[SourceRows, ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()
-    unlabelled: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    outcome_words: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def votes_in(given: Votes | VoteTable) -> Votes:
@@ -50,70 +56,15 @@ def votes_in(given: Votes | VoteTable) -> Votes:
     return given.votes if isinstance(given, VoteTable) else given
 
 
-@dataclass
-class _Rows:
-    """What has been read so far. skip: bad rows are left out and listed, not refused."""
-
-    store: Store
-    skip: bool = False
-    books: dict[str, dict[str, int]] = field(default_factory=lambda: {"model": {}, "voter": {}})
-    rejected: list[tuple[str, str]] = field(default_factory=list)
-    unlabelled: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Cells:
-    """A column of a batch: [n] codes and the names they stand for; the code len(names) is a cell without one."""
-
-    column: str
-    codes: Codes
-    names: pa.Array
-
-    @property
-    def missing(self) -> Bools:
-        """[n] whether a cell holds no name."""
-        return np.asarray(self.codes == len(self.names), dtype=bool)
-
-    @property
-    def words(self) -> list[str | None]:
-        """The name of every code, None for that of missing ones."""
-        return [*self.names.to_pylist(), None]
-
-
-@dataclass
-class _Batch:
-    """Rows read together. first: number of the first one in its file; good: [n] those that are votes so far."""
-
-    path: Path
-    first: int
-    cells: Mapping[str, _Cells]
-    rows: _Rows
-    good: Bools
-
-    def reject(self, bad: Bools, what: str, remedy: str = LEAVE_OUT) -> None:
-        """Refuse the first bad row, or leave bad rows out on request."""
-        self.reject_each(bad, lambda at, where: InputError(what, where=where, remedy=remedy))
-
-    def reject_each(self, bad: Bools, reason: Callable[[int, str], InputError]) -> None:
-        """`reject` with a reason for each row: row of the batch and place -> refusal."""
-        bad = bad & self.good
-        for at in np.flatnonzero(bad).tolist():
-            error = reason(at, f"{self.path}: row {self.first + at}")
-            if not self.rows.skip:
-                raise error
-            self.rows.rejected.append((str(error.where), error.what))
-        self.good[bad] = False
-
-    def leave_unlabelled(self, unlabelled: Bools) -> None:
-        """Leave out rows that say themselves that they hold no vote."""
-        self.rows.unlabelled += int((unlabelled & self.good).sum())
-        self.good[unlabelled] = False
-
-
 def read_votes(
     paths: Paths,
     *,
+    format: str = "auto",
     columns: Mapping[str, str] | None = None,
+    outcomes: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    split: str | None = None,
+    question: str | None = None,
     skip_bad_rows: bool = False,
     spill: Path | None = None,
     in_memory: int = IN_MEMORY,
@@ -122,36 +73,76 @@ def read_votes(
     """Read votes from files and folders.
 
     Args:
-        paths: csv, tsv, jsonl, json and parquet files, folders of them, patterns, hub names.
+        paths: csv, tsv, jsonl, json and parquet files (text also .gz, .zst), folders of them, patterns, hub names.
+        format: a name of `dialects.DIALECTS`, or auto.
         columns: role -> column, for what the dialect does not say by itself; roles: left, right, winner, left_image,
             right_image, prompt, voter, id, or group, model, rank (and image).
+        outcomes: word -> left, right, tie, both_bad or none, for outcome words that the dialect does not know.
+        encoding: of text files, utf-8 by default. split: of a folder with several. question: the one whose votes are
+            read, where several were asked; `all`: every one.
         skip_bad_rows: leave out rows with a missing name or outcome and list them, instead of stopping at the first.
         spill: an empty folder for the codes of more than `in_memory` votes; the result stays mapped to its files.
         on_rows: called with the number of rows read so far.
 
     Raises:
-        InputError: nothing to read, a column is missing, a bad row, an unknown outcome word, a repeated id in a column
-            that `columns` names as id.
+        InputError: nothing to read, a column is missing, a bad row, an unknown outcome word, an outcome column that is
+            not read, several questions, a repeated id.
     """
-    named = dict(columns or {})
-    opened = tables(paths)
-    rows, layout, offset = _Rows(Store(spill, in_memory), skip_bad_rows), None, 0
+    reading = Reading(
+        format=format, columns=columns or {}, outcomes=outcomes or {}, encoding=encoding, split=split, question=question
+    )
+    return read_as(paths, reading, skip_bad_rows=skip_bad_rows, spill=spill, in_memory=in_memory, on_rows=on_rows)
+
+
+def read_as(
+    paths: Paths,
+    reading: Reading,
+    *,
+    skip_bad_rows: bool = False,
+    spill: Path | None = None,
+    in_memory: int = IN_MEMORY,
+    on_rows: Callable[[int], None] | None = None,
+) -> VoteTable:
+    """`read_votes` with a record of how the tables are to be read."""
+    opened = tables(paths, reading)
+    gathered, layout, offset = Gathered(Store(spill, in_memory), skip_bad_rows), None, 0
+    sources: list[SourceRows] = []
     for table in opened:
-        table, found = layout_of(table, named)
-        if layout is not None and found != layout:
-            what = "its columns differ from those of the files before it"
-            raise InputError(what, where=table.path, remedy="read it by itself")
-        layout, start = found, offset
+        table, own = layout_of(table, reading)
+        if layout is not None and own != layout:
+            what = f"its columns are read otherwise than those of {opened[0].path}"
+            raise InputError(what, where=table.path, remedy="read it by itself, or give both the same columns")
+        layout = own
+        gathered.notes.update(dict.fromkeys(table.notes))
+        before, rows, places, last = gathered.store.rows, 0, 0, -1
         for batch in table.batches(layout.wanted):
-            _read_batch(batch, layout, rows, table.path, first=offset - start, offset=offset)
-            rows.store.settle()
-            offset += batch.num_rows
+            take_batch(batch, layout, gathered, table, reading=reading, offset=offset)
+            gathered.store.settle()
+            offset += batch.size
+            rows += batch.size
+            if layout.dialect.flatten is not None:
+                every = np.sort(np.append(batch.at, [line.at for line in batch.faults]))
+                places += int(np.count_nonzero(np.diff(every, prepend=last)))
+                last = int(every[-1]) if len(every) else last
             if on_rows is not None:
                 on_rows(offset)
+        rows = rows if layout.dialect.flatten is None else places
+        sources.append(SourceRows(path=str(table.path), rows=rows, used=_used(gathered, layout, since=before)))
     assert layout is not None
-    if rows.store.rows == 0:
-        raise InputError("there are no votes in it", where=opened[0].path, remedy="give at least one vote")
-    return _vote_table(rows, layout, opened[0].path, unique_ids="id" in named)
+    if reading.question is not None and "question" not in layout.columns:
+        raise InputError("the votes name no question", where="--question", remedy="leave it out, or name the column")
+    if gathered.store.rows == 0:
+        why = "".join(f"; {count} left out: {reason}" for reason, count in gathered.left_out.items())
+        raise InputError(f"there are no votes in it{why}", where=opened[0].path, remedy="give at least one vote")
+    ids = layout.columns.get("id")
+    return _vote_table(gathered, layout, tuple(sources), unique_ids=ids in OWN_IDS or "id" in reading.columns)
+
+
+def _used(gathered: Gathered, layout: Layout, *, since: int) -> int:
+    """Rows of the file that gave a vote (or an item of a ranking), of those kept since then."""
+    if layout.dialect.flatten is None:
+        return gathered.store.rows - since
+    return len(np.unique(gathered.store.column("at")[since:])) if gathered.store.rows > since else 0
 
 
 def votes_of(columns: Mapping[str, Any]) -> Votes:
@@ -164,109 +155,15 @@ def votes_of(columns: Mapping[str, Any]) -> Votes:
             raise InputError(what, remedy="give columns of equal length")
     if not rows["left"]:
         raise InputError("there are no votes", remedy="give at least one vote")
-    layout = Layout("votes", {role: "outcome" if role == "winner" else role for role in columns})
-    held = _Rows(Store(None))
+    layout = Layout(IN_COLUMNS, {role: "outcome" if role == "winner" else role for role in columns})
+    gathered, number = Gathered(Store(None)), np.arange(rows["left"])
     batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(layout.columns.values()))
-    _read_batch(batch, layout, held, Path("columns"), first=0, offset=0)
-    return _vote_table(held, layout, Path("columns"), unique_ids=False).votes
-
-
-def _read_batch(
-    columns: pa.RecordBatch, layout: Layout, rows: _Rows, path: Path, *, first: int, offset: int
-) -> None:  # fmt: skip
-    """Check the rows of a batch and keep the good ones. offset: number of the first one over all files."""
-    cells = {role: _cells(columns, name) for role, name in layout.columns.items() if role != "id"}
-    batch = _Batch(path, first, cells, rows, np.ones(columns.num_rows, dtype=bool))
-    if "has_label" in cells:
-        said = np.array([has_vote(word) for word in cells["has_label"].words], dtype=bool)
-        batch.leave_unlabelled(~said[cells["has_label"].codes])
-    for role in (*BOOKS, *HASHED):
-        if role in cells and role not in ("prompt", "voter"):  # one without a name is one like any other
-            batch.reject(cells[role].missing, f"{cells[role].column} is empty")
-    if layout.dialect.kwise:
-        rows.store.add("rank", _ranks(batch)[batch.good])
-    else:
-        rows.store.add("outcome", _outcomes(batch, layout)[batch.good])
-    for role, column in cells.items():
-        if role in BOOKS:
-            rows.store.add(role, _book_codes(rows.books[BOOKS[role]], column.words, column.codes[batch.good]))
-        elif role in HASHED:
-            hashes = np.append(hash_names(column.names), hash_names(pa.array([""])))
-            rows.store.add(role, hashes[column.codes[batch.good]])
-    rows.store.add("row", np.flatnonzero(batch.good) + offset)
-    if "id" in layout.columns:
-        ids = _as_text(columns.column(layout.columns["id"])).cast(pa.string())
-        rows.store.add("id", ids.filter(pa.array(batch.good)))
-
-
-def _cells(columns: pa.RecordBatch, name: str) -> _Cells:
-    text = _as_text(columns.column(name))
-    encoded = text if pa.types.is_dictionary(text.type) else text.dictionary_encode()
-    names = encoded.dictionary
-    indices = encoded.indices.fill_null(len(names)) if encoded.null_count else encoded.indices
-    codes = indices.to_numpy(zero_copy_only=False)
-    empty = are_missing(names).to_numpy(zero_copy_only=False)
-    if empty.any():
-        codes = np.append(np.where(empty, len(names), np.arange(len(names))), len(names))[codes]
-    return _Cells(name, codes, names)
-
-
-def _as_text(column: pa.Array) -> pa.Array:
-    """A column as strings or as a dictionary of strings."""
-    if pa.types.is_dictionary(column.type):
-        return pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(pa.string()))
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-    return column.cast(pa.string())
-
-
-def _book_codes(book: dict[str, int], words: list[str | None], codes: Codes) -> npt.NDArray[np.int32]:
-    """Codes by the order in which names were met first."""
-    used = np.zeros(len(words), dtype=bool)
-    used[codes] = True
-    table = np.zeros(len(words), dtype=np.int32)
-    for position in np.flatnonzero(used).tolist():
-        table[position] = book.setdefault(words[position] or "", len(book))
-    return table[codes]
-
-
-def _outcomes(batch: _Batch, layout: Layout) -> npt.NDArray[np.int8]:
-    """[n] outcomes of the good rows; +1 everywhere where the dialect lists the winner on the left."""
-    cells, dialect = batch.cells, layout.dialect
-    if "winner" not in cells:
-        return np.full(len(batch.good), LEFT, dtype=np.int8)
-    vocabulary, said = dialect.vocabulary, cells["winner"]
-    if dialect.null_is_no_vote:
-        batch.leave_unlabelled(said.missing)
-    batch.reject(said.missing, f"{said.column} is missing")
-    words = said.words
-    left, right = ((cells[side].codes, cells[side].words) if side in cells else None for side in ("left", "right"))
-    outcome = vocabulary.outcomes((said.codes, words), left, right)
-    batch.reject_each(
-        outcome == UNKNOWN,
-        lambda at, where: vocabulary.refusal(str(words[said.codes[at]]), said.column, where),
-    )
-    if "other_label" in cells:
-        other = cells["other_label"]
-        sides = [0 if word is None else vocabulary.side(word) for word in other.words]
-        mirror = np.array([UNKNOWN if side is None else -side for side in sides], dtype=np.int8)[other.codes]
-        remedy = "correct the row, or leave such rows out with --skip-bad-rows"
-        wrong = (mirror != outcome) & ~other.missing
-        batch.reject(wrong, f"{said.column} and {other.column} do not add up to 1", remedy)
-    return outcome
-
-
-def _ranks(batch: _Batch) -> npt.NDArray[np.float64]:
-    def number(word: str | None) -> float:
-        try:
-            return float(word or "nan")
-        except ValueError:
-            return float("nan")
-
-    said = batch.cells["rank"]
-    ranks = np.array([number(word) for word in said.words])[said.codes]
-    batch.reject(~np.isfinite(ranks), f"{said.column} is not a number")
-    return ranks
+    table = replace(memory_table([]), path=Path("columns"))
+    reading = Reading(question="all" if "question" in columns else None)
+    take_batch(Batch(batch, number, number, len(number)), layout, gathered, table, reading=reading, offset=0)
+    return _vote_table(
+        gathered, layout, (SourceRows(path="columns", rows=len(number), used=len(number)),), unique_ids=False
+    ).votes
 
 
 def _refuse_repeated(ids: pa.ChunkedArray, where: Path) -> None:
@@ -282,38 +179,75 @@ def _refuse_repeated(ids: pa.ChunkedArray, where: Path) -> None:
             raise InputError(what, where=where, remedy="make ids unique, or do not name an id column")
 
 
-def _vote_table(rows: _Rows, layout: Layout, where: Path, *, unique_ids: bool) -> VoteTable:
+def _vote_table(gathered: Gathered, layout: Layout, sources: tuple[SourceRows, ...], *, unique_ids: bool) -> VoteTable:
     """Everything that was read, as votes; of rankings, all pairs of their items."""
-    store = rows.store
+    store, where = gathered.store, Path(sources[0].path)
 
     def codes(*roles: str) -> list[Any]:
         return store.codes(*roles)[0] if all(role in store for role in roles) else [None] * len(roles)
 
-    columns = {role: store.column(role) for role in ("left", "right", "model", "voter", "id", "row") if role in store}
-    row, ids = columns["row"], columns.get("id")
-    if unique_ids:
+    def column(name: str) -> Any:
+        return store.column(name) if name in store else None
+
+    row, ids = store.column("row"), column("id")
+    if unique_ids and ids is not None:
         _refuse_repeated(ids, where)
     nobody, other = np.zeros(len(row), dtype=np.int32), None
     first: Any = slice(None)  # rows of the left items
     if layout.dialect.kwise:
         (group,), count = store.codes("group")
         order, start = np.argsort(group, kind="stable"), np.append(0, np.cumsum(np.bincount(group, minlength=count)))
-        model, (image,) = columns.get("model", nobody), codes("image")
-        games = Games(start, model[order], store.column("rank")[order])
+        model, (image,) = column("model"), codes("image")
+        games = Games(start, (nobody if model is None else model)[order], store.column("rank")[order])
         a, b, game = games.pairs()
         if len(a) == 0:
             raise InputError("no group has two rows", where=where, remedy="a ranking needs at least two items")
         first, second, other = order[a], order[b], row[order[b]]
+        model = nobody if model is None else model
         found = {"left": model[first], "right": model[second], "outcome": games.outcomes(a, b)}
         found |= {"game": game, "games": games}
         found |= {} if image is None else {"left_image": image[first], "right_image": image[second]}
         ids = None if ids is None else ids.take(pa.array(first))
     else:
-        found = {"left": columns.get("left", nobody), "right": columns.get("right", nobody)}
+        left, right = column("left"), column("right")
+        found = {"left": nobody if left is None else left, "right": nobody if right is None else right}
         found["left_image"], found["right_image"] = codes("left_image", "right_image")
         found["outcome"] = store.column("outcome")
-    for role, column in (("prompt", codes("prompt")[0]), ("voter", columns.get("voter"))):
-        found[role] = None if column is None else column[first]
-    voters = None if found["voter"] is None else tuple(rows.books["voter"])
-    votes = Votes(models=tuple(rows.books["model"]) or (NO_MODEL,), voters=voters, **found)
-    return VoteTable(votes, layout, row[first], other, ids, tuple(rows.rejected), rows.unlabelled)
+        found["share"], bad = column("share"), column("both_bad")
+        found["share"] = None if found["share"] is None or np.isnan(found["share"]).all() else found["share"]
+        found["both_bad"] = bad if bad is not None and bad.any() else None
+    prompt = codes("prompt")[0]
+    if prompt is not None and (missing := store.column("no_prompt")).any():
+        prompt = np.where(missing, -1, prompt)
+    plain = {"prompt": prompt, "voter": column("voter"), "weight": column("weight"), "question": column("question")}
+    found |= {name: None if values is None else values[first] for name, values in plain.items()}
+    found["time"] = _times(gathered, column("time"), first)
+    names = {f"{book}s": tuple(known) for book, known in gathered.books.items()}
+    votes = Votes(
+        models=names["models"] or (NO_MODEL,), voters=None if found["voter"] is None else names["voters"],
+        questions=None if found["question"] is None else names["questions"], **found,
+    )  # fmt: skip
+    return VoteTable(
+        votes, layout, row[first], other, ids, sources, tuple(gathered.rejected), dict(gathered.left_out),
+        dict(gathered.words), (*gathered.notes, *_alike(votes.models)),
+    )  # fmt: skip
+
+
+def _times(gathered: Gathered, times: Any, rows: Any) -> Any:
+    """[n] times of the votes; None, with a note, where one of them has none."""
+    if times is None:
+        return None
+    lacking = int((times == NO_TIME).sum())
+    if lacking:
+        gathered.notes.setdefault(f"{lacking} votes have no time that can be read, so the times are not used")
+        return None
+    return times[rows]
+
+
+def _alike(models: tuple[str, ...]) -> list[str]:
+    """A note for names that differ in case or width only."""
+    same: dict[str, list[str]] = {}
+    for name in models:
+        same.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
+    pairs = [" and ".join(repr(name) for name in names) for names in same.values() if len(names) > 1]
+    return [f"models {pair} are two models, though their names look alike" for pair in pairs]

@@ -55,10 +55,11 @@ class Votes:
     """Pairwise votes (of K-wise games: all their pairs).
 
     models: M names. left, right: [n] codes below M. outcome: [n] int8, +1 left, 0 tie, -1 right.
-    left_image, right_image: [n] codes of one common space of images, or None. prompt, voter, game: [n] codes or None.
+    left_image, right_image: [n] codes of one common space of images, or None. prompt, voter, game: [n] codes or None;
+    -1: a prompt or voter that is not named.
     voters: the names of the voter codes where they are known. games: the games themselves, for K-wise votes.
-    weight: [n] how many votes a row stands for, >= 0; None: one each. share: [n] the left's share of them in [0, 1], nan
-    where the row is decided by `outcome` alone; None: everywhere. both_bad: [n] whether a tie says that neither is good.
+    weight: [n] how many votes a row stands for, >= 0; None: one each. share: [n] the left's share of them in [0, 1],
+    nan where the row is decided by `outcome` alone; None: everywhere. both_bad: [n] whether a tie says neither is good.
     time: [n] int64, orders the votes. question: [n] codes of `questions`, what was asked.
     """
 
@@ -107,8 +108,10 @@ class Votes:
 
     def take(self, rows: npt.NDArray[Any] | slice) -> Votes:
         """The votes of these rows (indices, mask or slice); the models stay. K-wise games become their pairs."""
-        names = ("left", "right", "outcome", "left_image", "right_image", "prompt", "voter", "game")
-        names += ("weight", "share", "both_bad", "time", "question")
+        names = (
+            *("left", "right", "outcome", "left_image", "right_image", "prompt", "voter", "game"),
+            *("weight", "share", "both_bad", "time", "question"),
+        )
         held = {name: getattr(self, name) for name in names}
         picked: dict[str, Any] = {name: values if values is None else values[rows] for name, values in held.items()}
         return replace(self, games=None, **picked)
@@ -141,14 +144,16 @@ class Votes:
         right_image: Iterable[Any] | None = None,
         prompt: Iterable[Any] | None = None,
         voter: Iterable[Any] | None = None,
+        weight: Iterable[Any] | None = None,
+        question: Iterable[Any] | None = None,
     ) -> Votes:
         """Votes from columns of names (lists, arrays, Arrow arrays).
 
         Args:
             left, right: [n] names of the models that met.
-            outcome: [n] words (`outcomes.WORDS`, any case), the winner's name, or left's share 1|0.5|0.
+            outcome: [n] words (`outcomes.WORDS`, any case), the winner's name, or left's share in [0, 1], 0.5 a tie.
             left_image, right_image: [n] names of the two images, both or none; equal names are the same image.
-            prompt, voter: [n] names.
+            prompt, voter, question: [n] names; None: not named. weight: [n] how many votes each stands for, >= 0.
 
         Raises:
             InputError: a name is empty or missing, an outcome is none of the words, lengths differ.
@@ -162,6 +167,6 @@ class Votes:
             raise InputError("only one of left_image and right_image is given", remedy="give both or none")
         columns = {
             "left": left, "right": right, "winner": outcome, "left_image": left_image, "right_image": right_image,
-            "prompt": prompt, "voter": voter,
+            "prompt": prompt, "voter": voter, "weight": weight, "question": question,
         }  # fmt: skip
         return votes_of({role: values for role, values in columns.items() if values is not None})

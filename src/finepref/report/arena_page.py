@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from finepref.arena.findings import Findings, tie_share
+from finepref.arena.clusters import named
+from finepref.arena.findings import Findings
 from finepref.arena.gap import GAPS, expected_gap
 from finepref.arena.link import p_left_decisive
 from finepref.arena.validate import in_sample_calibration
@@ -18,7 +19,7 @@ from finepref.formats.validation import Validation
 from finepref.report.charts import line_chart
 from finepref.report.kit import Cell, TextTable, render, table
 from finepref.report.standings import Standings, standings
-from finepref.report.wording import NONE, number, percent, shorten, span, whole
+from finepref.report.wording import NONE, number, percent, shorten, span, weight, whole
 
 VOTERS_SHOWN, FEW_VOTERS, THIN, GROUPS = 30, 5, 12, 20
 ENGINE_WORDS = {
@@ -38,7 +39,8 @@ def write_page(path: Path, found: Findings, made: Mapping[str, Any]) -> None:
         "observed": _observed(found, shown), "calibration": _calibration(found), "engines": _engines(found.validation),
         "gaps": _gaps(found), "gap_chart": _gap_chart(found), "spread": _spread(found), "rho_chart": _rho_chart(found),
         "board": _board(found), "voters": _voters(found), "connections": _connections(found), "made": made,
-        "groups": _groups(found), "thin": _thin(found), "method": _method(found, made),
+        "groups": _groups(found), "counted": _counted(found), "sides": _sides(found),
+        "thin": _thin(found), "method": _method(found, made),
     }  # fmt: skip
     files.write_text(path, render("arena.html.j2", **record))
 
@@ -47,18 +49,48 @@ def _tiles(found: Findings, shown: Standings) -> list[tuple[str, str]]:
     """The arena in figures."""
     votes = found.table.votes
     rows = [
-        (whole(shown.votes or len(votes)), "votes"), (whole(len(votes.models)), "models"),
-        (percent(tie_share(found.table), 0), "ties"),
+        (weight(shown.votes or len(votes)), "votes"), (whole(len(votes.models)), "models"),
+        (percent(float(found.ratings.ties.sum() / max(found.ratings.games.sum(), 1e-9)), 0), "ties"),
     ]  # fmt: skip
     coded = {
         "voters": [votes.voter], "prompts": [votes.prompt], "K-wise games": [votes.game],
         "images": [votes.left_image, votes.right_image],
     }  # fmt: skip
-    for word, codes in coded.items():
-        most = max((int(one.max()) + 1 for one in codes if one is not None), default=0)
+    for word, columns in coded.items():
+        held = [codes for codes in columns if codes is not None]
+        most = max((1 + int(codes.max()) if word == "images" else named(codes) for codes in held), default=0)
         rows += [(whole(most), word)] if most else []
-    left_out = ((found.table.unlabelled, "rows without a vote"), (len(found.table.rejected), "bad rows left out"))
-    return rows + [(whole(count), word) for count, word in left_out if count]
+    agreed, count = found.ratings.agreement, found.ratings.counted
+    rows += [] if agreed is None else [(number(agreed.alpha), "agreement (Krippendorff's α)")]
+    left_out = 0 if count is None else sum(count.left_out.values())
+    return rows + ([(whole(left_out), "rows left out")] if left_out else [])
+
+
+def _counted(found: Findings) -> TextTable | None:
+    """What became of the rows that were read."""
+    count = found.ratings.counted
+    if count is None:
+        return None
+    rows = [
+        ("read", whole(count.read)), ("used", whole(count.used)), ("of a model against itself", whole(count.self)),
+        *((f"left out: {reason}", whole(number)) for reason, number in count.left_out.items()),
+    ]  # fmt: skip
+    return table(("Votes", "Rows"), rows, left=(0,), wrap=(0,))
+
+
+def _sides(found: Findings) -> TextTable | None:
+    """Ratings without and with the side term, where the side decides votes."""
+    side, ratings = found.ratings.side, found.ratings
+    if side is None or not (side.warned or side.fitted):
+        return None
+    moved = np.array([side.beside[name] for name in ratings.models]) - ratings.mu
+    moved = moved - np.average(moved, weights=ratings.games)
+    rows = [
+        (shorten(ratings.models[k], 60), number(mu), number(mu + moved[k]), number(moved[k], sign=True))
+        for k, mu in ((k, ratings.mu[k]) for k in ratings.order())
+    ]
+    words = ("with the side term", "without") if side.fitted else ("without a side term", "with")
+    return table(("Model", f"μ {words[0]}", f"μ {words[1]}", "Difference"), rows)
 
 
 def _lead_wins(found: Findings) -> list[tuple[int, str]]:
@@ -75,8 +107,8 @@ def _observed(found: Findings, shown: Standings) -> tuple[Markup, Markup]:
 
     def tip(row: int, column: int) -> str:
         return (
-            f"{shown.names[row]} against {shown.names[column]}: {whole(wins[row, column])} wins, "
-            f"{whole(wins[column, row])} losses, {whole(ties[row, column])} ties; predicted "
+            f"{shown.names[row]} against {shown.names[column]}: {weight(wins[row, column])} wins, "
+            f"{weight(wins[column, row])} losses, {weight(ties[row, column])} ties; predicted "
             f"{percent(predicted[row, column], 0)}"
         )
 
@@ -171,8 +203,8 @@ def _connections(found: Findings) -> list[tuple[str, str]]:
     return [
         (whole(groups), "connected group" if groups == 1 else "groups that never met"),
         (percent(met / pairs if pairs else None, 0), f"of {whole(pairs)} pairs have met"),
-        (whole(games.min()), "votes on the least seen model"),
-        (whole(games.max()), "votes on the most seen model"),
+        (weight(games.min()), "votes on the least seen model"),
+        (weight(games.max()), "votes on the most seen model"),
     ]
 
 
@@ -190,7 +222,7 @@ def _thin(found: Findings) -> TextTable:
     """The least seen models."""
     games, names = found.counts.matrix("games").sum(axis=1), found.ratings.models
     codes = sorted(range(len(names)), key=lambda k: (games[k], names[k]))[:THIN]
-    return table(("Model", "Votes"), [(names[k], whole(games[k])) for k in codes])
+    return table(("Model", "Votes"), [(names[k], weight(games[k])) for k in codes])
 
 
 def _voters(found: Findings) -> tuple[TextTable, TextTable | None] | None:
@@ -201,7 +233,7 @@ def _voters(found: Findings) -> tuple[TextTable, TextTable | None] | None:
     flagged = len(check.flagged)
     rows = [
         (
-            shorten(v.name, 24), whole(v.votes), *(number(z, 1, sign=True) for z in (v.agreement, v.side, v.fan)),
+            shorten(v.name, 24), weight(v.votes), *(number(z, 1, sign=True) for z in (v.agreement, v.side, v.fan)),
             shorten(names[v.fan_model], 26) if v.fan > 2 else NONE, "; ".join(v.reasons) or NONE,
         )
         for v in check.voters[: max(VOTERS_SHOWN, flagged)]

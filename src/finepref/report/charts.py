@@ -75,7 +75,8 @@ def line_chart(
         [(a, b) for a, b in zip(xs, ys, strict=True) if math.isfinite(a) and math.isfinite(b)] for _, xs, ys in series
     ]
     everything = [p for line in points for p in line] or [(0.0, 0.0), (1.0, 1.0)]
-    (x0, x1), (y0, y1) = x_range or _span([p[0] for p in everything]), y_range or _span([p[1] for p in everything])
+    x0, x1 = x_range or axis_ends([p[0] for p in everything])
+    y0, y1 = y_range or axis_ends([p[1] for p in everything])
     left, top, right, bottom = 70.0, 12.0 + 18.0 * (len(series) > 1), width - 14.0, height - 44.0
     middle = (left + right) / 2
 
@@ -106,10 +107,10 @@ def line_chart(
     return _svg(width, height, title, [*body, *(_legend([name for name, _, _ in series], left) if series[1:] else ())])
 
 
-def _span(values: list[float]) -> tuple[float, float]:
-    """The ends of an axis; values that differ by rounding only are one value."""
+def axis_ends(values: Sequence[float], share: float = 0.05) -> tuple[float, float]:
+    """The ends of an axis, a share of its length beyond the values; those that differ by rounding only are one."""
     low, high = min(values), max(values)
-    pad = 0.05 * (high - low) if high - low > 1e-9 * max(abs(low), abs(high)) else 0.05 * abs(high) or 0.5
+    pad = share * (high - low) if high - low > 1e-9 * max(abs(low), abs(high)) else 0.05 * abs(high) or 0.5
     return low - pad, high + pad
 
 
@@ -189,9 +190,7 @@ def ridges(series: Sequence[tuple[str, int, Floats]], *, title: str) -> Markup:
     """Density curves of named samples (name, colour, values) one above the other, with median and quartiles marked."""
     width, row, left, right = 460.0, 58.0, 92.0, 12.0
     everything = np.concatenate([values for _, _, values in series])
-    low, high = (float(v) for v in np.quantile(everything, [0.002, 0.998]))
-    pad = 0.06 * (high - low) or max(abs(low) * 0.01, 1e-6)
-    at = np.linspace(low - pad, high + pad, GRID)
+    at = np.linspace(*axis_ends(np.quantile(everything, [0.002, 0.998]).tolist(), 0.06), GRID)
     curves = [density(values, at) for _, _, values in series]
     top, height = max(float(curve.max()) for curve in curves), row * len(series) + 40
 

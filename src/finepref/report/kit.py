@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from finepref.report import wording
-from finepref.report.charts import nice_ticks, tick_text
+from finepref.report.charts import axis_ends, nice_ticks, tick_text
 
 SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~$"} | {"\n": " ", "\r": " "})
 
@@ -64,12 +64,12 @@ def table(head: Iterable[object], rows: Iterable[Iterable[object]], **options: A
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its interval: whose it is, more words on it, a remark below, and a colour of the palette."""
+    """A value with its interval, if any: whose it is, more words on it, a remark below, and a colour of the palette."""
 
     label: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     more: str = ""
     remark: str = ""
     colour: int = 1
@@ -77,7 +77,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """An estimate on its axis: its places in percent of the width, and its numbers in words."""
+    """An estimate on its axis: its places in percent of the width (0 wide: no interval), and its numbers in words."""
 
     estimate: Estimate
     left: float
@@ -100,16 +100,14 @@ class Bars:
 
 def bars(rows: Sequence[Estimate], *, title: str, axis: str) -> Bars:
     """Estimates as plain numbers, on an axis as long as they need."""
-    ends = [end for row in rows for end in (row.low, row.high, row.value)]
-    low, high = min(ends), max(ends)
-    pad = 0.03 * (high - low) or 1.0
-    ticks = nice_ticks(low - pad, high + pad, 6)
-    return _bars(rows, (low - pad, high + pad), [(t, tick_text(t, ticks)) for t in ticks], wording.number, title, axis)
+    low, high = axis_ends([end for row in rows for end in (row.low, row.high, row.value) if end is not None], 0.03)
+    ticks = nice_ticks(low, high, 6)
+    return _bars(rows, (low, high), [(t, tick_text(t, ticks)) for t in ticks], wording.number, title, axis)
 
 
 def share_bars(rows: Sequence[Estimate], *, title: str) -> Bars:
     """Win rates on an axis around one half that is as wide as the rows need, in steps of ten points."""
-    reach = max(abs(end - 0.5) for row in rows for end in (row.low, row.high))
+    reach = max(abs(end - 0.5) for row in rows for end in (row.low, row.high, row.value) if end is not None)
     steps = min(5, max(1, math.ceil(reach * 10 - 1e-9)))
     gap = {1: 1, 2: 1, 3: 1, 4: 2, 5: 5}[steps]
     ticks = [(0.5 + k / 10, wording.percent(0.5 + k / 10, 0)) for k in range(-steps, steps + 1) if k % gap == 0]
@@ -124,13 +122,12 @@ def _bars(
         """Place in percent, kept inside the axis."""
         return 100.0 * (min(max(value, ends[0]), ends[1]) - ends[0]) / (ends[1] - ends[0])
 
-    drawn = [
-        Bar(
-            row, at(row.low), at(row.value), max(at(row.high) - at(row.low), 0.5), write(row.value),
-            wording.span(row.low, row.high, write),
-        )
-        for row in rows
-    ]  # fmt: skip
+    drawn = []
+    for row in rows:
+        left, right = (None if end is None else at(end) for end in (row.low, row.high))
+        width = 0.0 if left is None or right is None else max(right - left, 0.5)
+        words = write(row.value), wording.span(row.low, row.high, write)
+        drawn.append(Bar(row, left or 0.0, at(row.value), width, *words))
     places = tuple((at(value), words) for value, words in ticks)
     return Bars(tuple(drawn), places, title, axis, None if rule is None else at(rule))
 

@@ -14,7 +14,7 @@ from finepref.arena.ratings import Ratings
 from finepref.formats.ratings import RatedModel
 from finepref.report.charts import heat_map
 from finepref.report.kit import Bars, Estimate, TextTable, bars, table
-from finepref.report.wording import number, shorten, span, whole
+from finepref.report.wording import number, percent, shorten, span, weight, whole
 
 IN_CHART, IN_TABLE, IN_MATRIX, SIDE_BY_SIDE = 60, 25, 18, 8
 
@@ -31,7 +31,7 @@ class Standings:
 
     ratings: Ratings
     lead: str
-    votes: int
+    votes: float
     chart: Bars
     drawn: int
     board: TextTable
@@ -72,17 +72,21 @@ def standings(ratings: Ratings) -> Standings:
 
 
 def _leaderboard(ratings: Ratings, models: Sequence[RatedModel]) -> TextTable:
-    order, lines = ratings.order(), []
+    order, lines, bad = ratings.order(), [], ratings.both_bad is not None
     for at, model in enumerate(models):
         further = "–"
         if at + 1 < len(models) and not ratings.settings.tau:  # under a random walk nothing ever settles
             further = _further(votes_to_separate(ratings, order[at], order[at + 1]))
         ranks = "–".join(dict.fromkeys((str(model.rank_low), str(model.rank_high))))
         lines.append((
-            at + 1, shorten(model.name, 60), number(model.mu), span(model.low, model.high), ranks, further,
-            number(model.score), f"{whole(model.wins)} / {whole(model.losses)} / {whole(model.ties)}",
+            at + 1, shorten(model.name, 60), number(model.mu), span(model.low, model.high), ranks, model.tier, further,
+            number(model.score), " / ".join(weight(sum_) for sum_ in (model.wins, model.losses, model.ties)),
+            *((percent(model.both_bad, 0),) if bad else ()),
         ))  # fmt: skip
-    head = ("Rank", "Model", "μ", "95 % interval", "Possible ranks", "Votes to tell", "μ − 3σ", "Won / lost / tied")
+    head = (
+        "Rank", "Model", "μ", "95 % interval", "Possible ranks", "Tier", "Votes to tell", "μ − 3σ", "Won / lost / tied",
+        *(("Neither is good",) if bad else ()),
+    )  # fmt: skip
     return table(head, lines, left=(1,), wrap=(1,), looks=tuple("tied" if m.rank_low == 1 else "" for m in models))
 
 
@@ -92,11 +96,13 @@ def _further(votes: float) -> str:
     return whole(votes) if votes < 1e6 else "over 1 million"
 
 
-def _lead(ratings: Ratings, votes: int) -> str:
+def _lead(ratings: Ratings, votes: float) -> str:
     """The result in a sentence or two."""
     order, (best, _) = ratings.order(), ratings.rank_interval()
     first = [ratings.models[k] for k in order if best[k] == 1]
-    start = f"{len(order)} models, {votes:,} votes. "
+    start = f"{len(order)} models, {weight(votes)} votes. "
+    if not ratings.has_intervals:
+        return f"{start}{ratings.models[order[0]]} comes first, but nothing can be said of how sure that is."
     if len(first) == 1:
         return f"{start}{first[0]} is ahead of all others beyond doubt (95 %)."
     names = ", ".join(first[:3]) + (f" and {len(first) - 3} more" if len(first) > 3 else "")

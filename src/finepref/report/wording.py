@@ -30,6 +30,11 @@ def whole(value: Any) -> str:
     return number(value, 0) if is_number(value) else NONE
 
 
+def weight(value: float) -> str:
+    """A sum of weights of votes: a count where it is whole, else with one decimal."""
+    return number(value, 0 if float(value).is_integer() else 1)
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """A share as a percentage; a dash for None and nan."""
     return NONE if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
@@ -51,8 +56,8 @@ def difference(value: float | None) -> str:
 
 
 def span(low: Any, high: Any, write: Callable[[Any], str] = number) -> str:
-    """An interval, its ends as `write` writes them."""
-    return f"{write(low)} to {write(high)}"
+    """An interval, its ends as `write` writes them; a dash where there is none."""
+    return NONE if low is None or high is None else f"{write(low)} to {write(high)}"
 
 
 def p_value(p: float) -> str:

@@ -142,6 +142,10 @@ SIGNALS = RowTable("signal", SignalRow, (
         name="uniform", function=parts.uniform, options=UniformOptions, source=GAPS["uniform"].source,
     ),
     SignalRow(
+        name="shares", function=parts.shares, source="SmPO-Diffusion Eq. 8-12 with people's shares as p",
+        deviations="the votes' share for the reward's probability, and no gamma",
+    ),
+    SignalRow(
         name="smoothed", function=parts.smooth, needs=("rewards",), options=SmoothedOptions, decides=True,
         source="SmPO-Diffusion Eq. 8-12", deviations="extremes of the data set unless --extremes pickscore",
     ),

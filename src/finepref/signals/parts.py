@@ -71,17 +71,26 @@ class Part:
 
 
 def voted(label: npt.ArrayLike) -> Codes:
-    """Winner by vote: 0 where P(image 0 preferred) is 1, 1 where it is 0, -1 for a tie or no vote.
+    """Winner by vote: 0 where P(image 0 preferred) is above 0.5, 1 where it is below, -1 for a tie or no vote.
 
     Raises:
-        InputError: a label that is none of 1, 0.5, 0 and nan.
+        InputError: a label that is neither in [0, 1] nor nan.
     """
     values = np.asarray(label, dtype=np.float64)
-    known = np.isnan(values) | np.isin(values, (0.0, TIE, 1.0))
+    known = np.isnan(values) | ((values >= 0.0) & (values <= 1.0))
     if not known.all():
         row = int(np.flatnonzero(~known)[0])
-        raise InputError(f"label {values[row]} is none of 1, 0.5, 0", where=f"row {row}", remedy="correct that row")
-    return np.where(values == 1.0, 0, np.where(values == 0.0, 1, -1)).astype(np.int8)
+        raise InputError(f"label {values[row]} is not in [0, 1]", where=f"row {row}", remedy="correct that row")
+    return np.where(values > TIE, 0, np.where(values < TIE, 1, -1)).astype(np.int8)
+
+
+def shares(votes: SignalVotes) -> Part:
+    """Weight 2p - 1, p the share of the votes that the winner got: 1 where all agreed, 0 where half did.
+
+    References: SmPO-Diffusion Eq. 8-12, with people's shares in the place of the smoothed reward's probability.
+    """
+    share = np.maximum(votes.label, 1.0 - votes.label)
+    return Part(weight=2.0 * share - 1.0)
 
 
 def uniform(votes: SignalVotes, *, margin: float) -> Part:

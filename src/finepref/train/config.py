@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from finepref.core.errors import ConfigError, nearest
 from finepref.core.options import told
 from finepref.formats.layers import COMMAND_LINE, Stack, plain, stack
+from finepref.formats.reading import Reading
 from finepref.models.lora import LoraSettings
 
 Positive = Annotated[int, Field(ge=1)]
@@ -63,11 +64,22 @@ class DataSection(Section):
     paths: list[str] = told([], "files or folders of preferences")
     format: str = told("auto", "auto | pickapic | hpdv2 | hpdv3 | imagereward | chosen_rejected | imagefolder | votes")
     columns: dict[str, str] = told({}, "the format's name of a column: the table's")
+    outcomes: dict[str, str] = told({}, "outcome word: left | right | tie | both_bad | none, for words of your own")
+    encoding: str | None = told(None, "of text files; null = utf-8")
+    split: str | None = told(None, "of a folder that holds several, such as train")
+    question: str | None = told(None, "whose votes are read, where several were asked")
     images: str | None = told(None, "folder where image paths start and that they stay in; null = each table's own")
     resolution: Positive = told(512, "pixels; short side resized to it, then centre crop")
     flip: bool = told(False, "horizontal flip with probability 1/2, drawn for winner and loser separately (official)")
     prompt_dropout: Share = told(0.2, "share of draws with the empty prompt, one draw per pair (official 0.2)")
     desirable_share: Share | None = told(None, "KTO: share of desirable images among draws; null = 0.8")
+
+    def reading(self) -> Reading:
+        """How the tables are read."""
+        return Reading(
+            format=self.format, columns=self.columns, outcomes=self.outcomes, encoding=self.encoding, split=self.split,
+            question=self.question, images=self.images,
+        )  # fmt: skip
 
 
 class CacheSection(Section):

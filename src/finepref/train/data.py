@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from finepref.core.progress import say
 from finepref.core.provenance import hash_config, sha256_bytes
 from finepref.data.latents import Latents
 from finepref.formats.preferences import read_pair_ids, winner_of
+from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.run import RunSignals
 from finepref.formats.signals import NO_LABEL, Signals, read_signals
 
@@ -48,17 +49,15 @@ def pair_table(
     *,
     signals: str | None,
     votes: Sequence[str],
-    format: str,
-    columns: Mapping[str, str] | None = None,
-    root: str | None = None,
+    reading: Reading = AS_IT_IS,
     scale: float,
 ) -> PairTable:
     """Pairs of the cache that the signal speaks of, in the cache's order; pairs without a winner are left out.
 
     Args:
         signals: signals.parquet; None takes the votes themselves (margin 0, weight 1).
-        votes, format, columns, root: as for `preferences.read_pair_ids`; read only without `signals`, where the cache
-            does not hold the votes.
+        votes, reading: as for `preferences.read_pair_ids`; read only without `signals`, where the cache does
+            not hold the votes.
         scale: lambda, margins are multiplied by it.
 
     Raises:
@@ -69,9 +68,7 @@ def pair_table(
         known = read_signals(signals)
         about = _about(known)
     else:
-        ids, labels = (
-            (list(pairs), cache.labels) if cache.labels is not None else _read_votes(votes, format, columns, root)
-        )
+        ids, labels = (list(pairs), cache.labels) if cache.labels is not None else _read_votes(votes, reading)
         known, about = _from_votes(ids, labels)
     row = {pair: i for i, pair in enumerate(known.pair_id)}
     kept = [(pair, row[pair]) for pair in pairs if pair in row]
@@ -141,12 +138,10 @@ def _about(known: Signals) -> RunSignals:
     )
 
 
-def _read_votes(
-    votes: Sequence[str], format: str, columns: Mapping[str, str] | None, root: str | None
-) -> tuple[list[str], npt.NDArray[np.float64]]:
+def _read_votes(votes: Sequence[str], reading: Reading) -> tuple[list[str], npt.NDArray[np.float64]]:
     if not votes:
         raise InputError("there is neither a signal file nor a vote file", where="data.paths", remedy="name the votes")
-    return read_pair_ids(*votes, format=format, columns=columns, root=root)
+    return read_pair_ids(*votes, reading=reading)
 
 
 def _from_votes(ids: Sequence[str], labels: npt.NDArray[np.float64]) -> tuple[Signals, RunSignals]:

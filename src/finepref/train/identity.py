@@ -174,8 +174,6 @@ def _table(config: RunConfig, method: Method, cache: Latents) -> PairTable | Ima
         cache,
         signals=config.signal.file,
         votes=config.data.paths,
-        format=config.data.format,
-        columns=config.data.columns,
-        root=config.data.images,
+        reading=config.data.reading(),
         scale=config.signal.margin_scale,
     )

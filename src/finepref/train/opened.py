@@ -93,9 +93,7 @@ def make_cache(
         _named(config),
         load_encoder(config, device=str(world.device)),
         folder,
-        format=config.data.format,
-        columns=config.data.columns,
-        root=config.data.images,
+        reading=config.data.reading(),
         settings=_cache_settings(config),
         rank=world.rank,
         world=world.size,
@@ -118,9 +116,7 @@ def open_latents(config: RunConfig, out: Path, *, world: World) -> Latents:
         return OnlineLatents(
             _named(config),
             load_encoder(config, device=device),
-            format=config.data.format,
-            columns=config.data.columns,
-            root=config.data.images,
+            reading=config.data.reading(),
             posterior=config.cache.posterior,
             batch_size=config.cache.batch_size,
         )

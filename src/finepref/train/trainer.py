@@ -78,8 +78,9 @@ class Trainer:
             asked["model.base"] = model if self._model is None else self.out / "base"
         if f"data/{data}" not in layers:
             read = prefs if self._prefs is None else Preferences(data=self.out / PAIRS)
-            asked |= {"data.paths": read.data, "data.format": read.format, "data.columns": dict(read.columns or {})}
-            asked |= {} if read.root is None else {"data.images": read.root}
+            asked |= {"data.paths": read.data} | {
+                f"data.{name}": value for name, value in read.reading.config().items()
+            }
         if signals is not None:
             asked["signal.file"] = signals if self._signals is None else self.out / SIGNALS
         asked |= _flat({} if lora is None else {"lora": _lora(lora)}) | _flat(overrides)

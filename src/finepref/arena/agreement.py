@@ -1,0 +1,125 @@
+"""Do voters agree? Krippendorff's alpha of the comparisons that several of them judged.
+
+alpha = 1 - D_o/D_e for nominal answers (left, right, tie): D_o is how often two answers to one comparison differ, D_e
+how often two answers to any would. 1: always the same; 0: as by chance.
+
+References:
+    Krippendorff, Computing Krippendorff's Alpha-Reliability (2011).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from finepref.arena.blocks import slices
+from finepref.arena.counts import is_weighted, parts
+from finepref.arena.normal import Floats
+from finepref.arena.ratings import LEVEL
+from finepref.core.rng import numpy_generator
+from finepref.formats.ratings import AgreementRecord
+from finepref.formats.votes import Votes
+
+REPLICATES = 1000
+MOST_VOTES = 20_000_000  # beyond them only every k-th comparison is looked at
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+def agreement(votes: Votes, *, seed: int = 0) -> AgreementRecord | None:
+    """Alpha over the comparisons that have two votes by different voters (or by voters without a name).
+
+    A comparison is a pair of images; without images, a prompt and a pair of models; without prompts, a pair of models.
+    Sides do not matter; of several votes of one voter on a comparison the first counts. The interval draws comparisons
+    again, 1,000 times.
+
+    Args:
+        votes: with or without voters.
+        seed: of the draws.
+
+    Returns:
+        None where no comparison has two votes, or every answer is the same.
+    """
+    unit, kept, what = _comparisons(votes)
+    if len(kept) == 0:
+        return None
+    answers = _answers(votes, unit, kept)
+    judged = answers[answers.sum(axis=1) >= 2]
+    if len(judged) == 0:
+        return None
+    patterns, times = np.unique(judged, axis=0, return_counts=True)
+    value = float(alpha(patterns, times.astype(np.float64)))
+    if not np.isfinite(value):
+        return None
+    interval = None
+    if len(judged) > 1:
+        drawn = numpy_generator(seed, "agreement").multinomial(len(judged), times / times.sum(), size=REPLICATES)
+        found = alpha(patterns, drawn.astype(np.float64))
+        low, high = np.nanquantile(found, (0.5 - 0.5 * LEVEL, 0.5 + 0.5 * LEVEL))
+        interval = (float(low), float(high)) if low < high else None
+    return AgreementRecord(
+        alpha=value, interval=interval, unit=what, comparisons=len(judged), judgements=float(judged.sum())
+    )
+
+
+def alpha(answers: Floats, times: Floats) -> npt.NDArray[np.float64]:
+    """Krippendorff's alpha for nominal answers.
+
+    Args:
+        answers: [U, K] how often each of K answers was given to each unit; rows sum to at least 2.
+        times: [..., U] how often each unit is counted.
+
+    Returns:
+        [...], nan where only one answer was given.
+    """
+    n = answers.sum(axis=1)
+    differ = (n**2 - np.sum(answers**2, axis=1)) / (n - 1.0)
+    given = times @ answers
+    total = given.sum(axis=-1)
+    expected = (total**2 - np.sum(given**2, axis=-1)) / (total - 1.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(expected > 0, 1.0 - (times @ differ) / expected, np.nan))
+
+
+def _comparisons(votes: Votes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], str]:
+    """(comparison of each vote that is looked at, the numbers of these votes, what a comparison is)."""
+    first, second, what = votes.left, votes.right, "models"
+    if votes.left_image is not None and votes.right_image is not None:
+        first, second, what = votes.left_image, votes.right_image, "images"
+    elif votes.prompt is not None:
+        what = "prompt and models"
+    groups = {"prompt": votes.prompt if what == "prompt and models" else None, "question": votes.question}
+    every, keys, kept = -(-len(votes) // MOST_VOTES), [], []
+    reach = 1 + max(int(first.max()), int(second.max()))
+    for rows in slices(len(votes)):
+        a, b = first[rows].astype(np.int64), second[rows].astype(np.int64)
+        key, good = np.minimum(a, b) * reach + np.maximum(a, b), a != b
+        for codes in groups.values():
+            if codes is not None:
+                good &= codes[rows] >= 0
+                key = key.astype(np.uint64) * _MIX + codes[rows].astype(np.uint64)
+        key = key.astype(np.uint64)
+        good &= (key * _MIX >> np.uint64(32)) % np.uint64(every) == 0
+        keys.append(key[good])
+        kept.append(rows.start + np.flatnonzero(good))
+    return np.unique(np.concatenate(keys), return_inverse=True)[1], np.concatenate(kept), what
+
+
+def _answers(votes: Votes, unit: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> Floats:
+    """[U, 3] answers to every comparison: the one on the left in its first vote, the other one, neither."""
+    units = int(unit.max()) + 1
+    if votes.voter is not None:
+        voter = votes.voter[rows].astype(np.int64)
+        once = voter < 0
+        key = unit * (int(voter.max()) + 2) + voter
+        once[np.unique(np.where(once, -1 - np.arange(len(key)), key), return_index=True)[1]] = True
+        unit, rows = unit[once], rows[once]
+    picked = votes.take(rows)
+    shown = picked.left if picked.left_image is None else picked.left_image
+    first = np.full(units, -1, dtype=np.int64)
+    first[unit[::-1]] = shown[::-1]  # the first vote is written last
+    same = first[unit] == shown
+    won, lost, tied = parts(picked)
+    if is_weighted(picked) and not all(np.array_equal(part, np.rint(part)) for part in (won, lost, tied)):
+        won, lost, tied = (np.equal(picked.outcome, said).astype(np.float64) for said in (1, -1, 0))
+    columns = np.where(same, won, lost), np.where(same, lost, won), tied
+    return np.stack([np.bincount(unit, column, units) for column in columns], axis=1)

@@ -1,0 +1,184 @@
+"""How tables are read, beyond the cases: both views agree, shares and counts train, faults keep their place."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tests.unit.test_dialects import save_images, write_csv
+
+from finepref.core.errors import InputError
+from finepref.core.text import as_typed, clean_name, inert, visible
+from finepref.data.convert import convert
+from finepref.data.inspect import inspect
+from finepref.formats.pairrows import Preference
+from finepref.formats.preferences import Quarantined, read_preferences
+from finepref.formats.prompts import read_prompts
+from finepref.formats.reading import Reading
+from finepref.formats.votefiles import read_votes
+from finepref.signals.make import make_signals
+
+CASES = Path(__file__).parents[1] / "cases"
+TWO_VIEWS = [
+    ("export_label_studio_json", "label_studio.json"),
+    ("export_label_studio_choices_json", "label_studio_choices.json"),
+    ("export_label_studio_csv", "label_studio.csv"),
+    ("export_open_image_preferences_jsonl", "open_image_preferences.jsonl"),
+    ("export_argilla_v2_json", "argilla_v2.json"),
+    ("export_genai_bench_jsonl", "genai_bench.jsonl"),
+    ("export_rapidata_counts_csv", "rapidata_counts.csv"),
+    ("vote_counts", "v.csv"),
+    ("choice_beside_paths", "v.csv"),
+]
+
+
+def points(path: Path, reading: Reading) -> tuple[list[float], list[Preference]]:
+    """The left's points of every vote by the columns, and the preferences by the rows."""
+    how = {"columns": reading.columns, "outcomes": reading.outcomes}
+    votes = read_votes(path, **how).votes
+    shares = np.full(len(votes), np.nan) if votes.share is None else votes.share
+    labels = np.where(np.isnan(shares), 0.5 + 0.5 * votes.outcome, shares).tolist()
+    left_out: list[Quarantined] = []
+    pairs = [
+        pair for pair in read_preferences(path, images=False, quarantine=left_out, **how) if pair.label == pair.label
+    ]
+    return labels, pairs
+
+
+@pytest.mark.parametrize(("case", "file"), TWO_VIEWS, ids=lambda name: str(name))
+def test_both_views_of_an_export_agree(case: str, file: str) -> None:
+    columns = {"winner": "choice"} if case == "choice_beside_paths" else {}
+    words = {"1": "left", "2": "right"} if columns else {}
+    labels, pairs = points(CASES / case / file, Reading(columns=columns, outcomes=words))
+    assert [pair.label for pair in pairs] == labels
+    assert len(labels) > 1
+
+
+def test_shares_and_weights_survive_and_train(tmp_path: Path) -> None:
+    """17 of 26, a tie and a weight: through `convert`, then as weights 2p - 1 of the kind `shares`."""
+    names = save_images(tmp_path, 2)
+    head = ("image1", "image2", "prompt", "model1", "model2", "votes_image1", "votes_image2", "question")
+    rows = [(*names, f"p{k}", "a", "b", *votes, "taste") for k, votes in enumerate([(17, 9), (5, 5), (0, 8), (0, 0)])]
+    path = write_csv(tmp_path / "c.csv", head, *rows)
+    assert convert(path, tmp_path / "pairs.parquet") == (4, 0)
+    pairs = list(read_preferences(tmp_path / "pairs.parquet"))
+    assert [pair.label for pair in pairs[:3]] == pytest.approx([17 / 26, 0.5, 0.0])
+    assert np.isnan(pairs[3].label)
+    assert [pair.weight for pair in pairs] == [26, 10, 8, 0]
+    assert {pair.question for pair in pairs} == {"taste"}
+    signals = make_signals(pairs, kind="shares")
+    assert signals.weight.tolist() == pytest.approx([2 * 17 / 26 - 1, 1.0])
+    assert signals.winner.tolist() == [0, 1]
+    votes = read_votes(tmp_path / "pairs.parquet").votes
+    assert votes.weight is not None
+    assert votes.weight.tolist() == [26, 10, 8]
+
+
+def test_faults_keep_their_place_and_are_listed(tmp_path: Path) -> None:
+    path = tmp_path / "v.csv"
+    path.write_text('path1,path2,prompt\n0.png,1.png,"two\nlines"\n0.png,1.png\n0.png,1.png,NaN\n1.png,0.png,p\n')
+    save_images(tmp_path, 2)
+    left_out: list[Quarantined] = []
+    assert [pair.prompt for pair in read_preferences(path, quarantine=left_out)] == ["two\nlines", "p"]
+    assert [(each.where, each.reason) for each in left_out] == [
+        (f"{path}, line 4", "it has 2 cells and the header 3"),
+        (f"{path}, line 5", "the prompt is empty ('NaN')"),
+    ]
+    with pytest.raises(InputError, match="line 4: it has 2 cells"):
+        list(read_preferences(path))
+    report = inspect(path)
+    assert (report.pairs, report.sources, len(report.problems)) == (2, {str(path): 4}, 2)
+
+
+def test_what_was_read_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "v.csv.gz"
+    path.write_bytes(gzip.compress(b"left;right;winner;prompt\n a ;b;Left;p\nb;a;1;p\n"))
+    found = read_votes(path, outcomes={"1": "tie"})
+    assert found.outcome_words == {"Left": "left", "1": "tie"}
+    assert found.notes == (
+        f"{path}: its columns are separated by semicolons",
+        "left ' a ' is read as 'a' (trimmed, composed)",
+    )
+    assert [(source.rows, source.used) for source in found.sources] == [(2, 2)]
+
+
+@pytest.mark.parametrize("word", ["hex", "rot13", "utf-99"])
+def test_an_encoding_is_one_of_text(tmp_path: Path, word: str) -> None:
+    with pytest.raises(InputError, match="unknown encoding"):
+        read_votes(tmp_path, encoding=word)
+
+
+def test_an_option_without_effect_is_refused(tmp_path: Path) -> None:
+    pa.parquet.write_table(pa.table({"left": ["a"], "right": ["b"], "winner": ["left"]}), tmp_path / "v.parquet")
+    with pytest.raises(InputError, match="no effect on parquet"):
+        read_votes(tmp_path / "v.parquet", encoding="cp1252")
+    with pytest.raises(InputError, match="name no question"):
+        read_votes(tmp_path / "v.parquet", question="taste")
+
+
+def test_times_order_and_missing_ones_are_said(tmp_path: Path) -> None:
+    head = ("left", "right", "winner", "time")
+    rows = [("a", "b", "left", "2026-01-02T10:00:00Z"), ("a", "b", "left", "2026-01-02 09:00:00+00:00")]
+    votes = read_votes(write_csv(tmp_path / "v.csv", head, *rows)).votes
+    assert votes.time is not None
+    assert np.argsort(votes.time).tolist() == [1, 0]
+    assert int(votes.time[0] - votes.time[1]) == 3600 * 10**6
+    found = read_votes(write_csv(tmp_path / "w.csv", head, *rows, ("a", "b", "tie", "")))
+    assert found.votes.time is None
+    assert any("no time" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.csv", b"prompt\nnan\n", "line 2"),
+        ("b.txt", b"a cat\na \x00 dog\n", "line 2"),
+        ("c.json", b'["a cat", {"prompt": false}]', "object 1"),
+        ("d.jsonl", b'"a cat"\n{"prompt": {"en": "a dog"}}\n', "line 2"),
+        ("e.csv", b'prompt,style\n"open,x\n', "line 2"),
+        ("f.csv", b"prompt,prompt\na,b\n", "stands twice"),
+        ("g.txt", "naïve".encode("cp1252"), "not utf-8"),
+        ("h.json", b'["\\ud800"]', "ud800"),
+    ],
+)
+def test_prompts_that_are_none(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        read_prompts(tmp_path / name)
+
+
+def test_prompts_with_line_breaks_of_unicode_are_one(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a\u2028b\nc\x85d\n", encoding="utf-8")
+    assert len(read_prompts(tmp_path / "p.txt")) == 2
+
+
+def test_text() -> None:
+    assert visible("a\x1b[31m\u202eb\n") == "a\\x1b[31m\\u202eb\\n"
+    assert clean_name(" cafe\u0301 ") == "caf\u00e9"
+    for cell in ("=1+1", "@SUM(A1)", "+1", "-2", "\tx"):
+        assert inert(cell) == f"'{cell}"
+        assert as_typed(inert(cell)) == cell
+    assert (inert("a=b"), inert(-2.5), as_typed("'quoted")) == ("a=b", -2.5, "'quoted")
+
+
+def test_records_of_other_shapes_are_faults(tmp_path: Path) -> None:
+    """A record that is not of its format does not stop a reader that may leave rows out."""
+    good = {
+        "instruction": "i",
+        "output_1": "x",
+        "generator_1": "a",
+        "output_2": "y",
+        "generator_2": "b",
+        "preference": 1,
+    }
+    rows = [good, {**good, "preference": [1]}, {**good, "preference": "x"}, {"instruction": "i", "preference": 2}]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    with pytest.raises(InputError, match="object 1"):
+        read_votes(tmp_path / "a.json")
+    found = read_votes(tmp_path / "a.json", skip_bad_rows=True)
+    assert len(found.votes) == 1
+    assert [place for place, _ in found.rejected] == [f"{tmp_path / 'a.json'}: object {k}" for k in (1, 2, 3)]
