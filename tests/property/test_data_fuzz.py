@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import io
-
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from drawn import examples
 from finepref.core.images import Unreadable, square
+from picture_files import kinds
 
-RNG = np.random.default_rng(0)
-
-
-def sample(kind: str, mode: str) -> bytes:
-    buffer = io.BytesIO()
-    pixels = RNG.integers(0, 255, (24, 20, 3)).astype(np.uint8)
-    Image.fromarray(pixels).convert(mode).save(buffer, kind)
-    return buffer.getvalue()
-
-
-FILES = [
-    sample(k, m)
-    for k, m in (("PNG", "RGBA"), ("JPEG", "CMYK"), ("WEBP", "RGB"), ("GIF", "P"), ("TIFF", "LA"), ("BMP", "RGB"))
-]
+FILES = [*kinds().values()]
 
 
 @examples(150)

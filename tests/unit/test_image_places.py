@@ -22,6 +22,7 @@ from finepref.evaluate.score import score
 from finepref.formats.layers import stack
 from finepref.formats.manifest import read_manifest, read_rows, write_rows
 from finepref.formats.preferences import read_pair_ids, read_preferences
+from finepref.formats.reading import Reading
 from finepref.plan.methods import commands
 from finepref.report.thumbnails import data_uri
 from finepref.train.config import load_config
@@ -134,10 +135,10 @@ def test_images_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     (root / "a.png").write_bytes(encode(drawn(seed=5)))
     (root / "b.png").write_bytes(encode(drawn(seed=6)))
     (tmp_path / "secret.png").write_bytes(encode(drawn(seed=7)))
-    found = inspect(data, root=root, full=True)
+    found = inspect(data, reading=Reading(images=str(root)), full=True)
     assert (found.images, [problem.row for problem in found.problems]) == (2, [1])
     ids = [each.pair_id for each in read_preferences(data, root=root)]
-    assert ids == read_pair_ids(data, root=root)[0] != read_pair_ids(data)[0]
+    assert ids == read_pair_ids(data, reading=Reading(images=str(root)))[0] != read_pair_ids(data)[0]
     arguments = ("data", "inspect", str(data), "--images", str(root))
     build()([*arguments], standalone_mode=False)
     shown = capsys.readouterr().out

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import threading
+import re
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -283,6 +284,23 @@ def test_every_orientation(kind: str) -> None:
         assert found.changes == (("rotated by EXIF",) if value > 1 else ())
 
 
+def test_exif_after_the_pixels() -> None:
+    """A PNG may say at its end how it stands; the header alone does not show it."""
+    exif = Image.Exif()
+    exif[EXIF] = 3
+    data = encode(drawn())
+    late = data[:-12] + png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + data[-12:]
+    assert plain_size(late) is None
+    np.testing.assert_array_equal(pixels(late), pixels(data)[::-1, ::-1])
+
+
+def test_nothing_else_decodes() -> None:
+    """Pillow opens files in `core` alone."""
+    package = Path(__file__).resolve().parents[2] / "src" / "finepref"
+    others = [path for path in package.rglob("*.py") if re.search(r"Image\.open\(", path.read_text(encoding="utf-8"))]
+    assert others == []
+
+
 def test_broken_exif_is_counted() -> None:
     data = encode(drawn(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f broken")
     found = decode(data)
@@ -398,12 +416,11 @@ def test_bytes_and_bombs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         open_rgb_file(tmp_path / "page.jpg")
 
 
-def test_threads_leave_the_filters_of_warnings_alone() -> None:
-    before = list(warnings.filters)
-    threads = [threading.Thread(target=lambda: [decode(data) for data in KINDS.values()]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def test_threads_agree_and_leave_the_filters_of_warnings_alone() -> None:
+    """A cache decodes in threads, which share the transforms of profiles."""
+    before, alone = list(warnings.filters), [open_rgb(data).tobytes() for data in KINDS.values()]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda data: open_rgb(data).tobytes(), [*KINDS.values()] * 6))
+    assert found == alone * 6
     assert warnings.filters == before
     assert PngImagePlugin.MAX_TEXT_CHUNK == ImageFile.SAFEBLOCK

@@ -66,7 +66,6 @@ def inspect(
     """Read a data set once and count what is in it.
 
     Args:
-        root: see `read_preferences`.
         full: decode every image to its last byte (validate); else only those whose header shows that they are changed
             on the way to sRGB, so that the changes can be counted.
         limit: stop after this many pairs; None for all.
