@@ -11,18 +11,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, reduce
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from finepref.core.errors import ConfigError, nearest
+from finepref.core.errors import ConfigError, cut, nearest
+from finepref.core.files import reading
 
 SHIPPED = Path(__file__).resolve().parents[1] / "configs"
 KINDS = ("base", "data", "method", "card")
 COMMAND_LINE = "command line"
+MOST = 10_000  # settings of a layer
 Key = tuple[str, ...]
 
 
@@ -127,7 +129,7 @@ def stack(names: Sequence[str | Path], overrides: Sequence[str] = (), *, where: 
         place = tuple(key.split("."))
         for old in [old for old in found.settings if old[: len(place)] == place]:  # a section is given as a whole
             del found.settings[old]
-        for each, setting in _settings(_compose(text, f"{where}, {key}"), where, text.splitlines()):
+        for each, setting in _all_settings(_compose(text, f"{where}, {key}"), where, text.splitlines()):
             _put(found.settings, (*place, *each), replace(setting, place=where))
     return replace(found, settings={key: _named(key, each, found.names) for key, each in found.settings.items()})
 
@@ -194,12 +196,8 @@ def read_layer(path: Path) -> Layer:
     Raises:
         ConfigError: no such file, not YAML, not a mapping, a key twice, an unknown key of `about`.
     """
-    try:
+    with reading(path, "a readable config", missing="name a config file or layer", error=ConfigError):
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError("no such config file or layer", where=path) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"it cannot be read ({error})", where=path) from None
     shipped = path.is_relative_to(SHIPPED)
     return _parse(text, path.relative_to(SHIPPED).with_suffix("").as_posix() if shipped else str(path))
 
@@ -233,10 +231,10 @@ def _is_for(about: About, parts: Sequence[str]) -> bool:
 @cache
 def _parse(text: str, name: str) -> Layer:
     node = _compose(text, name)
-    if not isinstance(node, yaml.MappingNode):
+    if not isinstance(node, yaml.MappingNode) or not node.value:
         raise ConfigError("the config is not a mapping of sections", where=name, remedy="start with `model:`")
     parts: dict[str, Settings] = {"": {}}
-    for key, setting in _settings(node, name, text.splitlines()):
+    for key, setting in _all_settings(node, name, text.splitlines()):
         inside = key[0].startswith("on_")
         if inside and len(key) == 1:
             reason = f"{key[0]} is not a mapping of sections"
@@ -256,12 +254,22 @@ def _parse(text: str, name: str) -> Layer:
 def _compose(text: str, where: object) -> yaml.Node:
     """The nodes of a YAML text; every value of it can be constructed."""
     try:
-        node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
-        node = yaml.ScalarNode("tag:yaml.org,2002:null", "") if node is None else node
+        node: yaml.Node = yaml.compose(text, Loader=_Loader) or yaml.ScalarNode("tag:yaml.org,2002:null", "")
         plain(node)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"not valid YAML ({' '.join(str(error).split())})", where=where) from None
+    except Exception as error:  # the constructors of YAML raise whatever they like
+        raise ConfigError(f"not valid YAML ({cut(str(error)) or type(error).__name__})", where=where) from None
     return node
+
+
+def _all_settings(node: yaml.Node, layer: str, lines: Sequence[str]) -> list[tuple[Key, Setting]]:
+    """Every leaf; refuses anchors that hold themselves, or that make a short text endless."""
+    try:
+        found = [*islice(_settings(node, layer, lines), MOST + 1)]
+    except RecursionError:
+        raise ConfigError("not valid YAML (nested too deeply)", where=layer) from None
+    if len(found) > MOST:
+        raise ConfigError(f"it holds more than {MOST} settings", where=layer, remedy="leave its anchors out")
+    return found
 
 
 def _settings(node: yaml.Node, layer: str, lines: Sequence[str], key: Key = ()) -> Iterator[tuple[Key, Setting]]:

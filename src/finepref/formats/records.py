@@ -7,8 +7,9 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 
@@ -19,16 +20,23 @@ Record = TypeVar("Record")
 ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 
 
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
 def as_record(kind: type[Record], value: object, *, where: object, remedy: str) -> Record:
     """A value read from JSON as a dataclass of `kind`, its fields checked against their annotations.
 
     Raises:
         InputError: a field is missing or of another type; names the first one.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return cast(Record, _adapter(kind).validate_python(value))
     except ValidationError as error:
         first = error.errors()[0]
         place = cut(".".join(map(str, first["loc"])))
@@ -164,9 +172,9 @@ def parse_lines(kind: type[Record], text: str, where: object) -> Iterator[tuple[
     Raises:
         InputError: a line is not JSON, lacks a key, or holds a value of another type.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    adapter = TypeAdapter(kind)
+    adapter = _adapter(kind)
     for number, line in enumerate(text.split("\n"), start=1):
         place = f"{where}, line {number}"
         if line.strip():
