@@ -17,6 +17,7 @@ from finepref.core.errors import InputError, cut, first_line
 from finepref.core.files import parse_json, read_json, read_parquet, reading
 
 Record = TypeVar("Record")
+FIELDS = "check its quotes and commas"
 ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 
 
@@ -36,7 +37,7 @@ def as_record(kind: type[Record], value: object, *, where: object, remedy: str) 
     from pydantic import ValidationError
 
     try:
-        return cast(Record, _adapter(kind).validate_python(value))
+        return cast(Record, _adapter(cast(Any, kind)).validate_python(value))
     except ValidationError as error:
         first = error.errors()[0]
         place = cut(".".join(map(str, first["loc"])))
@@ -84,14 +85,13 @@ def read_csv(path: str | Path, needed: Sequence[str]) -> list[dict[str, str]]:
     Raises:
         InputError: it cannot be read, lacks a needed column, or has no row.
     """
-    fault = {"remedy": "check its quotes and commas", "missing": "check the path"}
-    with reading(path, "a readable csv file", **fault), open(path, encoding="utf-8-sig", newline="") as handle:
-        reader = csv.DictReader(handle)
+    with reading(path, "a readable csv file", remedy=FIELDS, missing="check the path"):
+        reader = csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8-sig"), newline=""))
         rows, names = list(reader), reader.fieldnames or []
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
             what = f"row {number} has another number of fields than the header"
-            raise InputError(what, where=path, remedy="check its quotes and commas")
+            raise InputError(what, where=path, remedy=FIELDS)
     for name in needed:
         if name not in names:
             raise InputError(f"column '{name}' is missing", where=path, remedy="it needs " + ", ".join(needed))
@@ -174,7 +174,7 @@ def parse_lines(kind: type[Record], text: str, where: object) -> Iterator[tuple[
     """
     from pydantic import ValidationError
 
-    adapter = _adapter(kind)
+    adapter = _adapter(cast(Any, kind))
     for number, line in enumerate(text.split("\n"), start=1):
         place = f"{where}, line {number}"
         if line.strip():
