@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from finepref.core.errors import InputError
+from finepref.core.errors import InputError, cut
 
 
 class Options(BaseModel):
@@ -35,7 +35,8 @@ def read_options(options: type[Model], given: Mapping[str, Any]) -> Model:
         return options.model_validate(dict(given))
     except ValidationError as error:
         one = error.errors()[0]
-        raise InputError(f"{one['input']!r} is not possible", where=one["loc"][0], remedy=one["msg"]) from None
+        what = f"{cut(repr(one['input']))} is not possible"
+        raise InputError(what, where=one["loc"][0], remedy=one["msg"]) from None
 
 
 def check_function(function: Callable[..., Any], options: type[BaseModel], *takes: str, positional: int) -> None:

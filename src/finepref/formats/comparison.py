@@ -151,7 +151,7 @@ def read_comparison(path: str | Path) -> Comparison:
     remedy = "run `finepref compare` again"
     found = read_record(path, Comparison, version=VERSION, remedy=remedy)
     models = {found.baseline, *(row.model for row in found.models), *(row.model for row in found.pairs)}
-    rows: tuple[Any, ...] = (*found.models, *found.pairs, *found.groups)
+    rows: tuple[ModelRow | PairRow | GroupRow, ...] = (*found.models, *found.pairs, *found.groups)
     for word, names, known in (
         ("model", models, found.model_names),
         ("metric", {row.metric for row in rows}, found.metrics),

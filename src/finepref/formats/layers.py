@@ -19,11 +19,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finepref.core.errors import ConfigError, nearest
+from finepref.core.files import reading
 from finepref.formats.yamltext import plain, yaml_node
 
 SHIPPED = Path(__file__).resolve().parents[1] / "configs"
 KINDS = ("base", "data", "method", "card")
 COMMAND_LINE = "command line"
+MOST = 10_000  # settings of a layer
 Key = tuple[str, ...]
 
 
@@ -182,18 +184,8 @@ def read_layer(path: Path) -> Layer:
     Raises:
         ConfigError: no such file, not YAML, not a mapping, a key twice, an unknown key of `about`.
     """
-    try:
+    with reading(path, "a readable config", missing="name a config file or layer", error=ConfigError):
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError("no such config file or layer", where=path, remedy="name a YAML file or a layer") from None
-    except IsADirectoryError:
-        raise ConfigError("a folder, not a config file", where=path, remedy="name a YAML file or a layer") from None
-    except UnicodeDecodeError as error:
-        what = f"not utf-8 text (byte {error.start + 1})"
-        raise ConfigError(what, where=path, remedy="save it as utf-8") from None
-    except OSError as error:
-        what = f"it cannot be read ({error.strerror})"
-        raise ConfigError(what, where=path, remedy="name a file that you can read") from None
     shipped = path.is_relative_to(SHIPPED)
     return _parse(text, path.relative_to(SHIPPED).with_suffix("").as_posix() if shipped else str(path))
 
@@ -222,7 +214,7 @@ def _is_for(about: About, parts: Sequence[str]) -> bool:
 @cache
 def _parse(text: str, name: str) -> Layer:
     node = yaml_node(text, where=name, error=ConfigError)
-    if not isinstance(node, yaml.MappingNode):
+    if not isinstance(node, yaml.MappingNode) or not node.value:
         raise ConfigError("the config is not a mapping of sections", where=name, remedy="start with `model:`")
     parts: dict[str, Settings] = {"": {}}
     for key, setting in _settings(node, name, text.splitlines()):

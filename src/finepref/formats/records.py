@@ -7,8 +7,9 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 
@@ -17,7 +18,15 @@ from finepref.core.files import parse_json, read_json, read_parquet, reading
 from finepref.core.text import as_typed, inert
 
 Record = TypeVar("Record")
+FIELDS = "check its quotes and commas"
 ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def as_record(kind: type[Record], value: object, *, where: object, remedy: str) -> Record:
@@ -26,10 +35,10 @@ def as_record(kind: type[Record], value: object, *, where: object, remedy: str) 
     Raises:
         InputError: a field is missing or of another type; names the first one.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return cast(Record, _adapter(cast(Any, kind)).validate_python(value))
     except ValidationError as error:
         first = error.errors()[0]
         place = cut(".".join(map(str, first["loc"])))
@@ -87,17 +96,13 @@ def read_csv(path: str | Path, needed: Sequence[str]) -> list[dict[str, str]]:
     Raises:
         InputError: it cannot be read, lacks a needed column, or has no row.
     """
-    remedy = "check its quotes and commas"
-    with (
-        reading(path, "a readable csv file", remedy=remedy, missing="check the path"),
-        open(path, encoding="utf-8-sig", newline="") as handle,
-    ):
-        reader = csv.DictReader(handle)
+    with reading(path, "a readable csv file", remedy=FIELDS, missing="check the path"):
+        reader = csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8-sig"), newline=""))
         rows, names = list(reader), reader.fieldnames or []
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
             what = f"row {number} has another number of fields than the header"
-            raise InputError(what, where=path, remedy="check its quotes and commas")
+            raise InputError(what, where=path, remedy=FIELDS)
     rows = [{name: as_typed(cell) for name, cell in row.items()} for row in rows]
     for name in needed:
         if name not in names:
@@ -179,9 +184,9 @@ def parse_lines(kind: type[Record], text: str, where: object) -> Iterator[tuple[
     Raises:
         InputError: a line is not JSON, lacks a key, or holds a value of another type.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    adapter = TypeAdapter(kind)
+    adapter = _adapter(cast(Any, kind))
     for number, line in enumerate(text.split("\n"), start=1):
         place = f"{where}, line {number}"
         if line.strip():

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from finepref.core.errors import ConfigError, nearest
+from finepref.core.errors import ConfigError, cut, nearest
 from finepref.core.options import told
 from finepref.formats.layers import COMMAND_LINE, Stack, stack
 from finepref.formats.reading import Reading
@@ -335,7 +335,7 @@ def _sentence(error: ValidationError, where: object, model: type[BaseModel] = Ru
         raise ConfigError(what, where=where, remedy=remedy) from None
     reasons = [each["msg"] for each in error.errors() if _field(model, each["loc"]) == field]
     key = ".".join(map(str, field))
-    return ConfigError(f"{key} = {first['input']!r} is not possible", where=where, remedy=" or ".join(reasons))
+    return ConfigError(f"{key} = {cut(repr(first['input']))} is not possible", where=where, remedy=" or ".join(reasons))
 
 
 def _field(model: type[BaseModel], place: Sequence[Any]) -> list[Any]:

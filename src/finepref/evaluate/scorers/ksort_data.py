@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +87,10 @@ def load_benchmark(folder: Path) -> Benchmark:
         InputError: a file is missing or not of the data set's form.
     """
     meta = folder / "Image_meta"
-    names = [str(name) for name in _array(meta / "subfolders.npy")]
+    folders = _array(meta / "subfolders.npy").ravel()
+    if folders.dtype.kind != "U" or (folders.view(np.uint32) > sys.maxunicode).any():
+        raise InputError("no list of names", where=meta / "subfolders.npy", remedy="download the data again")
+    names = folders.tolist()
     capability, overlap = _array(meta / "avg_capacitys.npy"), _array(meta / "total_overlaps.npy")
     if not len(names) == len(capability) == overlap.size or len(names) == 0 or capability.dtype.kind not in "iuf":
         raise InputError(f"{len(names)} instances, {len(capability)} capabilities, {len(overlap)} overlaps", where=meta)

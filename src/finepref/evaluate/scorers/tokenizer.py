@@ -21,7 +21,7 @@ import ftfy
 import regex
 from transformers import BertTokenizer, CLIPTokenizer
 
-from finepref.core.errors import InputError
+from finepref.core.errors import InputError, cut
 from finepref.core.files import read_object, reading
 from finepref.core.provenance import sha256_bytes, sha256_file
 
@@ -90,7 +90,7 @@ def _from_bpe(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
 def _pair(line: str, path: Path) -> tuple[str, str]:
     parts = line.split()
     if len(parts) != 2:
-        raise InputError(f"not a merge of two pieces: {line!r}", where=path, remedy="download it again")
+        raise InputError(f"not a merge of two pieces: {cut(repr(line))}", where=path, remedy="download it again")
     return parts[0], parts[1]
 
 
