@@ -76,6 +76,7 @@ def test_convert_then_use(run: Run, official: Path, tmp_path: Path, capsys: pyte
     assert f"use it as hpsv2.1@{out}" in capsys.readouterr().out
     assert sorted(p.name for p in out.iterdir()) == [
         "config.json",
+        "finepref.json",
         "finepref_scorer.json",
         "merges.txt",
         "model.safetensors",
