@@ -175,6 +175,60 @@ def test_next(finepref: Run, tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "n.parquet")["right"].to_pylist() == [r["right"] for r in rows]
     code, _, said = finepref("next", votes, "--out", tmp_path / "n.txt")
     assert (code, "unknown file type" in said) == (2, True)
+    code, _, said = finepref("next", votes, "--images")
+    assert (code, "do not say which images were compared" in said, said.count("\n")) == (2, True, 1)
+    sure = tmp_path / "sure.csv"
+    sure.write_text("left,right,winner\n" + "a,b,left\n" * 200)
+    code, shown, said = finepref("next", sure)
+    assert (code, shown) == (0, "rank,left,right,gain,votes\n")
+    assert "the order of all models is certain" in said
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_next_with_images_and_with_what_was_asked(finepref: Run, tmp_path: Path, suffix: str) -> None:
+    """Names as in the votes, images of one prompt; a second batch knows the first."""
+    votes = write(tmp_path / "votes.csv")
+    first, second = (tmp_path / f"{name}.{suffix}" for name in ("first", "second"))
+    assert finepref("next", votes, "--images", "--count", 4, "--out", first)[0] == 0
+    assert finepref("next", votes, "--images", "--count", 4, "--out", second, "--asked", first)[0] == 0
+    met, at = {}, {"Stable-Diffusion-2-1": 0, "Stable-Diffusion-XL-v2-2": 1, "own model": 2, "x": 3, "e": 4}
+    for row in csv.DictReader(votes.read_text().splitlines()):
+        met[frozenset((row["left_image"], row["right_image"]))] = row["prompt"]
+    rows = [row for path in (first, second) for row in rows_of(path)]
+    assert len({frozenset((row["left"], row["right"])) for row in rows}) == 8
+    for row in rows:
+        for side in ("left", "right"):
+            prompt, model = row[f"{side}_image"].split("-")
+            assert (f"p{prompt}", int(model)) == (row["prompt"], at[row[side]])
+    never = [frozenset((row["left_image"], row["right_image"])) not in met for row in rows]
+    assert sum(never) >= 4
+    first.write_bytes(b"left,right\nnobody,x\n" if suffix == "csv" else b"{}")
+    code, _, said = finepref("next", votes, "--asked", first)
+    assert (code, said.count("\n")) == (2, 1)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """The rows of a file of proposals."""
+    if path.suffix == ".parquet":
+        return [*pq.read_table(path).to_pylist()]
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    return [*csv.DictReader(path.read_text().splitlines())]
+
+
+def test_next_with_images_of_rankings(finepref: Run, tmp_path: Path) -> None:
+    """One image column for both sides."""
+    votes = tmp_path / "votes.csv"
+    ranked = [(g, r, m) for g in range(6) for r, m in enumerate("cba" if g % 2 else "abc")]
+    lines = [f"{g},{m},{r},{m}{g}.png,say \u201c{g}\u201d" for g, r, m in ranked]
+    votes.write_text("\n".join(["group,model,rank,image,prompt", *lines]), encoding="utf-8")
+    code, shown, said = finepref("next", votes, "--images", "--count", 3)
+    rows = list(csv.DictReader(shown.splitlines()))
+    assert (code, len(rows)) == (0, 3), said
+    for row in rows:
+        group = row["left_image"][1]
+        assert (row["left_image"], row["right_image"]) == (f"{row['left']}{group}.png", f"{row['right']}{group}.png")
+        assert row["prompt"] == f"say \u201c{group}\u201d"
 
 
 def test_the_command_loads_no_torch(tmp_path: Path) -> None:

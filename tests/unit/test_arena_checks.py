@@ -13,7 +13,6 @@ from coded_votes import coded
 from finepref import Votes, rate
 from finepref.arena.boards import PUBLISHED, compare, load_board, plain
 from finepref.arena.link import LINKS
-from finepref.arena.nextpairs import next_pairs
 from finepref.arena.orders import information, order_sensitivity, votes_to_separate
 from finepref.arena.ratings import BETA, save_ratings
 from finepref.arena.settings import RatingOptions
@@ -188,26 +187,9 @@ def test_votes_still_needed() -> None:
         else:
             after = 1.0 / math.sqrt(1.0 / sd**2 + n * float(information(ratings, np.array(d))))
             assert after == pytest.approx(d / 1.959964, rel=1e-6)
-
-
-def test_next_pairs_ask_about_what_is_least_known() -> None:
-    votes, _ = simulate(9, 1500, 5)
-    rare = coded(
-        np.append(votes.left, 5), np.append(votes.right, 0), np.append(votes.outcome, 1), models=[*votes.models, "new"]
-    )
-    pairs = next_pairs(rare, number=12)
-    assert all("new" in (p.left, p.right) for p in pairs[:8])
-    others = {p.left if p.right == "new" else p.right for p in pairs[:8]}
-    assert len(others) >= 2  # one difference becomes known, another is asked for
-    gains = [p.gain for p in pairs]
-    assert gains == sorted(gains, reverse=True)
-    assert {p.left == "new" for p in pairs[:8]} == {True, False}
-    assert next_pairs(rare, number=12) == pairs
-    for number, prior, says in ((0, "normal", "at least 1"), (3, "flat", "flat prior")):
-        with pytest.raises(InputError, match=says):
-            next_pairs(rare, number=number, prior=prior)
-    with pytest.raises(InputError, match="only one model"):
-        next_pairs(Votes.from_columns(left=["A"], right=["A"], outcome=["left"]), number=1)
+    together = votes_to_separate(ratings, order[:-1], order[1:])
+    assert together.tolist() == [float(votes_to_separate(ratings, a, b)) for a, b in pairwise(order)]
+    assert votes_to_separate(ratings, 0, 0) == math.inf
 
 
 def test_validation_of_many_votes_takes_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

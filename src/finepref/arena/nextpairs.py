@@ -67,9 +67,9 @@ def next_pairs(
 
     The order of two models is certain when its chance to be wrong is at most 5 % / (M - 1): then the whole order of
     the M models, which is right if that of its M - 1 neighbours is, is right with 95 %. A pair whose order is certain
-    is not asked. Every other one is asked once before any is asked twice; within such a round the next is always the
-    one with the largest gain, after the covariance has shrunk as if the votes before it had been cast (the ratings
-    stay). No model stands on one side more than on the other, but for one vote; `seed` draws the rest.
+    is not asked. Every other one is asked once before any is asked twice; but for that, the next one is always that
+    with the largest gain, after the covariance has shrunk as if the votes before it had been cast (the ratings stay).
+    Every model stands about as often on the left as on the right; `seed` draws the rest.
 
     Args:
         images: of these votes, where images are to be chosen too; what is chosen is counted there.
@@ -159,7 +159,7 @@ class _Covariance:
 class _Plan:
     """The pairs of models and what is expected to be known of them after the votes asked so far.
 
-    i, j: [P] codes, i < j. difference, informs: [P]. asked: [P] how often. allowed: [P]. drawn: [P] order of equals.
+    i, j: [P] codes, i < j. difference, informs: [P]. asked: [P] how often. allowed: [P]. drawn: [P] place among equals.
     """
 
     def __init__(self, ratings: Ratings, drawn: npt.NDArray[np.int64]) -> None:
@@ -189,17 +189,14 @@ class _Plan:
         self.covariance.observe(int(self.i[k]), int(self.j[k]), float(self.informs[k]))
 
     def best(self) -> Iterator[tuple[int, int, float]]:
-        """Pairs and gains in the order in which to ask, round after round, until every order is expected certain."""
-        while True:
-            open_now = self.undecided() & self.allowed
-            if not open_now.any():
-                return
-            ready = open_now & (self.asked == self.asked[open_now].min())
-            asked = self.drawn[ready[self.drawn]]
-            variance = self.covariance.variances(self.i[asked], self.j[asked])
-            gains = order_gain(self.informs[asked], self.difference[asked], variance)
+        """Pairs and gains in the order in which to ask: all once, then the best ones, until all is expected certain."""
+        for again in (False, True):
+            variance = self.covariance.variances(self.i, self.j)
+            items = np.flatnonzero((variance > self.clear) & self.allowed & (again | (self.asked == 0)))
+            items = items[np.argsort(self.drawn[items])]
+            gains = order_gain(self.informs[items], self.difference[items], variance[items])
             first = np.argsort(-gains, kind="stable")
-            for k, gain in largest_first(asked[first], gains[first], self._gain):
+            for k, gain in largest_first(items[first], gains[first], self._gain, again=again):
                 self.answer(k)
                 yield int(self.i[k]), int(self.j[k]), gain
 
@@ -212,7 +209,7 @@ class _Plan:
 
 
 def largest_first(
-    items: npt.NDArray[np.int64], gains: Floats, now: Callable[[int], float]
+    items: npt.NDArray[np.int64], gains: Floats, now: Callable[[int], float], *, again: bool = False
 ) -> Iterator[tuple[int, float]]:
     """Always the item whose gain is largest at that time, without looking at all of them again.
 
@@ -220,6 +217,7 @@ def largest_first(
 
     Args:
         items: [n], by their gains [n], largest first. now: gain of an item after what was taken; 0 drops it.
+        again: whether what was taken may be taken again.
     """
     waiting: list[tuple[float, int]] = []
     at = 0
@@ -232,5 +230,6 @@ def largest_first(
         others = max(gains[at] if at < len(items) else 0.0, -waiting[0][0] if waiting else 0.0)
         if gain >= others > 0.0 or gain > others:
             yield item, gain
-        elif gain > 0.0:
+            gain = now(item) if again else 0.0
+        if gain > 0.0:
             heappush(waiting, (-gain, item))
