@@ -159,7 +159,7 @@ def test_refusals(world, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds neither unet/ nor"):
         export(tmp_path / "x", base, tmp_path / "y", format="merged")
     (tmp_path / "x" / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="it holds mine.txt, and is not an exported run"):
+    with pytest.raises(InputError, match=r"it holds mine\.txt, and is not an exported run"):
         export(run, base, tmp_path / "x", format="merged", overwrite=True)
     base, run = world("sd3", "lora")
     with pytest.raises(InputError, match="there is no kohya form for sd3; use --format diffusers"):

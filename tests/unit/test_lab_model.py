@@ -92,7 +92,7 @@ def test_a_complete_folder_is_left_alone_and_a_damaged_one_made_again(folder):
 
 def test_a_foreign_folder_and_an_unknown_variant_are_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="it holds mine.txt, and is not a model of the lab"):
+    with pytest.raises(InputError, match=r"it holds mine\.txt, and is not a model of the lab"):
         model.materialise(tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "mine"
     with pytest.raises(InputError, match="did you mean 'early'"):
