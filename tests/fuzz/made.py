@@ -153,7 +153,7 @@ def transcripts(draw: Draw, folder: Path, world: Path) -> list[Step]:
                 "é",
                 "http://[::1",
             ),
-            "pattern": ("(", "(a+)+$", "(\\d+)(\\d)", "x"),
+            "number_after": ("", "x", "(a+)+$"),
             "low": (9, "nan", 1e400),
             "question": ("no place", "{prompt}{x}"),
         }

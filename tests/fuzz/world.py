@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +21,7 @@ JUDGE = {
     "model": "judge-1",
     "question": "How good is this for {prompt}?",
     "retries": 0,
-    "pattern": r"(\d+)",
+    "number_after": "Score:",
     "low": 0,
     "high": 9,
     "timeout": 5,
@@ -96,7 +98,7 @@ def _answer(folder: Path) -> None:
     """Transcripts of the judge for every picture of the evaluation, as its endpoint would have written them."""
     from PIL import Image
 
-    from finepref.evaluate.scorers.judge import Endpoint, picture
+    from finepref.evaluate.scorers.judge import Endpoint, Transcript, picture
     from finepref.evaluate.scorers.judge_scorer import JudgeSettings, read_settings
     from finepref.formats.manifest import read_rows
 
@@ -108,7 +110,9 @@ def _answer(folder: Path) -> None:
             shown = [picture(image)]
         path = endpoint.transcripts / f"{endpoint.key(text, shown)}.json"
         path.parent.mkdir(exist_ok=True)
-        endpoint._save(path, text, shown, ["7"])
+        asked = tuple({"label": each.label, "sha256": each.sha256} for each in shown)
+        record = Transcript(text, asked, ("Score: 7",))
+        path.write_text(json.dumps({"settings": settings.model_dump(), **asdict(record)}), encoding="utf-8")
 
 
 def copy(world: Path, folder: Path, *names: str) -> None:
