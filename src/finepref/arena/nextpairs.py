@@ -205,7 +205,7 @@ class _Plan:
         variance = self.covariance.variance(int(self.i[k]), int(self.j[k]))
         if variance <= self.clear[k]:
             return 0.0
-        return float(order_gain(self.informs[k], self.difference[k], np.float64(variance)))
+        return float(order_gain(self.informs[k], self.difference[k], np.asarray(variance)))
 
 
 def largest_first(

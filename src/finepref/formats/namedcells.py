@@ -11,6 +11,8 @@ from finepref.formats.dialects import layout_of
 from finepref.formats.sources import Paths, tables
 from finepref.formats.votes import Ints
 
+SIDES, ITEM = ("left_image", "right_image"), "image"  # roles of images in votes, and in rankings
+
 
 def read_cells(
     paths: Paths, wanted: Mapping[str, Ints], *, columns: Mapping[str, str] | None = None
