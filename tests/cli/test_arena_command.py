@@ -104,11 +104,11 @@ def test_again_skips_and_other_settings_refuse(finepref: Run, tmp_path: Path) ->
 
 
 BAD = {
-    "an unknown word": ("left,right,winner\nA,B,left\nA,B,better\n", (), "row 1: unknown outcome 'better'"),
+    "an unknown word": ("left,right,winner\nA,B,left\nA,B,better\n", (), "line 3: winner 'better' is no outcome"),
     "a missing column": ("left,right\nA,B\n", (), "column 'winner' is missing"),
     "an empty file": ("", (), "no rows"),
-    "no rows": ("left,right,winner\n", (), "no rows"),
-    "an empty name": ("left,right,winner\nA,,left\n", (), "right is empty"),
+    "no rows": ("left,right,winner\n", (), "no votes"),
+    "an empty name": ("left,right,winner\nA,,left\n", (), "right is missing"),
     "a repeated id": ("left,right,winner,k\nA,B,left,1\nA,B,left,1\n", ("--id", "k"), "'1' is repeated"),
     "two groups": (
         "left,right,winner\nA,B,left\nB,A,left\nC,D,left\nD,C,left\n",
@@ -140,12 +140,12 @@ def test_bad_input_is_one_sentence(finepref: Run, tmp_path: Path, what: str) -> 
 
 
 def test_bad_rows_can_be_left_out(finepref: Run, tmp_path: Path) -> None:
-    (tmp_path / "v.csv").write_text("left,right,winner\nA,B,left\nA,,left\nB,A,left\nA,B,so-so\n")
+    (tmp_path / "v.csv").write_text("left,right,winner\nA,B,left\nA,,left\nB,A,left\nA,B,left,right\n")
     code, _, said = finepref("arena", tmp_path / "v.csv", "--out", tmp_path / "a", "--skip-bad-rows")
     assert code == 0
     assert "2 rows left out" in said
     rows = [json.loads(line) for line in (tmp_path / "a" / "quarantine.jsonl").read_text().splitlines()]
-    assert [row["where"].rsplit(" ", 1)[1] for row in rows] == ["1", "3"]
+    assert [row["where"].rsplit(" ", 1)[1] for row in rows] == ["3", "5"]
     assert pq.read_table(tmp_path / "a" / "gaps.parquet")["row"].to_pylist() == [0, 2]
 
 

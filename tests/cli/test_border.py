@@ -149,7 +149,7 @@ def test_a_column_that_stands_twice(tmp_path: Path) -> None:
         (("-c", "lab/arenapo", "guard.zzz=2"), "unknown key 'zzz'"),
         (("-c", "lab/dpo", "guard.name=sdpo", "objective.name=kto"), "so a guard has no effect"),
         (("-c", "lab/dpo", "objective.beta=.inf"), "objective: beta = inf is not possible"),
-        (("-c", "lab/dpo", "-c", "folder"), "folder: a folder, not a config file; name a YAML file"),
+        (("-c", "lab/dpo", "-c", "folder"), "folder: a folder, not a file; name a file"),
     ],
 )
 def test_config_refuses_what_train_refuses(
@@ -173,7 +173,7 @@ def test_config_refuses_what_train_refuses(
         (b"lora: 4", "mine.yaml, line 1: lora = 4 is no mapping"),
         (b"train:\n  seed: [1\n", "mine.yaml, line 3, column 1: not valid YAML: expected ',' or ']'"),
         (b"train:\n\tseed: 1\n", "mine.yaml, line 2, column 1: not valid YAML: found character"),
-        (b"train: {seed: 1} # \xe9", "mine.yaml: not utf-8 text (byte 20); save it as utf-8"),
+        (b"train: {seed: 1} # \xe9", "mine.yaml: not utf-8 text (unexpected end of data); save it as utf-8"),
         (b"train: " + b"[" * 1000, "mine.yaml: not valid YAML: it is nested too deeply"),
         (b"train: {seed: " + b"9" * 6000 + b"}", "not valid YAML: Exceeds the limit (4300 digits)"),
         (b"train: &a {x: *a}", "not valid YAML: more than 100,000 values"),

@@ -42,11 +42,11 @@ def test_inspect_validate_convert(votes: Path, tmp_path: Path) -> None:
     shown = finepref("data", "inspect", votes)
     assert shown.returncode == 0
     assert "format pickapic: 4 pairs, 4 prompts, 7 distinct images" in shown.stdout
-    assert "row 2, pair 2: image_0: text, not a picture" in shown.stdout
+    assert "2, pair 2: image_0: text, not a picture" in shown.stdout
     checked = finepref("data", "validate", votes, "--json")
     assert checked.returncode == 1
     assert json.loads(checked.stdout)["problems"] == [
-        {"row": 2, "pair_id": "2", "reason": "image_0: text, not a picture"}
+        {"row": 2, "pair_id": "2", "reason": "image_0: text, not a picture", "where": ""}
     ]
     assert "1 pairs are unusable" in checked.stderr
     assert "Traceback" not in checked.stderr

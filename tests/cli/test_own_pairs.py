@@ -85,7 +85,7 @@ def test_a_corrupted_image_drops_its_pair_and_is_counted(place: Path, tmp_path: 
     ("table", "sentence"),
     [
         ("chosen_file_name,prompt\na.png,x\n", "rejected"),
-        ("chosen_file_name,rejected_file_name,prompt\n", "no rows"),
+        ("chosen_file_name,rejected_file_name,prompt\n", "no usable preference"),
     ],
 )
 def test_bad_tables_are_one_sentence(place: Path, tmp_path: Path, finepref, table: str, sentence: str) -> None:
@@ -106,7 +106,7 @@ def test_bad_configs_are_one_sentence(place: Path, tmp_path: Path, finepref) -> 
     """An unknown key, a missing file: exit code 2, no traceback, no run folder."""
     for words, sentence in (
         (("-c", place / "run.yaml", "train.learning_rat=1"), "did you mean 'learning_rate'"),
-        (("-c", tmp_path / "none.yaml"), "no such config file"),
+        (("-c", tmp_path / "none.yaml"), "no such file; name a config file or layer"),
         (("-c", place / "run.yaml", "model.base=" + str(tmp_path / "none")), "none"),
         (("-c", place / "run.yaml", "signal.file=" + str(tmp_path / "none.parquet")), "no such file"),
     ):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,9 +13,22 @@ from finepref.arena.nextpairs import NextPair, NextPairs, next_pairs
 from finepref.arena.settings import DEFAULTS
 from finepref.core.errors import InputError
 from finepref.core.provenance import fingerprinted
+<<<<<<< HEAD
 from finepref.formats.namedcells import read_cells
-from finepref.formats.proposals import AnyProposal, ImageProposal, Proposal, check_suffix, read_asked, write_proposals
+from finepref.formats.proposals import IMAGES, AnyProposal, ImageProposal, Proposal, check_suffix, read_asked, write_proposals
 from finepref.formats.reading import AS_IT_IS, Reading
+=======
+from finepref.formats.namedcells import ITEM, SIDES, read_cells
+from finepref.formats.proposals import (
+    AnyProposal,
+    Asked,
+    ImageProposal,
+    Proposal,
+    check_suffix,
+    read_asked,
+    write_proposals,
+)
+>>>>>>> w-next
 from finepref.formats.sources import find_files
 from finepref.formats.votefiles import VoteTable, read_as
 
@@ -92,7 +104,7 @@ class _ImageNames:
 def _image_names(paths: Sequence[str | Path], table: VoteTable, stock: ImageStock, reading: Reading) -> _ImageNames:
     vote, on_right = stock.first % len(table.votes), stock.first >= len(table.votes)
     row = np.where(on_right, table.row[vote] if table.other is None else table.other[vote], table.row[vote])
-    roles = np.array(["image"] * 2 if table.layout.dialect.kwise else ["left_image", "right_image"])
+    roles = np.array([ITEM] * 2 if table.layout.dialect.kwise else SIDES)
     role = roles[on_right.astype(int)]
     wanted = {str(name): row[role == name] for name in np.unique(role)}
     if "prompt" in table.layout.columns:
@@ -112,19 +124,23 @@ def _asked(path: Path, table: VoteTable, stock: ImageStock | None, names: _Image
     if stock is not None and names is not None:
         images = dict(zip(names.image, stock.code.tolist(), strict=True))
 
+<<<<<<< HEAD
     def code(known: Mapping[str, int], name: str | None, what: str) -> int:
         if name is None or name not in known:
+=======
+    def code(known: Mapping[str, int], name: str, what: str) -> int:
+        if name not in known:
+>>>>>>> w-next
             raise InputError(f"no vote names the {what} {name!r}", where=path, remedy="give the votes it was made from")
         return known[name]
 
-    def pair(row: Mapping[str, Any]) -> NextPair:
-        left, right = (code(models, row[side], "model") for side in ("left", "right"))
+    def pair(row: Asked) -> NextPair:
+        left, right = (code(models, name, "model") for name in row.models)
         if left == right:
-            raise InputError(f"it asks for {row['left']!r} against itself", where=path, remedy="correct the file")
-        if not images or row["left_image"] is None:
+            raise InputError(f"it asks for {row.models[0]!r} against itself", where=path, remedy="correct the file")
+        if not images or row.images is None:
             return NextPair(left, right, 0.0)
-        shown = (code(images, row[f"{side}_image"], "image") for side in ("left", "right"))
-        return NextPair(left, right, 0.0, *shown)
+        return NextPair(left, right, 0.0, *(code(images, name, "image") for name in row.images))
 
     return [pair(row) for row in read_asked(path)]
 

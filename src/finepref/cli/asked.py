@@ -23,7 +23,7 @@ Images = Annotated[
 ]
 
 
-def pairs_of(given: Sequence[str] | None, option: str, example: str) -> dict[str, str]:
+def pairs_of(given: Sequence[str] | None, option: str, form: str, example: str) -> dict[str, str]:
     """`KEY=VALUE` words of a repeatable option as a dictionary.
 
     Raises:
@@ -33,7 +33,7 @@ def pairs_of(given: Sequence[str] | None, option: str, example: str) -> dict[str
     for entry in given or ():
         key, equals, value = entry.rpartition("=") if option == "--outcome" else entry.partition("=")
         if not (equals and key and value):
-            raise InputError(f"{entry!r} has no = between two words", where=option, remedy=f"write {example}")
+            raise InputError(f"{entry!r} is not {form}", where=option, remedy=f"write {example}")
         if found.get(key, value) != value:
             raise InputError(f"{key!r} is said twice", where=option, remedy="say it once")
         found[key] = value
@@ -51,7 +51,7 @@ def reading_of(
 ) -> Reading:
     """The options as a record."""
     return Reading(
-        format=format, columns=pairs_of(columns, "--column", "prompt=text"),
-        outcomes=pairs_of(outcomes, "--outcome", "1=left"), encoding=encoding, split=split, question=question,
+        format=format, columns=pairs_of(columns, "--column", "FIELD=COLUMN", "prompt=text"),
+        outcomes=pairs_of(outcomes, "--outcome", "WORD=MEANING", "1=left"), encoding=encoding, split=split, question=question,
         images=None if images is None else str(images),
     )  # fmt: skip

@@ -13,6 +13,8 @@ from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.sources import Paths, tables
 from finepref.formats.votes import Ints
 
+SIDES, ITEM = ("left_image", "right_image"), "image"  # roles of images in votes, and in rankings
+
 
 def read_cells(paths: Paths, wanted: Mapping[str, Ints], *, reading: Reading = AS_IT_IS) -> dict[str, list[str]]:
     """The text of some cells of vote files, "" where there is none.

@@ -15,8 +15,13 @@ from finepref.core.ownership import has_footer, own_beside, own_file, write_besi
 from finepref.formats.records import csv_text, json_lines, read_csv, schema, to_table
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+<<<<<<< HEAD
 KIND = "proposals"
 MODELS = ("left", "right")
+IMAGES = ("left_image", "right_image")  # of MODELS
+=======
+MODELS, IMAGES = ("left", "right"), ("left_image", "right_image")
+>>>>>>> w-next
 REMEDY = "name a file that `finepref next` wrote"
 
 
@@ -82,8 +87,16 @@ def write_proposals(
         write_beside(path, proposals_csv(proposals, kind), kind=KIND, provenance=provenance)
 
 
-def read_asked(path: Path) -> list[dict[str, str | None]]:
-    """Of every row of a file of `finepref next` the names: left, right, and left_image, right_image (None: not chosen).
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Names of a vote that is asked for: left and right model, and both images or None."""
+
+    models: tuple[str, str]
+    images: tuple[str, str] | None
+
+
+def read_asked(path: Path) -> list[Asked]:
+    """The votes that a file of `finepref next` asks for.
 
     Raises:
         InputError: the file is missing, broken or another one.
@@ -96,7 +109,15 @@ def read_asked(path: Path) -> list[dict[str, str | None]]:
         rows = [row for _, row in json_lines(path, remedy=REMEDY)]
     else:
         rows = read_csv(path, MODELS)
-    names = (*MODELS, "left_image", "right_image")
-    if not all(isinstance(row, dict) and all(isinstance(row.get(name), str) for name in MODELS) for row in rows):
-        raise InputError("its rows do not name two models, left and right", where=path, remedy=REMEDY)
-    return [{name: row.get(name) for name in names} for row in rows]
+
+    def names(row: Any, columns: tuple[str, str]) -> tuple[str, str] | None:
+        first, second = (row.get(name) if isinstance(row, dict) else None for name in columns)
+        return (first, second) if isinstance(first, str) and isinstance(second, str) else None
+
+    found = []
+    for row in rows:
+        models = names(row, MODELS)
+        if models is None:
+            raise InputError("its rows do not name two models, left and right", where=path, remedy=REMEDY)
+        found.append(Asked(models, names(row, IMAGES)))
+    return found

@@ -152,6 +152,10 @@ def _check_columns(columns: Sequence[str], *, where: object) -> None:
 
 def memory_table(rows: Sequence[Row]) -> Table:
     """The table of rows in memory; paths in them start where the program runs."""
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            what = f"{type(row).__name__}, not a mapping of columns"
+            raise InputError(what, where=f"rows in memory: row {number}", remedy="give dicts, or files alone")
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     plain = [Line(at, {name: _as_in_a_file(value) for name, value in row.items()}) for at, row in enumerate(rows)]
     return Table(Path("rows in memory"), columns, None, "in memory", lambda wanted: iter(plain))
