@@ -13,11 +13,6 @@ from finepref.arena.nextpairs import NextPair, NextPairs, next_pairs
 from finepref.arena.settings import DEFAULTS
 from finepref.core.errors import InputError
 from finepref.core.provenance import fingerprinted
-<<<<<<< HEAD
-from finepref.formats.namedcells import read_cells
-from finepref.formats.proposals import IMAGES, AnyProposal, ImageProposal, Proposal, check_suffix, read_asked, write_proposals
-from finepref.formats.reading import AS_IT_IS, Reading
-=======
 from finepref.formats.namedcells import ITEM, SIDES, read_cells
 from finepref.formats.proposals import (
     AnyProposal,
@@ -28,7 +23,7 @@ from finepref.formats.proposals import (
     read_asked,
     write_proposals,
 )
->>>>>>> w-next
+from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.sources import find_files
 from finepref.formats.votefiles import VoteTable, read_as
 
@@ -124,13 +119,8 @@ def _asked(path: Path, table: VoteTable, stock: ImageStock | None, names: _Image
     if stock is not None and names is not None:
         images = dict(zip(names.image, stock.code.tolist(), strict=True))
 
-<<<<<<< HEAD
-    def code(known: Mapping[str, int], name: str | None, what: str) -> int:
-        if name is None or name not in known:
-=======
     def code(known: Mapping[str, int], name: str, what: str) -> int:
         if name not in known:
->>>>>>> w-next
             raise InputError(f"no vote names the {what} {name!r}", where=path, remedy="give the votes it was made from")
         return known[name]
 

@@ -51,7 +51,9 @@ def reading_of(
 ) -> Reading:
     """The options as a record."""
     return Reading(
-        format=format, columns=pairs_of(columns, "--column", "FIELD=COLUMN", "prompt=text"),
-        outcomes=pairs_of(outcomes, "--outcome", "WORD=MEANING", "1=left"), encoding=encoding, split=split, question=question,
+        format=format,
+        columns=pairs_of(columns, "--column", "FIELD=COLUMN", "prompt=text"),
+        outcomes=pairs_of(outcomes, "--outcome", "WORD=MEANING", "1=left"),
+        encoding=encoding, split=split, question=question,
         images=None if images is None else str(images),
     )  # fmt: skip

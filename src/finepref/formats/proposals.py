@@ -15,13 +15,8 @@ from finepref.core.ownership import has_footer, own_beside, own_file, write_besi
 from finepref.formats.records import csv_text, json_lines, read_csv, schema, to_table
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
-<<<<<<< HEAD
 KIND = "proposals"
-MODELS = ("left", "right")
-IMAGES = ("left_image", "right_image")  # of MODELS
-=======
 MODELS, IMAGES = ("left", "right"), ("left_image", "right_image")
->>>>>>> w-next
 REMEDY = "name a file that `finepref next` wrote"
 
 

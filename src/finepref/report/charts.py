@@ -209,7 +209,8 @@ def ridges(series: Sequence[tuple[str, int, Floats]], *, title: str) -> Markup:
             _tag(
                 "g", _tag("polygon", points=path, class_="ridge"), _line(x(first), base, x(third), base, "box"),
                 _tag("circle", cx=x(median), cy=base, r="4", class_="mid"),
-                _text(left - 8, base - 6, shorten(name, 12), anchor="end", class_="word", full=name), class_=f"c{colour}",
+                _text(left - 8, base - 6, shorten(name, 12), anchor="end", class_="word", full=name),
+                class_=f"c{colour}",
             )
         )  # fmt: skip
     ticks = nice_ticks(float(at[0]), float(at[-1]), 4)
