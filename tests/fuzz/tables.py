@@ -70,7 +70,7 @@ def _csv(draw: Draw, rows: Sequence[Row], columns: Sequence[str], stem: str, kin
     if not plain:
         delimiter = delimiter if kind == "tsv" else draw.choice((",", ",", ",", ";", "\t", "|"))
         newline = draw.choice(("\n", "\r\n", "\r\n", "\r"))
-        quoting = draw.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+        quoting = csv.QUOTE_ALL if newline == "\r" else draw.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
         encoding = draw.choice(("utf-8",) * 6 + ("utf-8-sig", "utf-8-sig", "utf-16", "cp1252"))
         ending = draw.choice(("",) * 8 + (".gz", ".zst"))
     text = csv_text(rows, columns, delimiter=delimiter, newline=newline, quoting=quoting)
