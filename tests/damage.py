@@ -37,7 +37,7 @@ DEEP = b"[" * 100_000
 LONG = b"9" * 5_000
 
 
-def damages(content: bytes, *, flips: int = 12, seed: int = 0) -> Iterator[tuple[str, bytes]]:
+def damages(content: bytes, *, flips: int = 6, seed: int = 0) -> Iterator[tuple[str, bytes]]:
     """(what was done, the file's new content)."""
     draw = random.Random(seed)
     yield from ((f"whole {text[:20]!r}", text) for text in (*WHOLE, DEEP, LONG, b'{"a": ' + LONG + b"}"))
@@ -100,8 +100,7 @@ def strange_tables(path: Path) -> Iterator[tuple[str, pa.Table]]:
     table = pq.read_table(path)
     rows = len(table)
     others = [pa.nulls(rows), pa.array(["x"] * rows), pa.array([2**40] * rows), pa.array([[1]] * rows)]
-    others += [pa.array([b"\xff\xfe"] * rows).view(pa.binary()), pa.array([float("inf")] * rows)]
-    bad = pa.StringArray.from_buffers(rows, pa.py_buffer(bytes(4 * 2) if rows == 1 else _offsets(rows)), _bad(rows))
+    bad = pa.StringArray.from_buffers(rows, pa.py_buffer(_offsets(rows)), pa.py_buffer(b"\xff\xfe" * rows))
     for at, name in enumerate(table.column_names):
         yield f"without {name}", table.drop_columns([name])
         for other in (*others, bad):
@@ -121,10 +120,6 @@ def strange_tables(path: Path) -> Iterator[tuple[str, pa.Table]]:
 
 def _offsets(rows: int) -> bytes:
     return b"".join((2 * row).to_bytes(4, "little") for row in range(rows + 1))
-
-
-def _bad(rows: int) -> pa.Buffer:
-    return pa.py_buffer(b"\xff\xfe" * rows)
 
 
 def failure(read: Callable[[], Any]) -> str:

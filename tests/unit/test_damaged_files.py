@@ -349,7 +349,7 @@ def test_a_damaged_file_is_a_result_or_a_sentence(kind: str, tmp_path: Path) -> 
     content = path.read_bytes()
     tried = list(damages(content))
     if content[:1] == b"{" or content[:2] == b"[{":
-        tried += strange_json(content, most=60)
+        tried += strange_json(content, most=30)
     faults = {}
     for what, damaged in tried:
         path.write_bytes(damaged)
