@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from finepref.cli import config
+from finepref.core import rows
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.rows import load_plugin, row_fault
 from finepref.formats.records import read_yaml
@@ -107,8 +108,13 @@ def test_what_is_no_plugin_is_named_for_what_it_is(
 
 
 @pytest.mark.parametrize("axis", ["gap", "objective", "scorer"])
-def test_a_row_that_fails_while_it_is_used_is_one_sentence_on_every_axis(tmp_path: Path, axis: str) -> None:
+def test_a_row_that_fails_while_it_is_used_is_one_sentence_on_every_axis(
+    tmp_path: Path, axis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not only the gap: whichever of its functions the error passed."""
+    monkeypatch.setattr(rows.table(axis), "_rows", {**rows.table(axis)})  # what is registered here ends with the test
+    for name in ("_ROWS", "_LOADED"):
+        monkeypatch.setattr(rows, name, getattr(rows, name).copy())
     file = tmp_path / f"late_{axis}.py"
     made = {
         "gap": "from finepref.arena.gap import GapRow as Row\nrow = dict(name='late_gap', table=use)",

@@ -242,7 +242,8 @@ def failures(command: Command, done: Done, before: dict[str, str], after: dict[s
         found.append(Failure("changed", f"{gone} {changed[0]}" + f" and {len(changed) - 1} more" * (len(changed) > 1)))
     new = [path for path in after if path not in before]
     stray = [path for path in new if LEFT_OVER.search(os.path.basename(path))]
-    stray += [path for path in new if not _below(path, (*command.out, *command.ours))]
+    told = (*command.out, *(f"{name}.json" for name in command.out))  # what an output is made of stands beside it
+    stray += [path for path in new if not _below(path, (*told, *command.ours))]
     if done.code == 2 and not command.resumes:
         stray += [path for path in new if after[path] != "folder"]
     if stray:

@@ -97,7 +97,7 @@ def test_a_folder_of_something_else_is_left_alone(world: Path, tmp_path: Path) -
         with pytest.raises(InputError, match=r"it holds notes\.txt, and is not a reference cache"):
             fill_run(config(world, f"train.reference_cache={tmp_path / 'mine'}"), ERRORS, overwrite=overwrite)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "kept"
-    with pytest.raises(ConfigError, match=r"train\.reference_cache: cache\.folder is the same folder"):
+    with pytest.raises(InputError, match=r"holds 'cache', not a reference cache"):
         fill_run(config(world, f"train.reference_cache={world / 'cache'}"), ERRORS)
 
 

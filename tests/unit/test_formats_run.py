@@ -51,7 +51,7 @@ def test_a_run_without_a_version_is_read_and_a_newer_or_broken_one_refused(tmp_p
         ({**held, "steps": "many"}, "steps: "),
         ({**held, "signals": {"sha256": ""}}, "signals.kind: field required"),
         ({"scripts": {}}, "method: field required"),
-        ([held], "it: "),
+        ([held], "it is not of the form"),
     ):
         hold(value)
         with pytest.raises(InputError, match=word):

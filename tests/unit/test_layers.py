@@ -68,7 +68,7 @@ def test_what_people_type(typed: str, meant: object, tmp_path: Path) -> None:
         (["twice.yaml"], [], "twice.yaml: train.seed stands twice"),
         (["about.yaml"], [], "about.yaml: about.sorce: Extra inputs are not permitted; did you mean 'source'"),
         (["sd15", "part.yaml"], [], "part.yaml: no base has the part 'on_sdx1'; did you mean 'sdxl'"),
-        (["folder"], [], "folder: a folder, not a config file; name a YAML file"),
+        (["folder"], [], "folder: a folder, not a file; name a file"),
         (["lab/arenpo"], [], "lab/arenpo: no such config file or layer; did you mean 'lab/arenapo'"),
         (["arenapo", "sd15"], [], "method/arenapo: its values depend on the base, and no base layer stands before it"),
         (["sd15", "dspo_sdxl_brier"], [], "method/dspo_sdxl_brier: it is for sdxl, lab only"),

@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ("left", "tie", "right", "left", "left")
     votes = [f"{MODELS[k % 3]},{MODELS[(k + 1 + k % 2) % 3]},{words[k * k % 5]},v{k % 7}" for k in range(300)]
     (root / "votes.csv").write_text("\n".join(["left,right,winner,voter", *votes]), encoding="utf-8")
-    run_arena([root / "votes.csv"], root / "arena", ArenaRequest(columns={}, validate=2), page=write_page)
+    run_arena([root / "votes.csv"], root / "arena", ArenaRequest(validate=2), page=write_page)
     report([root], root / "report.html")
     return root
 

@@ -19,14 +19,14 @@ from pathlib import Path
 from finepref.core.errors import InputError
 
 LOCK = ".finepref-lock"
-HELD = re.compile(r"\.finepref-(?:[0-9a-f]{12}|lock(?:-[0-9a-z]+)?)")
+HELD = re.compile(r"\.finepref-(?:[0-9a-f]{12}\.tmp|lock(?:-[0-9a-z]+)?)")
 
 
 @contextmanager
 def temporary(parent: Path, *, folder: bool = False) -> Iterator[Path]:
     """Yield a new file or folder in `parent`, which is made where it is missing; what still has the name then goes."""
     parent.mkdir(parents=True, exist_ok=True)
-    path = parent / f".finepref-{uuid.uuid4().hex[:12]}"
+    path = parent / f".finepref-{uuid.uuid4().hex[:12]}.tmp"  # torch.save wants a dot within
     handle = _held(path, folder=folder, wait=True)
     try:
         yield path

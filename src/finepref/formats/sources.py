@@ -20,6 +20,8 @@ from finepref.formats.tables import SUFFIXES, Table, file_table, suffix_of, vers
 from finepref.formats.textfiles import Line
 
 Paths = str | Path | Sequence[str | Path]
+NAMED = ("metadata", "pairs", "preferences")  # names of the tables of a folder of images
+TEXT_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 _CAPTIONS = (".txt", ".caption")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w\[\]%:+-]+)?")
@@ -198,17 +200,19 @@ def _files(path: Path, split: str | None) -> list[Path]:
 def _inside(folder: Path, split: str | None) -> list[Path]:
     """The tables of a folder: those called metadata, pairs or preferences, else all parquet files, else all in it.
 
-    Only where a folder holds no table itself, those of the folders below are taken. Of several splits one is chosen.
+    Only where a folder holds no table itself, those of the folders below are taken. Of several splits one is chosen;
+    parquet beside text is refused.
     Hidden files never. The rest is named.
     """
     below = sorted(p for p in folder.rglob("*") if p.is_file() and not _hidden(p.relative_to(folder)))
     tables = [p for p in below if suffix_of(p) in SUFFIXES]
     here = [p for p in tables if p.parent == folder]
-    named = ([p for p in here if _stem(p) == stem] for stem in ("metadata", "pairs", "preferences"))
+    named = ([p for p in here if _stem(p) == stem] for stem in NAMED)
     found = next(filter(None, named), None) or [p for p in tables if suffix_of(p) == ".parquet"] or here or tables
     if not found:
         raise InputError("the folder holds no table", where=folder, remedy=f"put a {', '.join(SUFFIXES)} file into it")
     _refuse_alike(found)
+    _refuse_mixed(found, tables)
     found = _of_split(found, folder, split)
     unread = [str(p.relative_to(folder)) for p in below if p not in {*found} and p.suffix.lower() not in _PICTURES]
     if unread:
@@ -235,6 +239,17 @@ def _refuse_alike(files: Sequence[Path]) -> None:
         if other != file:
             what = f"{other.name} and {file.name} have one name, so every pair may be there twice"
             raise InputError(what, where=file.parent, remedy="name the one that is meant")
+
+
+def _refuse_mixed(found: Sequence[Path], tables: Sequence[Path]) -> None:
+    """Refuse a folder that holds votes in parquet files and in text: either, or both, may be meant."""
+    if suffix_of(found[0]) != ".parquet" or _stem(found[0]) in NAMED:
+        return
+    places = {file.parent for file in found}
+    other = next((p for p in tables if p not in found and p.parent in places and suffix_of(p) in TEXT_TABLES), None)
+    if other is not None:
+        what = f"it holds {found[0].name} and {other.name}, and which are meant is not known"
+        raise InputError(what, where=other.parent, remedy="name the files, or a pattern of them")
 
 
 def _of_split(files: Sequence[Path], folder: Path, wanted: str | None) -> list[Path]:
