@@ -40,7 +40,7 @@ def test_resumed_equals_uninterrupted(world: Path, tmp_path: Path, case: str) ->
     for name in ("config.yaml", "metrics.jsonl", "timing.jsonl"):
         shutil.copy(whole / name, part / name)
     shutil.copytree(whole / "checkpoints" / "step-000002", part / "checkpoints" / "step-000002")
-    left = part / "checkpoints" / ".finepref-0a1b2c3d4e5f"
+    left = part / "checkpoints" / ".finepref-0a1b2c3d4e5f.tmp"
     left.mkdir()
     (left / "trainable.safetensors").write_bytes(b"half")
     train_run(config, part, resume=True, overwrite=False)
