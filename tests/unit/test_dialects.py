@@ -51,10 +51,13 @@ def test_one_vocabulary(tmp_path: Path, words: tuple[str, ...], labels: tuple[fl
 
 
 def test_names_that_are_words(tmp_path: Path) -> None:
-    """Models called A and B, or b and a: as spelt they are names; a word that says the other side is refused."""
+    """Models called A and B, or b and a: a word that says one side and names the other model is asked about."""
     head = ("left", "right", "winner", "prompt")
     path = write_csv(tmp_path / "v.csv", head, ("B", "A", "A", "p"), ("A", "B", "A", "p"), ("B", "A", "left", "p"))
-    assert both(path) == ([0.0, 1.0, 1.0], [0.0, 1.0, 1.0])
+    for said, labels in (({"A": "name"}, [0.0, 1.0, 1.0]), ({"A": "left"}, [1.0, 1.0, 1.0])):
+        found = read_preferences(path, images=False, outcomes=said)
+        assert [pair.label for pair in found] == labels
+        assert read_votes(path, outcomes=said).votes.outcome.tolist() == [int(2 * label - 1) for label in labels]
     path = write_csv(tmp_path / "w.csv", head, ("a", "b", "a", "p"), ("b", "a", "a", "p"))
     for read in (read_votes, read_pair_ids):
         with pytest.raises(InputError, match="line 3: winner 'a' means one side and names the model of the other"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from finepref.arena.settings import DEFAULTS, RatingOptions
-from finepref.cli.asked import Encoding, Format, Outcomes, Question, Split, reading_of
+from finepref.cli.asked import Columns, Encoding, Format, Outcomes, Question, Split, reading_of
 
 if TYPE_CHECKING:
     from finepref.formats.questions import QuestionsRecord
@@ -64,6 +64,7 @@ def command(
     model: Column = None,
     rank: Column = None,
     image: Column = None,
+    column: Columns = None,
     format: Format = "auto",
     outcome: Outcomes = None,
     encoding: Encoding = None,
@@ -79,10 +80,9 @@ def command(
     from finepref.formats.votebatch import EVERY
     from finepref.report.arena_page import write_page
 
+    reading = reading_of(format, column, outcome, encoding, split, question)
     options = ArenaRequest(
-        reading=replace(
-            reading_of(format, None, outcome, encoding, split, question), columns=columns(command, given)
-        ),
+        reading=replace(reading, columns={**reading.columns, **columns(command, given)}),
         rating=RatingOptions(**{field.name: given[field.name] for field in fields(RatingOptions)}),
         rho=rho, normalise=normalise, validate=validate, compare_board=compare_board, skip_bad_rows=skip_bad_rows,
         overwrite=overwrite, drop_voter=tuple(drop_voter or ()), merge=tuple(merge or ()),

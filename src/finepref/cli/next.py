@@ -11,7 +11,7 @@ import typer
 
 from finepref.arena.settings import DEFAULTS
 from finepref.cli.arena import Column, columns
-from finepref.cli.asked import Encoding, Format, Outcomes, Question, Split, reading_of
+from finepref.cli.asked import Columns, Encoding, Format, Outcomes, Question, Split, reading_of
 
 ASKED = "File of an earlier `next` whose votes are not there yet; repeatable."
 
@@ -34,6 +34,7 @@ def command(
     model: Column = None,
     rank: Column = None,
     image: Column = None,
+    column: Columns = None,
     format: Format = "auto",
     outcome: Outcomes = None,
     encoding: Encoding = None,
@@ -47,7 +48,8 @@ def command(
     from finepref.formats.proposals import own_proposals, proposals_csv
     from finepref.formats.sources import named_inputs
 
-    reading = replace(reading_of(format, None, outcome, encoding, split, question), columns=named)
+    reading = reading_of(format, column, outcome, encoding, split, question)
+    reading = replace(reading, columns={**reading.columns, **named})
     options = NextRequest(count=count, images=images, asked=asked or (), prior=prior, seed=seed, reading=reading)
     with nullcontext() if out is None else own_proposals(out, inputs=[*named_inputs(votes), *options.asked]):
         found, said = run_next(votes, out, options)

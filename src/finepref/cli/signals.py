@@ -50,6 +50,12 @@ def command(
     from finepref.formats.sources import named_inputs, versions
     from finepref.signals.make import check_request, provenance_inputs, signals_of, vote_table
 
+    if out.suffix.lower() != ".parquet":
+        raise InputError(
+            f"signals are parquet, not {out.suffix or 'a file without an ending'}",
+            where=out,
+            remedy="name a .parquet file",
+        )
     reading = reading_of(format, column, outcome, encoding, split, question, images)
     options = {name: value for name, value in own.items() if value is not None}
     chosen = check_request(kind, options, ratings=arena is not None, rewards=rewards is not None)

@@ -21,6 +21,7 @@ from finepref.formats.textfiles import Line
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+LEAST, MOST = 1e-9, 1e15  # weights and counts of votes
 LEAVE_OUT = "fill it in, or leave such rows out with --skip-bad-rows"
 
 
@@ -94,6 +95,18 @@ def as_number(word: str | None) -> float:
         return float("nan")
 
 
+def is_amount(numbers: Floats) -> Bools:
+    """[n] whether each can count votes: 0, or from 1e-9 to 1e15."""
+    return np.asarray((numbers == 0) | ((numbers >= LEAST) & (numbers <= MOST)), dtype=bool)
+
+
+def not_amount(column: str, word: str | None) -> str:
+    """Why a cell counts no votes."""
+    shown = "is missing" if word is None else f"{visible(word)[:40]!r} is no number of 0 to 1e15"
+    comma = "; write it with a point" if word is not None and "," in word else ""
+    return f"{column} {shown}{comma}"
+
+
 def cells_of(columns: pa.RecordBatch, name: str, where: object) -> Cells:
     """A column of a batch; what is missing in it has no name."""
     text = as_text(columns.column(name), name=name, where=where)
@@ -134,6 +147,12 @@ class Checked:
         """Refuse the first bad row, or leave bad rows out on request."""
         for row in np.flatnonzero(bad & self.good).tolist():
             self.gathered.leave_out(self.table.place(int(self.at[row])), what, remedy)
+        self.good[bad] = False
+
+    def reject_each(self, bad: Bools, reason: Callable[[int], str], remedy: str = LEAVE_OUT) -> None:
+        """`reject` with a reason for each row of the batch."""
+        for row in np.flatnonzero(bad & self.good).tolist():
+            self.gathered.leave_out(self.table.place(int(self.at[row])), reason(row), remedy)
         self.good[bad] = False
 
     def reject_missing(self, role: str) -> None:

@@ -20,6 +20,7 @@ stands for), both_bad, time, question (what was asked), game (ranking that a pai
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,7 +112,9 @@ class Dialect:
         own = {canonical(columns[role]): code for role, code in sides.items() if role in columns}
         own |= {canonical(word): code for word, code in self.words.items()}
         own = {word: code for word, code in own.items() if word not in WORDS or word in self.words}
-        return Vocabulary(own, self.shares, {canonical(word): MEANINGS[each] for word, each in (said or {}).items()})
+        names_first = not self.signature  # columns in memory, which the person's own program names
+        means = {canonical(word): MEANINGS[each] for word, each in said.items()}
+        return Vocabulary(own, self.shares, means, names_first)
 
     @property
     def fields(self) -> Names:
@@ -261,7 +264,7 @@ _ROWS: tuple[Dialect, ...] = (
     ),
     Dialect(
         "label_studio_min", {**PAIR, **IMAGES, "winner": ("winner",)},
-        (("annotation_id",), ("annotator",), ("lead_time",)), unless=("winner",),
+        (("annotation_id",), ("annotator",)), unless=("winner",),
         flatten=annotation_tools.label_studio_min, reads="choice|verdict|preference|.*", **_OPTIONS,
     ),
     Dialect(
@@ -283,9 +286,10 @@ _ROWS: tuple[Dialect, ...] = (
     # our own votes and those of the annotation page
     Dialect(
         "votes", {**PAIR, **IMAGES, "winner": WINNER, "winner_name": ("winner_name", "winner_model")},
-        (MODEL_LEFT, MODEL_RIGHT, WINNER), unless=("annotation_id",),
+        (_SIDE_LEFT, _SIDE_RIGHT, WINNER), unless=("annotation_id", "loser"),
     ),
 )  # fmt: skip
+NO_WINNER = ("counts", "shares", "rapidata")  # formats in which no column can be named as the winner
 GENERAL = {"votes": "winner", "kwise": "rank"}  # the format of a table of which the person names that column
 IN_COLUMNS = Dialect("votes", {**PAIR, **IMAGES, "winner": ("outcome",)}, (), shares=True)  # `Votes.from_columns`
 DIALECTS = RowTable("dialect", Dialect, _ROWS, what="format", where="data.format")
@@ -311,6 +315,8 @@ def find_dialect(present: Collection[str], reading: Reading = AS_IT_IS, *, where
     complete = [name for name, groups in lacking.items() if not groups] if format == "auto" else [format]
     fitting = [name for name in complete if named.keys() <= {*DIALECTS[name].fields}]
     if format != "auto" and fitting:
+        if groups := DIALECTS[format].lacks(present, named):
+            raise missing(groups[0][0], where, present)
         return DIALECTS[format]
     unread = {name: DIALECTS[name].unexplained(present, named) for name in fitting}
     clear = [name for name in fitting if not unread[name]]
@@ -319,11 +325,12 @@ def find_dialect(present: Collection[str], reading: Reading = AS_IT_IS, *, where
         return DIALECTS[(general or clear)[0]]
     if clear:
         what = f"its columns are those of several formats: {', '.join(clear)}"
-        raise InputError(what, where=where, remedy=f"name the one that is meant: format {clear[0]}")
+        raise InputError(what, where=where, remedy=f"name the one that is meant: --format {clear[0]}")
     if fitting:
         column = visible(unread[fitting[0]][0])
         what = f"column {column!r} looks like an outcome, and format {fitting[0]} does not read it"
-        remedy = f"name it as the winner (--winner {column}), or say that it is not read with --format {fitting[0]}"
+        winner = f"name it as the winner (--winner {shlex.quote(column)}), or " if fitting[0] not in NO_WINNER else ""
+        remedy = f"{winner}say that it is not read with --format {fitting[0]}"
         raise InputError(what, where=where, remedy=remedy)
     if complete:
         fields = DIALECTS[complete[0]].fields
@@ -340,6 +347,9 @@ def find_dialect(present: Collection[str], reading: Reading = AS_IT_IS, *, where
 
 def missing(column: str, where: object, present: Collection[str]) -> InputError:
     """The refusal of a table without a column that is needed."""
+    if column in present:
+        what = f"column {visible(column)!r} plays another part already"
+        return InputError(what, where=where, remedy="name another column for one of the two")
     close = nearest(column, present)
     remedy = f"{close if close.endswith('?') else 'name the column that plays its part;'} it has "
     remedy += visible(", ".join(sorted(present)))[:300]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,8 +13,8 @@ from finepref.core.errors import InputError
 from finepref.core.text import visible
 
 LEFT, TIE, RIGHT = 1, 0, -1
-BOTH_BAD, NO_VOTE, SHARE, UNKNOWN = 2, 3, 4, 99
-MEANINGS = {"left": LEFT, "right": RIGHT, "tie": TIE, "both_bad": BOTH_BAD, "none": NO_VOTE}
+BOTH_BAD, NO_VOTE, SHARE, NAME, UNKNOWN = 2, 3, 4, 5, 99
+MEANINGS = {"left": LEFT, "right": RIGHT, "tie": TIE, "both_bad": BOTH_BAD, "none": NO_VOTE, "name": NAME}
 MEANING = {code: word for word, code in MEANINGS.items()}
 
 WORDS: dict[str, int] = {
@@ -42,15 +43,17 @@ def canonical(word: str) -> str:
 class Vocabulary:
     """The common words, and those of a dialect: own, in small letters; shares: whether numbers are the left's share.
 
-    said: what the person says of words, which goes first.
+    said: what the person says of words, which goes first. names_first: whether a model's name as it is spelt goes
+    before a common word (columns in memory); else a word that says one side and names the other model is refused.
     """
 
     own: Mapping[str, int]
     shares: bool
     said: Mapping[str, int] = field(default_factory=dict)
+    names_first: bool = False
 
     def side(self, word: str) -> int | None:
-        """+1 left, 0 tie, -1 right, BOTH_BAD, NO_VOTE or SHARE by the word alone; None if it says none of them."""
+        """+1 left, 0 tie, -1 right, BOTH_BAD, NO_VOTE, SHARE or NAME by the word alone; None if it says nothing."""
         text = canonical(word)
         found = self.said.get(text, self.own.get(text, WORDS.get(text)))
         if found is None and self.shares:
@@ -69,15 +72,18 @@ class Vocabulary:
     def outcome(self, word: str, left: str | None, right: str | None) -> int | None:
         """The outcome of one row: a word, or the name of one of its two models as it is spelt.
 
-        None where it is neither, or where the word, in small letters as the common ones are, says the other side.
+        None where it is neither, or where the word says another outcome than the name does.
         """
         word = word.strip()
-        by_word = self.side(word)
+        by_word, said = self.side(word), canonical(word) in self.said
+        if said and by_word != NAME:
+            return by_word
         names = {(left or "").strip(): LEFT, (right or "").strip(): RIGHT}
         by_name = names.get(word) if len(names) == 2 else None
-        if by_name is None:
-            return by_word
-        return by_name if by_word in (None, by_name) or word != word.casefold() else None
+        if by_name is None or said:
+            return by_name if said else by_word
+        spelt = self.names_first and word != word.casefold()
+        return by_name if by_word in (None, by_name) or spelt else None
 
     def outcomes(self, words: Coded, left: Coded | None, right: Coded | None) -> npt.NDArray[np.int8]:
         """[n] `outcome` of columns of n rows; UNKNOWN where it says nothing."""
@@ -88,6 +94,7 @@ class Vocabulary:
         found = np.array([UNKNOWN if side is None else side for side in sides], dtype=np.int8)[codes]
         names = {name.strip() for name in (*lefts, *rights) if name is not None}
         named = np.array([word is not None and word.strip() in names for word in said], dtype=bool)
+        named |= np.array([side == NAME for side in sides], dtype=bool)
         if named.any():
             rows = np.flatnonzero(named[codes])
             keys = (codes[rows].astype(np.int64) * len(lefts) + at_left[rows]) * len(rights) + at_right[rows]
@@ -97,11 +104,18 @@ class Vocabulary:
             found[rows] = np.array([UNKNOWN if side is None else side for side in each], dtype=np.int8)[place]
         return found
 
-    def refusal(self, word: str, column: str, where: object) -> InputError:
-        """Of an outcome that says nothing, or two things."""
+    def refusal(self, word: str, column: str, where: object, others: Sequence[str] = ()) -> InputError:
+        """Of an outcome that says nothing, or two things. others: words that are not known either."""
         shown = visible(word.strip())[:40]
+        option = f"--outcome {shlex.quote(f'{shown}=name')}"
+        if self.side(word) == NAME:
+            return InputError(f"{column} {shown!r} names neither model", where=where, remedy="correct the row")
         if self.side(word) is not None:
             what = f"{column} {shown!r} means one side and names the model of the other"
-            return InputError(what, where=where, remedy="write left, right or tie")
-        remedy = f"say what it means: outcome {shown}={'|'.join(MEANINGS)} (--outcome {shown}=left)"
-        return InputError(f"{column} {shown!r} is no outcome that is known here", where=where, remedy=remedy)
+            return InputError(what, where=where, remedy=f"say which is meant: {option}, or =left or =right")
+        words = [shown, *(visible(other.strip())[:20] for other in others)]
+        said = f"{column} {shown!r} is no outcome that is known here"
+        more = f" (nor are {', '.join(map(repr, words[1:6]))}{' and more' * (len(words) > 6)})" if others else ""
+        option = f"--outcome {shlex.quote(f'{shown}=left')}"
+        remedy = f"say what it means with {option}, or =right, =tie, =both_bad, =none (nobody voted), =name (a model's)"
+        return InputError(said + more, where=where, remedy=remedy)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from finepref.core.errors import InputError, check_word
+from finepref.core.text import is_missing
 from finepref.formats.outcomes import MEANINGS
 
 
@@ -30,6 +31,9 @@ class Reading:
     def __post_init__(self) -> None:
         for word, meaning in self.outcomes.items():
             check_word(meaning, MEANINGS, "meaning", where=f"outcome {word}")
+            if is_missing(word):
+                what = f"{word!r} is how files spell that nothing is there"
+                raise InputError(what, where="outcome", remedy="write an outcome into the file")
         try:
             "".encode(self.encoding or "utf-8")
         except LookupError:

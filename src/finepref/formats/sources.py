@@ -47,6 +47,8 @@ def tables(paths: Paths | Table, reading: Reading = AS_IT_IS) -> list[Table]:
             found.append(_twin_folders(path))
         else:
             found += [file_table(file, reading.encoding) for file in _files(path, reading.split)]
+    if reading.split is not None and not any(Path(name).is_dir() or _on_hub(name) for name in _listed(paths)):
+        raise InputError("it has no effect on files that are named", where="--split", remedy="leave it out")
     if reading.encoding is not None and not any(suffix_of(table.path) in SUFFIXES[1:] for table in found):
         raise InputError("it has no effect on parquet", where="--encoding", remedy="leave it out")
     _refuse_repeated([table.path for table in found if table.path.is_file()])
@@ -183,7 +185,7 @@ def _images(folder: Path) -> dict[str, Path]:
 def _files(path: Path, split: str | None) -> list[Path]:
     if path.is_file():
         if suffix_of(path) not in SUFFIXES:
-            remedy = f"use one of {', '.join(SUFFIXES)}, packed with gzip or zstd if you like"
+            remedy = f"save it as one of {', '.join(SUFFIXES)} (packed with gzip or zstd if you like)"
             raise InputError(f"unknown kind of file {path.suffix!r}", where=path, remedy=remedy)
         return [path]
     if path.is_dir():

@@ -144,6 +144,9 @@ def file_table(path: Path, encoding: str | None = None) -> Table:
 def _check_columns(columns: Sequence[str], *, where: object) -> None:
     """Refuse a table without columns, or with one twice: which one is meant is not known."""
     twice = next((name for name in columns if list(columns).count(name) > 1), None)
+    if twice == "":
+        what = "its first line has several empty cells, so it is no header"
+        raise InputError(what, where=where, remedy="begin with the names of all columns")
     if twice is not None:
         raise InputError(f"column {visible(twice)!r} stands twice", where=where, remedy="keep one, or rename the other")
     if not columns:

@@ -69,7 +69,7 @@ def _undecodable(path: Path, encoding: str | None, error: UnicodeError) -> Input
     if encoding is None and start in (b"\xff\xfe", b"\xfe\xff"):
         return InputError("it is utf-16 text", where=path, remedy="read it with --encoding utf-16, or save it as utf-8")
     reason = getattr(error, "reason", str(error))
-    remedy = "say how it was saved, such as --encoding cp1252, or save it as utf-8"
+    remedy = "save it as utf-8, or (votes and preferences) say how it was saved, such as --encoding cp1252"
     return InputError(
         f"not {encoding or 'utf-8'} text ({reason}){_first_bad_line(path, encoding)}", where=path, remedy=remedy
     )
@@ -107,6 +107,9 @@ def marks_of(path: Path, encoding: str | None) -> Marks:
     """
     with opened(path, encoding) as text:
         header = re.sub(r'"[^"]*"', "", text.readline(_BLOCK))
+    if found := re.fullmatch(r"sep=(.)\s*", header):
+        what = f"its first line is {found[0].strip()!r}, which spreadsheets write"
+        raise InputError(what, where=path, remedy="take that line out")
     marks = Marks(max(_SEPARATORS, key=lambda mark: (header.count(mark), mark == ",")))
     if marks.separator != "\t":
         return marks

@@ -10,8 +10,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from finepref.core.errors import InputError
-from finepref.core.text import visible
-from finepref.formats.cells import Bools, Cells, Checked, Floats, Gathered, as_number, as_text, cells_of
+from finepref.core.text import clean_name, visible
+from finepref.formats.cells import (
+    Bools,
+    Cells,
+    Checked,
+    Floats,
+    Gathered,
+    as_number,
+    as_text,
+    cells_of,
+    is_amount,
+    not_amount,
+)
 from finepref.formats.exports import is_unranked, is_yes
 from finepref.formats.layout import Layout, has_vote
 from finepref.formats.outcomes import BOTH_BAD, LEFT, MEANING, NO_VOTE, RIGHT, SHARE, TIE, UNKNOWN, Vocabulary
@@ -72,7 +83,9 @@ def _numbers(rows: Checked, layout: Layout, vocabulary: Vocabulary) -> dict[str,
         found["outcome"], found["both_bad"], share = _outcomes(rows, layout, vocabulary)
         found |= {} if share is None else {"share": share}
     weight = _weights(rows)
-    found |= {} if weight is None else {"weight": weight}
+    if weight is not None:
+        rows.leave_out(weight == 0, "a weight of 0")
+        found["weight"] = weight
     if "time" in rows.cells:
         said = rows.cells["time"]
         found["time"] = np.array([_moment(word) for word in said.words], dtype=np.int64)[said.codes]
@@ -94,7 +107,7 @@ def _choose_question(rows: Checked, wanted: str | None) -> None:
             remedy = f"choose one with --question, or --question {EVERY} for a board of each"
             raise InputError(what, where=rows.table.path, remedy=remedy)
     elif wanted != EVERY:
-        chosen = np.array([word == wanted.strip() for word in cells.cleaned], dtype=bool)[cells.codes]
+        chosen = np.array([word == clean_name(wanted) for word in cells.cleaned], dtype=bool)[cells.codes]
         rows.leave_out(~chosen, "another question")
 
 
@@ -136,7 +149,9 @@ def _said(rows: Checked, layout: Layout, vocabulary: Vocabulary) -> tuple[Ints, 
     outcome = vocabulary.outcomes((said.codes, said.cleaned), *sides)
     rows.refuse(
         (outcome == UNKNOWN) & ~said.missing,
-        lambda at, where: vocabulary.refusal(str(words[said.codes[at]]), said.column, where),
+        lambda at, where: vocabulary.refusal(
+            str(words[said.codes[at]]), said.column, where, _others(rows, said, outcome, str(words[said.codes[at]]))
+        ),
     )
     _note_words(rows, said, vocabulary)
     if "winner_name" in cells:
@@ -157,6 +172,12 @@ def _said(rows: Checked, layout: Layout, vocabulary: Vocabulary) -> tuple[Ints, 
             remedy,
         )
     return outcome, share
+
+
+def _others(rows: Checked, said: Cells, outcome: Ints, first: str) -> list[str]:
+    """The other words of the batch that say nothing."""
+    codes = np.unique(said.codes[(outcome == UNKNOWN) & rows.good & ~said.missing]).tolist()
+    return [word for code in codes if (word := str(said.words[code])) != first]
 
 
 def _check_names(rows: Checked, outcome: Ints) -> None:
@@ -202,7 +223,10 @@ def _counted(rows: Checked) -> Floats | None:
     if "left_share" not in cells:
         return None
     share = _positive(rows, "left_share")
-    rows.reject(share > 1, f"{cells['left_share'].column} is above 1", "write shares of 1")
+    column = cells["left_share"].column
+    rows.refuse(share > 1, lambda at, where: InputError(
+        f"{column} {share[at]:g} is above 1", where=where, remedy="write shares of 1; divide percents by 100",
+    ))  # fmt: skip
     if "right_share" in cells:
         other = _positive(rows, "right_share")
         what = f"{cells['left_share'].column} and {cells['right_share'].column} do not add up to 1"
@@ -224,9 +248,10 @@ def _weights(rows: Checked) -> Floats | None:
 
 def _positive(rows: Checked, role: str, *, may_lack: bool = False) -> Floats:
     """[n] a column of numbers of 0 and above; others are bad rows, 0 here. may_lack: missing ones are none."""
-    numbers = rows.cells[role].numbers()
-    wrong = ~(np.isfinite(numbers) & (numbers >= 0)) & ~(rows.cells[role].missing & may_lack)
-    rows.reject(wrong, f"{rows.cells[role].column} is not a number of 0 or above")
+    cells = rows.cells[role]
+    numbers = cells.numbers()
+    wrong = ~is_amount(numbers) & ~(cells.missing & may_lack)
+    rows.reject_each(wrong, lambda at: not_amount(cells.column, cells.words[cells.codes[at]]), CORRECT)
     return np.nan_to_num(np.where(wrong, 0.0, numbers))
 
 
@@ -247,7 +272,7 @@ def _moment(word: str | None) -> int:
     if np.isfinite(number) and abs(number) < 1e12:
         return int(number * 1e6)
     if np.isfinite(number):
-        return int(number)
+        return int(number) if abs(number) < 1e18 else NO_TIME
     try:
         moment = datetime.datetime.fromisoformat(word.strip())
     except ValueError:
