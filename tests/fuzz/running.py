@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from finepref.formats import sources
+
 CPU_SECONDS = 120
 HANGS = 240  # wall seconds without an end: it waits for something that never comes
 OFFLINE = {
@@ -157,6 +159,7 @@ def _as_a_process(folder: Path, words: Sequence[str], out: io.TextIOBase, err: i
     """The working folder, arguments, environment and streams of one command; everything is put back."""
     kept = (os.getcwd(), sys.argv, dict(os.environ), sys.stdout, sys.stderr, sys.stdin)
     os.chdir(folder)
+    sources._tell.cache_clear()  # what is said once a process is said once a command here
     os.environ.update(OFFLINE)
     sys.argv, sys.stdout, sys.stderr, sys.stdin = ["finepref", *words], out, err, io.StringIO("")
     try:

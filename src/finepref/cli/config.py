@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finepref.core.text import visible
+
 if TYPE_CHECKING:
     from finepref.formats.layers import Stack
     from finepref.train.config import RunConfig
@@ -44,11 +46,11 @@ def command(
     print(f"# layers: {', '.join(found.layers) or 'none, these are the defaults'}")
     for option in options:
         origin = option["from"] + (f": {option['source']}" if option["source"] else "")
-        print(f"{option['key']} = {_text(option['value'])}  # {origin}")
+        print(visible(f"{option['key']} = {_text(option['value'])}  # {origin}"))
         print(f"    {option['description']}")
     for title, texts in (("Notes", found.about.notes), ("Commands", lines)):
         if texts:
-            print("\n".join([f"\n{title}", *(f"    {text}" for text in texts)]))
+            print("\n".join([f"\n{title}", *(f"    {visible(text)}" for text in texts)]))
 
 
 def _tables() -> dict[str, Mapping[str, Any]]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from finepref.core.text import visible
 
 MOST_NAMES = 60  # names that a remedy lists
+MOST = 1500  # characters of a sentence, whatever a name in it is
 LONGEST = 200  # characters of what a library says
 
 
@@ -27,7 +28,8 @@ class FineprefError(ValueError):
     def __init__(self, what: str, *, where: object = None, remedy: str = "") -> None:
         self.what, self.where, self.remedy = what, where, remedy
         text = f"{where}: {what}" if where is not None else what
-        super().__init__(visible(f"{text}; {remedy}" if remedy else text))
+        shown = visible(f"{text}; {remedy}" if remedy else text)
+        super().__init__(shown if len(shown) <= MOST else f"{shown[: MOST - 3]}...")
 
 
 class InputError(FineprefError):

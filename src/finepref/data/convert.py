@@ -35,6 +35,8 @@ def convert(
         InputError: `out` exists, the data cannot be read, or no pair is usable; what is there stays then.
     """
     out, inputs = Path(out), named_inputs(paths)
+    if not out.name or out.is_dir():
+        raise InputError("it is a folder, not a file", where=out, remedy="name a file, such as pairs.parquet")
     aside = out.with_name(f"{out.name}.quarantine.jsonl")
     check_file(aside, lambda path: is_quarantine(path, Quarantined), inputs=inputs, what="a list of pairs left out")
     left_out: list[Quarantined] = []

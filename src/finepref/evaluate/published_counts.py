@@ -35,6 +35,9 @@ class CountRow:
 COLUMNS = tuple(field.name for field in fields(CountRow))[:5]
 
 
+MOST = 1_000_000_000  # prompts
+
+
 def read_counts(path: str | Path, *, level: float = 0.95) -> list[CountRow]:
     """Read a csv of printed win rates (comparison, metric, prompts, n, win_rate in percent) and judge every row.
 
@@ -51,9 +54,9 @@ def read_counts(path: str | Path, *, level: float = 0.95) -> list[CountRow]:
             values.append((int(n), float(rate)))
         except (TypeError, ValueError):
             raise InputError(f"n '{n}' or win_rate '{rate}' is no number", where=f"{path}, row {number}") from None
-        if values[-1][0] < 1 or not 0 <= values[-1][1] <= 100:
+        if not 1 <= values[-1][0] <= MOST or not 0 <= values[-1][1] <= 100:
             what = f"a win rate of {rate} % of {n} prompts"
-            raise InputError(what, where=f"{path}, row {number}", remedy="use 0 to 100 of at least 1")
+            raise InputError(what, where=f"{path}, row {number}", remedy=f"use 0 to 100 % of 1 to {MOST:,}")
     if all(rate <= 1 for _, rate in values):
         raise InputError("every win rate is at most 1", where=path, remedy="write percent: 56.2, not 0.562")
     p_values = [stats.binomial_test(rate / 100 * n, n) for n, rate in values]

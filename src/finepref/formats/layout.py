@@ -8,7 +8,8 @@ from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.text import is_missing, visible
-from finepref.formats.dialects import Dialect, find_dialect, missing
+from finepref.formats.detection import find_dialect, missing
+from finepref.formats.dialects import Dialect
 from finepref.formats.exports import NoVote
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.tables import Table

@@ -13,7 +13,8 @@ from finepref.core.errors import InputError
 from finepref.core.regular import read_regular
 from finepref.core.text import clean_name, fault_of_name, fault_of_prompt, is_missing, visible
 from finepref.formats.cells import as_number
-from finepref.formats.dialects import PICTURES, Dialect, find_dialect, missing
+from finepref.formats.detection import find_dialect, missing
+from finepref.formats.dialects import PICTURES, Dialect
 from finepref.formats.exports import is_unranked, is_yes
 from finepref.formats.layout import flat, has_vote
 from finepref.formats.outcomes import BOTH_BAD, LEFT, MEANING, NO_VOTE, RIGHT, SHARE, TIE, Vocabulary

@@ -22,7 +22,7 @@ from finepref.core.errors import InputError
 from finepref.core.files import FOOTER, atomic_file
 from finepref.core.provenance import sha256_bytes, version_of
 from finepref.core.text import is_missing
-from finepref.formats.dialects import find_dialect
+from finepref.formats.detection import find_dialect
 from finepref.formats.pairrows import Account, Draft, ImageRef, PairRows, Preference, pair_rows
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.sources import Paths, tables

@@ -17,6 +17,7 @@ from finepref.formats.records import as_record, csv_text, read_csv, read_record
 RATINGS, LEADERBOARD = "ratings.json", "leaderboard.csv"
 VERSION = 2
 COLUMNS = ("mu", "low", "high", "sigma", "rank_low", "rank_high", "tier", "score", "wins", "losses", "ties")
+LARGEST = 1e6  # of a rating: one model's performance has the spread 25/6
 REMEDY = "write it with `finepref arena`"
 
 
@@ -195,7 +196,10 @@ def read_ratings(path: str | Path) -> RatingsRecord:
     Raises:
         InputError: the file is missing, broken or no record of ratings.
     """
-    return read_record(_in_folder(path), RatingsRecord, version=VERSION, oldest=1, remedy=REMEDY)
+    found = read_record(_in_folder(path), RatingsRecord, version=VERSION, oldest=1, remedy=REMEDY)
+    if not all(abs(model.mu) < LARGEST and 0.0 <= model.sigma < LARGEST for model in found.models):
+        raise InputError("a rating is out of any range", where=_in_folder(path), remedy=REMEDY)
+    return found
 
 
 def write_ratings(path: str | Path, record: RatingsRecord) -> None:
@@ -213,7 +217,10 @@ def _tidy(held: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_count(value: float | None) -> float | None:
     """A sum of weights as it is written: an integer where it is whole."""
-    return int(value) if value is not None and float(value).is_integer() else value
+    if value is None:
+        return None
+    whole = round(value)
+    return whole if abs(value - whole) < 1e-9 * max(1.0, abs(value)) else value
 
 
 def write_leaderboard(path: Path, models: Sequence[RatedModel]) -> None:
@@ -241,7 +248,7 @@ def read_board(path: Path) -> BoardRecord:
         held = {"models": [{"name": row["model"], "mu": row["mu"]} for row in read_csv(path, ("model", "mu"))]}
     remedy = "give a ratings.json with models: [{name, mu}], or a csv with columns model and mu"
     found = as_record(BoardRecord, held, where=path, remedy=remedy)
-    if not all(abs(model.mu) < float("inf") for model in found.models):
+    if not all(abs(model.mu) < LARGEST for model in found.models):
         raise InputError("mu is not a number", where=path, remedy="correct the board")
     return found
 

@@ -40,6 +40,8 @@ def tables(paths: Paths | Table, reading: Reading = AS_IT_IS) -> list[Table]:
         return [paths]
     found: list[Table] = []
     for name in _listed(paths):
+        if not isinstance(name, str | Path):
+            raise InputError(f"{name!r} is no name of a file or folder", where="data", remedy="give paths as text")
         path = Path(name).expanduser()
         if _on_hub(name):
             found.append(_hub_table(str(name), reading.split))

@@ -156,7 +156,18 @@ def load_pipeline(
         with quiet(), reading(adapter / low_rank.FILE, "a LoRA of this network", remedy=LORA):
             pipe.load_lora_weights(str(adapter), weight_name=low_rank.FILE)
     pipe.set_progress_bar_config(disable=True)
+    _check_tokenizers(pipe, source)
     return pipe.to(torch.device(device))
+
+
+def _check_tokenizers(pipe: Any, source: Source) -> None:
+    """Refuse tokenizers that cannot cut a word, before anything is made with them."""
+    for name, part in pipe.components.items():
+        if name.startswith("tokenizer") and part is not None:
+            with reading(f"{source.name}, {name}", "a tokenizer that works", remedy="fetch the model again"):
+                most = part.model_max_length  # some have 1e30 here
+                most = 8 if isinstance(most, int | float) and most > 100_000 else most
+                part("a", padding="max_length", max_length=most, truncation=True)
 
 
 def run_model_settings(run: str | FilePath) -> Mapping[str, Any]:

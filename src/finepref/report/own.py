@@ -23,6 +23,8 @@ def own_report(out: Path) -> Iterator[Path]:
     Raises:
         InputError: something else stands at one of them, or they are one.
     """
+    if not out.name or out.is_dir():
+        raise InputError("it is a folder, not a file", where=out, remedy="name a file, such as report.html")
     text = out.with_suffix(".md")
     if text == out:
         what = "the page cannot have the name of its text"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,7 @@ def _check_folders(config: RunConfig) -> None:
         "train.reference_cache": config.train.reference_cache,
         "train.trajectory_cache": config.train.trajectory_cache,
     }
-    named = [(key, Path(folder).resolve()) for key, folder in folders.items() if folder is not None]
+    named = [(key, Path(os.path.realpath(folder))) for key, folder in folders.items() if folder is not None]
     for (other, same), (key, place) in itertools.combinations(named, 2):
         if place == same:
             raise ConfigError(f"{other} is the same folder", where=key, remedy="give each a folder of its own")
