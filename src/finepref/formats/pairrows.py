@@ -179,6 +179,8 @@ class PairRows:
         Raises:
             InputError: an outcome that is not known.
         """
+        if not has_vote(self.get(row, "has_label")):
+            return Said(math.nan)
         weight = self.number(row, "weight")
         if "left_votes" in self.cast:
             left, right = self.number(row, "left_votes"), self.number(row, "right_votes")
@@ -213,10 +215,9 @@ class PairRows:
 
     def _worded(self, row: Row, place: str, weight: float) -> Said:
         word = self.text(row, "winner")
-        if not has_vote(self.get(row, "has_label")) or (word is None and self.dialect.null_is_no_vote):
-            return Said(math.nan, weight)
         if word is None:
-            return Said(math.nan, problem=f"{self.cast['winner']} is missing (empty, null, nan or n/a)")
+            lost = f"{self.cast['winner']} is missing (empty, null, nan or n/a)"
+            return Said(math.nan, weight, problem="" if self.dialect.null_is_no_vote else lost)
         side = self.vocabulary.outcome(clean_name(word), self.name(row, "left"), self.name(row, "right"))
         other = self.text(row, "other_label")
         if side is None:
@@ -322,6 +323,15 @@ def pair_rows(table: Table, reading: Reading, *, images: bool, account: Account,
     for role in dialect.roles:
         if role in NEEDED and role not in cast and (images or role not in PICTURES):
             raise missing(dialect.columns(role, named)[0], table.path, table.columns)
+    for role, column in list(cast.items()):
+        if column in table.nameless and role not in NEEDED and role != "pair_id":
+            if column in named.values():
+                what = f"column {visible(column)!r} ({role}) holds lists, records or bytes"
+                raise InputError(what, where=table.path, remedy="name a column of text")
+            del cast[role]
+    if reading.question is not None and "question" not in cast:
+        remedy = "leave --question (data.question) out, or name the column"
+        raise InputError("the votes name no question", where=table.path, remedy=remedy)
     hashed = [named.get("voter", named.get(name, name)) for name in dialect.hashed_voters]
     vocabulary = dialect.vocabulary(reading.outcomes, cast)
     return PairRows(table, dialect, cast, hashed, vocabulary, account, met, reading.question)

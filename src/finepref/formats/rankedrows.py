@@ -52,11 +52,11 @@ def _fault(source: PairRows, row: Row) -> tuple[str, bool]:
     """(why a row is no item, or nothing; whether that is a fault of it)."""
     if source.is_other(source.name(row, "question")):
         return "another question", False
-    for role in ("model", "group"):
+    rank = source.text(row, "rank")
+    for role in ("model", "group", "rank"):
         if role in source.cast and source.text(row, role) is None:
             return f"{source.cast[role]} is missing (empty, null, nan or n/a)", True
-    rank = source.text(row, "rank")
-    if rank is not None and is_unranked(rank):
+    if is_unranked(rank):
         return f"{source.cast['rank']} -1: not ranked", False
     if not math.isfinite(as_number(rank)):
         return f"{source.cast['rank']} {rank!r} is not a number", True
