@@ -238,11 +238,12 @@ def test_own_votes(tmp_path: Path) -> None:
     lines = [f"ours,base,{outcome},0.png,1.png,p,v" for outcome in outcomes]
     (tmp_path / "votes.csv").write_text(head + "\n".join(lines) + "\n")
     assert detect_format(tmp_path / "votes.csv") == "votes"
-    pairs = list(read_preferences(tmp_path / "votes.csv"))
-    assert [p.label for p in pairs[:5]] == [1.0, 0.0, 0.5, 1.0, 0.0]
-    assert math.isnan(pairs[5].label)
+    left_out: list[Quarantined] = []
+    pairs = list(read_preferences(tmp_path / "votes.csv", quarantine=left_out))
+    assert [p.label for p in pairs] == [1.0, 0.0, 0.5, 1.0, 0.0]
+    assert [each.reason for each in left_out] == ["winner is missing (empty, null, nan or n/a)"]
     assert (pairs[0].model_0, pairs[0].model_1, pairs[0].voter) == ("ours", "base", "v")
-    assert len({p.pair_id for p in pairs}) == 6
+    assert len({p.pair_id for p in pairs} | {left_out[0].pair_id}) == 6
     (tmp_path / "votes.csv").write_text(head + "ours,base,nobody,0.png,1.png,p,v\n")
     with pytest.raises(InputError, match=r"line 2: winner 'nobody' is no outcome.*--outcome nobody=left"):
         list(read_preferences(tmp_path / "votes.csv"))

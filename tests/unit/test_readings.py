@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -182,3 +183,142 @@ def test_records_of_other_shapes_are_faults(tmp_path: Path) -> None:
     found = read_votes(tmp_path / "a.json", skip_bad_rows=True)
     assert len(found.votes) == 1
     assert [place for place, _ in found.rejected] == [f"{tmp_path / 'a.json'}: object {k}" for k in (1, 2, 3)]
+
+
+def rankings(data: Path | list[Path], **how: str) -> tuple[list[tuple[Any, ...]], list[tuple[str, str]]]:
+    """(pairs, bad rows) of rankings, which both readers must see: models, left's points, voter, weight of each pair."""
+    found = read_votes(data, skip_bad_rows=True, **how)
+    votes, n = found.votes, len(found.votes)
+    voters = [None] * n if votes.voter is None else [None if v < 0 else votes.voters[v] for v in votes.voter]  # type: ignore[index]
+    weights = [1.0] * n if votes.weight is None else votes.weight.tolist()
+    names = ([votes.models[k] for k in side] for side in (votes.left, votes.right))
+    by_columns = [*zip(*names, (0.5 + 0.5 * votes.outcome).tolist(), voters, weights, strict=True)]
+    left_out: list[Quarantined] = []
+    pairs = list(read_preferences(data, images=False, quarantine=left_out, **how))  # type: ignore[arg-type]
+    assert [(p.model_0, p.model_1, p.label, p.voter, p.weight) for p in pairs] == by_columns
+    assert sum(found.left_out.values()) == len(left_out)
+    bad = [(each.where, each.reason) for each in left_out]
+    assert {place for place, _ in found.rejected} <= {place for place, _ in bad}
+    return by_columns, bad
+
+
+def test_rankings_of_two_files_are_two(tmp_path: Path) -> None:
+    head = ("system1Id", "system2Id", "system1rank", "system2rank", "prompt", "group")
+    one = write_csv(tmp_path / "w1.csv", head, ("a", "b", 1, 2, "p", "same"))
+    two = write_csv(tmp_path / "w2.csv", head, ("c", "d", 2, 1, "p", "same"))
+    assert rankings([one, two]) == ([("a", "b", 1.0, None, 1.0), ("c", "d", 0.0, None, 1.0)], [])
+    assert len({pair.game for pair in read_preferences([one, two], images=False)}) == 2
+    for read in (read_votes, lambda *a, **k: list(read_preferences(*a, images=False, **k))):
+        with pytest.raises(InputError, match="no column can be its group"):
+            read([one, two], format="wide_ranking", columns={"group": "prompt"})
+
+
+@pytest.mark.parametrize(("dialect", "group"), [("kwise", "group"), ("imagereward", "prompt_id")])
+def test_a_ranking_in_two_files_is_refused(tmp_path: Path, dialect: str, group: str) -> None:
+    head = (group, "model", "rank", "prompt", "image")
+    one = write_csv(tmp_path / "1.csv", head, ("g", "a", 1, "p", "x"), ("g", "b", 2, "p", "y"))
+    two = write_csv(tmp_path / "2.csv", head, ("h", "a", 1, "p", "x"), ("h", "b", 2, "p", "y"), ("g", "c", 1, "p", "z"))
+    for read in (read_votes, lambda path: list(read_preferences(path, images=False))):
+        with pytest.raises(InputError, match=f"2.csv: .*{group}.* is a ranking of .*1.csv too; .*apart"):
+            read([one, two])
+        assert len(getattr(found := read(one), "votes", found)) == 1
+
+
+def test_questions_of_rankings_and_of_other_files(tmp_path: Path) -> None:
+    head = ("group", "model", "rank", "prompt", "question")
+    taste = [("g", "a", 1, "p", "cafe\u0301"), ("g", "b", 2, "p", "caf\u00e9")]
+    sharp = [("h", "a", 1, "p", "sharp"), ("h", "b", 2, "p", "sharp"), ("h", "c", 3, "p", "sharp")]
+    one, two = write_csv(tmp_path / "1.csv", head, *taste), write_csv(tmp_path / "2.csv", head, *sharp)
+    both = write_csv(tmp_path / "3.csv", head, *taste, *sharp)
+    for data in (both, [one, two]):
+        for read in (read_votes, lambda path: list(read_preferences(path, images=False))):
+            with pytest.raises(InputError, match="several questions"):
+                read(data)  # type: ignore[operator]
+        pairs, bad = rankings(data, question="sharp")
+        assert (len(pairs), [reason for _, reason in bad]) == (3, ["another question"] * 2)
+    assert len(list(read_preferences(one, images=False, question=" cafe\u0301"))) == 1
+    again = read_preferences(one, images=False)
+    assert len(list(again)) == len(list(again)) == 1
+    bare = write_csv(tmp_path / "4.csv", head[:4], *(row[:4] for row in taste))
+    with pytest.raises(InputError, match="name no question"):
+        list(read_preferences(bare, images=False, question="x"))
+
+
+def test_bad_rows_end_no_ranking(tmp_path: Path) -> None:
+    path = tmp_path / "k.csv"
+    rows = (
+        *("g,a,1,,v,2", "g,b", "g,b,2,p,v,3", "g,,1,p,v,1", "g,c,inf,p,v,1", "g,c,first,p,v,1", "g,c,,p,v,1"),
+        *("g,c,1,p,v,-1", "g,d,-1,p,v,1", ",e,1,p,v,1", "g,f,2,p,v,", "alone,a,1,p,v,1"),
+    )
+    path.write_text("\n".join(["group,model,rank,prompt,voter,weight", *rows, ""]))
+    pairs, bad = rankings(path)
+    assert pairs == [("a", "b", 1.0, "v", 2.0), ("a", "f", 1.0, "v", 2.0), ("b", "f", 0.5, "v", 3.0)]
+    assert [(place.removeprefix(f"{path}, "), reason) for place, reason in bad] == [
+        ("line 3", "it has 2 cells and the header 6"),
+        ("line 5", "model is missing (empty, null, nan or n/a)"),
+        ("line 6", "rank 'inf' is not a number"),
+        ("line 7", "rank 'first' is not a number"),
+        ("line 8", "rank is missing (empty, null, nan or n/a)"),
+        ("line 9", "weight is not a number of 0 or above"),
+        ("line 10", "rank -1: not ranked"),
+        ("line 11", "group is missing (empty, null, nan or n/a)"),
+        ("line 13", "alone in its ranking"),
+    ]
+    left_out: list[Quarantined] = []
+    assert {pair.prompt for pair in read_preferences(path, images=False, quarantine=left_out)} == {"p"}
+    assert [each.row for each in left_out] == [1, 3, 4, 5, 6, 7, 8, 9, 11]
+    found = read_votes(path, skip_bad_rows=True)
+    assert found.votes.prompt is not None
+    assert len({*found.votes.prompt.tolist()} - {-1}) == 1
+    assert found.votes.prompt.min() >= 0
+    assert [(source.rows, source.used) for source in found.sources] == [(12, 3)]
+    for name, word in (("model", "a\u200fb"), ("voter", "v\u2028w")):
+        row = {"group": "g", "model": "a", "rank": 1, "prompt": "p", "voter": "v"}
+        given = [row, {**row, name: word}, {**row, "model": "z"}]
+        left_out.clear()
+        assert len(list(read_preferences(given, images=False, quarantine=left_out))) == 1
+        assert "is no name" in left_out[0].reason
+
+
+def test_a_vote_without_a_winner_is_a_bad_row(tmp_path: Path) -> None:
+    head = ("left", "right", "winner", "prompt")
+    path = write_csv(tmp_path / "v.csv", head, ("a", "b", "", "p"), ("a", "b", "left", "p"))
+    left_out: list[Quarantined] = []
+    assert [pair.label for pair in read_preferences(path, images=False, quarantine=left_out)] == [1.0]
+    assert [(each.where, each.reason) for each in left_out] == [*read_votes(path, skip_bad_rows=True).rejected]
+    with pytest.raises(InputError, match="winner is missing"):
+        list(read_preferences(path, images=False))
+
+
+def test_types_of_parquet_are_text_in_both_views(tmp_path: Path) -> None:
+    """The oracle is Arrow's own cast to text."""
+    times = pa.array([1_700_000_000_123_456_789, 1_700_000_001_000_000_001], pa.timestamp("ns"))
+    told = ([12.0, 12.5], [True, False], [7, 8], pa.array([3.0, None], pa.float32()))
+    for voters in map(pa.array, told):
+        path = tmp_path / "v.parquet"
+        columns = {"left": ["a", "a"], "right": ["b", "b"], "winner": ["left", "right"], "prompt": ["p", "p"]}
+        pa.parquet.write_table(pa.table({**columns, "voter": voters, "time": times}), path)
+        pairs = list(read_preferences(path, images=False))
+        assert [pair.voter for pair in pairs] == voters.cast(pa.string()).to_pylist()
+        assert str(pairs[0].time).endswith(".123456")
+        named = read_votes(path).votes
+        assert list(named.voters or ()) == [pair.voter for pair in pairs if pair.voter is not None]
+    pa.parquet.write_table(pa.table({**columns, "voter": pa.array([b"v", b"w"])}), path)
+    assert [pair.voter for pair in read_preferences(path, images=False)] == [None, None]
+    assert read_votes(path).votes.voter is None
+
+
+def test_a_second_label_that_says_nothing_is_listed(tmp_path: Path) -> None:
+    head = ("label_0", "label_1", "has_label", "model_0", "model_1", "caption", "question")
+    said = [(1, "zz", "true", "q"), (1, 0, "true", "q"), (0, 1, "false", "r")]
+    rows = ((*label, "a", "b", "p", question) for *label, question in said)
+    path = write_csv(tmp_path / "p.csv", head, *rows)
+    left_out: list[Quarantined] = []
+    labels = [pair.label for pair in read_preferences(path, images=False, quarantine=left_out)]
+    assert labels[0] == 1.0
+    assert np.isnan(labels[1:]).all()
+    assert [(each.where, each.reason) for each in left_out] == [
+        (f"{path}, line 2", "label_0 1 and label_1 zz do not add up to 1")
+    ]
+    found = read_votes(path, skip_bad_rows=True)
+    assert ([place for place, _ in found.rejected], len(found.votes)) == ([f"{path}, line 2"], 1)

@@ -15,12 +15,20 @@ from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.tables import Table
 from finepref.formats.textfiles import Line
 
+ALONE = "alone in its ranking"  # an item that is compared with nothing
 
-def flat(table: Table, dialect: Dialect, named: Mapping[str, str]) -> Table:
-    """The table with one comparison or item a row, where the dialect's rows are others; `group`: those of one row."""
+
+def flat(table: Table, dialect: Dialect, named: Mapping[str, str], *, number: int) -> Table:
+    """The table with one comparison or item a row, where the dialect's rows are others; `group`: those of one row.
+
+    number: of the table among all of them, so that no two rows of any share a group.
+    """
     flatten = dialect.flatten
     if flatten is None:
         return table
+    if dialect.kwise and "group" in named:
+        what = f"a row of format {dialect.name} is a ranking by itself, so no column can be its group"
+        raise InputError(what, where=table.path, remedy="name no column as the group")
 
     def read(columns: Sequence[str] | None) -> Iterator[Line]:
         for index, line in enumerate(table.lines(None)):
@@ -33,7 +41,7 @@ def flat(table: Table, dialect: Dialect, named: Mapping[str, str]) -> Table:
                     if isinstance(item, NoVote):
                         yield Line(line.at, {}, str(item), bad=False)
                     else:
-                        yield Line(line.at, {"group": str(index), **item})
+                        yield Line(line.at, {**item, "group": f"{number}-{index}"} if dialect.kwise else item)
             except NoVote as nothing:
                 yield Line(line.at, {}, str(nothing), bad=False)
             except InputError as error:
@@ -69,8 +77,10 @@ class Layout:
         return list(dict.fromkeys(self.columns.values()))
 
 
-def layout_of(table: Table, reading: Reading = AS_IT_IS) -> tuple[Table, Layout]:
+def layout_of(table: Table, reading: Reading = AS_IT_IS, *, number: int = 0) -> tuple[Table, Layout]:
     """The table (of one item a row) and which of its columns play which role; those that are named go first.
+
+    number: of the table among all of them.
 
     Raises:
         InputError: no dialect fits, a named column is missing or holds no names, neither models nor images are named.
@@ -81,7 +91,7 @@ def layout_of(table: Table, reading: Reading = AS_IT_IS) -> tuple[Table, Layout]
         if column in table.nameless and dialect.flatten is None:
             what = f"column {visible(column)!r} ({role}) holds lists, records or bytes"
             raise InputError(what, where=table.path, remedy="name a column of text")
-    table = flat(table, dialect, named)
+    table = flat(table, dialect, named, number=number)
     usable = [name for name in table.columns if name not in table.nameless]
     columns = dialect.cast(named, first=("left", "right", "model", "id"), present=usable)
     for side in ("left", "right"):
@@ -109,3 +119,9 @@ def layout_of(table: Table, reading: Reading = AS_IT_IS) -> tuple[Table, Layout]
 def has_vote(value: Any) -> bool:
     """Whether a row counts by the column that says if anybody voted: not where it says false or 0."""
     return is_missing(value) or str(value).strip().lower() not in ("false", "0", "0.0")
+
+
+def elsewhere(ranking: str, first: object, where: object) -> InputError:
+    """The refusal of a ranking that has items in two files: whether it is one or two is not known."""
+    remedy = "make the rankings of the files differ, or read the files apart"
+    return InputError(f"{ranking} is a ranking of {first} too", where=where, remedy=remedy)

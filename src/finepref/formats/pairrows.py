@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from finepref.core.errors import InputError
 from finepref.core.regular import read_regular
@@ -15,7 +16,7 @@ from finepref.core.text import clean_name, fault_of_name, fault_of_prompt, is_mi
 from finepref.formats.cells import as_number
 from finepref.formats.detection import find_dialect, missing
 from finepref.formats.dialects import PICTURES, Dialect
-from finepref.formats.exports import is_unranked, is_yes
+from finepref.formats.exports import is_yes
 from finepref.formats.layout import flat, has_vote
 from finepref.formats.outcomes import BOTH_BAD, LEFT, MEANING, NO_VOTE, RIGHT, SHARE, TIE, Vocabulary
 from finepref.formats.reading import Reading
@@ -82,12 +83,13 @@ class Preference:
 class Draft(NamedTuple):
     """A preference without its id, None of a row that could not be read.
 
-    place: file and row. hashed_voter: the voter that a hashed id names. problem: why it cannot be used. bad: whether
-    that is a fault of the row, or what it says itself.
+    place: file and row. row: its number in the file, from 0. hashed_voter: the voter that a hashed id names.
+    problem: why it cannot be used. bad: whether that is a fault of the row, or what it says itself.
     """
 
     preference: Preference | None
     place: str
+    row: int
     own_id: str | None = None
     hashed_voter: str | None = None
     problem: str = ""
@@ -101,6 +103,15 @@ class Account:
     sources: dict[str, int] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """What all tables have in common while they are gone through once: the questions of their votes, and ranking ->
+    the file that it is in."""
+
+    asked: set[str] = field(default_factory=set)
+    rankings: dict[str, Path] = field(default_factory=dict)
 
 
 class Said(NamedTuple):
@@ -122,6 +133,7 @@ class PairRows:
     hashed: Sequence[str]
     vocabulary: Vocabulary
     account: Account
+    met: Met
     question: str | None = None
 
     def get(self, row: Row, role: str) -> Any:
@@ -130,8 +142,7 @@ class PairRows:
 
     def text(self, row: Row, role: str) -> str | None:
         """A cell as text, None where it is missing."""
-        value = self.get(row, role)
-        return None if is_missing(value) else str(value)
+        return cell_text(self.get(row, role))
 
     def name(self, row: Row, role: str) -> str | None:
         """A cell as a name, trimmed and composed; None where it is missing."""
@@ -169,9 +180,11 @@ class PairRows:
         Raises:
             InputError: an outcome that is not known.
         """
-        weight = self._number(row, "weight")
+        if not has_vote(self.get(row, "has_label")):
+            return Said(math.nan)
+        weight = self.number(row, "weight")
         if "left_votes" in self.cast:
-            left, right = self._number(row, "left_votes"), self._number(row, "right_votes")
+            left, right = self.number(row, "left_votes"), self.number(row, "right_votes")
             if math.isnan(left + right + weight):
                 return Said(math.nan, problem="a count of votes is not a number of 0 or above")
             total = left + right
@@ -187,15 +200,15 @@ class PairRows:
             raise InputError(what, where=place, remedy="write 1 for a tie and 0 for none")
         return self._worded(row, place, weight) if "winner" in self.cast else Said(1.0, weight)
 
-    def _number(self, row: Row, role: str) -> float:
+    def number(self, row: Row, role: str) -> float:
         """A number of 0 or above, nan where it is none; a weight that is missing is 1."""
         text = self.text(row, role)
         number = 1.0 if text is None and role == "weight" else as_number(text)
         return number if number >= 0 and math.isfinite(number) else math.nan
 
     def _shared(self, row: Row, weight: float) -> Said:
-        share = self._number(row, "left_share")
-        other = self._number(row, "right_share") if "right_share" in self.cast else 1.0 - share
+        share = self.number(row, "left_share")
+        other = self.number(row, "right_share") if "right_share" in self.cast else 1.0 - share
         if share == 0.0 == other:
             return Said(math.nan, weight)
         fits = share <= 1.0 and abs(share + other - 1.0) <= 0.02
@@ -203,14 +216,13 @@ class PairRows:
 
     def _worded(self, row: Row, place: str, weight: float) -> Said:
         word = self.text(row, "winner")
-        if word is None or not has_vote(self.get(row, "has_label")):
-            return Said(math.nan, weight)
+        if word is None:
+            lost = f"{self.cast['winner']} is missing (empty, null, nan or n/a)"
+            return Said(math.nan, weight, problem="" if self.dialect.null_is_no_vote else lost)
         side = self.vocabulary.outcome(clean_name(word), self.name(row, "left"), self.name(row, "right"))
         other = self.text(row, "other_label")
-        opposite = None if other is None else self.vocabulary.side(other)
-        if side is None or (other is not None and opposite is None):
-            role, word = ("winner", word) if side is None else ("other_label", str(other))
-            raise self.vocabulary.refusal(word, self.cast[role], place)
+        if side is None:
+            raise self.vocabulary.refusal(word, self.cast["winner"], place)
         by_name = self.vocabulary.side(word) is None
         key = "(a model's name)" if by_name else "(a number between 0 and 1)" if side == SHARE else clean_name(word)
         taken = "that model" if by_name else "the left's share" if side == SHARE else MEANING[side]
@@ -219,96 +231,75 @@ class PairRows:
         problem, named = "", self.name(row, "winner_name")
         if named is not None and side in (LEFT, RIGHT) and named != self.name(row, "left" if side == LEFT else "right"):
             problem = f"{self.cast['winner']} and {self.cast['winner_name']} contradict each other"
-        if opposite is not None and not abs(label + points(opposite, str(other)) - 1.0) < 1e-6:
-            rest = points(opposite, str(other))
-            problem = f"{self.cast['winner']} {label:g} and {self.cast['other_label']} {rest:g} do not add up to 1"
+        if other is not None:
+            opposite = self.vocabulary.side(other)
+            rest = math.nan if opposite is None else points(opposite, other)
+            if not abs(label + rest - 1.0) < 1e-6:
+                said = visible(other)[:40]
+                problem = f"{self.cast['winner']} {label:g} and {self.cast['other_label']} {said} do not add up to 1"
         bad = side == BOTH_BAD or (side == TIE and bool(is_yes(self.get(row, "both_bad"))))
         return Said(label, weight, bad, problem)
 
-    def drafts(self, *, images: bool) -> Iterator[Draft]:
-        """Every pair in file order; images: whether the columns of pictures are read."""
+    def lines(self, *, images: bool) -> Iterator[tuple[int, Line]]:
+        """Every line, with the number of its row among those of the file; images: whether pictures are read too."""
         wanted = {name for role, name in self.cast.items() if images or role not in PICTURES}
         wanted.update(self.hashed)
-        lines = self._counted(self.table.lines([name for name in self.table.columns if name in wanted]))
-        return self._games(lines) if self.dialect.kwise else self._pairs(lines)
-
-    def _counted(self, lines: Iterator[Line]) -> Iterator[Line]:
-        """The lines, counted by the rows of the file that they are of."""
         rows, last = 0, -1
-        for line in lines:
+        for line in self.table.lines([name for name in self.table.columns if name in wanted]):
             rows, last = rows + (line.at != last), line.at
-            yield line
+            yield rows - 1, line
         self.account.sources[str(self.table.path)] = rows
         self.account.notes.update(dict.fromkeys(self.table.notes))
 
-    def _pairs(self, lines: Iterator[Line]) -> Iterator[Draft]:
+    def pairs(self, lines: Iterator[tuple[int, Line]]) -> Iterator[Draft]:
         """One row, one pair."""
-        asked: set[str | None] = set()
-        for line in lines:
+        for number, line in lines:
             place, row = self.table.place(line.at), line.cells
             if line.fault:
-                yield Draft(None, place, problem=line.fault, bad=line.bad)
+                yield Draft(None, place, number, problem=line.fault, bad=line.bad)
                 continue
             question = self.name(row, "question")
-            other = self._other_question(question, asked)
+            other = self.is_other(question)
             prompt, problem = self.prompt(row)
-            said = self.said(row, place)
+            said = Said(math.nan) if other else self.said(row, place)
+            if said.problem or not math.isnan(said.label):
+                self.ask(question)
             images = self.image(row, "left_image", "left_uid"), self.image(row, "right_image", "right_uid")
             left, right, voter = (self.name(row, role) for role in ("left", "right", "voter"))
-            problem = problem or said.problem or _bad_name(left, right, voter)
+            problem = problem or said.problem or bad_name(left, right, voter)
             pair = Preference(
                 "", prompt, *images, said.label, left, right, voter, weight=said.weight, both_bad=said.both_bad,
                 question=question, game=self.text(row, "game"), time=self.text(row, "time"),
             )  # fmt: skip
-            own_id, hashed = self.text(row, "pair_id"), self.hashed_voter(row)
-            yield Draft(pair, place, own_id, hashed, "another question" if other else problem, bad=not other)
+            own = self.get(row, "pair_id")
+            own_id, hashed = None if is_missing(own) else str(own), self.hashed_voter(row)
+            yield Draft(pair, place, number, own_id, hashed, "another question" if other else problem, bad=not other)
 
-    def _other_question(self, question: str | None, asked: set[str | None]) -> bool:
-        """Whether a row answers another question than the one that was chosen; several without a choice are refused."""
-        if "question" not in self.cast:
-            return False
+    def is_other(self, question: str | None) -> bool:
+        """Whether a row answers another question than the one that was chosen."""
+        return "question" in self.cast and self.question is not None and question != clean_name(self.question)
+
+    def ask(self, question: str | None) -> None:
+        """Note the question of a vote; several without a choice are refused."""
+        if question is None:
+            return
+        asked = self.met.asked
         asked.add(question)
-        named = sorted(each for each in asked if each is not None)
-        if self.question is None and len(named) > 1:
-            what = f"its votes answer several questions, such as {' and '.join(map(repr, named[:2]))}"
+        if self.question is None and len(asked) > 1:
+            what = f"its votes answer several questions, such as {' and '.join(map(repr, sorted(asked)[:2]))}"
             raise InputError(what, where=self.table.path, remedy="choose one with --question (data.question)")
-        return self.question is not None and question != self.question.strip()
 
-    def _games(self, lines: Iterator[Line]) -> Iterator[Draft]:
-        """All pairs of the items of one ranking, whose rows follow each other; equal ranks are a tie."""
-        closed: set[str] = set()
-        for group, members in itertools.groupby(lines, key=lambda line: str(self.get(line.cells, "group"))):
-            items: list[tuple[Row, float]] = []
-            place = ""
-            for line in members:
-                place = self.table.place(line.at)
-                rank = self.text(line.cells, "rank")
-                if line.fault or rank is None or is_unranked(rank) or is_missing(group):
-                    bad = line.bad if line.fault else not (rank and is_unranked(rank))
-                    problem = line.fault or (
-                        f"{self.cast['group']} is missing ({group!r})" if is_missing(group) else "not ranked"
-                    )
-                    yield Draft(None, place, problem=problem, bad=bad)
-                    continue
-                number = as_number(rank)
-                if math.isnan(number):
-                    what = f"{self.cast['rank']} {rank!r} is not a number"
-                    raise InputError(what, where=place, remedy="write 1 for the best")
-                items.append((line.cells, number))
-            if not items:
-                continue
-            if group in closed:
-                column = self.cast["group"]
-                what = f"{column} {group!r} comes back after others"
-                raise InputError(what, where=self.table.path, remedy=f"sort the table by {column}")
-            closed.add(group)
-            prompt, problem = self.prompt(items[-1][0])
-            for (first, a), (second, b) in itertools.combinations(items, 2):
-                label = 0.5 + 0.5 * ((a < b) - (a > b))
-                images = self.image(first, "image"), self.image(second, "image")
-                models = self.name(first, "model"), self.name(second, "model")
-                pair = Preference("", prompt, *images, label, *models, self.name(first, "voter"), game=group)
-                yield Draft(pair, place, None, self.hashed_voter(first), problem or _bad_name(*models))
+
+def cell_text(value: Any) -> str | None:
+    """A cell as text, None where it is missing; as columns are: 12.0 is 12, a truth value true or false."""
+    if is_missing(value):
+        return None
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def points(side: int, word: str) -> float:
@@ -318,20 +309,30 @@ def points(side: int, word: str) -> float:
     return {LEFT: 1.0, RIGHT: 0.0, NO_VOTE: math.nan}.get(side, 0.5)
 
 
-def _bad_name(*names: str | None) -> str:
+def bad_name(*names: str | None) -> str:
     """Why one of these cannot be a name, else nothing."""
     faults = ((name, fault_of_name(name)) for name in names if name is not None)
     return next((f"{name!r} is no name: {fault}" for name, fault in faults if fault), "")
 
 
-def pair_rows(table: Table, reading: Reading, *, images: bool, account: Account) -> PairRows:
-    """A table in its dialect; every column that is needed is there."""
+def pair_rows(table: Table, reading: Reading, *, images: bool, account: Account, met: Met, number: int = 0) -> PairRows:
+    """A table in its dialect; every column that is needed is there. number: of the table among all of them."""
     named = reading.columns
     dialect = find_dialect(table.columns, reading, where=table.path)
-    table = flat(table, dialect, named)
+    table = flat(table, dialect, named, number=number)
     cast = dialect.cast(named, first=(*PICTURES, "pair_id"), present=table.columns)
     for role in dialect.roles:
         if role in NEEDED and role not in cast and (images or role not in PICTURES):
             raise missing(dialect.columns(role, named)[0], table.path, table.columns)
+    for role, column in list(cast.items()):
+        if column in table.nameless and role not in NEEDED and role != "pair_id":
+            if column in named.values():
+                what = f"column {visible(column)!r} ({role}) holds lists, records or bytes"
+                raise InputError(what, where=table.path, remedy="name a column of text")
+            del cast[role]
+    if reading.question is not None and "question" not in cast:
+        remedy = "leave --question (data.question) out, or name the column"
+        raise InputError("the votes name no question", where=table.path, remedy=remedy)
     hashed = [named.get("voter", named.get(name, name)) for name in dialect.hashed_voters]
-    return PairRows(table, dialect, cast, hashed, dialect.vocabulary(reading.outcomes, cast), account, reading.question)
+    vocabulary = dialect.vocabulary(reading.outcomes, cast)
+    return PairRows(table, dialect, cast, hashed, vocabulary, account, met, reading.question)

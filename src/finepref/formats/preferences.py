@@ -23,7 +23,8 @@ from finepref.core.files import FOOTER, atomic_file
 from finepref.core.provenance import sha256_bytes, version_of
 from finepref.core.text import is_missing
 from finepref.formats.detection import find_dialect
-from finepref.formats.pairrows import Account, Draft, ImageRef, PairRows, Preference, pair_rows
+from finepref.formats.pairrows import Account, Draft, ImageRef, Met, PairRows, Preference, pair_rows
+from finepref.formats.rankedrows import ranked_pairs
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.sources import Paths, tables
 from finepref.formats.tables import Row, Table, memory_table
@@ -49,7 +50,7 @@ _GROUP = 256
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A row that was dropped whole: its number over all tables, which pair (empty: none), why, and where it is."""
+    """A row that was dropped whole: its number over all files, which pair (empty: none), why, and where it is."""
 
     row: int
     pair_id: str
@@ -194,17 +195,22 @@ def said_of(label: float) -> str:
 def _identified(
     data: Paths | Table, reading: Reading, *, images: bool, account: Account
 ) -> Iterator[tuple[int, str, Draft]]:
-    """(row number over all tables, pair id, draft); a row that could not be read has no id."""
+    """(number of the row over all files, pair id, draft); a row that could not be read has no id."""
     found = tables(data, reading)
     if reading.images is not None:
         found = [replace(table, root=Path(reading.images).expanduser()) for table in found]
-    opened = [pair_rows(table, reading, images=images, account=account) for table in found]
+    met = Met()
+    opened = [
+        pair_rows(table, reading, images=images, account=account, met=met, number=number)
+        for number, table in enumerate(found)
+    ]
     own = _own_ids_unique(opened)
     seen: dict[tuple[str, ...], int] = {}
     hashes: dict[Path, str] = {}
-    row = 0
+    before = 0
     for source in opened:
-        for draft in source.drafts(images=images or not own):
+        lines = source.lines(images=images or not own)
+        for draft in ranked_pairs(source, lines) if source.dialect.kwise else source.pairs(lines):
             pair = draft.preference
             if pair is None:
                 pair_id = ""
@@ -215,8 +221,8 @@ def _identified(
                 identity = (pair.prompt, *keys, draft.hashed_voter or "")
                 seen[identity] = seen.get(identity, 0) + 1
                 pair_id = sha256_bytes("\x1f".join([*identity, str(seen[identity])]).encode())[:32]
-            yield row, pair_id, draft
-            row += 1
+            yield before + draft.row, pair_id, draft
+        before += account.sources[str(source.table.path)]
 
 
 def _image_key(image: ImageRef, hashes: dict[Path, str]) -> str:

@@ -178,8 +178,16 @@ def _as_in_a_file(value: Any) -> Any:
 def _parquet_lines(path: Path, wanted: Sequence[str] | None) -> Iterator[Line]:
     names = None if wanted is None else list(wanted)
     with reading(path, PARQUET), pq.ParquetFile(path) as file:
-        rows = (row for batch in file.iter_batches(_ROWS_WITH_IMAGES, columns=names) for row in batch.to_pylist())
+        schema = pa.schema([field.with_type(_without_nanoseconds(field.type)) for field in file.schema_arrow])
+        batches = file.iter_batches(_ROWS_WITH_IMAGES, columns=names)
+        whole = (batch.cast(pa.schema(map(schema.field, batch.schema.names)), safe=False) for batch in batches)
+        rows = (row for batch in whole for row in batch.to_pylist())
         yield from (Line(at, row) for at, row in enumerate(rows))
+
+
+def _without_nanoseconds(kind: pa.DataType) -> pa.DataType:
+    """A type of times that Python holds; others as they are."""
+    return pa.timestamp("us", kind.tz) if pa.types.is_timestamp(kind) and kind.unit == "ns" else kind
 
 
 def _parquet_batches(path: Path, wanted: Sequence[str], text: Sequence[str]) -> Iterator[Batch]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ import pyarrow as pa
 from finepref.core.errors import InputError
 from finepref.formats.cells import Gathered
 from finepref.formats.dialects import IN_COLUMNS
-from finepref.formats.layout import Layout, layout_of
+from finepref.formats.layout import ALONE, Layout, elsewhere, layout_of
 from finepref.formats.ratings import SourceRows
 from finepref.formats.reading import Reading
 from finepref.formats.sources import Paths, tables
 from finepref.formats.store import IN_MEMORY, Store, hash_names
 from finepref.formats.tables import Batch, memory_table, text_column
 from finepref.formats.votebatch import NO_TIME, take_batch
-from finepref.formats.votes import Games, Votes
+from finepref.formats.votes import Games, Rows, Votes
 
 NO_MODEL = "(model not named)"
 OWN_IDS = ("vote_id", "pair_id")  # columns of names of votes, which no two votes share
@@ -107,14 +108,15 @@ def read_as(
     opened = tables(paths, reading)
     gathered, layout, offset = Gathered(Store(spill, in_memory), skip_bad_rows), None, 0
     sources: list[SourceRows] = []
-    for table in opened:
-        table, own = layout_of(table, reading)
+    edges = [0]
+    for number, table in enumerate(opened):
+        table, own = layout_of(table, reading, number=number)
         if layout is not None and own != layout:
             what = f"its columns are read otherwise than those of {opened[0].path}"
             raise InputError(what, where=table.path, remedy="read it by itself, or give both the same columns")
         layout = own
         gathered.notes.update(dict.fromkeys(table.notes))
-        before, rows, places, last = gathered.store.rows, 0, 0, -1
+        rows, places, last = 0, 0, -1
         for batch in table.batches(layout.wanted):
             take_batch(batch, layout, gathered, table, reading=reading, offset=offset)
             gathered.store.settle()
@@ -127,7 +129,8 @@ def read_as(
             if on_rows is not None:
                 on_rows(offset)
         rows = rows if layout.dialect.flatten is None else places
-        sources.append(SourceRows(path=str(table.path), rows=rows, used=_used(gathered, layout, since=before)))
+        edges.append(gathered.store.rows)
+        sources.append(SourceRows(path=str(table.path), rows=rows, used=edges[-1] - edges[-2]))
     assert layout is not None
     if reading.question is not None and "question" not in layout.columns:
         raise InputError("the votes name no question", where="--question", remedy="leave it out, or name the column")
@@ -135,14 +138,8 @@ def read_as(
         why = "".join(f"; {count} left out: {reason}" for reason, count in gathered.left_out.items())
         raise InputError(f"there are no votes in it{why}", where=opened[0].path, remedy="give at least one vote")
     ids = layout.columns.get("id")
-    return _vote_table(gathered, layout, tuple(sources), unique_ids=ids in OWN_IDS or "id" in reading.columns)
-
-
-def _used(gathered: Gathered, layout: Layout, *, since: int) -> int:
-    """Rows of the file that gave a vote (or an item of a ranking), of those kept since then."""
-    if layout.dialect.flatten is None:
-        return gathered.store.rows - since
-    return len(np.unique(gathered.store.column("at")[since:])) if gathered.store.rows > since else 0
+    unique = ids in OWN_IDS or "id" in reading.columns
+    return _vote_table(gathered, layout, tuple(sources), np.array(edges), unique_ids=unique)
 
 
 def votes_of(columns: Mapping[str, Any]) -> Votes:
@@ -161,9 +158,8 @@ def votes_of(columns: Mapping[str, Any]) -> Votes:
     table = replace(memory_table([]), path=Path("columns"))
     reading = Reading(question="all" if "question" in columns else None)
     take_batch(Batch(batch, number, number, len(number)), layout, gathered, table, reading=reading, offset=0)
-    return _vote_table(
-        gathered, layout, (SourceRows(path="columns", rows=len(number), used=len(number)),), unique_ids=False
-    ).votes
+    source = SourceRows(path="columns", rows=len(number), used=len(number))
+    return _vote_table(gathered, layout, (source,), np.array([0, len(number)]), unique_ids=False).votes
 
 
 def _refuse_repeated(ids: pa.ChunkedArray, where: Path) -> None:
@@ -179,8 +175,10 @@ def _refuse_repeated(ids: pa.ChunkedArray, where: Path) -> None:
             raise InputError(what, where=where, remedy="make ids unique, or do not name an id column")
 
 
-def _vote_table(gathered: Gathered, layout: Layout, sources: tuple[SourceRows, ...], *, unique_ids: bool) -> VoteTable:
-    """Everything that was read, as votes; of rankings, all pairs of their items."""
+def _vote_table(
+    gathered: Gathered, layout: Layout, sources: tuple[SourceRows, ...], edges: Rows, *, unique_ids: bool
+) -> VoteTable:
+    """Everything that was read, as votes; of rankings, all pairs of their items. edges: of the files in the store."""
     store, where = gathered.store, Path(sources[0].path)
 
     def codes(*roles: str) -> list[Any]:
@@ -194,9 +192,17 @@ def _vote_table(gathered: Gathered, layout: Layout, sources: tuple[SourceRows, .
         _refuse_repeated(ids, where)
     nobody, other = np.zeros(len(row), dtype=np.int32), None
     first: Any = slice(None)  # rows of the left items
+    prompt, compared = codes("prompt")[0], None
+    if prompt is not None and (missing := store.column("no_prompt")).any():
+        prompt = np.where(missing, -1, prompt)
     if layout.dialect.kwise:
         (group,), count = store.codes("group")
         order, start = np.argsort(group, kind="stable"), np.append(0, np.cumsum(np.bincount(group, minlength=count)))
+        _refuse_elsewhere(order, start, edges, sources, layout.columns["group"])
+        compared = np.diff(start)[group] > 1
+        if alone := int(np.count_nonzero(~compared)):
+            gathered.left_out[ALONE] += alone
+        prompt = None if prompt is None else _told(prompt[order], start)[group]
         model, (image,) = column("model"), codes("image")
         games = Games(start, (nobody if model is None else model)[order], store.column("rank")[order])
         a, b, game = games.pairs()
@@ -216,9 +222,6 @@ def _vote_table(gathered: Gathered, layout: Layout, sources: tuple[SourceRows, .
         found["share"], bad = column("share"), column("both_bad")
         found["share"] = None if found["share"] is None or np.isnan(found["share"]).all() else found["share"]
         found["both_bad"] = bad if bad is not None and bad.any() else None
-    prompt = codes("prompt")[0]
-    if prompt is not None and (missing := store.column("no_prompt")).any():
-        prompt = np.where(missing, -1, prompt)
     plain = {"prompt": prompt, "voter": column("voter"), "weight": column("weight"), "question": column("question")}
     found |= {name: None if values is None else values[first] for name, values in plain.items()}
     found["time"] = _times(gathered, column("time"), first)
@@ -227,10 +230,32 @@ def _vote_table(gathered: Gathered, layout: Layout, sources: tuple[SourceRows, .
         models=names["models"] or (NO_MODEL,), voters=None if found["voter"] is None else names["voters"],
         questions=None if found["question"] is None else names["questions"], **found,
     )  # fmt: skip
+    if compared is not None or layout.dialect.flatten is not None:
+        sources = _used(sources, edges, store.column("at"), compared)
     return VoteTable(
         votes, layout, row[first], other, ids, sources, tuple(gathered.rejected), dict(gathered.left_out),
         dict(gathered.words), (*gathered.notes, *_alike(votes.models)),
     )  # fmt: skip
+
+
+def _refuse_elsewhere(order: Rows, start: Rows, edges: Rows, sources: tuple[SourceRows, ...], column: str) -> None:
+    """Refuse a ranking with items in two files. order: items by ranking, in each as they were read."""
+    ends = np.searchsorted(edges, np.stack([order[start[:-1]], order[start[1:] - 1]]), side="right") - 1
+    for one, two in ends.T[ends[0] != ends[1]][:1].tolist():
+        raise elsewhere(f"one {column}", sources[one].path, sources[two].path)
+
+
+def _told(prompt: Any, start: Rows) -> Any:
+    """[games] prompt of the first item that has one, -1 where none does. prompt: of the items by ranking."""
+    place = np.where(prompt >= 0, np.arange(len(prompt)), len(prompt))
+    return np.append(prompt, -1)[np.minimum.reduceat(place, start[:-1])]
+
+
+def _used(sources: tuple[SourceRows, ...], edges: Rows, at: Rows, compared: Any) -> tuple[SourceRows, ...]:
+    """With the rows of each file that gave a vote. at: [n] place of each; compared: [n] whether it did, None: all."""
+    kept = np.ones(len(at), dtype=bool) if compared is None else compared
+    rows = [np.unique(at[a:b][kept[a:b]]) for a, b in pairwise(edges.tolist())]
+    return tuple(replace(source, used=len(each)) for source, each in zip(sources, rows, strict=True))
 
 
 def _times(gathered: Gathered, times: Any, rows: Any) -> Any:
