@@ -113,7 +113,8 @@ def _batch(votes: Votes, options: RatingOptions, *, sides: bool) -> Ratings:
     check_side(options, votes, by_side, sides=sides)
     model = fit_counts(by_side, votes.models, options)
     core = _core(counts)
-    covariance = C * C * batch.centred(intervals.covariance(votes, model, plan, options), core)
+    settled = intervals.settled(votes, model, plan, options, core=core)
+    plan, covariance = settled.plan, C * C * settled.covariance
     side: SideRecord | None = None
     if sides and knows_sides(votes, by_side):
         side = side_term(votes, by_side, model, plan, options, core=core)
@@ -126,7 +127,7 @@ def _batch(votes: Votes, options: RatingOptions, *, sides: bool) -> Ratings:
         beta=BETA, tie_margin=C * model.fit.margin, level=LEVEL,
     )  # fmt: skip
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    told = doubts.of_voters(votes, plan) + ((side_warning(side),) if side is not None and side.warned else ())
+    told = settled.told + doubts.of_voters(votes, plan) + ((side_warning(side),) if side is not None and side.warned else ())
     return _ratings(
         votes, counts, settings, told, engine="batch", mu=model.mu, sigma=sigma, covariance=covariance, side=side
     )
