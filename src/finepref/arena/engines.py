@@ -103,7 +103,13 @@ def rate_by(votes: Votes, options: RatingOptions, *, sides: bool = True) -> Rati
         raise InputError("the votes answer several questions, and one board would mix them", remedy=remedy)
     if options.anchor is not None:
         check_word(options.anchor, votes.models, "anchor")
-    return _online(votes, options) if options.engine == "online" else _batch(votes, options, sides=sides)
+    if options.engine == "online":
+        return _online(votes, options)
+    try:
+        return _batch(votes, options, sides=sides)
+    except np.linalg.LinAlgError:  # weights so far apart that no number holds their sums
+        remedy = "give weights of similar size, such as 1 per vote"
+        raise InputError("the votes' weights are too large, or too unlike each other, to be rated", remedy=remedy) from None
 
 
 def _batch(votes: Votes, options: RatingOptions, *, sides: bool) -> Ratings:
@@ -154,6 +160,8 @@ def fit_counts(by_side: PairCounts, models: tuple[str, ...], options: RatingOpti
     check_word(options.ties, BATCH_TIES, "treatment of ties")
     check_word(options.side, SIDES, "use of sides")
     link, used = get_link(options.link), (by_side if sided else by_side.folded()).with_ties(options.ties)
+    if used.total == 0 and by_side.total > 0:
+        raise InputError("every vote between different models is a tie", remedy="add votes that were decided")
     if prior == "flat":
         _refuse_infinite(used, models)
         return batch.BatchModel(used, link, batch.fit(used, link, prior_precision=0.0, sided=sided), None)
