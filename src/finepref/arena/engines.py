@@ -160,8 +160,6 @@ def fit_counts(by_side: PairCounts, models: tuple[str, ...], options: RatingOpti
     check_word(options.ties, BATCH_TIES, "treatment of ties")
     check_word(options.side, SIDES, "use of sides")
     link, used = get_link(options.link), (by_side if sided else by_side.folded()).with_ties(options.ties)
-    if used.total == 0 and by_side.total > 0:
-        raise InputError("every vote between different models is a tie", remedy="add votes that were decided")
     if prior == "flat":
         _refuse_infinite(used, models)
         return batch.BatchModel(used, link, batch.fit(used, link, prior_precision=0.0, sided=sided), None)

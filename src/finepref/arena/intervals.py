@@ -83,6 +83,8 @@ def settled(
     as by Laplace.
     """
     plain = centred(inverse_with_gauge(model.fit.hessian, len(core))[: len(core), : len(core)], core)
+    if model.counts.total == 0 and chosen.method != NO_INTERVAL:
+        return Settled(IntervalPlan(NO_INTERVAL, None, "every vote is a tie, and ties are dropped"), plain)
     if chosen.method not in ("sandwich", "bootstrap"):
         return Settled(chosen, plain)
     found = centred(covariance(votes, model, chosen, options), core)
