@@ -115,7 +115,7 @@ def whole_folder(
         before = _listed(place) or {*own_files(place, kind.own)}
         with temporary(place, folder=True) as made:
             yield made
-            paths = [path for path in made.rglob("*") if path.name != MARKER and not path.is_dir()]
+            paths = [path for path in made.rglob("*") if path != made / MARKER and not path.is_dir()]
             files = sorted(path.relative_to(made).as_posix() for path in paths)
             for path in paths:
                 fsync(path)

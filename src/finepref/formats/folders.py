@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from finepref.core.files import read_json
-from finepref.core.outfolders import FolderKind, own_files
+from finepref.core.outfolders import MARKER, FolderKind, own_files
 from finepref.core.ownership import has_footer
 from finepref.formats.cache import CACHE as CACHE_RECORD
 from finepref.formats.cache import read_cache
@@ -17,6 +17,7 @@ from finepref.formats.manifest import LINES, RECORD, read_record
 from finepref.formats.metrics import METRICS, TIMING, read_timing
 from finepref.formats.pickapic import SCHEMA
 from finepref.formats.quarantine import QUARANTINE
+from finepref.formats.questions import QUESTIONS, read_questions
 from finepref.formats.ratings import LEADERBOARD, RATINGS, read_ratings
 from finepref.formats.rewards import is_rewards
 from finepref.formats.run import RUN as RUN_RECORD
@@ -79,6 +80,11 @@ def _is_ksort(folder: Path) -> bool:
 
 
 ARENA = FolderKind("arena", "an arena", (RATINGS, LEADERBOARD, GAPS, VALIDATION, QUARANTINE, "arena.html"), _is_arena)
+BOARDS = FolderKind(
+    "arenas", "arenas of several questions",
+    (QUESTIONS, "arena.html", *(f"[0-9]*/{name}" for name in (*ARENA.own, MARKER))),
+    lambda folder: bool(read_questions(folder)),
+)  # fmt: skip
 RUN = FolderKind(
     "run", "a run",
     (
