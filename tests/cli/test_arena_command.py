@@ -291,3 +291,62 @@ def test_boards_of_several_questions(finepref: Run, tmp_path: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("ratings.json")}
     code, _, said = finepref("arena", tmp_path / "v.csv", "--out", out, "--question", "all", "--seed", 1)
     assert (code, "--overwrite" in said) == (2, True)
+
+
+def test_a_question_without_a_board(finepref: Run, tmp_path: Path) -> None:
+    """One with only ties, one of which a voter who is left out did not vote: listed with the reason, the others rated."""
+    rows = "".join(f"A,B,{('left', 'right')[k % 3 == 0]},quality,v{k % 9}\n" for k in range(40))
+    rows += "A,B,tie,style,w\nB,A,tie,style,v1\n" + "A,B,left,truth,w\nA,B,right,truth,x\n"
+    (tmp_path / "v.csv").write_text("left,right,winner,question,voter\n" + rows)
+    out = tmp_path / "a"
+    code, shown, said = finepref("arena", tmp_path / "v.csv", "--out", out, "--question", "all", "--drop-voter", "v1")
+    assert code == 0, said
+    held = json.loads((out / "questions.json").read_text())
+    assert [each["question"] for each in held["boards"]] == ["quality"]
+    reasons = {each["question"]: each["reason"] for each in held["refused"]}
+    assert "is a tie" in reasons["style"]
+    assert "'v1' did not vote" in reasons["truth"]
+    page = (out / "arena.html").read_text()
+    for question, reason in reasons.items():
+        assert f"{question}: no board, because {reason}" in shown
+        assert f"{question} has no board" in page
+    assert not [path for path in out.rglob("*") if "style" in path.name or "truth" in path.name]
+    code, _, said = finepref("arena", tmp_path / "v.csv", "--out", out, "--question", "all", "--drop-voter", "nobody")
+    assert (code, "--overwrite" in said) == (2, True)
+    again = ("--question", "all", "--drop-voter", "nobody", "--overwrite")
+    code, _, said = finepref("arena", tmp_path / "v.csv", "--out", out, *again)
+    assert (code, "did not vote" in said) == (2, True)
+    assert json.loads((out / "questions.json").read_text()) == held
+
+
+def test_boards_are_written_where_nobody_keeps_files(finepref: Run, tmp_path: Path) -> None:
+    rows = "".join(f"A,B,{('left', 'right')[k % 3 == 0]},q{k % 2},v{k % 9}\n" for k in range(40))
+    (tmp_path / "v.csv").write_text("left,right,winner,question,voter\n" + rows)
+    asked = ("arena", tmp_path / "v.csv", "--question", "all", "--out")
+    mine = tmp_path / "mine" / "arena.html"
+    mine.parent.mkdir()
+    mine.write_text("a person's page")
+    code, _, said = finepref(*asked, mine.parent)
+    assert (code, "nothing was changed" in said) == (2, True)
+    assert [*mine.parent.iterdir()] == [mine]
+    code, _, said = finepref(*asked, tmp_path / "a")
+    assert code == 0, said
+    (tmp_path / "a" / "notes.txt").write_text("mine")
+    (tmp_path / "a" / "1-q0" / "notes.txt").write_text("mine")
+    (tmp_path / "v.csv").write_text("left,right,winner,question,voter\n" + rows.replace("q0", "one"))
+    code, _, said = finepref(*asked, tmp_path / "a", "--overwrite")
+    assert code == 0, said
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "1-one", "1-q0", "2-q1", "arena.html", "finepref.json", "notes.txt", "questions.json"
+    ]  # fmt: skip
+    assert [path.name for path in (tmp_path / "a" / "1-q0").iterdir()] == ["notes.txt"]
+    assert (tmp_path / "a" / "1-one" / "finepref.json").is_file()
+
+
+def test_merge_into_a_name_that_cannot_be_seen(finepref: Run, tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text("left,right,winner\n" + "A,B,left\nB,C,right\n" * 9)
+    for name, what in (("x\x1b[31m", "x1b"), ("a\u202eb", "u202e"), ("a\nb", "n")):
+        code, _, said = finepref("arena", tmp_path / "v.csv", "--out", tmp_path / "a", "--merge", f"A={name}")
+        assert (code, "cannot name a model" in said, what in said) == (2, True, True)
+        assert name not in said
+        assert not (tmp_path / "a").exists()

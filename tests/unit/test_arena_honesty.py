@@ -523,3 +523,51 @@ def test_the_record_of_both_versions(tmp_path: Path) -> None:
     ]
     (tmp_path / "ratings.json").write_text(json.dumps(old))
     assert load_ratings(tmp_path).mu.tolist() == back.mu.tolist()
+
+
+def clickers(voters: int = 12) -> Votes:
+    """Every voter clicks left on all three pairs in both orders, so that each voter's votes cancel each other."""
+    left, right = [0, 1, 0, 2, 1, 2] * voters, [1, 0, 2, 0, 2, 1] * voters
+    return coded(left, right, [1] * len(left), models="abc", voter=np.repeat(np.arange(voters), 6))
+
+
+@pytest.mark.parametrize("prior", ["normal", "flat"])
+def test_votes_of_a_voter_that_cancel_do_not_make_sure(prior: str) -> None:
+    independent = rate(clickers(), prior=prior, interval="laplace")
+    found = rate(clickers(), prior=prior)
+    assert found.settings.intervals == "laplace"
+    assert "cancel" in (found.settings.intervals_why or "")
+    assert found.interval()[0] == pytest.approx(independent.interval()[0])
+    assert any("Intervals are those of independent votes" in warning for warning in found.warnings)
+    for interval in ("sandwich", "bootstrap"):
+        asked = rate(clickers(), prior=prior, interval=interval, cluster="voter")
+        assert any("cancel" in warning for warning in asked.warnings)
+        assert np.isnan(asked.interval()[0]).all() == (prior == "flat")
+    assert not rate(simulate(3)).warnings
+
+
+def test_ties_that_are_dropped_leave_no_interval() -> None:
+    votes = coded([0, 1] * 20, [1, 2] * 20, [0] * 40, models="abc", voter=np.arange(40) % 8)
+    for interval in ("auto", "laplace", "sandwich", "bootstrap"):
+        found = rate(votes, interval=interval, ties="drop")
+        assert np.isnan(found.interval()[0]).all()
+        assert any("every vote is a tie" in warning for warning in found.warnings)
+    for none in (votes, coded([0, 1] * 9, [0, 1] * 9, [1] * 18, models="ab")):
+        with pytest.raises(InputError, match="nothing to predict"):
+            validate(none, folds=2, chosen=RatingOptions(ties="half"))
+
+
+def test_voters_without_weight_and_weights_without_measure() -> None:
+    """A voter whose votes all weigh 0 is nobody to draw; sums that no number holds are refused."""
+    votes = simulate(5)
+    voter = np.arange(600) % 30
+    weight = np.where(voter < 20, 0.0, 1.0)
+    kept = np.flatnonzero(weight)
+    options: dict[str, Any] = {"interval": "bootstrap", "cluster": "voter"}
+    found = rate(replace(votes, voter=voter, weight=weight), **options)
+    alone = rate(replace(votes.take(kept), voter=voter[kept]), **options)
+    assert found.sigma == pytest.approx(alone.sigma, rel=1e-6)
+    tiny = rate(replace(votes, weight=np.full(600, 1e-2)), interval="bootstrap")
+    assert np.isfinite(tiny.interval()).all()
+    with pytest.raises(InputError, match="weights are too large"):
+        rate(replace(votes, weight=np.where(voter < 20, 1e-9, 1e15)))

@@ -107,12 +107,36 @@ def test_links_inside_the_folder_and_snapshots_of_the_hub_are_read(tmp_path: Pat
     blobs.mkdir(parents=True)
     (blobs / "1234").write_bytes(encode(drawn(seed=2)))
     (hub / "refs").write_bytes(encode(drawn(seed=3)))
-    data = table(shot, "blob.png", "link.png", "refs.png")
+    data = table(shot, "blob.png", "link.png", "refs.png", "../../blobs/1234")
     (shot / "blob.png").symlink_to(Path("../../blobs/1234"))
-    (shot / "link.png").symlink_to(shot / "a.png")
+    (shot / "link.png").symlink_to("a.png")
     (shot / "refs.png").symlink_to(hub / "refs")
     report = inspect(data)
-    assert [(problem.row, "lies outside" in problem.reason) for problem in report.problems] == [(2, True)]
+    assert [(problem.row, "lies outside" in problem.reason) for problem in report.problems] == [(2, True), (3, True)]
+    hub.rename(tmp_path / "mine")  # a person's folders of these names are no cache of the hub
+    report = inspect(tmp_path / "mine" / "snapshots" / "0a1b" / data.name)
+    assert [problem.row for problem in report.problems if "lies outside" in problem.reason] == [0, 2, 3]
+
+
+def test_a_caption_is_a_file_of_its_folder(tmp_path: Path) -> None:
+    """A link out of the folder, a pipe and a folder are no captions; a link within is one."""
+    for side in ("w", "l"):
+        (tmp_path / "data" / side).mkdir(parents=True)
+        (tmp_path / "data" / side / "a.png").write_bytes(encode(drawn()))
+    (tmp_path / "secret").write_text("password")
+    (tmp_path / "data" / "about.md").write_text("a cat")
+    note = tmp_path / "data" / "w" / "a.txt"
+    note.symlink_to("../about.md")
+    assert [pair.prompt for pair in read_preferences(tmp_path / "data")] == ["a cat"]
+    for make, reason in (
+        (lambda: note.symlink_to("../../secret"), "the caption lies outside"),
+        (lambda: os.mkfifo(note), "a named pipe, not a caption file"),
+        (lambda: note.symlink_to("nowhere"), "a link that leads nowhere"),
+    ):
+        note.unlink()
+        make()
+        with pytest.raises(InputError, match=reason):
+            list(read_preferences(tmp_path / "data"))
 
 
 def test_rows_in_memory_name_files_of_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,13 @@ def rate_by(votes: Votes, options: RatingOptions, *, sides: bool = True) -> Rati
         raise InputError("the votes answer several questions, and one board would mix them", remedy=remedy)
     if options.anchor is not None:
         check_word(options.anchor, votes.models, "anchor")
-    return _online(votes, options) if options.engine == "online" else _batch(votes, options, sides=sides)
+    if options.engine == "online":
+        return _online(votes, options)
+    try:
+        return _batch(votes, options, sides=sides)
+    except np.linalg.LinAlgError:  # weights so far apart that no number holds their sums
+        remedy = "give weights of similar size, such as 1 per vote"
+        raise InputError("the votes' weights are too large, or too unlike each other, to be rated", remedy=remedy) from None
 
 
 def _batch(votes: Votes, options: RatingOptions, *, sides: bool) -> Ratings:
@@ -113,7 +119,8 @@ def _batch(votes: Votes, options: RatingOptions, *, sides: bool) -> Ratings:
     check_side(options, votes, by_side, sides=sides)
     model = fit_counts(by_side, votes.models, options)
     core = _core(counts)
-    covariance = C * C * batch.centred(intervals.covariance(votes, model, plan, options), core)
+    settled = intervals.settled(votes, model, plan, options, core=core)
+    plan, covariance = settled.plan, C * C * settled.covariance
     side: SideRecord | None = None
     if sides and knows_sides(votes, by_side):
         side = side_term(votes, by_side, model, plan, options, core=core)
@@ -126,7 +133,7 @@ def _batch(votes: Votes, options: RatingOptions, *, sides: bool) -> Ratings:
         beta=BETA, tie_margin=C * model.fit.margin, level=LEVEL,
     )  # fmt: skip
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    told = doubts.of_voters(votes, plan) + ((side_warning(side),) if side is not None and side.warned else ())
+    told = settled.told + doubts.of_voters(votes, plan) + ((side_warning(side),) if side is not None and side.warned else ())
     return _ratings(
         votes, counts, settings, told, engine="batch", mu=model.mu, sigma=sigma, covariance=covariance, side=side
     )

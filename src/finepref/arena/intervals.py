@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import coo_matrix, csr_matrix
 
-from finepref.arena.batch import BatchModel, Fit, inverse_with_gauge
+from finepref.arena.batch import BatchModel, Fit, centred, inverse_with_gauge
 from finepref.arena.blocks import slices
-from finepref.arena.clusters import IntervalPlan, few_clusters
+from finepref.arena.clusters import NO_INTERVAL, IntervalPlan, few_clusters
 from finepref.arena.counts import CHUNK, DENSE_UP_TO, PairCounts, count_sides, is_weighted, parts
 from finepref.arena.link import Link
 from finepref.arena.normal import Floats, Ints
@@ -26,6 +27,8 @@ from finepref.arena.resample import bootstrap
 from finepref.arena.settings import RatingOptions
 from finepref.formats.votes import Votes
 
+NARROW = 0.5  # of Laplace's standard deviation
+NOTHING = 1e-9  # of Laplace's variance: rounding alone
 MOST_SCORED = 20_000_000  # votes whose scores are added up per cluster
 
 
@@ -58,6 +61,51 @@ class Gradients:
             values, columns = [*values, self.in_difference], [*columns, np.full(len(self.left), size - 1)]
         owner = np.tile(self.owner, len(values))
         return coo_matrix((np.concatenate(values), (owner, np.concatenate(columns))), shape=(clusters, size)).tocsr()
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The plan as it could be carried out, the centred [M, M] covariance of x, and what a reader must be told."""
+
+    plan: IntervalPlan
+    covariance: Floats
+    told: tuple[str, ...] = ()
+
+
+def settled(
+    votes: Votes, model: BatchModel, chosen: IntervalPlan, options: RatingOptions, *, core: npt.NDArray[np.bool_]
+) -> Settled:
+    """The covariance of the ratings minus the mean of those in `core` [M], or why there can be none.
+
+    Votes of a cluster that cancel each other (a voter who always clicks left, with every pair in both orders) would
+    make the ratings look far surer than as many independent votes. Under "auto", where a rated model is less than half
+    as unsure as by Laplace, the board is Laplace's if it is the wider one on the whole; else such models are as unsure
+    as by Laplace.
+    """
+    plain = centred(inverse_with_gauge(model.fit.hessian, len(core))[: len(core), : len(core)], core)
+    if model.counts.total == 0 and chosen.method != NO_INTERVAL:
+        return Settled(IntervalPlan(NO_INTERVAL, None, "every vote is a tie, and ties are dropped"), plain)
+    if chosen.method not in ("sandwich", "bootstrap"):
+        return Settled(chosen, plain)
+    found = centred(covariance(votes, model, chosen, options), core)
+    rated = model.counts.record().sum(axis=1) > 0
+    variance, independent = np.diag(found)[rated], np.diag(plain)[rated]
+    narrow = variance < NARROW**2 * independent
+    if not narrow.any():
+        return Settled(chosen, found)
+    group = f"the votes of a {chosen.cluster} cancel each other" if chosen.cluster else "the votes are too much alike"
+    if options.interval == "auto":
+        if variance.sum() < independent.sum():
+            why = f"{group}: by them the ratings would be less than half as unsure as by independent votes"
+            told = f"Intervals are those of independent votes: {why}."
+            return Settled(IntervalPlan("laplace", None, why), plain, (told,))
+        at = np.flatnonzero(rated)[narrow]
+        found[at, at] = np.diag(plain)[at]
+        return Settled(chosen, found)
+    if (variance <= NOTHING * independent).any():
+        return Settled(IntervalPlan(NO_INTERVAL, chosen.cluster, f"{group}, and leave no spread"), plain)
+    told = f"The intervals are less than half as wide as those of independent votes: {group}."
+    return Settled(chosen, found, (told,))
 
 
 def covariance(votes: Votes, model: BatchModel, chosen: IntervalPlan, options: RatingOptions) -> Floats:

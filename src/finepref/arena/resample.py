@@ -31,7 +31,7 @@ def bootstrap(votes: Votes, model: BatchModel, cluster: str | None, options: Rat
     alone = votes if codes is None else votes.take(np.flatnonzero(codes < 0))
     cells = _aligned(count(alone).with_ties(options.ties), counts)
     groups, singles = 0 if named is None else named.shape[0], float(cells.sum())
-    units = groups + round(singles)
+    units = groups + (max(1, round(singles)) if singles > 0 else 0)
     block = max(1, BLOCK // max(m * m, 3 * p, groups))
     draws = []
     for start in range(0, REPLICATES, block):
@@ -76,7 +76,7 @@ def _cluster_cells(votes: Votes, counts: PairCounts, cluster: Ints, ties: str) -
     data = np.concatenate(cells), (np.tile(member, 3), column)
     table = coo_matrix(data, shape=(len(owner), 3 * p)).tocsr()
     table.eliminate_zeros()
-    return table
+    return table[np.flatnonzero(np.bincount(member, sum(parts(held)), len(owner)))]  # some have only weights of 0
 
 
 def _refit(model: BatchModel, drawn: Floats, centre: Floats) -> Floats:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from finepref.core.errors import InputError, nearest
+from finepref.core.text import clean_name, fault_of_name, visible
 from finepref.formats.votefiles import VoteTable
 from finepref.formats.votes import Games, Votes
 
@@ -22,17 +23,19 @@ def read_merges(given: Sequence[str], models: Sequence[str]) -> dict[str, str]:
         given: in the order in which models are renamed. models: the names before.
 
     Raises:
-        InputError: without an equals sign or a new name, or OLD is no model.
+        InputError: without an equals sign or a usable new name, or OLD is no model.
     """
     known, found = [*models], {}
     for text in given:
         cuts = [at for at, letter in enumerate(text) if letter == "="]
         if not cuts or not text[cuts[0] + 1 :].strip():
             raise InputError(f"{text!r} is not OLD=NEW", where="--merge", remedy="write --merge 'OLD NAME=NEW NAME'")
-        at = next((at for at in cuts if text[:at].strip() in known), cuts[0])
-        old, new = text[:at].strip(), text[at + 1 :].strip()
+        at = next((at for at in cuts if clean_name(text[:at]) in known), cuts[0])
+        old, new = clean_name(text[:at]), clean_name(text[at + 1 :])
         if old not in known:
-            raise InputError(f"there is no model {old!r}", where="--merge", remedy=nearest(old, known))
+            raise InputError(f"there is no model {visible(old)!r}", where="--merge", remedy=nearest(old, known))
+        if fault := fault_of_name(new):
+            raise InputError(f"{visible(new)!r} cannot name a model: {fault}", where="--merge", remedy="write it without")
         found[old] = new
         known = [new if name == old else name for name in known]
     return found

@@ -6,22 +6,32 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from finepref.arena.findings import Findings
 from finepref.arena.ratings import Ratings, load_ratings
 from finepref.arena.whole import PAGE, ArenaRequest, run_arena
 from finepref.core.errors import InputError
+from finepref.core.locks import temporary
+from finepref.core.outfolders import check_folder, settle, whole_folder
 from finepref.core.progress import say
-from finepref.core.provenance import fingerprinted
-from finepref.formats.questions import QUESTIONS, QuestionFolder, QuestionsRecord, read_questions, write_questions
+from finepref.core.provenance import fingerprint_of, fingerprinted
+from finepref.core.text import visible
+from finepref.formats.folders import BOARDS
+from finepref.formats.questions import (
+    QUESTIONS,
+    QuestionFolder,
+    QuestionRefused,
+    QuestionsRecord,
+    read_questions,
+    write_questions,
+)  # fmt: skip
 from finepref.formats.ratings import RATINGS
 from finepref.formats.sources import find_files
 from finepref.formats.votefiles import read_as
 
 Page = Callable[[Path, Findings, Mapping[str, Any]], None]
-IndexPage = Callable[[Path, Sequence[tuple[QuestionFolder, Ratings]], Mapping[str, Any]], None]
+IndexPage = Callable[[Path, Sequence[tuple[QuestionFolder, Ratings]], QuestionsRecord], None]
 
 
 def run_arenas(
@@ -30,35 +40,57 @@ def run_arenas(
     """Rate the votes on every question by themselves.
 
     Each question has a whole arena folder below `out`; questions.json lists them, arena.html shows them side by side.
+    A question whose votes cannot be rated has no board; it is listed with the reason.
 
     Args:
         votes, options, page: as of `run_arena`; `options.reading.question` is "all".
         out: folder to write. index: writes the page that shows all boards.
 
     Raises:
-        InputError: the votes cannot be used, or name no question; `out` holds something else.
+        InputError: the votes cannot be used, name no question, or none has a board; `out` holds something else.
     """
     out = Path(out)
-    made = fingerprinted(inputs=find_files(votes, options.reading), config=options.config())
-    if (out / RATINGS).exists():
-        raise InputError("holds an arena of one question", where=out, remedy="give another --out")
-    if (out / QUESTIONS).exists() and not options.overwrite and not read_questions(out).is_of(made):
-        remedy = "give another --out, or --overwrite to replace it"
-        raise InputError("holds arenas of other votes or settings", where=out, remedy=remedy)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True) as scratch:
-        table = read_as(votes, options.reading, skip_bad_rows=options.skip_bad_rows, spill=Path(scratch))
-        names = table.votes.questions or ()
-    pairs = zip(names, _folders(names), strict=True)
-    boards = tuple(QuestionFolder(question=name, folder=folder) for name, folder in pairs)
-    for board in boards:
-        say(f"question {board.question!r}: {out / board.folder}")
-        one = replace(options, reading=replace(options.reading, question=board.question))
-        run_arena(votes, out / board.folder, one, page=page)
-    record = QuestionsRecord(boards=boards, provenance=made)
-    index(out / PAGE, [(board, load_ratings(out / board.folder)) for board in boards], made)
-    write_questions(out, record)
+    files = find_files(votes, options.reading)
+    check_folder(out, BOARDS, inputs=[*votes, *files])
+    settle(out, BOARDS)
+    made = fingerprinted(inputs=files, config=options.config())
+    if (out / QUESTIONS).exists() and not options.overwrite:
+        held = read_questions(out)
+        if not held.is_of(made):
+            remedy = "give another --out, or --overwrite to replace it"
+            raise InputError("holds arenas of other votes or settings", where=out, remedy=remedy)
+        if (out / PAGE).exists() and all((out / board.folder / RATINGS).exists() for board in held.boards):
+            say(f"{out}: already holds the arenas of these votes and settings")
+            return held
+    with whole_folder(out, BOARDS, fingerprint=fingerprint_of(made)) as folder:
+        with temporary(folder.parent, folder=True) as scratch:
+            table = read_as(votes, options.reading, skip_bad_rows=options.skip_bad_rows, spill=scratch)
+            names = table.votes.questions or ()
+            del table
+        boards, refused = [], []
+        for board in (QuestionFolder(question=q, folder=f) for q, f in zip(names, _folders(names), strict=True)):
+            say(f"question {visible(repr(board.question))}: {out / board.folder}")
+            one = replace(options, reading=replace(options.reading, question=board.question))
+            try:
+                run_arena(votes, folder / board.folder, one, page=page, shown=out / board.folder)
+                boards.append(board)
+            except InputError as error:
+                say(f"question {visible(repr(board.question))} has no board: {visible(error.what)}")
+                refused.append((QuestionRefused(question=board.question, reason=error.what), error))
+        if not boards:
+            raise _of_all([error for _, error in refused])
+        record = QuestionsRecord(boards=tuple(boards), refused=tuple(each for each, _ in refused), provenance=made)
+        index(folder / PAGE, [(board, load_ratings(folder / board.folder)) for board in boards], record)
+        write_questions(folder, record)
     return record
+
+
+def _of_all(errors: Sequence[InputError]) -> InputError:
+    """What is said where no question has a board: the one reason, or all."""
+    if len({error.what for error in errors}) <= 1:
+        return errors[0]
+    reasons = "; ".join(dict.fromkeys(error.what for error in errors))
+    return InputError(f"no question has a board: {reasons}", remedy="give votes between different models")
 
 
 def _folders(questions: Sequence[str]) -> list[str]:

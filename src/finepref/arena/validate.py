@@ -42,10 +42,10 @@ def validate(votes: Votes, *, folds: int = 5, chosen: RatingOptions = DEFAULTS, 
         seed: the first of the 5 fold seeds.
 
     Raises:
-        InputError: fewer votes or games than folds.
+        InputError: fewer votes or games than folds, or none that was decided.
     """
     votes, group = _sample(votes, seed)
-    groups = int(group.max()) + 1
+    groups = int(group.max(initial=-1)) + 1
     if folds < 2 or groups < folds:
         raise InputError(f"{folds} folds of {groups} votes or games", remedy="give at least 2 folds, and more votes")
     engines, name = _engines(chosen)
@@ -54,6 +54,9 @@ def validate(votes: Votes, *, folds: int = 5, chosen: RatingOptions = DEFAULTS, 
     losses: dict[str, list[Floats]] = {engine: [] for engine in engines}
     left_won, right_won, tied = parts(votes)
     decided = left_won + right_won
+    if not decided[votes.left != votes.right].any():
+        what = "no vote between two different models was decided, so there is nothing to predict"
+        raise InputError(what, where="--validate", remedy="leave it out")
     p_chosen = np.zeros(len(votes))
     for fold_seed in progress(range(seed, seed + SEEDS), f"validating {len(engines)} engines on {folds} folds"):
         fold = (numpy_generator(fold_seed, "arena folds").permutation(groups) % folds)[group]

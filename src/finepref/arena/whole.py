@@ -66,6 +66,7 @@ def run_arena(
     *,
     page: Callable[[Path, Findings, Mapping[str, Any]], None] | None = None,
     in_memory: int = IN_MEMORY,
+    shown: Path | None = None,
 ) -> Ratings | None:
     """Rate the votes and write the arena folder; None if it holds exactly this result already.
 
@@ -73,6 +74,7 @@ def run_arena(
         votes: files and folders. out: folder to write. options: as on the command line.
         page: writes the page that people read (`report.arena_page.write_page`); None leaves it out.
         in_memory: votes beyond which their codes are kept in files in `out` until the end.
+        shown: what `out` will be called, where it is made elsewhere.
 
     Raises:
         InputError: the votes cannot be used; nothing has been written then.
@@ -115,7 +117,7 @@ def run_arena(
             page(folder / PAGE, found, made)
         save_ratings(folder / RATINGS, ratings, provenance=made, outcome_words=table.outcome_words)
     if table.rejected:
-        say(f"{len(table.rejected)} rows left out, listed in {out / QUARANTINE}")
+        say(f"{len(table.rejected)} rows left out, listed in {(shown or out) / QUARANTINE}")
     return ratings
 
 

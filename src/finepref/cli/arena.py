@@ -143,17 +143,21 @@ def _print(out: Path, *, as_json: bool) -> None:
 
 
 def _print_boards(out: Path, record: QuestionsRecord, *, as_json: bool) -> None:
-    """Print the arena of every question, as JSON: question -> ratings."""
+    """Print the arena of every question, as JSON: question -> ratings, null where it has none."""
     import json
 
     from finepref.arena.whole import PAGE
+    from finepref.core.text import visible
     from finepref.formats.ratings import RATINGS
 
     if as_json:
         held = {each.question: json.loads((out / each.folder / RATINGS).read_text("utf-8")) for each in record.boards}
+        held |= {each.question: None for each in record.refused}
         sys.stdout.write(json.dumps(held, ensure_ascii=False) + "\n")
         return
     for each in record.boards:
-        sys.stdout.write(f"{each.question}\n")
+        sys.stdout.write(f"{visible(each.question)}\n")
         _print(out / each.folder, as_json=False)
+    for refused in record.refused:
+        sys.stdout.write(f"{visible(refused.question)}: no board, because {visible(refused.reason)}\n")
     sys.stdout.write(f"all boards: {out / PAGE}\n")

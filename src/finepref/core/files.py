@@ -48,6 +48,34 @@ def followed(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+_EMPTY: set[Path] = set()  # places where nothing stood when their making began
+
+
+@contextmanager
+def expected_empty(place: Path) -> Iterator[None]:
+    """Where nothing stands at a place now, `atomic_file` refuses to replace what is there when it is first written."""
+    if not os.path.lexists(place):
+        _EMPTY.add(place)
+    try:
+        yield
+    finally:
+        _EMPTY.discard(place)
+
+
+def _put(made: Path, place: Path) -> None:
+    if place not in _EMPTY:
+        os.replace(made, place)
+        return
+    try:
+        os.link(made, place)
+    except OSError:  # something stands there, or the file system has no hard links
+        if os.path.lexists(place):
+            what = "it appeared while it was being made, and is not replaced"
+            raise InputError(what, where=place, remedy="move it away, or name another file") from None
+        os.replace(made, place)
+    _EMPTY.discard(place)
+
+
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on a clean exit it becomes `path`, on an error it is removed."""
@@ -55,7 +83,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     with temporary(place.parent) as made:
         yield made
         fsync(made)
-        os.replace(made, place)
+        _put(made, place)
         fsync(place.parent)
 
 

@@ -115,15 +115,12 @@ def whole_folder(
         before = _listed(place) or {*own_files(place, kind.own)}
         with temporary(place, folder=True) as made:
             yield made
-            paths = [path for path in made.rglob("*") if path.name != MARKER and not path.is_dir()]
+            paths = [path for path in made.rglob("*") if path != made / MARKER and not path.is_dir()]
             files = sorted(path.relative_to(made).as_posix() for path in paths)
             for path in paths:
                 fsync(path)
-            for name in files:
-                if name not in before and os.path.lexists(place / name):
-                    what = "finepref did not write it, and would replace it"
-                    raise InputError(what, where=Path(out) / name, remedy="move it away, or name another folder")
-            mark(place, kind, files=[*before, *files])
+            _refuse_others(Path(out), {*files} - before)
+            mark(place, kind, files=before)
             mark(made, kind, fingerprint=fingerprint, files=files)
             os.replace(made, place / MOVING)
             _settle(place)
@@ -136,10 +133,19 @@ def settle(out: str | Path, kind: FolderKind) -> None:
             pass
 
 
+def _refuse_others(folder: Path, names: Iterable[str]) -> None:
+    """Refuse to replace what stands at one of these names, none of which we wrote before."""
+    for name in sorted(names):
+        if os.path.lexists(folder / name):
+            what = "finepref did not write it, and would replace it"
+            raise InputError(what, where=folder / name, remedy="move it away, or name another folder")
+
+
 def _settle(folder: Path) -> None:
     moving = folder / MOVING
     if (moving / MARKER).is_file():
         names = sorted(path.relative_to(moving).as_posix() for path in moving.rglob("*") if not path.is_dir())
+        _refuse_others(folder, {*names} - {MARKER} - _listed(folder))
         remove_files(folder, _listed(folder) - _listed(moving))
         for name in sorted(names, key=MARKER.__eq__):  # the mark last
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from finepref.core.errors import InputError
-from finepref.core.files import FOOTER, followed, write_json, write_text
+from finepref.core.files import FOOTER, expected_empty, followed, write_json, write_text
 from finepref.core.locks import LOCK, collect, locked
 from finepref.core.provenance import sha256_bytes, sha256_file
 
@@ -50,6 +50,8 @@ def own_file(
 ) -> Iterator[Path]:
     """Check a file's place and hold it while it is made; leftovers of killed runs beside it go.
 
+    Where nothing stands there, what another puts there meanwhile is not replaced: writing it is refused then.
+
     Raises:
         InputError: see `check_file`; another process writes there.
     """
@@ -58,17 +60,22 @@ def own_file(
     with made(place.parent), locked(lock, place=Path(out)):
         check_file(out, ours, inputs=inputs, what=what)
         collect(place.parent)
-        yield place
+        with expected_empty(place):
+            yield place
 
 
-def has_footer(*columns: str) -> Callable[[Path], bool]:
-    """Whether a parquet file has our footer and these columns."""
+def has_footer(*columns: str, more: Iterable[str] = ()) -> Callable[[Path], bool]:
+    """Whether a parquet file has our footer, these columns, and no others: one that a person added makes it theirs.
+
+    more: columns that it may have beside them, those of newer or older versions.
+    """
 
     def ours(path: Path) -> bool:
         import pyarrow.parquet as pq
 
         schema = pq.read_schema(path)
-        return FOOTER in (schema.metadata or {}) and {*columns} <= {*schema.names}
+        whole = len({*schema.names}) == len(schema.names)
+        return whole and FOOTER in (schema.metadata or {}) and {*columns} <= {*schema.names} <= {*columns, *more}
 
     return ours
 

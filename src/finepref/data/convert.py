@@ -11,7 +11,7 @@ from finepref.core.images import Unreadable, open_rgb
 from finepref.core.ownership import check_file, has_footer, own_file
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
-from finepref.formats.preferences import ALWAYS, ImageRef, Preference, Preferences, Quarantined, write_pairs
+from finepref.formats.preferences import ALWAYS, PAIRS, ImageRef, Preference, Preferences, Quarantined, write_pairs
 from finepref.formats.quarantine import is_quarantine, write_quarantine
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.sources import named_inputs
@@ -40,7 +40,7 @@ def convert(
     aside = out.with_name(f"{out.name}.quarantine.jsonl")
     check_file(aside, lambda path: is_quarantine(path, Quarantined), inputs=inputs, what="a list of pairs left out")
     left_out: list[Quarantined] = []
-    with own_file(out, has_footer(*ALWAYS), inputs=inputs, what="a preference set"):
+    with own_file(out, has_footer(*ALWAYS, more=PAIRS.names), inputs=inputs, what="a preference set"):
         if out.exists() and not overwrite:
             raise InputError("the file is there already", where=out, remedy="use another name, or --overwrite")
         pairs = Preferences(data=paths, reading=reading, quarantine=left_out)

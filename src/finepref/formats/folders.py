@@ -6,17 +6,20 @@ import json
 from pathlib import Path
 
 from finepref.core.files import read_json
-from finepref.core.outfolders import FolderKind, own_files
+from finepref.core.outfolders import MARKER, FolderKind, own_files
 from finepref.core.ownership import has_footer
 from finepref.formats.cache import CACHE as CACHE_RECORD
 from finepref.formats.cache import read_cache
 from finepref.formats.comparison import COMPARISON
 from finepref.formats.frozenfolder import read_frozen
-from finepref.formats.gaps import GAPS
+from finepref.formats.gaps import GAPS, is_gaps
 from finepref.formats.manifest import LINES, RECORD, read_record
 from finepref.formats.metrics import METRICS, TIMING, read_timing
+from finepref.formats.pickapic import SCHEMA
 from finepref.formats.quarantine import QUARANTINE
+from finepref.formats.questions import QUESTIONS, read_questions
 from finepref.formats.ratings import LEADERBOARD, RATINGS, read_ratings
+from finepref.formats.rewards import is_rewards
 from finepref.formats.run import RUN as RUN_RECORD
 from finepref.formats.run import is_finished, read_run
 from finepref.formats.scores import SCORES
@@ -30,7 +33,7 @@ PIPELINE = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.m
 
 
 def _is_arena(folder: Path) -> bool:
-    return bool(read_ratings(folder)) and has_footer()(folder / GAPS)
+    return bool(read_ratings(folder)) and is_gaps(folder / GAPS)
 
 
 def _is_run(folder: Path) -> bool:
@@ -46,7 +49,7 @@ def _is_evaluation(folder: Path) -> bool:
 
 
 def _is_pairs(folder: Path) -> bool:
-    return (folder / "pairs.parquet").is_file() and has_footer("pair_id", "side", "scorer")(folder / "rewards.parquet")
+    return (folder / "pairs.parquet").is_file() and is_rewards(folder / "rewards.parquet")
 
 
 def _is_model(folder: Path) -> bool:
@@ -58,7 +61,7 @@ def _is_scorer(folder: Path) -> bool:
 
 
 def _is_demo(folder: Path) -> bool:
-    return "provenance" in read_json(folder / "summary.json") or has_footer()(folder / "votes.parquet")
+    return "provenance" in read_json(folder / "summary.json") or has_footer(*SCHEMA.names)(folder / "votes.parquet")
 
 
 def _is_study(folder: Path) -> bool:
@@ -77,6 +80,11 @@ def _is_ksort(folder: Path) -> bool:
 
 
 ARENA = FolderKind("arena", "an arena", (RATINGS, LEADERBOARD, GAPS, VALIDATION, QUARANTINE, "arena.html"), _is_arena)
+BOARDS = FolderKind(
+    "arenas", "arenas of several questions",
+    (QUESTIONS, "arena.html", *(f"[0-9]*/{name}" for name in (*ARENA.own, MARKER))),
+    lambda folder: bool(read_questions(folder)),
+)  # fmt: skip
 RUN = FolderKind(
     "run", "a run",
     (

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finepref.core.files import FOOTER, atomic_file, finite
+from finepref.core.files import FOOTER, atomic_file, finite, parquet_meta
+from finepref.core.ownership import has_footer
 
 GAPS = "gaps.parquet"
 
@@ -48,6 +49,12 @@ class GapsRecord:
     normalise: str
     divided_by: Mapping[str, float]
     version: int = 1
+
+
+def is_gaps(path: Path) -> bool:
+    """Whether we wrote a file of gaps: its columns are those of the kinds that its footer names."""
+    kinds = parquet_meta(path)["divided_by"]
+    return has_footer("row", *kinds, more=("other_row", "vote_id"))(path)
 
 
 def write_gaps(path: Path, chunks: Iterable[GapChunk], record: GapsRecord, *, provenance: Mapping[str, Any]) -> None:

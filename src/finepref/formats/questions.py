@@ -23,10 +23,19 @@ class QuestionFolder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionRefused:
+    """A question without a board, and why."""
+
+    question: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionsRecord:
     """What questions.json holds."""
 
     boards: tuple[QuestionFolder, ...]
+    refused: tuple[QuestionRefused, ...] = ()
     provenance: Mapping[str, Any]
     version: int = VERSION
 

@@ -97,7 +97,7 @@ def write_signals(path: str | Path, signals: Signals, *, provenance: Mapping[str
 
 def own_signals(path: Path, *, inputs: Iterable[str | Path]) -> AbstractContextManager[Path]:
     """Hold the place of a sidecar, which is new or an older one."""
-    return own_file(path, has_footer("pair_id", *TYPES), inputs=inputs, what="signals")
+    return own_file(path, has_footer(*{*COLUMNS.names} - {*LABELS}, more=LABELS), inputs=inputs, what="signals")
 
 
 def is_of(path: Path, made: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from finepref.core.errors import InputError, check_word
 from finepref.core.progress import say
 from finepref.core.provenance import sha256_file
+from finepref.core.regular import read_regular
 from finepref.core.text import visible
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.tables import SUFFIXES, Table, file_table, suffix_of, version_of
@@ -148,7 +150,7 @@ def _twin_folders(path: Path) -> Table:
     def read(columns: Sequence[str] | None) -> Iterator[Line]:
         for at, (name, image) in enumerate(winners.items()):
             notes = [image.with_suffix(suffix) for suffix in _CAPTIONS]
-            text = next((_caption(note) for note in notes if note.is_file()), "")
+            text = next((_caption(note, path) for note in notes if os.path.lexists(note)), "")
             names = {"chosen_file_name": f"w/{image.name}", "rejected_file_name": f"l/{losers[name].name}"}
             yield Line(at, names | {"prompt": text})
 
@@ -157,10 +159,10 @@ def _twin_folders(path: Path) -> Table:
     return Table(path, columns, path, version, read)
 
 
-def _caption(file: Path) -> str:
+def _caption(file: Path, folder: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig").strip()
-    except (UnicodeDecodeError, OSError) as error:
+        return read_regular(file, root=folder, what="caption").decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
         raise InputError(f"it cannot be read ({visible(str(error))})", where=file, remedy="save it as utf-8") from None
 
 
@@ -173,6 +175,8 @@ def _images(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".")):
         kind = suffix_of(file)
+        if not file.exists():
+            raise InputError("a link that leads nowhere", where=file, remedy="remove it")
         if kind in _CAPTIONS:
             continue
         if kind not in _IMAGES:

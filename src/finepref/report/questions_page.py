@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from finepref.arena.ratings import Ratings
 from finepref.arena.whole import PAGE
 from finepref.core import files
-from finepref.formats.questions import QuestionFolder
+from finepref.formats.questions import QuestionFolder, QuestionsRecord
 from finepref.formats.ratings import RatedModel
 from finepref.report.kit import Cell, TextTable, render, table
 from finepref.report.standings import standings
 from finepref.report.wording import NONE, number, shorten, span, weight, whole
 
 
-def write_index(path: Path, boards: Sequence[tuple[QuestionFolder, Ratings]], made: Mapping[str, Any]) -> None:
-    """Write the page of these boards."""
+def write_index(path: Path, boards: Sequence[tuple[QuestionFolder, Ratings]], record: QuestionsRecord) -> None:
+    """Write the page of these boards, and of the questions without one."""
     shown = [(board.question, quote(f"{board.folder}/{PAGE}"), standings(ratings)) for board, ratings in boards]
     models = {name for _, ratings in boards for name in ratings.models}
     votes = sum(ratings.votes for _, ratings in boards)
     tiles = [(whole(len(boards)), "questions"), (weight(votes), "votes"), (whole(len(models)), "models")]
-    files.write_text(path, render("questions.html.j2", boards=shown, table=_together(boards), tiles=tiles, made=made))
+    told = {"boards": shown, "refused": record.refused, "table": _together(boards), "tiles": tiles}
+    files.write_text(path, render("questions.html.j2", **told, made=record.provenance))
 
 
 def _together(boards: Sequence[tuple[QuestionFolder, Ratings]]) -> TextTable:

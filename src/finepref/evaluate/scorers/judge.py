@@ -170,7 +170,8 @@ class Endpoint:
                 reply = post(s.base_url.rstrip("/") + "/chat/completions", body, headers, seconds=s.timeout)
                 if reply.status == 200:
                     return parse_json(reply.content.decode())
-                reason, again = f"HTTP {reply.status}: {reply.content[:300].decode(errors='replace')}", False
+                said = self._without_key(reply.content.decode(errors="replace"))
+                reason, again = f"HTTP {reply.status}: {said[:300]}", False
                 if reply.status in AGAIN:
                     again, pause = True, min(LONGEST_WAIT, pause if reply.retry_after is None else reply.retry_after)
             except Unanswered as error:
@@ -204,9 +205,13 @@ class Endpoint:
         return key
 
     def _without_key(self, text: str) -> str:
-        """What an endpoint says, without the key that it may repeat."""
+        """What an endpoint says, without the key that it may repeat, or the part of it that the end cuts off."""
         key = os.environ.get(self.settings.api_key_env or "", "")
-        return text.replace(key, "***") if len(key) >= SHORTEST_KEY else text
+        if len(key) < SHORTEST_KEY:
+            return text
+        text = text.replace(key, "***")
+        begun = next((n for n in range(len(key) - 1, SHORTEST_KEY - 1, -1) if text.endswith(key[:n])), 0)
+        return text[: len(text) - begun] + "***" * (begun > 0)
 
 
 def _content(text: str, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
