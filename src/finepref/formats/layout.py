@@ -41,7 +41,7 @@ def flat(table: Table, dialect: Dialect, named: Mapping[str, str], *, number: in
                     if isinstance(item, NoVote):
                         yield Line(line.at, {}, str(item), bad=False)
                     else:
-                        yield Line(line.at, {**item, "group": f"{number}-{index}"} if dialect.kwise else item)
+                        yield Line(line.at, {**item, "group": f"{number}-{index}"} if dialect.kwise else dict(item))
             except NoVote as nothing:
                 yield Line(line.at, {}, str(nothing), bad=False)
             except InputError as error:

@@ -299,7 +299,10 @@ def cell_text(value: Any) -> str | None:
         return "true" if value else "false"
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    try:
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    except RecursionError:
+        return "(nested too deeply)"
 
 
 def points(side: int, word: str) -> float:
