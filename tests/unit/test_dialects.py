@@ -116,7 +116,7 @@ def test_a_row_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         signature=(("system_1",), ("system_2",), ("verdict",)),
         words={"first": LEFT, "second": RIGHT, "no preference": TIE},
     )
-    monkeypatch.setattr("finepref.formats.dialects.DIALECTS", {**DIALECTS, "crowd": row})
+    monkeypatch.setattr("finepref.formats.detection.DIALECTS", {**DIALECTS, "crowd": row})
     save_images(tmp_path, 2)
     head = ("system_1", "system_2", "verdict", "file_1", "file_2", "prompt")
     rows = [("x", "y", word, "0.png", "1.png", "p") for word in ("First", "second", "no preference", "tie", "y")]

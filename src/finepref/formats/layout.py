@@ -37,11 +37,12 @@ def flat(table: Table, dialect: Dialect, named: Mapping[str, str], *, number: in
                 continue
             try:
                 row = {**line.cells, **{name: line.cells.get(column) for name, column in named.items()}}
+                group = {"group": f"{number}-{index}"} if dialect.kwise else {}
                 for item in flatten(row):
                     if isinstance(item, NoVote):
                         yield Line(line.at, {}, str(item), bad=False)
                     else:
-                        yield Line(line.at, {**item, "group": f"{number}-{index}"} if dialect.kwise else dict(item))
+                        yield Line(line.at, {**item, **group})
             except NoVote as nothing:
                 yield Line(line.at, {}, str(nothing), bad=False)
             except InputError as error:

@@ -17,7 +17,7 @@ from finepref.formats.tables import Row
 from finepref.formats.textfiles import Line
 
 
-class Item(NamedTuple):
+class RankedItem(NamedTuple):
     """An item of a ranking: what it is in, its rank, and its row."""
 
     group: str
@@ -29,7 +29,7 @@ class Item(NamedTuple):
 
 def ranked_pairs(source: PairRows, lines: Iterator[tuple[int, Line]]) -> Iterator[Draft]:
     """All pairs of every ranking, whose rows follow each other; equal ranks are a tie. Bad rows end no ranking."""
-    game: list[Item] = []
+    game: list[RankedItem] = []
     for number, line in lines:
         place = source.table.place(line.at)
         problem, bad = (line.fault, line.bad) if line.fault else _fault(source, line.cells)
@@ -43,7 +43,7 @@ def ranked_pairs(source: PairRows, lines: Iterator[tuple[int, Line]]) -> Iterato
             game = []
         if not game:
             _open(source, group)
-        game.append(Item(group, rank, line.cells, place, number))
+        game.append(RankedItem(group, rank, line.cells, place, number))
     if game:
         yield from _pairs_of(source, game)
 
@@ -77,7 +77,7 @@ def _open(source: PairRows, group: str) -> None:
     source.met.rankings[group] = path
 
 
-def _pairs_of(source: PairRows, game: list[Item]) -> Iterator[Draft]:
+def _pairs_of(source: PairRows, game: list[RankedItem]) -> Iterator[Draft]:
     """Every pair of the items of one ranking."""
     head = game[0]
     if len(game) == 1:
