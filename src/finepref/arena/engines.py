@@ -109,7 +109,9 @@ def rate_by(votes: Votes, options: RatingOptions, *, sides: bool = True) -> Rati
         return _batch(votes, options, sides=sides)
     except np.linalg.LinAlgError:  # weights so far apart that no number holds their sums
         remedy = "give weights of similar size, such as 1 per vote"
-        raise InputError("the votes' weights are too large, or too unlike each other, to be rated", remedy=remedy) from None
+        raise InputError(
+            "the votes' weights are too large, or too unlike each other, to be rated", remedy=remedy
+        ) from None
 
 
 def _batch(votes: Votes, options: RatingOptions, *, sides: bool) -> Ratings:
@@ -133,7 +135,11 @@ def _batch(votes: Votes, options: RatingOptions, *, sides: bool) -> Ratings:
         beta=BETA, tie_margin=C * model.fit.margin, level=LEVEL,
     )  # fmt: skip
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    told = settled.told + doubts.of_voters(votes, plan) + ((side_warning(side),) if side is not None and side.warned else ())
+    told = (
+        settled.told
+        + doubts.of_voters(votes, plan)
+        + ((side_warning(side),) if side is not None and side.warned else ())
+    )
     return _ratings(
         votes, counts, settings, told, engine="batch", mu=model.mu, sigma=sigma, covariance=covariance, side=side
     )

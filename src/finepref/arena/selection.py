@@ -35,7 +35,9 @@ def read_merges(given: Sequence[str], models: Sequence[str]) -> dict[str, str]:
         if old not in known:
             raise InputError(f"there is no model {visible(old)!r}", where="--merge", remedy=nearest(old, known))
         if fault := fault_of_name(new):
-            raise InputError(f"{visible(new)!r} cannot name a model: {fault}", where="--merge", remedy="write it without")
+            raise InputError(
+                f"{visible(new)!r} cannot name a model: {fault}", where="--merge", remedy="write it without"
+            )
         found[old] = new
         known = [new if name == old else name for name in known]
     return found

@@ -57,7 +57,10 @@ def _check(state: os.stat_result, path: Path, what: str) -> None:
     if kind or not stat.S_ISREG(state.st_mode):
         raise InputError(f"{kind or 'a special file'}, not {'an' if what == 'image' else 'a'} {what} file", where=path)
     if state.st_size > MAX_BYTES:
-        raise InputError(f"{state.st_size} bytes are too many for {'an' if what == 'image' else 'a'} {what} ({MAX_BYTES} at most)", where=path)
+        raise InputError(
+            f"{state.st_size} bytes are too many for {'an' if what == 'image' else 'a'} {what} ({MAX_BYTES} at most)",
+            where=path,
+        )
 
 
 def _holds(root: Path, path: Path, real: Path) -> bool:

@@ -60,7 +60,9 @@ def own_proposals(path: Path, *, inputs: Iterable[str | Path]) -> AbstractContex
     """Hold the place of the file, which is new or an older one that nobody has changed since."""
     check_suffix(path)
     if path.suffix == ".parquet":
-        return own_file(path, has_footer("left", "right", "gain", more=COLUMNS), inputs=inputs, what="a file of proposals")
+        return own_file(
+            path, has_footer("left", "right", "gain", more=COLUMNS), inputs=inputs, what="a file of proposals"
+        )
     return own_beside(path, kind=KIND, inputs=inputs)
 
 
