@@ -294,7 +294,7 @@ def test_boards_of_several_questions(finepref: Run, tmp_path: Path) -> None:
 
 
 def test_a_question_without_a_board(finepref: Run, tmp_path: Path) -> None:
-    """One with only ties, one without votes of a voter who is left out: listed with the reason, the others rated."""
+    """One with only ties, one without the voter who is left out: listed with the reason, the others rated."""
     rows = "".join(f"A,B,{('left', 'right')[k % 3 == 0]},quality,v{k % 9}\n" for k in range(40))
     rows += "A,B,tie,style,w\nB,A,tie,style,v1\n" + "A,B,left,truth,w\nA,B,right,truth,x\n"
     (tmp_path / "v.csv").write_text("left,right,winner,question,voter\n" + rows)

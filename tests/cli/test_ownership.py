@@ -26,8 +26,9 @@ import tiny_ksort
 from finepref.core.errors import InputError
 from finepref.core.files import write_text
 from finepref.core.locks import LOCK, locked, temporary
-from finepref.core.outfolders import MARKER, recover, replacing
-from finepref.formats.folders import RUN
+from finepref.core.outfolders import MARKER, MOVING, recover, replacing, whole_folder
+from finepref.core.ownership import own_file
+from finepref.formats.folders import ARENA, RUN
 from finepref.train.checkpoint import checkpoints
 
 VOTES = "model_a,model_b,winner\na,b,model_a\nb,c,model_a\nc,a,model_b\na,b,model_b\n"
@@ -504,3 +505,71 @@ def test_a_folder_that_says_what_it_does_not_hold(place: Place, tmp_path: Path) 
             code, said = call(*place.words("arena", out), "--overwrite")
             assert code == 2
             assert MARKER in said
+
+
+def test_a_table_that_a_person_made_from_ours_is_theirs(place: Place, tmp_path: Path) -> None:
+    """pyarrow keeps the footer when a column is added or renamed; a column of a later version may be missing."""
+    out = tmp_path / "out.parquet"
+    must(*place.words("convert", out))
+    ours = pq.read_table(out)
+    pq.write_table(ours.select(ours.column_names[:8]), out)
+    must(*place.words("convert", out), "--overwrite")
+    names = [*ours.column_names[:-1], "mine"]
+    for theirs in (ours.append_column("mine", ours["pair_id"]), ours.rename_columns(names), ours.select(["prompt"])):
+        pq.write_table(theirs.replace_schema_metadata(ours.schema.metadata), out)
+        with untouched(tmp_path):
+            code, said = call(*place.words("convert", out), "--overwrite")
+            assert (code, "not a preference set of finepref's" in said) == (2, True)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_appears_while_a_file_is_made_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    """Also where the file system has no hard links; the second writing of one hold replaces the first."""
+
+    def no_links(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    out = tmp_path / "out.txt"
+    with own_file(out, lambda _: False) as held:
+        out.write_text("mine")
+        with pytest.raises(InputError, match="it appeared while it was being made"):
+            write_text(held, "ours")
+    assert [*tmp_path.iterdir()] == [out]
+    assert out.read_text() == "mine"
+    out.unlink()
+    with own_file(out, lambda _: False):
+        write_text(out, "first")
+        write_text(out, "second")
+    assert out.read_text() == "second"
+    assert [*tmp_path.iterdir()] == [out]
+
+
+def test_a_kill_lists_nothing_that_was_not_written(tmp_path: Path) -> None:
+    """A person's file of a name that a killed command had not written yet is still a person's, before and after."""
+    child = os.fork()
+    if child == 0:
+        os.replace = _killed_at_moving(os.replace)  # type: ignore[assignment]
+        with whole_folder(tmp_path / "out", ARENA) as folder:
+            (folder / "validation.json").write_text("ours")
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert "validation.json" not in json.loads((tmp_path / "out" / MARKER).read_text()).get("files", [])
+    (tmp_path / "out" / "validation.json").write_text("mine")
+    for _ in range(2):
+        with (
+            pytest.raises(InputError, match=r"validation\.json: finepref did not write it"),
+            whole_folder(tmp_path / "out", ARENA) as folder,
+        ):
+            (folder / "validation.json").write_text("ours")
+    assert (tmp_path / "out" / "validation.json").read_text() == "mine"
+
+
+def _killed_at_moving(replace: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+    def killed(source: Path, target: Path) -> None:
+        if str(target).endswith(MOVING):
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    return killed

@@ -14,6 +14,7 @@ import pytest
 
 from finepref.core.errors import InputError
 from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings, Unparsable
+from finepref.evaluate.scorers.judge_client import Reply
 from finepref.evaluate.scorers.judge_scorer import JudgeScorer, JudgeSettings
 from tiny_endpoint import Script, endpoint
 
@@ -162,6 +163,19 @@ def test_a_key_that_the_endpoint_repeats_is_written_nowhere(
         assert ask(script, tmp_path, api_key_env="JUDGE_KEY") == ("you are ***", "")
     (path,) = (tmp_path / "transcripts").glob("*.json")
     assert KEY not in path.read_text() + "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("kept", [6, len(KEY) - 1, len(KEY)])
+def test_a_key_at_the_end_of_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    """No part of it that would help is shown, wherever the text is cut: by us, or by the endpoint."""
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    judge = Endpoint(EndpointSettings(base_url="http://localhost", model="m", api_key_env="JUDGE_KEY"), tmp_path)
+    for before in range(270, 305):
+        body = b"no" + b" " * before + KEY[:kept].encode()
+        monkeypatch.setattr("finepref.evaluate.scorers.judge.post", lambda *_, body=body, **__: Reply(401, body))
+        with pytest.raises(InputError, match="HTTP 401: no") as refused:
+            judge.ask("q", [], str)
+        assert KEY[:5] not in str(refused.value)
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY} ", f"{KEY}\r\nHost: x", "schlüssel"])

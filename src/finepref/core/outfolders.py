@@ -112,7 +112,8 @@ def whole_folder(
         InputError: see `own_folder`; a file that is not ours stands where one would be written.
     """
     with own_folder(out, kind, inputs=inputs, wait=wait) as place:
-        before = _listed(place) or {*own_files(place, kind.own)}
+        before = _listed(place) if "files" in _marker(place) else {*own_files(place, kind.own)}
+        mark(place, kind, files=before)  # of a kill nothing is listed that was not written
         with temporary(place, folder=True) as made:
             yield made
             paths = [path for path in made.rglob("*") if path != made / MARKER and not path.is_dir()]
@@ -120,7 +121,6 @@ def whole_folder(
             for path in paths:
                 fsync(path)
             _refuse_others(Path(out), {*files} - before)
-            mark(place, kind, files=before)
             mark(made, kind, fingerprint=fingerprint, files=files)
             os.replace(made, place / MOVING)
             _settle(place)
