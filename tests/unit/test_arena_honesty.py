@@ -571,3 +571,27 @@ def test_voters_without_weight_and_weights_without_measure() -> None:
     assert np.isfinite(tiny.interval()).all()
     with pytest.raises(InputError, match="weights are too large"):
         rate(replace(votes, weight=np.where(voter < 20, 1e-9, 1e15)))
+
+
+def test_one_model_whose_votes_cancel_is_as_unsure_as_by_independent_votes() -> None:
+    """The others keep the sandwich: of tastes that differ by more, and a new model with clickers alone."""
+    rng = numpy_generator(0, "tastes")
+    voters, each = 40, 30
+    voter = np.repeat(np.arange(voters), each)
+    taste = 6.0 * rng.standard_normal((voters, 3))
+    left = rng.integers(0, 3, len(voter))
+    right = (left + rng.integers(1, 3, len(voter))) % 3
+    lead = taste[voter, left] - taste[voter, right] + rng.standard_normal(len(voter))
+    clicks = 2 * 12 * 3
+    votes = coded(
+        np.append(left, [0, 3, 1, 3, 2, 3] * (clicks // 6)), np.append(right, [3, 0, 3, 1, 3, 2] * (clicks // 6)),
+        np.append(np.where(lead > 0, 1, -1), np.ones(clicks, dtype=int)), models="abcd",
+        voter=np.append(voter, voters + np.repeat(np.arange(12), 6)),
+    )  # fmt: skip
+    found, asked = rate(votes), rate(votes, interval="sandwich", cluster="voter")
+    independent = rate(votes, interval="laplace")
+    assert found.settings.intervals == "sandwich"
+    assert asked.sigma[3] < 0.5 * independent.sigma[3]
+    assert found.sigma[3] == pytest.approx(independent.sigma[3])
+    assert found.sigma[:3] == pytest.approx(asked.sigma[:3])
+    assert (found.sigma[:3] > independent.sigma[:3]).all()
