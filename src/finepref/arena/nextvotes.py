@@ -38,6 +38,7 @@ class NextRequest:
     prior: str = DEFAULTS.prior
     seed: int = DEFAULTS.seed
     reading: Reading = AS_IT_IS
+    skip_bad_rows: bool = False
 
     @property
     def kind(self) -> type[AnyProposal]:
@@ -55,7 +56,7 @@ def run_next(
     """
     if out is not None:
         check_suffix(out)
-    table = read_as(votes, options.reading)
+    table = read_as(votes, options.reading, skip_bad_rows=options.skip_bad_rows)
     if options.images and not table.votes.has_images:
         remedy = "name the columns with --left-image and --right-image, or leave --images out"
         raise InputError("the votes do not say which images were compared", remedy=remedy)

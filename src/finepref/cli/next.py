@@ -40,6 +40,7 @@ def command(
     encoding: Encoding = None,
     split: Split = None,
     question: Question = None,
+    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out.")] = False,
 ) -> None:
     """Ask next: the votes that would tell most about an order that is not certain yet, best first."""
     named = columns(command, locals())
@@ -50,7 +51,10 @@ def command(
 
     reading = reading_of(format, column, outcome, encoding, split, question)
     reading = replace(reading, columns={**reading.columns, **named})
-    options = NextRequest(count=count, images=images, asked=asked or (), prior=prior, seed=seed, reading=reading)
+    options = NextRequest(
+        count=count, images=images, asked=asked or (), prior=prior, seed=seed, reading=reading,
+        skip_bad_rows=skip_bad_rows,
+    )  # fmt: skip
     with nullcontext() if out is None else own_proposals(out, inputs=[*named_inputs(votes), *options.asked]):
         found, said = run_next(votes, out, options)
     if out is None:

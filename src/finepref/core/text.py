@@ -21,6 +21,21 @@ def is_missing(value: object) -> bool:
     return value is None or bool(value != value)
 
 
+def cell_text(value: Any) -> str | None:
+    """A cell as text, None where it is missing; as columns are: 12.0 is 12, a truth value true or false."""
+    if is_missing(value):
+        return None
+    value = value.item() if hasattr(value, "item") else value  # of numpy
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    try:
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    except RecursionError:
+        return "(nested too deeply)"
+
+
 def visible(text: str) -> str:
     """Text for a terminal: line breaks, control characters and those that turn the direction become escapes."""
     return _HIDDEN.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode(), text)

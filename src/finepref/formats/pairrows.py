@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from finepref.core.errors import InputError
 from finepref.core.regular import read_regular
-from finepref.core.text import clean_name, fault_of_name, fault_of_prompt, is_missing, visible
+from finepref.core.text import cell_text, clean_name, fault_of_name, fault_of_prompt, is_missing, visible
 from finepref.formats.cells import as_number
 from finepref.formats.detection import find_dialect, missing
 from finepref.formats.dialects import PICTURES, Dialect
@@ -288,21 +286,6 @@ class PairRows:
         if self.question is None and len(asked) > 1:
             what = f"its votes answer several questions, such as {' and '.join(map(repr, sorted(asked)[:2]))}"
             raise InputError(what, where=self.table.path, remedy="choose one with --question (data.question)")
-
-
-def cell_text(value: Any) -> str | None:
-    """A cell as text, None where it is missing; as columns are: 12.0 is 12, a truth value true or false."""
-    if is_missing(value):
-        return None
-    value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    try:
-        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-    except RecursionError:
-        return "(nested too deeply)"
 
 
 def points(side: int, word: str) -> float:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from finepref.core.errors import InputError
 from finepref.core.files import PARQUET, reading
-from finepref.core.text import MISSING, visible
+from finepref.core.text import MISSING, cell_text, visible
 from finepref.formats.textfiles import (
     PACKED,
     Line,
@@ -96,7 +96,7 @@ def text_column(values: Any) -> pa.Array:
         return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     values = values.tolist() if hasattr(values, "tolist") else values
     try:
-        return pa.array([None if v is None or v != v else str(v) for v in values], pa.string())
+        return pa.array(map(cell_text, values), pa.string())
     except UnicodeEncodeError:
         raise InputError("half of a character (a lone surrogate)", remedy="write the text again as utf-8") from None
 

@@ -25,7 +25,7 @@ from finepref.formats.cells import (
 )
 from finepref.formats.exports import is_unranked, is_yes
 from finepref.formats.layout import Layout, has_vote
-from finepref.formats.outcomes import BOTH_BAD, LEFT, MEANING, NO_VOTE, RIGHT, SHARE, TIE, UNKNOWN, Vocabulary
+from finepref.formats.outcomes import BOTH_BAD, LEFT, MEANING, NAME, NO_VOTE, RIGHT, SHARE, TIE, UNKNOWN, Vocabulary
 from finepref.formats.reading import Reading
 from finepref.formats.store import hash_names
 from finepref.formats.tables import Batch, Table
@@ -208,8 +208,9 @@ def _note_words(rows: Checked, said: Cells, vocabulary: Vocabulary) -> None:
         if side == SHARE:
             rows.gathered.words["(a number between 0 and 1)"] = "the left's share"
         else:
+            named = side is None or side == NAME
             key, taken = ("(a model's name)", "that model") if side is None else (word, MEANING[side])
-            rows.gathered.words[key] = taken
+            rows.gathered.words[key] = "that model" if named else taken
 
 
 def _counted(rows: Checked) -> Floats | None:

@@ -13,16 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from finepref.core.errors import InputError
+from finepref.core.errors import InputError, check_word, nearest
+from finepref.core.text import clean_name, visible
 from finepref.formats.cells import Gathered
 from finepref.formats.dialects import IN_COLUMNS
 from finepref.formats.layout import ALONE, Layout, elsewhere, layout_of
+from finepref.formats.outcomes import canonical
 from finepref.formats.ratings import SourceRows
 from finepref.formats.reading import Reading
 from finepref.formats.sources import Paths, tables
 from finepref.formats.store import IN_MEMORY, Store, hash_names
 from finepref.formats.tables import Batch, memory_table, text_column
-from finepref.formats.votebatch import NO_TIME, take_batch
+from finepref.formats.votebatch import EVERY, NO_TIME, take_batch
 from finepref.formats.votes import Games, Rows, Votes
 
 NO_MODEL = "(model not named)"
@@ -134,12 +136,29 @@ def read_as(
     assert layout is not None
     if reading.question is not None and "question" not in layout.columns:
         raise InputError("the votes name no question", where="--question", remedy="leave it out, or name the column")
+    _check_said(reading, gathered)
     if gathered.store.rows == 0:
         why = "".join(f"; {count} left out: {reason}" for reason, count in gathered.left_out.items())
         raise InputError(f"there are no votes in it{why}", where=opened[0].path, remedy="give at least one vote")
     ids = layout.columns.get("id")
     unique = ids in OWN_IDS or "id" in reading.columns
     return _vote_table(gathered, layout, tuple(sources), np.array(edges), unique_ids=unique)
+
+
+def _check_said(reading: Reading, gathered: Gathered) -> None:
+    """Refuse a question, or an outcome word, that no row has.
+
+    Raises:
+        InputError: with the nearest one that is there.
+    """
+    asked = [*gathered.books["question"]]
+    if reading.question not in (None, EVERY) and asked and clean_name(str(reading.question)) not in asked:
+        check_word(str(reading.question), asked, "question", where="--question")
+    met = {canonical(word) for word in gathered.words}
+    for word in reading.outcomes:
+        if canonical(word) not in met:
+            what = f"no row says {visible(word)!r}"
+            raise InputError(what, where="--outcome", remedy=nearest(word, [*gathered.words]))
 
 
 def votes_of(columns: Mapping[str, Any]) -> Votes:
@@ -264,7 +283,8 @@ def _times(gathered: Gathered, times: Any, rows: Any) -> Any:
         return None
     lacking = int((times == NO_TIME).sum())
     if lacking:
-        gathered.notes.setdefault(f"{lacking} votes have no time that can be read, so the times are not used")
+        if lacking < len(times):
+            gathered.notes.setdefault(f"{lacking} votes have no time that can be read, so the times are not used")
         return None
     return times[rows]
 
