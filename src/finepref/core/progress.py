@@ -33,7 +33,6 @@ def progress(
             disable=hidden,
             file=sys.stderr,
             dynamic_ncols=True,
-            delay=0.0 if sys.stderr.isatty() else 10.0,
             mininterval=0.2 if sys.stderr.isatty() else 10.0,
             position=int(os.environ.get("FINEPREF_BAR", "0")) or None,
             leave=True,
