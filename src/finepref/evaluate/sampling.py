@@ -6,6 +6,7 @@ the order changes the noise an image starts from.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,7 +123,20 @@ class Sampler:
         return type(self.pipeline.scheduler).__name__
 
     def sample(self, prompts: Sequence[str], keys: Sequence[tuple[int, int]]) -> list[Image]:
-        """One call: prompts [B] and their (prompt row, seed) -> B images."""
+        """One call: prompts [B] and their (prompt row, seed) -> B images.
+
+        Raises:
+            InputError: the model gives no numbers (nan), as with damaged weights.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", "invalid value encountered in cast", RuntimeWarning)
+                return self._sample(prompts, keys)
+        except RuntimeWarning:
+            remedy = "fetch or train its weights again"
+            raise InputError("the model's images are not numbers (nan)", where="sampling", remedy=remedy) from None
+
+    def _sample(self, prompts: Sequence[str], keys: Sequence[tuple[int, int]]) -> list[Image]:
         options = self._shared(prompts, keys)
         if self.sampling.size is not None:
             options["width"], options["height"] = self.sampling.size

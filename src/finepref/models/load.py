@@ -168,6 +168,11 @@ def _check_tokenizers(pipe: Any, source: Source) -> None:
                 asked = type(pipe).__name__.startswith("StableDiffusion") and name in ("tokenizer", "tokenizer_2")
                 most = part.model_max_length if asked else 8  # others have 1e30, which nobody asks for
                 part("a", padding="max_length", max_length=most, truncation=True)
+            encoder = getattr(pipe, name.replace("tokenizer", "text_encoder"), None)
+            known = None if encoder is None else encoder.get_input_embeddings().num_embeddings
+            if known is not None and len(part) > known:
+                what = f"{name} has {len(part)} words and its text encoder knows {known}"
+                raise InputError(what, where=source.name, remedy="fetch the model again")
 
 
 def run_model_settings(run: str | FilePath) -> Mapping[str, Any]:
