@@ -126,7 +126,8 @@ def weights(draw: Draw, folder: Path, world: Path) -> list[Step]:
         copy(world, folder, "kohya.safetensors")
         any_file(draw, folder / "kohya.safetensors")
         name = f"w{draw.choice(('.pt', '.bin', '.safetensors', '.ckpt'))}"
-        (folder / "kohya.safetensors").rename(folder / name)
+        if (folder / "kohya.safetensors").exists():
+            (folder / "kohya.safetensors").rename(folder / name)
         scorer = draw.choice(("pickscore", "hpsv2.1", "aesthetic", "imagereward", "clip", "nothing"))
         return [Step(Command(("scorers", "convert", name, "--scorer", scorer, "--out", "o"), out=("o",)))]
     copy(world, folder, "base", "prompts.txt")
