@@ -237,6 +237,18 @@ def test_tables_that_did_not_change_are_trusted(tmp_path: Path, monkeypatch: pyt
     assert (other.pairs, other.encoded_images, len(read) > 0) == (6, 0, True)
 
 
+def test_a_finished_cache_reads_no_table(tmp_path: Path) -> None:
+    """Place, size and time of the file are asked, not its content: here it is no longer JSON."""
+    data = folder_of_files(tmp_path / "data")
+    made = cache_from(data, Plain(), tmp_path / "cache", settings=SMALL)
+    table = data / "pairs.jsonl"
+    before = table.stat()
+    table.write_text("?" * before.st_size)
+    os.utime(table, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = cache_from(data, Plain(), tmp_path / "cache", settings=SMALL)
+    assert (again.pairs, again.encoded_images, again.complete) == (made.pairs, 0, True)
+
+
 @pytest.mark.parametrize("kind", ["csv", "json", "w"])
 def test_every_kind_of_table_has_a_stamp(tmp_path: Path, kind: str) -> None:
     """Twin folders have no table: there the files themselves are looked at."""

@@ -40,23 +40,28 @@ def tables(paths: Paths | Table, reading: Reading = AS_IT_IS) -> list[Table]:
     """
     if isinstance(paths, Table):
         return [paths]
-    found: list[Table] = []
-    for name in _listed(paths):
-        if not isinstance(name, str | Path):
-            raise InputError(f"{name!r} is no name of a file or folder", where="data", remedy="give paths as text")
-        path = Path(name).expanduser()
-        if _on_hub(name):
-            found.append(_hub_table(str(name), reading.split))
-        elif path.is_dir() and (path / "w").is_dir() and (path / "l").is_dir():
-            found.append(_twin_folders(path))
-        else:
-            found += [file_table(file, reading.encoding) for file in _files(path, reading.split)]
+    behind = _behind(paths, reading)
+    found = [each if isinstance(each, Table) else file_table(each, reading.encoding) for each in behind]
     if reading.split is not None and not any(Path(name).is_dir() or _on_hub(name) for name in _listed(paths)):
         raise InputError("it has no effect on files that are named", where="--split", remedy="leave it out")
     if reading.encoding is not None and not any(suffix_of(table.path) in SUFFIXES[1:] for table in found):
         raise InputError("it has no effect on parquet", where="--encoding", remedy="leave it out")
     _refuse_repeated([table.path for table in found if table.path.is_file()])
     return found
+
+
+def _behind(paths: Paths, reading: Reading) -> Iterator[Path | Table]:
+    """What the names stand for, in order, no file read: each file, or the table that is not one file."""
+    for name in _listed(paths):
+        if not isinstance(name, str | Path):
+            raise InputError(f"{name!r} is no name of a file or folder", where="data", remedy="give paths as text")
+        path = Path(name).expanduser()
+        if _on_hub(name):
+            yield _hub_table(str(name), reading.split)
+        elif path.is_dir() and (path / "w").is_dir() and (path / "l").is_dir():
+            yield _twin_folders(path)
+        else:
+            yield from _files(path, reading.split)
 
 
 def find_files(paths: Paths, reading: Reading = AS_IT_IS) -> list[Path]:
@@ -75,8 +80,8 @@ def named_inputs(paths: Paths) -> list[Path]:
 
 
 def versions(paths: Paths, reading: Reading = AS_IT_IS) -> list[str]:
-    """The version of every table behind the given names, in order: equal while the tables stay as they are."""
-    return [table.version for table in tables(paths, reading)]
+    """The version of every table behind the given names, in order: equal while they stay as they are. None is read."""
+    return [each.version if isinstance(each, Table) else version_of(each) for each in _behind(paths, reading)]
 
 
 def count_rows(paths: Paths, reading: Reading = AS_IT_IS) -> int | None:
