@@ -42,7 +42,7 @@ def folder_failures(out: Path, done: Done, truths: Mapping[str, Truth]) -> list[
 
 
 def _added(truths: Sequence[Truth]) -> Truth:
-    added = Truth(rows=sum(truth.rows for truth in truths), refuse=truths[0].refuse)
+    added = Truth(rows=sum(truth.rows for truth in truths), refuse=next((t.refuse for t in truths if t.refuse), ""))
     for truth in truths:
         for name, values in truth.sure.items():
             held = added.sure.setdefault(name, [0.0, 0.0, 0.0])

@@ -97,8 +97,7 @@ def _stow(draw: Draw, folder: Path, name: str, truths: dict[str, Truth]) -> None
         (folder / ".ipynb_checkpoints" / name).write_bytes(content)
     elif way == "copy":
         (folder / f"copy-{name}").write_bytes(content)
-        for truth in truths.values():
-            truth.refuse = "a copy of a file beside it"
+        truths[name].refuse = "a copy of a file beside it"  # of one that is read
     elif way == "notes":
         (folder / "README.md").write_text("# votes\n")
 

@@ -20,6 +20,7 @@ from evaluation_folder import make_folder
 from finepref.arena.boards import load_board
 from finepref.arena.engines import rate
 from finepref.arena.ratings import load_ratings, save_ratings
+from finepref.core.errors import InputError
 from finepref.core.files import write_json
 from finepref.data.latents import LatentCache
 from finepref.data.shards import write_shard
@@ -51,7 +52,11 @@ Made = tuple[Path, Callable[[Path], Any]]
 def ratings(folder: Path) -> Made:
     votes = Votes.from_columns(left=["a", "b", "c"] * 4, right=["b", "c", "a"] * 4, outcome=["left", "left", "tie"] * 4)
     save_ratings(folder / "ratings.json", rate(votes), provenance={"seed": 1})
-    return folder / "ratings.json", lambda path: (load_ratings(path).table(), load_board(str(path)))
+    return folder / "ratings.json", lambda path: (
+        (held := load_ratings(path)).table(),
+        held.rank_interval(),
+        load_board(str(path)),
+    )
 
 
 def board(folder: Path) -> Made:
@@ -362,6 +367,14 @@ def test_a_damaged_file_is_a_result_or_a_sentence(kind: str, tmp_path: Path) -> 
             if said := failure(lambda: read(path)):
                 faults[what] = said
     assert not faults, "\n".join(f"{what}: {said}" for what, said in faults.items())
+
+
+@pytest.mark.parametrize("covariance", [[[1.0]], [[1.0, 0.0, 0.0]], [[], [], []], [[1.0] * 4] * 4])
+def test_a_covariance_of_other_models_is_refused(covariance: list[list[float]], tmp_path: Path) -> None:
+    path, read = ratings(tmp_path)
+    write_json(path, {**json.loads(path.read_text()), "covariance": covariance})
+    with pytest.raises(InputError, match="not that of its 3 models"):
+        read(path)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -68,6 +68,18 @@ def test_a_comparison_of_another_form_is_one_sentence(folder: Path, change: dict
         read_comparison(folder)
 
 
+@pytest.mark.parametrize("change", ["steps", "guidance"])
+@pytest.mark.parametrize("value", [None, "many", [1]])
+def test_settings_of_another_form_are_named(folder: Path, change: str, value: object) -> None:
+    held = read_json(folder / "manifest.json")
+    settings = {"steps": 2, "guidance": 1.0, "own": "kept"}
+    write_json(folder / "manifest.json", {**held, "sampling": {"a/p": settings}})
+    assert read_record(folder).sampling["a/p"] == settings
+    write_json(folder / "manifest.json", {**held, "sampling": {"a/p": settings | {change: value}}})
+    with pytest.raises(InputError, match=rf"sampling of a/p: {change}"):
+        read_record(folder)
+
+
 def test_a_manifest_line_of_another_form_is_named(folder: Path) -> None:
     path = folder / "manifest.jsonl"
     lines = path.read_text().splitlines()

@@ -166,6 +166,16 @@ def test_text() -> None:
     assert (inert("a=b"), inert(-2.5), as_typed("'quoted")) == ("a=b", -2.5, "'quoted")
 
 
+def test_a_prompt_that_is_nested_too_deeply_is_a_bad_row() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    row = {"prompt": deep, "path1": "a.png", "path2": "b.png"}
+    left_out: list[Quarantined] = []
+    assert len(list(read_preferences([row, row | {"prompt": "p"}], images=False, quarantine=left_out))) == 1
+    assert [each.reason for each in left_out] == ["the prompt is no text but list (nested too deeply)"]
+
+
 def test_records_of_other_shapes_are_faults(tmp_path: Path) -> None:
     """A record that is not of its format does not stop a reader that may leave rows out."""
     good = {

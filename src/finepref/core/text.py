@@ -58,7 +58,7 @@ def fault_of_prompt(value: object) -> str:
         spelt = str(value).strip() if isinstance(value, str) else ""
         return f"the prompt is empty ({spelt!r})" if spelt else "the prompt is empty"
     if not isinstance(value, str):
-        return f"the prompt is no text but {type(value).__name__} {visible(str(value))[:40]}"
+        return f"the prompt is no text but {type(value).__name__} {visible(str(cell_text(value)))[:40]}"
     found = _UNUSABLE.search(value)
     return f"the prompt holds the character {visible(found.group())}" if found else ""
 

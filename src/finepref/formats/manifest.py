@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finepref.core.errors import InputError
+from finepref.core.errors import InputError, cut
 from finepref.core.files import reading, write_json, write_text
 from finepref.formats import records
 from finepref.formats.pairrows import ImageRef
@@ -73,6 +73,16 @@ class PromptsRecord:
 
     sha256: str
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampledWith:
+    """Of the settings that images were sampled with, those that a report shows. size: width and height."""
+
+    steps: int
+    guidance: float
+    scheduler: str | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +167,12 @@ def read_record(folder: str | Path) -> FolderRecord:
     path = Path(folder) / RECORD
     if not path.is_file():
         return FolderRecord()
-    return records.read_record(path, FolderRecord, version=VERSION, remedy="generate the folder again")
+    remedy = "generate the folder again"
+    found = records.read_record(path, FolderRecord, version=VERSION, remedy=remedy)
+    for slot, settings in found.sampling.items():
+        if settings:
+            records.as_record(SampledWith, settings, where=f"{path}, sampling of {cut(slot)}", remedy=remedy)
+    return found
 
 
 def write_record(folder: str | Path, record: FolderRecord) -> None:

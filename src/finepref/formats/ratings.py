@@ -199,6 +199,10 @@ def read_ratings(path: str | Path) -> RatingsRecord:
     found = read_record(_in_folder(path), RatingsRecord, version=VERSION, oldest=1, remedy=REMEDY)
     if not all(abs(model.mu) < LARGEST and 0.0 <= model.sigma < LARGEST for model in found.models):
         raise InputError("a rating is out of any range", where=_in_folder(path), remedy=REMEDY)
+    size = len(found.models)
+    if found.covariance is not None and [*map(len, found.covariance)] != [size] * size:
+        what = f"its covariance is not that of its {size} models"
+        raise InputError(what, where=_in_folder(path), remedy=REMEDY)
     return found
 
 
