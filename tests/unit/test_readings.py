@@ -17,7 +17,7 @@ from finepref.core.text import as_typed, clean_name, inert, visible
 from finepref.data.convert import convert
 from finepref.data.inspect import inspect
 from finepref.formats.pairrows import Preference
-from finepref.formats.preferences import Quarantined, read_preferences
+from finepref.formats.preferences import Preferences, Quarantined, read_preferences
 from finepref.formats.prompts import read_prompts
 from finepref.formats.reading import Reading
 from finepref.formats.votefiles import read_votes
@@ -166,14 +166,31 @@ def test_text() -> None:
     assert (inert("a=b"), inert(-2.5), as_typed("'quoted")) == ("a=b", -2.5, "'quoted")
 
 
-def test_a_prompt_that_is_nested_too_deeply_is_a_bad_row() -> None:
+DEEP_CELLS = ("prompt", "left", "right", "left_image", "winner", "tie", "voter", "weight", "question", "pair_id")
+
+
+@pytest.mark.parametrize("column", DEEP_CELLS)
+def test_a_cell_that_is_nested_too_deeply_is_a_sentence(column: str) -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
-    row = {"prompt": deep, "path1": "a.png", "path2": "b.png"}
+    row = {"prompt": "p", "left": "A", "right": "B", "left_image": "a", "right_image": "b", "winner": "left"}
+    row |= {"voter": "v", "question": "q"}
     left_out: list[Quarantined] = []
-    assert len(list(read_preferences([row, row | {"prompt": "p"}], images=False, quarantine=left_out))) == 1
-    assert [each.reason for each in left_out] == ["the prompt is no text but list (nested too deeply)"]
+    try:
+        found = list(read_preferences([row | {column: deep}, row], images=False, quarantine=left_out))
+    except InputError:
+        return
+    assert len(found) + len(left_out) == 2
+
+
+@pytest.mark.parametrize(("word", "means"), [("A", {}), ("A", {"A": "name"}), ("1", {"1": "tie"}), ("left", {})])
+def test_both_readers_say_the_same_of_a_word(tmp_path: Path, word: str, means: dict[str, str]) -> None:
+    path = tmp_path / "v.csv"
+    path.write_text(f"left,right,winner,prompt,left_image,right_image\nA,B,{word},p,a.png,b.png\n")
+    pairs = Preferences(data=path, reading=Reading(outcomes=means), images=False)
+    assert len(list(pairs)) == 1
+    assert pairs.account.words == read_votes(path, outcomes=means).outcome_words
 
 
 def test_records_of_other_shapes_are_faults(tmp_path: Path) -> None:

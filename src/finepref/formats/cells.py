@@ -95,7 +95,7 @@ def as_number(word: str | None) -> float:
         return float("nan")
 
 
-def is_amount(numbers: Floats) -> Bools:
+def is_amount(numbers: Floats | float) -> Bools:
     """[n] whether each can count votes: 0, or from 1e-9 to 1e15."""
     return np.asarray((numbers == 0) | ((numbers >= LEAST) & (numbers <= MOST)), dtype=bool)
 

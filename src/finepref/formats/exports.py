@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finepref.core.errors import InputError
-from finepref.core.text import is_missing, visible
+from finepref.core.text import cell_text, is_missing, visible
 
 Row = Mapping[str, Any]
 WIDE = r"(?:system|model|image|item)_?\d+_?(?:id)?|(?:system|model|image|item)?_?\d*_?rank_?\d*"
@@ -27,8 +27,14 @@ class NoVote(Exception):
 
 def is_yes(value: object) -> bool | None:
     """Whether a cell says yes (true, 1, yes) or no (false, 0, no, nothing); None: neither."""
-    text = str(value).strip().casefold()
+    text = str(cell_text(value)).strip().casefold()
     return True if text in _YES else False if text in _NO or is_missing(value) else None
+
+
+def no_tie(column: str, word: str | None, where: object) -> InputError:
+    """Of a cell that should say whether a row is a tie."""
+    what = f"{column} {visible(str(word))!r} says neither yes nor no"
+    return InputError(what, where=where, remedy="write 1 for a tie and 0 for none")
 
 
 def hpdv2(row: Row) -> Iterator[Row]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from finepref.core.errors import InputError
-from finepref.core.text import is_missing, visible
+from finepref.core.text import cell_text, is_missing, visible
 from finepref.formats.detection import find_dialect, missing
 from finepref.formats.dialects import Dialect
 from finepref.formats.exports import NoVote
@@ -119,7 +119,7 @@ def layout_of(table: Table, reading: Reading = AS_IT_IS, *, number: int = 0) -> 
 
 def has_vote(value: Any) -> bool:
     """Whether a row counts by the column that says if anybody voted: not where it says false or 0."""
-    return is_missing(value) or str(value).strip().lower() not in ("false", "0", "0.0")
+    return is_missing(value) or str(cell_text(value)).strip().lower() not in ("false", "0", "0.0")
 
 
 def elsewhere(ranking: str, first: object, where: object) -> InputError:

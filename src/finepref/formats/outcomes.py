@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from finepref.core.text import visible
 LEFT, TIE, RIGHT = 1, 0, -1
 BOTH_BAD, NO_VOTE, SHARE, NAME, UNKNOWN = 2, 3, 4, 5, 99
 MEANINGS = {"left": LEFT, "right": RIGHT, "tie": TIE, "both_bad": BOTH_BAD, "none": NO_VOTE, "name": NAME}
+OFF_BY = 0.02  # shares of the two sides may miss 1 by rounding
 MEANING = {code: word for word, code in MEANINGS.items()}
 
 WORDS: dict[str, int] = {
@@ -37,6 +39,13 @@ def canonical(word: str) -> str:
     except ValueError:
         return text
     return str(int(number)) if number.is_integer() else text
+
+
+def points(side: int | None, word: str) -> float:
+    """The left's points of an outcome: 1, 0.5 or 0, or the share that the word is; nan where neither side is said."""
+    if side == SHARE:
+        return float(word)
+    return {LEFT: 1.0, TIE: 0.5, RIGHT: 0.0, BOTH_BAD: 0.5}.get(UNKNOWN if side is None else side, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +112,19 @@ class Vocabulary:
             each = [self.outcome(str(said[k // len(lefts)]), lefts[k % len(lefts)], rights[r]) for k, r in triples]
             found[rows] = np.array([UNKNOWN if side is None else side for side in each], dtype=np.int8)[place]
         return found
+
+    def taken(self, word: str) -> tuple[str, str]:
+        """(a word, how it is taken), as it is told: names and shares stand for all of their kind."""
+        side = self.side(word)
+        if side is None:
+            return "(a model's name)", "that model"
+        if side == SHARE:
+            return "(a number between 0 and 1)", "the left's share"
+        return word, "that model" if side == NAME else MEANING[side]
+
+    def points(self, word: str | None) -> float:
+        """The left's points by the word alone, as `points` gives them."""
+        return math.nan if word is None else points(self.side(word), word)
 
     def refusal(self, word: str, column: str, where: object, others: Sequence[str] = ()) -> InputError:
         """Of an outcome that says nothing, or two things. others: words that are not known either."""

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 from finepref.core.errors import InputError
 from finepref.core.regular import read_regular
 from finepref.core.text import cell_text, clean_name, fault_of_name, fault_of_prompt, is_missing, visible
-from finepref.formats.cells import as_number
+from finepref.formats.cells import as_number, is_amount
 from finepref.formats.detection import find_dialect, missing
 from finepref.formats.dialects import PICTURES, Dialect
-from finepref.formats.exports import is_yes
+from finepref.formats.exports import is_yes, no_tie
 from finepref.formats.layout import flat, has_vote
-from finepref.formats.outcomes import BOTH_BAD, LEFT, MEANING, NO_VOTE, RIGHT, SHARE, TIE, Vocabulary
+from finepref.formats.outcomes import BOTH_BAD, LEFT, OFF_BY, RIGHT, TIE, Vocabulary, points
 from finepref.formats.reading import Reading
 from finepref.formats.tables import Row, Table
 from finepref.formats.textfiles import Line
@@ -152,8 +152,8 @@ class PairRows:
         return name
 
     def hashed_voter(self, row: Row) -> str | None:
-        """The voter that a hashed id names; spelt as it stands, since stored ids depend on it."""
-        return next((str(row[name]) for name in self.hashed if row.get(name) not in (None, "")), None)
+        """The voter that a hashed id names."""
+        return next((as_id(row[name]) for name in self.hashed if row.get(name) not in (None, "")), None)
 
     def image(self, row: Row, role: str, uid: str = "") -> ImageRef:
         """An image from bytes, a {bytes, path} record, or a path."""
@@ -194,22 +194,21 @@ class PairRows:
         if is_yes(self.get(row, "tie")):
             return Said(0.5, weight)
         if "tie" in self.cast and is_yes(self.get(row, "tie")) is None:
-            what = f"{self.cast['tie']} {self.text(row, 'tie')!r} says neither yes nor no"
-            raise InputError(what, where=place, remedy="write 1 for a tie and 0 for none")
+            raise no_tie(self.cast["tie"], self.text(row, "tie"), place)
         return self._worded(row, place, weight) if "winner" in self.cast else Said(1.0, weight)
 
     def number(self, row: Row, role: str) -> float:
         """A number of 0 or above, nan where it is none; a weight that is missing is 1."""
         text = self.text(row, role)
         number = 1.0 if text is None and role == "weight" else as_number(text)
-        return number if number >= 0 and math.isfinite(number) else math.nan
+        return number if is_amount(number) else math.nan
 
     def _shared(self, row: Row, weight: float) -> Said:
         share = self.number(row, "left_share")
         other = self.number(row, "right_share") if "right_share" in self.cast else 1.0 - share
         if share == 0.0 == other:
             return Said(math.nan, weight)
-        fits = share <= 1.0 and abs(share + other - 1.0) <= 0.02
+        fits = share <= 1.0 and abs(share + other - 1.0) <= OFF_BY
         return Said(share, weight) if fits else Said(math.nan, problem="the shares are no numbers that add up to 1")
 
     def _worded(self, row: Row, place: str, weight: float) -> Said:
@@ -221,20 +220,15 @@ class PairRows:
         other = self.text(row, "other_label")
         if side is None:
             raise self.vocabulary.refusal(word, self.cast["winner"], place)
-        by_name = self.vocabulary.side(word) is None
-        key = "(a model's name)" if by_name else "(a number between 0 and 1)" if side == SHARE else clean_name(word)
-        taken = "that model" if by_name else "the left's share" if side == SHARE else MEANING[side]
+        key, taken = self.vocabulary.taken(clean_name(word))
         self.account.words.setdefault(key, taken)
         label = points(side, word)
         problem, named = "", self.name(row, "winner_name")
         if named is not None and side in (LEFT, RIGHT) and named != self.name(row, "left" if side == LEFT else "right"):
             problem = f"{self.cast['winner']} and {self.cast['winner_name']} contradict each other"
-        if other is not None:
-            opposite = self.vocabulary.side(other)
-            rest = math.nan if opposite is None else points(opposite, other)
-            if not abs(label + rest - 1.0) < 1e-6:
-                said = visible(other)[:40]
-                problem = f"{self.cast['winner']} {label:g} and {self.cast['other_label']} {said} do not add up to 1"
+        if other is not None and not abs(label + self.vocabulary.points(other) - 1.0) < 1e-6:
+            said = visible(other)[:40]
+            problem = f"{self.cast['winner']} {label:g} and {self.cast['other_label']} {said} do not add up to 1"
         bad = side == BOTH_BAD or (side == TIE and bool(is_yes(self.get(row, "both_bad"))))
         return Said(label, weight, bad, problem)
 
@@ -270,7 +264,7 @@ class PairRows:
                 question=question, game=self.text(row, "game"), time=self.text(row, "time"),
             )  # fmt: skip
             own = self.get(row, "pair_id")
-            own_id, hashed = None if is_missing(own) else str(own), self.hashed_voter(row)
+            own_id, hashed = None if is_missing(own) else as_id(own), self.hashed_voter(row)
             yield Draft(pair, place, number, own_id, hashed, "another question" if other else problem, bad=not other)
 
     def is_other(self, question: str | None) -> bool:
@@ -288,11 +282,9 @@ class PairRows:
             raise InputError(what, where=self.table.path, remedy="choose one with --question (data.question)")
 
 
-def points(side: int, word: str) -> float:
-    """The left's points of an outcome: 1, 0.5 or 0, its share, nan where nobody voted."""
-    if side == SHARE:
-        return float(word)
-    return {LEFT: 1.0, RIGHT: 0.0, NO_VOTE: math.nan}.get(side, 0.5)
+def as_id(value: Any) -> str:
+    """An id as it stands, 12.0 too: stored ids depend on its spelling."""
+    return str(cell_text(value)) if isinstance(value, list | dict) else str(value)
 
 
 def bad_name(*names: str | None) -> str:

@@ -23,7 +23,7 @@ from finepref.core.files import FOOTER, atomic_file
 from finepref.core.provenance import sha256_bytes, version_of
 from finepref.core.text import is_missing
 from finepref.formats.detection import find_dialect
-from finepref.formats.pairrows import Account, Draft, ImageRef, Met, PairRows, Preference, pair_rows
+from finepref.formats.pairrows import Account, Draft, ImageRef, Met, PairRows, Preference, as_id, pair_rows
 from finepref.formats.rankedrows import ranked_pairs
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.sources import Paths, tables
@@ -256,12 +256,16 @@ def _own_ids_unique(sources: list[PairRows]) -> bool:
                 continue
             if is_missing(value):
                 return False
-            if str(value) in seen:
+            own = as_id(value)
+            if own in seen:
                 if column != OWN_ID:
                     return False
-                what, remedy = f"{column} {value!r} is repeated", "make the ids unique, or drop the repeated rows"
+                what, remedy = (
+                    f"{column} {own!r} is repeated",
+                    "make the ids unique, or drop the repeated rows",
+                )
                 raise InputError(what, where=source.table.place(line.at), remedy=remedy)
-            seen.add(str(value))
+            seen.add(own)
     return True
 
 

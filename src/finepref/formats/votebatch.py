@@ -23,9 +23,9 @@ from finepref.formats.cells import (
     is_amount,
     not_amount,
 )
-from finepref.formats.exports import is_unranked, is_yes
+from finepref.formats.exports import is_unranked, is_yes, no_tie
 from finepref.formats.layout import Layout, has_vote
-from finepref.formats.outcomes import BOTH_BAD, LEFT, MEANING, NAME, NO_VOTE, RIGHT, SHARE, TIE, UNKNOWN, Vocabulary
+from finepref.formats.outcomes import BOTH_BAD, LEFT, NO_VOTE, OFF_BY, RIGHT, SHARE, TIE, UNKNOWN, Vocabulary
 from finepref.formats.reading import Reading
 from finepref.formats.store import hash_names
 from finepref.formats.tables import Batch, Table
@@ -36,7 +36,6 @@ MAY_LACK = ("prompt", "voter", "question")  # one without a name is one by itsel
 EVERY = "all"  # as a question: all of them
 CORRECT = "correct the row, or leave such rows out with --skip-bad-rows"
 NO_TIME = np.iinfo(np.int64).min
-_OFF_BY = 0.02  # shares of the two sides may miss 1 by rounding
 Ints = npt.NDArray[np.int8]
 
 
@@ -124,10 +123,7 @@ def _outcomes(rows: Checked, layout: Layout, vocabulary: Vocabulary) -> tuple[In
         tied = cells["tie"]
         says = [is_yes(word) for word in tied.words]
         unknown = np.array([each is None for each in says], dtype=bool)[tied.codes]
-        rows.refuse(unknown, lambda at, where: InputError(
-            f"{tied.column} {visible(str(tied.words[tied.codes[at]]))!r} says neither yes nor no", where=where,
-            remedy="write 1 for a tie and 0 for none",
-        ))  # fmt: skip
+        rows.refuse(unknown, lambda at, where: no_tie(tied.column, tied.words[tied.codes[at]], where))
         outcome = np.where(np.array([bool(each) for each in says])[tied.codes], TIE, outcome).astype(np.int8)
     rows.leave_out(outcome == NO_VOTE, "nobody voted")
     bad = outcome == BOTH_BAD
@@ -163,8 +159,8 @@ def _said(rows: Checked, layout: Layout, vocabulary: Vocabulary) -> tuple[Ints, 
         outcome = np.where(shared, np.sign(np.nan_to_num(share, nan=0.5) - 0.5), outcome).astype(np.int8)
     if "other_label" in cells:
         other = cells["other_label"]
-        total = np.array([_points(vocabulary, word) for word in other.words])[other.codes]
-        total += np.array([_points(vocabulary, word) for word in words])[said.codes]
+        total = np.array([vocabulary.points(word) for word in other.words])[other.codes]
+        total += np.array([vocabulary.points(word) for word in words])[said.codes]
         remedy = "correct the row, or leave such rows out with --skip-bad-rows"
         rows.reject(
             ~(np.abs(total - 1.0) < 1e-6) & ~other.missing,
@@ -191,26 +187,14 @@ def _check_names(rows: Checked, outcome: Ints) -> None:
     rows.reject(~agrees & ~rows.cells["winner_name"].missing, what, CORRECT)
 
 
-def _points(vocabulary: Vocabulary, word: str | None) -> float:
-    side = None if word is None else vocabulary.side(word)
-    if side == SHARE:
-        return float(as_number(word))
-    return {LEFT: 1.0, TIE: 0.5, RIGHT: 0.0, BOTH_BAD: 0.5}.get(UNKNOWN if side is None else side, np.nan)
-
-
 def _note_words(rows: Checked, said: Cells, vocabulary: Vocabulary) -> None:
     """How each outcome word was taken."""
     for code in np.unique(said.codes[rows.good]).tolist():
         word = said.cleaned[code]
         if word is None:
             continue
-        side = vocabulary.side(word)
-        if side == SHARE:
-            rows.gathered.words["(a number between 0 and 1)"] = "the left's share"
-        else:
-            named = side is None or side == NAME
-            key, taken = ("(a model's name)", "that model") if side is None else (word, MEANING[side])
-            rows.gathered.words[key] = "that model" if named else taken
+        key, taken = vocabulary.taken(word)
+        rows.gathered.words[key] = taken
 
 
 def _counted(rows: Checked) -> Floats | None:
@@ -232,7 +216,7 @@ def _counted(rows: Checked) -> Floats | None:
         other = _positive(rows, "right_share")
         what = f"{cells['left_share'].column} and {cells['right_share'].column} do not add up to 1"
         rows.leave_out(share + other == 0, "nobody voted")
-        rows.reject(np.abs(share + other - 1) > _OFF_BY, what, CORRECT)
+        rows.reject(np.abs(share + other - 1) > OFF_BY, what, CORRECT)
     return share
 
 
