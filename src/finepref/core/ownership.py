@@ -24,6 +24,12 @@ REMEDY = "name another file or folder"
 Inputs = Iterable[str | Path]
 
 
+def refuse_folder(out: Path, remedy: str = REMEDY) -> None:
+    """Refuse a folder where a file is to stand; who makes names of the file's asks it first, since `.` has none."""
+    if out.is_dir():
+        raise InputError("it is a folder, not a file", where=out, remedy=remedy)
+
+
 def check_file(
     out: str | Path, ours: Callable[[Path], bool], *, inputs: Inputs = (), what: str = "a file of this kind"
 ) -> Path:
@@ -37,8 +43,7 @@ def check_file(
     """
     out, place = Path(out), followed(out)
     refuse_inputs(out, place, inputs, folder=False)
-    if place.is_dir():
-        raise InputError("it is a folder, not a file", where=out, remedy=REMEDY)
+    refuse_folder(out)
     if os.path.lexists(place) and not (place.is_file() and safely(ours, place)):
         raise InputError(f"it is not {what} of finepref's as it was written", where=out, remedy=f"{REMEDY}")
     return place

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finepref.core.errors import InputError
 from finepref.core.images import Unreadable, open_rgb
-from finepref.core.ownership import check_file, has_footer, own_file
+from finepref.core.ownership import check_file, has_footer, own_file, refuse_folder
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
 from finepref.formats.preferences import ALWAYS, PAIRS, ImageRef, Preference, Preferences, Quarantined, write_pairs
@@ -35,8 +35,7 @@ def convert(
         InputError: `out` exists, the data cannot be read, or no pair is usable; what is there stays then.
     """
     out, inputs = Path(out), named_inputs(paths)
-    if not out.name or out.is_dir():
-        raise InputError("it is a folder, not a file", where=out, remedy="name a file, such as pairs.parquet")
+    refuse_folder(out, "name a file, such as pairs.parquet")
     aside = out.with_name(f"{out.name}.quarantine.jsonl")
     check_file(aside, lambda path: is_quarantine(path, Quarantined), inputs=inputs, what="a list of pairs left out")
     left_out: list[Quarantined] = []

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finepref.core.errors import InputError
-from finepref.core.ownership import check_file, own_file
+from finepref.core.ownership import check_file, own_file, refuse_folder
 
 HTML, TEXT = 'name="generator" content="finepref"', "<!-- finepref report -->"
 BEFORE = re.compile(r">finepref \S+ · (\d{4}-[\d:T+-]+)")  # pages of an older version end so
@@ -23,8 +23,7 @@ def own_report(out: Path) -> Iterator[Path]:
     Raises:
         InputError: something else stands at one of them, or they are one.
     """
-    if not out.name or out.is_dir():
-        raise InputError("it is a folder, not a file", where=out, remedy="name a file, such as report.html")
+    refuse_folder(out, "name a file, such as report.html")
     text = out.with_suffix(".md")
     if text == out:
         what = "the page cannot have the name of its text"
