@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from finepref.arena.settings import DEFAULTS, RatingOptions
-from finepref.cli.asked import Columns, Encoding, Format, Outcomes, Question, Split, reading_of
+from finepref.cli.asked import with_reading
+from finepref.formats.reading import AS_IT_IS, Reading
 
 if TYPE_CHECKING:
     from finepref.formats.questions import QuestionsRecord
@@ -27,10 +28,11 @@ RHO = "Share of the noise that is the images' own; estimated if absent."
 
 def columns(command: Callable[..., None], given: Mapping[str, Any]) -> dict[str, str]:
     """Role -> column, of those options of a command that name a column and are given."""
-    roles = [name for name, each in signature(command).parameters.items() if each.annotation == "Column"]
+    roles = [name for name, each in signature(command, eval_str=True).parameters.items() if each.annotation == Column]
     return {role: given[role] for role in roles if given[role] is not None}
 
 
+@with_reading(images=False)
 def command(
     votes: Annotated[list[Path], Argument(help="Vote files (csv, jsonl, parquet) or folders.", show_default=False)],
     out: Annotated[Path, Option(help="Folder to write.")] = Path("arena"),
@@ -64,12 +66,7 @@ def command(
     model: Column = None,
     rank: Column = None,
     image: Column = None,
-    column: Columns = None,
-    format: Format = "auto",
-    outcome: Outcomes = None,
-    encoding: Encoding = None,
-    split: Split = None,
-    question: Question = None,
+    reading: Reading = AS_IT_IS,
     skip_bad_rows: Annotated[bool, Option("--skip-bad-rows", help="List bad rows instead of stopping.")] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace another arena in --out.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the ratings as JSON.")] = False,
@@ -80,14 +77,13 @@ def command(
     from finepref.formats.votebatch import EVERY
     from finepref.report.arena_page import write_page
 
-    reading = reading_of(format, column, outcome, encoding, split, question)
     options = ArenaRequest(
         reading=replace(reading, columns={**reading.columns, **columns(command, given)}),
         rating=RatingOptions(**{field.name: given[field.name] for field in fields(RatingOptions)}),
         rho=rho, normalise=normalise, validate=validate, compare_board=compare_board, skip_bad_rows=skip_bad_rows,
         overwrite=overwrite, drop_voter=tuple(drop_voter or ()), merge=tuple(merge or ()),
     )  # fmt: skip
-    if question == EVERY:
+    if reading.question == EVERY:
         from finepref.arena.side_by_side import run_arenas
         from finepref.report.questions_page import write_index
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
 from finepref.core.errors import InputError
 from finepref.formats.reading import Reading
 
+Command = Callable[..., None]
 Format = Annotated[str, Option("--format", help="auto, or the name of a format (docs/data.md).")]
 Columns = Annotated[list[str] | None, Option("--column", help="FIELD=COLUMN where the names differ; repeatable.")]
 MEANS = "WORD=left|right|tie|both_bad|none: what an outcome word means; repeatable."
@@ -40,20 +43,41 @@ def pairs_of(given: Sequence[str] | None, option: str, form: str, example: str) 
     return found
 
 
-def reading_of(
-    format: str,
-    columns: Sequence[str] | None,
-    outcomes: Sequence[str] | None,
-    encoding: str | None,
-    split: str | None,
-    question: str | None,
-    images: Path | None = None,
+def _reading(
+    format: Format = "auto",
+    column: Columns = None,
+    outcome: Outcomes = None,
+    encoding: Encoding = None,
+    split: Split = None,
+    question: Question = None,
+    images: Images = None,
 ) -> Reading:
-    """The options as a record."""
     return Reading(
         format=format,
-        columns=pairs_of(columns, "--column", "FIELD=COLUMN", "prompt=text"),
-        outcomes=pairs_of(outcomes, "--outcome", "WORD=MEANING", "1=left"),
+        columns=pairs_of(column, "--column", "FIELD=COLUMN", "prompt=text"),
+        outcomes=pairs_of(outcome, "--outcome", "WORD=MEANING", "1=left"),
         encoding=encoding, split=split, question=question,
         images=None if images is None else str(images),
     )  # fmt: skip
+
+
+def with_reading(*, images: bool = True) -> Callable[[Command], Command]:
+    """The options of how tables are read, in the place of a command's parameter `reading`, which gets what they say.
+
+    images: whether --images is one of them.
+    """
+    asked = [each for each in signature(_reading, eval_str=True).parameters.values() if images or each.name != "images"]
+
+    def decorate(command: Command) -> Command:
+        own = signature(command, eval_str=True).parameters.values()
+        shown = [option for each in own for option in (asked if each.name == "reading" else [each])]
+
+        @functools.wraps(command)
+        def read(**given: Any) -> None:
+            said = {option.name: given.pop(option.name) for option in asked}
+            command(reading=_reading(**said), **given)
+
+        read.__signature__ = Signature(shown)  # type: ignore[attr-defined]
+        return read
+
+    return decorate

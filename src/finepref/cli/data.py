@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finepref.cli.asked import Columns, Encoding, Format, Images, Outcomes, Question, Split, reading_of
+from finepref.cli.asked import with_reading
+from finepref.formats.reading import AS_IT_IS, Reading
 
 if TYPE_CHECKING:
     from finepref.data.inspect import DataReport
-    from finepref.formats.reading import Reading
 
 command = typer.Typer(help="Preference data: inspect, validate, convert, pair.", no_args_is_help=True)
 
@@ -23,40 +23,28 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @command.command("inspect")
+@with_reading()
 def inspect_command(
     data: Data,
-    format: Format = "auto",
-    column: Columns = None,
-    outcome: Outcomes = None,
-    encoding: Encoding = None,
-    split: Split = None,
-    question: Question = None,
-    images: Images = None,
+    reading: Reading = AS_IT_IS,
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
     """Counts, ties, models, voters and image sizes; images are opened but not decoded."""
-    reading = reading_of(format, column, outcome, encoding, split, question, images)
     _report(data, reading, limit, as_json, full=False)
 
 
 @command.command("validate")
+@with_reading()
 def validate_command(
     data: Data,
-    format: Format = "auto",
-    column: Columns = None,
-    outcome: Outcomes = None,
-    encoding: Encoding = None,
-    split: Split = None,
-    question: Question = None,
-    images: Images = None,
+    reading: Reading = AS_IT_IS,
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
     """Decode every image; list what is unusable; exit 1 if anything is."""
     from finepref.core.errors import CheckFailed
 
-    reading = reading_of(format, column, outcome, encoding, split, question, images)
     report = _report(data, reading, limit, as_json, full=True)
     if report.problems:
         raise CheckFailed(
@@ -67,22 +55,16 @@ def validate_command(
 
 
 @command.command("convert")
+@with_reading()
 def convert_command(
     data: Data,
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
-    format: Format = "auto",
-    column: Columns = None,
-    outcome: Outcomes = None,
-    encoding: Encoding = None,
-    split: Split = None,
-    question: Question = None,
-    images: Images = None,
+    reading: Reading = AS_IT_IS,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
     """Write the house format: one parquet with pair_id, prompt, both images' bytes, label, models, voter."""
     from finepref.data.convert import convert
 
-    reading = reading_of(format, column, outcome, encoding, split, question, images)
     written, left_out = convert(data, out, reading=reading, overwrite=overwrite)
     print(f"{out}: {written} pairs, {left_out} left out")
 

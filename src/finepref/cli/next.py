@@ -11,11 +11,13 @@ import typer
 
 from finepref.arena.settings import DEFAULTS
 from finepref.cli.arena import Column, columns
-from finepref.cli.asked import Columns, Encoding, Format, Outcomes, Question, Split, reading_of
+from finepref.cli.asked import with_reading
+from finepref.formats.reading import AS_IT_IS, Reading
 
 ASKED = "File of an earlier `next` whose votes are not there yet; repeatable."
 
 
+@with_reading(images=False)
 def command(
     votes: Annotated[list[Path], typer.Argument(help="Vote files or folders of them.", show_default=False)],
     count: Annotated[int, typer.Option(help="How many pairs.")] = 20,
@@ -34,12 +36,7 @@ def command(
     model: Column = None,
     rank: Column = None,
     image: Column = None,
-    column: Columns = None,
-    format: Format = "auto",
-    outcome: Outcomes = None,
-    encoding: Encoding = None,
-    split: Split = None,
-    question: Question = None,
+    reading: Reading = AS_IT_IS,
     skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out.")] = False,
 ) -> None:
     """Ask next: the votes that would tell most about an order that is not certain yet, best first."""
@@ -49,7 +46,6 @@ def command(
     from finepref.formats.proposals import own_proposals, proposals_csv
     from finepref.formats.sources import named_inputs
 
-    reading = reading_of(format, column, outcome, encoding, split, question)
     reading = replace(reading, columns={**reading.columns, **named})
     options = NextRequest(
         count=count, images=images, asked=asked or (), prior=prior, seed=seed, reading=reading,

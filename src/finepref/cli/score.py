@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from finepref.cli.asked import Columns, Encoding, Format, Images, Outcomes, Question, Split, reading_of
+from finepref.cli.asked import with_reading
 from finepref.core.errors import InputError
+from finepref.formats.reading import AS_IT_IS, Reading
 
 
+@with_reading()
 def command(
     data: Annotated[list[Path], typer.Argument(help="One evaluation folder, or the files of a preference data set.")],
     scorer: Annotated[
@@ -20,22 +22,14 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Rewards file of a preference data set.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; does not change a score.")] = 16,
     shard: Annotated[str, typer.Option(help="INDEX/COUNT of a data set that several processes share.")] = "0/1",
-    format: Format = "auto",
-    column: Columns = None,
-    outcome: Outcomes = None,
-    encoding: Encoding = None,
-    split: Split = None,
-    question: Question = None,
-    images: Images = None,
+    reading: Reading = AS_IT_IS,
     overwrite: Annotated[bool, typer.Option(help="Score again what has a score.")] = False,
 ) -> None:
     """Score images: DIR/scores.parquet of an evaluation folder, or the rewards of a preference data set."""
     from finepref.formats.manifest import LINES
     from finepref.formats.preferences import Preferences, Quarantined
-    from finepref.formats.reading import AS_IT_IS
 
     specs = _scorers(scorer or [], protocol)
-    reading = reading_of(format, column, outcome, encoding, split, question, images)
     if (data[0] / LINES).is_file():
         from finepref.evaluate.score import score
         from finepref.formats.scores import SCORES

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finepref.cli.asked import Columns, Encoding, Format, Images, Outcomes, Question, Split, reading_of
+from finepref.cli.asked import with_reading
 from finepref.core.errors import InputError
+from finepref.formats.reading import AS_IT_IS, Reading
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from finepref.signals.kinds import SignalRow
 
 
+@with_reading()
 def command(
     votes: Annotated[list[Path], typer.Argument(help="Files of the preference data set.")],
     out: Annotated[Path, typer.Option(help="Sidecar to write (signals.parquet).")],
@@ -30,13 +32,7 @@ def command(
     arena: Annotated[Path | None, typer.Option(help="Folder that `finepref arena` wrote.")] = None,
     rewards: Annotated[Path | None, typer.Option(help="File that `finepref score` wrote.")] = None,
     scorer: Annotated[str | None, typer.Option(help="Which scores of --rewards, where it has several.")] = None,
-    format: Format = "auto",
-    column: Columns = None,
-    outcome: Outcomes = None,
-    encoding: Encoding = None,
-    split: Split = None,
-    question: Question = None,
-    images: Images = None,
+    reading: Reading = AS_IT_IS,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write again what is finished.")] = False,
     **own: Any,
 ) -> None:
@@ -56,7 +52,6 @@ def command(
             where=out,
             remedy="name a .parquet file",
         )
-    reading = reading_of(format, column, outcome, encoding, split, question, images)
     options = {name: value for name, value in own.items() if value is not None}
     chosen = check_request(kind, options, ratings=arena is not None, rewards=rewards is not None)
     own = {row.name: given.model_dump() for row, given in chosen}
