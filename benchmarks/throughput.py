@@ -26,7 +26,7 @@ from finepref.models.family import check_micro_conditioning, family_of
 from finepref.models.kernels import use_channels_last, use_checkpointing
 from finepref.models.lora import LoraSettings, Switch, attach
 from finepref.models.precision import autocast_forward, compute_dtype, freeze_copy, store_half
-from finepref.models.source import load_class, locate
+from finepref.models.source import locate, part_class
 from finepref.plan.needs import work_of
 from finepref.plan.skeleton import count
 from finepref.train import loop
@@ -105,7 +105,7 @@ def make_adapter(base: Path, config: RunConfig, device: torch.device) -> tuple[D
     """The denoiser of an architecture with random weights, made on the device, as `load_adapter` would load it."""
     source, options = locate(base), config.train
     kind = family_of(source)
-    cls = load_class(*source.index[kind.part], where=base)
+    cls = part_class(source, kind.part)
     with device:
         policy = cls.from_config(cls.load_config(str(base / kind.part))).requires_grad_(config.lora is None)
     lora = config.lora is not None

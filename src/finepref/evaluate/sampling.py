@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from finepref.core.errors import InputError, first_line, nearest
+from finepref.core.errors import InputError, nearest
 from finepref.core.provenance import sha256_bytes, sha256_file
 from finepref.core.rng import torch_generator
 
@@ -200,10 +200,13 @@ def controlled(pipeline: Any, control: Control) -> Any:
     """The ControlNet pipeline around the same components."""
     import diffusers
 
+    from finepref.models.source import load_module, locate_part
+
     kind = type(pipeline).__name__
     if kind not in CONTROLLED:
         raise InputError(f"{kind} takes no control map", where="controlnet", remedy="use " + " or ".join(CONTROLLED))
-    network = from_pretrained(diffusers.ControlNetModel, control.network, pipeline)
+    folder = locate_part(control.network, patterns=("config.json", "*.safetensors"))
+    network = load_module(diffusers.ControlNetModel, folder, dtype=pipeline.dtype).to(pipeline.device)
     return getattr(diffusers, CONTROLLED[kind]).from_pipe(pipeline, controlnet=network, torch_dtype=pipeline.dtype)
 
 
@@ -211,18 +214,12 @@ def load_refiner(pipeline: Any, refiner: Refiner) -> Any:
     """The image-to-image pipeline of a refiner, on the base pipeline's device and in its precision."""
     import diffusers
 
+    from finepref.models.source import assemble, locate
+
     if type(pipeline).__name__ != "StableDiffusionXLPipeline":
         raise InputError(f"{type(pipeline).__name__} has no refiner", where="refiner", remedy="use it with SDXL")
-    return from_pretrained(diffusers.StableDiffusionXLImg2ImgPipeline, refiner.model, pipeline)
-
-
-def from_pretrained(kind: Any, name: str, pipeline: Any) -> Any:
-    """Load a diffusers class for use beside a pipeline: its dtype, its device, safetensors only."""
-    try:
-        return kind.from_pretrained(name, torch_dtype=pipeline.dtype, use_safetensors=True).to(pipeline.device)
-    except (OSError, ValueError) as error:
-        what = f"cannot be loaded ({first_line(error)})"
-        raise InputError(what, where=name, remedy="give a folder or hub id of one") from None
+    cls, options = diffusers.StableDiffusionXLImg2ImgPipeline, {"torch_dtype": pipeline.dtype}
+    return assemble(locate(refiner.model), {}, cls=cls, **options).to(pipeline.device)
 
 
 def read_map(path: Path, size: tuple[int, int] | None) -> Image:

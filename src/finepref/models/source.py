@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ import torch
 from finepref.core.errors import InputError, first_line
 from finepref.core.files import read_object, reading
 from finepref.core.rows import BASES
+from finepref.models.classes import check_folder, load_class
 
 INDEX = "model_index.json"
 
@@ -104,8 +103,9 @@ def _download_pipeline(name: str, revision: str | None) -> Path:
         with quiet():
             from diffusers import DiffusionPipeline
 
-            return Path(DiffusionPipeline.download(name, revision=revision, use_safetensors=True))
-    except OSError as error:
+            plain: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+            return Path(DiffusionPipeline.download(name, revision=revision, **plain))
+    except (OSError, ValueError) as error:
         raise _unreachable(name, error) from None
 
 
@@ -135,18 +135,6 @@ def locate_part(
         raise _unreachable(str(name), error) from None
 
 
-def load_class(library: str, name: object, *, where: object) -> Any:
-    """A class of diffusers or transformers by name; nothing else is ever imported on a model file's word."""
-    if library not in ("diffusers", "transformers") or re.match("Auto[A-Z]", str(name)):  # which may run its code
-        what = f"a part of {library}, {name}, is not loaded"
-        raise InputError(what, where=where, remedy="use a plain diffusers pipeline")
-    with quiet():
-        found = getattr(importlib.import_module(library), str(name), None)
-    if not isinstance(found, type):
-        raise InputError(f"{library} has no class {name!r}", where=where, remedy=f"install a {library} that has it")
-    return found
-
-
 def unmarked(cls: Any) -> dict[str, bool]:
     """What a pipeline class must be told not to write a watermark into its images, which would shift their scores."""
     return {"add_watermarker": False} if "add_watermarker" in inspect.signature(cls.__init__).parameters else {}
@@ -154,17 +142,21 @@ def unmarked(cls: Any) -> dict[str, bool]:
 
 def pipeline_class(source: Source) -> Any:
     """The diffusers class that a pipeline's model_index.json names."""
-    return load_class("diffusers", source.index.get("_class_name"), where=source.folder)
+    return load_class("diffusers", source.index.get("_class_name"), part="pipeline", where=source.folder / INDEX)
 
 
-def assemble(source: Source, parts: Mapping[str, Any], **options: Any) -> Any:
-    """The diffusers pipeline of a folder around parts that are there already; None leaves a part out."""
-    cls, given = pipeline_class(source), {**source.absent(), **parts}
+def assemble(source: Source, parts: Mapping[str, Any], *, cls: Any = None, **options: Any) -> Any:
+    """The diffusers pipeline of a folder around parts that are there already; None leaves a part out.
+
+    cls: None for the class that the folder names.
+    """
+    cls, given = cls or pipeline_class(source), {**source.absent(), **parts}
     for part in source.index:
         if source.has(part) and part not in given:  # diffusers will load it
             part_class(source, part)
-    with quiet(), reading(source.folder, "a whole pipeline", remedy="fetch it again"):
-        return cls.from_pretrained(str(source.folder), **{**unmarked(cls), **given, **options})
+    plain = {"use_safetensors": True, "trust_remote_code": False, **unmarked(cls)}
+    with quiet(), reading(source.folder, "a whole pipeline of safetensors files", remedy="fetch it again"):
+        return cls.from_pretrained(str(source.folder), **{**plain, **given, **options})
 
 
 def empty_part(source: Source, part: str, config: Any = None) -> Any:
@@ -180,8 +172,10 @@ def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32) -
     Raises:
         InputError: no weights, or weights that the file does not hold.
     """
+    check_folder(folder, cls)
     library = cls.__module__.partition(".")[0]
-    typed: dict[str, Any] = {"dtype": dtype} if library == "transformers" else {"torch_dtype": dtype}
+    ours: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False}
+    typed = ours if library == "transformers" else {"torch_dtype": dtype}
     remedy = "the folder needs config.json and a .safetensors file"
     with quiet(), reading(folder, f"a whole {cls.__name__}", remedy=remedy):
         module, info = cls.from_pretrained(str(folder), output_loading_info=True, use_safetensors=True, **typed)
@@ -198,14 +192,17 @@ def load_part(source: Source, part: str, *, dtype: torch.dtype = torch.float32) 
 
 
 def part_class(source: Source, part: str) -> Any:
-    """The class of a part of the pipeline.
+    """The class of a part of the pipeline, whose config files name no code.
 
     Raises:
-        InputError: it has none, or one that is not loaded on its word.
+        InputError: it has none, or one that no family needs; see `models.classes`.
     """
     if not source.has(part):
         raise InputError(f"the pipeline has no {part}", where=source.folder / INDEX, remedy="use a complete pipeline")
-    return load_class(*source.index[part], where=source.folder / INDEX)
+    library, name = source.index[part]
+    cls, folder = load_class(library, name, part=part, where=source.folder / INDEX), source.folder / part
+    check_folder(folder, cls if (folder / "config.json").is_file() and hasattr(cls, "named_parameters") else None)
+    return cls
 
 
 def load_vae(source: Source, override: str | Path | None) -> Any:
@@ -213,9 +210,14 @@ def load_vae(source: Source, override: str | Path | None) -> Any:
     if override is None:
         return load_part(source, "vae")
     folder = vae_folder(source, override)
-    name = read_object(folder / "config.json").get("_class_name")
-    cls = part_class(source, "vae") if name is None else load_class("diffusers", name, where=folder)
-    return load_module(cls, folder)
+    return load_module(vae_class(source, folder), folder)
+
+
+def vae_class(source: Source, folder: Path) -> Any:
+    """The class of a VAE that its config.json names, else that of the pipeline's own."""
+    file = folder / "config.json"
+    name = read_object(file).get("_class_name")
+    return part_class(source, "vae") if name is None else load_class("diffusers", name, part="vae", where=file)
 
 
 def vae_folder(source: Source, override: str | Path | None) -> Path:

@@ -33,11 +33,11 @@ from finepref.models.source import (
     Source,
     empty_part,
     is_folder,
-    load_class,
     locate,
     locate_part,
     part_class,
     quiet,
+    vae_class,
     vae_folder,
 )
 from finepref.plan.needs import Counts
@@ -251,9 +251,7 @@ def _with_fake_tensors(network: nn.Module, frozen_dtype: torch.dtype | None) -> 
 def _vae(source: Source, kind: Family, override: str | None, resolution: int) -> tuple[tuple[int, ...], dict[str, Any]]:
     """(latent shape, what encoding one image and decoding one latent cost)."""
     folder = vae_folder(source, None if override is None else _config_folder(override))
-    config = read_object(folder / "config.json")
-    name = config.get("_class_name")
-    cls = part_class(source, "vae") if name is None else load_class("diffusers", name, where=folder)
+    config, cls = read_object(folder / "config.json"), vae_class(source, folder)
     with reading(folder / "config.json", f"a config of {cls.__name__}"):
         vae = cls.from_config(config).eval()
     with torch.no_grad(), Flops() as work:
