@@ -35,7 +35,7 @@ from finepref.train.identity import prepare
 from finepref.train.loop import State, optimiser_step
 from finepref.train.method import make_method
 from finepref.train.opened import about_base, load_adapter, make_cache
-from finepref.train.optim import make_optimizer
+from finepref.train.optim import make_optimizer, make_scaler
 from finepref.train.processes import World
 from finepref.train.run import make_run
 
@@ -195,7 +195,8 @@ def test_two_steps(
     run = make_run(prepared, tmp_path, world=world)
     named = run.adapter.trainable()
     before = [parameter.detach().clone() for _, parameter in named]
-    state = State(optimizer=make_optimizer(config.train, [p for _, p in named]), named=named, average=None)
+    optimizer, scaler = make_optimizer(config.train, [p for _, p in named]), make_scaler(config.train, world.device)
+    state = State(optimizer=optimizer, scaler=scaler, named=named, average=None)
     records = [optimiser_step(run, state, step) for step in range(2)]
     assert all(np.isfinite(record.means["loss"]) for record in records)
     assert state.skipped == 0

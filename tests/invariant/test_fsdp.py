@@ -75,6 +75,8 @@ def runs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     heavy = ["train.mixed_precision=bf16", "train.gradient_checkpointing=selective", *once, "train.max_grad_norm=null"]
     heavy += ["validation={prompts: [a red circle], every: 1, steps: 2}"]
     points = ["trajectory={name: renoise, network: reference}", f"train.trajectory_cache={folder / 'points'}", *once]
+    scaled = ["train.mixed_precision=fp16", "train.max_steps=5", "train.pairs_per_step=2", "train.micro_batch=1"]
+    scaled += ["train.learning_rate=0", "train.ema_decay=null", "objective.beta=100"]
     cached = [f"train.reference_cache={folder / 'errors'}", *once, SHARDED]
     two_processes(
         world,
@@ -85,6 +87,9 @@ def runs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "sharded-cached", [*WORDS, *cached], False),
         (folder / "plain-heavy", [*WORDS, *heavy], False),
         (folder / "sharded-heavy", [*WORDS, *heavy, SHARDED], False),
+        (folder / "plain-scaled", [*WORDS, *scaled], False),
+        (folder / "sharded-scaled", [*WORDS, *scaled, SHARDED], False),
+        (folder / "plain-unscaled", [*WORDS, *scaled, "train.mixed_precision=no"], False),
         (folder / "plain-points", [*WORDS, *points], False),
         (folder / "sharded-points", [*WORDS, *points, SHARDED], False),
     )
@@ -125,6 +130,19 @@ def test_sharded_with_bf16_checkpointing_and_images(runs: Path) -> None:
     assert sharded["grad_norm"] == pytest.approx(plain["grad_norm"], rel=2e-2)
     for name in ("plain", "sharded"):
         assert len(list((runs / f"{name}-heavy" / "samples").rglob("*.png"))) == 2
+
+
+def test_overflows_are_shared(runs: Path) -> None:
+    """Every process halves its loss scale at once: what is left after unscaling are float32's gradients.
+
+    Sharded gradients are averaged, so that their loss is two times larger before, and its scale a half.
+    """
+    known = [line["grad_norm"] for line in metrics(runs / "plain-unscaled")]
+    for name in ("plain", "sharded"):
+        lines = metrics(runs / f"{name}-scaled")
+        assert [line["overflow"] for line in lines][::4] == [True, False]
+        for line, norm in zip(lines, known, strict=True):
+            assert line["overflow"] or line["grad_norm"] == pytest.approx(norm, rel=1e-2)
 
 
 def test_sharded_with_the_references_inversions(runs: Path) -> None:

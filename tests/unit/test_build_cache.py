@@ -87,6 +87,31 @@ def test_encoders_in_half_precision_make_another_cache(made: Path, tmp_path: Pat
         open_latents(config_of(made, cache={"folder": str(tmp_path / "cache")}), Path(), world=ALONE)
 
 
+def test_a_vae_that_overflows_in_float16_is_refused(made: Path, tmp_path: Path) -> None:
+    """As SDXL's own does: one sentence with the way out, and no image left out. Within range it encodes as float32."""
+    from diffusers import AutoencoderKL
+
+    config = config_of(made, paths=[str(made / "data")], cache={"mixed_precision": "fp16"})
+    make_cache(config, tmp_path / "cache", world=ALONE)
+    full, low = LatentCache(made / "cache"), LatentCache(tmp_path / "cache")
+    images = [pair.image_0 for pair in full.pairs.values()]
+    expected, found = full.latents(images)[0], low.latents(images)[0]
+    assert 1e-6 < (expected - found).abs().max() / expected.abs().max() < 0.005
+
+    shutil.copytree(made / "model", tmp_path / "model")
+    vae = AutoencoderKL.from_pretrained(tmp_path / "model" / "vae")
+    with torch.no_grad():
+        vae.encoder.conv_in.weight.mul_(1e6)
+    vae.save_pretrained(tmp_path / "model" / "vae")
+    pixels = torch.full((1, 3, 32, 32), 200, dtype=torch.uint8)
+    full_encoder, low_encoder = (
+        LatentEncoder(tmp_path / "model", resolution=32, mixed_precision=precision) for precision in ("no", "fp16")
+    )
+    assert all(part.isfinite().all() for part in full_encoder.encode_images(pixels))
+    with pytest.raises(InputError, match=r"cache.mixed_precision: .*overflow in fp16; .*/sdxl-vae-fp16-fix"):
+        low_encoder.encode_images(pixels)
+
+
 def test_columns_of_other_names(made: Path, tmp_path: Path) -> None:
     """The table of the fixture with other names for its columns is the same data."""
     data = shutil.copytree(made / "data", tmp_path / "data")

@@ -219,10 +219,11 @@ def checkpoint(name: str) -> Callable[[Path], Made]:
         optimizer.step()
         average = {key: value.detach().clone() for key, value in named}
         counters = Counters(step=3, skipped=0, calls={"policy": 3}, identity="x")
-        save_checkpoint(folder, counters, named=named, optimizer=optimizer, average=average, keep=2)
+        held = {"named": named, "optimizer": optimizer, "scaler": torch.amp.GradScaler("cpu"), "average": average}
+        save_checkpoint(folder, counters, **held, keep=2)
 
         def read(path: Path) -> Any:
-            return load_checkpoint(path.parent, identity="x", named=named, optimizer=optimizer, average=average)
+            return load_checkpoint(path.parent, identity="x", **held)
 
         return folder / "checkpoints" / "step-000003" / name, read
 

@@ -68,15 +68,17 @@ def test_steps_are_read_as_they_were_written_and_cut(tmp_path: Path) -> None:
         step=1, means={"loss": 0.5}, pairs=4, by_t=(BucketMetrics(4, {"loss": 0.5}), BucketMetrics(0, {"loss": 1.0})),
         grad_norm=1.0, lr=1e-6,
     )  # fmt: skip
+    scaled = replace(step, step=2, loss_scale=512.0, overflow=True)
     skipped = replace(step, step=3, grad_norm=math.inf, skipped_pairs=("p1",))
-    for record in (step, replace(step, step=2), skipped):
+    for record in (step, scaled, skipped):
         append_metrics(tmp_path, record)
         append_timing(tmp_path, StepTiming(record.step, 0.1, 0.1 * record.step))
     *before, last = read_metrics(tmp_path)
-    assert before == [step, replace(step, step=2)]
+    assert before == [step, scaled]
     assert math.isnan(last.grad_norm)
     assert replace(last, grad_norm=math.inf) == skipped
     assert list(step.numbers()) == ["loss", "grad_norm", "lr", "loss/t0", "loss/t1"]
+    assert scaled.numbers()["loss_scale"] == 512
     with (tmp_path / "metrics.jsonl").open("a") as handle:
         handle.write('{"step": 4, "lo')
     with pytest.raises(InputError, match="line 4: not valid JSON"):

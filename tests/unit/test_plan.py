@@ -171,9 +171,10 @@ def test_memory_by_part() -> None:
     assert parts["batches"] == pytest.approx(2 * 4 * 10 * (4 * 4 * 50 * 50 + 100_000) / 1e9)
 
 
-def test_memory_in_half_precision() -> None:
+@pytest.mark.parametrize("half", ["bf16", "fp16"])
+def test_memory_in_half_precision(half: str) -> None:
     """The reference stores half where autocast would cast; the policy keeps half copies once, not once an image."""
-    parts = memory(made_up(), train={"micro_batch": 5, "mixed_precision": "bf16", "ema_decay": 0.999})
+    parts = memory(made_up(), train={"micro_batch": 5, "mixed_precision": half, "ema_decay": 0.999})
     assert parts["weights"] == 4
     assert parts["reference"] == pytest.approx(2 * 0.9 + 4 * 0.1)
     assert parts["moving average"] == 4
@@ -249,7 +250,7 @@ def test_what_each_remedy_saves_decides() -> None:
 
     def counted(run: RunConfig) -> Counts:
         kept = {False: 30e9, "selective": 16e9, True: 3e9}[run.train.gradient_checkpointing]
-        if run.train.mixed_precision == "bf16":
+        if run.train.mixed_precision != "no":
             kept = kept / 2 + 1.8e9
         return made_up(training_bytes=kept, trained=1e6 if run.lora else 1e9)
 
@@ -260,6 +261,7 @@ def test_what_each_remedy_saves_decides() -> None:
     assert found("L40S")[0] == "train.mixed_precision=bf16 train.gradient_checkpointing=selective"
     two = ("train.gradient_checkpointing=selective", "train.distributed=fsdp2 on 2 GPUs")
     assert found("L40S", mixed_precision="bf16") == two
+    assert found("L40S", mixed_precision="fp16") == two, "whose GPU may have no bf16"
     both = "train.gradient_checkpointing=true train.reference_cache=reference"
     assert found("RTX4090", mixed_precision="bf16")[0] == both
     smaller = {"mixed_precision": "bf16", "gradient_checkpointing": True}

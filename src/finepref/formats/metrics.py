@@ -16,7 +16,7 @@ from finepref.core.files import finite, parse_json, reading, write_text
 from finepref.formats.records import as_record, json_lines
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
-NAMED = ("step", "pairs", "skipped_pairs")
+NAMED = ("step", "pairs", "loss_scale", "overflow", "skipped_pairs")
 WORDS = {
     "loss": "Loss",
     "implicit_accuracy": "Pairs that the model ranks as the votes do",
@@ -28,6 +28,7 @@ WORDS = {
     "sigmoid_minus_u": "Weight of a pair's gradient",
     "grad_norm": "Gradient norm",
     "lr": "Learning rate",
+    "loss_scale": "Loss scale of fp16",
 }
 REMEDY = "train again, or remove the line"
 
@@ -44,7 +45,8 @@ class BucketMetrics:
 class StepMetrics:
     """An optimiser step: means over its pairs by name (loss, ...), the same by t-bucket (lowest t first).
 
-    grad_norm: before clipping. lr: learning rate. skipped_pairs: the suspects where the step was skipped, else None.
+    grad_norm: before clipping. lr: learning rate. loss_scale: of fp16, else None; overflow: gradients times it were
+    beyond float16, so that the step was left out. skipped_pairs: the suspects where a step was skipped, else None.
     """
 
     step: int
@@ -53,11 +55,14 @@ class StepMetrics:
     by_t: tuple[BucketMetrics, ...]
     grad_norm: float
     lr: float
+    loss_scale: float | None = None
+    overflow: bool = False
     skipped_pairs: tuple[str, ...] | None = None
 
     def totals(self) -> dict[str, float]:
-        """The means, gradient norm and learning rate by name; `WORDS` says what they are."""
-        return {**self.means, "grad_norm": self.grad_norm, "lr": self.lr}
+        """The means, gradient norm, learning rate and loss scale by name; `WORDS` says what they are."""
+        scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale}
+        return {**self.means, "grad_norm": self.grad_norm, "lr": self.lr, **scale}
 
     def numbers(self) -> dict[str, float]:
         """Everything to draw: `totals`, and those of t-buckets as `NAME/t0`, ..."""
@@ -81,7 +86,8 @@ def append_metrics(folder: Path, record: StepMetrics) -> None:
     skipped = {} if record.skipped_pairs is None else {"skipped_pairs": record.skipped_pairs}
     by_t = [{"pairs": bucket.pairs, **bucket.means} for bucket in record.by_t]
     head = {"step": record.step, **record.means, "pairs": record.pairs, "by_t": by_t}
-    _append(folder / METRICS, {**head, "grad_norm": record.grad_norm, **skipped, "lr": record.lr})
+    scaled = {} if record.loss_scale is None else {"loss_scale": record.loss_scale, "overflow": record.overflow}
+    _append(folder / METRICS, {**head, "grad_norm": record.grad_norm, **skipped, "lr": record.lr, **scaled})
 
 
 def append_timing(folder: Path, record: StepTiming) -> None:

@@ -6,19 +6,22 @@ Shapes: N images, R resolution, C channels, h w latent, L tokens, D width.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from finepref.core.errors import ConfigError
+from finepref.core.errors import ConfigError, InputError
 from finepref.core.provenance import hash_config, sha256_folder
 from finepref.models.family import family_of
 from finepref.models.precision import compute_dtype
 from finepref.models.source import assemble, empty_part, load_part, load_vae, locate, quiet, vae_folder
 from finepref.models.text import check_tokenizer
+
+FP16_VAE = "madebyollin/sdxl-vae-fp16-fix"
+"""SDXL's VAE with smaller activations, by its card: the original's overflow in float16."""
 
 
 class LatentEncoder:
@@ -31,7 +34,7 @@ class LatentEncoder:
             type.
 
     Raises:
-        InputError: no such model, weights missing, or a tokenizer that does not fit.
+        InputError: no such model, weights missing, a tokenizer that does not fit, or numbers beyond float16.
         ConfigError: a resolution the VAE cannot take.
     """
 
@@ -102,6 +105,7 @@ class LatentEncoder:
         x = pixels.to(self.device).float().div(255.0).sub(0.5).div(0.5)
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
             mean, std = self.family.moments(self.vae, x)
+        self._check_range("latents", (mean, std), remedy=f"use no or bf16, or a model.vae for it, such as {FP16_VAE}")
         shift, scale = latent_scale(self.vae.config, mean.float())
         return (mean.float() - shift) * scale, std.float() * scale
 
@@ -110,7 +114,13 @@ class LatentEncoder:
         """Prompts -> name -> float32 [N,...], exactly what the pipeline feeds its denoiser; "" like any other."""
         with quiet():
             encoded = self.family.encode(self.pipe, prompts)
+        self._check_range("embeddings", encoded.values(), remedy="use no or bf16")
         return {name: value.float() if value.is_floating_point() else value for name, value in encoded.items()}
+
+    def _check_range(self, what: str, values: Iterable[Tensor], *, remedy: str) -> None:
+        """Refuse what float16, which ends at 65504, has made infinite or nan on the way."""
+        if self._dtype is torch.float16 and not all(bool(value.isfinite().all()) for value in values):
+            raise InputError(f"the {what} of this model overflow in fp16", where="cache.mixed_precision", remedy=remedy)
 
 
 def latent_scale(config: Any, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from finepref.core.errors import ConfigError, nearest
 
-DTYPES = {"no": None, "bf16": torch.bfloat16}
+DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # What autocast runs in half; norms and everything else keep full-precision weights.
 CAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)

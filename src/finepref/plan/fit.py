@@ -37,7 +37,8 @@ SHARDS = (2, 4, 8, 16, 32, 64)
 def remedies(gpu: Gpu, config: RunConfig, method: Method, count: Count, *, processes: int) -> tuple[str, ...]:
     """The mildest overrides on the same processes, and the fewest processes that share the states (fsdp2)."""
     found = []
-    for change in (change for change in LADDER if _applies(config, method, change)):
+    ladder = [_keeping_half(config, change) for change in LADDER]
+    for change in (change for change in ladder if _applies(config, method, change)):
         words = _fitting(gpu, changed(config, change), method, count, processes=processes)
         if words is not None:
             new = {key: value for key, value in change.items() if changed(config, {key: value}) != config}
@@ -60,6 +61,12 @@ def changed(config: RunConfig, change: Change) -> RunConfig:
         section, _, leaf = key.rpartition(".")
         (data[section] if section else data)[leaf] = value
     return parse_config(data)
+
+
+def _keeping_half(config: RunConfig, change: Change) -> Change:
+    """A rung without bf16 where the config is in fp16, which takes as much: its GPU may have no bf16."""
+    half = config.train.mixed_precision != "no"
+    return {key: value for key, value in change.items() if not (half and key == "train.mixed_precision")}
 
 
 def _applies(config: RunConfig, method: Method, change: Change) -> bool:

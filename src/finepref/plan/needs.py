@@ -20,7 +20,7 @@ BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """memory_gb: 1e9 bytes. half, full: peak TFLOP/s of dense bf16 matrix products, and of float32 without them."""
+    """memory_gb: 1e9 bytes. half, full: peak TFLOP/s of dense bf16 and fp16 matrix products, and of float32 ones."""
 
     name: str
     memory_gb: float
@@ -186,7 +186,7 @@ def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: i
 
     validation: the text encoders and the VAE, which stay on the GPU in float32 once images have been drawn.
     """
-    options, half = config.train, config.train.mixed_precision == "bf16"
+    options, half = config.train, config.train.mixed_precision != "no"
     lora = config.lora is not None
     frozen = 4.0 * counts.parameters - (2.0 * counts.castable if half else 0.0)
     separate = needs_reference(config, method) and not lora

@@ -47,7 +47,7 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
     needed = needed_gb(memory)
 
     def on_gpu(gpu: Gpu) -> OnGpu:
-        rate = (gpu.half if config.train.mixed_precision == "bf16" else gpu.full) * 1e12
+        rate = (gpu.full if config.train.mixed_precision == "no" else gpu.half) * 1e12
         good, poor = (work.run_flop / (rate * share) / 3600 for share in (GOOD, POOR))
         fits = needed <= gpu.memory_gb
         return OnGpu(

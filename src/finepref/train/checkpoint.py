@@ -4,7 +4,7 @@ checkpoints/step-000500/
   trainable.safetensors   the trained parameters
   optimizer.safetensors   the optimiser's tensors, `<parameter number>.<name>`
   average.safetensors     the moving average of the weights, where there is one
-  state.json              step, counters, config hash, the optimiser's plain numbers
+  state.json              step, counters, config hash, the optimiser's plain numbers, the loss scaler of fp16
 """
 
 from __future__ import annotations
@@ -32,12 +32,24 @@ REMEDY = "remove this checkpoint's folder to go on from the one before"
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Where a run is: optimiser steps done, steps skipped for non-finite gradients, network calls by kind."""
+    """Where a run is: optimiser steps done, steps skipped for non-finite gradients, network calls by kind.
+
+    overflows: steps left out because scaled gradients were beyond float16, which is no fault of theirs.
+    """
 
     step: int
     skipped: int
     calls: Mapping[str, int]
     identity: str
+    overflows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScalerState:
+    """What changes of `torch.amp.GradScaler`. growth_tracker: steps since it last changed the scale."""
+
+    scale: float
+    growth_tracker: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,7 @@ class CheckpointRecord:
 
     counters: Counters
     optimizer: Mapping[str, Any]
+    scaler: ScalerState | None = None
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -65,6 +78,7 @@ def save_checkpoint(
     *,
     named: Named,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     average: Mapping[str, Tensor] | None,
     keep: int,
     write: bool = True,
@@ -84,7 +98,8 @@ def save_checkpoint(
     with atomic_folder(checkpoint_path(run, counters.step), own=CHECKPOINT) as folder:
         for file, values in held.items():
             save_file(values, folder / f"{file}.safetensors")
-        write_json(folder / "state.json", {**asdict(counters), "optimizer": numbers})
+        state = {**asdict(counters), "optimizer": numbers}
+        write_json(folder / "state.json", state | ({"scaler": _of_scaler(scaler)} if scaler.is_enabled() else {}))
     for old in checkpoints(run)[:-keep]:
         remove_files(old.parent, [f"{old.name}/{file}" for file in CHECKPOINT])
 
@@ -95,9 +110,10 @@ def load_checkpoint(
     identity: str,
     named: Named,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     average: dict[str, Tensor] | None,
 ) -> Counters:
-    """Load a checkpoint into the parameters, the optimiser and the average, in place.
+    """Load a checkpoint into the parameters, the optimiser, the loss scaler and the average, in place.
 
     Raises:
         InputError: it was written by another config or other data, or its parameters have other names or shapes.
@@ -120,6 +136,11 @@ def load_checkpoint(
         with reading(folder / "average.safetensors", "the average of these weights", remedy=REMEDY):
             for name, like in average.items():
                 like.copy_(as_sharded(held[name], like))
+    if scaler.is_enabled():
+        if state.scaler is None:
+            raise InputError("the state of the loss scaler is missing", where=folder / "state.json", remedy=REMEDY)
+        held_scale = {"scale": state.scaler.scale, "_growth_tracker": state.scaler.growth_tracker}
+        scaler.load_state_dict(scaler.state_dict() | held_scale)
     return state.counters
 
 
@@ -130,6 +151,11 @@ def read_state(folder: Path) -> CheckpointRecord:
         InputError: it is damaged.
     """
     return read_record(folder / "state.json", CheckpointRecord, version=1, remedy=REMEDY, flat=("counters",))
+
+
+def _of_scaler(scaler: torch.amp.GradScaler) -> dict[str, Any]:
+    held = scaler.state_dict()
+    return asdict(ScalerState(scale=held["scale"], growth_tracker=held["_growth_tracker"]))
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ class CacheSection(Section):
 
     folder: str | None = told(None, "cache folder; null = <run folder>/cache")
     online: bool = told(False, "true = nothing is kept: images and prompts are encoded whenever they are drawn")
-    mixed_precision: Literal["no", "bf16"] = told("no", "of the VAE and the text encoders")
+    mixed_precision: Literal["no", "bf16", "fp16"] = told("no", "of the VAE and the text encoders")
     posterior: Literal["mode", "mean_std"] = told(
         "mean_std", "mode: one latent; mean_std: drawn at every visit (official)"
     )
@@ -142,7 +142,9 @@ class TrainSection(Section):
     adam_epsilon: float = told(1e-8, "added to the root of that mean", gt=0.0)
     adam_weight_decay: float = told(1e-2, "decoupled weight decay", ge=0.0)
     max_grad_norm: float | None = told(1.0, "null = no clipping", gt=0.0)
-    mixed_precision: Literal["no", "bf16"] = told("no", "bf16 = autocast; weights and errors stay fp32")
+    mixed_precision: Literal["no", "bf16", "fp16"] = told(
+        "no", "autocast; weights and errors stay fp32; fp16, for GPUs without bf16, scales the loss"
+    )
     gradient_checkpointing: bool | Literal["selective"] = told(
         False, "true = recompute every block in backward; selective = every second block"
     )

@@ -31,7 +31,7 @@ from finepref.train.config import RunConfig
 from finepref.train.frozen import FrozenCache
 from finepref.train.log import Tally, draw_samples, write_samples
 from finepref.train.method import Method
-from finepref.train.optim import learning_rate, make_optimizer
+from finepref.train.optim import learning_rate, make_optimizer, make_scaler
 from finepref.train.placement import cut, draw_levels, place
 from finepref.train.processes import World, whole
 from finepref.train.step import Calls, Output, pair_loss
@@ -78,13 +78,18 @@ class Run:
 
 @dataclass(slots=True)
 class State:
-    """What changes from step to step; all of it is in a checkpoint."""
+    """What changes from step to step; all of it is in a checkpoint.
+
+    skipped: steps whose gradients were not finite. overflows: those that only the loss scale made so.
+    """
 
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     named: list[tuple[str, torch.nn.Parameter]]
     average: dict[str, Tensor] | None
     step: int = 0
     skipped: int = 0
+    overflows: int = 0
     calls: Calls = field(default_factory=lambda: dict.fromkeys(CALLS, 0))
 
 
@@ -126,6 +131,9 @@ def train(run: Run, *, resume: bool) -> State:
     _checkpoint(run, state)
     if state.skipped == options.max_steps:
         raise _skipped(run, state, "not one was applied, so the weights are those of the start")
+    if state.skipped + state.overflows == options.max_steps:
+        what = f"not one of {options.max_steps} steps was applied, because the loss scale had not fallen far enough"
+        raise CheckFailed(what, where=run.out, remedy="train more steps, or in bf16")
     return state
 
 
@@ -142,35 +150,57 @@ def optimiser_step(run: Run, state: State, step: int) -> StepMetrics:
     losses: list[Tensor] = []
     before, state.calls = state.calls, dict.fromkeys(CALLS, 0)
     for out, t in _outputs(run, state.calls, step=step, order=order, positions=positions):
-        (out.loss.sum() * scale / options.pairs_per_step).backward()
+        state.scaler.scale(out.loss.sum() * scale / options.pairs_per_step).backward()
         tally.add(out, t)
         losses.append(out.loss.detach())
     if world.size > 1 and not run.sharded:
         world.sum_gradients(parameters)
+    loss_scale = state.scaler.get_scale() if state.scaler.is_enabled() else None
+    state.scaler.unscale_(state.optimizer)  # summed before, so every process finds the same overflow
     limit = options.max_grad_norm if options.max_grad_norm is not None else float("inf")
     total = torch.nn.utils.clip_grad_norm_(parameters, limit)
     norm = (whole(total) if run.sharded else total).item()
     means, by_t, called = tally.finish(world, state.calls)
     state.calls = {name: count + called[name] for name, count in before.items()}
-    rate, skipped = learning_rate(options, step), None
+    rate, skipped, overflow = learning_rate(options, step), None, False
     if math.isfinite(norm):
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        state.optimizer.step()
+        state.scaler.step(state.optimizer)
         if state.average is not None and options.ema_decay is not None:
             for name, parameter in state.named:
                 state.average[name].lerp_(parameter.detach(), 1.0 - options.ema_decay)
     else:
-        state.skipped += 1
         suspects = _suspects(run, losses, positions, len(order))
-        skipped = tuple(dict.fromkeys(run.source.id_of(order[position].index) for position in suspects))
-        if world.main:
-            ids = list(skipped[:8])
-            say(f"step {step + 1}: gradients are not finite, step skipped ({state.skipped} so far); pairs {ids}")
-    pairs = sum(bucket.pairs for bucket in by_t)
+        overflow = loss_scale is not None and loss_scale >= 1 and not suspects
+        if overflow:
+            state.overflows += 1
+            if world.main:
+                say(f"step {step + 1}: gradients times {loss_scale:g} are beyond float16, step left out, scale halved")
+        else:
+            skipped = _skip(run, state, [order[position].index for position in suspects or range(len(order))])
+    state.scaler.update()
     return StepMetrics(
-        step=step + 1, means=means, pairs=pairs, by_t=by_t, grad_norm=norm, lr=rate, skipped_pairs=skipped
+        step=step + 1,
+        means=means,
+        pairs=sum(bucket.pairs for bucket in by_t),
+        by_t=by_t,
+        grad_norm=norm,
+        lr=rate,
+        loss_scale=loss_scale,
+        overflow=overflow,
+        skipped_pairs=skipped,
     )
+
+
+def _skip(run: Run, state: State, indices: Sequence[int]) -> tuple[str, ...]:
+    """Count a step that cannot be applied; the ids of the rows that may be why."""
+    state.skipped += 1
+    found = tuple(dict.fromkeys(map(run.source.id_of, indices)))
+    if run.world.main:
+        ids = list(found[:8])
+        say(f"step {state.step + 1}: gradients are not finite, step skipped ({state.skipped} so far); pairs {ids}")
+    return found
 
 
 def _outputs(run: Run, calls: Calls, *, step: int, order: Sequence[Draw], positions: Sequence[int]) -> Iterator[Output]:
@@ -218,13 +248,13 @@ def _outputs(run: Run, calls: Calls, *, step: int, order: Sequence[Draw], positi
 
 
 def _suspects(run: Run, losses: Sequence[Tensor], positions: Sequence[int], count: int) -> list[int]:
-    """Positions of the draws whose loss is not finite, on any process; all of them where every loss is finite."""
+    """Positions of the draws whose loss is not finite, on any process."""
     bad = torch.zeros(count, device=run.world.device)
     if losses:
         own = ~torch.isfinite(torch.cat(list(losses))).view(len(positions), -1).all(1)
         bad[torch.tensor(positions)] = own.to(bad.dtype)
     found: list[int] = run.world.sum(bad).nonzero().flatten().tolist()
-    return found or list(range(count))
+    return found
 
 
 def _skipped(run: Run, state: State, what: str) -> CheckFailed:
@@ -241,11 +271,15 @@ def _start(run: Run, *, resume: bool) -> State:
     if run.config.train.ema_decay is not None:
         average = {name: parameter.detach().clone() for name, parameter in named}
     optimizer = make_optimizer(run.config.train, [p for _, p in named])
-    state = State(optimizer=optimizer, named=named, average=average)
+    scaler = make_scaler(run.config.train, run.world.device)
+    state = State(optimizer=optimizer, scaler=scaler, named=named, average=average)
     found = checkpoints(run.out) if resume else []
     if found:
-        counters = load_checkpoint(found[-1], identity=run.identity, named=named, optimizer=optimizer, average=average)
+        counters = load_checkpoint(
+            found[-1], identity=run.identity, named=named, optimizer=optimizer, scaler=scaler, average=average
+        )
         state.step, state.skipped, state.calls = counters.step, counters.skipped, dict(counters.calls)
+        state.overflows = counters.overflows
     if run.world.main:
         cut_after(run.out, state.step)
     run.world.barrier()
@@ -269,9 +303,16 @@ def _checkpoint(run: Run, state: State) -> None:
     if run.world.main or run.sharded:
         save_checkpoint(
             run.out,
-            Counters(step=state.step, skipped=state.skipped, calls=dict(state.calls), identity=run.identity),
+            Counters(
+                step=state.step,
+                skipped=state.skipped,
+                calls=dict(state.calls),
+                identity=run.identity,
+                overflows=state.overflows,
+            ),
             named=state.named,
             optimizer=state.optimizer,
+            scaler=state.scaler,
             average=state.average,
             keep=run.config.train.checkpoints_keep,
             write=run.world.main,

@@ -1,4 +1,4 @@
-"""Optimisers, and the learning rate as a function of the step alone."""
+"""Optimisers, the loss scaler, and the learning rate as a function of the step alone."""
 
 from __future__ import annotations
 
@@ -60,3 +60,8 @@ def make_optimizer(options: TrainSection, parameters: Iterable[torch.nn.Paramete
         remedy = "pip install 'finepref[bnb]' or use adamw"
         raise ConfigError("adamw8bit needs bitsandbytes", where="train.optimizer", remedy=remedy) from None
     return bitsandbytes.optim.AdamW8bit(parameters, **settings)
+
+
+def make_scaler(options: TrainSection, device: torch.device) -> torch.amp.GradScaler:
+    """torch's loss scaler at its defaults: float16 gradients below 6e-8 would be 0. It does nothing but with fp16."""
+    return torch.amp.GradScaler(device.type, enabled=options.mixed_precision == "fp16")
