@@ -49,22 +49,6 @@ def plain(base: Path):
     return pipe
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl"])
-def test_kohya(world, tmp_path: Path, name: str) -> None:
-    base, run = world(name, "lora")
-    file = export(run, base, tmp_path / "mine.safetensors", format="kohya")
-    with safe_open(str(file), framework="pt") as handle:
-        names = list(handle.keys())
-        alphas = {handle.get_tensor(each).item() for each in names if each.endswith(".alpha")}
-        assert handle.metadata()["ss_network_dim"] == "4"
-    assert alphas == {16.0}
-    assert all(each.startswith("lora_unet_") for each in names)
-    assert {each.split(".", 1)[1] for each in names} == {"alpha", "lora_down.weight", "lora_up.weight"}
-    pipe = plain(base)
-    pipe.load_lora_weights(str(file))
-    assert torch.equal(picture(pipe), picture(load_pipeline(base, run)))
-
-
 @pytest.mark.parametrize(("name", "kind"), [("sd15", "full"), ("sdxl", "lora"), ("sd3", "lora")])
 def test_merged(world, tmp_path: Path, name: str, kind: str) -> None:
     base, run = world(name, kind)
@@ -134,7 +118,7 @@ def test_a_lora_that_lies_on_other_weights_than_the_base_is_only_merged(world, t
     for name, start in chain.items():
         shutil.copytree(run, tmp_path / name)
         (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({"model": {"base": str(base), "init_from": start}}))
-        for format in ("diffusers", "kohya"):
+        for format in ("diffusers", "kohya", "comfyui"):
             message = f"its LoRA lies on the weights of {full}, not on those of the base; use --format merged"
             with pytest.raises(InputError, match=re.escape(message)):
                 export(tmp_path / name, base, tmp_path / "out", format=format)
@@ -161,6 +145,3 @@ def test_refusals(world, tmp_path: Path) -> None:
     (tmp_path / "x" / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match=r"it holds mine\.txt, and is not an exported run"):
         export(run, base, tmp_path / "x", format="merged", overwrite=True)
-    base, run = world("sd3", "lora")
-    with pytest.raises(InputError, match="there is no kohya form for sd3; use --format diffusers"):
-        export(run, base, tmp_path / "y", format="kohya")

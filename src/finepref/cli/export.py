@@ -1,4 +1,4 @@
-"""`finepref export`: a run for diffusers, WebUI, ComfyUI, or as one whole pipeline."""
+"""`finepref export`: a run for diffusers, ComfyUI, kohya's trainers, WebUI, or as one whole pipeline."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import typer
 
 def command(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    format: Annotated[str, typer.Option("--format", help="diffusers | kohya | merged.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; for kohya a .safetensors file or a folder.")],
+    format: Annotated[str, typer.Option("--format", help="diffusers | kohya | comfyui | merged.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; for kohya and comfyui a .safetensors file or a folder.")],
     base: Annotated[str | None, typer.Option(help="Base model; without it, the one of the run.")] = None,
     half: Annotated[bool, typer.Option("--half", help="merged: float16 weights.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,

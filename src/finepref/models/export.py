@@ -1,4 +1,4 @@
-"""A finished run in the form that another tool loads: diffusers part or LoRA, kohya LoRA, or one whole pipeline."""
+"""A finished run in the form that another tool loads: diffusers part or LoRA, LoRA file, or one whole pipeline."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any
 import torch
 import yaml
 
-from finepref.core.errors import CheckFailed, InputError, nearest
-from finepref.core.files import atomic_file, read_object, reading, write_json
+from finepref.core.errors import InputError, nearest
+from finepref.core.files import atomic_file, read_object, write_json
 from finepref.core.outfolders import check_folder, whole_folder
 from finepref.core.ownership import check_file, own_file
 from finepref.formats.folders import EXPORT
-from finepref.models import lora
-from finepref.models.family import family_of
+from finepref.models import lora, lora_names
+from finepref.models.family import Family, family_of
 from finepref.models.load import full_start, load_pipeline, run_model_settings
-from finepref.models.source import INDEX, locate, quiet
+from finepref.models.source import INDEX, Source, empty_part, locate, quiet
 
 MADE_BY = "finepref_made_by"
-FORMATS = ("diffusers", "kohya", "merged")
+LORA_FILES = tuple(lora_names.TOOLS)
+FORMATS = ("diffusers", *LORA_FILES, "merged")
 
 
 def export(
@@ -38,8 +39,8 @@ def export(
 
     diffusers: folder with `unet/` or `transformer/`, or `pytorch_lora_weights.safetensors`; where the run decodes with
     another VAE, a config.yaml that says which, for `load_pipeline`.
-    kohya: one .safetensors with the names, alphas and metadata that WebUI and ComfyUI read (LoRA of SD1.5 and SDXL; for
-    the other families these tools read the diffusers file).
+    kohya, comfyui: a LoRA in one .safetensors under the names that these tools read (`models.lora_names`), with an
+    alpha for every module.
     merged: a whole pipeline folder, a LoRA fused into its weights, with the run's own VAE; untouched parts are copied
     from the base, never saved again.
 
@@ -50,16 +51,15 @@ def export(
         the file or folder.
 
     Raises:
-        InputError: unknown format, nothing to export, a LoRA that does not lie on the base itself, or something is at
-            `out` already.
-        CheckFailed: a kohya file that does not hold every LoRA module with its alpha.
+        InputError: unknown format, nothing to export, a LoRA that does not lie on the base itself, a family or a module
+            that the tool has no name for, or something is at `out` already.
     """
     run, out = Path(run), Path(out)
     if format not in FORMATS:
         raise InputError(f"unknown format {format!r}", where="format", remedy=nearest(format, FORMATS))
     inputs = [run, base]
-    if format == "kohya":
-        out = check_file(out if out.suffix == ".safetensors" else out / f"{run.name}.safetensors", _is_kohya)
+    if format in LORA_FILES:
+        out = check_file(out if out.suffix == ".safetensors" else out / f"{run.name}.safetensors", _is_ours)
         taken = out.exists()
     else:
         place = check_folder(out, EXPORT, inputs=inputs)
@@ -82,13 +82,10 @@ def export(
         raise InputError(what, where=run, remedy="use --format merged")
     if format == "diffusers":
         return _diffusers(run, out, part, lora_file=has_lora, vae=vae)
-    if format == "kohya":
+    if format in LORA_FILES:
         if not has_lora:
             raise InputError("the run trained all weights", where=run, remedy="use --format merged")
-        if not kind.kohya:
-            remedy = "use --format diffusers; WebUI and ComfyUI read that file for this family"
-            raise InputError(f"there is no kohya form for {kind.name}", where="format", remedy=remedy)
-        return _kohya(run, out, part)
+        return _lora_file(run, out, format, source=source, kind=kind)
     pipe = load_pipeline(base, run, revision=revision, family=family)
     return _merged(pipe, source.folder, out, part, fuse=has_lora, half=half, vae=vae is not None)
 
@@ -104,32 +101,26 @@ def _diffusers(run: Path, out: Path, part: str, *, lora_file: bool, vae: str | N
     return out
 
 
-def _kohya(run: Path, out: Path, part: str) -> Path:
-    """kohya names (`lora_unet_..._lora_down.weight`) with an alpha per module and `ss_*` metadata."""
-    from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
-    from safetensors.torch import load_file, save_file
+def _lora_file(run: Path, out: Path, format: str, *, source: Source, kind: Family) -> Path:
+    """A LoRA under another tool's names; for kohya's trainers with their `ss_*` metadata."""
+    from safetensors.torch import save_file
 
-    weights, metadata = lora.read(run, part)
-    renamed = convert_state_dict_to_kohya({f"{part}.{name}": value for name, value in weights.items()})
-    rank, alpha = metadata["r"], metadata["lora_alpha"]
-    for name in [name for name in renamed if name.endswith(".alpha")]:
-        renamed[name] = torch.tensor(float(alpha))
-    about = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(alpha)}
-    with own_file(out, _is_kohya), atomic_file(out) as temporary:
-        save_file(
-            {name: value.contiguous() for name, value in renamed.items()},
-            str(temporary),
-            metadata={**about, MADE_BY: "finepref", "format": "pt"},
-        )
-        with reading(temporary, "what was written"):
-            written = load_file(str(temporary))
-        downs, alphas = (sum(name.endswith(end) for name in written) for end in ("lora_down.weight", ".alpha"))
-        if 2 * downs != len(weights) or alphas != downs:
-            raise CheckFailed(f"{len(weights)} LoRA weights became {downs} pairs and {alphas} alphas", where=run)
+    weights, metadata = lora.read(run, kind.part)
+    found = lora_names.pairs(weights, metadata, tool=lora_names.TOOLS[format])
+    modules = dict(empty_part(source, kind.part).named_modules())
+    for name, pair in found.items():
+        held = getattr(modules.get(name), "weight", None)
+        if held is None or (held.shape[0], held.shape[1]) != (pair.up.shape[0], pair.down.shape[1]):
+            what = f"its module {name} does not fit the {kind.part} of {source.name}"
+            raise InputError(what, where=run, remedy="give the base of the run")
+    tensors = lora_names.named(format, kind.name, found, rows=lambda name: len(modules[name].weight))
+    about = {} if format != "kohya" else lora_names.about(kind.name, metadata)
+    with own_file(out, _is_ours), atomic_file(out) as temporary:
+        save_file(tensors, str(temporary), metadata={**about, MADE_BY: "finepref", "format": "pt"})
     return out
 
 
-def _is_kohya(path: Path) -> bool:
+def _is_ours(path: Path) -> bool:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:

@@ -50,7 +50,7 @@ class Family:
     moments: (vae, pixels [N,3,R,R] in [-1,1]) -> raw posterior (mean, std). lora_targets: module name endings.
     settings: numbers that shape the prompt tensors, for the cache fingerprint.
     shapes: the denoiser's config -> shapes of one image's conditions by name, without N.
-    video: whether the VAE is one of videos; an image is one frame. kohya: whether its LoRA has kohya's names for WebUI.
+    video: whether the VAE is one of videos; an image is one frame.
     """
 
     name: str
@@ -68,7 +68,6 @@ class Family:
     micro_conditioning: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     video: bool = False
-    kohya: bool = False
 
 
 FAMILIES = ("sd15", "sdxl", "sd3", "flux", "sana", "qwen_image")

@@ -1,6 +1,7 @@
 """Low-rank adapters: attach, switch between policy and reference, save with their scale, load.
 
-W x + (alpha / rank) B A x, with A drawn from N(0, 1 / rank^2) and B = 0, so that the policy starts as the base.
+W x + (alpha / rank) B A x, or alpha / sqrt(rank) where it is rank-stabilised, with A drawn from N(0, 1 / rank^2) and
+B = 0, so that the policy starts as the base.
 The names of the adapters inside the network: `default` is trained, `reference` is a frozen copy of a LoRA that the run
 starts from; without such a start the reference is the network with its adapters off.
 """
@@ -34,6 +35,7 @@ class LoraSettings(Options):
     targets: list[str] | None = told(
         None, "module name endings; null = the family's attention projections", min_length=1
     )
+    rslora: bool = told(False, "scale is alpha / sqrt(rank) (arXiv 2312.03732)")
 
     def resolved(self, default_targets: Sequence[str]) -> tuple[float, list[str]]:
         """(alpha, targets) with what is None filled in."""
@@ -50,6 +52,7 @@ def attach(network: Any, settings: LoraSettings, default_targets: Sequence[str],
 
     alpha, targets = settings.resolved(default_targets)
     made: dict[str, Any] = {"r": settings.rank, "lora_alpha": alpha, "target_modules": targets}
+    made["use_rslora"] = settings.rslora
     config = LoraConfig(init_lora_weights="gaussian", **made)
     try:
         network.add_adapter(config, adapter_name=POLICY)
@@ -78,6 +81,7 @@ def attach_from(network: Any, folder: Path, part: str, settings: LoraSettings, d
     asked = {
         "rank": (settings.rank, config.r),
         "alpha": (alpha, config.lora_alpha),
+        "rslora": (settings.rslora, config.use_rslora),
         "targets": (sorted(targets), sorted(config.target_modules or ())),
     }
     for name, (wanted, held) in asked.items():
@@ -95,7 +99,7 @@ def attach_from(network: Any, folder: Path, part: str, settings: LoraSettings, d
 
 _KEPT = (
     *("r", "lora_alpha", "target_modules", "init_lora_weights"),
-    *("rank_pattern", "alpha_pattern", "lora_bias", "use_dora"),
+    *("rank_pattern", "alpha_pattern", "lora_bias", "use_dora", "use_rslora"),
 )
 
 

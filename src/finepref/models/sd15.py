@@ -30,5 +30,4 @@ FAMILY = Family(
     call=call,
     encode=encode,
     shapes=lambda config: {"prompt_embeds": (77, config.cross_attention_dim)},
-    kohya=True,
 )

@@ -62,6 +62,5 @@ FAMILY = Family(
     encode=encode,
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")),
     shapes=shapes,
-    kohya=True,
     micro_conditioning=("true", "official"),
 )

@@ -174,11 +174,13 @@ def _lora(given: LoraConfig | Mapping[str, Any]) -> dict[str, Any]:
     from peft import LoraConfig
 
     targets = given.target_modules
-    plain = LoraConfig(r=given.r, lora_alpha=given.lora_alpha, target_modules=targets, init_lora_weights="gaussian")
+    read: dict[str, Any] = {"r": given.r, "lora_alpha": given.lora_alpha, "use_rslora": given.use_rslora}
+    plain = LoraConfig(**read, target_modules=targets, init_lora_weights="gaussian")
     odd = {key for key, value in given.to_dict().items() if value != plain.to_dict()[key]}
     odd -= {"init_lora_weights"} if given.init_lora_weights is True else set()
     if odd or isinstance(targets, str):
         what = ", ".join(sorted(odd)) or "a pattern of target_modules"
         remedy = "give r, lora_alpha and a list of target_modules; A starts from a normal draw"
         raise ConfigError(f"{what} has no effect", where=f"{PLACE}, lora", remedy=remedy)
-    return {"rank": given.r, "alpha": given.lora_alpha, "targets": None if targets is None else sorted(targets)}
+    named = None if targets is None else sorted(targets)
+    return {"rank": given.r, "alpha": given.lora_alpha, "rslora": given.use_rslora, "targets": named}

@@ -1,0 +1,261 @@
+"""Under which names and at which scale ComfyUI and kohya's trainers read the modules of a LoRA.
+
+Every module is a pair down [r,in,...], up [out,r,...] with a number alpha: a weight changes by alpha / r up down. In a
+file for ComfyUI the modules of a transformer keep diffusers' names; those of a UNet, and all of kohya's, are called
+`lora_unet_` and a name with `_` for every dot. kohya's trainers name the modules of the network as it was published,
+where one weight may stand for several of diffusers'; their pairs become one, block beside block.
+
+Shapes: r rank, n modules in one, in and out features of a module.
+
+References (facts: names, order of blocks, scale): ComfyUI a125cd8, comfy/lora.py (load_lora, model_lora_keys_unet),
+comfy/utils.py (unet_to_diffusers, mmdit_to_diffusers, flux_to_diffusers), comfy/ldm/qwen_image/model.py; sd-scripts
+48d368f, networks/lora.py, lora_flux.py, lora_sd3.py, convert_flux_lora.py; musubi-tuner 30c658c, convert_lora.py.
+Deviations: layers whose published weight has its halves swapped (`norm_out.linear` of SD3 and FLUX,
+`norm1_context.linear` of SD3) have no name here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finepref.core.errors import InputError
+
+REMEDY = "use --format diffusers or merged"
+TOOLS = {"kohya": "kohya's trainers", "comfyui": "ComfyUI"}
+
+Names = dict[str, str]
+"""A module of diffusers -> the published module, # for a number; several of one are its blocks, in this order."""
+
+
+def _same(*names: str) -> Names:
+    return dict(zip(names, names, strict=True))
+
+
+def _under(here: str, there: str, names: Names) -> Names:
+    return {f"{here}{name}": f"{there}{published}" for name, published in names.items()}
+
+
+_ATTENTION = tuple(f"attn{i}.to_{name}" for i in (1, 2) for name in ("q", "k", "v", "out.0"))
+_FEED = ("ff.net.0.proj", "ff.net.2")
+_RESNET = ("conv1", "conv2", "conv_shortcut", "time_emb_proj")
+_INSIDE = (
+    *(f"resnets.#.{name}" for name in _RESNET),
+    *(f"attentions.#.{name}" for name in ("proj_in", "proj_out")),
+    *(f"attentions.#.transformer_blocks.#.{name}" for name in (*_ATTENTION, *_FEED)),
+)
+UNET = _same(
+    *(f"{block}.{name}" for block in ("down_blocks.#", "mid_block", "up_blocks.#") for name in _INSIDE),
+    *("down_blocks.#.downsamplers.#.conv", "up_blocks.#.upsamplers.#.conv", "conv_in", "conv_out"),
+    *(f"{name}.linear_{i}" for name in ("time_embedding", "add_embedding") for i in (1, 2)),
+)
+
+_QKV, _ADDED = ("attn.to_q", "attn.to_k", "attn.to_v"), ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
+_OUT, _ADDED_OUT = "attn.to_out.0", "attn.to_add_out"
+
+SD3 = {
+    **_under("transformer_blocks.#.", "joint_blocks.#.x_block.", {
+        **dict.fromkeys(_QKV, "attn.qkv"),
+        **dict.fromkeys(("attn2.to_q", "attn2.to_k", "attn2.to_v"), "attn2.qkv"),
+        **{_OUT: "attn.proj", "attn2.to_out.0": "attn2.proj", "norm1.linear": "adaLN_modulation.1"},
+        **{"ff.net.0.proj": "mlp.fc1", "ff.net.2": "mlp.fc2"},
+    }),
+    **_under("transformer_blocks.#.", "joint_blocks.#.context_block.", {
+        **dict.fromkeys(_ADDED, "attn.qkv"),
+        **{_ADDED_OUT: "attn.proj", "ff_context.net.0.proj": "mlp.fc1", "ff_context.net.2": "mlp.fc2"},
+    }),
+    **_under("time_text_embed.", "", {
+        "timestep_embedder.linear_1": "t_embedder.mlp.0", "timestep_embedder.linear_2": "t_embedder.mlp.2",
+        "text_embedder.linear_1": "y_embedder.mlp.0", "text_embedder.linear_2": "y_embedder.mlp.2",
+    }),
+    **_same("context_embedder"),
+    **{"pos_embed.proj": "x_embedder.proj", "proj_out": "final_layer.linear"},
+}  # fmt: skip
+
+FLUX = {
+    **_under("transformer_blocks.#.", "double_blocks.#.img_", {
+        **dict.fromkeys(_QKV, "attn.qkv"),
+        **{_OUT: "attn.proj", "norm1.linear": "mod.lin", "ff.net.0.proj": "mlp.0", "ff.net.2": "mlp.2"},
+    }),
+    **_under("transformer_blocks.#.", "double_blocks.#.txt_", {
+        **dict.fromkeys(_ADDED, "attn.qkv"),
+        **{_ADDED_OUT: "attn.proj", "norm1_context.linear": "mod.lin"},
+        **{"ff_context.net.0.proj": "mlp.0", "ff_context.net.2": "mlp.2"},
+    }),
+    **_under("single_transformer_blocks.#.", "single_blocks.#.", {
+        **dict.fromkeys((*_QKV, "proj_mlp"), "linear1"),
+        **{"norm.linear": "modulation.lin", "proj_out": "linear2"},
+    }),
+    **_under("time_text_embed.", "", {
+        f"{here}_embedder.linear_{i}": f"{there}_in.{name}_layer"
+        for here, there in {"timestep": "time", "text": "vector", "guidance": "guidance"}.items()
+        for i, name in ((1, "in"), (2, "out"))
+    }),
+    **{"x_embedder": "img_in", "context_embedder": "txt_in", "proj_out": "final_layer.linear"},
+}  # fmt: skip
+
+_FEEDS = tuple(f"{side}_mlp.{name}" for side in ("img", "txt") for name in ("net.0.proj", "net.2"))
+QWEN_IMAGE = _same(
+    *(f"transformer_blocks.#.{name}" for name in (*_QKV, *_ADDED, _OUT, _ADDED_OUT, "img_mod.1", "txt_mod.1", *_FEEDS)),
+    *(f"time_text_embed.timestep_embedder.linear_{i}" for i in (1, 2)),
+    *("img_in", "txt_in", "norm_out.linear", "proj_out"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleNames:
+    """names: of modules that are read. comfyui: what stands before diffusers' names there; None for kohya's names."""
+
+    names: Names
+    comfyui: str | None = None
+
+
+FAMILIES = {
+    "sd15": ModuleNames(UNET),
+    "sdxl": ModuleNames(UNET),
+    "sd3": ModuleNames(SD3, comfyui="transformer"),
+    "flux": ModuleNames(FLUX, comfyui="transformer"),
+    "qwen_image": ModuleNames(QWEN_IMAGE, comfyui="diffusion_model"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """down [r,in,...], up [out,r,...]; the change of the weight is scale up down."""
+
+    down: Tensor
+    up: Tensor
+    scale: float
+
+
+def pairs(weights: Mapping[str, Tensor], metadata: Mapping[str, Any], *, tool: str) -> dict[str, Pair]:
+    """The modules of a LoRA of diffusers by name.
+
+        scale = alpha / r,  or alpha / sqrt(r) where it is rank-stabilised
+
+    All get one alpha, that of most modules (of a UNet, plain diffusers reads no two); where a module's own is another,
+    its `up` carries the ratio.
+
+    Raises:
+        InputError: it has magnitudes (DoRA) or biases, which the tool reads otherwise or not at all.
+    """
+    from peft.utils.other import get_pattern_key
+
+    if metadata.get("use_dora"):
+        what = f"{tool} would divide its magnitudes (DoRA) by the norms of other weights"
+        raise InputError(what, where="lora.dora", remedy=REMEDY)
+    found: dict[str, Pair] = {}
+    patterns = metadata.get("alpha_pattern") or {}
+    for name in sorted({key.rsplit(".lora_", 1)[0] for key in weights}):
+        down, up = weights.get(f"{name}.lora_A.weight"), weights.get(f"{name}.lora_B.weight")
+        if down is None or up is None or f"{name}.lora_B.bias" in weights:
+            what = f"{name} has other tensors than the pair lora_A.weight and lora_B.weight"
+            raise InputError(what, where=tool, remedy=REMEDY)
+        rank = down.shape[0]
+        alpha: float = patterns.get(get_pattern_key(list(patterns), name), metadata["lora_alpha"])
+        scale = alpha / (math.sqrt(rank) if metadata.get("use_rslora") else rank)
+        given = network_alpha(metadata) / rank
+        found[name] = Pair(down, up * (scale / given), given)
+    return found
+
+
+def network_alpha(metadata: Mapping[str, Any]) -> float:
+    """The alpha of most modules, for who divides it by the rank."""
+    alpha: float = metadata["lora_alpha"]
+    return float(alpha * math.sqrt(metadata["r"]) if metadata.get("use_rslora") else alpha)
+
+
+def named(format: str, family: str, found: Mapping[str, Pair], rows: Callable[[str], int]) -> dict[str, Tensor]:
+    """The tensors of a file that ComfyUI or kohya's trainers read, each module with its alpha.
+
+    Args:
+        rows: the output features of a module of the base, by name.
+
+    Raises:
+        InputError: a family or a module that the tool has no name for.
+    """
+    known = names_of(format, family)
+    places = {name: _place(format, known.names, name) for name in found}
+    if format == "comfyui" and known.comfyui is not None:
+        return _tensors({f"{known.comfyui}.{name}": pair for name, pair in found.items()}, "lora_A", "lora_B")
+    groups: dict[str, dict[str, Pair | None]] = {}
+    for name, (published, together) in places.items():
+        groups.setdefault(published, dict.fromkeys(together))[name] = found[name]
+    modules = {
+        f"lora_unet_{published.replace('.', '_')}": _in_one(list(group.values()), [rows(name) for name in group])
+        for published, group in groups.items()
+    }
+    return _tensors(modules, "lora_down", "lora_up")
+
+
+def names_of(format: str, family: str) -> ModuleNames:
+    """How a family's modules are named.
+
+    Raises:
+        InputError: the tool has no such family.
+    """
+    if family not in FAMILIES:
+        what = f"{TOOLS[format]} has no {family} model, or its names are not known here"
+        raise InputError(what, where="format", remedy=REMEDY)
+    return FAMILIES[family]
+
+
+def _place(format: str, table: Names, name: str) -> tuple[str, list[str]]:
+    """(published name of the weight that holds a module, all modules that it holds in their order)."""
+    for pattern, published in table.items():
+        fits = re.fullmatch(re.escape(pattern).replace(r"\#", r"(\d+)"), name)
+        if fits is not None:
+            together = [each for each, weight in table.items() if weight == published]
+            return _filled(published, fits.groups()), [_filled(each, fits.groups()) for each in together]
+    what = f"{TOOLS[format]} has no name for the module {name}"
+    raise InputError(what, where="lora.targets", remedy=REMEDY)
+
+
+def _filled(pattern: str, numbers: Sequence[str]) -> str:
+    left = iter(numbers)
+    return re.sub("#", lambda _: next(left), pattern)
+
+
+def _in_one(parts: Sequence[Pair | None], rows: Sequence[int]) -> Pair:
+    """n modules in one: down [nr,in] one below the other, up [sum of out,nr] on the diagonal, zeros for an absent one.
+
+    r is the largest rank among them: kohya's trainers cut such a pair into n equal ranks.
+    """
+    held = [part for part in parts if part is not None]
+    if len(parts) == 1:
+        return held[0]
+    rank, scale = max(part.down.shape[0] for part in held), max(part.scale for part in held)
+    down = held[0].down.new_zeros(len(parts) * rank, held[0].down.shape[1])
+    up = held[0].up.new_zeros(sum(rows), len(parts) * rank)
+    for at, part in enumerate(parts):
+        if part is not None:
+            own, below = part.down.shape[0], sum(rows[:at])
+            down[at * rank : at * rank + own] = part.down
+            up[below : below + rows[at], at * rank : at * rank + own] = part.up * (part.scale / scale)
+    return Pair(down, up, scale)
+
+
+def _tensors(modules: Mapping[str, Pair], down: str, up: str) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, pair in modules.items():
+        found[f"{name}.{down}.weight"], found[f"{name}.{up}.weight"] = pair.down.contiguous(), pair.up.contiguous()
+        found[f"{name}.alpha"] = torch.tensor(pair.scale * pair.down.shape[0])
+    return found
+
+
+_NETWORKS = {"sd3": "networks.lora_sd3", "flux": "networks.lora_flux", "qwen_image": "networks.lora_qwen_image"}
+
+
+def about(family: str, metadata: Mapping[str, Any]) -> dict[str, str]:
+    """What kohya's trainers and WebUI read in a file's header of its kind, rank and alpha."""
+    return {
+        "ss_network_module": _NETWORKS.get(family, "networks.lora"),
+        "ss_network_dim": str(metadata["r"]),
+        "ss_network_alpha": str(network_alpha(metadata)),
+    }
