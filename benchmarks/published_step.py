@@ -3,7 +3,8 @@
 One optimiser step is `accumulation` micro-steps of one pair each, as the official launchers run it (batch 1):
 pixels of both images through the VAE, a posterior sample, the caption through tokenizer and text encoder, one noise and
 one level for both images, the policy on both with gradient, the frozen reference on both without, the DPO loss, four
-statistics read by the host, backward; then clip, AdamW, zero.
+statistics read by the host, backward; then clip, AdamW, scheduler, zero. The scheduler is that of the scripts, from
+diffusers' get_scheduler: the first step of a warm-up has rate 0.
 
 Left out, in its favour: decoding and resizing of images, prompt dropout, wrappers of a launcher.
 References: Diffusion-DPO (arXiv 2311.12908) Eq. 14 and its public training loop.
@@ -43,7 +44,7 @@ class Randomness:
 class Loop:
     """The networks and settings of the published loop. alpha_bar: [T] float32. tokenise: captions -> ids [1,L].
 
-    amp: autocast dtype on `device`; None for float32.
+    scheduler: of diffusers' get_scheduler; None: the rate stays. amp: autocast dtype on `device`; None for float32.
     """
 
     vae: Any
@@ -55,6 +56,7 @@ class Loop:
     optimizer: torch.optim.Optimizer
     beta: float
     device: torch.device
+    scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
     amp: torch.dtype | None = None
     max_grad_norm: float = 1.0
 
@@ -98,5 +100,7 @@ class Loop:
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm).item()
         self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         return sum(losses) / len(losses), norm

@@ -101,11 +101,20 @@ def our_run(config: RunConfig, folder: Path) -> Ours:
 
 
 def published_run(config: RunConfig) -> Loop:
-    """The published loop on the same networks."""
+    """The published loop on the same networks, with the same schedule."""
+    from diffusers.optimization import get_scheduler
+
     source = locate(config.model.base)
     tokenizer = tiny.clip_tokenizer()
     policy = load_part(source, "unet").requires_grad_(True).train()
     options = config.train
+    optimizer = torch.optim.AdamW(
+        policy.parameters(),
+        lr=options.learning_rate * (options.pairs_per_step if options.scale_lr else 1),
+        betas=(options.adam_beta1, options.adam_beta2),
+        eps=options.adam_epsilon,
+        weight_decay=options.adam_weight_decay,
+    )
     return Loop(
         vae=load_part(source, "vae"),
         text_encoder=load_part(source, "text_encoder"),
@@ -115,12 +124,12 @@ def published_run(config: RunConfig) -> Loop:
         policy=policy,
         reference=load_part(source, "unet").train(),
         alpha_bar=torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, dim=0),
-        optimizer=torch.optim.AdamW(
-            policy.parameters(),
-            lr=options.learning_rate,
-            betas=(options.adam_beta1, options.adam_beta2),
-            eps=options.adam_epsilon,
-            weight_decay=options.adam_weight_decay,
+        optimizer=optimizer,
+        scheduler=get_scheduler(
+            options.lr_scheduler,
+            optimizer,
+            num_warmup_steps=options.lr_warmup_steps,
+            num_training_steps=options.max_steps,
         ),
         beta=float(config.objective.options()["beta"]),
         device=torch.device("cpu"),

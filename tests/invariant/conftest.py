@@ -32,6 +32,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "learning_rate": 1e-4,
             "lr_scheduler": "cosine",
             "lr_warmup_steps": 2,
+            "lr_warmup_from_zero": False,  # so that one step moves the weights
             "checkpoint_every": 2,
         },
     }

@@ -91,17 +91,33 @@ def test_ranks_get_equal_levels() -> None:
 
 
 def test_learning_rates_by_hand() -> None:
-    """Warm-up 2 of 10 steps at base 1: 0.5, 1, then the scheduler's own course."""
+    """Warm-up 2 of 10 steps at base 1: 0, 0.5, 1, or 0.5, 1, then the scheduler's own course."""
 
     def rates(name: str, **more: object) -> list[float]:
         options = TrainSection(learning_rate=1.0, lr_scheduler=name, lr_warmup_steps=2, max_steps=10, **more)
         return [learning_rate(options, step) for step in range(10)]
 
     assert rates("constant") == [1.0] * 10
-    assert rates("constant_with_warmup") == [0.5] + [1.0] * 9
+    assert rates("constant_with_warmup") == [0.0, 0.5] + [1.0] * 8
+    assert rates("constant_with_warmup", lr_warmup_from_zero=False) == [0.5] + [1.0] * 9
     assert rates("linear")[2:5] == pytest.approx([1.0, 0.875, 0.75])
     assert rates("cosine")[6] == pytest.approx(0.5)
     assert rates("constant", scale_lr=True, pairs_per_step=2048)[0] == 2048.0
+
+
+@pytest.mark.parametrize("name", ["constant", "constant_with_warmup", "linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 1, 7, 30])
+def test_learning_rates_are_those_of_the_official_scheduler(name: str, warmup: int) -> None:
+    """Every step of a run, against torch's LambdaLR as diffusers' get_scheduler makes it for the official scripts."""
+    from diffusers.optimization import get_scheduler
+
+    options = TrainSection(learning_rate=3e-4, lr_scheduler=name, lr_warmup_steps=warmup, max_steps=30)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=3e-4)
+    scheduler = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=30)
+    for step in range(30):
+        assert learning_rate(options, step) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12, abs=1e-20)
+        optimizer.step()
+        scheduler.step()
 
 
 def test_zero_is_a_value() -> None:

@@ -73,9 +73,9 @@ def with_reading(*, images: bool = True) -> Callable[[Command], Command]:
         shown = [option for each in own for option in (asked if each.name == "reading" else [each])]
 
         @functools.wraps(command)
-        def read(**given: Any) -> None:
-            said = {option.name: given.pop(option.name) for option in asked}
-            command(reading=_reading(**said), **given)
+        def read(*places: Any, **given: Any) -> None:
+            said = {option.name: given.pop(option.name, option.default) for option in asked}
+            command(*places, reading=_reading(**said), **given)
 
         read.__signature__ = Signature(shown)  # type: ignore[attr-defined]
         return read

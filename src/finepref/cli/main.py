@@ -18,11 +18,11 @@ from finepref.core.errors import FineprefError, InputError
 from finepref.core.rows import ENVIRONMENT, load_plugin, named_plugins, row_fault, table
 from finepref.core.text import visible
 
-# In the order of the journey. Every name is a module of this package that exposes `command`:
+# In the order of the journey. Every name is a module of this package (`-` is `_` there) that exposes `command`:
 # a function (one command) or a `typer.Typer` (a group of commands).
 COMMANDS: tuple[str, ...] = (
     *("data", "arena", "next", "signals", "cache", "train", "generate", "score", "compare", "report", "export"),
-    *("scorers", "methods", "config", "plan", "lab", "demo", "doctor"),
+    *("control-maps", "scorers", "methods", "config", "plan", "lab", "demo", "doctor"),
 )
 
 
@@ -50,7 +50,7 @@ def build(names: Sequence[str] = COMMANDS, *, declare: bool = True) -> typer.Typ
         pass
 
     for name in names:
-        module = importlib.import_module(f"finepref.cli.{name}")
+        module = importlib.import_module(f"finepref.cli.{name.replace('-', '_')}")
         if name == "signals" and declare:
             module.declare(table("signal").values())
         if isinstance(module.command, typer.Typer):

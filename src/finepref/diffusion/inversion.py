@@ -68,6 +68,8 @@ def step(path: Path, x: Tensor, towards: Tensor, source: Tensor, destination: Te
         discrete: x' = a_d (x - b_s eps) / a_s + b_d eps        flow: x' = x + (d - s) v
 
     References: SmPO-Diffusion Eq. 13; diffusers DDIMInverseScheduler.step; Euler's rule on the flow ODE.
+    Deviations: Eq. 2, 13 and 14 are misprinted, they lack the factor a_d of the prediction's bracket
+        a_d (b_d / a_d - b_s / a_s), and write alpha for its cumulative product; the official code takes this step.
     """
     if not path.discrete:
         length = (destination - source).to(x.device, x.dtype, non_blocking=True)

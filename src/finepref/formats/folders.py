@@ -11,6 +11,7 @@ from finepref.core.ownership import has_footer
 from finepref.formats.cache import CACHE as CACHE_RECORD
 from finepref.formats.cache import read_cache
 from finepref.formats.comparison import COMPARISON
+from finepref.formats.controlmaps import MAPS
 from finepref.formats.frozenfolder import read_frozen
 from finepref.formats.gaps import GAPS, is_gaps
 from finepref.formats.manifest import LINES, RECORD, read_record
@@ -109,6 +110,7 @@ REFERENCE, TRAJECTORIES = (
     )
     for name, record in (("reference", "reference.json"), ("trajectory", "trajectories.json"))
 )  # fmt: skip
+CONTROL_MAPS = FolderKind("control maps", "control maps", ("[0-9]*.png", MAPS))
 EVALUATION = FolderKind("evaluation", "an evaluation", (LINES, RECORD, SCORES, COMPARISON), _is_evaluation)
 PAIRS = FolderKind("pairs", "pairs made from scores", ("pairs.parquet", "rewards.parquet"), _is_pairs)
 EXPORT = FolderKind("export", "an exported run")

@@ -24,7 +24,7 @@ from finepref.formats.textfiles import Line
 Paths = str | Path | Sequence[str | Path]
 NAMED = ("metadata", "pairs", "preferences")  # names of the tables of a folder of images
 TEXT_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
-_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 _CAPTIONS = (".txt", ".caption")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w\[\]%:+-]+)?")
 _SPLIT = re.compile(r"(?:^|[/_.-])(train|test|validation|valid|val|dev|eval)(?=$|[/_.-])")
@@ -184,8 +184,8 @@ def _images(folder: Path) -> dict[str, Path]:
             raise InputError("a link that leads nowhere", where=file, remedy="remove it")
         if kind in _CAPTIONS:
             continue
-        if kind not in _IMAGES:
-            kinds = ", ".join((*_IMAGES, *_CAPTIONS))
+        if kind not in PICTURES:
+            kinds = ", ".join((*PICTURES, *_CAPTIONS))
             raise InputError("neither an image nor a caption", where=file, remedy=f"move it away; known are {kinds}")
         if file.stem in found:
             raise InputError(f"{found[file.stem].name} has the same name", where=file, remedy="keep one of the two")
@@ -227,13 +227,13 @@ def _inside(folder: Path, split: str | None) -> list[Path]:
     _refuse_alike(found)
     _refuse_mixed(found, tables)
     found = _of_split(found, folder, split)
-    unread = [str(p.relative_to(folder)) for p in below if p not in {*found} and p.suffix.lower() not in _PICTURES]
+    unread = [str(p.relative_to(folder)) for p in below if p not in {*found} and p.suffix.lower() not in _CONTENT]
     if unread:
         _tell(f"{folder}: {', '.join(unread[:3])}{f' and {len(unread) - 3} more' * (len(unread) > 3)} not read")
     return found
 
 
-_PICTURES = (*_IMAGES, *_CAPTIONS)
+_CONTENT = (*PICTURES, *_CAPTIONS)
 
 
 def _hidden(name: Path) -> bool:

@@ -45,6 +45,7 @@ CLASSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "text_encoder": {"transformers": _ENCODERS},
     "tokenizer": {"transformers": _TOKENIZERS},
     "scheduler": {"diffusers": _SCHEDULERS},
+    "depth": {"transformers": ("DPTForDepthEstimation", "DepthAnythingForDepthEstimation")},  # of control maps
 }
 """Kind of part -> library -> its classes. A kind is a part's name without its number (`text_encoder_2`)."""
 

@@ -136,6 +136,9 @@ class TrainSection(Section):
         "constant_with_warmup", "the rate over the run; linear and cosine warm up and then fall to 0"
     )
     lr_warmup_steps: Count = told(500, "steps over which the rate rises to learning_rate")
+    lr_warmup_from_zero: bool = told(
+        True, "step k (from 0) of W has k/W of the rate, so the first moves nothing (official); false = (k+1)/W"
+    )
     optimizer: Literal["adamw", "adafactor", "adamw8bit"] = told("adamw", "adamw8bit needs bitsandbytes")
     adam_beta1: float = told(0.9, "decay of the mean of gradients", ge=0.0, lt=1.0)
     adam_beta2: float = told(0.999, "decay of the mean of their squares", ge=0.0, lt=1.0)

@@ -14,16 +14,18 @@ from finepref.train.config import TrainSection
 def learning_rate(options: TrainSection, step: int) -> float:
     """The learning rate of optimiser step `step` (from 0).
 
-    Warm-up is linear over `lr_warmup_steps` for every scheduler but `constant`; `linear` and `cosine` then fall to 0 at
-    `max_steps`. With `scale_lr` the base rate is multiplied by the pairs of a step (official: accumulation x local
-    batch x processes).
+    Warm-up is linear over the W = `lr_warmup_steps` first steps for every scheduler but `constant`: k/W at step k, or
+    (k+1)/W where it does not begin from zero; `linear` and `cosine` then fall to 0 at `max_steps`. With `scale_lr` the
+    base rate is multiplied by the pairs of a step (official: accumulation x local batch x processes).
+
+    References: diffusers optimization.get_scheduler, which the official launchers use, with `lr_warmup_from_zero`.
     """
     base = options.learning_rate * (options.pairs_per_step if options.scale_lr else 1)
     if options.lr_scheduler == "constant":
         return base
     warmup = options.lr_warmup_steps
     if step < warmup:
-        return base * (step + 1) / warmup
+        return base * (step if options.lr_warmup_from_zero else step + 1) / warmup
     if options.lr_scheduler == "constant_with_warmup":
         return base
     done = (step - warmup) / max(1, options.max_steps - warmup)
