@@ -20,7 +20,7 @@ from architectures import RESOLUTION, write_configs
 from finepref.core.files import write_json
 from finepref.core.images import ImageSize
 from finepref.core.provenance import provenance
-from finepref.formats.run import RunSignals
+from finepref.formats.run import RunIdentity, RunSignals
 from finepref.models.denoiser import Denoiser
 from finepref.models.family import check_micro_conditioning, family_of
 from finepref.models.kernels import use_channels_last, use_checkpointing
@@ -34,6 +34,7 @@ from finepref.train.batches import Drawing, PairSource
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.data import PairTable
 from finepref.train.method import make_method
+from finepref.train.opened import BaseRecord
 from finepref.train.processes import World
 
 SMPO = {"name": "renoise", "grid": "official-current", "renoise": "each", "label": "source", "average": True}
@@ -180,7 +181,9 @@ def measure(base: Path, arch: str, options: argparse.Namespace, peak: float) -> 
     run = loop.Run(
         config=config, method=method, adapter=adapter,
         source=PairSource(drawing=drawing, table=table, guidance=False),
-        world=World(rank=0, size=1, device=device), out=Path("unused"), identity="",
+        world=World(rank=0, size=1, device=device), out=Path("unused"),
+        identity=RunIdentity(settings={}, base={}, cache="", signal=""),
+        base=BaseRecord(base=str(base), revision=None, family="", base_sha256="", init_sha256=None),
         draws=config.train.pairs_per_step, inverts=method.trajectory.uses_network,
     )  # fmt: skip
     state = loop._start(run, resume=False)

@@ -151,7 +151,7 @@ def test_a_checkpoint_of_another_config_is_refused(world: Path, uninterrupted: P
     with pytest.raises(InputError, match="unfinished run"):
         train(world, unfinished)
     kept = (unfinished / "config.yaml").read_bytes()
-    with pytest.raises(InputError, match=r"checkpoint was written with another config \(objective.beta 500, now 600\)"):
+    with pytest.raises(InputError, match=r"it was trained with other settings \(objective.beta 500, now 600\)"):
         train(world, unfinished, "objective.beta=600", resume=True)
     assert (unfinished / "config.yaml").read_bytes() == kept
 

@@ -33,7 +33,7 @@ from finepref.formats import cache as stored
 from finepref.formats import comparison, frozenfolder, metrics, rewards, scores, signals
 from finepref.formats.manifest import read_manifest
 from finepref.formats.prompts import read_prompts
-from finepref.formats.run import read_run, write_run
+from finepref.formats.run import RunIdentity, read_run, write_run
 from finepref.formats.votes import Votes
 from finepref.models import lora
 from finepref.models.source import locate, part_class
@@ -218,12 +218,13 @@ def checkpoint(name: str) -> Callable[[Path], Made]:
         layer(torch.ones(1, 2)).sum().backward()
         optimizer.step()
         average = {key: value.detach().clone() for key, value in named}
-        counters = Counters(step=3, skipped=0, calls={"policy": 3}, identity="x")
+        counters = Counters(step=3, skipped=0, calls={"policy": 3})
         held = {"named": named, "optimizer": optimizer, "scaler": torch.amp.GradScaler("cpu"), "average": average}
-        save_checkpoint(folder, counters, **held, keep=2)
+        known = RunIdentity(settings={}, base={}, cache="", signal="")
+        save_checkpoint(folder, counters, known, **held, leave=lambda *_: False, keep=2)
 
         def read(path: Path) -> Any:
-            return load_checkpoint(path.parent, identity="x", **held)
+            return load_checkpoint(path.parent, **held)
 
         return folder / "checkpoints" / "step-000003" / name, read
 

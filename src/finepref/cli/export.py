@@ -9,7 +9,7 @@ import typer
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, or RUN@STEP: its checkpoint after so many steps.")],
     format: Annotated[str, typer.Option("--format", help="diffusers | kohya | comfyui | merged.")],
     out: Annotated[Path, typer.Option(help="Folder to write; for kohya and comfyui a .safetensors file or a folder.")],
     base: Annotated[str | None, typer.Option(help="Base model; without it, the one of the run.")] = None,
@@ -18,9 +18,10 @@ def command(
 ) -> None:
     """Write a run's trained part for another tool."""
     from finepref.core.errors import InputError
-    from finepref.formats.run import RUN, is_finished, read_run
+    from finepref.formats.run import RUN, at_step, is_finished, read_run
     from finepref.models.export import export
 
+    run = Path(at_step(run))
     if base is None and not is_finished(run):
         raise InputError("no base model is known", where=run / RUN, remedy="give --base")
     record = read_run(run) if base is None else None

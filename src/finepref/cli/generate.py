@@ -13,7 +13,9 @@ from finepref.core.errors import InputError
 def command(
     model: Annotated[
         list[str],
-        typer.Option(help="NAME=PATH, repeatable; PATH: run folder, diffusers folder, hub id, lab or lab:early."),
+        typer.Option(
+            help="NAME=PATH, repeatable; PATH: run folder, RUN@STEP, diffusers folder, hub id, lab, lab:early."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Evaluation folder to write.")],
     prompts: Annotated[

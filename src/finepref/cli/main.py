@@ -15,6 +15,7 @@ from typing import NoReturn
 import typer
 
 from finepref.core.errors import FineprefError, InputError
+from finepref.core.interrupt import Interrupted
 from finepref.core.rows import ENVIRONMENT, load_plugin, named_plugins, row_fault, table
 from finepref.core.text import visible
 
@@ -110,6 +111,8 @@ def main() -> None:
     except KeyboardInterrupt:
         _stop(STOPPED, 130)
     except SystemExit as error:
+        if (ended := _interrupted(error)) is not None:  # which the command line library made an exit
+            _stop(str(ended), ended.exit_code) if str(ended) else sys.exit(ended.exit_code)
         if error.code in (130, 143):
             _stop(STOPPED, error.code)
         raise
@@ -132,6 +135,13 @@ STOPPED = (
 )
 
 
+def _interrupted(error: BaseException | None) -> Interrupted | None:
+    """What ended a command at a safe place, where that is why it ends."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__context__
+    return error
+
+
 def _end(number: int, frame: object) -> None:
     """SIGTERM ends like Ctrl-C: what is being written is put away."""
     sys.exit(128 + number)
@@ -151,7 +161,8 @@ def _exhausted(error: Exception) -> str | None:
     if any(words in str(error) for words in full):
         return f"nothing more can be written ({error}); free some space and start again (a run goes on with --resume)"
     if type(error).__name__ == "OutOfMemoryError":
-        return "the GPU's memory is too small; lower train.micro_batch, or see what fits with `finepref plan`"
+        less = "lower train.micro_batch or set train.gradient_checkpointing, which change no result"
+        return f"the GPU's memory is too small; {less}, and go on with --resume, or see what fits with `finepref plan`"
     return None
 
 

@@ -10,7 +10,7 @@ import typer
 
 def command(
     folders: Annotated[
-        list[Path], typer.Argument(help="Arena, run and evaluation folders, checkpoints, or what holds them.")
+        list[Path], typer.Argument(help="Arena, run and evaluation folders, RUN@STEP, or what holds them.")
     ],
     out: Annotated[Path, typer.Option(help="Page to write; its text goes beside it as .md.")] = Path("report.html"),
     title: Annotated[str | None, typer.Option(help="Heading; the result itself by default.")] = None,

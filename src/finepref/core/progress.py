@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -18,25 +18,30 @@ Item = TypeVar("Item")
 
 
 def progress(
-    items: Iterable[Item], what: str, *, total: int | None = None, unit: str = "it", hidden: bool = False
-) -> Iterator[Item]:
+    items: Iterable[Item],
+    what: str,
+    *,
+    total: int | None = None,
+    unit: str = "it",
+    hidden: bool = False,
+    done: int = 0,
+) -> tqdm[Item]:
     """Iterate with a progress bar on stderr; on a pipe it is redrawn every ten seconds instead of every frame.
 
-    Commands that run side by side are given a line each by FINEPREF_BAR.
+    Commands that run side by side are given a line each by FINEPREF_BAR. done: how many were done before these.
     """
-    return iter(
-        tqdm(
-            items,
-            desc=what,
-            total=total,
-            unit=unit,
-            disable=hidden,
-            file=sys.stderr,
-            dynamic_ncols=True,
-            mininterval=0.2 if sys.stderr.isatty() else 10.0,
-            position=int(os.environ.get("FINEPREF_BAR", "0")) or None,
-            leave=True,
-        )
+    return tqdm(
+        items,
+        desc=what,
+        total=done + len(items) if total is None and isinstance(items, Sized) else total,
+        initial=done,
+        unit=unit,
+        disable=hidden,
+        file=sys.stderr,
+        dynamic_ncols=True,
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,
+        position=int(os.environ.get("FINEPREF_BAR", "0")) or None,
+        leave=True,
     )
 
 

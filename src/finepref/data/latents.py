@@ -75,8 +75,9 @@ class LatentCache:
         self.pairs, self.labels = read_pairs(self.folder)
         held = {kind.name: read_items(self.folder, kind) for kind in KINDS}
         self._image, self._prompt = held.values()
+        latents = ["mean", *(["std"] if self.record.shaping.posterior == "mean_std" else [])]
         self._images, self._prompts = (
-            ShardSet(self.folder / kind.name, items.shard, items.place, needs=["mean"] if kind is IMAGES else [])
+            ShardSet(self.folder / kind.name, items.shard, items.place, needs=latents if kind is IMAGES else [])
             for kind, items in zip(KINDS, held.values(), strict=True)
         )
 

@@ -23,7 +23,7 @@ from finepref.formats.folders import EVALUATION
 from finepref.formats.manifest import FolderRecord, ImageRow, Key, Manifest, ModelRecord, PromptsRecord
 from finepref.formats.prompts import PromptSet, as_prompt_set, prompt_sha256
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]*")
 
 
 def generate(
@@ -123,7 +123,7 @@ def _check(sources: Mapping[str, NamedModel], prompts: PromptSet, seeds: Sequenc
         raise InputError("no model", where="models", remedy="give at least one NAME=PATH")
     for name in (*sources, prompts.name):
         if not NAME.fullmatch(name):
-            remedy = "use letters, digits, dot, _, + and -"
+            remedy = "use letters, digits, dot, _, +, @ and -"
             raise InputError(f"{name!r} cannot be a folder name", where="names", remedy=remedy)
     if not seeds or len(set(seeds)) != len(seeds):
         raise InputError(f"seeds {list(seeds)}", where="seeds", remedy="give at least one, each once")

@@ -11,9 +11,10 @@ from typing import Any
 from finepref.core.errors import InputError
 from finepref.core.files import read_object
 from finepref.core.provenance import sha256_bytes, sha256_file
-from finepref.formats.run import is_finished, read_run
+from finepref.formats.folders import STATE
+from finepref.formats.run import at_step, is_finished, read_run
 
-NOT_WEIGHTS = ("checkpoints", "samples")
+NOT_WEIGHTS = ("checkpoints", "samples", "cache", *STATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def as_source(model: NamedModel | str | Path | Any) -> NamedModel:
     if not isinstance(model, str | Path):
         kind = type(model).__name__
         return NamedModel(lambda: model, origin=kind, fingerprint=pipeline_fingerprint(model), pipeline=kind)
-    path, folder = str(model), Path(model)
+    path, folder = str(at_step(model)), Path(at_step(model))
     if not folder.is_dir():
         return replace(as_source(open_pipeline(path)), origin=path)
     run = read_run(folder) if is_finished(folder) else None
@@ -111,7 +112,7 @@ def pipeline_class(folder: Path) -> str:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Hash of the weight files of a folder and of the configs beside them; checkpoints and samples do not count."""
+    """Hash of the weight files of a folder and of the configs beside them; what a run goes on from does not count."""
     lines = []
     for path in sorted(folder.rglob("*.safetensors")) + sorted(folder.rglob("*.bin")):
         if path.relative_to(folder).parts[0] not in NOT_WEIGHTS:

@@ -28,7 +28,12 @@ from finepref.formats.validation import VALIDATION
 
 WEIGHTS = ("config.json", "diffusion_pytorch_model*")
 PART = tuple(f"{part}/{file}" for part in ("unet", "transformer") for file in WEIGHTS)
-CHECKPOINT = ("trainable.safetensors", "optimizer.safetensors", "average.safetensors", "state.json")
+LORA = "pytorch_lora_weights.safetensors"
+LEFT = ("config.yaml", RUN_RECORD, LORA, *PART)
+"""What a run leaves, and each of its checkpoints."""
+STATE = ("trainable.safetensors", "optimizer.safetensors", "average.safetensors", "state.json")
+"""What a checkpoint holds beside it, to go on from."""
+CHECKPOINT = (*STATE, *LEFT)
 SAMPLES = ("[0-9]*-[0-9]*.png", "samples.json")
 PIPELINE = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model")
 
@@ -89,7 +94,7 @@ BOARDS = FolderKind(
 RUN = FolderKind(
     "run", "a run",
     (
-        "config.yaml", RUN_RECORD, METRICS, TIMING, "pytorch_lora_weights.safetensors", *PART,
+        *LEFT, METRICS, TIMING,
         *(f"checkpoints/step-*/{file}" for file in CHECKPOINT), *(f"samples/step-*/{file}" for file in SAMPLES),
         "*events.out.tfevents.*",
     ),

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finepref.core.errors import InputError
 from finepref.core.files import write_json
+from finepref.core.provenance import hash_config
 from finepref.formats.records import read_record
 
 RUN = "run.json"
@@ -43,8 +45,30 @@ class RunSignals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunIdentity:
+    """What decides the weights of a run after a number of steps: equal identities are the same run.
+
+    settings: dotted keys of its config, without what decides speed, memory or length only. base: hashes of its weights
+    and of `init_from`'s. cache, signal: of what it reads. code: of rows that are not ours.
+    """
+
+    settings: Mapping[str, Any]
+    base: Mapping[str, str | None]
+    cache: str
+    signal: str
+    code: Mapping[str, str] = field(default_factory=dict)
+
+    def sha256(self) -> str:
+        """One hash of all of it."""
+        return hash_config(asdict(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """What run.json holds. Seconds are device seconds of all processes; None: not measured."""
+    """What run.json holds. Seconds are device seconds of all processes; None: not measured.
+
+    identity: hash of `decides`, which a run of the version before does not hold.
+    """
 
     method: str
     axes: RunAxes
@@ -56,6 +80,7 @@ class RunRecord:
     seed: int
     config_hash: str
     identity: str
+    decides: RunIdentity | None = None
     signals: RunSignals
     steps: int
     skipped_steps: int = 0
@@ -72,6 +97,28 @@ class RunRecord:
     plugins: tuple[Mapping[str, Any], ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     version: int = VERSION
+
+
+def at_step(name: str | Path) -> str | Path:
+    """`RUN@500` -> the folder of that run's checkpoint after 500 steps, which is a run folder too; others as they are.
+
+    Raises:
+        InputError: the run has no such checkpoint, or one of a version before, which a run can only go on from.
+    """
+    run, at, step = str(name).rpartition("@")
+    if not (at and step.isdecimal()) or Path(name).exists() or not (Path(run) / CHECKPOINTS).is_dir():
+        return name
+    folder = Path(run) / CHECKPOINTS / f"step-{int(step):06d}"
+    if not folder.is_dir():
+        there = sorted(int(found[1]) for each in folder.parent.iterdir() if (found := STEP.fullmatch(each.name)))
+        remedy = f"there are {', '.join(f'{run}@{each}' for each in there)}" if there else "there is none"
+        raise InputError(
+            "no such checkpoint", where=name, remedy=f"{remedy}; train.checkpoints_keep says how many stay"
+        )
+    if not is_finished(folder):
+        what = "a version before wrote this checkpoint, and it cannot be used alone"
+        raise InputError(what, where=name, remedy="resume the run, which writes others")
+    return folder
 
 
 def is_finished(folder: str | Path) -> bool:

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from finepref.core.files import atomic_folder
+from finepref.core.errors import InputError
+from finepref.core.files import atomic_folder, reading
 from finepref.core.images import ImageSize
 from finepref.diffusion.path import Path
 from finepref.formats.folders import WEIGHTS
@@ -71,6 +72,23 @@ class Denoiser:
             return on_device
         return self.kind.condition(on_device, sizes, self.resolution, self.micro_conditioning)
 
+    def check_prompts(self, prompts: Mapping[str, Tensor], *, where: object) -> None:
+        """Refuse prompt tensors of a cache that are not those which the network takes.
+
+        Raises:
+            InputError: one is missing, or of another width.
+        """
+        remedy = "make the cache of this model again with `finepref cache --overwrite`"
+        size = ImageSize(self.resolution, self.resolution, 0, 0)
+        with reading(where, f"a cache of prompts for {self.family}", remedy=remedy):
+            held = self.condition(prompts, [size])
+        for name, shape in self.kind.shapes(self.network.config).items():
+            if name not in held:
+                raise InputError(f"its prompts have no {name!r}", where=where, remedy=remedy)
+            if len(shape) > 1 and held[name].shape[-1] != shape[-1]:
+                what = f"its {name} are {held[name].shape[-1]} wide, and the network takes {shape[-1]}"
+                raise InputError(what, where=where, remedy=remedy)
+
     def _without_adapters(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         if self.switch is None:
             raise RuntimeError("this adapter was loaded without a reference")
@@ -107,7 +125,8 @@ class Denoiser:
         network = self.network
         if weights is not None:
             network = empty_part(self.source, part, self.network.config)
-            network.load_state_dict(weights, assign=True)
+            buffers = {name: value for name, value in self.network.state_dict().items() if name not in weights}
+            network.load_state_dict({**buffers, **weights}, assign=True)
         with atomic_folder(folder / part, own=WEIGHTS) as place:
             network.save_pretrained(str(place), safe_serialization=True)
 

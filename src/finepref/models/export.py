@@ -14,6 +14,7 @@ from finepref.core.files import atomic_file, read_object, write_json
 from finepref.core.outfolders import check_folder, whole_folder
 from finepref.core.ownership import check_file, own_file
 from finepref.formats.folders import EXPORT
+from finepref.formats.run import at_step
 from finepref.models import lora, lora_names
 from finepref.models.family import Family, family_of
 from finepref.models.load import full_start, load_pipeline, run_model_settings
@@ -54,7 +55,7 @@ def export(
         InputError: unknown format, nothing to export, a LoRA that does not lie on the base itself, a family or a module
             that the tool has no name for, or something is at `out` already.
     """
-    run, out = Path(run), Path(out)
+    run, out = Path(at_step(run)), Path(out)
     if format not in FORMATS:
         raise InputError(f"unknown format {format!r}", where="format", remedy=nearest(format, FORMATS))
     inputs = [run, base]

@@ -13,7 +13,7 @@ from finepref.core.errors import InputError
 from finepref.core.files import read_object, reading
 from finepref.core.provenance import hash_config, sha256_file, sha256_folder
 from finepref.formats.records import read_yaml
-from finepref.formats.run import RUN, is_finished, read_run
+from finepref.formats.run import RUN, at_step, is_finished, read_run
 from finepref.models import lora as low_rank
 from finepref.models.denoiser import Denoiser
 from finepref.models.family import Family, check_micro_conditioning, family_of
@@ -120,7 +120,7 @@ def open_pipeline(path: str, *, device: str | None = None) -> Any:
     Raises:
         InputError: a folder that is neither a finished run nor a pipeline.
     """
-    place = device or default_device()
+    place, path = device or default_device(), str(at_step(path))
     if is_finished(path):
         record = read_run(path)
         return load_pipeline(record.base, run=path, revision=record.revision, family=record.family, device=place)
@@ -177,7 +177,7 @@ def _check_tokenizers(pipe: Any, source: Source) -> None:
 
 def run_model_settings(run: str | FilePath) -> Mapping[str, Any]:
     """The `model` section of a run folder's config.yaml; empty for a folder that another tool made."""
-    file = FilePath(run) / "config.yaml"
+    file = FilePath(at_step(run)) / "config.yaml"
     if not file.is_file():
         return {}
     section = read_yaml(file, remedy="give the folder of a run").get("model")
@@ -237,7 +237,7 @@ def _trained(start: str | FilePath, part: str) -> tuple[FilePath, FilePath | Non
     Raises:
         InputError: it holds neither.
     """
-    folder = locate_part(start, patterns=("unet/*", "transformer/*", low_rank.FILE))
+    folder = locate_part(at_step(start), patterns=("unet/*", "transformer/*", low_rank.FILE))
     for place in (folder / part, folder):
         if (place / "config.json").is_file():
             return folder, place

@@ -19,7 +19,7 @@ from finepref.formats.manifest import LINES, Manifest, read_manifest
 from finepref.formats.metrics import METRICS, read_metrics
 from finepref.formats.ratings import RATINGS
 from finepref.formats.records import as_record
-from finepref.formats.run import CHECKPOINTS, RUN, STEP, RunRecord, is_finished, read_run
+from finepref.formats.run import CHECKPOINTS, RUN, STEP, RunRecord, at_step, is_finished, read_run
 from finepref.formats.scores import SCORES
 
 SAMPLES = "samples.json"
@@ -111,7 +111,7 @@ def find_inputs(folders: Iterable[str | Path]) -> Inputs:
     Raises:
         InputError: a folder is missing, nothing was recognised, or a file of a recognised folder cannot be read.
     """
-    roots = [Path(folder) for folder in folders]
+    roots = [Path(at_step(folder)) for folder in folders]
     found: dict[Path, None] = {}
     for root in roots:
         if not root.is_dir():
@@ -189,7 +189,8 @@ def _run(name: str, folder: Path) -> RunFolder:
                 steps.append(float(line.step))
                 values.append(value)
     if step:
-        return RunFolder(f"{run.name}@{int(step[1])}", run, None, curves, int(step[1]))
+        record = read_run(folder) if is_finished(folder) else None
+        return RunFolder(f"{run.name}@{int(step[1])}", run, record, curves, int(step[1]))
     return RunFolder(name, run, read_run(run) if is_finished(run) else None, curves)
 
 

@@ -1,15 +1,16 @@
 """Checkpoints: a folder that is whole or absent, from which a run goes on bit-identically.
 
 checkpoints/step-000500/
-  trainable.safetensors   the trained parameters
+  what a run of 500 steps leaves: its trained part (unet/, transformer/ or a LoRA file), config.yaml, run.json
+  trainable.safetensors   the trained parameters     } where that part does not hold them: of a LoRA both,
+  average.safetensors     their moving average       } of full weights the parameters beside their average
   optimizer.safetensors   the optimiser's tensors, `<parameter number>.<name>`
-  average.safetensors     the moving average of the weights, where there is one
-  state.json              step, counters, config hash, the optimiser's plain numbers, the loss scaler of fp16
+  state.json              step, counters, identity of the run, the optimiser's plain numbers, the loss scaler of fp16
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ from torch import Tensor
 
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_folder, reading, write_json
-from finepref.core.outfolders import remove_files
+from finepref.core.outfolders import own_files, remove_files
 from finepref.formats.folders import CHECKPOINT
 from finepref.formats.records import read_record
-from finepref.formats.run import CHECKPOINTS, STEP
+from finepref.formats.run import CHECKPOINTS, STEP, RunIdentity
 from finepref.train.processes import as_sharded, whole_tensors
 
 Named = Sequence[tuple[str, torch.nn.Parameter]]
@@ -40,7 +41,6 @@ class Counters:
     step: int
     skipped: int
     calls: Mapping[str, int]
-    identity: str
     overflows: int = 0
 
 
@@ -54,11 +54,15 @@ class ScalerState:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
-    """What state.json holds. optimizer: the optimiser's plain numbers, by parameter number and name."""
+    """What state.json holds. optimizer: the optimiser's plain numbers, by parameter number and name.
+
+    decides: what decided the weights; a checkpoint of the version before does not hold it.
+    """
 
     counters: Counters
     optimizer: Mapping[str, Any]
     scaler: ScalerState | None = None
+    decides: RunIdentity | None = None
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -75,17 +79,21 @@ def checkpoints(run: Path) -> list[Path]:
 def save_checkpoint(
     run: Path,
     counters: Counters,
+    identity: RunIdentity,
     *,
     named: Named,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     average: Mapping[str, Tensor] | None,
+    leave: Callable[[Path, Mapping[str, Tensor]], bool],
     keep: int,
     write: bool = True,
 ) -> None:
     """Write a checkpoint and remove the oldest beyond `keep`. A kill at any moment leaves the previous ones whole.
 
     Args:
+        leave: writes what a run of so many steps leaves, from the average or else the parameters, into a folder;
+            returns whether the tensors stand there by the names they have here.
         write: False for processes that only give their shards to the one that writes.
     """
     tensors, numbers = _split_state(optimizer)
@@ -96,33 +104,37 @@ def save_checkpoint(
     if not write:
         return
     with atomic_folder(checkpoint_path(run, counters.step), own=CHECKPOINT) as folder:
+        usable = _usable(average)
+        if leave(folder, held[usable]):
+            del held[usable]
         for file, values in held.items():
             save_file(values, folder / f"{file}.safetensors")
-        state = {**asdict(counters), "optimizer": numbers}
+        state = {**asdict(counters), "decides": asdict(identity), "optimizer": numbers}
         write_json(folder / "state.json", state | ({"scaler": _of_scaler(scaler)} if scaler.is_enabled() else {}))
     for old in checkpoints(run)[:-keep]:
-        remove_files(old.parent, [f"{old.name}/{file}" for file in CHECKPOINT])
+        remove_files(old.parent, [f"{old.name}/{file}" for file in own_files(old, CHECKPOINT)])
+
+
+def _usable(average: Mapping[str, Tensor] | None) -> str:
+    """The file of the weights that a run leaves."""
+    return "trainable" if average is None else "average"
 
 
 def load_checkpoint(
     folder: Path,
     *,
-    identity: str,
     named: Named,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     average: dict[str, Tensor] | None,
 ) -> Counters:
-    """Load a checkpoint into the parameters, the optimiser, the loss scaler and the average, in place.
+    """Load a checkpoint of this run into the parameters, the optimiser, the loss scaler and the average, in place.
 
     Raises:
-        InputError: it was written by another config or other data, or its parameters have other names or shapes.
+        InputError: it is damaged, or its parameters have other names or shapes.
     """
     state = read_state(folder)
-    if state.counters.identity != identity:
-        remedy = "resume with the config.yaml of that run, or train into another folder"
-        raise InputError("this checkpoint was written with another config or other data", where=folder, remedy=remedy)
-    stored = _tensors(folder / "trainable.safetensors")
+    stored = _weights(folder, "trainable", named)
     if {n: tuple(p.shape) for n, p in named} != {n: tuple(t.shape) for n, t in stored.items()}:
         remedy = "resume with the versions of diffusers and peft that wrote it"
         raise InputError("the trained parameters have other names or shapes", where=folder, remedy=remedy)
@@ -132,8 +144,8 @@ def load_checkpoint(
     with reading(folder / "optimizer.safetensors", "the state of this optimiser", remedy=REMEDY):
         _join_state(optimizer, _tensors(folder / "optimizer.safetensors"), state.optimizer)
     if average is not None:
-        held = _tensors(folder / "average.safetensors")
-        with reading(folder / "average.safetensors", "the average of these weights", remedy=REMEDY):
+        held = _weights(folder, "average", named)
+        with reading(folder, "the average of these weights", remedy=REMEDY):
             for name, like in average.items():
                 like.copy_(as_sharded(held[name], like))
     if scaler.is_enabled():
@@ -156,6 +168,14 @@ def read_state(folder: Path) -> CheckpointRecord:
 def _of_scaler(scaler: torch.amp.GradScaler) -> dict[str, Any]:
     held = scaler.state_dict()
     return asdict(ScalerState(scale=held["scale"], growth_tracker=held["_growth_tracker"]))
+
+
+def _weights(folder: Path, name: str, named: Named) -> dict[str, Tensor]:
+    """The tensors of a file; where the trained part stands for it, those of its tensors that are trained."""
+    file = folder / f"{name}.safetensors"
+    parts = [] if file.is_file() else sorted(folder.glob("*/diffusion_pytorch_model*.safetensors"))
+    held = {key: value for part in parts or [file] for key, value in _tensors(part).items()}
+    return {key: held[key] for key, _ in named if key in held} if parts else held
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -2,47 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from finepref.core import provenance
 from finepref.core.errors import ConfigError
 from finepref.core.rows import hashes
 from finepref.data.latents import Latents
+from finepref.formats.run import RunIdentity
 from finepref.train.config import RunConfig
 from finepref.train.data import ImageTable, PairTable, image_table, pair_table
 from finepref.train.frozen import SHARD
+from finepref.train.log import flat
 from finepref.train.method import Method, check_data, make_method
 from finepref.train.opened import BaseRecord
 
-# What may differ between a checkpoint and the run that goes on from it.
-FREE = {
-    ("validation",),
-    ("log",),
-    ("train", "checkpoint_every"),
-    ("train", "checkpoints_keep"),
-    ("train", "max_skipped"),
-}
-
+FREE = (
+    *("validation", "log", "train.checkpoint_every", "train.checkpoints_keep", "train.max_skipped"),
+    *("train.micro_batch", "train.place_batch", "train.gradient_checkpointing", "train.compile", "train.channels_last"),
+    *("train.distributed", "train.reference_cache", "cache.batch_size", "cache.shard_size"),
+)
+"""Keys, or sections, that decide what is shown and kept, how fast a run is and how much memory it takes: a run may go
+on under others. Sums are then taken in another order, so that numbers are equal up to rounding only."""
 
 PLACES = (
-    *("cache.folder", "signal.file", "data.paths", "data.images", "model.base", "model.init_from"),
-    *("train.reference_cache", "train.trajectory_cache"),
+    *("cache.folder", "cache.online", "signal.file", "model.base", "model.revision", "model.family", "model.init_from"),
+    *("model.vae", "data.paths", "data.images", "data.format", "data.columns", "data.outcomes", "data.encoding"),
+    *("data.split", "data.question", "train.trajectory_cache"),
 )
-"""Keys that say where something lies; what lies there decides, not the name."""
+"""Keys that say where something lies or how it is read; its content decides, by its hash, not the name."""
+
+STEADY = ("constant", "constant_with_warmup")
+"""Values of train.lr_scheduler under which a step does not depend on how many there will be."""
 
 
-def free(key: str) -> bool:
-    """Whether a dotted key of a config may differ between a checkpoint and the run that goes on from it."""
-    parts = tuple(key.split("."))
-    return any(parts[: len(place)] == place for place in FREE)
+def settings(config: RunConfig) -> dict[str, Any]:
+    """Dotted key -> value of what decides the weights after a number of steps."""
+    left_out = {*FREE, *PLACES} | ({"train.max_steps"} if config.train.lr_scheduler in STEADY else set())
+    found = {
+        key: value
+        for key, value in flat(config.as_dict())
+        if not {key, key.partition(".")[0], ".".join(key.split(".")[:2])} & left_out
+    }
+    return found | {"train.trajectory_cache": config.train.trajectory_cache is not None}  # it is kept in half precision
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """`KEY OLD, now NEW` of all settings that differ. A key that the old ones lack stood for its default."""
+    usual = settings(RunConfig.model_validate({"model": {"base": ""}}))
+    both = {key: (old.get(key, usual.get(key)), new.get(key)) for key in sorted({*old, *new})}
+    return [f"{key} {before}, now {now}" for key, (before, now) in both.items() if before != now]
+
+
+def differences(old: RunIdentity, new: RunIdentity) -> list[str]:
+    """What makes a run another one, in words; empty where it is the same."""
+    parts = (
+        ("base or start", old.base, new.base), ("data set or cache", old.cache, new.cache),
+        ("signal", old.signal, new.signal), ("code of own rows", old.code, new.code),
+    )  # fmt: skip
+    return changed(old.settings, new.settings) + [f"another {what}" for what, before, now in parts if before != now]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """Method and data of a config.
 
-    identity: hash of everything that decides the weights. reference, trajectories: of everything that decides a
-    reference error, and the reference's inversion of a draw.
+    identity: everything that decides the weights. reference, trajectories: hash of everything that decides a reference
+    error, and the reference's inversion of a draw.
     """
 
     config: RunConfig
@@ -50,7 +77,7 @@ class Prepared:
     cache: Latents
     table: PairTable | ImageTable
     base: BaseRecord
-    identity: str
+    identity: RunIdentity
     reference: str = ""
     trajectories: str = ""
 
@@ -88,26 +115,11 @@ def prepare(config: RunConfig, *, cache: Latents, base: BaseRecord) -> Prepared:
     )
 
 
-def run_identity(config: RunConfig, *, base: BaseRecord, cache: str, signal: str) -> str:
-    """Hash of everything that decides the weights: config (no paths, logging, checkpoints), base, cache, signal."""
-    settings = config.as_dict()
-    for place in FREE:
-        section = settings
-        for part in place[:-1]:
-            section = section[part]
-        section.pop(place[-1])
-    for name in ("reference_cache", "trajectory_cache"):
-        settings["train"][name] = settings["train"][name] is not None
-    settings["cache"].pop("folder")
-    settings["signal"].pop("file")
-    settings["data"].pop("paths")
-    settings["data"].pop("images")
-    settings["model"].pop("base")
-    settings["model"].pop("init_from")
+def run_identity(config: RunConfig, *, base: BaseRecord, cache: str, signal: str) -> RunIdentity:
+    """Everything that decides the weights: settings (no paths, logging, checkpoints), base, cache, signal."""
     weights = {name: value for name, value in asdict(base).items() if name.endswith("_sha256")}
     code = hashes(objective=config.objective.name, guard=config.guard.name, trajectory=config.trajectory.name)
-    known = {"config": settings, "base": weights, "cache": cache, "signal": signal}
-    return provenance.hash_config(known | ({"code": code} if code else {}))
+    return RunIdentity(settings=settings(config), base=weights, cache=cache, signal=signal, code=code)
 
 
 def reference_identity(config: RunConfig, *, base: BaseRecord, cache: str, table: PairTable) -> str:

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from finepref.core.errors import CheckFailed
+from finepref.core.interrupt import Interrupted, at_safe_places
 from finepref.core.progress import progress, say
 from finepref.core.tensors import ImageBatch, PairBatch
 from finepref.formats.metrics import StepMetrics, StepTiming, append_metrics, append_timing, cut_after
+from finepref.formats.run import RunIdentity
 from finepref.models.denoiser import Denoiser
 from finepref.train.batches import Draw, ImageSource, PairSource, micro_batches
 from finepref.train.callbacks import Callback, Progress
@@ -29,8 +31,10 @@ from finepref.train.checkpoint import (
 )
 from finepref.train.config import RunConfig
 from finepref.train.frozen import FrozenCache
+from finepref.train.left import leave
 from finepref.train.log import Tally, draw_samples, write_samples
 from finepref.train.method import Method
+from finepref.train.opened import BaseRecord
 from finepref.train.optim import learning_rate, make_optimizer, make_scaler
 from finepref.train.placement import cut, draw_levels, place
 from finepref.train.processes import World, whole
@@ -44,7 +48,8 @@ CALLS = ("policy", "reference", "inversion", "anchor")
 class Run:
     """Everything a step needs, fixed for the run.
 
-    draws: of an optimiser step. errors, trajectories: what the frozen reference is known to do, where it is cached.
+    identity: what decides its weights. base: what it records of that. draws: of an optimiser step. errors,
+    trajectories: what the frozen reference is known to do, where it is cached.
     inverts: whether a step calls a network to place its pairs. sharded: whether parameters are shards (FSDP2).
     """
 
@@ -54,7 +59,8 @@ class Run:
     source: PairSource | ImageSource
     world: World
     out: Path
-    identity: str
+    identity: RunIdentity
+    base: BaseRecord
     draws: int
     inverts: bool
     errors: FrozenCache | None = None
@@ -108,33 +114,48 @@ def train(run: Run, *, resume: bool) -> State:
         _samples(run, state)
     steps = range(state.step, options.max_steps)
     started = time.perf_counter()
-    for step in progress(steps, f"train {run.out.name}", unit="step", hidden=not main):
-        began = time.perf_counter()
-        record = optimiser_step(run, state, step)
-        state.step = step + 1
-        if main:
-            append_metrics(run.out, record)
-            now = time.perf_counter()
-            append_timing(run.out, StepTiming(step=step + 1, seconds=now - began, since_start=now - started))
-            for tracker in run.trackers:
-                tracker.log(record.numbers(), step=step + 1)
-        stopped = bool(run.callbacks) and _asked_to_stop(run, state, record)
-        due = bool(options.checkpoint_every) and state.step % options.checkpoint_every == 0
-        if due and not stopped and state.step < options.max_steps:
-            _checkpoint(run, state)
-        if sampling is not None and state.step % sampling.every == 0:
-            _samples(run, state)
-        if record.skipped_pairs is not None and state.skipped > options.max_skipped:
-            raise _skipped(run, state, f"the last pairs were {', '.join(record.skipped_pairs[:8])}")
-        if stopped:
-            break
+    came = 0
+    bar = progress(steps, f"train {run.out.name}", unit="step", hidden=not main, done=state.step)
+    with at_safe_places("the run ends after this step, with a checkpoint") as signalled:
+        for step in bar:
+            began = time.perf_counter()
+            record = optimiser_step(run, state, step)
+            state.step = step + 1
+            if main:
+                append_metrics(run.out, record)
+                now = time.perf_counter()
+                append_timing(run.out, StepTiming(step=step + 1, seconds=now - began, since_start=now - started))
+                for tracker in run.trackers:
+                    tracker.log(record.numbers(), step=step + 1)
+                bar.set_postfix_str(_shown(record), refresh=False)
+            stopped = bool(run.callbacks) and _asked_to_stop(run, state, record)
+            came = run.world.highest(signalled())
+            due = bool(options.checkpoint_every) and state.step % options.checkpoint_every == 0
+            if due and not (stopped or came) and state.step < options.max_steps:
+                _checkpoint(run, state)
+            if sampling is not None and state.step % sampling.every == 0 and not came:
+                _samples(run, state)
+            if record.skipped_pairs is not None and state.skipped > options.max_skipped:
+                raise _skipped(run, state, f"the last pairs were {', '.join(record.skipped_pairs[:8])}")
+            if stopped or came:
+                break
     _checkpoint(run, state)
+    if came and state.step < options.max_steps:
+        kept = f"{checkpoint_path(run.out, state.step)} is kept; the same command with --resume goes on from it"
+        text = f"stopped after step {state.step} of {options.max_steps}: {kept}"
+        raise Interrupted(text if main else "", came)
     if state.skipped == options.max_steps:
         raise _skipped(run, state, "not one was applied, so the weights are those of the start")
     if state.skipped + state.overflows == options.max_steps:
         what = f"not one of {options.max_steps} steps was applied, because the loss scale had not fallen far enough"
         raise CheckFailed(what, where=run.out, remedy="train more steps, or in bf16")
     return state
+
+
+def _shown(record: StepMetrics) -> str:
+    """What the bar shows of a step: loss, share of pairs that are ranked as the votes do, and the pair logit."""
+    names = {"loss": "loss", "implicit_accuracy": "accuracy", "u": "margin"}
+    return ", ".join(f"{word} {record.means[name]:.3g}" for name, word in names.items() if name in record.means)
 
 
 def optimiser_step(run: Run, state: State, step: int) -> StepMetrics:
@@ -275,9 +296,7 @@ def _start(run: Run, *, resume: bool) -> State:
     state = State(optimizer=optimizer, scaler=scaler, named=named, average=average)
     found = checkpoints(run.out) if resume else []
     if found:
-        counters = load_checkpoint(
-            found[-1], identity=run.identity, named=named, optimizer=optimizer, scaler=scaler, average=average
-        )
+        counters = load_checkpoint(found[-1], named=named, optimizer=optimizer, scaler=scaler, average=average)
         state.step, state.skipped, state.calls = counters.step, counters.skipped, dict(counters.calls)
         state.overflows = counters.overflows
     if run.world.main:
@@ -303,17 +322,13 @@ def _checkpoint(run: Run, state: State) -> None:
     if run.world.main or run.sharded:
         save_checkpoint(
             run.out,
-            Counters(
-                step=state.step,
-                skipped=state.skipped,
-                calls=dict(state.calls),
-                identity=run.identity,
-                overflows=state.overflows,
-            ),
+            Counters(step=state.step, skipped=state.skipped, calls=dict(state.calls), overflows=state.overflows),
+            run.identity,
             named=state.named,
             optimizer=state.optimizer,
             scaler=state.scaler,
             average=state.average,
+            leave=lambda folder, weights: leave(run, state, folder, weights),
             keep=run.config.train.checkpoints_keep,
             write=run.world.main,
         )

@@ -46,6 +46,14 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def highest(self, value: int) -> int:
+        """The highest of a number over the processes."""
+        if self.size == 1:
+            return value
+        held = torch.tensor(value, device=self.device)
+        dist.all_reduce(held, op=dist.ReduceOp.MAX)
+        return int(held)
+
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter], *, bucket: int = 1 << 26) -> None:
         """Sum gradients over the processes, once per optimiser step, in flat buckets of at most `bucket` elements."""
         if self.size == 1:

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import platform
-import resource
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal, NoReturn
 
 import torch
 
-from finepref.core import provenance
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import write_text
 from finepref.core.outfolders import check_folder, mark, own_folder, recover, replacing
 from finepref.core.progress import say
+from finepref.data.latents import EMPTY_PROMPT, LatentCache
 from finepref.formats.folders import RUN as RUN_FOLDER
-from finepref.formats.metrics import read_timing
-from finepref.formats.records import read_yaml
-from finepref.formats.run import RunAxes, RunRecord, is_finished, read_run, write_run
+from finepref.formats.run import is_finished, read_run
 from finepref.formats.sources import named_inputs
 from finepref.train.batches import Drawing, ImageSource, PairSource
 from finepref.train.callbacks import Callback
 from finepref.train.checkpoint import checkpoints, read_state
-from finepref.train.config import RunConfig
+from finepref.train.config import RunConfig, load_config
 from finepref.train.data import ImageTable
 from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
-from finepref.train.identity import PLACES, Prepared, free, prepare
-from finepref.train.log import flat, make_trackers
+from finepref.train.identity import Prepared, changed, differences, prepare, settings
+from finepref.train.left import leave
+from finepref.train.log import make_trackers
 from finepref.train.loop import Run, State, progress_of, train
 from finepref.train.method import Method, check_data, check_path, draws_per_step, inverts, make_method, needs_reference
 from finepref.train.opened import about_base, load_adapter, open_latents
@@ -37,17 +35,23 @@ from finepref.train.processes import World, join_world, shard, whole_tensors
 HANDED = ("base", "pairs.parquet", "signals.parquet")
 """What a `Trainer` puts into a run folder, which the run reads."""
 OTHER = "choose another folder, or overwrite it"
+CONFIG = "config.yaml"
+Resume = bool | Literal["auto"]
 
 
 def train_run(
     config: RunConfig,
     out: Path,
     *,
-    resume: bool = False,
+    resume: Resume = False,
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Train by config into `out`, on all processes that the launcher started; returns `out`.
+
+    Args:
+        resume: go on from the last complete checkpoint, also of a finished run of fewer steps; "auto": or start, where
+            no run is there. overwrite: remove what is there and start again.
 
     The run is unfinished, and goes on with `resume`, where a callback stopped it.
 
@@ -73,14 +77,14 @@ def train_run(
         if world.main:
             held.enter_context(replacing(out, RUN_FOLDER, again=overwrite, begun=_is_begun, whole=is_finished))
         world.barrier()
-        _train(run, prepared, resume=resume and not overwrite)
+        _train(run, prepared, resume=bool(resume) and not overwrite)
     return out
 
 
 def _train(run: Run, prepared: Prepared, *, resume: bool) -> None:
     config, out, world = run.config, run.out, run.world
     if world.main:
-        write_text(out / "config.yaml", config.to_yaml())
+        write_text(out / CONFIG, config.to_yaml())
         trainable = sum(parameter.numel() for _, parameter in run.adapter.trainable())
         processes = "1 process" if world.size == 1 else f"{world.size} processes"
         what = f"{len(prepared.rows)} rows, {trainable / 1e6:.2f} M trained parameters, {processes}"
@@ -93,7 +97,7 @@ def _train(run: Run, prepared: Prepared, *, resume: bool) -> None:
     if state.step < config.train.max_steps:
         say(f"{out}: stopped after step {state.step}; resume it to go on")
     else:
-        _finish(run, state, prepared)
+        _finish(run, state)
     for callback in run.callbacks if world.main else ():
         callback.on_end(progress_of(run, state))
     world.barrier()
@@ -148,6 +152,8 @@ def make_run(prepared: Prepared, out: Path, *, world: World) -> Run:
         check_sharding(config, method, world)
     adapter = load_adapter(config, reference=needs_reference(config, method), device=str(world.device))
     check_path(method, adapter.path)
+    if isinstance(prepared.cache, LatentCache):
+        adapter.check_prompts(prepared.cache.prompts([EMPTY_PROMPT]), where=prepared.cache.folder)
     if sharded:
         shard(adapter, world)
     drawing = Drawing(
@@ -171,6 +177,7 @@ def make_run(prepared: Prepared, out: Path, *, world: World) -> Run:
         world=world,
         out=out,
         identity=prepared.identity,
+        base=prepared.base,
         draws=draws,
         inverts=placing,
         sharded=sharded,
@@ -218,99 +225,93 @@ def check_sharding(config: RunConfig, method: Method, world: World) -> None:
         raise ConfigError(f"{options.optimizer} needs whole weights", where="train.optimizer", remedy="adamw")
 
 
-def check_run(out: Path, config: RunConfig, *, resume: bool) -> None:
+def check_run(out: Path, config: RunConfig, *, resume: Resume) -> None:
     """Refuse a folder of another run before anything is read for this one, as far as configs tell.
 
     Raises:
-        InputError: it holds an unfinished run that is not resumed, or a finished one of another config.
+        InputError: it holds an unfinished run, or a finished one of another length, that is not resumed, one of another
+            config, or nothing that could be resumed.
     """
-    if is_finished(out) and any(key not in PLACES for key in _changed(out, config)):
-        raise InputError(f"it holds a finished run of {_difference(out, config)}", where=out, remedy=OTHER)
-    if not is_finished(out) and not resume and (out / "config.yaml").is_file():
+    if not (out / CONFIG).is_file():
+        if resume is True and not is_finished(out):
+            remedy = "leave out --resume, or write --resume auto, which starts where nothing is there"
+            raise InputError("there is no run to go on with", where=out, remedy=remedy)
+        return
+    found = changed(settings(_config_of(out)), settings(config))
+    if is_finished(out):
+        if found:
+            raise InputError(f"it holds a finished run of another config ({_few(found)})", where=out, remedy=OTHER)
+        _check_length(out, read_run(out).steps, config, resume=resume)
+    elif not resume:
         remedy = "resume it, or overwrite it to start again"
         raise InputError("it holds an unfinished run", where=out, remedy=remedy)
+    if resume and found:
+        _refuse(out, found)
 
 
-def _finished(out: Path, prepared: Prepared, *, resume: bool) -> bool:
-    """Whether the run is done; refuses a folder that holds something else."""
+def _check_length(out: Path, steps: int, config: RunConfig, *, resume: Resume) -> None:
+    """Refuse a finished run of more steps than are asked for, and one of fewer that is not resumed."""
+    wanted = config.train.max_steps
+    if steps > wanted or (steps < wanted and not resume):
+        more = f"add --resume to go on to {wanted}" if steps < wanted else f"what it was then is {out}@STEP, if kept"
+        raise InputError(f"it holds a finished run of {steps} steps, not {wanted}", where=out, remedy=more)
+
+
+def _finished(out: Path, prepared: Prepared, *, resume: Resume) -> bool:
+    """Whether the run is done; refuses a folder that holds something else, and a checkpoint of another run."""
     if is_finished(out):
-        if read_run(out).identity == prepared.identity:
+        record = read_run(out)
+        if record.decides is not None and (found := differences(record.decides, prepared.identity)):
+            raise InputError(f"it holds a finished run of {_few(found)}", where=out, remedy=OTHER)
+        if record.decides is None and record.signals.sha256 != prepared.table.about.sha256:
+            raise InputError("it holds a finished run of another signal", where=out, remedy=OTHER)
+        if record.steps == prepared.config.train.max_steps:
             return True
-        raise InputError(f"it holds a finished run of {_difference(out, prepared.config)}", where=out, remedy=OTHER)
     last = checkpoints(out)[-1:] if resume else []
-    if last and read_state(last[0]).counters.identity != prepared.identity:
-        what = f"its last checkpoint was written with {_difference(out, prepared.config)}"
-        raise InputError(what, where=out, remedy="resume with the config.yaml in it, or train into another folder")
+    if last:
+        held = read_state(last[0])
+        if held.decides is None:
+            say(f"{last[0]} is of a version before; its base, data and signal cannot be compared, its config was")
+        elif found := differences(held.decides, prepared.identity):
+            _refuse(out, found)
+        if (done := held.counters.step) > (wanted := prepared.config.train.max_steps):
+            what = f"it has {done} steps already, and train.max_steps is {wanted}"
+            raise InputError(what, where=last[0], remedy="raise train.max_steps, or train into another folder")
     return False
 
 
-def _changed(out: Path, config: RunConfig) -> dict[str, str]:
-    """Key -> old and new value of what differs between a run in a folder and a config, and may not."""
-    file = out / "config.yaml"
-    old = dict(flat(read_yaml(file, remedy="choose another folder"))) if file.is_file() else {}
-    new = dict(flat(config.as_dict()))
-    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not free(key)]
-    return {key: f"{key} {old.get(key)}, now {new.get(key)}" for key in keys}
+def _refuse(out: Path, found: Sequence[str]) -> NoReturn:
+    """Refuse to go on from a checkpoint of another run."""
+    remedy = "resume with the config.yaml in it, or train into another folder"
+    if found[0].startswith("train.max_steps"):
+        remedy = "under its train.lr_scheduler the rate of every step depends on it: keep it, or train a run of a "
+        remedy += "constant rate (train.lr_scheduler=constant), which can be made longer, into another folder"
+    raise InputError(f"it was trained with other settings ({_few(found)})", where=out, remedy=remedy)
 
 
-def _difference(out: Path, config: RunConfig) -> str:
-    """What makes a run in a folder another one, as far as its config tells."""
-    changed = [*_changed(out, config).values()]
-    if not changed:
-        return "other data, another signal or another base"
-    return f"another config ({', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''})"
+def _config_of(out: Path) -> RunConfig:
+    """The config that a run folder holds.
+
+    Raises:
+        InputError: it is not one that can be read here.
+    """
+    try:
+        return load_config(out / CONFIG)
+    except ConfigError as error:
+        raise InputError(f"its {CONFIG} cannot be read here ({error})", where=out, remedy=OTHER) from None
 
 
-def _finish(run: Run, state: State, prepared: Prepared) -> None:
+def _few(found: Sequence[str]) -> str:
+    return ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+
+
+def _finish(run: Run, state: State) -> None:
     if state.average is not None:
         with torch.no_grad():
             for name, parameter in state.named:
                 parameter.copy_(state.average[name])
     run.adapter.train_mode(False)
     weights = whole_tensors(dict(state.named), keep=run.world.main) if run.sharded else None
-    if not run.world.main:
-        return
-    run.adapter.save(run.out, weights)
-    config, method, about = run.config, run.method, prepared.table.about
-    seconds = {
-        "training": run.world.size * sum(line.seconds for line in read_timing(run.out)),
-        "labelling": about.device_seconds if about.rewards else 0.0,  # None: not measured
-        "reference_cache": 0.0 if run.errors is None else run.errors.device_seconds,
-        "trajectory_cache": 0.0 if run.trajectories is None else run.trajectories.device_seconds,
-    }
-    measured = [value for value in seconds.values() if value is not None]
-    record = RunRecord(
-        method=config.method,
-        axes=RunAxes(
-            signal=about.kind,
-            trajectory=method.trajectory.name,
-            objective=method.objective.name,
-            guard=config.guard.name,
-        ),
-        config_hash=provenance.hash_config(config.as_dict()),
-        identity=run.identity,
-        signals=about,
-        steps=state.step,
-        skipped_steps=state.skipped,
-        pairs=state.step * config.train.pairs_per_step,
-        network_calls={**state.calls, **prepared.cache.calls()},
-        device_seconds=sum(measured) if len(measured) == len(seconds) else None,
-        device_seconds_by=seconds,
-        processes=run.world.size,
-        device=_device_name(run.world.device),
-        peak_memory_mb=_peak_memory_mb(run.world.device),
-        **asdict(prepared.base),
-        **provenance.provenance(seed=config.train.seed),
-    )
-    write_run(run.out, record)
-    mark(run.out, RUN_FOLDER, fingerprint=run.identity)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if run.world.main:
+        leave(run, state, run.out, weights)
+        mark(run.out, RUN_FOLDER, fingerprint=run.identity.sha256())

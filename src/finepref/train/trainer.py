@@ -23,7 +23,7 @@ from finepref.models.load import open_pipeline
 from finepref.models.source import locate, quiet
 from finepref.train.callbacks import Callback
 from finepref.train.config import RunConfig, load_config
-from finepref.train.run import check_run, train_run
+from finepref.train.run import Resume, check_run, train_run
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -93,11 +93,12 @@ class Trainer:
             what = f"{self.config.method} trains on a signal of its pairs, and none is given"
             raise ConfigError(what, where=f"{PLACE}, signals", remedy="give what make_signals returned, or its file")
 
-    def train(self, *, resume: bool = False, overwrite: bool = False) -> Path:
+    def train(self, *, resume: Resume = False, overwrite: bool = False) -> Path:
         """Train to the end, or to where a callback stops; a finished run is left as it is.
 
         Args:
-            resume: go on from the last complete checkpoint. overwrite: remove what is in `out` and start again.
+            resume: go on from the last complete checkpoint, also of a finished run of fewer steps; "auto": or start,
+                where no run is there. overwrite: remove what is in `out` and start again.
 
         Returns:
             The run folder.

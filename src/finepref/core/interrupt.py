@@ -1,0 +1,50 @@
+"""Ctrl-C and SIGTERM while work is under way that can end at its next safe place."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from finepref.core.progress import say
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Work that ended early because a signal asked for it. The text says what is kept, and how to go on."""
+
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def at_safe_places(ends: str) -> Iterator[Callable[[], int]]:
+    """Yield a function that says which signal has come, 0 for none. A second one ends the work where it is.
+
+    In another thread than the main one nothing is caught, and it always says 0.
+
+    Args:
+        ends: what is said when the first one comes: where the work will end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def note(number: int, frame: object) -> None:
+        signal.signal(number, before[signal.Signals(number)])
+        if not came:  # a launcher passes Ctrl-C on and sends SIGTERM after it
+            say(f"{ends}; {'Ctrl-C' if number == signal.SIGINT else 'the signal'} again stops at once")
+        came.append(number)
+
+    for number in SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield lambda: came[0] if came else 0
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, before[number])

@@ -1,0 +1,79 @@
+"""What a run leaves, and each of its checkpoints: trained part, config.yaml and run.json."""
+
+from __future__ import annotations
+
+import platform
+import resource
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from finepref.core import provenance
+from finepref.core.files import write_text
+from finepref.formats.metrics import read_timing
+from finepref.formats.run import RunAxes, RunRecord, write_run
+
+if TYPE_CHECKING:
+    from finepref.train.loop import Run, State
+
+
+def leave(run: Run, state: State, folder: Path, weights: Mapping[str, Tensor] | None) -> bool:
+    """Write what a run leaves after `state.step` steps into a folder; run.json, which says that it is whole, last.
+
+    Args:
+        weights: the whole trained parameters by name, on the CPU; None for those of the network as they are.
+
+    Returns:
+        Whether the trained part holds them by the same names, as full weights do and a LoRA does not.
+    """
+    run.adapter.save(folder, weights)
+    write_text(folder / "config.yaml", run.config.to_yaml())
+    write_run(folder, run_record(run, state))
+    return not run.adapter.lora
+
+
+def run_record(run: Run, state: State) -> RunRecord:
+    """The record of a run after `state.step` steps."""
+    config, about, device = run.config, run.source.table.about, run.world.device
+    seconds = {
+        "training": run.world.size * sum(line.seconds for line in read_timing(run.out)),
+        "labelling": about.device_seconds if about.rewards else 0.0,  # None: not measured
+        "reference_cache": 0.0 if run.errors is None else run.errors.device_seconds,
+        "trajectory_cache": 0.0 if run.trajectories is None else run.trajectories.device_seconds,
+    }
+    measured = [value for value in seconds.values() if value is not None]
+    axes = RunAxes(
+        signal=about.kind,
+        trajectory=run.method.trajectory.name,
+        objective=run.method.objective.name,
+        guard=config.guard.name,
+    )
+    return RunRecord(
+        method=config.method,
+        axes=axes,
+        config_hash=provenance.hash_config(config.as_dict()),
+        identity=run.identity.sha256(),
+        decides=run.identity,
+        signals=about,
+        steps=state.step,
+        skipped_steps=state.skipped,
+        pairs=state.step * config.train.pairs_per_step,
+        network_calls={**state.calls, **run.source.drawing.cache.calls()},
+        device_seconds=sum(measured) if len(measured) == len(seconds) else None,
+        device_seconds_by=seconds,
+        processes=run.world.size,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
+        peak_memory_mb=_peak_memory_mb(device),
+        **asdict(run.base),
+        **provenance.provenance(seed=config.train.seed),
+    )
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
