@@ -72,7 +72,7 @@ class Denoiser:
             return on_device
         return self.kind.condition(on_device, sizes, self.resolution, self.micro_conditioning)
 
-    def check_prompts(self, prompts: Mapping[str, Tensor], *, where: object) -> None:
+    def check_prompts(self, prompts: Mapping[str, Tensor], *, where: FilePath) -> None:
         """Refuse prompt tensors of a cache that are not those which the network takes.
 
         Raises:
