@@ -197,6 +197,19 @@ def test_a_run_of_the_version_before_goes_on(
     assert same(out, six)
 
 
+def test_a_key_that_the_version_before_did_not_know(world: Path, tmp_path: Path) -> None:
+    """Its warm-up began at 1/W: a run of it does not go on under another rate unsaid."""
+    before = "train.lr_warmup_from_zero=false"
+    out = train(world, tmp_path / "run", 2, before)
+    (out / "run.json").unlink()
+    lines = (out / "config.yaml").read_text().splitlines(keepends=True)
+    (out / "config.yaml").write_text("".join(line for line in lines if "lr_warmup_from_zero" not in line))
+    with pytest.raises(InputError, match=r"train.lr_warmup_from_zero False, now True\); set them as they were"):
+        train(world, out, 4, "train.lr_warmup_from_zero=true", resume=True)
+    train(world, out, 4, before, resume=True)
+    assert same(out, train(world, tmp_path / "whole", 4, before))
+
+
 def test_two_one_and_two_processes(world: Path, tmp_path: Path) -> None:
     """2 steps on two processes, 2 on one, 2 on two: the run of one process, to 1e-6."""
     words = ["objective.beta=2", "train.adam_epsilon=1e-2", "train.learning_rate=1e-2", "train.max_grad_norm=null"]

@@ -48,9 +48,18 @@ def settings(config: RunConfig) -> dict[str, Any]:
     return found | {"train.trajectory_cache": config.train.trajectory_cache is not None}  # it is kept in half precision
 
 
+BEFORE = {"train.lr_warmup_from_zero": False}
+"""What a key stood for in runs of the versions before it, where that is not its default."""
+
+
+def written_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings of the config of a run folder that stand in its file: a version before knew no others."""
+    return {key: value for key, value in settings(config).items() if config.origin(*key.split(".")) != "default"}
+
+
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """`KEY OLD, now NEW` of all settings that differ. A key that the old ones lack stood for its default."""
-    usual = settings(RunConfig.model_validate({"model": {"base": ""}}))
+    """`KEY OLD, now NEW` of all settings that differ. One that the old ones lack was `BEFORE`, or its default."""
+    usual = settings(RunConfig.model_validate({"model": {"base": ""}})) | BEFORE
     both = {key: (old.get(key, usual.get(key)), new.get(key)) for key in sorted({*old, *new})}
     return [f"{key} {before}, now {now}" for key, (before, now) in both.items() if before != now]
 

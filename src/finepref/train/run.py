@@ -24,7 +24,7 @@ from finepref.train.checkpoint import checkpoints, read_state
 from finepref.train.config import RunConfig, load_config
 from finepref.train.data import ImageTable
 from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
-from finepref.train.identity import Prepared, changed, differences, prepare, settings
+from finepref.train.identity import Prepared, changed, differences, prepare, settings, written_settings
 from finepref.train.left import leave
 from finepref.train.log import make_trackers
 from finepref.train.loop import Run, State, progress_of, train
@@ -237,7 +237,7 @@ def check_run(out: Path, config: RunConfig, *, resume: Resume) -> None:
             remedy = "leave out --resume, or write --resume auto, which starts where nothing is there"
             raise InputError("there is no run to go on with", where=out, remedy=remedy)
         return
-    found = changed(settings(_config_of(out)), settings(config))
+    found = changed(written_settings(_config_of(out)), settings(config))
     if is_finished(out):
         if found:
             raise InputError(f"it holds a finished run of another config ({_few(found)})", where=out, remedy=OTHER)
@@ -282,7 +282,7 @@ def _finished(out: Path, prepared: Prepared, *, resume: Resume) -> bool:
 
 def _refuse(out: Path, found: Sequence[str]) -> NoReturn:
     """Refuse to go on from a checkpoint of another run."""
-    remedy = "resume with the config.yaml in it, or train into another folder"
+    remedy = "set them as they were, or train into another folder"
     if found[0].startswith("train.max_steps"):
         remedy = "under its train.lr_scheduler the rate of every step depends on it: keep it, or train a run of a "
         remedy += "constant rate (train.lr_scheduler=constant), which can be made longer, into another folder"
