@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 
@@ -18,18 +18,30 @@ from finepref.core.rows import BASES
 from finepref.models.classes import check_folder, load_class
 
 INDEX = "model_index.json"
+WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+COUNTED = "position_ids"  # 0, 1, 2, ..., which older files hold and no network reads
+
+
+class Said(TypedDict, total=False):
+    """What a config says of a base beside its name, as its `model` section has it."""
+
+    revision: str | None
+    variant: str | None
+    config: str | None
+    prediction_type: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """A pipeline folder on this machine.
 
-    name: what the user wrote. folder: where it is. index: its model_index.json.
+    name: what the user wrote. folder: where it is. index: its model_index.json. variant: of its weight files.
     """
 
     name: str
     folder: Path
     index: Mapping[str, Any]
+    variant: str | None = None
 
     def has(self, part: str) -> bool:
         """Whether the pipeline holds this part (absent and [null, null] both mean no)."""
@@ -76,35 +88,56 @@ def is_folder(name: str | Path) -> bool:
     return Path(name).expanduser().is_dir()
 
 
-def locate(base: str | Path, *, revision: str | None = None) -> Source:
-    """Find a pipeline: a folder with model_index.json, a hub name (downloaded or taken from the hub's own cache), or a
-    row of `BASES`.
+def is_file(name: str | Path) -> bool:
+    """Whether `name` is a file here, or by its ending is meant to be one."""
+    path = Path(name).expanduser()
+    return path.is_file() or (path.suffix in WEIGHTS and not path.is_dir())
+
+
+def locate(base: str | Path, **said: Unpack[Said]) -> Source:
+    """Find a pipeline: a folder with model_index.json, a single-file checkpoint, a hub name (downloaded or taken from
+    the hub's own cache), or a row of `BASES`.
 
     Raises:
-        InputError: no such folder and no such hub name, or a folder without model_index.json.
+        InputError: no such folder, file or hub name, a folder without model_index.json, or an option without effect.
     """
     name, base = str(base), resolve_base(str(base))
+    variant = said.get("variant")
+    if is_file(base):
+        _refuse(said, ("revision", "variant"), "a single file")
+        from finepref.models.unpacked import unpacked
+
+        return unpacked(
+            Path(base).expanduser(), config=said.get("config"), prediction_type=said.get("prediction_type")
+        )
+    _refuse(said, ("config", "prediction_type"), "a diffusers folder or a hub name")
     if is_folder(base):
         folder = Path(base).expanduser()
-        if revision is not None:
-            remedy = "drop it"
-            raise InputError("a revision belongs to a hub name, not to a folder", where="model.revision", remedy=remedy)
+        _refuse(said, ("revision",), "a folder")
     elif len(name.split("/")) == 2 and not name.startswith((".", "/", "~")):
-        folder = _download_pipeline(name, revision)
+        folder = _download_pipeline(name, said.get("revision"), variant)
     else:
-        raise InputError("no such model folder", where=name, remedy="give a diffusers folder or a hub name owner/name")
+        remedy = "give a diffusers folder, a .safetensors checkpoint or a hub name owner/name"
+        raise InputError("no such model folder", where=name, remedy=remedy)
     if not (folder / INDEX).is_file():
         raise InputError(f"the folder has no {INDEX}", where=name, remedy="give a whole diffusers pipeline")
-    return Source(name=name, folder=folder, index=read_object(folder / INDEX))
+    return Source(name=name, folder=folder, index=read_object(folder / INDEX), variant=variant)
 
 
-def _download_pipeline(name: str, revision: str | None) -> Path:
+def _refuse(said: Said, options: Iterable[str], what: str) -> None:
+    """Refuse an option that has no effect on such a base."""
+    for option in options:
+        if said.get(option) is not None:
+            raise InputError(f"it has no meaning for {what}", where=f"model.{option}", remedy="drop it")
+
+
+def _download_pipeline(name: str, revision: str | None, variant: str | None) -> Path:
     try:
         with quiet():
             from diffusers import DiffusionPipeline
 
             plain: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
-            return Path(DiffusionPipeline.download(name, revision=revision, **plain))
+            return Path(DiffusionPipeline.download(name, revision=revision, variant=variant, **plain))
     except (OSError, ValueError) as error:
         raise _unreachable(name, error) from None
 
@@ -154,7 +187,7 @@ def assemble(source: Source, parts: Mapping[str, Any], *, cls: Any = None, **opt
     for part in source.index:
         if source.has(part) and part not in given:  # diffusers will load it
             part_class(source, part)
-    plain = {"use_safetensors": True, "trust_remote_code": False, **unmarked(cls)}
+    plain = {"use_safetensors": True, "trust_remote_code": False, "variant": source.variant, **unmarked(cls)}
     with quiet(), reading(source.folder, "a whole pipeline of safetensors files", remedy="fetch it again"):
         return cls.from_pretrained(str(source.folder), **{**plain, **given, **options})
 
@@ -166,29 +199,35 @@ def empty_part(source: Source, part: str, config: Any = None) -> Any:
         return cls.from_config(config or read_object(file))
 
 
-def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:
-    """`cls.from_pretrained` of a folder, safetensors only, refusing a file that leaves weights at random.
+def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32, variant: str | None = None) -> Any:
+    """`cls.from_pretrained` of a folder, safetensors only, refusing a file that leaves weights at random or unread.
+
+    variant: of the weight files, as `fp16` in `model.fp16.safetensors`.
 
     Raises:
-        InputError: no weights, or weights that the file does not hold.
+        InputError: no weights, weights that the file does not hold, or tensors in it that the network does not have.
     """
     check_folder(folder, cls)
     library = cls.__module__.partition(".")[0]
     ours: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False}
     typed = ours if library == "transformers" else {"torch_dtype": dtype}
-    remedy = "the folder needs config.json and a .safetensors file"
-    with quiet(), reading(folder, f"a whole {cls.__name__}", remedy=remedy):
-        module, info = cls.from_pretrained(str(folder), output_loading_info=True, use_safetensors=True, **typed)
+    of = "" if variant is None else f" of variant {variant}"
+    remedy = f"the folder needs config.json and a .safetensors file{of}"
+    options = {"output_loading_info": True, "use_safetensors": True, "variant": variant}
+    with quiet(), reading(folder, f"a whole {cls.__name__}{of}", remedy=remedy):
+        module, info = cls.from_pretrained(str(folder), **options, **typed)
     missing = sorted(info.get("missing_keys") or ())
-    if missing:
-        what = f"{len(missing)} weights are missing, the first is {missing[0]!r}"
-        raise InputError(what, where=folder, remedy="the file is not of this architecture")
+    strange = sorted(name for name in info.get("unexpected_keys") or () if not name.endswith(COUNTED))
+    for names, what in ((missing, "weights are missing"), (strange, "tensors have no place in it")):
+        if names:
+            remedy = f"the file is not of this architecture ({cls.__name__})"
+            raise InputError(f"{len(names)} {what}, the first is {names[0]!r}", where=folder, remedy=remedy)
     return module.eval().requires_grad_(False)
 
 
 def load_part(source: Source, part: str, *, dtype: torch.dtype = torch.float32) -> Any:
     """A network of the pipeline (`unet`, `vae`, `text_encoder`...), in evaluation mode, without gradients."""
-    return load_module(part_class(source, part), source.folder / part, dtype=dtype)
+    return load_module(part_class(source, part), source.folder / part, dtype=dtype, variant=source.variant)
 
 
 def part_class(source: Source, part: str) -> Any:
@@ -206,7 +245,7 @@ def part_class(source: Source, part: str) -> Any:
 
 
 def load_vae(source: Source, override: str | Path | None) -> Any:
-    """The pipeline's VAE, or another one: a VAE folder, a pipeline folder, or a hub name of either."""
+    """The pipeline's VAE, or another one: a VAE folder, a VAE file, a pipeline folder, or a hub name of a folder."""
     if override is None:
         return load_part(source, "vae")
     folder = vae_folder(source, override)
@@ -224,5 +263,9 @@ def vae_folder(source: Source, override: str | Path | None) -> Path:
     """Where the VAE's config.json lies."""
     if override is None:
         return source.folder / "vae"
+    if is_file(override):
+        from finepref.models.unpacked import unpacked_part
+
+        return unpacked_part(Path(override).expanduser(), source, "vae", option="model.vae")
     root = locate_part(override, patterns=("*.json", "*.safetensors", "vae/*"))
     return root / "vae" if (root / "vae" / "config.json").is_file() else root
