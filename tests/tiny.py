@@ -139,8 +139,8 @@ def save(pipe, folder: Path) -> Path:
     return folder
 
 
-def sdxl(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:
-    """A StableDiffusionXLPipeline folder with two text encoders and size conditioning."""
+def sdxl(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0, second: int = 32) -> Path:
+    """A StableDiffusionXLPipeline folder with two text encoders and size conditioning. second: width of the second."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 
     one, two = clip_tokenizer(), clip_tokenizer()
@@ -152,21 +152,21 @@ def sdxl(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Pa
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             layers_per_block=1,
-            cross_attention_dim=64,
+            cross_attention_dim=32 + second,
             attention_head_dim=(4, 4),
             transformer_layers_per_block=(1, 1),
             norm_num_groups=8,
             use_linear_projection=True,
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=32 + 6 * 8,
+            projection_class_embeddings_input_dim=second + 6 * 8,
         ),
     )
     pipe = StableDiffusionXLPipeline(
         vae=kl_vae(seed=seed + 1, scale=0.13025),
         text_encoder=clip_text(one, seed=seed),
         tokenizer=one,
-        text_encoder_2=clip_text(two, projection=True, seed=seed + 2),
+        text_encoder_2=clip_text(two, width=second, projection=True, seed=seed + 2),
         tokenizer_2=two,
         unet=unet,
         scheduler=EulerDiscreteScheduler(
@@ -197,8 +197,8 @@ def t5(tokenizer, *, width: int = 32, seed: int = 0):
     return seeded(seed, lambda: T5EncoderModel(config))
 
 
-def sd3(folder: Path, *, with_t5: bool = True, seed: int = 0) -> Path:
-    """A StableDiffusion3Pipeline folder, with or without the third text encoder."""
+def sd3(folder: Path, *, with_t5: bool = True, seed: int = 0, second: int = 32) -> Path:
+    """A StableDiffusion3Pipeline folder, with or without the third text encoder. second: width of the second."""
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
     one, two, three = clip_tokenizer(), clip_tokenizer(), t5_tokenizer() if with_t5 else None
@@ -211,9 +211,9 @@ def sd3(folder: Path, *, with_t5: bool = True, seed: int = 0) -> Path:
             num_layers=2,
             attention_head_dim=8,
             num_attention_heads=4,
-            joint_attention_dim=64,
+            joint_attention_dim=32 + second,
             caption_projection_dim=32,
-            pooled_projection_dim=64,
+            pooled_projection_dim=32 + second,
             out_channels=16,
             pos_embed_max_size=16,
             dual_attention_layers=(),
@@ -223,9 +223,9 @@ def sd3(folder: Path, *, with_t5: bool = True, seed: int = 0) -> Path:
         vae=kl_vae(channels=16, seed=seed + 1, shift=0.0609, scale=1.5305),
         text_encoder=clip_text(one, projection=True, seed=seed),
         tokenizer=one,
-        text_encoder_2=clip_text(two, projection=True, seed=seed + 2),
+        text_encoder_2=clip_text(two, width=second, projection=True, seed=seed + 2),
         tokenizer_2=two,
-        text_encoder_3=t5(three, width=64, seed=seed + 3) if with_t5 else None,
+        text_encoder_3=t5(three, width=32 + second, seed=seed + 3) if with_t5 else None,
         tokenizer_3=three,
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),

@@ -10,10 +10,10 @@ import typer
 
 def command(
     run: Annotated[Path, typer.Argument(help="Run folder, or RUN@STEP: its checkpoint after so many steps.")],
-    format: Annotated[str, typer.Option("--format", help="diffusers | kohya | comfyui | merged.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; for kohya and comfyui a .safetensors file or a folder.")],
+    format: Annotated[str, typer.Option("--format", help="diffusers | kohya | comfyui | merged | single-file.")],
+    out: Annotated[Path, typer.Option(help="Folder; for kohya, comfyui, single-file a .safetensors file or a folder.")],
     base: Annotated[str | None, typer.Option(help="Base model; without it, the one of the run.")] = None,
-    half: Annotated[bool, typer.Option("--half", help="merged: float16 weights.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="merged, single-file: float16 weights.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Write a run's trained part for another tool."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from finepref.core.errors import ConfigError, InputError
 from finepref.core.provenance import hash_config, sha256_folder
 from finepref.models.family import family_of
 from finepref.models.precision import compute_dtype
-from finepref.models.source import assemble, empty_part, load_part, load_vae, locate, quiet, vae_folder
+from finepref.models.source import BaseOptions, assemble, empty_part, load_part, load_vae, locate, quiet, vae_folder
 from finepref.models.text import check_tokenizer
 
 FP16_VAE = "madebyollin/sdxl-vae-fp16-fix"
@@ -32,6 +32,7 @@ class LatentEncoder:
         resolution: side of the square images in pixels.
         mixed_precision: the VAE (full-precision weights) runs under that autocast; text encoders are loaded in that
             type.
+        said: of the base, see `models.source.locate`.
 
     Raises:
         InputError: no such model, weights missing, a tokenizer that does not fit, or numbers beyond float16.
@@ -44,12 +45,12 @@ class LatentEncoder:
         *,
         resolution: int,
         family: str = "auto",
-        revision: str | None = None,
         vae: str | None = None,
         device: str | torch.device = "cpu",
         mixed_precision: str = "no",
+        **said: Unpack[BaseOptions],
     ) -> None:
-        self.source = locate(base, revision=revision)
+        self.source = locate(base, **said)
         self.family = family_of(self.source, family)
         multiple = self.family.multiple
         if resolution <= 0 or resolution % multiple:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,18 @@ from finepref.core.errors import InputError, nearest
 from finepref.core.files import atomic_file, read_object, write_json
 from finepref.core.outfolders import check_folder, whole_folder
 from finepref.core.ownership import check_file, own_file
+from finepref.core.provenance import provenance
 from finepref.formats.folders import EXPORT
-from finepref.formats.run import at_step
+from finepref.formats.run import RUN, at_step
 from finepref.models import lora, lora_names
 from finepref.models.family import Family, family_of
-from finepref.models.load import full_start, load_pipeline, run_model_settings
-from finepref.models.source import INDEX, Source, empty_part, locate, quiet
+from finepref.models.load import full_start, load_pipeline, run_model_settings, said_of
+from finepref.models.packed import write_checkpoint
+from finepref.models.source import INDEX, BaseOptions, Source, empty_part, is_file, locate, quiet
 
 MADE_BY = "finepref_made_by"
 LORA_FILES = tuple(lora_names.TOOLS)
-FORMATS = ("diffusers", *LORA_FILES, "merged")
+FORMATS = ("diffusers", *LORA_FILES, "merged", "single-file")
 
 
 def export(
@@ -42,11 +45,12 @@ def export(
     another VAE, a config.yaml that says which, for `load_pipeline`.
     kohya, comfyui: a LoRA in one .safetensors under the names that these tools read (`models.lora_names`), with an
     alpha for every module.
+    single-file: one .safetensors with the whole pipeline in the original layout of its family, a LoRA fused.
     merged: a whole pipeline folder, a LoRA fused into its weights, with the run's own VAE; untouched parts are copied
     from the base, never saved again.
 
     Args:
-        half: float16 weights (merged only).
+        half: float16 weights (merged and single-file).
 
     Returns:
         the file or folder.
@@ -55,21 +59,15 @@ def export(
         InputError: unknown format, nothing to export, a LoRA that does not lie on the base itself, a family or a module
             that the tool has no name for, or something is at `out` already.
     """
-    run, out = Path(at_step(run)), Path(out)
+    run = Path(at_step(run))
     if format not in FORMATS:
         raise InputError(f"unknown format {format!r}", where="format", remedy=nearest(format, FORMATS))
-    inputs = [run, base]
-    if format in LORA_FILES:
-        out = check_file(out if out.suffix == ".safetensors" else out / f"{run.name}.safetensors", _is_ours)
-        taken = out.exists()
-    else:
-        place = check_folder(out, EXPORT, inputs=inputs)
-        taken = place.exists() and any(place.iterdir())
-    if taken and not overwrite:
-        raise InputError("something is there already", where=out, remedy="use another name, or --overwrite")
-    if half and format != "merged":
+    out = _place(run, base, Path(out), format, overwrite=overwrite)
+    whole = format in ("merged", "single-file")
+    if half and not whole:
         raise InputError(f"half precision has no effect on format {format}", where="half", remedy="drop it")
-    source = locate(base, revision=revision)
+    said = said_of(run) if str(base) == run_model_settings(run).get("base") else BaseOptions(revision=revision)
+    source = locate(base, **said)
     kind = family_of(source, family)
     part = kind.part
     has_lora, has_part = (run / lora.FILE).is_file(), (run / part).is_dir()
@@ -77,7 +75,7 @@ def export(
         remedy = "give the folder of a finished run of this base"
         raise InputError(f"holds neither {part}/ nor {lora.FILE}", where=run, remedy=remedy)
     vae = run_model_settings(run).get("vae")
-    below = full_start(run, part) if has_lora and format != "merged" else None
+    below = full_start(run, part) if has_lora and not whole else None
     if below is not None:
         what = f"its LoRA lies on the weights of {below}, not on those of the base"
         raise InputError(what, where=run, remedy="use --format merged")
@@ -87,8 +85,39 @@ def export(
         if not has_lora:
             raise InputError("the run trained all weights", where=run, remedy="use --format merged")
         return _lora_file(run, out, format, source=source, kind=kind)
-    pipe = load_pipeline(base, run, revision=revision, family=family)
-    return _merged(pipe, source.folder, out, part, fuse=has_lora, half=half, vae=vae is not None)
+    pipe = load_pipeline(base, run, family=family, **said)
+    if has_lora:
+        with quiet():
+            pipe.fuse_lora()
+            pipe.unload_lora_weights()
+    if format == "single-file":
+        return _single_file(pipe, run, out, half=half)
+    return _merged(pipe, source.folder, out, part, half=half, vae=vae is not None)
+
+
+def _place(run: Path, base: str | Path, out: Path, format: str, *, overwrite: bool) -> Path:
+    """Where the file or folder is written, which may be taken only by an older one, and with `overwrite`."""
+    if format in (*LORA_FILES, "single-file"):
+        inputs = [base] if is_file(base) else []
+        named = out if out.suffix == ".safetensors" else out / f"{run.name}.safetensors"
+        out = check_file(named, _is_ours, inputs=inputs)
+        taken = out.exists()
+    else:
+        place = check_folder(out, EXPORT, inputs=[run, base])
+        taken = place.exists() and any(place.iterdir())
+    if taken and not overwrite:
+        raise InputError("something is there already", where=out, remedy="use another name, or --overwrite")
+    return out
+
+
+def _single_file(pipe: Any, run: Path, out: Path, *, half: bool) -> Path:
+    """The pipeline in one file, with what made it in the header; names of files go without their folders."""
+    known = provenance(inputs=[run / RUN, run / "config.yaml"])
+    about = {name: known[name] for name in ("created", "versions")}
+    about["inputs"] = {Path(name).name: value for name, value in known["inputs"].items()}
+    with own_file(out, _is_ours), atomic_file(out) as temporary:
+        write_checkpoint(pipe, temporary, half=half, metadata={MADE_BY: "finepref", "finepref": json.dumps(about)})
+    return out
 
 
 def _diffusers(run: Path, out: Path, part: str, *, lora_file: bool, vae: str | None) -> Path:
@@ -128,13 +157,9 @@ def _is_ours(path: Path) -> bool:
         return (file.metadata() or {}).get(MADE_BY) == "finepref"
 
 
-def _merged(pipe: Any, base: Path, out: Path, part: str, *, fuse: bool, half: bool, vae: bool) -> Path:
+def _merged(pipe: Any, base: Path, out: Path, part: str, *, half: bool, vae: bool) -> Path:
     """Copy the base, then write the trained denoiser, and a VAE that is not the base's, in place of its own."""
     network = getattr(pipe, part)
-    if fuse:
-        with quiet():
-            pipe.fuse_lora()
-            pipe.unload_lora_weights()
     if half:
         network = network.to(torch.float16)
     replaced = {part: network, **({"vae": pipe.vae} if vae else {})}

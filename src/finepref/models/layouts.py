@@ -12,7 +12,7 @@ from finepref.models.original import Translate
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FilePart:
     """A part of a pipeline in a single file.
 
     name: of the diffusers part. prefixes: what its tensors' names may begin with; the first is written.
@@ -34,44 +34,44 @@ def _is_open_clip(config: Mapping[str, Any]) -> bool:
     return config.get("hidden_act") == "gelu"
 
 
-_VAE = Part("vae", ("first_stage_model.", "vae."), original.vae)
-_UNET = Part("unet", ("model.diffusion_model.",), original.unet)
+_VAE = FilePart("vae", ("first_stage_model.", "vae."), original.vae)
+_UNET = FilePart("unet", ("model.diffusion_model.",), original.unet)
 _TRANSFORMER = ("model.diffusion_model.", "")
 _CLIP_L, _CLIP_G, _T5 = (f"text_encoders.{name}.transformer." for name in ("clip_l", "clip_g", "t5xxl"))
 _TIED = (("encoder.embed_tokens.weight", "shared.weight"),)
 
-LAYOUTS: Mapping[str, tuple[Part, ...]] = {
+LAYOUTS: Mapping[str, tuple[FilePart, ...]] = {
     "StableDiffusionPipeline": (
         _UNET,
         _VAE,
-        Part(
+        FilePart(
             "text_encoder", ("cond_stage_model.transformer.",), original.clip, when=lambda each: not _is_open_clip(each)
         ),
-        Part("text_encoder", ("cond_stage_model.model.",), original.open_clip, when=_is_open_clip),
+        FilePart("text_encoder", ("cond_stage_model.model.",), original.open_clip, when=_is_open_clip),
     ),
     "StableDiffusionXLPipeline": (
         _UNET,
         _VAE,
-        Part("text_encoder", ("conditioner.embedders.0.transformer.",), original.clip),
-        Part("text_encoder_2", ("conditioner.embedders.1.model.",), original.open_clip),
+        FilePart("text_encoder", ("conditioner.embedders.0.transformer.",), original.clip),
+        FilePart("text_encoder_2", ("conditioner.embedders.1.model.",), original.open_clip),
     ),
     "StableDiffusion3Pipeline": (
-        Part("transformer", _TRANSFORMER, original_flow.sd3),
+        FilePart("transformer", _TRANSFORMER, original_flow.sd3),
         _VAE,
-        Part("text_encoder", (_CLIP_L,), original.clip, identity=("text_projection.weight",)),
-        Part("text_encoder_2", (_CLIP_G,), original.clip),
-        Part("text_encoder_3", (_T5,), original.same, tied=_TIED),
+        FilePart("text_encoder", (_CLIP_L,), original.clip, identity=("text_projection.weight",)),
+        FilePart("text_encoder_2", (_CLIP_G,), original.clip),
+        FilePart("text_encoder_3", (_T5,), original.same, tied=_TIED),
     ),
     "FluxPipeline": (
-        Part("transformer", _TRANSFORMER, original_flow.flux),
-        Part("vae", ("vae.", "first_stage_model."), original.vae),
-        Part("text_encoder", (_CLIP_L,), original.clip),
-        Part("text_encoder_2", (_T5,), original.same, tied=_TIED),
+        FilePart("transformer", _TRANSFORMER, original_flow.flux),
+        FilePart("vae", ("vae.", "first_stage_model."), original.vae),
+        FilePart("text_encoder", (_CLIP_L,), original.clip),
+        FilePart("text_encoder_2", (_T5,), original.same, tied=_TIED),
     ),
 }
-"""Pipeline class -> its parts. Sources: diffusers 0.42 loaders/single_file_utils.py; sd3-ref sd3_infer.py (identity)."""
+"""Pipeline class -> its parts. Sources: diffusers 0.42 loaders/single_file_utils.py; sd3-ref (the identity)."""
 
-VAE_FILE = Part("vae", ("", "first_stage_model.", "vae."), original.vae)
+VAE_FILE = FilePart("vae", ("", "first_stage_model.", "vae."), original.vae)
 """A VAE alone in a file."""
 
 LEFT_OUT: Mapping[str, tuple[str, ...]] = {
@@ -99,7 +99,7 @@ LEFT_OUT: Mapping[str, tuple[str, ...]] = {
 """Why tensors of a checkpoint that are no weights of a part are not used, and their names; all others are refused."""
 
 
-def layout_of(pipeline: str, *, where: object) -> tuple[Part, ...]:
+def layout_of(pipeline: str, *, where: object) -> tuple[FilePart, ...]:
     """The parts of a pipeline class.
 
     Raises:

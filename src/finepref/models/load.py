@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -22,6 +22,7 @@ from finepref.models.lora import LoraSettings
 from finepref.models.precision import autocast_forward, compute_dtype, freeze_copy, store_half
 from finepref.models.source import (
     INDEX,
+    BaseOptions,
     Source,
     assemble,
     load_module,
@@ -40,7 +41,6 @@ def load_adapter(
     base: str | FilePath,
     *,
     family: str = "auto",
-    revision: str | None = None,
     init_from: str | FilePath | None = None,
     reference: bool = True,
     lora: LoraSettings | None = None,
@@ -54,6 +54,7 @@ def load_adapter(
     vae: str | None = None,
     seed: int = 0,
     sharded: bool = False,
+    **said: Unpack[BaseOptions],
 ) -> Denoiser:
     """The denoiser of `base` as trainable policy, with its frozen reference.
 
@@ -67,12 +68,13 @@ def load_adapter(
         vae: another VAE, for the pipeline's decoding.
         seed: of the LoRA initialisation.
         sharded: leave the networks on the CPU, for whoever shards them over several devices.
+        said: of the base, see `models.source.locate`.
 
     Raises:
         InputError: no such model, or a file that leaves weights at random.
         ConfigError: an option that the family does not have.
     """
-    source = locate(base, revision=revision)
+    source = locate(base, **said)
     kind = family_of(source, family)
     micro = check_micro_conditioning(kind, micro_conditioning)
     dtype = compute_dtype(mixed_precision)
@@ -123,7 +125,8 @@ def open_pipeline(path: str, *, device: str | None = None) -> Any:
     place, path = device or default_device(), str(at_step(path))
     if is_finished(path):
         record = read_run(path)
-        return load_pipeline(record.base, run=path, revision=record.revision, family=record.family, device=place)
+        said = BaseOptions(revision=record.revision) | said_of(path)
+        return load_pipeline(record.base, run=path, family=record.family, device=place, **said)
     if FilePath(path).is_dir() and not (FilePath(path) / INDEX).is_file():
         what = f"neither a finished run ({RUN}) nor a diffusers pipeline ({INDEX})"
         remedy = "finish the run with `finepref train --resume`, or give a pipeline folder"
@@ -135,9 +138,9 @@ def load_pipeline(
     base: str | FilePath,
     run: str | FilePath | None = None,
     *,
-    revision: str | None = None,
     family: str = "auto",
     device: str | torch.device = "cpu",
+    **said: Unpack[BaseOptions],
 ) -> Any:
     """A plain diffusers pipeline of `base`, with the trained part of a run folder (or hub name) in it.
 
@@ -146,7 +149,7 @@ def load_pipeline(
     Raises:
         InputError: no such model, or the run folder holds no trained part of this family.
     """
-    source = locate(base, revision=revision)
+    source = locate(base, **said)
     kind = family_of(source, family)
     settings = run_model_settings(run) if run is not None else {}
     vae = load_vae(source, settings.get("vae"))
@@ -182,6 +185,12 @@ def run_model_settings(run: str | FilePath) -> Mapping[str, Any]:
         return {}
     section = read_yaml(file, remedy="give the folder of a run").get("model")
     return section if isinstance(section, Mapping) else {}
+
+
+def said_of(run: str | FilePath) -> BaseOptions:
+    """What a run's config says of its base, for `models.source.locate`."""
+    settings = run_model_settings(run)
+    return BaseOptions(**{name: settings[name] for name in BaseOptions.__annotations__ if name in settings})  # type: ignore[typeddict-item]
 
 
 def full_start(run: str | FilePath, part: str) -> str | None:

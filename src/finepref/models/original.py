@@ -1,8 +1,9 @@
 """The layouts in which model-sharing sites hold weights, as a one-to-one map of tensors to those of diffusers.
 
 A map is used in both directions: a checkpoint becomes the parts of a diffusers folder, and parts become a checkpoint.
-Since it is one-to-one, every tensor of a file is accounted for. diffusers reads the same layouts, but has no writer, and
-drops what it does not know; the tests hold this map to its reader, tensor by tensor.
+Since it is one-to-one, every tensor of a file is accounted for. diffusers reads the same layouts, but it has no writer,
+drops tensors that it does not know, and leaves absent ones empty; so its reader is the oracle of the tests, which hold
+this map to it tensor by tensor, and not the reader of the house.
 
 References: names as in diffusers 0.42 loaders/single_file_utils.py, which follow the authors' repositories: CompVis
 latent-diffusion (UNet, VAE), OpenAI CLIP and OpenCLIP (text), Stability-AI sd3-ref, black-forest-labs flux.
@@ -145,7 +146,7 @@ _VAE_BLOCK = re.compile(r"(encoder|decoder)\.(?:down|up)_blocks\.(\d+)\.(resnets
 
 
 def vae(config: Mapping[str, Any], names: Iterable[str]) -> Translate:
-    """The autoencoder of latent-diffusion: the decoder's levels are counted from the finest, attention is convolution."""
+    """The autoencoder of latent-diffusion: the decoder's levels count from the finest, attention is convolution."""
     levels = len(config["block_out_channels"])
 
     def translate(name: str) -> Place:
@@ -158,7 +159,11 @@ def vae(config: Mapping[str, Any], names: Iterable[str]) -> Translate:
                 return (f"{row}.block.{layer}.{rest.replace('conv_shortcut', 'nin_shortcut')}", 0, "same")
             return (f"{row}.{kind.removesuffix('rs')}.{rest}", 0, "same")
         if found := re.fullmatch(r"mid_block\.resnets\.(\d)\.(.+)", rest):
-            return (f"{side}.mid.block_{int(found[1]) + 1}.{found[2].replace('conv_shortcut', 'nin_shortcut')}", 0, "same")
+            return (
+                f"{side}.mid.block_{int(found[1]) + 1}.{found[2].replace('conv_shortcut', 'nin_shortcut')}",
+                0,
+                "same",
+            )
         if rest.startswith("mid_block.attentions.0."):
             inner = _prefixed(rest.removeprefix("mid_block.attentions.0."), _VAE_ATTENTION)
             matrix = inner.endswith(".weight") and not inner.startswith("norm.")

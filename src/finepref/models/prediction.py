@@ -1,10 +1,10 @@
 """What a single-file checkpoint says of its prediction type and noise schedule. Nothing of it is guessed from weights.
 
 The tensors of a network that predicts noise and of one that predicts velocity have equal names and shapes. What is
-believed, in this order: `model.prediction_type`; marks in the file (an empty tensor `v_pred`, `ztsnr` for a schedule
-down to zero; `modelspec.prediction_type` in its header); the original config beside it (`NAME.yaml`, `parameterization`);
-the scheduler of the folder that `model.config` names. Without any of them an SD1.x or SDXL file is taken at the word of
-its published repository, noise, which is said; both kinds of SD2 are published, so an SD2 file is asked about.
+believed: `model.prediction_type`; marks in the file (an empty tensor `v_pred`, and `ztsnr` for a schedule down to zero;
+`modelspec.prediction_type` in its header); the original config beside it (`NAME.yaml`, `parameterization`); where none
+of these says anything, the scheduler of the folder that `model.config` names. Without that an SD1.x or SDXL file is
+taken at the word of its published repository, noise, which is said; SD2 is published with both, so it is asked about.
 
 Deviations: diffusers knows none of the marks and asks of none; of SD2 it believes the config it is given.
 """
@@ -34,7 +34,7 @@ def scheduler_of(
     """(the scheduler's config for a file, who says its prediction type).
 
     Args:
-        config: of the pipeline's scheduler. given: `model.prediction_type`. named: whether the user named that pipeline.
+        config: of the pipeline's scheduler. given: `model.prediction_type`. named: whether the user named the pipeline.
         asked: whether checkpoints of this architecture are published with either type.
 
     Raises:

@@ -1,9 +1,9 @@
-"""A single-file checkpoint by its header: what it is, which part each of its tensors belongs to, and what is refused."""
+"""A single-file checkpoint by its header: what it is, which part each of its tensors belongs to, what is refused."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json, reading
-from finepref.models.layouts import LEFT_OUT, Part
+from finepref.models.layouts import LEFT_OUT, FilePart
 from finepref.models.original import Piece, pieces
 from finepref.models.source import Source, empty_part, part_class
 
@@ -23,17 +23,17 @@ _DENOISERS = ("model.diffusion_model.", "double_blocks.", "joint_blocks.")
 _VAES = ("encoder.", "decoder.", "first_stage_model.", "vae.")
 _LORAS = ("lora_", "hada_w", "lokr_w", ".lora.")
 _FAMILIES = {
-    "conditioner.embedders.1.": "SDXL",
-    "cond_stage_model.model.": "SD2",
-    "cond_stage_model.": "SD1.5",
-    "joint_blocks.": "SD3",
-    "double_blocks.": "FLUX.1",
+    "conditioner.embedders.": "StableDiffusionXLPipeline",
+    "cond_stage_model.": "StableDiffusionPipeline",
+    "joint_blocks.": "StableDiffusion3Pipeline",
+    "double_blocks.": "FluxPipeline",
 }
+OWN = "name a diffusers folder of its own family as model.config"
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What stands at the beginning of a safetensors file. shapes: of its tensors by name. metadata: of whoever wrote it."""
+    """The beginning of a safetensors file. shapes: of its tensors by name. metadata: of whoever wrote it."""
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
@@ -51,15 +51,15 @@ class Held:
     shapes: of its tensors in diffusers.
     """
 
-    part: Part
+    part: FilePart
     prefix: str
     pieces: Mapping[str, Piece]
     shapes: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """Every tensor of a file: the parts that it holds, the parts that it lacks, and what is left out, reason -> names."""
+class Accounted:
+    """Every tensor of a file: the parts that it holds, those that it lacks, and what is left out, reason -> names."""
 
     held: Sequence[Held]
     lacking: Sequence[str]
@@ -77,7 +77,8 @@ def read_header(path: Path) -> Header:
         raise InputError(what, where=path, remedy="take the .safetensors file of the same model")
     from safetensors import safe_open
 
-    with reading(path, "a whole safetensors file", remedy="fetch it again"), safe_open(str(path), "pt") as file:
+    what = "a whole safetensors file"
+    with reading(path, what, remedy="fetch it again", missing="check the path"), safe_open(str(path), "pt") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         return Header(path, shapes, file.metadata() or {})
 
@@ -95,7 +96,9 @@ def require_checkpoint(header: Header) -> None:
             raise InputError("it is a VAE, not a base model", where=header.path, remedy="give it as model.vae")
         if header.any("down_blocks.", "transformer_blocks.", "text_model."):
             remedy = "give the whole folder that it came in"
-            raise InputError("it is one part of a diffusers pipeline, not a base model", where=header.path, remedy=remedy)
+            raise InputError(
+                "it is one part of a diffusers pipeline, not a base model", where=header.path, remedy=remedy
+            )
         first = min(header.shapes, default="none")
         remedy = "give a checkpoint of SD1.5, SD2, SDXL, SD3 or FLUX.1 in its original layout"
         raise InputError(f"no denoiser is in it; its first tensor is {first!r}", where=header.path, remedy=remedy)
@@ -106,14 +109,20 @@ def require_checkpoint(header: Header) -> None:
         raise InputError(what, where=header.path, remedy="give one that makes pictures from text alone")
 
 
-def account(header: Header, source: Source, parts: Sequence[Part]) -> Account:
+def account(header: Header, source: Source, parts: Sequence[FilePart]) -> Accounted:
     """Which part of the pipeline `source` every tensor of a file belongs to.
 
     source: configs of the parts.
 
     Raises:
-        InputError: a tensor that belongs nowhere, or lacks, or has another shape.
+        InputError: a file of another pipeline; a tensor that belongs nowhere, or lacks, or has another shape.
     """
+    pipeline = source.index.get("_class_name")
+    begins = {name.removeprefix("model.diffusion_model.") for name in header.shapes}
+    other = next((cls for mark, cls in _FAMILIES.items() if any(name.startswith(mark) for name in begins)), pipeline)
+    if other != pipeline:
+        what = f"it is a checkpoint of a {other}, and {source.name} is a {pipeline}"
+        raise InputError(what, where=header.path, remedy=OWN)
     held, lacking, left = [], [], dict(LEFT_OUT)
     for part in parts:
         config = read_json(source.folder / part.name / "config.json") if source.has(part.name) else None
@@ -129,12 +138,10 @@ def account(header: Header, source: Source, parts: Sequence[Part]) -> Account:
             left["the last layer of the text encoder, which SD2 does not read"] = (unread,)
     used = {each.prefix + name for each in held for name in [*each.pieces, *dict(each.part.tied)]}
     rest = [name for name in header.shapes if name not in used]
-    return Account(held, lacking, left_out(header, rest, source, left))
+    return Accounted(held, lacking, left_out(header, rest, source, left))
 
 
-def refuse_others(
-    header: Header, held: Held, source: Source, parts: Sequence[Part], *, option: str
-) -> list[Held]:
+def refuse_others(header: Header, held: Held, source: Source, parts: Sequence[FilePart], *, option: str) -> list[Held]:
     """The other parts of the pipeline that a file holds beside one that is asked for.
 
     Raises:
@@ -165,16 +172,28 @@ def left_out(
         reason = next((why for why, ends in known.items() if any(fnmatchcase(name, end) for end in ends)), None)
         found.setdefault(reason, []).append(name) if reason is not None else strange.append(name)
     if strange:
-        kind = next((family for mark, family in _FAMILIES.items() if any(mark in name for name in header.shapes)), None)
-        what = (
-            f"{len(strange)} of its tensors have no place in {source.index.get('_class_name')} as configured by "
-            f"{source.name}, the first is {strange[0]!r}" + (f"; it looks like {kind}" if kind else "")
-        )
-        raise InputError(what, where=header.path, remedy="name a diffusers folder of its own family as model.config")
+        what = f"{len(strange)} of its tensors have no place in the {source.index.get('_class_name')} {source.name}"
+        what = f"{what}, the first is {strange[0]!r}"
+        raise InputError(what, where=header.path, remedy=OWN)
     return found
 
 
-def hold(header: Header, part: Part, source: Source, config: Mapping[str, Any]) -> Held | None:
+def likest(header: Header, parts: Sequence[FilePart], source: Source, config: Mapping[str, Any]) -> FilePart:
+    """The one of several layouts of a part in which a file has most names."""
+    names = list(empty_network(source, parts[0].name).state_dict())
+    return max(parts, key=lambda part: _prefix(header, part, pieces(part.layout(config, names), names))[1])
+
+
+def _prefix(header: Header, part: FilePart, names: Iterable[str]) -> tuple[str, int]:
+    """(the part's prefix with which most of these names are in a file, how many)."""
+    names = list(names)
+    return max(
+        ((prefix, sum(prefix + name in header.shapes for name in names)) for prefix in part.prefixes),
+        key=lambda found: found[1],
+    )
+
+
+def hold(header: Header, part: FilePart, source: Source, config: Mapping[str, Any]) -> Held | None:
     """A part in a file; None where the file has nothing of it.
 
     Raises:
@@ -184,9 +203,8 @@ def hold(header: Header, part: Part, source: Source, config: Mapping[str, Any]) 
     for name, _ in part.tied:
         shapes.pop(name, None)
     made = pieces(part.layout(config, shapes), shapes)
-    hits = {prefix: sum(prefix + name in header.shapes for name in made) for prefix in part.prefixes}
-    prefix = max(part.prefixes, key=hits.__getitem__)
-    if not hits[prefix]:
+    prefix, number = _prefix(header, part, made)
+    if not number:
         return None
     made = {n: piece for n, piece in made.items() if n not in part.identity or prefix + n in header.shapes}
     place = f"the {part.name} of {source.name}"
@@ -197,7 +215,7 @@ def hold(header: Header, part: Part, source: Source, config: Mapping[str, Any]) 
         wanted, has = piece.shape(shapes), header.shapes[prefix + name]
         if has != wanted and not (piece.form == "conv" and has == wanted[:2]):
             what = f"{prefix + name} is {_times(has)}, and {place} has {_times(wanted)}"
-            raise InputError(what, where=header.path, remedy="name a diffusers folder of its own family as model.config")
+            raise InputError(what, where=header.path, remedy=OWN)
     return Held(part, prefix, made, shapes)
 
 
@@ -219,29 +237,27 @@ def read_part(header: Header, held: Held) -> dict[str, torch.Tensor]:
     from safetensors import safe_open
 
     tensors: dict[str, torch.Tensor] = {}
-    with reading(header.path, "a whole safetensors file", remedy="fetch it again"):
-        with safe_open(str(header.path), "pt") as file:
-            for name, piece in held.pieces.items():
-                tensor = file.get_tensor(held.prefix + name)
-                if not torch.isfinite(tensor.float()).all():
-                    what = f"{held.prefix + name} holds numbers that are not finite"
-                    raise InputError(what, where=header.path, remedy="fetch it again, or take another model")
-                tensors |= piece.split(tensor, held.shapes)
-            for name, other in held.part.tied:
-                if other not in tensors:
-                    continue
-                again = held.prefix + name
-                if again in header.shapes and not torch.equal(file.get_tensor(again), tensors[other]):
-                    what = f"{again} and {held.prefix + other} must be equal, and differ"
-                    raise InputError(what, where=header.path, remedy="take another file of this model")
-                tensors[name] = tensors[other]
+    what = "a whole safetensors file"
+    with reading(header.path, what, remedy="fetch it again"), safe_open(str(header.path), "pt") as file:
+        for name, piece in held.pieces.items():
+            tensor = file.get_tensor(held.prefix + name)
+            if not torch.isfinite(tensor.float()).all():
+                what = f"{held.prefix + name} holds numbers that are not finite"
+                raise InputError(what, where=header.path, remedy="fetch it again, or take another model")
+            tensors |= piece.split(tensor, held.shapes)
+        for name, other in held.part.tied:
+            again = held.prefix + name
+            if again in header.shapes and not torch.equal(file.get_tensor(again), tensors[other]):
+                what = f"{again} and {held.prefix + other} must be equal, and differ"
+                raise InputError(what, where=header.path, remedy="take another file of this model")
+            tensors[name] = tensors[other]
     for name in held.part.identity:
         if name not in tensors and name in held.shapes:
             tensors[name] = torch.eye(held.shapes[name][0], dtype=next(iter(tensors.values())).dtype)
     return tensors
 
 
-def told_left_out(account: Account) -> str:
+def told_left_out(account: Accounted) -> str:
     """What is left out, in words."""
     counts = Counter({why: len(names) for why, names in account.left_out.items()})
     return "; ".join(f"{number} left out: {why}" for why, number in counts.items())

@@ -22,7 +22,7 @@ WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 COUNTED = "position_ids"  # 0, 1, 2, ..., which older files hold and no network reads
 
 
-class Said(TypedDict, total=False):
+class BaseOptions(TypedDict, total=False):
     """What a config says of a base beside its name, as its `model` section has it."""
 
     revision: str | None
@@ -94,7 +94,7 @@ def is_file(name: str | Path) -> bool:
     return path.is_file() or (path.suffix in WEIGHTS and not path.is_dir())
 
 
-def locate(base: str | Path, **said: Unpack[Said]) -> Source:
+def locate(base: str | Path, **said: Unpack[BaseOptions]) -> Source:
     """Find a pipeline: a folder with model_index.json, a single-file checkpoint, a hub name (downloaded or taken from
     the hub's own cache), or a row of `BASES`.
 
@@ -107,10 +107,8 @@ def locate(base: str | Path, **said: Unpack[Said]) -> Source:
         _refuse(said, ("revision", "variant"), "a single file")
         from finepref.models.unpacked import unpacked
 
-        return unpacked(
-            Path(base).expanduser(), config=said.get("config"), prediction_type=said.get("prediction_type")
-        )
-    _refuse(said, ("config", "prediction_type"), "a diffusers folder or a hub name")
+        return unpacked(Path(base).expanduser(), config=said.get("config"), prediction_type=said.get("prediction_type"))
+    _refuse(said, ("config", "prediction_type"), "a diffusers folder")
     if is_folder(base):
         folder = Path(base).expanduser()
         _refuse(said, ("revision",), "a folder")
@@ -124,11 +122,15 @@ def locate(base: str | Path, **said: Unpack[Said]) -> Source:
     return Source(name=name, folder=folder, index=read_object(folder / INDEX), variant=variant)
 
 
-def _refuse(said: Said, options: Iterable[str], what: str) -> None:
+_BELONGS = {"revision": "a hub name", "variant": "a diffusers folder or a hub name"}
+
+
+def _refuse(said: BaseOptions, options: Iterable[str], base: str) -> None:
     """Refuse an option that has no effect on such a base."""
     for option in options:
         if said.get(option) is not None:
-            raise InputError(f"it has no meaning for {what}", where=f"model.{option}", remedy="drop it")
+            what = f"a {option} belongs to {_BELONGS.get(option, 'a single file')}, not to {base}"
+            raise InputError(what, where=f"model.{option}", remedy="drop it")
 
 
 def _download_pipeline(name: str, revision: str | None, variant: str | None) -> Path:

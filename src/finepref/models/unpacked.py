@@ -1,18 +1,18 @@
-"""A single-file checkpoint as a diffusers folder: made once in the user's cache, whole or absent, found again by content.
+"""A single-file checkpoint as a diffusers folder: made once in the user's cache, whole or absent, known by content.
 
 Every stage works from a folder with a model_index.json, part by part. A folder costs the disk a second copy of the file
 (in the file's own precision) and one reading of it; for that nothing else in the house knows of single files, a start
 that finds the folder is as fast as with any other, and its identity is that of its content. The file is not changed.
 
-Configs and tokenizers are not in a single file. They come from `model.config`, else from the published repository of the
-file's family in the hub's cache on this machine, else from the hub.
+Configs and tokenizers are not in a single file. They come from `model.config`, else from the published repository of
+the file's family in the hub's cache on this machine, else from the hub.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from finepref.core.locks import LOCK, collect, locked
 from finepref.core.progress import say
 from finepref.core.provenance import hash_config, sha256_file
 from finepref.models import original
-from finepref.models.layouts import LAYOUTS, VAE_FILE, Part, layout_of
+from finepref.models.layouts import LAYOUTS, VAE_FILE, FilePart, layout_of
 from finepref.models.prediction import scheduler_of
 from finepref.models.single_file import (
     Header,
@@ -33,6 +33,7 @@ from finepref.models.single_file import (
     account,
     empty_network,
     hold,
+    likest,
     read_header,
     read_part,
     refuse_others,
@@ -56,7 +57,7 @@ def unpacked(file: Path, *, config: str | None = None, prediction_type: str | No
             has none of a part. prediction_type: `epsilon` or `v_prediction`, where the file does not say.
 
     Raises:
-        InputError: no whole checkpoint of a known layout; its tensors are not those of the configs; no configs in reach.
+        InputError: no whole checkpoint of a known layout; tensors other than those of the configs; no configs in reach.
     """
     header = read_header(file)
     require_checkpoint(header)
@@ -88,10 +89,10 @@ def unpacked(file: Path, *, config: str | None = None, prediction_type: str | No
         return "; ".join(line for line in lines if line)
 
     known = {
-        "file": content_sha256(file),
+        "file": sha256_file(file),
         "configs": _digest(configs),
         "scheduler": scheduler,
-        "lent": {part: [content_sha256(each) for each in files] for part, files in lent.items()},
+        "lent": {part: [sha256_file(each) for each in files] for part, files in lent.items()},
     }
     folder = _kept(file, known, make)
     return Source(name=str(file), folder=folder, index=read_object(folder / INDEX))
@@ -112,12 +113,11 @@ def unpacked_part(file: Path, source: Source, part: str, *, option: str) -> Path
     config = read_object(source.folder / part / "config.json")
     layout = LAYOUTS.get(str(source.index.get("_class_name")), ())
     own = [each for each in (*layout, *([VAE_FILE] if part == "vae" else [])) if each.name == part]
-    plain = Part(part, ("", f"{part}."), original.same)
-    found = [held for each in (*own, plain) if (held := hold(header, each, source, config)) is not None]
-    if not found:
+    plain = FilePart(part, ("", f"{part}."), original.same)
+    held = hold(header, likest(header, (*own, plain), source, config), source, config)
+    if held is None:
         what = f"it holds no {part} of {source.name}"
         raise InputError(what, where=file, remedy=f"give {option} a file or a folder of the same family")
-    held = max(found, key=lambda each: len(each.pieces))
     for other in refuse_others(header, held, source, layout, option=option):
         _require_equal(header, other, source, option=option)
 
@@ -125,20 +125,8 @@ def unpacked_part(file: Path, source: Source, part: str, *, option: str) -> Path
         _write_part(header, held, source, place)
         return f"the {part} of {option}"
 
-    known = {"file": content_sha256(file), "part": part, "config": config}
+    known = {"file": sha256_file(file), "part": part, "config": config}
     return _kept(file, known, make)
-
-
-def content_sha256(file: Path) -> str:
-    """Hash of a file's content; it is read once, then known by its place, size and time of change."""
-    about = file.resolve().stat()
-    stamp = hash_config({"path": str(file.resolve()), "size": about.st_size, "changed": about.st_mtime_ns})
-    record = _home() / "known" / f"{stamp[:32]}.json"
-    if record.is_file():
-        return str(read_object(record, remedy="remove it")["sha256"])
-    found = sha256_file(file)
-    write_json(record, {"sha256": found})
-    return found
 
 
 def _home() -> Path:
@@ -183,7 +171,9 @@ def _configs(header: Header, name: str) -> Source:
         index = read_object(folder / INDEX)
     except InputError as error:
         include = " ".join(f"--include '{pattern}'" for pattern in PATTERNS)
-        what = f"a single file holds neither configs nor tokenizers, and those of {name} are out of reach ({error.what})"
+        what = (
+            f"a single file holds neither configs nor tokenizers, and those of {name} are out of reach ({error.what})"
+        )
         remedy = (
             "name a diffusers folder of the same family as model.config, or fetch these small files once with "
             f"`hf download {name} {include}`"
@@ -212,7 +202,9 @@ def _small(configs: Source) -> list[Path]:
 
 
 def _digest(configs: Source) -> str:
-    return hash_config({path.as_posix(): sha256_file(configs.folder / path) for path in (Path(INDEX), *_small(configs))})
+    return hash_config(
+        {path.as_posix(): sha256_file(configs.folder / path) for path in (Path(INDEX), *_small(configs))}
+    )
 
 
 def _copy_configs(configs: Source, place: Path) -> None:
@@ -250,6 +242,3 @@ def _require_equal(header: Header, held: Held, source: Source, *, option: str) -
     if any(not torch.equal(own[name], tensor) for name, tensor in tensors.items()):
         what = f"its {held.part.name} is not that of {source.name}, and {option} does not take it"
         raise InputError(what, where=header.path, remedy="give the file as model.base, or one without that part")
-
-
-__all__: Sequence[str] = ("content_sha256", "unpacked", "unpacked_part")

@@ -28,7 +28,7 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
     method = make_method(config)
     check_data(config, method)
     model = config.model
-    source = config_source(model.base, revision=model.revision)
+    source = config_source(model.base, **model.said())
     known: dict[str, tuple[Counts, Path]] = {}
 
     def under(changed: RunConfig) -> tuple[Counts, Path]:

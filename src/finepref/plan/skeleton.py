@@ -11,7 +11,7 @@ import math
 import weakref
 from collections.abc import Callable
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,10 @@ from finepref.models.kernels import Checkpointing, use_checkpointing
 from finepref.models.precision import cast_layers, compute_dtype
 from finepref.models.source import (
     INDEX,
+    BaseOptions,
     Source,
     empty_part,
+    is_file,
     is_folder,
     locate,
     locate_part,
@@ -46,15 +48,15 @@ NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "tex
 CONFIGS = (INDEX, "config.json", "scheduler/scheduler_config.json", *(f"{part}/config.json" for part in NETWORKS))
 
 
-def config_source(base: str | FilePath, *, revision: str | None = None) -> Source:
-    """A pipeline by its config files alone: a folder, or a hub name, of which no weights are fetched.
+def config_source(base: str | FilePath, **said: Unpack[BaseOptions]) -> Source:
+    """A pipeline by its config files alone: a folder, a single file, or a hub name, of which no weights are fetched.
 
     Raises:
         InputError: neither a folder, nor in the hub's cache, nor within reach; a folder without model_index.json.
     """
-    if is_folder(base) or str(base).partition(":")[0] in BASES:
-        return locate(base, revision=revision)
-    return locate(_config_folder(str(base), revision))
+    if is_folder(base) or is_file(base) or str(base).partition(":")[0] in BASES:
+        return locate(base, **said)
+    return locate(_config_folder(str(base), said.get("revision")))
 
 
 def _config_folder(name: str, revision: str | None = None) -> FilePath:
@@ -250,7 +252,8 @@ def _with_fake_tensors(network: nn.Module, frozen_dtype: torch.dtype | None) -> 
 
 def _vae(source: Source, kind: Family, override: str | None, resolution: int) -> tuple[tuple[int, ...], dict[str, Any]]:
     """(latent shape, what encoding one image and decoding one latent cost)."""
-    folder = vae_folder(source, None if override is None else _config_folder(override))
+    named = override is None or is_file(override)
+    folder = vae_folder(source, override if named else _config_folder(str(override)))
     config, cls = read_object(folder / "config.json"), vae_class(source, folder)
     with reading(folder / "config.json", f"a config of {cls.__name__}"):
         vae = cls.from_config(config).eval()

@@ -21,6 +21,7 @@ from finepref.formats.layers import COMMAND_LINE, Stack, stack
 from finepref.formats.reading import Reading
 from finepref.formats.yamltext import plain
 from finepref.models.lora import LoraSettings
+from finepref.models.section import ModelSection
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -44,19 +45,6 @@ class Axis(BaseModel):
         """The row's own options, as given."""
         declared = set(type(self).model_fields)
         return {key: value for key, value in self.model_dump().items() if key not in declared}
-
-
-class ModelSection(Section):
-    """Which model is trained."""
-
-    base: str = Field(description="diffusers folder or hub name; `lab` is the embedded world")
-    revision: str | None = told(None, "hub revision")
-    family: str = told("auto", "auto | sd15 | sdxl | sd3 | flux | ...; auto reads model_index.json")
-    vae: str | None = told(None, "another VAE (folder or hub name), e.g. the fp16-safe SDXL VAE")
-    init_from: str | None = told(None, "run or unet/transformer folder that policy AND reference start from")
-    micro_conditioning: Literal["true", "official"] | None = told(
-        None, "SDXL: true sizes and crops of each image, or the official [R,R,0,0,R,R]; null = true"
-    )
 
 
 class DataSection(Section):

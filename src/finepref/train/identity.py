@@ -29,7 +29,7 @@ on under others. Sums are then taken in another order, so that numbers are equal
 PLACES = (
     *("cache.folder", "cache.online", "signal.file", "model.base", "model.revision", "model.family", "model.init_from"),
     *("model.vae", "data.paths", "data.images", "data.format", "data.columns", "data.outcomes", "data.encoding"),
-    *("data.split", "data.question", "train.trajectory_cache"),
+    *("data.split", "data.question", "train.trajectory_cache", "model.config", "model.prediction_type"),
 )
 """Keys that say where something lies or how it is read; its content decides, by its hash, not the name."""
 

@@ -39,7 +39,7 @@ def about_base(config: RunConfig) -> BaseRecord:
         InputError: it is out of reach, or of no known family.
     """
     section = config.model
-    source = locate(section.base, revision=section.revision)
+    source = locate(section.base, **section.said())
     kind = family_of(source, section.family)
     return BaseRecord(
         base=section.base,

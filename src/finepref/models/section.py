@@ -1,0 +1,40 @@
+"""The section `model` of a run's config."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from finepref.core.options import Options, told
+from finepref.models.source import BaseOptions
+
+
+class ModelSection(Options):
+    """Which model is trained."""
+
+    base: str = Field(
+        description="diffusers folder, single-file checkpoint (.safetensors) or hub name; `lab` is the embedded world"
+    )
+    revision: str | None = told(None, "hub revision")
+    variant: str | None = told(None, "of the base's weight files, such as fp16 for model.fp16.safetensors")
+    config: str | None = told(
+        None,
+        "of a single file: diffusers folder or hub name whose configs and tokenizers are used, and whose weights for "
+        "parts that the file lacks; null = the published repository of its family",
+    )
+    prediction_type: Literal["epsilon", "v_prediction"] | None = told(
+        None, "of a single file that does not say it; null = what its marks or its config say"
+    )
+    family: str = told("auto", "auto | sd15 | sdxl | sd3 | flux | ...; auto reads model_index.json")
+    vae: str | None = told(None, "another VAE (folder, .safetensors or hub name), e.g. the fp16-safe SDXL VAE")
+    init_from: str | None = told(None, "run or unet/transformer folder that policy AND reference start from")
+    micro_conditioning: Literal["true", "official"] | None = told(
+        None, "SDXL: true sizes and crops of each image, or the official [R,R,0,0,R,R]; null = true"
+    )
+
+    def said(self) -> BaseOptions:
+        """How the base is read."""
+        return BaseOptions(
+            revision=self.revision, variant=self.variant, config=self.config, prediction_type=self.prediction_type
+        )
