@@ -5,6 +5,7 @@ Shapes: N images, C channels, h w latent size, L tokens.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -112,7 +113,9 @@ class Builder:
         batch, self.waiting = self.waiting, []
         pixels = torch.from_numpy(np.stack([pixels for _, pixels, _ in batch]))
         versions = [pixels, pixels.flip(-1)] if self.settings.flips else [pixels]
+        began = time.perf_counter()
         moments = [self._moments(version) for version in versions]
+        self.image_shard.seconds += time.perf_counter() - began
         good = torch.stack([m.flatten(1).isfinite().all(1) for pair in moments for m in pair.values()]).all(0).tolist()
         for flip, tensors in enumerate(moments):
             rows = [
@@ -138,8 +141,10 @@ class Builder:
         if not self.waiting_prompts:
             return
         batch, self.waiting_prompts = self.waiting_prompts, []
+        began = time.perf_counter()
         encoded = self.encoder.encode_prompts([prompt for _, prompt in batch])
         tensors = {k: v.to(self.dtype).cpu() if v.is_floating_point() else v.cpu() for k, v in encoded.items()}
+        self.prompt_shard.seconds += time.perf_counter() - began
         for name, value in tensors.items():
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 remedy = "use cache.dtype float32 or bfloat16"
@@ -172,6 +177,7 @@ class Gathering:
         self.tensors: dict[str, list[Tensor]] = {}
         self.rows: list[dict[str, Any]] = []
         self.items = 0
+        self.seconds = 0.0
 
     def add(self, tensors: dict[str, Tensor], rows: list[dict[str, Any]], *, items: int) -> None:
         """Append rows; `items` counts images or prompts (a mirror is not one more image)."""
@@ -185,5 +191,6 @@ class Gathering:
         if not self.rows:
             return
         tensors = {name: torch.cat(values) for name, values in self.tensors.items()}
-        write_shard(self.folder, f"{self.prefix}-{self.number:05d}", tensors, self.kind.table(self.rows))
-        self.number, self.tensors, self.rows, self.items = self.number + 1, {}, [], 0
+        index = self.kind.table(self.rows, seconds=self.seconds)
+        write_shard(self.folder, f"{self.prefix}-{self.number:05d}", tensors, index)
+        self.number, self.tensors, self.rows, self.items, self.seconds = self.number + 1, {}, [], 0, 0.0

@@ -22,7 +22,7 @@ from finepref.core.progress import progress, say
 from finepref.core.provenance import hash_config
 from finepref.data.building import Builder, CacheSettings, shard_index
 from finepref.data.hashed import HashedPairs
-from finepref.data.shards import shard_names
+from finepref.data.shards import footers, shard_names
 from finepref.formats import cache as stored
 from finepref.formats.folders import CACHE
 from finepref.formats.preferences import Preferences
@@ -161,7 +161,8 @@ def _merge(build: Builder, read: HashedPairs, made: stored.CacheRecord) -> Cache
     images, prompts = (stored.write_items(folder, kind, shard_index(folder, kind)) for kind in stored.KINDS)
     stored.write_pairs(folder, good)
     counts = stored.CacheCounts(pairs=len(good), images=images, prompts=prompts, quarantined=len(bad))
-    stored.write_cache(folder, replace(made, complete=True, files=read.files, summary=counts))
+    seconds = stored.encoding_seconds(found for kind in stored.KINDS for found in footers(folder / kind.name))
+    stored.write_cache(folder, replace(made, complete=True, files=read.files, summary=counts, device_seconds=seconds))
     if bad:
         say(f"{len(bad)} pairs dropped for bad images or rows; see {folder / QUARANTINE}")
     encoded = Done({}, sum(each.images for each in done), sum(each.prompts for each in done))

@@ -45,6 +45,10 @@ class Latents(Protocol):
         """Images (`vae`) and prompts (`text`) that the encoders were called for; None if not counted."""
         ...
 
+    def device_seconds(self) -> float | None:
+        """What encoding took before the training; None where it was not measured."""
+        ...
+
     def latents(
         self, images: Sequence[str], flips: Sequence[bool] | None = None
     ) -> tuple[Tensor, Tensor | None, list[ImageSize]]:
@@ -96,6 +100,10 @@ class LatentCache:
     def calls(self) -> dict[str, int | None]:
         """Images and prompts that the encoders were called for to make it."""
         return {"vae": len(self._image.row), "text": len(self._prompt.row)}
+
+    def device_seconds(self) -> float | None:
+        """What encoding its images and prompts took, on all processes; None where an older version made it."""
+        return self.record.device_seconds
 
     def latents(
         self, images: Sequence[str], flips: Sequence[bool] | None = None

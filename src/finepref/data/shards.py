@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
@@ -70,6 +71,11 @@ def read_index(folder: Path, schema: pa.Schema) -> pa.Table:
         parts.append(part.append_column(SHARD, pa.array([name] * part.num_rows, pa.string())))
     full = schema.append(pa.field(SHARD, pa.string()))
     return pa.concat_tables(parts).select(full.names).cast(full) if parts else full.empty_table()
+
+
+def footers(folder: Path) -> list[dict[bytes, bytes]]:
+    """What stands in the footer of the index of every complete shard of a folder."""
+    return [dict(pq.read_schema(folder / f"{name}.parquet").metadata or {}) for name in shard_names(folder)]
 
 
 class ShardSet:

@@ -93,6 +93,10 @@ class OnlineLatents:
         """Not counted: it depends on which batches share an image."""
         return {"vae": None, "text": None}
 
+    def device_seconds(self) -> float | None:
+        """None of it before the training: a step's seconds contain what it encodes."""
+        return 0.0
+
     def latents(
         self, images: Sequence[str], flips: Sequence[bool] | None = None
     ) -> tuple[Tensor, Tensor | None, list[ImageSize]]:

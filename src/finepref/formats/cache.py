@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from finepref.formats.records import read_columns, read_record
 CACHE = "cache.json"
 VERSION = 1
 SHARD = "shard"  # the column of an index of several shards that names the shard
+SECONDS = b"device_seconds"  # in the footer of the index of a shard
 CROP = "short side bilinear, centre"
 WORDS = {"fingerprint": "model", "crop": "crop rule", "dtype": "storage type"}  # what errors call a field
 
@@ -79,13 +80,17 @@ NOTHING = CacheCounts()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheRecord:
-    """What cache.json holds. stamp: names the input. files: whether any image is a file of its own."""
+    """What cache.json holds. stamp: names the input. files: whether any image is a file of its own.
+
+    device_seconds: what encoding its images and prompts took, on all processes; None where it was not measured.
+    """
 
     shaping: Shaping
     complete: bool = False
     stamp: str = ""
     files: bool = False
     summary: CacheCounts = NOTHING
+    device_seconds: float | None = None
     version: int = VERSION
 
 
@@ -101,9 +106,10 @@ class Kind:
         """The content hashes in an index."""
         return {*table[self.keys[0]].to_pylist()}
 
-    def table(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-        """The index of a shard."""
-        return pa.Table.from_pylist([{**row, "row": place} for place, row in enumerate(rows)], self.schema)
+    def table(self, rows: Sequence[Mapping[str, Any]], *, seconds: float = 0.0) -> pa.Table:
+        """The index of a shard, with the seconds that encoding it took in its footer."""
+        found = pa.Table.from_pylist([{**row, "row": place} for place, row in enumerate(rows)], self.schema)
+        return found.replace_schema_metadata({SECONDS: repr(seconds)})
 
 
 _SIZE = ("original_height", "original_width", "crop_top", "crop_left")
@@ -206,6 +212,12 @@ def write_cache(folder: Path, record: CacheRecord) -> None:
     """Write cache.json with the provenance; the fields of shaping stand among the others."""
     held = asdict(record)
     write_json(folder / CACHE, {**held.pop("shaping"), **held, **provenance()})
+
+
+def encoding_seconds(footers: Iterable[Mapping[bytes, bytes]]) -> float | None:
+    """Seconds of encoding by the footers of all indexes; None where an older version wrote one of them."""
+    held = [footer.get(SECONDS) for footer in footers]
+    return None if None in held else sum(float(seconds) for seconds in held if seconds is not None)
 
 
 def read_items(folder: Path, kind: Kind) -> Items:

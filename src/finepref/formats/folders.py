@@ -14,6 +14,8 @@ from finepref.formats.comparison import COMPARISON
 from finepref.formats.controlmaps import MAPS
 from finepref.formats.frozenfolder import read_frozen
 from finepref.formats.gaps import GAPS, is_gaps
+from finepref.formats.ksortresult import KSORT as KSORT_RECORD
+from finepref.formats.ksortresult import TRANSCRIPTS
 from finepref.formats.manifest import LINES, RECORD, read_record
 from finepref.formats.metrics import METRICS, TIMING, read_timing
 from finepref.formats.pickapic import SCHEMA
@@ -81,7 +83,7 @@ def _is_work(folder: Path) -> bool:
 
 
 def _is_ksort(folder: Path) -> bool:
-    result, asked = folder / "ksort.json", [*(folder / "transcripts").glob("?" * 32 + ".json")]
+    result, asked = folder / KSORT_RECORD, [*(folder / TRANSCRIPTS).glob("?" * 32 + ".json")]
     return "rounds" in read_json(result) if result.is_file() else "replies" in json.loads(asked[0].read_bytes())
 
 
@@ -126,4 +128,4 @@ SCORER = FolderKind(
 DEMO = FolderKind("demo", "a demo", ("summary.json",), _is_demo)
 STUDY = FolderKind("study", "the rows of a study", ("*.json",), _is_study)
 WORK = FolderKind("study work", "the work of a study", (), _is_work)
-KSORT = FolderKind("ksort", "a K-Sort evaluation", ("ksort.json", "transcripts/*.json"), _is_ksort)
+KSORT = FolderKind("ksort", "a K-Sort evaluation", (KSORT_RECORD, f"{TRANSCRIPTS}/*.json"), _is_ksort)

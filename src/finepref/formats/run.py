@@ -18,6 +18,14 @@ CHECKPOINTS = "checkpoints"
 STEP = re.compile(r"step-(\d{6,})")
 """Name of the folder of a checkpoint, and of the samples of a step."""
 VERSION = 1
+PARTS = {
+    "encoding": "Encoding",
+    "labelling": "Labelling",
+    "reference_cache": "Reference errors",
+    "trajectory_cache": "Inversions",
+    "training": "Training",
+}
+"""The parts of device_seconds, and what a report calls them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from finepref.core.files import read_json
 from finepref.core.provenance import sha256_file
 from finepref.evaluate.sheets import Sheet, read_sheets
 from finepref.formats.comparison import COMPARISON, Comparison, Metric, read_comparison
+from finepref.formats.ksortresult import KSORT, KSortRecord, is_ksort, read_ksort
 from finepref.formats.manifest import LINES, Manifest, read_manifest
 from finepref.formats.metrics import METRICS, read_metrics
 from finepref.formats.ratings import RATINGS
@@ -87,12 +88,21 @@ class ArenaFolder:
 
 
 @dataclass(frozen=True, slots=True)
+class KSortFolder:
+    """The result of a K-Sort evaluation."""
+
+    name: str
+    record: KSortRecord
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """Everything a report shows, in the order in which it was found."""
 
     evaluations: tuple[EvaluationFolder, ...]
     runs: tuple[RunFolder, ...]
     arenas: tuple[ArenaFolder, ...]
+    ksorts: tuple[KSortFolder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +132,10 @@ def find_inputs(folders: Iterable[str | Path]) -> Inputs:
         _read(_evaluation, [folder for folder in found if (folder / LINES).is_file()]),
         _read(_run, [folder for folder in found if _is_run(folder)]),
         _read(_arena, [folder for folder in found if (folder / RATINGS).is_file()]),
+        _read(_ksort, [folder for folder in found if is_ksort(folder)]),
     )
-    if not (inputs.evaluations or inputs.runs or inputs.arenas):
-        nothing = f"no arena ({RATINGS}), run ({RUN}, {METRICS}) or evaluation ({LINES})"
+    if not (inputs.evaluations or inputs.runs or inputs.arenas or inputs.ksorts):
+        nothing = f"no arena ({RATINGS}), run ({RUN}, {METRICS}), evaluation ({LINES}) or K-Sort evaluation ({KSORT})"
         raise InputError(nothing, where=", ".join(map(str, roots)), remedy="run the stage that writes one")
     return inputs
 
@@ -196,6 +207,10 @@ def _run(name: str, folder: Path) -> RunFolder:
 
 def _arena(name: str, folder: Path) -> ArenaFolder:
     return ArenaFolder(name, load_ratings(folder))
+
+
+def _ksort(name: str, folder: Path) -> KSortFolder:
+    return KSortFolder(name, read_ksort(folder))
 
 
 def read_samples(folder: Path) -> tuple[tuple[str, ...], int]:

@@ -16,6 +16,7 @@ from finepref.core.provenance import provenance
 from finepref.formats.comparison import Comparison
 from finepref.report import curves, results, thumbnails
 from finepref.report.charts import heat_map
+from finepref.report.costs import costs, placed
 from finepref.report.inputs import EvaluationFolder, Inputs, RunFolder, find_inputs
 from finepref.report.kit import Cell, TextTable, render, table
 from finepref.report.own import own_report
@@ -72,7 +73,8 @@ def _record(inputs: Inputs, *, title: str | None, metric: str | None, budget: in
     return {
         "title": title or _heading(evaluations, runs, boards), "evaluations": evaluations,
         "tiles": _tiles(inputs, runs, boards), "runs": curves.run_table(runs) if runs else None,
-        "curves": curves.curves(runs), "strips": _strips(runs), "made": made,
+        "costs": costs(runs), "placed": placed(inputs.ksorts), "curves": curves.curves(runs),
+        "strips": _strips(runs), "made": made,
         "arenas": [
             {"name": arena.name, "standings": board, "gap_map": _gap_map(board)}
             for arena, board in zip(inputs.arenas, boards, strict=True)
@@ -87,7 +89,9 @@ def _heading(evaluations: Sequence[Mapping[str, Any]], runs: Sequence[RunFolder]
         return str(evaluations[0]["headline"])
     if runs:
         return f"Training of {results.side_by_side([run.name for run in runs])}"
-    return f"{whole(len(boards[0].ratings.models))} models by {whole(boards[0].votes)} votes"
+    if boards:
+        return f"{whole(len(boards[0].ratings.models))} models by {whole(boards[0].votes)} votes"
+    return "Places on the K-Sort leaderboard"
 
 
 def _evaluation(evaluation: EvaluationFolder, metric: str | None, budget: int) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def run_record(run: Run, state: State) -> RunRecord:
     config, about, device = run.config, run.source.table.about, run.world.device
     seconds = {
         "training": run.world.size * sum(line.seconds for line in read_timing(run.out)),
+        "encoding": run.source.drawing.cache.device_seconds(),
         "labelling": about.device_seconds if about.rewards else 0.0,  # None: not measured
         "reference_cache": 0.0 if run.errors is None else run.errors.device_seconds,
         "trajectory_cache": 0.0 if run.trajectories is None else run.trajectories.device_seconds,

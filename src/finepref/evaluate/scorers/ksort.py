@@ -22,12 +22,12 @@ from finepref.arena.freeforall import rank_game
 from finepref.arena.online import get_preset
 from finepref.arena.ratings import MU0, SIGMA0
 from finepref.core.errors import InputError
-from finepref.core.files import write_json
 from finepref.core.images import open_rgb_file
 from finepref.core.progress import progress
 from finepref.core.rng import numpy_generator
 from finepref.evaluate.scorers.judge import Endpoint, Unparsable, picture
 from finepref.evaluate.scorers.ksort_data import Benchmark, Instance, Rating
+from finepref.formats.ksortresult import write_ksort
 
 MENTION = re.compile(r"image\s*#?\s*(\d+)", re.IGNORECASE)
 QUESTION = """Five images, named Image 1 to Image 5, were made for this description:
@@ -191,7 +191,7 @@ def run(
         "settings": asdict(settings),
         "rounds": rounds,
     }
-    write_json(out / "ksort.json", result)
+    write_ksort(out, result)
     return result
 
 
