@@ -210,6 +210,16 @@ def test_a_key_that_the_version_before_did_not_know(world: Path, tmp_path: Path)
     assert same(out, train(world, tmp_path / "whole", 4, before))
 
 
+def test_a_key_that_has_no_effect_is_not_asked_about(world: Path, tmp_path: Path) -> None:
+    """Without a warm-up it is the same run, whatever its beginning would be."""
+    steady = ["train.lr_scheduler=constant", "train.lr_warmup_from_zero=false"]
+    out = train(world, tmp_path / "run", 1, *steady)
+    lines = (out / "config.yaml").read_text().splitlines(keepends=True)
+    (out / "config.yaml").write_text("".join(line for line in lines if "lr_warmup_from_zero" not in line))
+    train(world, out, 2, "train.lr_scheduler=constant", "train.lr_warmup_from_zero=true", resume=True)
+    assert read_run(out).steps == 2
+
+
 def test_two_one_and_two_processes(world: Path, tmp_path: Path) -> None:
     """2 steps on two processes, 2 on one, 2 on two: the run of one process, to 1e-6."""
     words = ["objective.beta=2", "train.adam_epsilon=1e-2", "train.learning_rate=1e-2", "train.max_grad_norm=null"]

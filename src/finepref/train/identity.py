@@ -17,6 +17,7 @@ from finepref.train.frozen import SHARD
 from finepref.train.log import flat
 from finepref.train.method import Method, check_data, make_method
 from finepref.train.opened import BaseRecord
+from finepref.train.optim import warms_up
 
 FREE = (
     *("validation", "log", "train.checkpoint_every", "train.checkpoints_keep", "train.max_skipped"),
@@ -40,6 +41,7 @@ STEADY = ("constant", "constant_with_warmup")
 def settings(config: RunConfig) -> dict[str, Any]:
     """Dotted key -> value of what decides the weights after a number of steps."""
     left_out = {*FREE, *PLACES} | ({"train.max_steps"} if config.train.lr_scheduler in STEADY else set())
+    left_out |= set() if warms_up(config.train) else {"train.lr_warmup_from_zero"}  # it has no effect
     found = {
         key: value
         for key, value in flat(config.as_dict())

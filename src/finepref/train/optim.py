@@ -11,6 +11,11 @@ from finepref.core.errors import ConfigError
 from finepref.train.config import TrainSection
 
 
+def warms_up(options: TrainSection) -> bool:
+    """Whether the rate of the first steps rises."""
+    return options.lr_scheduler != "constant" and options.lr_warmup_steps > 0
+
+
 def learning_rate(options: TrainSection, step: int) -> float:
     """The learning rate of optimiser step `step` (from 0).
 
