@@ -129,7 +129,7 @@ def train(run: Run, *, resume: bool) -> State:
                     tracker.log(record.numbers(), step=step + 1)
                 bar.set_postfix_str(_shown(record), refresh=False)
             stopped = bool(run.callbacks) and _asked_to_stop(run, state, record)
-            came = run.world.highest(signalled())
+            came = signalled() if run.world.size == 1 else run.world.highest(signalled())
             due = bool(options.checkpoint_every) and state.step % options.checkpoint_every == 0
             if due and not (stopped or came) and state.step < options.max_steps:
                 _checkpoint(run, state)

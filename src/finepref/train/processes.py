@@ -47,9 +47,7 @@ class World:
         return values
 
     def highest(self, value: int) -> int:
-        """The highest of a number over the processes."""
-        if self.size == 1:
-            return value
+        """The highest of a number over the processes, of which there are several."""
         held = torch.tensor(value, device=self.device)
         dist.all_reduce(held, op=dist.ReduceOp.MAX)
         return int(held)
