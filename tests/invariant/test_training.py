@@ -160,7 +160,7 @@ def test_combinations_without_sense_are_refused(world: Path, tmp_path: Path) -> 
     """An option without effect is an error with its reason."""
     for words, reason in (
         (["guard.name=sdpo", "objective={name: sft}"], "does not look at losers"),
-        (["guard.mu=0.5"], "unknown key 'mu'; it takes no options"),
+        (["guard.mu=0.5"], "unknown key 'guard.mu'; it takes no options"),
         (["signal.margin_scale=2"], "no signal file"),
         (["trajectory.name=renoice"], "did you mean 'renoise'"),
         (["objective.betta=3"], "did you mean 'beta'"),

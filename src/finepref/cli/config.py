@@ -62,15 +62,14 @@ def _tables() -> dict[str, Mapping[str, Any]]:
 
 def _options(run: RunConfig, found: Stack) -> list[dict[str, Any]]:
     """Every option of every section, and those of the chosen rows of the axes."""
-    from finepref.train.config import section_of, validate_options
+    from finepref.train.config import axis_options, section_of
 
     listed = []
     for section, values in run.as_dict().items():
         fields = dict(section_of(section).model_fields)
         if section in _tables():
             row = _tables()[section][values["name"]]
-            given = {key: value for key, value in values.items() if key not in fields}
-            validate_options(row.options, given, where=section)
+            axis_options(run, section, row.options)
             fields |= row.options.model_fields
         for key, option in fields.items():
             default = None if option.is_required() else option.get_default(call_default_factory=True)

@@ -6,15 +6,28 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from finepref.core.errors import InputError, cut
 
+LARGEST = 3.4028234663852886e38
+"""The largest float32: numbers beyond it would be infinite where they are used."""
+
 
 class Options(BaseModel):
-    """Options of one row of a table; without fields: none. Every field has a default, a bound and a description."""
+    """Options of one row of a table; without fields: none. Every field has a default, a bound and a description.
+
+    Numbers are finite, and float32 holds them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits(cls, value: Any) -> Any:
+        if isinstance(value, float) and abs(value) > LARGEST:
+            raise ValueError(f"float32 ends at {LARGEST:.3g}")
+        return value
 
 
 def told(default: Any, description: str, **bounds: Any) -> Any:
@@ -36,7 +49,7 @@ def read_options(options: type[Model], given: Mapping[str, Any]) -> Model:
     except ValidationError as error:
         one = error.errors()[0]
         what = f"{cut(repr(one['input']))} is not possible"
-        raise InputError(what, where=one["loc"][0], remedy=one["msg"]) from None
+        raise InputError(what, where=one["loc"][0], remedy=one["msg"].removeprefix("Value error, ")) from None
 
 
 def check_function(function: Callable[..., Any], options: type[BaseModel], *takes: str, positional: int) -> None:

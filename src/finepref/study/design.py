@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from finepref.core.options import Options
 from finepref.formats.records import read_yaml
 from finepref.plan import methods
-from finepref.train.config import Count, Positive, Section, validate_options
+from finepref.train.config import Count, Positive, validate_options
 
 SHIPPED = Path(__file__).with_name("study.yaml")
 BASE = "base"
@@ -18,7 +19,7 @@ BASE = "base"
 STRENGTH: dict[str, str | None] = {"sft": None, "dspo": "lambda_residual"}
 
 
-class Data(Section):
+class Data(Options):
     """The votes that every run of a seed learns from."""
 
     votes: Positive = Field(4200, description="votes of a seed")
@@ -26,7 +27,7 @@ class Data(Section):
     reward_steps: Positive = Field(600, description="training steps of a reward that an arm learns from its own votes")
 
 
-class Training(Section):
+class Training(Options):
     """What every run has in common."""
 
     cost: Positive = Field(description="network forwards a run may spend; a forward with its backward counts as 3")
@@ -35,7 +36,7 @@ class Training(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="share of the steps")
 
 
-class HeldOut(Section):
+class HeldOut(Options):
     """Held-out prompts of the lab: the first ones evaluate, the last ones validate."""
 
     prompts: Positive = 120
@@ -51,7 +52,7 @@ class HeldOut(Section):
         return self
 
 
-class Tuning(Section):
+class Tuning(Options):
     """Every method is given this grid, and the best mean true quality on validation prompts wins."""
 
     seed: Count = Field(100, description="of votes, training and images; no arm has it")
@@ -59,7 +60,7 @@ class Tuning(Section):
     strength: list[float] = Field(description="factors of the method's strength (beta, or lambda_residual for dspo)")
 
 
-class Arm(Section):
+class Arm(Options):
     """One setting, run with every seed.
 
     method: row of `finepref methods`, whose lab config is trained. signal, options: other kinds of `finepref signals`,
@@ -89,7 +90,7 @@ class Arm(Section):
         return {**(own if self.signal is None else {}), **self.options}
 
 
-class Group(Section):
+class Group(Options):
     """Arms that are read together; `also` names arms of other groups that belong into its table."""
 
     name: str
@@ -100,7 +101,7 @@ class Group(Section):
     also: list[str] = Field(default_factory=list)
 
 
-class Claim(Section):
+class Claim(Options):
     """What a paper says: `better` beats `than`."""
 
     text: str
@@ -109,7 +110,7 @@ class Claim(Section):
     than: str
 
 
-class Study(Section):
+class Study(Options):
     """A whole study; arms come in the order of their importance."""
 
     seeds: list[Count]

@@ -6,32 +6,28 @@ trajectory, an objective or a guard belong to its row in the table of that axis 
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from finepref.core.errors import ConfigError, cut, nearest
-from finepref.core.options import told
+from finepref.core.options import Options, told
 from finepref.formats.layers import COMMAND_LINE, Stack, stack
 from finepref.formats.reading import Reading
 from finepref.formats.yamltext import plain
 from finepref.models.lora import LoraSettings
 from finepref.models.section import ModelSection
 
+Valid = TypeVar("Valid", bound=BaseModel)
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Section(BaseModel):
-    """A frozen section that refuses unknown keys and numbers that are not finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Axis(BaseModel):
@@ -47,7 +43,7 @@ class Axis(BaseModel):
         return {key: value for key, value in self.model_dump().items() if key not in declared}
 
 
-class DataSection(Section):
+class DataSection(Options):
     """Which preferences are read, and how images become tensors."""
 
     paths: list[str] = told([], "files or folders of preferences")
@@ -71,7 +67,7 @@ class DataSection(Section):
         )  # fmt: skip
 
 
-class CacheSection(Section):
+class CacheSection(Options):
     """Where latents and text embeddings are kept, and how they are made."""
 
     folder: str | None = told(None, "cache folder; null = <run folder>/cache")
@@ -85,7 +81,7 @@ class CacheSection(Section):
     batch_size: Positive = told(32, "images (or prompts) encoded at once")
 
 
-class SignalSection(Section):
+class SignalSection(Options):
     """What the offline signal contributes."""
 
     file: str | None = told(None, "signals.parquet; null = the votes alone (winner, weight 1, margin 0)")
@@ -111,7 +107,7 @@ class GuardSection(Axis):
     name: str = told("none", "row of the table of guards")
 
 
-class TrainSection(Section):
+class TrainSection(Options):
     """The loop."""
 
     max_steps: Positive = told(2000, "optimiser steps of the whole run")
@@ -152,7 +148,7 @@ class TrainSection(Section):
     max_skipped: Count = told(10, "stop after this many steps skipped for non-finite gradients")
 
 
-class ValidationSection(Section):
+class ValidationSection(Options):
     """Images of a few prompts while the run goes on."""
 
     prompts: list[str] = told([], "prompts to sample; none = no samples")
@@ -162,14 +158,14 @@ class ValidationSection(Section):
     guidance: float = told(7.5, "classifier-free guidance")
 
 
-class LogSection(Section):
+class LogSection(Options):
     """What is written while the run goes on."""
 
     trackers: list[str] = told([], "tensorboard | wandb | trackio; metrics.jsonl is always written")
     t_buckets: Positive = told(4, "how many ranges of t the statistics are split into")
 
 
-class RunConfig(Section):
+class RunConfig(Options):
     """One run. `load_config` reads it from layers of YAML."""
 
     model: ModelSection
@@ -258,12 +254,25 @@ def parse_config(
         raise _sentence(error, found) from None
 
 
-def validate_options(options: type[BaseModel], given: Mapping[str, Any], *, where: str) -> BaseModel:
-    """Validate a row's own options against its model; every error names its key."""
+def validate_options(
+    options: type[Valid], given: Mapping[str, Any], *, where: str | Callable[[str], str], above: str = ""
+) -> Valid:
+    """Validate options of their own against their model; every error names its key.
+
+    where: a place, or key -> its place. above: what stands before the key.
+    """
     try:
         return options.model_validate(dict(given))
     except ValidationError as error:
-        raise _sentence(error, where, options) from None
+        place = where if isinstance(where, str) else where(str(error.errors()[0]["loc"][0]))
+        raise _sentence(error, place, options, above=above) from None
+
+
+def axis_options(config: RunConfig, axis: str, options: type[BaseModel]) -> BaseModel:
+    """The options that the row of an axis is given, each error with the layer that it stands in."""
+    section: Axis = getattr(config, axis)
+    place = functools.partial(config.origin, axis)
+    return validate_options(options, section.options(), where=place, above=f"{axis}.")
 
 
 def section_of(name: str) -> type[BaseModel]:
@@ -311,9 +320,11 @@ def _known(model: type[BaseModel], place: Sequence[Any]) -> list[str]:
     return [name for each in _members(place, model) if hasattr(each, "model_fields") for name in each.model_fields]
 
 
-def _sentence(error: ValidationError, where: object, model: type[BaseModel] = RunConfig) -> ConfigError:
+def _sentence(
+    error: ValidationError, where: object, model: type[BaseModel] = RunConfig, *, above: str = ""
+) -> ConfigError:
     first = error.errors()[0]
-    place, whole = first["loc"], ".".join(map(str, first["loc"]))
+    place, whole = first["loc"], above + ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         known = _known(model, place[:-1])
         remedy = nearest(str(place[-1]), known) if known else "it takes no options"
@@ -326,8 +337,9 @@ def _sentence(error: ValidationError, where: object, model: type[BaseModel] = Ru
         what = f"{name} is empty" if first["input"] is None else f"{name} = {repr(first['input'])[:60]} is no mapping"
         remedy = f"write `key: value` lines below `{name}:`, or leave it out"
         raise ConfigError(what, where=where, remedy=remedy) from None
-    reasons = [each["msg"] for each in error.errors() if _field(model, each["loc"]) == field]
-    key = ".".join(map(str, field))
+    about = [each["msg"] for each in error.errors() if _field(model, each["loc"]) == field]
+    reasons = [each.removeprefix("Value error, ") for each in about]
+    key = above + ".".join(map(str, field))
     return ConfigError(f"{key} = {cut(repr(first['input']))} is not possible", where=where, remedy=" or ".join(reasons))
 
 

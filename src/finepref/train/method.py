@@ -20,7 +20,7 @@ from finepref.diffusion.path import Path as NoisePath
 from finepref.diffusion.trajectories import TRAJECTORIES, TrajectoryRow
 from finepref.diffusion.trajectory_options import InversionOptions
 from finepref.objectives.table import GUARDS, OBJECTIVES, ObjectiveRow
-from finepref.train.config import RunConfig, validate_options
+from finepref.train.config import RunConfig, axis_options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +66,12 @@ def make_method(config: RunConfig) -> Method:
         ConfigError: an unknown name or option, or a combination that makes no sense, with the reason.
     """
     trajectory = TRAJECTORIES[config.trajectory.name]
-    place_options = validate_options(trajectory.options, config.trajectory.options(), where="trajectory")
+    place_options = axis_options(config, "trajectory", trajectory.options)
     inversion = place_options if isinstance(place_options, InversionOptions) else None
     objective = OBJECTIVES[config.objective.name]
-    options = validate_options(objective.options, config.objective.options(), where="objective")
+    options = axis_options(config, "objective", objective.options)
     guard = GUARDS[config.guard.name]
-    guard_options = validate_options(guard.options, config.guard.options(), where="guard").model_dump()
+    guard_options = axis_options(config, "guard", guard.options).model_dump()
     method = Method(
         trajectory=trajectory,
         place_options=place_options,
