@@ -41,7 +41,7 @@ CLASSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "QwenImageTransformer2DModel",
         )
     },
-    "vae": {"diffusers": ("AutoencoderKL", "AutoencoderDC", "AutoencoderKLQwenImage")},
+    "vae": {"diffusers": ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC", "AutoencoderKLQwenImage")},
     "text_encoder": {"transformers": _ENCODERS},
     "tokenizer": {"transformers": _TOKENIZERS},
     "scheduler": {"diffusers": _SCHEDULERS},

@@ -16,16 +16,16 @@ from torch import Tensor
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.provenance import hash_config, sha256_folder
 from finepref.models.family import family_of
+from finepref.models.parts import check_parts, check_tokenizers, check_weights
 from finepref.models.precision import compute_dtype
 from finepref.models.source import BaseOptions, assemble, empty_part, load_part, load_vae, locate, quiet, vae_folder
-from finepref.models.text import check_tokenizer
 
 FP16_VAE = "madebyollin/sdxl-vae-fp16-fix"
 """SDXL's VAE with smaller activations, by its card: the original's overflow in float16."""
 
 
 class LatentEncoder:
-    """The VAE and text encoders of `base` (folder or hub name), each read when it is first used.
+    """The VAE and text encoders of `base` (folder or hub name), each read when it is first used, all checked at once.
 
     Args:
         vae: another VAE (folder or hub name), None for the base's own.
@@ -35,7 +35,8 @@ class LatentEncoder:
         said: of the base, see `models.source.locate`.
 
     Raises:
-        InputError: no such model, weights missing, a tokenizer that does not fit, or numbers beyond float16.
+        InputError: no such model, weights missing, parts that do not fit each other (see `models.parts`), or numbers
+            beyond float16.
         ConfigError: a resolution the VAE cannot take.
     """
 
@@ -59,6 +60,9 @@ class LatentEncoder:
             raise ConfigError(what, where="data.resolution", remedy=remedy)
         self.resolution, self.device = resolution, torch.device(device)
         self._vae_override = vae
+        check_parts(self.source, self.family, vae)
+        check_weights(self.source, self.family, vae)
+        self.tokenizers = check_tokenizers(self.source, self.family)
         self._dtype = compute_dtype(mixed_precision)
 
     @functools.cached_property
@@ -68,7 +72,7 @@ class LatentEncoder:
 
     @functools.cached_property
     def pipe(self) -> Any:
-        """The pipeline with its text encoders alone, tokenizers checked."""
+        """The pipeline with its text encoders alone."""
         source, part = self.source, self.family.part
         held = [pair for pair in self.family.texts if source.has(pair[1])]
         dtype = self._dtype or torch.float32
@@ -76,17 +80,7 @@ class LatentEncoder:
         without: dict[str, Any] = {part: None, "vae": None, "scheduler": None}
         if len(held) < len(self.family.texts):
             without[part] = empty_part(source, part)  # asked how wide the states of an absent encoder are
-        pipe = assemble(source, without | encoders)
-        for tokenizer, name in held:
-            encoder = encoders[name]
-            clip = encoder.config.model_type == "clip_text_model"
-            check_tokenizer(
-                getattr(pipe, tokenizer),
-                encoder.get_input_embeddings().num_embeddings,
-                where=source.folder / tokenizer,
-                positions=encoder.config.max_position_embeddings if clip else None,
-            )
-        return pipe
+        return assemble(source, without | encoders | self.tokenizers)
 
     def fingerprint(self) -> Mapping[str, str]:
         """Hashes of everything that shapes a latent or an embedding; nothing is loaded for it."""

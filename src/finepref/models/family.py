@@ -31,9 +31,21 @@ def flow_path(config: Mapping[str, Any]) -> Path:
 
 
 def kl_moments(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a diagonal Gaussian VAE posterior, unscaled."""
-    posterior = vae.encode(pixels).latent_dist
-    return posterior.mean, posterior.std
+    """Mean and standard deviation of a diagonal Gaussian VAE posterior, unscaled; zero for one without a posterior."""
+    encoded = vae.encode(pixels)
+    if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny's
+        return encoded.latents, torch.zeros_like(encoded.latents)
+    return encoded.latent_dist.mean, encoded.latent_dist.std
+
+
+def hidden(config: Any) -> int:
+    """Width of a text encoder's states."""
+    return int(config.get_text_config().hidden_size)
+
+
+def joined(encoders: Mapping[str, Any]) -> dict[str, int]:
+    """The states of all text encoders side by side."""
+    return {"prompt_embeds": sum(map(hidden, encoders.values()))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +61,10 @@ class Family:
     texts: (tokenizer part, text encoder part) pairs. multiple: R must be divisible by it.
     moments: (vae, pixels [N,3,R,R] in [-1,1]) -> raw posterior (mean, std). lora_targets: module name endings.
     settings: numbers that shape the prompt tensors, for the cache fingerprint.
-    shapes: the denoiser's config -> shapes of one image's conditions by name, without N.
+    shapes: the denoiser's config -> shapes of one image's conditions by name, without N. widths: configs of the text
+    encoders that are there -> width of the prompt tensors they make. packed: channels of the denoiser for one of the
+    latent. scale: what the VAE's config must say, lest latents be scaled by another model's default. fixed: what the
+    denoiser's config must say.
     video: whether the VAE is one of videos; an image is one frame.
     """
 
@@ -66,6 +81,10 @@ class Family:
     multiple: int = 8
     moments: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = kl_moments
     micro_conditioning: tuple[str, ...] = ()
+    widths: Callable[[Mapping[str, Any]], Mapping[str, int]] = joined
+    packed: int = 1
+    scale: tuple[str, ...] = ("scaling_factor",)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     video: bool = False
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finepref.models.family import Cond, Family, image_labels
+from finepref.models.family import Cond, Family, hidden, image_labels
 from finepref.models.sd3 import ATTENTION, shapes
 
 TOKENS = 512
@@ -70,6 +70,12 @@ FAMILY = Family(
     encode=encode,
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")),
     shapes=lambda config: shapes(config, tokens=TOKENS),
+    widths=lambda encoders: {
+        "prompt_embeds": hidden(encoders["text_encoder_2"]),
+        "pooled": hidden(encoders["text_encoder"]),
+    },
+    packed=4,
+    scale=("scaling_factor", "shift_factor"),
     lora_targets=ATTENTION,
     multiple=16,
     settings={"tokens": TOKENS},

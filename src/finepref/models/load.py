@@ -19,6 +19,7 @@ from finepref.models.denoiser import Denoiser
 from finepref.models.family import Family, check_micro_conditioning, family_of
 from finepref.models.kernels import Checkpointing, use_channels_last, use_checkpointing
 from finepref.models.lora import LoraSettings
+from finepref.models.parts import check_parts, check_tokenizers
 from finepref.models.precision import autocast_forward, compute_dtype, freeze_copy, store_half
 from finepref.models.source import (
     INDEX,
@@ -76,6 +77,7 @@ def load_adapter(
     """
     source = locate(base, **said)
     kind = family_of(source, family)
+    check_parts(source, kind, vae)
     micro = check_micro_conditioning(kind, micro_conditioning)
     dtype = compute_dtype(mixed_precision)
     policy, start = _load_network(source, kind, init_from)
@@ -152,30 +154,16 @@ def load_pipeline(
     source = locate(base, **said)
     kind = family_of(source, family)
     settings = run_model_settings(run) if run is not None else {}
+    check_parts(source, kind, settings.get("vae"))
+    tokenizers = check_tokenizers(source, kind)
     vae = load_vae(source, settings.get("vae"))
     network, adapter = _load_network(source, kind, run)
-    pipe = assemble(source, {kind.part: network, "vae": vae}, torch_dtype=torch.float32)
+    pipe = assemble(source, {kind.part: network, "vae": vae, **tokenizers}, torch_dtype=torch.float32)
     if adapter is not None:
         with quiet(), reading(adapter / low_rank.FILE, "a LoRA of this network", remedy=LORA):
             pipe.load_lora_weights(str(adapter), weight_name=low_rank.FILE)
     pipe.set_progress_bar_config(disable=True)
-    _check_tokenizers(pipe, source)
     return pipe.to(torch.device(device))
-
-
-def _check_tokenizers(pipe: Any, source: Source) -> None:
-    """Refuse tokenizers that cannot cut a word, before anything is made with them."""
-    for name, part in pipe.components.items():
-        if name.startswith("tokenizer") and part is not None:
-            with reading(f"{source.name}, {name}", "a tokenizer that works", remedy="fetch the model again"):
-                asked = type(pipe).__name__.startswith("StableDiffusion") and name in ("tokenizer", "tokenizer_2")
-                most = part.model_max_length if asked else 8  # others have 1e30, which nobody asks for
-                part("a", padding="max_length", max_length=most, truncation=True)
-            encoder = getattr(pipe, name.replace("tokenizer", "text_encoder"), None)
-            known = None if encoder is None else encoder.get_input_embeddings().num_embeddings
-            if known is not None and len(part) > known:
-                what = f"{name} has {len(part)} words and its text encoder knows {known}"
-                raise InputError(what, where=source.name, remedy="fetch the model again")
 
 
 def run_model_settings(run: str | FilePath) -> Mapping[str, Any]:

@@ -30,4 +30,6 @@ FAMILY = Family(
     call=call,
     encode=encode,
     shapes=lambda config: {"prompt_embeds": (77, config.cross_attention_dim)},
+    scale=(),  # VAEs of 2022 do not say it, and the class's default is theirs
+    fixed={"addition_embed_type": None, "class_embed_type": None, "encoder_hid_dim_type": None},
 )

@@ -5,12 +5,12 @@ Shapes: N images, C channels, h w latent size, L tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from finepref.models.family import Cond, Family, Shapes, image_labels
+from finepref.models.family import Cond, Family, Shapes, hidden, image_labels
 
 ATTENTION = (
     *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
@@ -48,6 +48,13 @@ def shapes(config: Any, *, tokens: int) -> Shapes:
     return {"prompt_embeds": (tokens, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
 
 
+def widths(encoders: Mapping[str, Any]) -> dict[str, int]:
+    """Both CLIPs' pooled outputs side by side; CLIP states are widened to T5's, which may be absent."""
+    pooled = sum(encoders[part].projection_dim for part in ("text_encoder", "text_encoder_2") if part in encoders)
+    t5 = encoders.get("text_encoder_3")
+    return {"pooled": pooled, **({} if t5 is None else {"prompt_embeds": hidden(t5)})}
+
+
 FAMILY = Family(
     name="sd3",
     pipelines=("StableDiffusion3Pipeline",),
@@ -55,6 +62,8 @@ FAMILY = Family(
     encode=encode,
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"), ("tokenizer_3", "text_encoder_3")),
     shapes=lambda config: shapes(config, tokens=77 + TOKENS),  # CLIP states before T5 states
+    widths=widths,
+    scale=("scaling_factor", "shift_factor"),
     lora_targets=ATTENTION,
     multiple=16,
     settings={"tokens": TOKENS},

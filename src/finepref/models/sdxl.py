@@ -5,7 +5,7 @@ Shapes: N images, R resolution, L tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from finepref.core.images import ImageSize
 from finepref.diffusion.path import from_scheduler_config
-from finepref.models.family import Cond, Family, Shapes
+from finepref.models.family import Cond, Family, Shapes, joined
 
 
 def call(unet: nn.Module, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
@@ -52,6 +52,11 @@ def shapes(config: Any) -> Shapes:
     return {"prompt_embeds": (77, config.cross_attention_dim), "pooled": (pooled,), "time_ids": (6,)}
 
 
+def widths(encoders: Mapping[str, Any]) -> dict[str, int]:
+    """States of both encoders side by side, the pooled output of the second."""
+    return {**joined(encoders), "pooled": encoders["text_encoder_2"].projection_dim}
+
+
 FAMILY = Family(
     name="sdxl",
     pipelines=("StableDiffusionXLPipeline",),
@@ -62,5 +67,7 @@ FAMILY = Family(
     encode=encode,
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")),
     shapes=shapes,
+    widths=widths,
+    fixed={"addition_embed_type": "text_time", "class_embed_type": None, "encoder_hid_dim_type": None},
     micro_conditioning=("true", "official"),
 )

@@ -27,6 +27,7 @@ from finepref.diffusion.path import Path
 from finepref.models import lora as low_rank
 from finepref.models.family import Family, Shapes, family_of
 from finepref.models.kernels import Checkpointing, use_checkpointing
+from finepref.models.parts import check_parts
 from finepref.models.precision import cast_layers, compute_dtype
 from finepref.models.source import (
     INDEX,
@@ -84,6 +85,7 @@ def count(
     """
     source = config_source(base)
     kind = family_of(source, family)
+    check_parts(source, kind, None if vae is None else _config_folder(vae))
     dtype = compute_dtype(mixed_precision)
     with quiet():
         network = _network(source, kind, lora, gradient_checkpointing)

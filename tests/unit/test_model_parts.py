@@ -1,0 +1,225 @@
+"""Parts that were not made for each other are refused before a byte of the cache or of a run is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import own_pairs
+import tiny
+from finepref.cli.main import main
+from finepref.core.errors import FineprefError
+from finepref.core.files import read_object, write_json
+from finepref.models.load import load_adapter, load_pipeline
+from finepref.plan.skeleton import count
+from finepref.train.config import RunConfig, parse_config
+from finepref.train.run import train_run
+
+Change = Callable[[Path, dict[str, Path]], None]
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny pipelines by family, and the data of a run."""
+    place = tmp_path_factory.mktemp("parts")
+    made = {name: tiny.BUILDERS[name](place / name) for name in ("sd15", "sdxl", "flux", "sd3")}
+    own_pairs.make_folder(place / "data", pairs=3)
+    return {**made, "data": place / "data"}
+
+
+def config(name: str, **entries: Any) -> Change:
+    """Entries of a JSON file of the folder; None removes one."""
+
+    def change(folder: Path, bases: dict[str, Path]) -> None:
+        changed = {**read_object(folder / name), **entries}
+        write_json(folder / name, {key: value for key, value in changed.items() if value is not None})
+
+    return change
+
+
+def part_of(name: str, part: str, *, to: str | None = None) -> Change:
+    """A part of another family's pipeline in place of the own one, as diffusers saved it."""
+    place = to or part
+
+    def change(folder: Path, bases: dict[str, Path]) -> None:
+        shutil.rmtree(folder / place)
+        shutil.copytree(bases[name] / part, folder / place)
+        entry = read_object(bases[name] / "model_index.json")[part]
+        config("model_index.json", **{place: entry})(folder, bases)
+
+    return change
+
+
+def vae(**options: Any) -> Change:
+    def change(folder: Path, bases: dict[str, Path]) -> None:
+        shutil.rmtree(folder / "vae")
+        tiny.kl_vae(**options).save_pretrained(folder / "vae")
+
+    return change
+
+
+def unet(**changed: Any) -> Change:
+    """The UNet made again with another config, its weights with it."""
+
+    def change(folder: Path, bases: dict[str, Path]) -> None:
+        from diffusers import UNet2DConditionModel
+
+        options = {**UNet2DConditionModel.load_config(folder / "unet"), **changed}
+        tiny.seeded(1, lambda: UNet2DConditionModel.from_config(options)).save_pretrained(folder / "unet")
+
+    return change
+
+
+def text(width: int, tokens: int | None = None) -> Change:
+    """A text encoder of another width, or with another number of words."""
+
+    def change(folder: Path, bases: dict[str, Path]) -> None:
+        known = tiny.clip_tokenizer() if tokens is None else range(tokens)
+        tiny.clip_text(known, width=width).save_pretrained(folder / "text_encoder")
+
+    return change
+
+
+def said(word: str) -> Change:
+    """What the header of the UNet's weights says."""
+
+    def change(folder: Path, bases: dict[str, Path]) -> None:
+        from safetensors.torch import load_file, save_file
+
+        file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+        save_file(load_file(file), file, metadata={"format": "pt", "modelspec.prediction_type": word})
+
+    return change
+
+
+def tensors(part: str, **changed: torch.Tensor | None) -> Change:
+    """Other tensors in a part's weights than its config wants; None removes one."""
+
+    def change(folder: Path, bases: dict[str, Path]) -> None:
+        from safetensors.torch import load_file, save_file
+
+        file = next((folder / part).glob("*.safetensors"))
+        held = {**load_file(file), **{name.replace("__", "."): value for name, value in changed.items()}}
+        save_file({name: value for name, value in held.items() if value is not None}, file, metadata={"format": "pt"})
+
+    return change
+
+
+V = {"prediction_type": "v_prediction"}
+SCHEDULER = "scheduler/scheduler_config.json"
+CASES: dict[str, tuple[str, Change, str]] = {
+    "16-channel VAE": ("sd15", vae(channels=16), "its unet takes 4 channels, its VAE makes latents of 16; take all"),
+    "VAE of FLUX": ("sdxl", part_of("flux", "vae"), "its unet takes 4 channels, its VAE makes latents of 16"),
+    "4-channel VAE": ("flux", part_of("sdxl", "vae"), "takes 64 channels, its VAE makes latents of 4 (4 a token: 16)"),
+    "wider text encoder": ("sd15", text(64), "its unet takes prompt_embeds 32 wide, its text encoders make 64"),
+    "one wider of two": ("sdxl", text(48), "its unet takes prompt_embeds 64 wide, its text encoders make 80"),
+    "T5 of another width": ("sd3", part_of("flux", "text_encoder_2", to="text_encoder_3"),
+                            "its transformer takes prompt_embeds 64 wide, its text encoders make 32"),
+    "T5 in CLIP's place": ("sd3", part_of("flux", "text_encoder_2"),
+                           "its text encoders (CLIPTextConfig, T5Config, T5Config) are not sd3's"),
+    "inpainting": ("sd15", unet(in_channels=9), "9 channels, its VAE makes latents of 4: it is one for inpainting"),
+    "editing": ("sdxl", unet(in_channels=8), "8 channels, its VAE makes latents of 4: it is one for inpaint"),
+    "learned variance": ("sd15", unet(out_channels=8), "its unet makes 8 channels of 4"),
+    "UNet of SDXL": ("sd15", part_of("sdxl", "unet"), "addition_embed_type is 'text_time', a unet of sd15 has None"),
+    "UNet of SD1.5": ("sdxl", part_of("sd15", "unet"), "addition_embed_type is None, a unet of sdxl has 'text_time'"),
+    "transformer in a UNet's place": ("sd15", part_of("sd3", "scheduler"), "a scheduler of flow matching"),
+    "noise scheduler of a flow": ("sd3", part_of("sd15", "scheduler"), "'epsilon', and sd3 is a model of flow"),
+    "unknown prediction": ("sd15", config(SCHEDULER, prediction_type="sample"), "unknown prediction_type 'sample'"),
+    "said epsilon": ("sd15", lambda *at: (said("epsilon")(*at), config(SCHEDULER, **V)(*at))[0],
+                     "prediction_type is 'v_prediction', the UNet's weights say that they predict 'epsilon'"),
+    "said v": ("sdxl", said("v"), "prediction_type is 'epsilon', the UNet's weights say that they predict 'v'"),
+    "words": ("sd15", text(32, tokens=200), "tokens, its text encoder 200"),
+    "no scale": ("sdxl", config("vae/config.json", scaling_factor=None), "it does not say scaling_factor, by which"),
+    "no shift": ("flux", config("vae/config.json", shift_factor=None), "it does not say shift_factor, by which"),
+    "config of wider layers": ("sd15", config("unet/config.json", block_out_channels=[32, 128]),
+                               "as [64, 32, 3, 3], its config.json wants [128, 32, 3, 3]"),
+    "config of more layers": ("flux", config("transformer/config.json", num_layers=2), "of its weights are missing"),
+    "config of fewer layers": ("sdxl", config("vae/config.json", layers_per_block=0), "of its weights have no place"),
+    "one weight away": ("flux", tensors("transformer", x_embedder__weight=None), "1 of its weights are missing"),
+    "one tensor more": ("sd15", tensors("unet", v_pred=torch.zeros(1)), "1 of its weights have no place in the U"),
+    "config of more words": ("sd15", config("text_encoder/config.json", vocab_size=75, hidden_size=32),
+                             "its words' table is ["),
+    "no text encoder": ("flux", config("model_index.json", text_encoder=[None, None]), "the pipeline has no text_en"),
+}  # fmt: skip
+
+
+def run_of(base: Path, bases: dict[str, Path], cache: Path) -> RunConfig:
+    return parse_config(
+        {
+            "model": {"base": str(base)},
+            "data": {"paths": [str(bases["data"])], "resolution": 32},
+            "cache": {"folder": str(cache)},
+            "objective": {"name": "dpo", "beta": 100.0},
+            "train": {"max_steps": 1, "pairs_per_step": 2, "learning_rate": 1e-5},
+        }
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_parts_of_two_models_are_refused_before_any_work(
+    bases: dict[str, Path],
+    tmp_path: Path,
+    case: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By `finepref cache` (exit code 2) and by a run, in the same sentence; neither leaves a file."""
+    name, change, sentence = CASES[case]
+    folder = shutil.copytree(bases[name], tmp_path / "base")
+    change(folder, bases)
+    run = run_of(folder, bases, tmp_path / "cache")
+    (tmp_path / "run.yaml").write_text(json.dumps(run.model_dump(mode="json", exclude_none=True)))
+    monkeypatch.setattr(sys, "argv", ["finepref", "cache", "-c", str(tmp_path / "run.yaml")])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert sentence in said
+    with pytest.raises(FineprefError) as refused:
+        train_run(run, tmp_path / "run")
+    assert sentence in str(refused.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "run.yaml"]
+
+
+def test_who_reads_a_part_of_it_refuses_the_same(bases: dict[str, Path], tmp_path: Path) -> None:
+    """A VAE of `model.vae`, and every other entrance: adapter, pipeline, plan."""
+    other = tmp_path / "vae"
+    tiny.kl_vae(channels=16).save_pretrained(other)
+    folder = shutil.copytree(bases["sd15"], tmp_path / "base")
+    part_of("flux", "vae")(folder, bases)
+    calls: list[Callable[[], object]] = [
+        lambda: load_adapter(bases["sd15"], vae=str(other)),
+        lambda: load_pipeline(folder),
+        lambda: count(folder, resolution=32),
+        lambda: count(bases["sd15"], vae=str(other), resolution=32),
+    ]
+    for call in calls:
+        with pytest.raises(FineprefError, match="its unet takes 4 channels, its VAE makes latents of 16"):
+            call()
+
+
+def test_a_small_vae_without_a_posterior_makes_latents(bases: dict[str, Path], tmp_path: Path) -> None:
+    """AutoencoderTiny as `model.vae`: its latents as diffusers gives them, with no spread."""
+    from diffusers import AutoencoderTiny
+
+    from finepref.models.encoder import LatentEncoder
+
+    small = tiny.seeded(5, lambda: AutoencoderTiny(
+        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    ))  # fmt: skip
+    small.save_pretrained(tmp_path / "vae")
+    pixels = torch.full((1, 3, 32, 32), 200, dtype=torch.uint8)
+    mean, std = LatentEncoder(bases["sd15"], resolution=32, vae=str(tmp_path / "vae")).encode_images(pixels)
+    with torch.no_grad():
+        torch.testing.assert_close(mean, small.encode(pixels.float() / 127.5 - 1).latents, rtol=1e-5, atol=1e-6)
+    assert std.abs().max() == 0
