@@ -1,10 +1,11 @@
 """The flow-matching architectures, as config files.
 
-Transformers: the defaults of their diffusers classes are FLUX, SANA 1.6B and Qwen-Image (FLUX.1-dev adds the guidance
-label); SD3.5-medium by diffusers' scripts/convert_sd3_to_diffusers.py and its published transformer/config.json.
-Autoencoders: the same script and FLUX.1-dev's vae/config.json; scripts/convert_dcae_to_diffusers.py
-(dc-ae-f32c32-sana-1.0). Text encoders: CLIP-L, CLIP-G, T5-XXL (v1.1), Gemma-2-2B and Qwen2.5-VL-7B by their published
-config.json.
+Transformers: the defaults of their diffusers classes are FLUX, SANA 1.6B, Qwen-Image and Z-Image (FLUX.1-dev adds the
+guidance label); SD3.5-medium by diffusers' scripts/convert_sd3_to_diffusers.py and its published transformer/config.json;
+FLUX.2 klein 4B by `Klein4BParams` of black-forest-labs/flux2, src/flux2/model.py. Autoencoders: the same script and
+FLUX.1-dev's vae/config.json, which is Z-Image's too; scripts/convert_dcae_to_diffusers.py (dc-ae-f32c32-sana-1.0); the
+defaults of AutoencoderKLFlux2. Text encoders: CLIP-L, CLIP-G, T5-XXL (v1.1), Gemma-2-2B, Qwen2.5-VL-7B and Qwen3-4B by
+their published config.json.
 """
 
 from __future__ import annotations
@@ -54,6 +55,16 @@ QWEN_TEXT = {
     "num_key_value_heads": 4,
     "tie_word_embeddings": False,
 }
+QWEN3_4B = {
+    "vocab_size": 151936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "tie_word_embeddings": True,
+}
 QWEN_VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584}
 KL_VAE = {
     "latent_channels": 16,
@@ -88,6 +99,13 @@ SD35_MEDIUM = {
     "dual_attention_layers": list(range(13)),
     "qk_norm": "rms_norm",
 }
+KLEIN_4B = {
+    "num_layers": 5,
+    "num_single_layers": 20,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 7680,
+    "guidance_embeds": False,
+}
 # name -> pipeline, transformer, VAE, and the text encoders in their order.
 FLOW: dict[
     str, tuple[str, tuple[str, dict[str, Any]], tuple[str, dict[str, Any]], list[tuple[str, dict[str, Any]]]]
@@ -110,6 +128,18 @@ FLOW: dict[
         ("QwenImageTransformer2DModel", {}),
         ("AutoencoderKLQwenImage", {}),
         [("Qwen2_5_VLForConditionalGeneration", {"text_config": QWEN_TEXT, "vision_config": QWEN_VISION})],
+    ),
+    "z_image": (
+        "ZImagePipeline",
+        ("ZImageTransformer2DModel", {}),
+        ("AutoencoderKL", {**KL_VAE, "scaling_factor": 0.3611, "shift_factor": 0.1159}),
+        [("Qwen3Model", QWEN3_4B)],
+    ),
+    "flux2_klein": (
+        "Flux2KleinPipeline",
+        ("Flux2Transformer2DModel", KLEIN_4B),
+        ("AutoencoderKLFlux2", {}),
+        [("Qwen3ForCausalLM", QWEN3_4B)],
     ),
 }
 

@@ -397,7 +397,110 @@ def qwen_image(folder: Path, *, seed: int = 0) -> Path:
     return save(pipe, folder)
 
 
-BUILDERS = {"sd15": sd15, "sdxl": sdxl, "sd3": sd3, "flux": flux, "sana": sana, "qwen_image": qwen_image}
+def qwen3(cls: type, *, layers: int, seed: int) -> tuple[Any, Any]:
+    """A byte-level tokenizer with a chat template, and a Qwen3 of width 32 that fits it."""
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Tokenizer, Qwen3Config
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Qwen2Tokenizer(vocab={t: i for i, t in enumerate(["<|endoftext|>", *letters])}, merges=[])
+    tokenizer.chat_template = "{% for message in messages %}user: {{ message['content'] }} {% endfor %}"
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        tie_word_embeddings=True,
+    )
+    return tokenizer, seeded(seed, lambda: cls(config))
+
+
+def z_image(folder: Path, *, seed: int = 0) -> Path:
+    """A ZImagePipeline folder."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+    from transformers import Qwen3Model
+
+    tokenizer, text = qwen3(Qwen3Model, layers=2, seed=seed)
+    transformer = seeded(
+        seed + 10,
+        lambda: ZImageTransformer2DModel(
+            in_channels=16,
+            dim=32,
+            n_layers=2,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=32,
+            axes_dims=[4, 6, 6],
+            axes_lens=[1024, 16, 16],
+        ),
+    )
+    pipe = ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=kl_vae(channels=16, seed=seed + 1, shift=0.1159, scale=0.3611),
+        text_encoder=text,
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+    return save(pipe, folder)
+
+
+def flux2_klein(folder: Path, *, seed: int = 0) -> Path:
+    """A Flux2KleinPipeline folder, its VAE's batch norm with statistics that are not 0 and 1."""
+    from diffusers import (
+        AutoencoderKLFlux2,
+        FlowMatchEulerDiscreteScheduler,
+        Flux2KleinPipeline,
+        Flux2Transformer2DModel,
+    )
+    from transformers import Qwen3ForCausalLM
+
+    tokenizer, text = qwen3(Qwen3ForCausalLM, layers=28, seed=seed)
+    transformer = seeded(
+        seed + 10,
+        lambda: Flux2Transformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=96,
+            timestep_guidance_channels=16,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=False,
+        ),
+    )
+    vae = seeded(
+        seed + 1,
+        lambda: AutoencoderKLFlux2(
+            latent_channels=4,
+            block_out_channels=(16, 16, 16),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            layers_per_block=1,
+            norm_num_groups=8,
+            sample_size=32,
+        ),
+    )
+    vae.bn.running_mean.copy_(torch.linspace(-0.5, 0.5, 16))
+    vae.bn.running_var.copy_(torch.linspace(0.3, 2.0, 16))
+    pipe = Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+    return save(pipe, folder)
+
+
+BUILDERS = {
+    "sd15": sd15, "sdxl": sdxl, "sd3": sd3, "flux": flux, "sana": sana, "qwen_image": qwen_image, "z_image": z_image,
+    "flux2_klein": flux2_klein,
+}  # fmt: skip
 TRAINED = {"full": None, "lora": LoraSettings(rank=4, alpha=16)}
 
 
@@ -412,5 +515,7 @@ def picture(pipe: Any) -> torch.Tensor:
     """One image at a fixed seed, two steps."""
     small = {"height": 32, "width": 32, "num_inference_steps": 2, "output_type": "pt"}
     call = {"use_resolution_binning": False} if type(pipe).__name__ == "SanaPipeline" else {}
-    image: torch.Tensor = pipe("a red circle", generator=torch.Generator().manual_seed(0), **small, **call).images
+    image: torch.Tensor = pipe(
+        prompt="a red circle", generator=torch.Generator().manual_seed(0), **small, **call
+    ).images
     return image

@@ -315,7 +315,7 @@ def test_of_a_hub_name_only_config_files_are_fetched(monkeypatch: pytest.MonkeyP
     assert taken == [files[0], files[1], files[4], files[5], files[6]]
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux", "sana", "qwen_image"])
+@pytest.mark.parametrize("family", [*tiny.BUILDERS])
 def test_counts_are_those_of_the_real_network(family: str, tmp_path: Path) -> None:
     """Parameters and latent shape of every family, against the loaded networks and a real encoding."""
     from finepref.models.encoder import LatentEncoder

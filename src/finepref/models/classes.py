@@ -31,17 +31,21 @@ CLASSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "pipeline": {
         "diffusers": (
             *("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline"),
-            *("FluxPipeline", "SanaPipeline", "QwenImagePipeline"),
+            *("FluxPipeline", "SanaPipeline", "QwenImagePipeline", "ZImagePipeline", "Flux2KleinPipeline"),
         )
     },
     "unet": {"diffusers": ("UNet2DConditionModel",)},
     "transformer": {
         "diffusers": (
             *("SD3Transformer2DModel", "FluxTransformer2DModel", "SanaTransformer2DModel"),
-            "QwenImageTransformer2DModel",
+            *("QwenImageTransformer2DModel", "ZImageTransformer2DModel", "Flux2Transformer2DModel"),
         )
     },
-    "vae": {"diffusers": ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC", "AutoencoderKLQwenImage")},
+    "vae": {
+        "diffusers": (
+            *("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC", "AutoencoderKLQwenImage", "AutoencoderKLFlux2"),
+        )
+    },
     "text_encoder": {"transformers": _ENCODERS},
     "tokenizer": {"transformers": _TOKENIZERS},
     "scheduler": {"diffusers": _SCHEDULERS},

@@ -59,13 +59,14 @@ class Family:
     nothing but the prompt.
     encode: (pipeline without denoiser, prompts) -> named prompt tensors.
     texts: (tokenizer part, text encoder part) pairs. multiple: R must be divisible by it.
-    moments: (vae, pixels [N,3,R,R] in [-1,1]) -> raw posterior (mean, std). lora_targets: module name endings.
+    moments: (vae, pixels [N,3,R,R] in [-1,1]) -> posterior (mean, std) before the config's shift and scale.
+    lora_targets: module name endings.
     settings: numbers that shape the prompt tensors, for the cache fingerprint.
     shapes: the denoiser's config -> shapes of one image's conditions by name, without N. widths: configs of the text
     encoders that are there -> width of the prompt tensors they make. packed: channels of the denoiser for one of the
     latent. scale: what the VAE's config must say, lest latents be scaled by another model's default. fixed: what the
     denoiser's config must say.
-    video: whether the VAE is one of videos; an image is one frame.
+    decodable: a latent in the shape that the VAE decodes.
     """
 
     name: str
@@ -86,10 +87,10 @@ class Family:
     scale: tuple[str, ...] = ("scaling_factor",)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    video: bool = False
+    decodable: Callable[[Tensor], Tensor] = lambda latent: latent
 
 
-FAMILIES = ("sd15", "sdxl", "sd3", "flux", "sana", "qwen_image")
+FAMILIES = ("sd15", "sdxl", "sd3", "flux", "sana", "qwen_image", "z_image", "flux2_klein")
 
 
 def family(name: str) -> Family:

@@ -261,7 +261,7 @@ def _vae(source: Source, kind: Family, override: str | None, resolution: int) ->
         vae = cls.from_config(config).eval()
     with torch.no_grad(), Flops() as work:
         mean, _ = kind.moments(vae, torch.zeros(1, 3, resolution, resolution))
-    latent = mean.unsqueeze(2) if kind.video else mean
+    latent = kind.decodable(mean)
     with torch.no_grad(), Peak([*vae.parameters(), *vae.buffers(), latent]) as peak:
         vae.decode(latent, return_dict=False)
     encoder = sum(p.numel() for name, p in vae.named_parameters() if not name.startswith(("decoder", "post_quant")))
