@@ -1,8 +1,8 @@
 """The flow-matching architectures, as config files.
 
 Transformers: the defaults of their diffusers classes are FLUX, SANA 1.6B, Qwen-Image and Z-Image (FLUX.1-dev adds the
-guidance label); SD3.5-medium by diffusers' scripts/convert_sd3_to_diffusers.py and its published transformer/config.json;
-FLUX.2 klein 4B by `Klein4BParams` of black-forest-labs/flux2, src/flux2/model.py. Autoencoders: the same script and
+guidance label); SD3.5-medium by diffusers' scripts/convert_sd3_to_diffusers.py and its published config.json; FLUX.2
+klein 4B by `Klein4BParams` of black-forest-labs/flux2, src/flux2/model.py. Autoencoders: the same script and
 FLUX.1-dev's vae/config.json, which is Z-Image's too; scripts/convert_dcae_to_diffusers.py (dc-ae-f32c32-sana-1.0); the
 defaults of AutoencoderKLFlux2. Text encoders: CLIP-L, CLIP-G, T5-XXL (v1.1), Gemma-2-2B, Qwen2.5-VL-7B and Qwen3-4B by
 their published config.json.

@@ -25,8 +25,6 @@ PARAMETERS = {
     "flux": 11_901_408_320,
     "sana": 1_604_462_752,
     "qwen_image": 20_430_401_088,
-    "z_image": 6_154_908_736,
-    "flux2_klein": 3_875_544_576,
 }  # of the published checkpoints' denoisers
 PROMPT = "```console\n$ finepref plan "
 

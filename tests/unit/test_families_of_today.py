@@ -10,6 +10,9 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import architectures
 
 import own_pairs
 import tiny
@@ -17,11 +20,15 @@ from finepref.core.errors import InputError
 from finepref.evaluate.sampling import Sampling, prepare
 from finepref.models.encoder import LatentEncoder
 from finepref.models.export import export
+from finepref.models.family import family
 from finepref.models.load import load_pipeline, open_pipeline
+from finepref.models.parts import check_parts
+from finepref.models.source import empty_part, locate
 from finepref.train.config import parse_config
 from finepref.train.run import train_run
 from tiny import picture
 
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "backbones"
 NAMES = ("z_image", "flux2_klein")
 LORA: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "alpha": 16}}
 
@@ -105,3 +112,12 @@ def test_a_batch_of_images_is_sampled(runs: dict[tuple[str, str], Path], name: s
     assert both[0].size == (32, 32)
     difference = torch.tensor(list(both[1].tobytes()), dtype=torch.int) - torch.tensor(list(alone[0].tobytes()))
     assert difference.abs().max() <= 1
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("z_image", 6_154_908_736), ("flux2_klein", 3_875_544_576)])
+def test_the_page_gives_the_published_size(tmp_path: Path, name: str, parameters: int) -> None:
+    """Parts of the published sizes fit each other, and the denoiser has as many parameters as the page says."""
+    source = locate(architectures.write_configs(tmp_path, name))
+    check_parts(source, family(name))
+    assert sum(p.numel() for p in empty_part(source, "transformer").parameters()) == parameters
+    assert f"{parameters:,} parameters" in (PAGES / f"{name}.md").read_text(encoding="utf-8")

@@ -207,6 +207,45 @@ def test_who_reads_a_part_of_it_refuses_the_same(bases: dict[str, Path], tmp_pat
             call()
 
 
+def test_attention_names_of_old_vaes_are_read(bases: dict[str, Path], tmp_path: Path) -> None:
+    """As the first published VAEs have them; diffusers renames them when it loads, and the latents are the same."""
+    from safetensors.torch import load_file, save_file
+
+    from finepref.models.encoder import LatentEncoder
+
+    folder = shutil.copytree(bases["sd15"], tmp_path / "base")
+    file = next((folder / "vae").glob("*.safetensors"))
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    held = load_file(file)
+    for new, name in old.items():
+        held = {key.replace(f"attentions.0.{new}.", f"attentions.0.{name}."): value for key, value in held.items()}
+    assert sum("proj_attn" in key for key in held) == 4
+    save_file(held, file, metadata={"format": "pt"})
+    pixels = torch.full((1, 3, 32, 32), 200, dtype=torch.uint8)
+    found, expected = (LatentEncoder(base, resolution=32).encode_images(pixels)[0] for base in (folder, bases["sd15"]))
+    assert torch.equal(found, expected)
+
+
+def test_shards_are_read_through_their_index(bases: dict[str, Path], tmp_path: Path) -> None:
+    """Every shard's shapes; an index that is none, or names a shard that is gone, is one sentence."""
+    from diffusers import UNet2DConditionModel
+
+    from finepref.models.parts import header
+
+    folder = tmp_path / "unet"
+    network = UNet2DConditionModel.from_pretrained(bases["sd15"] / "unet")
+    network.save_pretrained(folder, max_shard_size="200KB")
+    shards = sorted(folder.glob("*.safetensors"))
+    assert len(shards) > 1
+    assert header(folder)[0] == {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    shards[0].rename(tmp_path / "away")
+    with pytest.raises(FineprefError, match=f"{shards[0].name}: no such file"):
+        header(folder)
+    next(folder.glob("*.index.json")).write_text('{"weight_map": []}')
+    with pytest.raises(FineprefError, match="not a list of weight files"):
+        header(folder)
+
+
 def test_a_small_vae_without_a_posterior_makes_latents(bases: dict[str, Path], tmp_path: Path) -> None:
     """AutoencoderTiny as `model.vae`: its latents as diffusers gives them, with no spread."""
     from diffusers import AutoencoderTiny

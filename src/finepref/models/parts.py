@@ -166,7 +166,8 @@ def _check_scheduler(source: Source, kind: Family) -> None:
     elif kind.part != "unet":
         name = config.get("prediction_type") or config.get("_class_name")
         raise InputError(f"{name!r}, and {kind.name} is a model of flow matching", where=file, remedy=ONE_MODEL)
-    kind.path(config)
+    with reading(file, "the config of a scheduler", remedy="fetch it again"):
+        kind.path(config)
 
 
 def header(folder: Path, variant: str | None = None) -> tuple[Shapes, dict[str, str]]:
@@ -191,7 +192,8 @@ def _weight_files(folder: Path, variant: str | None) -> list[Path]:
     for stem in ("diffusion_pytorch_model", "model"):
         index = folder / f"{stem}.safetensors.index{infix}.json"
         if index.is_file():
-            return [folder / name for name in sorted({*read_object(index).get("weight_map", {}).values()})]
+            with reading(index, "a list of weight files", remedy="fetch it again"):
+                return [folder / name for name in sorted({*read_object(index)["weight_map"].values()})]
         for found in (f"{stem}{infix}.safetensors", f"{stem}.safetensors"):
             if (folder / found).is_file():
                 return [folder / found]
