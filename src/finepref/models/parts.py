@@ -15,7 +15,7 @@ import torch
 from finepref.core.errors import InputError
 from finepref.core.files import read_object, reading
 from finepref.models.family import Family
-from finepref.models.source import Source, part_class, quiet, vae_class, vae_folder
+from finepref.models.source import COUNTED, Source, part_class, quiet, vae_class, vae_folder
 from finepref.models.text import check_tokenizer
 
 Shapes = dict[str, tuple[int, ...]]
@@ -209,6 +209,7 @@ def _check_header(folder: Path, cls: Any, variant: str | None) -> None:
     file = folder / "config.json"
     wanted = _skeleton(cls, json.dumps(read_object(file)), str(file))
     held = {_renamed(name) if name not in wanted else name: shape for name, shape in held.items()}
+    held = {name: shape for name, shape in held.items() if not name.endswith(COUNTED)}
     for name in (name for name in wanted if held.get(name, wanted[name]) != wanted[name]):
         what = f"its weights hold {name} as {list(held[name])}, its config.json wants {list(wanted[name])}"
         raise InputError(what, where=folder, remedy="take both from one model")

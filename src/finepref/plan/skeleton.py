@@ -85,7 +85,7 @@ def count(
     """
     source = config_source(base)
     kind = family_of(source, family)
-    check_parts(source, kind, None if vae is None else _config_folder(vae))
+    check_parts(source, kind, _vae_place(source, vae))
     dtype = compute_dtype(mixed_precision)
     with quiet():
         network = _network(source, kind, lora, gradient_checkpointing)
@@ -252,10 +252,15 @@ def _with_fake_tensors(network: nn.Module, frozen_dtype: torch.dtype | None) -> 
                     held[key] = torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
+def _vae_place(source: Source, override: str | None) -> FilePath:
+    """Where the VAE's config.json lies; of a hub name nothing but configs is fetched."""
+    here = override is None or is_file(override)
+    return vae_folder(source, override if here else _config_folder(str(override)))
+
+
 def _vae(source: Source, kind: Family, override: str | None, resolution: int) -> tuple[tuple[int, ...], dict[str, Any]]:
     """(latent shape, what encoding one image and decoding one latent cost)."""
-    named = override is None or is_file(override)
-    folder = vae_folder(source, override if named else _config_folder(str(override)))
+    folder = _vae_place(source, override)
     config, cls = read_object(folder / "config.json"), vae_class(source, folder)
     with reading(folder / "config.json", f"a config of {cls.__name__}"):
         vae = cls.from_config(config).eval()
