@@ -22,7 +22,7 @@ from finepref.models.encoder import LatentEncoder
 from finepref.models.export import export
 from finepref.models.family import family
 from finepref.models.load import load_pipeline, open_pipeline
-from finepref.models.parts import check_parts
+from finepref.models.pipeline_parts import check_parts
 from finepref.models.source import empty_part, locate
 from finepref.train.config import parse_config
 from finepref.train.run import train_run

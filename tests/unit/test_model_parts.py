@@ -230,7 +230,7 @@ def test_shards_are_read_through_their_index(bases: dict[str, Path], tmp_path: P
     """Every shard's shapes; an index that is none, or names a shard that is gone, is one sentence."""
     from diffusers import UNet2DConditionModel
 
-    from finepref.models.parts import header
+    from finepref.models.pipeline_parts import header
 
     folder = tmp_path / "unet"
     network = UNet2DConditionModel.from_pretrained(bases["sd15"] / "unet")

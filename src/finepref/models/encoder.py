@@ -16,7 +16,7 @@ from torch import Tensor
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.provenance import hash_config, sha256_folder
 from finepref.models.family import family_of
-from finepref.models.parts import check_parts, check_tokenizers, check_weights
+from finepref.models.pipeline_parts import check_parts, check_tokenizers, check_weights
 from finepref.models.precision import compute_dtype
 from finepref.models.source import BaseOptions, assemble, empty_part, load_part, load_vae, locate, quiet, vae_folder
 
@@ -35,8 +35,8 @@ class LatentEncoder:
         said: of the base, see `models.source.locate`.
 
     Raises:
-        InputError: no such model, weights missing, parts that do not fit each other (see `models.parts`), or numbers
-            beyond float16.
+        InputError: no such model, weights missing, parts that do not fit each other (see `models.pipeline_parts`), or
+            numbers beyond float16.
         ConfigError: a resolution the VAE cannot take.
     """
 

@@ -19,7 +19,7 @@ from finepref.models.denoiser import Denoiser
 from finepref.models.family import Family, check_micro_conditioning, family_of
 from finepref.models.kernels import Checkpointing, use_channels_last, use_checkpointing
 from finepref.models.lora import LoraSettings
-from finepref.models.parts import check_parts, check_tokenizers
+from finepref.models.pipeline_parts import check_parts, check_tokenizers
 from finepref.models.precision import autocast_forward, compute_dtype, freeze_copy, store_half
 from finepref.models.source import (
     INDEX,

@@ -27,7 +27,7 @@ from finepref.diffusion.path import Path
 from finepref.models import lora as low_rank
 from finepref.models.family import Family, Shapes, family_of
 from finepref.models.kernels import Checkpointing, use_checkpointing
-from finepref.models.parts import check_parts
+from finepref.models.pipeline_parts import check_parts
 from finepref.models.precision import cast_layers, compute_dtype
 from finepref.models.source import (
     INDEX,
