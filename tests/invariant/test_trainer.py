@@ -110,7 +110,8 @@ def test_names_are_layers(world: Path) -> None:
     assert (own.model.base, own.data.paths) == (str(world / "model"), [str(world / "data")])
     assert own.train.pairs_per_step == 2048
     assert own.lora is not None
-    assert own.lora.model_dump() == {"rank": 4, "alpha": 8.0, "targets": ["to_q"], "rslora": False}
+    kinds = {"rslora": False, "dora": False, "dropout": 0.0}
+    assert own.lora.model_dump() == {"rank": 4, "alpha": 8.0, "targets": ["to_q"], **kinds}
     whole = Trainer(world / "model", world / "data", method=own, out="y", lora={"rank": 2}).config
     assert whole.lora is not None
     assert (whole.lora.rank, whole.lora.alpha) == (2, 8.0)
@@ -125,7 +126,7 @@ def test_names_are_layers(world: Path) -> None:
         ({"method": ["lab", "smpo"]}, "give what make_signals returned, or its file"),
         ({"train": {"max_step": 3}}, "Trainer: unknown key 'train.max_step'"),
         ({"trian": {"max_steps": 3}}, "unknown key 'trian'"),
-        ({"lora": LoraConfig(r=4, lora_dropout=0.1)}, "lora_dropout has no effect"),
+        ({"lora": LoraConfig(r=4, lora_bias=True)}, "lora_bias has no effect"),
         ({"lora": LoraConfig(r=4, target_modules="to_.")}, "a pattern of target_modules has no effect"),
     ],
 )

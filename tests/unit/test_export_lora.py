@@ -31,12 +31,14 @@ FORMATS = ("kohya", "comfyui")
 RUNS: dict[str, dict[str, Any]] = {  # of rank 4 and alpha 16, where nothing else is said
     "patterns": {"rank_pattern": {"to_q": 2, "to_k": 8}, "alpha_pattern": {"to_q": 1, "to_v": 32}},
     "rslora": {"use_rslora": True},
+    "layers": {"target_modules": ["conv1", "conv_in", "ff.net.2", "proj_in", "time_emb_proj", "linear_1", "linear_2"]},
     "dora": {"use_dora": True},
     "odd": {"target_modules": ["norm_out.linear"]},
 }
 CASES = [
     *((name, format, "patterns") for name in lora_names.FAMILIES for format in FORMATS),
-    *(("sdxl", "comfyui", "rslora"), ("flux", "comfyui", "rslora"), ("flux", "kohya", "rslora")),
+    *(("sd15", "comfyui", "rslora"), ("flux", "comfyui", "rslora"), ("flux", "kohya", "rslora")),
+    ("sdxl", "kohya", "layers"),
 ]
 
 

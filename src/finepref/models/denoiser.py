@@ -20,6 +20,7 @@ from finepref.core.images import ImageSize
 from finepref.diffusion.path import Path
 from finepref.formats.folders import WEIGHTS
 from finepref.models import lora as low_rank
+from finepref.models.dropout import DrawnFor
 from finepref.models.family import Family
 from finepref.models.precision import follow_mode
 from finepref.models.source import Source, assemble, empty_part, load_vae, pipeline_class
@@ -39,7 +40,8 @@ class Denoiser:
     that was loaded without one raises. Full fine-tuning: the reference is a `frozen` copy of the `network`. LoRA: it is
     the network with its adapters switched off. Both run under the same autocast, so that equal weights give equal
     numbers. Predictions may be in half precision: who takes errors widens them first. lora: whether adapters are
-    trained. vae: another VAE for the pipeline's decoding.
+    trained. vae: another VAE for the pipeline's decoding. drawn: whose dropout the next call of the policy draws; None
+    where there is no dropout.
     """
 
     source: Source
@@ -53,6 +55,7 @@ class Denoiser:
     device: torch.device
     micro_conditioning: str | None
     vae: str | None
+    drawn: DrawnFor | None = None
     family: str = field(init=False)
     policy: Predict = field(init=False)
     reference: Predict = field(init=False)

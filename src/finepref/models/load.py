@@ -14,6 +14,7 @@ from finepref.core.files import read_object, reading
 from finepref.core.provenance import hash_config, sha256_file, sha256_folder
 from finepref.formats.records import read_yaml
 from finepref.formats.run import RUN, at_step, is_finished, read_run
+from finepref.models import dropout
 from finepref.models import lora as low_rank
 from finepref.models.denoiser import Denoiser
 from finepref.models.family import Family, check_micro_conditioning, family_of
@@ -67,7 +68,7 @@ def load_adapter(
         resolution: training side in pixels; None for the base's own. Used by SDXL's micro-conditioning.
         micro_conditioning: SDXL only: `true` (sizes and crops of each image) or `official` ([R,R,0,0,R,R]).
         vae: another VAE, for the pipeline's decoding.
-        seed: of the LoRA initialisation.
+        seed: of the LoRA initialisation and its dropout.
         sharded: leave the networks on the CPU, for whoever shards them over several devices.
         said: of the base, see `models.source.locate`.
 
@@ -89,6 +90,8 @@ def load_adapter(
         low_rank.attach_from(policy, start, kind.part, lora, kind.lora_targets)
     else:
         low_rank.attach(policy, lora, kind.lora_targets, seed=seed)
+    share = 0.0 if lora is None else lora.dropout
+    drawn = dropout.install(policy, share, adapter=low_rank.POLICY, seed=seed)
     use_checkpointing(policy, gradient_checkpointing)
     if channels_last:
         use_channels_last(policy, family=kind.name, part=kind.part)
@@ -110,6 +113,7 @@ def load_adapter(
         frozen=frozen,
         switch=low_rank.Switch(policy) if reference and lora is not None else None,
         lora=lora is not None,
+        drawn=drawn,
         path=kind.path(read_object(source.folder / "scheduler" / "scheduler_config.json")),
         resolution=resolution or native_resolution(source, policy),
         device=place,

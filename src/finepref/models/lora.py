@@ -36,6 +36,10 @@ class LoraSettings(Options):
         None, "module name endings; null = the family's attention projections", min_length=1
     )
     rslora: bool = told(False, "scale is alpha / sqrt(rank) (arXiv 2312.03732)")
+    dora: bool = told(False, "length and direction of every output's weights apart (arXiv 2402.09353)")
+    dropout: float = told(
+        0.0, "share of the adapters' inputs that a step leaves out, drawn for each pair (or image, KTO)", ge=0, lt=1
+    )
 
     def resolved(self, default_targets: Sequence[str]) -> tuple[float, list[str]]:
         """(alpha, targets) with what is None filled in."""
@@ -52,7 +56,7 @@ def attach(network: Any, settings: LoraSettings, default_targets: Sequence[str],
 
     alpha, targets = settings.resolved(default_targets)
     made: dict[str, Any] = {"r": settings.rank, "lora_alpha": alpha, "target_modules": targets}
-    made["use_rslora"] = settings.rslora
+    made |= {"use_rslora": settings.rslora, "use_dora": settings.dora}
     config = LoraConfig(init_lora_weights="gaussian", **made)
     try:
         network.add_adapter(config, adapter_name=POLICY)

@@ -50,11 +50,12 @@ _INSIDE = (
     *(f"attentions.#.{name}" for name in ("proj_in", "proj_out")),
     *(f"attentions.#.transformer_blocks.#.{name}" for name in (*_ATTENTION, *_FEED)),
 )
-UNET = _same(
-    *(f"{block}.{name}" for block in ("down_blocks.#", "mid_block", "up_blocks.#") for name in _INSIDE),
-    *("down_blocks.#.downsamplers.#.conv", "up_blocks.#.upsamplers.#.conv", "conv_in", "conv_out"),
-    *(f"{name}.linear_{i}" for name in ("time_embedding", "add_embedding") for i in (1, 2)),
-)
+UNET = {
+    **_same(*(f"{block}.{name}" for block in ("down_blocks.#", "mid_block", "up_blocks.#") for name in _INSIDE)),
+    **_same("down_blocks.#.downsamplers.#.conv", "up_blocks.#.upsamplers.#.conv", "conv_in", "conv_out"),
+    **_same("time_embedding.linear_1", "time_embedding.linear_2"),
+    **{"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"},  # as diffusers reads it
+}
 
 _QKV, _ADDED = ("attn.to_q", "attn.to_k", "attn.to_v"), ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
 _OUT, _ADDED_OUT = "attn.to_out.0", "attn.to_add_out"

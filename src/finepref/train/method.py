@@ -114,6 +114,9 @@ def _refuse_nonsense(config: RunConfig, method: Method) -> None:
             where="trajectory.share",
             remedy="a divisor of it",
         )
+    if config.lora is not None and config.lora.dora and config.train.mixed_precision != "no":
+        what = "half precision rounds its lengths, so that policy and reference differ before the first step"
+        raise ConfigError(what, where="lora.dora", remedy="set train.mixed_precision=no, or lora.dora=false")
     if config.signal.margin_scale != 1.0 and (config.signal.file is None or not needs.margin):
         reason = "there is no signal file" if config.signal.file is None else f"objective {name} takes no margin"
         raise ConfigError(f"it has no effect: {reason}", where="signal.margin_scale", remedy="remove it")

@@ -73,6 +73,8 @@ def pair_loss(
         if needs.reference == "errors":
             error_w, error_l = mean_square(ref_w, placed.target_w), mean_square(ref_l, placed.target_l)
             ref_w = ref_l = None
+    if adapter.drawn is not None:
+        adapter.drawn.tell(batch.pair_id, batch.visit)  # LoRA dropout: one mask for both images of a pair
     policy = wide(adapter.policy(x, levels, cond))
     calls["policy"] += len(x)
     prediction = PairPrediction(

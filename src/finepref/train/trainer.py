@@ -176,6 +176,7 @@ def _lora(given: LoraConfig | Mapping[str, Any]) -> dict[str, Any]:
 
     targets = given.target_modules
     read: dict[str, Any] = {"r": given.r, "lora_alpha": given.lora_alpha, "use_rslora": given.use_rslora}
+    read |= {"use_dora": given.use_dora, "lora_dropout": given.lora_dropout}
     plain = LoraConfig(**read, target_modules=targets, init_lora_weights="gaussian")
     odd = {key for key, value in given.to_dict().items() if value != plain.to_dict()[key]}
     odd -= {"init_lora_weights"} if given.init_lora_weights is True else set()
@@ -184,4 +185,5 @@ def _lora(given: LoraConfig | Mapping[str, Any]) -> dict[str, Any]:
         remedy = "give r, lora_alpha and a list of target_modules; A starts from a normal draw"
         raise ConfigError(f"{what} has no effect", where=f"{PLACE}, lora", remedy=remedy)
     named = None if targets is None else sorted(targets)
-    return {"rank": given.r, "alpha": given.lora_alpha, "rslora": given.use_rslora, "targets": named}
+    kinds = {"rslora": given.use_rslora, "dora": given.use_dora, "dropout": given.lora_dropout}
+    return {"rank": given.r, "alpha": given.lora_alpha, "targets": named, **kinds}

@@ -79,6 +79,8 @@ def predict_images(
         with torch.no_grad():
             known = mean_square(adapter.reference(x_t, t, batch.cond), target)
         calls["reference"] += len(x_t)
+    if adapter.drawn is not None:
+        adapter.drawn.tell(batch.image_id, batch.visit)
     policy = wide(adapter.policy(x_t, t, batch.cond))
     calls["policy"] += len(x_t)
     scale = path.error_scale(t, method.loss_space)
