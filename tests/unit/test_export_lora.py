@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from finepref.core.errors import InputError
 from finepref.models import lora, lora_names
 from finepref.models.export import export
 from finepref.models.load import load_adapter, load_pipeline
+from finepref.models.original import pieces
 from finepref.models.source import empty_part, locate, pipeline_class
 from tiny import picture
 
@@ -33,7 +35,6 @@ RUNS: dict[str, dict[str, Any]] = {  # of rank 4 and alpha 16, where nothing els
     "rslora": {"use_rslora": True},
     "layers": {"target_modules": ["conv1", "conv_in", "ff.net.2", "proj_in", "time_emb_proj", "linear_1", "linear_2"]},
     "dora": {"use_dora": True},
-    "odd": {"target_modules": ["norm_out.linear"]},
 }
 CASES = [
     *((name, format, "patterns") for name in lora_names.FAMILIES for format in FORMATS),
@@ -95,26 +96,27 @@ def changes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def merge(network: nn.Module, tensors: dict[str, Tensor], layout: lora_names.ModuleNames) -> None:
+def merge(network: Any, tensors: dict[str, Tensor], known: lora_names.ModuleNames) -> None:
     """Add a file's changes to the weights of diffusers, where the published weight is theirs one below the other."""
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    weights: dict[str, list[nn.Parameter]] = {}
-    for name in names:
-        weights[f"{layout.comfyui}.{name}"] = [network.get_submodule(name).weight]
-    for at, published in layout.names.items():  # in their order
-        for name in filter(pattern(at).fullmatch, names):
-            numbers = iter(re.findall(r"(?<=\.)\d+(?=\.)", name))
-            flat = re.sub("#", lambda _, left=numbers: next(left), published).replace(".", "_")
-            weights.setdefault(f"lora_unet_{flat}", []).append(network.get_submodule(name).weight)
+    names = layers(network)
+    weights = {f"{known.comfyui}.{name}": [name] for name in names}
+    if isinstance(known.published, dict):
+        weights |= {f"lora_unet_{name.replace('.', '_')}": [name] for name in names}
+        weights |= {f"lora_unet_label_emb_0_{2 * i}": [f"add_embedding.linear_{i + 1}"] for i in (0, 1)}
+    else:
+        held = pieces(known.published(network.config, names), [f"{name}.weight" for name in names])
+        for place, piece in held.items():
+            parts = [part.removesuffix(".weight") for part in piece.parts]
+            weights[f"lora_unet_{place.removesuffix('.weight').replace('.', '_')}"] = parts
     for name, change in changes(tensors).items():
-        parts = change.split([len(weight) for weight in weights[name]])
-        for weight, part in zip(weights[name], parts, strict=True):
+        held = [network.get_submodule(each).weight for each in weights[name]]
+        for weight, part in zip(held, change.split([len(weight) for weight in held]), strict=True):
             weight.data.add_(part.view_as(weight))
 
 
-def pattern(name: str) -> re.Pattern[str]:
-    """A table's name with its numbers."""
-    return re.compile(re.escape(name).replace(r"\#", r"\d+"))
+def layers(network: nn.Module) -> list[str]:
+    """The linear layers and convolutions."""
+    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
 
 
 @pytest.mark.parametrize(("name", "format", "kind"), CASES)
@@ -157,17 +159,17 @@ def test_kohya_names_are_those_of_the_published_weights(name: str, only: str) ->
     from diffusers import FluxPipeline
     from diffusers.loaders import single_file_utils
 
-    names = [each.replace("#", str(i)) for each in lora_names.FAMILIES[name].names for i in (0, 1) if only in each]
+    with torch.device("meta"):
+        network = NETWORKS[name]()
+    names = [each for each in layers(network) if only in each]
     drawn = torch.Generator().manual_seed(0)
     found: dict[str, lora_names.Pair] = {}
-    if name == "sd3":  # whose last block has no way out for the prompt
-        names = [each for each in names if not re.search(r"1\.(attn.to_add_out|ff_context)", each)]
-    for each in sorted({*names}):
-        rank = 3 if each.endswith("to_q") else 2
-        down, up = (torch.randn(shape, generator=drawn) for shape in ((rank, 1), (rows(each), rank)))
+    for each in names:
+        rank, rows = (3 if each.endswith("to_q") else 2), len(network.get_submodule(each).weight)
+        down, up = (torch.randn(shape, generator=drawn) for shape in ((rank, 1), (rows, rank)))
         found[each] = lora_names.Pair(down, up, 4.0 if each.endswith("to_k") else 2.0)
     wanted = {f"{each}.weight": pair.scale * (pair.up @ pair.down) for each, pair in found.items()}
-    tensors = lora_names.named("kohya", name, found, rows)
+    tensors = lora_names.named("kohya", name, found, network)
     seen = ("context_embedder.weight", "guidance_in.x", *(f"{block}.{i}.attn2.x" for block in BLOCKS for i in (0, 1)))
     checkpoint = Published(changes(tensors), seen)
     convert = getattr(single_file_utils, f"convert_{name}_transformer_checkpoint_to_diffusers")
@@ -187,9 +189,10 @@ def test_kohya_names_are_those_of_the_published_weights(name: str, only: str) ->
 BLOCKS = ("joint_blocks", "double_blocks", "single_blocks")
 
 
-def rows(name: str) -> int:
-    """Output features of a module of FLUX at its published width, which diffusers' converter takes for granted."""
-    return 12288 if name.endswith("proj_mlp") else 3072
+NETWORKS = {
+    "sd3": lambda: SD3Transformer2DModel(num_layers=2, dual_attention_layers=(0, 1)),
+    "flux": lambda: FluxTransformer2DModel(num_layers=2, num_single_layers=2, guidance_embeds=True),  # its true width
+}
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "qwen_image"])
@@ -198,9 +201,9 @@ def test_every_layer_that_diffusers_shares_with_the_tool_has_a_name(world, name:
     base, *_ = world(name, "patterns")
     source = locate(base)
     network = empty_part(source, "transformer" if name == "qwen_image" else "unet")
-    names = [each for each, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    table = lora_names.FAMILIES[name].names
-    assert [each for each in names if not any(pattern(at).fullmatch(each) for at in table)] == []
+    pair = lora_names.Pair(torch.ones(1, 1), torch.ones(1, 1), 1.0)
+    names = layers(network)
+    assert len(lora_names.named("kohya", name, dict.fromkeys(names, pair), network)) == 3 * len(names)
 
 
 def test_refusals(world, tmp_path: Path) -> None:
@@ -209,16 +212,19 @@ def test_refusals(world, tmp_path: Path) -> None:
         message = f"format: {tool} has no sana model, or its names are not known here; use --format diffusers or merged"
         with pytest.raises(InputError, match=re.escape(message)):
             export(run, base, tmp_path / "x", format=format)
-    _, odd, _ = world("flux", "odd")
     base, biased, _ = world("flux", "patterns")
     add_bias(biased, tmp_path / "biased")
     for run, message in {
         world("flux", "dora")[1]: "lora.dora: ComfyUI would divide its magnitudes (DoRA) by the norms of other weights",
         tmp_path / "biased": "to_q has other tensors than the pair lora_A.weight and lora_B.weight",
-        odd: "lora.targets: ComfyUI has no name for the module norm_out.linear",
     }.items():
         with pytest.raises(InputError, match=re.escape(message)):
             export(run, base, tmp_path / "x", format="comfyui")
+    strange = dict.fromkeys(["down_blocks.0.motion.proj"], lora_names.Pair(torch.ones(1, 1), torch.ones(1, 1), 1.0))
+    with pytest.raises(
+        InputError, match=r"lora\.targets: ComfyUI has no name for the module down_blocks\.0\.motion\.proj"
+    ):
+        lora_names.named("comfyui", "sd15", strange, nn.Linear(1, 1))
     _, run, _ = world("sd15", "patterns")
     other, *_ = world("sdxl", "patterns")
     with pytest.raises(InputError, match=r"its module \S+ does not fit the unet of \S+; give the base of the run"):

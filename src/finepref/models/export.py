@@ -137,13 +137,14 @@ def _lora_file(run: Path, out: Path, format: str, *, source: Source, kind: Famil
 
     weights, metadata = lora.read(run, kind.part)
     found = lora_names.pairs(weights, metadata, tool=lora_names.TOOLS[format])
-    modules = dict(empty_part(source, kind.part).named_modules())
+    network = empty_part(source, kind.part)
+    modules = dict(network.named_modules())
     for name, pair in found.items():
         held = getattr(modules.get(name), "weight", None)
         if held is None or (held.shape[0], held.shape[1]) != (pair.up.shape[0], pair.down.shape[1]):
             what = f"its module {name} does not fit the {kind.part} of {source.name}"
             raise InputError(what, where=run, remedy="give the base of the run")
-    tensors = lora_names.named(format, kind.name, found, rows=lambda name: len(modules[name].weight))
+    tensors = lora_names.named(format, kind.name, found, network)
     about = {} if format != "kohya" else lora_names.about(kind.name, metadata)
     with own_file(out, _is_ours), atomic_file(out) as temporary:
         save_file(tensors, str(temporary), metadata={**about, MADE_BY: "finepref", "format": "pt"})

@@ -10,36 +10,32 @@ Shapes: r rank, n modules in one, in and out features of a module.
 References (facts: names, order of blocks, scale): ComfyUI a125cd8, comfy/lora.py (load_lora, model_lora_keys_unet),
 comfy/utils.py (unet_to_diffusers, mmdit_to_diffusers, flux_to_diffusers), comfy/ldm/qwen_image/model.py; sd-scripts
 48d368f, networks/lora.py, lora_flux.py, lora_sd3.py, convert_flux_lora.py; musubi-tuner 30c658c, convert_lora.py.
-Deviations: layers whose published weight has its halves swapped (`norm_out.linear` of SD3 and FLUX,
-`norm1_context.linear` of SD3) have no name here.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finepref.core.errors import InputError
+from finepref.models import original_flow
+from finepref.models.original import Piece, Translate, pieces
 
 REMEDY = "use --format diffusers or merged"
 TOOLS = {"kohya": "kohya's trainers", "comfyui": "ComfyUI"}
 
 Names = dict[str, str]
-"""A module of diffusers -> the published module, # for a number; several of one are its blocks, in this order."""
+"""A module of diffusers -> the published module, # for a number."""
 
 
 def _same(*names: str) -> Names:
     return dict(zip(names, names, strict=True))
-
-
-def _under(here: str, there: str, names: Names) -> Names:
-    return {f"{here}{name}": f"{there}{published}" for name, published in names.items()}
 
 
 _ATTENTION = tuple(f"attn{i}.to_{name}" for i in (1, 2) for name in ("q", "k", "v", "out.0"))
@@ -57,53 +53,11 @@ UNET = {
     **{"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"},  # as diffusers reads it
 }
 
-_QKV, _ADDED = ("attn.to_q", "attn.to_k", "attn.to_v"), ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
-_OUT, _ADDED_OUT = "attn.to_out.0", "attn.to_add_out"
-
-SD3 = {
-    **_under("transformer_blocks.#.", "joint_blocks.#.x_block.", {
-        **dict.fromkeys(_QKV, "attn.qkv"),
-        **dict.fromkeys(("attn2.to_q", "attn2.to_k", "attn2.to_v"), "attn2.qkv"),
-        **{_OUT: "attn.proj", "attn2.to_out.0": "attn2.proj", "norm1.linear": "adaLN_modulation.1"},
-        **{"ff.net.0.proj": "mlp.fc1", "ff.net.2": "mlp.fc2"},
-    }),
-    **_under("transformer_blocks.#.", "joint_blocks.#.context_block.", {
-        **dict.fromkeys(_ADDED, "attn.qkv"),
-        **{_ADDED_OUT: "attn.proj", "ff_context.net.0.proj": "mlp.fc1", "ff_context.net.2": "mlp.fc2"},
-    }),
-    **_under("time_text_embed.", "", {
-        "timestep_embedder.linear_1": "t_embedder.mlp.0", "timestep_embedder.linear_2": "t_embedder.mlp.2",
-        "text_embedder.linear_1": "y_embedder.mlp.0", "text_embedder.linear_2": "y_embedder.mlp.2",
-    }),
-    **_same("context_embedder"),
-    **{"pos_embed.proj": "x_embedder.proj", "proj_out": "final_layer.linear"},
-}  # fmt: skip
-
-FLUX = {
-    **_under("transformer_blocks.#.", "double_blocks.#.img_", {
-        **dict.fromkeys(_QKV, "attn.qkv"),
-        **{_OUT: "attn.proj", "norm1.linear": "mod.lin", "ff.net.0.proj": "mlp.0", "ff.net.2": "mlp.2"},
-    }),
-    **_under("transformer_blocks.#.", "double_blocks.#.txt_", {
-        **dict.fromkeys(_ADDED, "attn.qkv"),
-        **{_ADDED_OUT: "attn.proj", "norm1_context.linear": "mod.lin"},
-        **{"ff_context.net.0.proj": "mlp.0", "ff_context.net.2": "mlp.2"},
-    }),
-    **_under("single_transformer_blocks.#.", "single_blocks.#.", {
-        **dict.fromkeys((*_QKV, "proj_mlp"), "linear1"),
-        **{"norm.linear": "modulation.lin", "proj_out": "linear2"},
-    }),
-    **_under("time_text_embed.", "", {
-        f"{here}_embedder.linear_{i}": f"{there}_in.{name}_layer"
-        for here, there in {"timestep": "time", "text": "vector", "guidance": "guidance"}.items()
-        for i, name in ((1, "in"), (2, "out"))
-    }),
-    **{"x_embedder": "img_in", "context_embedder": "txt_in", "proj_out": "final_layer.linear"},
-}  # fmt: skip
-
+_ATTN = tuple(f"attn.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0", "to_add_out"))
+_ADDED = tuple(f"attn.add_{name}_proj" for name in "qkv")
 _FEEDS = tuple(f"{side}_mlp.{name}" for side in ("img", "txt") for name in ("net.0.proj", "net.2"))
 QWEN_IMAGE = _same(
-    *(f"transformer_blocks.#.{name}" for name in (*_QKV, *_ADDED, _OUT, _ADDED_OUT, "img_mod.1", "txt_mod.1", *_FEEDS)),
+    *(f"transformer_blocks.#.{name}" for name in (*_ATTN, *_ADDED, "img_mod.1", "txt_mod.1", *_FEEDS)),
     *(f"time_text_embed.timestep_embedder.linear_{i}" for i in (1, 2)),
     *("img_in", "txt_in", "norm_out.linear", "proj_out"),
 )
@@ -111,17 +65,20 @@ QWEN_IMAGE = _same(
 
 @dataclass(frozen=True, slots=True)
 class ModuleNames:
-    """names: of modules that are read. comfyui: what stands before diffusers' names there; None for kohya's names."""
+    """How a family's modules are named.
 
-    names: Names
+    published: a table of names, or a map of a whole network. comfyui: what is before diffusers' names; None: kohya's.
+    """
+
+    published: Names | Callable[[Mapping[str, Any], Iterable[str]], Translate]
     comfyui: str | None = None
 
 
 FAMILIES = {
     "sd15": ModuleNames(UNET),
     "sdxl": ModuleNames(UNET),
-    "sd3": ModuleNames(SD3, comfyui="transformer"),
-    "flux": ModuleNames(FLUX, comfyui="transformer"),
+    "sd3": ModuleNames(original_flow.sd3, comfyui="transformer"),
+    "flux": ModuleNames(original_flow.flux, comfyui="transformer"),
     "qwen_image": ModuleNames(QWEN_IMAGE, comfyui="diffusion_model"),
 }
 
@@ -172,27 +129,36 @@ def network_alpha(metadata: Mapping[str, Any]) -> float:
     return float(alpha * math.sqrt(metadata["r"]) if metadata.get("use_rslora") else alpha)
 
 
-def named(format: str, family: str, found: Mapping[str, Pair], rows: Callable[[str], int]) -> dict[str, Tensor]:
+def named(format: str, family: str, found: Mapping[str, Pair], network: nn.Module) -> dict[str, Tensor]:
     """The tensors of a file that ComfyUI or kohya's trainers read, each module with its alpha.
 
     Args:
-        rows: the output features of a module of the base, by name.
+        network: of the base; its weights may be on the meta device.
 
     Raises:
         InputError: a family or a module that the tool has no name for.
     """
     known = names_of(format, family)
-    places = {name: _place(format, known.names, name) for name in found}
+    made_of = _pieces(format, known, found, network)
     if format == "comfyui" and known.comfyui is not None:
         return _tensors({f"{known.comfyui}.{name}": pair for name, pair in found.items()}, "lora_A", "lora_B")
-    groups: dict[str, dict[str, Pair | None]] = {}
-    for name, (published, together) in places.items():
-        groups.setdefault(published, dict.fromkeys(together))[name] = found[name]
-    modules = {
-        f"lora_unet_{published.replace('.', '_')}": _in_one(list(group.values()), [rows(name) for name in group])
-        for published, group in groups.items()
-    }
+    modules: dict[str, Pair] = {}
+    for published, piece in made_of.items():
+        names = [name.removesuffix(".weight") for name in piece.parts]
+        held = [found.get(name) for name in names]
+        if any(held):
+            rows = [len(network.get_submodule(name).weight) for name in names]  # type: ignore[arg-type]
+            place = published.removesuffix(".weight").replace(".", "_")
+            modules[f"lora_unet_{place}"] = _in_one(held, rows, swapped=piece.form == "swapped")
     return _tensors(modules, "lora_down", "lora_up")
+
+
+def _pieces(format: str, known: ModuleNames, found: Iterable[str], network: Any) -> dict[str, Piece]:
+    """Published weight -> the weights of diffusers that it is made of."""
+    if not isinstance(known.published, dict):
+        names = [name for name, _ in network.named_parameters() if name.endswith(".weight")]
+        return pieces(known.published(network.config, names), names)
+    return {_filled(format, known.published, name): Piece((f"{name}.weight",), "same") for name in found}
 
 
 def names_of(format: str, family: str) -> ModuleNames:
@@ -207,30 +173,28 @@ def names_of(format: str, family: str) -> ModuleNames:
     return FAMILIES[family]
 
 
-def _place(format: str, table: Names, name: str) -> tuple[str, list[str]]:
-    """(published name of the weight that holds a module, all modules that it holds in their order)."""
+def _filled(format: str, table: Names, name: str) -> str:
+    """The published name of a module, its numbers in it."""
     for pattern, published in table.items():
         fits = re.fullmatch(re.escape(pattern).replace(r"\#", r"(\d+)"), name)
         if fits is not None:
-            together = [each for each, weight in table.items() if weight == published]
-            return _filled(published, fits.groups()), [_filled(each, fits.groups()) for each in together]
+            for number in fits.groups():
+                published = published.replace("#", number, 1)
+            return published
     what = f"{TOOLS[format]} has no name for the module {name}"
     raise InputError(what, where="lora.targets", remedy=REMEDY)
 
 
-def _filled(pattern: str, numbers: Sequence[str]) -> str:
-    left = iter(numbers)
-    return re.sub("#", lambda _: next(left), pattern)
-
-
-def _in_one(parts: Sequence[Pair | None], rows: Sequence[int]) -> Pair:
+def _in_one(parts: Sequence[Pair | None], rows: Sequence[int], *, swapped: bool) -> Pair:
     """n modules in one: down [nr,in] one below the other, up [sum of out,nr] on the diagonal, zeros for an absent one.
 
-    r is the largest rank among them: kohya's trainers cut such a pair into n equal ranks.
+    r is the largest rank among them: kohya's trainers cut such a pair into n equal ranks. swapped: a weight that stands
+    for one module has its halves the other way round.
     """
     held = [part for part in parts if part is not None]
     if len(parts) == 1:
-        return held[0]
+        up = torch.cat(held[0].up.chunk(2)[::-1]) if swapped else held[0].up
+        return Pair(held[0].down, up, held[0].scale)
     rank, scale = max(part.down.shape[0] for part in held), max(part.scale for part in held)
     down = held[0].down.new_zeros(len(parts) * rank, held[0].down.shape[1])
     up = held[0].up.new_zeros(sum(rows), len(parts) * rank)
