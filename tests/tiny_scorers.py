@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from finepref.evaluate.scorers import blip, clip
@@ -96,6 +97,34 @@ def bert_vocabulary(folder: Path, words: tuple[str, ...] = ()) -> Path:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join([*special, *words, *letters, *(f"##{c}" for c in letters)]) + "\n")
+    return folder
+
+
+SPECS = {
+    "hpsv2.0": "HPS_v2_compressed.pt",
+    "hpsv2.1:tensor_noaa": "HPS_v2.1_compressed.pt",
+    "clip-h": "HPS_v2_compressed.pt",
+    "imagereward": "ImageReward.pt",
+    "aesthetic": "head.pth",
+}
+HEAD_SIZES = (48, 1024, 128, 64, 16, 1)
+
+
+def official_files(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with tiny files in the official containers, and vocabularies beside them."""
+    fitted(monkeypatch)
+    monkeypatch.setattr("finepref.evaluate.scorers.families.WIDTH", 48)
+    folder = clip_vocabulary(bert_vocabulary(place))
+    half = {name: t.half() for name, t in open_clip_state().items()}
+    torch.save({"state_dict": half, "epoch": 1}, folder / "HPS_v2_compressed.pt")
+    torch.save({"state_dict": half}, folder / "HPS_v2.1_compressed.pt")
+    torch.save(reward_state(), folder / "ImageReward.pt")
+    state: dict[str, Tensor] = {}
+    for index, a, b in zip((0, 2, 4, 6, 7), HEAD_SIZES[:-1], HEAD_SIZES[1:], strict=True):
+        state |= {f"layers.{index}.weight": draw((b, a), index) / a**0.5, f"layers.{index}.bias": draw((b,), index)}
+    torch.save(state, folder / "head.pth")
+    (folder / "backbone").mkdir()
+    save_file(open_clip_state(), folder / "backbone" / "model.safetensors")
     return folder
 
 

@@ -53,7 +53,7 @@ class FakePipeline:
 
 
 def source(pipeline: FakePipeline, fingerprint: str = "f") -> NamedModel:
-    return NamedModel(lambda: pipeline, origin="fake", fingerprint=fingerprint, rewards=("r",))
+    return NamedModel(lambda *_: pipeline, origin="fake", fingerprint=fingerprint, rewards=("r",))
 
 
 def pixels(folder: Path, model: str) -> dict:

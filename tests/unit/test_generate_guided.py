@@ -61,7 +61,7 @@ def source(folder: Path, kind: str) -> NamedModel:
     import diffusers
 
     return NamedModel(
-        lambda: getattr(diffusers, kind).from_pretrained(folder), origin=str(folder), fingerprint=str(folder)
+        lambda *_: getattr(diffusers, kind).from_pretrained(folder), origin=str(folder), fingerprint=str(folder)
     )
 
 

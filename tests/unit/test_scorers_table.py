@@ -27,44 +27,19 @@ from finepref.evaluate.scorers.scorer_rows import SCORERS, make, parse
 from finepref.evaluate.scorers.tokenizer import bert_text, clip_text
 from tiny_scorers import (
     PROMPTS,
+    SPECS,
     bert_vocabulary,
     clip_vocabulary,
-    draw,
-    fitted,
+    official_files,
     open_clip_state,
     pictures,
-    reward_state,
 )
-
-HEAD_SIZES = (48, 1024, 128, 64, 16, 1)
 
 
 @pytest.fixture
 def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with tiny files in the official containers, and vocabularies beside them."""
-    fitted(monkeypatch)
-    monkeypatch.setattr("finepref.evaluate.scorers.families.WIDTH", 48)
-    folder = clip_vocabulary(bert_vocabulary(tmp_path / "official"))
-    half = {name: t.half() for name, t in open_clip_state().items()}
-    torch.save({"state_dict": half, "epoch": 1}, folder / "HPS_v2_compressed.pt")
-    torch.save({"state_dict": half}, folder / "HPS_v2.1_compressed.pt")
-    torch.save(reward_state(), folder / "ImageReward.pt")
-    state: dict[str, torch.Tensor] = {}
-    for index, a, b in zip((0, 2, 4, 6, 7), HEAD_SIZES[:-1], HEAD_SIZES[1:], strict=True):
-        state |= {f"layers.{index}.weight": draw((b, a), index) / a**0.5, f"layers.{index}.bias": draw((b,), index)}
-    torch.save(state, folder / "head.pth")
-    (folder / "backbone").mkdir()
-    save_file(open_clip_state(), folder / "backbone" / "model.safetensors")
-    return folder
-
-
-SPECS = {
-    "hpsv2.0": "HPS_v2_compressed.pt",
-    "hpsv2.1:tensor_noaa": "HPS_v2.1_compressed.pt",
-    "clip-h": "HPS_v2_compressed.pt",
-    "imagereward": "ImageReward.pt",
-    "aesthetic": "head.pth",
-}
+    return official_files(tmp_path / "official", monkeypatch)
 
 
 def test_every_kind_has_one_line_and_a_known_preprocess() -> None:

@@ -37,6 +37,8 @@ def command(
     control_scale: Annotated[float | None, typer.Option(min=0, help="Conditioning scale; 1 by default.")] = None,
     refiner: Annotated[str | None, typer.Option(help="SDXL refiner folder or hub id.")] = None,
     refiner_start: Annotated[float | None, typer.Option(help="Share of steps before the refiner; 0.8.")] = None,
+    precision: Annotated[str, typer.Option(help="no (float32), bf16 or fp16, of all networks.")] = "no",
+    offload: Annotated[bool, typer.Option(help="Only the network at work on the GPU: less memory, slower.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; does not change the noise.")] = 8,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first prompts of each set.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace images that were made in another way.")] = False,
@@ -56,6 +58,7 @@ def command(
     }  # fmt: skip
     settings: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     extras = _extras(controlnet, control_images, control_scale, refiner, refiner_start)
+    extras |= {"precision": precision, "offload": offload}
     named = parse_models(model)
     files = [name.partition("=")[2] or name for name in prompts or ()]
     check_folder(out, EVALUATION, inputs=[*named.values(), *files, *filter(None, [control_images])])

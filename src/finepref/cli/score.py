@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ def command(
     ] = None,
     protocol: Annotated[str | None, typer.Option(help="Use the scorers of a protocol.")] = None,
     out: Annotated[Path | None, typer.Option(help="Rewards file of a preference data set.")] = None,
+    precision: Annotated[str, typer.Option(help="no (float32), bf16 or fp16, of scorers on a network.")] = "no",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; does not change a score.")] = 16,
     shard: Annotated[str, typer.Option(help="INDEX/COUNT of a data set that several processes share.")] = "0/1",
     reading: Reading = AS_IT_IS,
@@ -30,6 +31,7 @@ def command(
     from finepref.formats.preferences import Preferences, Quarantined
 
     specs = _scorers(scorer or [], protocol)
+    how: dict[str, Any] = {"precision": precision, "batch_size": batch_size, "overwrite": overwrite}
     if (data[0] / LINES).is_file():
         from finepref.evaluate.score import score
         from finepref.formats.scores import SCORES
@@ -37,7 +39,7 @@ def command(
         if len(data) > 1 or out is not None or shard != "0/1" or reading != AS_IT_IS:
             what = "an evaluation folder is scored alone and into itself"
             raise InputError(what, where=data[0], remedy="leave out --out, --shard, and how data are read")
-        score(data[0], specs, batch_size=batch_size, overwrite=overwrite)
+        score(data[0], specs, **how)
         print(data[0] / SCORES)
         return
     if out is None:
@@ -56,9 +58,8 @@ def command(
         specs,
         out,
         inputs=data,
-        batch_size=batch_size,
         shard=(int(index), int(count)),
-        overwrite=overwrite,
+        **how,
     )
     if dropped:
         say(f"{len(dropped)} rows were left out, first row {dropped[0].row}: {dropped[0].reason}")

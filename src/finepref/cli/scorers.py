@@ -57,7 +57,7 @@ def verify_scorer(
     tolerance: Annotated[float, typer.Option(min=0.0, help="Largest difference from --expected.")] = 2e-6,
     images: Annotated[Path | None, typer.Option(help="HPSv2's published SDXL Base 0.9 images (hpsv2.1).")] = None,
     prompts: Annotated[Path | None, typer.Option(help="HPSv2's benchmark prompts (hpsv2.1).")] = None,
-    device: Annotated[str | None, typer.Option(help="torch device; default: cuda where there is one.")] = None,
+    device: Annotated[str | None, typer.Option(help="torch device; default: the accelerator, else cpu.")] = None,
 ) -> None:
     """Compare a scorer that has its real weights with published or reference numbers; exit 1 where they differ."""
     from finepref.evaluate.scorers.verify import verify

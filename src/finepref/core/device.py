@@ -1,16 +1,103 @@
-"""Which device a command runs on, and where it keeps what it generates or downloads."""
+"""Which device a command runs on, what torch knows of it, and where is kept what is generated or downloaded.
+
+Torch names its accelerator: cuda (ROCm calls itself that too), xpu, mps, ...; without one it is the CPU. What only some
+of them can tell is asked of torch's module of that kind, such as `torch.cuda`.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
+import platform
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["no", "bf16", "fp16"]
+"""What networks compute in: float32, or half precision."""
 
 
 def default_device() -> str:
-    """cuda where there is one, else cpu."""
+    """The kind of accelerator that torch sees, else cpu."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return "cpu" if found is None else found.type
+
+
+def own_device(number: int) -> torch.device:
+    """Where the process of this number on its machine trains: its accelerator, where that has float64, else the CPU.
+
+    Levels, their tables and the statistics of a step are float64; mps has none, and some xpu have none.
+    """
+    import torch
+
+    kind = default_device()
+    wide = kind not in ("cpu", "mps") and getattr(_properties(torch.device(kind, number)), "has_fp64", True)
+    return torch.device(kind, number) if wide else torch.device("cpu")
+
+
+def use_device(device: torch.device) -> None:
+    """Make it the current device of this process, where a kind may have several."""
+    if hasattr(_module(device), "set_device"):
+        _module(device).set_device(device)
+
+
+def device_name(device: torch.device | str) -> str:
+    """The maker's name of an accelerator where torch knows it, else its kind with the machine's processor."""
+    import torch
+
+    known = getattr(_module(torch.device(device)), "get_device_name", None)
+    return f"{torch.device(device).type} ({platform.machine()})" if known is None else str(known(device))
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most MiB that were allocated at once on a device; of the whole process where torch does not count (cpu, mps)."""
+    counted = getattr(_module(device), "max_memory_allocated", None)
+    if counted is not None:
+        return float(counted(device)) / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024  # bytes there, KiB elsewhere
+
+
+def free_memory() -> None:
+    """Give back what was held for networks that nothing refers to any more, before others are loaded."""
+    import torch
+
+    gc.collect()
+    emptied = getattr(_module(torch.device(default_device())), "empty_cache", None)
+    if emptied is not None:
+        emptied()
+
+
+def accelerators() -> list[str]:
+    """Kind, number, name and memory of every accelerator that torch sees."""
+    import torch
+
+    kind, found = default_device(), []
+    for number in range(torch.accelerator.device_count() if kind != "cpu" else 0):
+        about = _properties(torch.device(kind, number))
+        memory = "" if about is None else f", {about.total_memory / 2**30:.0f} GiB"
+        found.append(f"{kind}:{number} {device_name(torch.device(kind, number))}{memory}")
+    return found
+
+
+def _module(device: torch.device) -> Any:
+    """Torch's module of a kind of device."""
+    import torch
+
+    return torch.get_device_module(device)
+
+
+def _properties(device: torch.device) -> Any:
+    """What torch knows of an accelerator; None where it tells nothing."""
+    found = getattr(_module(device), "get_device_properties", None)
+    return None if found is None else found(device)
 
 
 def cache_home() -> Path:

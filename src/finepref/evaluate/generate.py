@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from finepref.core.device import Precision, default_device, device_name, free_memory
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_file
 from finepref.core.outfolders import check_folder, own_folder
@@ -40,6 +41,8 @@ def generate(
     noise: Noise = "per-prompt",
     control: Control | None = None,
     refiner: Refiner | None = None,
+    precision: Precision = "no",
+    offload: bool = False,
     batch_size: int = 8,
     protocol: str | None = None,
     overwrite: bool = False,
@@ -51,7 +54,8 @@ def generate(
         prompts: texts; a prompt file, or a set by name (`lab-eval`, `papv2`).
         seeds: distinct integers; an image's noise is a function of (prompt row, seed).
         out: folder; images go to `out/images/<model>/<set>/<row>_s<seed>.png`.
-        steps, guidance, scheduler, size, negative_prompt, noise, control, refiner: see `Sampling`.
+        steps, guidance, scheduler, size, negative_prompt, noise, control, refiner, precision: see `Sampling`.
+        offload: keep only the network at work on the accelerator; slower, in less memory, the same images.
         batch_size: images per pipeline call, >= 1; does not change the noise.
         protocol: name of the protocol these settings come from, for the record.
         overwrite: generate again what is there with other settings, instead of refusing.
@@ -65,7 +69,8 @@ def generate(
     read = [each for each in (*models.values(), prompts) if isinstance(each, str | Path)]
     check_folder(out, EVALUATION, inputs=[*read, *([] if control is None else [control.maps])])
     prompt_set = load_prompt_set(prompts) if isinstance(prompts, str) else as_prompt_set(prompts)
-    sampling = Sampling(steps, guidance, scheduler, size, negative_prompt, noise, control, refiner)
+    sampling = Sampling(steps, guidance, scheduler, size, negative_prompt, noise, control, refiner, precision)
+    _check_loading(models, sampling, offload=offload)
     sources = {name: as_source(model) for name, model in models.items()}
     _check(sources, prompt_set, seeds, batch_size)
     if scheduler is not None and scheduler not in SCHEDULERS:
@@ -77,7 +82,8 @@ def generate(
         slots = dict.fromkeys((f"{name}/{prompt_set.name}" for name in sources if protocol), protocol or "")
         record = replace(record, protocols={**record.protocols, **slots})
         wanted = [(row, seed) for row in range(len(prompt_set)) for seed in seeds]
-        return _fill(folder, sources, prompt_set, sampling, rows, record, wanted, batch_size=batch_size)
+        todo = (sources, prompt_set, sampling, rows, record, wanted)
+        return _fill(folder, *todo, batch_size=batch_size, offload=offload)
 
 
 def _fill(
@@ -90,8 +96,10 @@ def _fill(
     wanted: Sequence[tuple[int, int]],
     *,
     batch_size: int,
+    offload: bool,
 ) -> Manifest:
     """Make what is missing of every model, one after the other. Nothing is written before the first is loaded."""
+    place = default_device()
     for name, source in sources.items():
         missing = [key for key in wanted if not _finished(out, rows.get((name, prompt_set.name, *key)))]
         if not missing:
@@ -100,17 +108,19 @@ def _fill(
         for key in missing:
             rows.pop((name, prompt_set.name, *key), None)
         started = time.perf_counter()
-        sampler = prepare(source.load(), sampling)
+        batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
+        sampler = prepare(source.load("cpu" if offload else place, sampling.precision), sampling, offload=offload)
         manifest.write_rows(out, rows.values())
         manifest.write_record(out, record)
-        batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
         for batch in progress(batches, f"images of {name}", unit="batch"):
             done = _sample(sampler, name, prompt_set, batch, out)
             manifest.append_rows(out, done)
             rows.update({row.key: row for row in done})
+        del sampler  # before the next model is loaded
+        free_memory()
         about = record.models[name]
         seconds = round(about.seconds + time.perf_counter() - started, 2)
-        about = replace(about, seconds=seconds, device=_device_name())
+        about = replace(about, seconds=seconds, device=device_name(place))
         record = replace(record, models={**record.models, name: about})
     ordered = sorted(rows.values(), key=lambda row: (row.prompt_set, row.prompt_index, row.seed))
     manifest.write_rows(out, ordered)
@@ -129,6 +139,16 @@ def _check(sources: Mapping[str, NamedModel], prompts: PromptSet, seeds: Sequenc
         raise InputError(f"seeds {list(seeds)}", where="seeds", remedy="give at least one, each once")
     if batch_size < 1:
         raise InputError(f"a batch of {batch_size}", where="batch size", remedy="use at least 1")
+
+
+def _check_loading(models: Mapping[str, Any], sampling: Sampling, *, offload: bool) -> None:
+    if offload and default_device() == "cpu":
+        what = "it has no effect: this machine's networks are on the CPU anyway"
+        raise InputError(what, where="offload", remedy="leave it out")
+    loaded = [name for name, model in models.items() if not isinstance(model, NamedModel | str | Path)]
+    if loaded and (offload or sampling.precision != "no"):
+        what = f"'{loaded[0]}' is loaded already, in its own precision and place"
+        raise InputError(what, where="models", remedy="give its path, or load it so and leave the option out")
 
 
 def _merged_record(
@@ -172,12 +192,6 @@ def _same(row: ImageRow, prompts: PromptSet) -> bool:
 
 def _finished(out: Path, row: ImageRow | None) -> bool:
     return row is not None and (out / row.path).is_file() and sha256_file(out / row.path) == row.image_sha256
-
-
-def _device_name() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def _sample(

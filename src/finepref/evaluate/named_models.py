@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from finepref.core.device import Precision
 from finepref.core.errors import InputError
 from finepref.core.files import read_object
 from finepref.core.provenance import sha256_bytes, sha256_file
@@ -21,11 +21,12 @@ NOT_WEIGHTS = ("checkpoints", "samples", "cache", *STATE)
 class NamedModel:
     """A model to generate with: how to load it, and what a reader of the results must know of it.
 
-    load: () -> diffusers pipeline, called only when an image is missing. origin: path or hub id. fingerprint: changes
-    when the weights do. rewards: names of the scorers whose values its training used. pipeline: diffusers class name.
+    load: (device, precision) -> diffusers pipeline, called only when an image is missing. origin: path or hub id.
+    fingerprint: changes when the weights do. rewards: names of the scorers whose values its training used. pipeline:
+    diffusers class name.
     """
 
-    load: Callable[[], Any]
+    load: Callable[[str, Precision], Any]
     origin: str
     fingerprint: str
     rewards: tuple[str, ...] = ()
@@ -66,7 +67,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 def as_source(model: NamedModel | str | Path | Any) -> NamedModel:
     """A model as a source: a path, a hub name, a loaded diffusers pipeline.
 
-    A folder is hashed where it lies; anything else is loaded once and its weights hashed.
+    A folder is hashed where it lies; anything else is loaded on the CPU, its weights hashed, and forgotten.
 
     Raises:
         InputError: a folder without weights, or no such model.
@@ -77,14 +78,18 @@ def as_source(model: NamedModel | str | Path | Any) -> NamedModel:
         return model
     if not isinstance(model, str | Path):
         kind = type(model).__name__
-        return NamedModel(lambda: model, origin=kind, fingerprint=pipeline_fingerprint(model), pipeline=kind)
+        return NamedModel(lambda *_: model, origin=kind, fingerprint=pipeline_fingerprint(model), pipeline=kind)
     path, folder = str(at_step(model)), Path(at_step(model))
+
+    def load(device: str, precision: Precision) -> Any:
+        return open_pipeline(path, device=device, precision=precision)
+
     if not folder.is_dir():
-        return replace(as_source(open_pipeline(path)), origin=path)
+        return replace(as_source(load("cpu", "no")), load=load, origin=path)
     run = read_run(folder) if is_finished(folder) else None
     base = "" if run is None else f"base {run.base_sha256}\n"
     return NamedModel(
-        functools.partial(open_pipeline, path),
+        load,
         origin=path,
         fingerprint=sha256_bytes((base + folder_fingerprint(folder)).encode()),
         rewards=() if run is None else run.signals.rewards,

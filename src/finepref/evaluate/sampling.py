@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from finepref.core.errors import InputError, nearest
+from finepref.core.device import Precision, default_device
+from finepref.core.errors import InputError, check_word, nearest
 from finepref.core.provenance import sha256_bytes, sha256_file
 from finepref.core.rng import torch_generator
 
@@ -77,6 +78,7 @@ class Sampling:
 
     guidance is diffusers' guidance_scale. size is (width, height) in pixels. scheduler is a short name (`ddim`,
     `euler`, ...) or a diffusers class name. noise "shared" starts every prompt from the same noise (SDPO's protocol).
+    precision: of all networks; a VAE that asks for it (`force_upcast`) decodes in float32.
     """
 
     steps: int
@@ -87,8 +89,10 @@ class Sampling:
     noise: Noise = "per-prompt"
     control: Control | None = None
     refiner: Refiner | None = None
+    precision: Precision = "no"
 
     def __post_init__(self) -> None:
+        check_word(self.precision, get_args(Precision), "precision", where="precision")
         if self.steps < 1:
             raise InputError(f"{self.steps} sampling steps", where="steps", remedy="use at least 1")
         if not self.guidance >= 0:
@@ -101,7 +105,10 @@ class Sampling:
     def record(self, rows: int) -> dict[str, Any]:
         """Everything that changes an image of a set of `rows` prompts, as JSON."""
         size, control = list(self.size) if self.size else None, self.control.record(rows) if self.control else None
-        return {**asdict(self), "size": size, "control": control}
+        found = {**asdict(self), "size": size, "control": control}
+        if self.precision == "no":
+            del found["precision"]  # as in folders of earlier versions, which go on
+        return found
 
 
 def noise_generator(seed: int, row: int, noise: Noise = "per-prompt") -> torch.Generator:
@@ -163,9 +170,9 @@ class Sampler:
         return options
 
 
-def prepare(pipeline: Any, sampling: Sampling) -> Sampler:
+def prepare(pipeline: Any, sampling: Sampling, *, offload: bool = False) -> Sampler:
     """Set a pipeline up: the scheduler asked for, no safety checker (it blackens images) and no watermark (it shifts
-    scores), control or refiner, no bar.
+    scores), control or refiner, no bar. offload: only the network at work is on the accelerator.
 
     Raises:
         InputError: an unknown scheduler, or a pipeline that takes no control map or refiner.
@@ -183,6 +190,8 @@ def prepare(pipeline: Any, sampling: Sampling) -> Sampler:
         each.set_progress_bar_config(disable=True)
         if getattr(each, "watermark", None) is not None:
             each.watermark = None
+        if offload:
+            each.enable_model_cpu_offload(device=default_device())
     return Sampler(pipeline, sampling, refiner)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finepref.core.device import Precision
 from finepref.core.errors import InputError
 from finepref.core.images import Unreadable, open_rgb
 from finepref.core.progress import progress, say
@@ -49,6 +50,14 @@ class Item:
     def key(self) -> tuple[str, str]:
         """What a score is a function of, besides the scorer."""
         return (self.image_sha256, self.prompt_sha256)
+
+
+def scored_by(scorer: Scorer, seconds: float | None = None) -> ScoredBy:
+    """What the file of its scores says of a scorer."""
+    precision = getattr(scorer, "precision", "no")
+    return ScoredBy(
+        scorer.fingerprint, scorer.higher_is_better, seconds, precision=None if precision == "no" else precision
+    )
 
 
 def cache_of(rows: Iterable[Score | Reward]) -> Cache:
@@ -112,7 +121,12 @@ def _score_batch(batch: Sequence[Item], scorer: Scorer) -> list[Value]:
 
 
 def score(
-    folder: str | Path, scorers: Iterable[Scorer | str], *, batch_size: int = 16, overwrite: bool = False
+    folder: str | Path,
+    scorers: Iterable[Scorer | str],
+    *,
+    precision: Precision = "no",
+    batch_size: int = 16,
+    overwrite: bool = False,
 ) -> Scores:
     """Score every image of an evaluation folder with every scorer and write `scores.parquet`.
 
@@ -122,6 +136,7 @@ def score(
     Args:
         folder: folder with a `manifest.jsonl`.
         scorers: scorers, or specs such as `pickscore` (`finepref scorers list`), used one after the other.
+        precision: no (float32), bf16 or fp16; scores of another precision are of another fingerprint.
         batch_size: images per call, >= 1.
         overwrite: forget the scores of these scorers first.
 
@@ -134,11 +149,12 @@ def score(
     folder = Path(folder)
     images = read_rows(folder)
     with own_scores(folder):
-        return _score(folder, images, scorers, batch_size=batch_size, overwrite=overwrite)
+        made = (as_scorer(named, precision) for named in scorers)  # one by one, each loaded when the last is gone
+        return _score(folder, images, made, batch_size=batch_size, overwrite=overwrite)
 
 
 def _score(
-    folder: Path, images: Sequence[ImageRow], scorers: Iterable[Scorer | str], *, batch_size: int, overwrite: bool
+    folder: Path, images: Sequence[ImageRow], scorers: Iterable[Scorer], *, batch_size: int, overwrite: bool
 ) -> Scores:
     items = [Item(row.image_sha256, row.prompt, row.prompt_sha256, row.image(folder).read, row.path) for row in images]
     found = read_scores(folder) if (folder / SCORES).is_file() else Scores((), {})
@@ -157,13 +173,13 @@ def _score(
         write_scores(folder, scores)
         return scores
 
-    for scorer in map(as_scorer, scorers):
+    for scorer in scorers:
         if scorer.name in names:
             raise InputError(f"two scorers are named '{scorer.name}'", where="scorer", remedy="give each once")
         names.add(scorer.name)
         if overwrite:
             cache = {key: value for key, value in cache.items() if key[0] != scorer.fingerprint}
-        known[scorer.name] = ScoredBy(scorer.fingerprint, scorer.higher_is_better)
+        known[scorer.name] = scored_by(scorer)
         score_items(items, scorer, cache, batch_size=batch_size, save=save)
         found = save()
         failed = [item.place for item in items if math.isnan(cache[scorer.fingerprint, *item.key][0])]

@@ -8,17 +8,18 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from finepref.core.device import Precision
 from finepref.core.errors import InputError
 from finepref.core.ownership import check_file
 from finepref.core.progress import say
 from finepref.core.provenance import sha256_bytes
-from finepref.evaluate.score import Cache, Item, cache_of, score_items
+from finepref.evaluate.score import Cache, Item, cache_of, score_items, scored_by
 from finepref.evaluate.scorers.scorer import Scorer
 from finepref.evaluate.scorers.scorer_rows import as_scorer
 from finepref.formats.preferences import ImageRef, Preference
 from finepref.formats.prompts import prompt_sha256
 from finepref.formats.rewards import Reward, is_rewards, iterate_rewards, join_rewards, own_rewards, write_rewards
-from finepref.formats.scores import ScoredBy, read_scorers
+from finepref.formats.scores import read_scorers
 from finepref.formats.sources import named_inputs
 
 BLOCK = 2048
@@ -30,6 +31,7 @@ def score_preferences(
     out: str | Path,
     *,
     inputs: Sequence[str | Path] = (),
+    precision: Precision = "no",
     batch_size: int = 16,
     shard: tuple[int, int] = (0, 1),
     overwrite: bool = False,
@@ -41,6 +43,7 @@ def score_preferences(
         scorers: the scorers, or their specs.
         out: the parquet file. What it holds already of equal fingerprint, image and prompt is kept.
         inputs: files to hash into the footer.
+        precision: no (float32), bf16 or fp16, of scorers on a network.
         batch_size: images per call, >= 1.
         shard: (index, count); shard i of c takes the pairs i, i+c, ... and writes `<out stem>-i-of-c.parquet`. The
             shard that finds all others finished writes `out`.
@@ -53,7 +56,7 @@ def score_preferences(
         InputError: no scorer, two of one name, no preference, or a shard outside 0..count-1.
     """
     index, count = shard
-    chosen = [as_scorer(each) for each in scorers]
+    chosen = [as_scorer(each, precision) for each in scorers]
     names = [scorer.name for scorer in chosen]
     if not names or len(set(names)) != len(names):
         raise InputError(f"scorers {names}", where="scorer", remedy="give at least one, each once")
@@ -73,7 +76,7 @@ def score_preferences(
             part = parts / f"{len(written):06d}.parquet"
             spent = {scorer.name: 0.0 if overwrite else _seconds(part, scorer) for scorer in chosen}
             rows = _score_block(block, chosen, cache, batch_size, spent)
-            about = {s.name: ScoredBy(s.fingerprint, s.higher_is_better, spent[s.name]) for s in chosen}
+            about = {s.name: scored_by(s, spent[s.name]) for s in chosen}
             write_rewards(part, rows, about)
             written.append(part)
         failed, total = join_rewards(written, target, carried, shard=shard, inputs=inputs)
@@ -116,6 +119,8 @@ def _score_block(
     for scorer in scorers:
         began = time.perf_counter()
         score_items([item for *_, item in sides if isinstance(item, Item)], scorer, cache, batch_size=batch_size)
+        if len(scorers) > 1 and hasattr(scorer, "release"):
+            scorer.release()  # two networks at once may not fit
         spent[scorer.name] += time.perf_counter() - began
     rows = []
     for scorer, (pair_id, side, item) in itertools.product(scorers, sides):

@@ -42,11 +42,15 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class ScoredBy:
-    """A scorer: the hash of its weights and rules, its direction, and what its scores cost where that was measured."""
+    """A scorer: the hash of its weights and rules, its direction, and what its scores cost where that was measured.
+
+    precision: bf16 or fp16; None for float32, or a scorer that has no choice.
+    """
 
     fingerprint: str
     higher_is_better: bool = True
     device_seconds: float | None = None
+    precision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 import torch
 
-from finepref.core.device import default_device
+from finepref.core.device import Precision, default_device
 from finepref.core.errors import InputError
 from finepref.core.files import read_object, reading
 from finepref.core.provenance import hash_config, sha256_file, sha256_folder
@@ -122,22 +122,26 @@ def load_adapter(
     )
 
 
-def open_pipeline(path: str, *, device: str | None = None) -> Any:
+def open_pipeline(path: str, *, device: str | None = None, precision: Precision = "no") -> Any:
     """A plain diffusers pipeline: of a run folder (base + trained part), a diffusers folder, a hub name, or the lab.
+
+    Args:
+        precision: no (float32), bf16 or fp16, of all its networks, as diffusers' `torch_dtype`.
 
     Raises:
         InputError: a folder that is neither a finished run nor a pipeline.
     """
-    place, path = device or default_device(), str(at_step(path))
+    path = str(at_step(path))
+    how: Any = {"device": device or default_device(), "precision": precision}
     if is_finished(path):
         record = read_run(path)
         said = BaseOptions(revision=record.revision) | said_of(path)
-        return load_pipeline(record.base, run=path, family=record.family, device=place, **said)
+        return load_pipeline(record.base, run=path, family=record.family, **how, **said)
     if FilePath(path).is_dir() and not (FilePath(path) / INDEX).is_file():
         what = f"neither a finished run ({RUN}) nor a diffusers pipeline ({INDEX})"
         remedy = "finish the run with `finepref train --resume`, or give a pipeline folder"
         raise InputError(what, where=path, remedy=remedy)
-    return load_pipeline(path, device=place)
+    return load_pipeline(path, **how)
 
 
 def load_pipeline(
@@ -146,6 +150,7 @@ def load_pipeline(
     *,
     family: str = "auto",
     device: str | torch.device = "cpu",
+    precision: Precision = "no",
     **said: Unpack[BaseOptions],
 ) -> Any:
     """A plain diffusers pipeline of `base`, with the trained part of a run folder (or hub name) in it.
@@ -162,12 +167,16 @@ def load_pipeline(
     tokenizers = check_tokenizers(source, kind)
     vae = load_vae(source, settings.get("vae"))
     network, adapter = _load_network(source, kind, run)
-    pipe = assemble(source, {kind.part: network, "vae": vae, **tokenizers}, torch_dtype=torch.float32)
+    dtype = compute_dtype(precision, where="precision") or torch.float32
+    with quiet():
+        held = {kind.part: network.to(dtype), "vae": vae.to(dtype), **tokenizers}
+    pipe = assemble(source, held, torch_dtype=dtype)
     if adapter is not None:
         with quiet(), reading(adapter / low_rank.FILE, "a LoRA of this network", remedy=LORA):
             pipe.load_lora_weights(str(adapter), weight_name=low_rank.FILE)
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(torch.device(device))
+    with quiet():  # of float16 on a CPU, which works
+        return pipe.to(torch.device(device))
 
 
 def run_model_settings(run: str | FilePath) -> Mapping[str, Any]:

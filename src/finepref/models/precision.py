@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from finepref.core.errors import ConfigError, nearest
+from finepref.core.errors import check_word
 
 DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -21,12 +21,10 @@ DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 CAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 
 
-def compute_dtype(mixed_precision: str) -> torch.dtype | None:
-    """The autocast dtype of a `mixed_precision` setting; None for full precision."""
-    if mixed_precision not in DTYPES:
-        remedy = nearest(mixed_precision, DTYPES)
-        raise ConfigError(f"unknown mixed_precision {mixed_precision!r}", where="train.mixed_precision", remedy=remedy)
-    return DTYPES[mixed_precision]
+def compute_dtype(precision: str, *, where: str = "train.mixed_precision") -> torch.dtype | None:
+    """The type of half precision that a setting names; None for full precision."""
+    check_word(precision, DTYPES, "precision", where=where)
+    return DTYPES[precision]
 
 
 def cast_layers(network: nn.Module) -> list[nn.Module]:

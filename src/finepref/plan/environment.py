@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from finepref.core.device import accelerators
 from finepref.core.provenance import version_of, versions
 
 FLOORS = {
@@ -82,10 +83,7 @@ def _devices() -> tuple[list[str], Finding]:
         import torch
     except ImportError as error:
         return [], Finding(False, f"torch does not import ({error})", "install finepref again")
-    names = ["cpu"]
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        names.append(f"cuda:{index} {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    names = ["cpu", *accelerators()]
     if len(names) == 1 and shutil.which("nvidia-smi") is not None:
         what = f"this machine has an NVIDIA driver, but torch {torch.__version__} sees no GPU"
         return names, Finding(False, what, "install a CUDA build of torch, see pytorch.org")

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
+from finepref.core.device import Precision
 from finepref.core.errors import ConfigError, cut, nearest
 from finepref.core.options import Options, told
 from finepref.formats.layers import COMMAND_LINE, Stack, stack
@@ -72,7 +73,7 @@ class CacheSection(Options):
 
     folder: str | None = told(None, "cache folder; null = <run folder>/cache")
     online: bool = told(False, "true = nothing is kept: images and prompts are encoded whenever they are drawn")
-    mixed_precision: Literal["no", "bf16", "fp16"] = told("no", "of the VAE and the text encoders")
+    mixed_precision: Precision = told("no", "of the VAE and the text encoders")
     posterior: Literal["mode", "mean_std"] = told(
         "mean_std", "mode: one latent; mean_std: drawn at every visit (official)"
     )
@@ -129,7 +130,7 @@ class TrainSection(Options):
     adam_epsilon: float = told(1e-8, "added to the root of that mean", gt=0.0)
     adam_weight_decay: float = told(1e-2, "decoupled weight decay", ge=0.0)
     max_grad_norm: float | None = told(1.0, "null = no clipping", gt=0.0)
-    mixed_precision: Literal["no", "bf16", "fp16"] = told(
+    mixed_precision: Precision = told(
         "no", "autocast; weights and errors stay fp32; fp16, for GPUs without bf16, scales the loss"
     )
     gradient_checkpointing: bool | Literal["selective"] = told(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import platform
-import resource
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from finepref.core import provenance
+from finepref.core.device import device_name, peak_memory_mb
 from finepref.core.files import write_text
 from finepref.formats.metrics import read_timing
 from finepref.formats.run import RunAxes, RunRecord, write_run
@@ -67,14 +65,8 @@ def run_record(run: Run, state: State) -> RunRecord:
         device_seconds=sum(measured) if len(measured) == len(seconds) else None,
         device_seconds_by=seconds,
         processes=run.world.size,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
-        peak_memory_mb=_peak_memory_mb(device),
+        device=device_name(device),
+        peak_memory_mb=peak_memory_mb(device),
         **asdict(run.base),
         **provenance.provenance(seed=config.train.seed),
     )
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

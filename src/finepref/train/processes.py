@@ -17,6 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from finepref.core.device import default_device, own_device, use_device
+from finepref.core.progress import say
 from finepref.models.denoiser import Denoiser
 
 UNITS = ("TransformerBlock", "ResnetBlock2D")  # endings of the class names of what is gathered at once
@@ -79,19 +81,19 @@ def _reduce_flat(gradients: list[Tensor]) -> None:
 def launched() -> World:
     """This process among those that the launcher started, which need not be joined to share work by hash."""
     size, rank, local = (int(os.environ.get(name, default)) for name, default in _ENVIRONMENT)
-    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
-    return World(rank=rank, size=size, device=device)
+    return World(rank=rank, size=size, device=own_device(local))
 
 
 @contextmanager
 def join_world() -> Iterator[World]:
     """Join the processes that the launcher started; leave them at the end."""
     world = launched()
-    if world.device.type == "cuda":
-        torch.cuda.set_device(world.device)
+    use_device(world.device)
+    if world.main and world.device.type != default_device():
+        say(f"{default_device()} has no float64 here, which training needs: this runs on the CPU")
     started = world.size > 1 and not dist.is_initialized()
     if started:
-        dist.init_process_group("nccl" if world.device.type == "cuda" else "gloo")
+        dist.init_process_group(dist.Backend.default_device_backend_map[world.device.type])
     try:
         yield world
     finally:

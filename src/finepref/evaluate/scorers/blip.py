@@ -88,7 +88,7 @@ class RewardNetwork(nn.Module):
             encoder_attention_mask=seen,
             is_decoder=False,
         )
-        return out.last_hidden_state[:, 0]
+        return out.last_hidden_state[:, 0].float()
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Reward [N] of images for their prompts.

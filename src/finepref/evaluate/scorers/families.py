@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPModel
 
+from finepref.core.device import Precision
 from finepref.evaluate.scorers import blip, clip, hub_files
 from finepref.evaluate.scorers import tokenizer as tokens
 from finepref.evaluate.scorers.heads import WIDTH, LinearHead
-from finepref.evaluate.scorers.network_scorer import NetworkScorer, Rater
+from finepref.evaluate.scorers.network_scorer import NetworkScorer, Rater, in_half
 from finepref.evaluate.scorers.scorer_rows import SCORERS, ScorerRow, Spec, weights_path
 from finepref.evaluate.scorers.weights import build, in_blocks, read_state, weights_id
 
@@ -95,12 +96,14 @@ class ScorerFamily:
     """How files of a family are laid out, and what rates with them.
 
     network: (row, its local weights, None for the published ones) -> the module that the tensors are for. mapped:
-    official or final names -> final names, unused tensors left out. vocabulary: sets of files that make a tokenizer,
-    the hub has the first. text: (file or folder, row) -> its tokenizer. rater: (SHA-256 of the weights, tokenizer).
+    official or final names -> final names, unused tensors left out. towers: what of it may run in half precision.
+    vocabulary: sets of files that make a tokenizer, the hub has the first. text: (file or folder, row) -> its
+    tokenizer. rater: (SHA-256 of the weights, tokenizer).
     """
 
     network: Callable[[ScorerRow, Path | None], nn.Module]
     mapped: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    towers: Callable[[Any], tuple[nn.Module, ...]] = lambda network: ()
     vocabulary: tuple[tuple[str, ...], ...] = ()
     text: Callable[[Path, ScorerRow], Any] = lambda path, row: None
     rater: Callable[[str, Any], Rater[Any]] | None = None
@@ -110,6 +113,7 @@ FAMILIES = {
     "clip": ScorerFamily(
         network=lambda row, path: CLIPModel(clip.config_of(path, row.shape)),
         mapped=clip.from_open_clip,
+        towers=lambda network: (network.vision_model, network.text_model),
         vocabulary=(tokens.CLIP_NAMES, (tokens.BPE_NAME,)),
         text=lambda path, row: tokens.clip_text(path, cleaned=row.cleaned),
         rater=cosine,
@@ -117,6 +121,7 @@ FAMILIES = {
     "imagereward": ScorerFamily(
         network=lambda row, path: blip.RewardNetwork(blip.IMAGEREWARD),
         mapped=blip.from_imagereward,
+        towers=lambda network: (network.vision, network.text),
         vocabulary=((tokens.BERT_NAME,),),
         text=lambda path, row: tokens.bert_text(path),
         rater=reward,
@@ -125,7 +130,7 @@ FAMILIES = {
 }
 
 
-def load_network(row: ScorerRow, path: Path, device: str) -> Any:
+def load_network(row: ScorerRow, path: Path, device: str, precision: Precision = "no") -> Any:
     """The network of a row from an official file, a converted folder, or a folder in transformers' layout.
 
     Raises:
@@ -133,25 +138,29 @@ def load_network(row: ScorerRow, path: Path, device: str) -> Any:
     """
     family = FAMILIES[str(row.family)]
     state = family.mapped(read_state(path))
-    return build(lambda: family.network(row, path), state, where=path, device=device)
+    network = build(lambda: family.network(row, path), state, where=path, device=device)
+    in_half(family.towers(network), device, precision)
+    return network
 
 
-def make_scorer(chosen: Spec, device: str) -> NetworkScorer[Any]:
+def make_scorer(chosen: Spec, device: str, precision: Precision = "no") -> NetworkScorer[Any]:
     """The scorer of a spec on a network: weights are hashed now and loaded when the first image comes."""
     row, path, family = chosen.kind, weights_path(chosen), FAMILIES[str(chosen.kind.family)]
     beside = path if path.is_dir() else path.parent
-    variant = chosen.preprocess or row.preprocess
+    variant, how = chosen.preprocess or row.preprocess, (device, precision)
     if family.rater is not None:
         rater = family.rater(weights_id(path), family.text(_vocabulary(chosen, family, beside), row))
-        return NetworkScorer(chosen.name, rater, lambda: load_network(row, path, device), variant)
+        load = lambda: load_network(row, path, *how)  # noqa: E731
+        return NetworkScorer(chosen.name, rater, load, variant, precision=precision)
     backbone = beside / "backbone"
     if chosen.path is None or not backbone.is_dir():
         backbone = hub_files.fetch(hub_files.hub_file("clip_l"), scorer=row.name)
     return NetworkScorer(
         chosen.name,
         aesthetic((weights_id(backbone), weights_id(path))),
-        lambda: (load_network(SCORERS["clip-l"], backbone, device), load_network(row, path, device)),
+        lambda: (load_network(SCORERS["clip-l"], backbone, *how), load_network(row, path, *how)),
         variant,
+        precision=precision,
     )
 
 

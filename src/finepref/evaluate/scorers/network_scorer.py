@@ -1,20 +1,22 @@
-"""A scorer on a network: loaded with the first image, fed in batches, always in true float32."""
+"""A scorer on a network: loaded with the first image, fed in batches, in true float32 unless half is asked for."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from finepref.core.device import Precision, free_memory
 from finepref.core.errors import InputError
 from finepref.evaluate.scorers.preprocess import pixel_batch
 from finepref.evaluate.scorers.weights import fingerprint, full_precision
+from finepref.models.precision import autocast_forward, compute_dtype, store_half
 
 Loaded = TypeVar("Loaded")
 BATCH = 16
@@ -26,6 +28,16 @@ def check_inputs(name: str, images: Sequence[Image], prompts: Sequence[str]) -> 
     if len(images) != len(prompts):
         what = f"{len(images)} images and {len(prompts)} prompts"
         raise InputError(what, where=name, remedy="give one prompt per image")
+
+
+def in_half(towers: Iterable[nn.Module], device: str, precision: Precision) -> None:
+    """Let the towers of a network run under autocast, their weights stored as it casts them; heads stay in float32."""
+    dtype = compute_dtype(precision, where="precision")
+    if dtype is None:
+        return
+    for tower in towers:
+        store_half(tower, dtype)
+        autocast_forward(tower, torch.device(device), dtype)
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,7 @@ class NetworkScorer(Generic[Loaded]):
     """Scores of a network; an image's score does not depend on the others.
 
     name: stable short name. load: gives the network, in evaluation mode on its device. preprocess: one of
-    `preprocess.VARIANTS`.
+    `preprocess.VARIANTS`. precision: of its towers, see `in_half`.
     """
 
     name: str
@@ -56,16 +68,23 @@ class NetworkScorer(Generic[Loaded]):
     load: Callable[[], Loaded]
     preprocess: str
     higher_is_better: bool = True
+    precision: Precision = "no"
 
     @property
     def fingerprint(self) -> str:
         """Hash of everything that shapes the number."""
-        return fingerprint({**self.rater.identity, "version": 1, "preprocess": self.preprocess, "precision": "float32"})
+        precision = "float32" if self.precision == "no" else self.precision
+        return fingerprint({**self.rater.identity, "version": 1, "preprocess": self.preprocess, "precision": precision})
 
     @functools.cached_property
     def network(self) -> Loaded:
         """The network, loaded once."""
         return self.load()
+
+    def release(self) -> None:
+        """Forget the network, which the next image loads again."""
+        self.__dict__.pop("network", None)
+        free_memory()
 
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> np.ndarray:
         """Scores, float64 [n]."""
@@ -79,5 +98,5 @@ class NetworkScorer(Generic[Loaded]):
             for start in range(0, len(images), BATCH):
                 rows = slice(start, start + BATCH)
                 batch = pixel_batch(images[rows], self.preprocess, size=size).to(device)
-                values.append(self.rater.rate(self.network, batch, texts[rows]).double().cpu().numpy())
+                values.append(self.rater.rate(self.network, batch, texts[rows]).cpu().double().numpy())
         return np.concatenate(values)

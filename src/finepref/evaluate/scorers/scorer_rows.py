@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from finepref.core.device import default_device
-from finepref.core.errors import InputError
+from finepref.core.device import Precision, default_device
+from finepref.core.errors import InputError, check_word
 from finepref.core.rows import RowTable
 from finepref.evaluate.scorers.hub_files import PublishedFile, UrlFile, fetch, hub_file, published
 from finepref.evaluate.scorers.scorer import Scorer
@@ -91,21 +91,27 @@ def parse(spec: str) -> Spec:
     return Spec(kind, preprocess if colon else None, Path(path).expanduser() if at else None)
 
 
-def make(spec: str, *, device: str | None = None) -> Scorer:
-    """The scorer of a spec. Weights are hashed now and loaded when the first image comes, always as float32.
+def make(spec: str, *, device: str | None = None, precision: Precision = "no") -> Scorer:
+    """The scorer of a spec. Weights are hashed now and loaded when the first image comes.
 
     Args:
         spec: NAME[:PREPROCESS][@PATH], see the module.
-        device: torch device; None: cuda where there is one.
+        device: torch device; None: the accelerator that torch sees, else cpu.
+        precision: no (float32), bf16 or fp16 of a network's towers; the scores have another fingerprint.
 
     Raises:
-        InputError: unknown name or preprocess, weights that cannot be had, are of another model, or hold code.
+        InputError: unknown name, preprocess or precision, weights that cannot be had, are of another model, or hold
+            code; half precision of a scorer that has no network of ours.
     """
     chosen = parse(spec)
+    check_word(precision, get_args(Precision), "precision", where="precision")
     if chosen.kind.make is None:
         from finepref.evaluate.scorers.families import make_scorer
 
-        return make_scorer(chosen, device or default_device())
+        return make_scorer(chosen, device or default_device(), precision)
+    if precision != "no":
+        what = f"{chosen.name} has one precision"
+        raise InputError(what, where="precision", remedy="leave it out, or score the others apart")
     made = chosen.kind.make(chosen, device or default_device())
     for name in (member for member in vars(Scorer) if not member.startswith("_")):
         if not hasattr(made, name):
@@ -114,9 +120,13 @@ def make(spec: str, *, device: str | None = None) -> Scorer:
     return made
 
 
-def as_scorer(named: Scorer | str) -> Scorer:
+def as_scorer(named: Scorer | str, precision: Precision = "no") -> Scorer:
     """A scorer as it is; a spec as `make` has it."""
-    return make(named) if isinstance(named, str) else named
+    if isinstance(named, str):
+        return make(named, precision=precision)
+    if precision != "no":
+        raise InputError(f"{named.name} is made already", where="precision", remedy="give its name, or leave it out")
+    return named
 
 
 def weights_path(chosen: Spec) -> Path:

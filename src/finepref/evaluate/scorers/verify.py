@@ -143,7 +143,7 @@ def verify(
 
     Args:
         spec: NAME[:PREPROCESS][@PATH].
-        device: torch device; None: cuda where there is one.
+        device: torch device; None: the accelerator that torch sees, else cpu.
         expected: csv `image,prompt,value` from the original package.
         tolerance: for `expected`.
         images: HPSv2's published SDXL Base 0.9 images (hpsv2.1 only), with `prompts`.
