@@ -21,10 +21,11 @@ from finepref.train.batches import micro_batches
 from finepref.train.callbacks import Callback
 from finepref.train.checkpoint import read_state
 from finepref.train.config import load_config
+from finepref.train.frozen import ERRORS
 from finepref.train.identity import prepare
 from finepref.train.opened import about_base, open_latents
 from finepref.train.processes import World
-from finepref.train.run import make_run, train_run
+from finepref.train.run import fill_run, make_run, train_run
 from finepref.train.step import pair_loss
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -194,3 +195,27 @@ def test_a_checkpoint_that_lost_its_scaler_is_refused(world: Path, whole: Path, 
     place.write_text(json.dumps(state))
     with pytest.raises(InputError, match="loss scaler is missing"):
         train(world, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["lora={rank: 2}", "train.gradient_checkpointing=selective"],
+        ["trajectory={name: renoise, steps: 2}", "validation={prompts: [a dog], every: 1, steps: 1}"],
+    ],
+    ids=["lora", "inversion"],
+)
+def test_its_neighbours_begin_at_zero_too(world: Path, tmp_path: Path, words: list[str]) -> None:
+    """A reference that is the policy without adapters, recomputed blocks, inverted points, images on the way."""
+    run = train(world, tmp_path / "run", "train.max_steps=1", "objective.beta=0.1", *words)
+    (line,) = metrics(run)
+    assert (line["u"], line["overflow"]) == (0.0, False)
+    assert 0 < line["grad_norm"] < 1e3
+
+
+def test_the_references_errors_from_a_file_are_those_of_the_step(world: Path, tmp_path: Path) -> None:
+    words = ["train.max_steps=2", "objective.beta=0.1", "train.place_batch=1"]
+    cached = [*words, f"train.reference_cache={tmp_path / 'errors'}"]
+    fill_run(load_config(world / "run.yaml", [*WORDS, *cached]), ERRORS)
+    first, second = train(world, tmp_path / "step", *words), train(world, tmp_path / "file", *cached)
+    assert (first / "metrics.jsonl").read_bytes() == (second / "metrics.jsonl").read_bytes()
