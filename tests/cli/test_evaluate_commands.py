@@ -57,6 +57,8 @@ def test_the_chain_from_models_to_report(finepref, tmp_path: Path) -> None:
         (["generate", "--model", "a=lab", "--prompts", "lab-eval", "--control-scale", "1"], "no effect"),
         (["generate", "--model", "a=lab", "--prompts", "lab-eval", "--controlnet", "x"], "needs its maps"),
         (["generate", "--model", "a=lab", "--prompts", "lab-eval", "--refiner-start", ".5"], "no effect"),
+        (["generate", "--model", "a=no/such", "--prompts", "lab-eval", "--precision", "fp8"], "no, bf16, fp16"),
+        (["generate", "--model", "a=no/such", "--prompts", "lab-eval", "--offload"], "on the CPU anyway"),
     ],
 )
 def test_bad_words_to_generate_are_one_sentence(finepref, tmp_path: Path, words: list[str], said: str) -> None:
@@ -65,6 +67,18 @@ def test_bad_words_to_generate_are_one_sentence(finepref, tmp_path: Path, words:
     assert said in err
     assert "Traceback" not in err
     assert not (tmp_path / "x").exists()
+
+
+def test_precision_is_in_the_manifest_and_refused_by_the_lab(finepref, tmp_path: Path) -> None:
+    folder = tmp_path / "eval"
+    words = ["generate", "--model", "base=lab", "--prompts", "lab-eval", "--limit", 1, "--steps", 1, "--out", folder]
+    assert finepref(*words, "--precision", "bf16")[0] == 0
+    assert json.loads((folder / "manifest.json").read_text())["sampling"]["base/lab-eval"]["precision"] == "bf16"
+    code, _, err = finepref(*words)
+    assert (code, "other weights, settings or prompts" in err) == (2, True)
+    code, _, err = finepref("score", folder, "--scorer", "lab-true", "--precision", "bf16")
+    assert (code, "lab-true has one precision" in err) == (2, True)
+    assert not (folder / "scores.parquet").exists()
 
 
 def test_bad_words_to_score_and_compare(finepref, tmp_path: Path) -> None:

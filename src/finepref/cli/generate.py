@@ -46,7 +46,7 @@ def command(
     """Generate images of every model at equal prompts, seeds and initial noise."""
     from finepref.core.outfolders import check_folder
     from finepref.data.prompt_sets import load_prompt_set
-    from finepref.evaluate.generate import generate
+    from finepref.evaluate.generate import check_loading, generate
     from finepref.evaluate.named_models import as_source, parse_integers, parse_models, parse_size
     from finepref.evaluate.protocols import choose_prompts, family_of, load_protocol
     from finepref.formats.folders import EVALUATION
@@ -60,6 +60,7 @@ def command(
     extras = _extras(controlnet, control_images, control_scale, refiner, refiner_start)
     extras |= {"precision": precision, "offload": offload}
     named = parse_models(model)
+    check_loading(named, precision, offload=offload)  # before a model is loaded to be known
     files = [name.partition("=")[2] or name for name in prompts or ()]
     check_folder(out, EVALUATION, inputs=[*named.values(), *files, *filter(None, [control_images])])
     fixed = None if protocol is None else load_protocol(protocol)

@@ -8,10 +8,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from finepref.core.device import Precision, default_device, device_name, free_memory
-from finepref.core.errors import InputError
+from finepref.core.errors import InputError, check_word
 from finepref.core.files import atomic_file
 from finepref.core.outfolders import check_folder, own_folder
 from finepref.core.progress import progress, say
@@ -66,11 +66,11 @@ def generate(
     Raises:
         InputError: an unusable name or setting, or the folder holds images of these names made in another way.
     """
+    check_loading(models, precision, offload=offload)
     read = [each for each in (*models.values(), prompts) if isinstance(each, str | Path)]
     check_folder(out, EVALUATION, inputs=[*read, *([] if control is None else [control.maps])])
     prompt_set = load_prompt_set(prompts) if isinstance(prompts, str) else as_prompt_set(prompts)
     sampling = Sampling(steps, guidance, scheduler, size, negative_prompt, noise, control, refiner, precision)
-    _check_loading(models, sampling, offload=offload)
     sources = {name: as_source(model) for name, model in models.items()}
     _check(sources, prompt_set, seeds, batch_size)
     if scheduler is not None and scheduler not in SCHEDULERS:
@@ -141,12 +141,14 @@ def _check(sources: Mapping[str, NamedModel], prompts: PromptSet, seeds: Sequenc
         raise InputError(f"a batch of {batch_size}", where="batch size", remedy="use at least 1")
 
 
-def _check_loading(models: Mapping[str, Any], sampling: Sampling, *, offload: bool) -> None:
+def check_loading(models: Mapping[str, Any], precision: str, *, offload: bool) -> None:
+    """Refuse an unknown precision, offloading without effect, and either of pipelines that are loaded already."""
+    check_word(precision, get_args(Precision), "precision", where="precision")
     if offload and default_device() == "cpu":
         what = "it has no effect: this machine's networks are on the CPU anyway"
         raise InputError(what, where="offload", remedy="leave it out")
     loaded = [name for name, model in models.items() if not isinstance(model, NamedModel | str | Path)]
-    if loaded and (offload or sampling.precision != "no"):
+    if loaded and (offload or precision != "no"):
         what = f"'{loaded[0]}' is loaded already, in its own precision and place"
         raise InputError(what, where="models", remedy="give its path, or load it so and leave the option out")
 

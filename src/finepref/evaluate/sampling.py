@@ -10,10 +10,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from finepref.core.device import Precision, default_device
-from finepref.core.errors import InputError, check_word, nearest
+from finepref.core.errors import InputError, nearest
 from finepref.core.provenance import sha256_bytes, sha256_file
 from finepref.core.rng import torch_generator
 
@@ -92,7 +92,6 @@ class Sampling:
     precision: Precision = "no"
 
     def __post_init__(self) -> None:
-        check_word(self.precision, get_args(Precision), "precision", where="precision")
         if self.steps < 1:
             raise InputError(f"{self.steps} sampling steps", where="steps", remedy="use at least 1")
         if not self.guidance >= 0:
