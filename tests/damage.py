@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finepref.core.errors import FineprefError
+from finepref.core.seal import KEY
 from finepref.core.text import visible
 
 LONGEST = 700
@@ -86,10 +87,16 @@ def _with(value: Any, place: tuple[Any, ...], change: Any) -> Any:
     return copy
 
 
+def unsealed(content: bytes) -> Any:
+    """A value of JSON without the hash of its content, as a person writes it who changes it."""
+    value = json.loads(content)
+    return {name: held for name, held in value.items() if name != KEY} if isinstance(value, dict) else value
+
+
 def strange_json(content: bytes, *, most: int) -> Iterator[tuple[str, bytes]]:
     """`strange_values` of a file of JSON; of the first line of JSON lines; with half of a character in a text."""
     head, _, tail = content.partition(b"\n") if content.count(b"\n{") else (content, b"", b"")
-    for what, value in strange_values(json.loads(head), most=most):
+    for what, value in strange_values(unsealed(head), most=most):
         yield what, json.dumps(value).encode() + b"\n" + tail
         if what.endswith("'x'"):
             yield f"{what} \\ud83d", json.dumps(value).replace('"x"', '"\\ud83d"').encode() + b"\n" + tail

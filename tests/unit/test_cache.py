@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from damage import unsealed
 from finepref.core.errors import InputError
 from finepref.core.images import square
 from finepref.core.provenance import sha256_bytes
@@ -465,7 +466,7 @@ def test_a_cache_of_an_older_version_is_read_and_a_broken_one_refused(tmp_path: 
     data = pairs_file(tmp_path / "pairs.parquet", SIDES)
     cache_from(data, Plain(), tmp_path / "c", settings=SMALL)
     file, identity = tmp_path / "c" / "cache.json", LatentCache(tmp_path / "c").identity()
-    held = json.loads(file.read_text())
+    held = unsealed(file.read_bytes())
     assert held["fingerprint"] == Plain().fingerprint()
     file.write_text(json.dumps({key: value for key, value in held.items() if key != "version"}))
     assert LatentCache(tmp_path / "c").identity() == identity

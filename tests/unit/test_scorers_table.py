@@ -119,13 +119,16 @@ def test_a_converted_clip_keeps_its_precision_and_loads_in_transformers(official
     assert theirs.config.vision_config.hidden_act == "gelu"
 
 
-def test_a_tampered_folder_gets_another_fingerprint(official: Path, tmp_path: Path) -> None:
+def test_a_tampered_folder_is_refused_or_gets_another_fingerprint(official: Path, tmp_path: Path) -> None:
     done = convert(official / "HPS_v2_compressed.pt", out=tmp_path / "hps", vocabulary=official)
     before = make(f"hpsv2.0@{done.folder}").fingerprint
     state = clip.from_open_clip(open_clip_state(seed=1))
     save_file(
         {k: v.contiguous() for k, v in state.items()}, done.folder / "model.safetensors", metadata={"format": "pt"}
     )
+    with pytest.raises(InputError, match=r"model\.safetensors: its content has changed since finepref wrote it"):
+        make(f"hpsv2.0@{done.folder}")
+    (done.folder / "finepref.json").unlink()  # whoever changed it himself
     assert make(f"hpsv2.0@{done.folder}").fingerprint != before
 
 

@@ -23,6 +23,9 @@ def command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove what is in the run folder and start again.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read base, caches and checkpoints again and compare every hash.")
+    ] = False,
 ) -> None:
     """Train a model on preferences. The cache is made first where it is missing.
 
@@ -37,6 +40,6 @@ def command(
     if either:
         words.remove(AUTO)
     config_ = load_config(config, words)
-    print(train_run(config_, out, resume=AUTO if either else resume, overwrite=overwrite))
+    print(train_run(config_, out, resume=AUTO if either else resume, overwrite=overwrite, verify=verify))
     say(f"next: finepref generate --model base={config_.model.base} --model {out.name}={out} --prompts FILE --out DIR")
     say(f"      finepref report {out};  finepref export {out} --format diffusers --out DIR")

@@ -18,10 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finepref.core.errors import FineprefError, InputError, cut, first_line
+from finepref.core.known import refuse_damaged
 from finepref.core.locks import HELD, temporary
+from finepref.core.seal import BLANK, KEY, seal, sealed_text
 
 FOOTER = b"finepref"
 PARQUET = "a readable parquet file"
+REWRITE = "write it again with the stage that wrote it"
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -150,6 +153,11 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:
+    """`write_json` of an object that numbers are read from: with the hash of its content in it (`core.seal`)."""
+    write_text(path, sealed_text(finite(value)))
+
+
 @contextmanager
 def reading(
     path: str | Path,
@@ -215,9 +223,15 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: str | Path, *, remedy: str = "write it again") -> Any:
-    """Read a JSON file; a missing or broken one is an `InputError` with its place. remedy: for a broken one."""
+    """Read a JSON file; a missing or broken one, or one that changed, is an `InputError` with its place.
+
+    remedy: for a broken one.
+    """
     with reading(path, "valid JSON", remedy=remedy):
-        return parse_json(Path(path).read_text(encoding="utf-8-sig"))
+        value = parse_json(Path(path).read_text(encoding="utf-8-sig"))
+        if isinstance(value, dict) and value.pop(KEY, None) is not None:
+            refuse_damaged(path, remedy=f"{remedy}, or remove its {KEY} if you changed it yourself")
+    return value
 
 
 def read_object(path: str | Path, *, remedy: str = "write it again") -> dict[str, Any]:
@@ -232,8 +246,18 @@ def write_parquet(path: str | Path, table: pa.Table, meta: Mapping[str, Any] | N
     """Write a parquet file whose footer carries `meta` (provenance) as JSON."""
     footer = dict(table.schema.metadata or {})
     footer[FOOTER] = json.dumps(finite(dict(meta or {})), ensure_ascii=False).encode()
-    with atomic_file(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(footer), temporary, compression="zstd")
+    schema = table.schema.with_metadata(footer)
+    with atomic_file(path) as temporary, sealed_parquet(temporary, schema) as writer:
+        writer.write_table(table.replace_schema_metadata(footer))
+
+
+@contextmanager
+def sealed_parquet(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Yield what writes a parquet file of ours table by table; on a clean exit the hash of its content is in it."""
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        yield writer
+        writer.add_key_value_metadata({KEY: BLANK})
+    seal(path)
 
 
 def parquet_columns(path: str | Path) -> list[str]:
@@ -249,6 +273,7 @@ def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table
         remedy = f"it has {cut(', '.join(sorted(present)))}"
         raise InputError(f"column {missing[0]!r} is missing", where=path, remedy=remedy)
     with reading(path, PARQUET):
+        refuse_damaged(path, remedy=REWRITE)
         table = pq.read_table(Path(path), columns=columns)
         table.validate(full=True)  # text that is not utf-8 is found here, not where it is used
         return table
@@ -258,6 +283,7 @@ def parquet_meta(path: str | Path) -> dict[str, Any]:
     """The provenance that `write_parquet` left in the footer; empty for a foreign file."""
     held = (_parquet_schema(path).metadata or {}).get(FOOTER, b"{}")
     with reading(path, "a file of ours: its footer is damaged"):
+        refuse_damaged(path, remedy=REWRITE)
         meta = parse_json(held.decode())
     if not isinstance(meta, dict):
         raise InputError("its footer is no record", where=path, remedy="write it again")

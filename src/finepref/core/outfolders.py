@@ -1,7 +1,8 @@
 """Folders that commands write: which are ours, what in them is, and how an older result gives way to a new one.
 
-A folder of ours holds `finepref.json` {kind, version, created, fingerprint, files}; what of it is ours is known by that
-list of files, or by the names that its kind of folder has. Everything else in it is a person's, and stays.
+A folder of ours holds `finepref.json` {kind, version, created, fingerprint, files, sha256}; what of it is ours is known
+by that list of files, or by the names that its kind of folder has. Everything else in it is a person's, and stays.
+`sha256`: of the files that others read numbers from (weights, configs, tokenizers), by which damage is found.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,8 @@ from finepref.core.errors import FineprefError, InputError
 from finepref.core.files import followed, fsync, matches, write_json
 from finepref.core.locks import HELD, LOCK, collect, locked, remove, temporary
 from finepref.core.ownership import REMEDY, VERSION, Inputs, made, refuse_inputs, remove_empty, safely
+from finepref.core.provenance import sha256_file
+from finepref.core.seal import CHANGED
 
 MARKER = "finepref.json"
 BEFORE = ".finepref-before"  # where an older result stands while a new one is made
@@ -121,7 +124,7 @@ def whole_folder(
             for path in paths:
                 fsync(path)
             _refuse_others(Path(out), {*files} - before)
-            mark(made, kind, fingerprint=fingerprint, files=files)
+            mark(made, kind, fingerprint=fingerprint, files=files, hashed=files)
             os.replace(made, place / MOVING)
             _settle(place)
 
@@ -153,16 +156,43 @@ def _settle(folder: Path) -> None:
         remove(moving)
 
 
-def mark(folder: Path, kind: FolderKind, *, fingerprint: str = "", files: Collection[str] | None = None) -> None:
-    """Write `finepref.json`; what is known already of the folder and not given now stays."""
+def mark(
+    folder: Path,
+    kind: FolderKind,
+    *,
+    fingerprint: str = "",
+    files: Collection[str] | None = None,
+    hashed: Collection[str] | None = None,
+) -> None:
+    """Write `finepref.json`; what is known already of the folder and not given now stays.
+
+    hashed: names of files whose SHA-256 is to stand in it.
+    """
     held = _marker(folder) if (folder / MARKER).is_file() else {}
     known = held.get("fingerprint", "")
     created = held["created"] if "created" in held and fingerprint in ("", known) else _now()
     listed = held.get("files") if files is None else sorted({*files})
     wanted = {"kind": kind.name, "version": VERSION, "created": created, "fingerprint": fingerprint or known}
     wanted |= {} if listed is None else {"files": listed}
+    hashes = _hashes(held) if hashed is None else {name: sha256_file(folder / name) for name in sorted({*hashed})}
+    wanted |= {"sha256": hashes} if hashes else {}
     if held != wanted:
         write_json(folder / MARKER, wanted)
+
+
+def refuse_changed(folder: Path, *, remedy: str, whole: bool = False) -> None:
+    """Refuse a folder of ours in which a file is not as it was written, by the hashes in its `finepref.json`.
+
+    whole: a file that is missing is refused too; else whoever reads it says so.
+
+    Raises:
+        InputError: names the file.
+    """
+    for name, known in _hashes(_marker(folder)).items():
+        path = folder / name
+        if (whole or path.is_file()) and sha256_file(path) != known:
+            mine = f"{remedy}, or remove {MARKER} from the folder if you changed it yourself"
+            raise InputError(CHANGED, where=path, remedy=mine)
 
 
 def own_files(folder: Path, patterns: Sequence[str]) -> list[str]:
@@ -243,6 +273,11 @@ def _marker(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return held if isinstance(held, dict) else {}
+
+
+def _hashes(marker: Mapping[str, Any]) -> dict[str, str]:
+    held = marker.get("sha256")
+    return {str(name): str(known) for name, known in held.items()} if isinstance(held, dict) else {}
 
 
 def _listed(folder: Path) -> set[str]:

@@ -1,8 +1,8 @@
 """What a command may write: what is new, empty, or its own older result. Everything else at the place is refused.
 
-A folder of ours holds `finepref.json` {kind, version, created, fingerprint, files}; what of it is ours is known by that
-list of files, or by the names that its kind of folder has. A file of ours is known by what only we write in it, or by a
-`NAME.json` beside it with its hash, so that one which a person has changed is his.
+A folder of ours holds `finepref.json` {kind, version, created, fingerprint, files, sha256}; what of it is ours is
+known by that list of files, or by the names that its kind of folder has. A file of ours is known by what only we write
+in it, or by a `NAME.json` beside it with its hash, so that one which a person has changed is his.
 """
 
 from __future__ import annotations

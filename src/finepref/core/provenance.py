@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finepref.core.files import reading
+from finepref.core.known import file_sha256
 from finepref.core.rows import plugins
 from finepref.core.text import visible
 
@@ -28,9 +29,9 @@ def sha256_bytes(data: bytes) -> str:
 
 
 def sha256_file(path: str | Path) -> str:
-    """Hex SHA-256 of a file's content, read in blocks."""
-    with reading(path, "a readable file"), open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    """Hex SHA-256 of a file's content; of a large one from what `core.known` knows of it."""
+    with reading(path, "a readable file"):
+        return file_sha256(Path(path))
 
 
 def sha256_folder(path: str | Path, suffixes: Iterable[str] = (".safetensors", ".json", ".bin")) -> str:

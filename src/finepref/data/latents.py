@@ -85,6 +85,15 @@ class LatentCache:
             for kind, items in zip(KINDS, held.values(), strict=True)
         )
 
+    def check(self) -> None:
+        """Look now whether every shard has the content that it was written with.
+
+        Raises:
+            InputError: one has not.
+        """
+        for shards in (self._images, self._prompts):
+            shards.check()
+
     def require(self, wanted: Shaping) -> None:
         """Refuse a cache that was made for something else.
 

@@ -21,10 +21,13 @@ from torch import Tensor
 
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_file, parquet_columns, reading, write_parquet
+from finepref.core.known import refuse_damaged
+from finepref.core.seal import BLANK, KEY, seal
 from finepref.formats.cache import SHARD
 from finepref.formats.records import read_columns
 
 REMEDY = "run `finepref cache` again, which makes anew what is lost"
+DAMAGED = "remove this file, then " + REMEDY
 STORAGE = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -35,7 +38,8 @@ def write_shard(folder: Path, name: str, tensors: Mapping[str, Tensor], index: p
     """
     (folder / f"{name}.parquet").unlink(missing_ok=True)
     with atomic_file(folder / f"{name}.safetensors") as temporary:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, str(temporary))
+        save_file({k: v.contiguous() for k, v in tensors.items()}, str(temporary), metadata={KEY: BLANK})
+        seal(temporary)
     write_parquet(folder / f"{name}.parquet", index)
 
 
@@ -109,11 +113,26 @@ class ShardSet:
         self._open: dict[int, dict[str, Tensor]] = {}
 
     def _tensors(self, number: int) -> dict[str, Tensor]:
-        """The tensors of a shard by its number in name order, mapped: a row is read when it is asked for."""
+        """The tensors of a shard by its number in name order, mapped: a row is read when it is asked for.
+
+        Raises:
+            InputError: its content has changed, which is looked for when it is first used.
+        """
         if number not in self._open:
-            file = _opened(self._folder / f"{self._names[number]}.safetensors")
+            path = self._folder / f"{self._names[number]}.safetensors"
+            refuse_damaged(path, remedy=DAMAGED)
+            file = _opened(path)
             self._open[number] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return self._open[number]
+
+    def check(self) -> None:
+        """Look now whether every shard has the content that it was written with.
+
+        Raises:
+            InputError: one has not.
+        """
+        for number in range(len(self._names)):
+            self._tensors(number)
 
     def gather(self, items: NDArray[np.int64], *, pad: frozenset[str] = frozenset()) -> dict[str, Tensor]:
         """name -> [N,...] for the given items, in order; tensors in `pad` may differ in dimension 1 (zeros fill it)."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from finepref.core.errors import InputError
-from finepref.core.files import parquet_columns, write_json, write_parquet
+from finepref.core.files import parquet_columns, write_parquet, write_sealed
 from finepref.core.images import ImageSize
 from finepref.core.provenance import hash_config, provenance, sha256_bytes
 from finepref.formats.records import read_columns, read_record
@@ -211,7 +211,7 @@ def read_cache(folder: Path) -> CacheRecord:
 def write_cache(folder: Path, record: CacheRecord) -> None:
     """Write cache.json with the provenance; the fields of shaping stand among the others."""
     held = asdict(record)
-    write_json(folder / CACHE, {**held.pop("shaping"), **held, **provenance()})
+    write_sealed(folder / CACHE, {**held.pop("shaping"), **held, **provenance()})
 
 
 def encoding_seconds(footers: Iterable[Mapping[bytes, bytes]]) -> float | None:

@@ -35,7 +35,7 @@ LEFT = ("config.yaml", RUN_RECORD, LORA, *PART)
 """What a run leaves, and each of its checkpoints."""
 STATE = ("trainable.safetensors", "optimizer.safetensors", "average.safetensors", "state.json")
 """What a checkpoint holds beside it, to go on from."""
-CHECKPOINT = (*STATE, *LEFT)
+CHECKPOINT = (*STATE, *LEFT, MARKER)
 SAMPLES = ("[0-9]*-[0-9]*.png", "samples.json")
 PIPELINE = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model")
 
@@ -102,6 +102,7 @@ RUN = FolderKind(
     ),
     _is_run,
 )  # fmt: skip
+SAVED = FolderKind("checkpoint", "a checkpoint", CHECKPOINT)
 CACHE = FolderKind(
     "cache", "a cache",
     (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from finepref.core.errors import InputError
-from finepref.core.files import read_json, write_json
+from finepref.core.files import read_json, write_sealed
 from finepref.formats.cache import SHARD, Kind
 from finepref.formats.records import read_record
 
@@ -45,7 +45,7 @@ def read_frozen(path: Path) -> FrozenRecord:
 
 def write_frozen(path: Path, record: FrozenRecord) -> None:
     """Write the record of a folder."""
-    write_json(path, asdict(record))
+    write_sealed(path, asdict(record))
 
 
 def draws_table(draws: Draws) -> pa.Table:

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from finepref.core.files import FOOTER, atomic_file, finite, parquet_meta
+from finepref.core.files import FOOTER, atomic_file, finite, parquet_meta, sealed_parquet
 from finepref.core.ownership import has_footer
 
 GAPS = "gaps.parquet"
@@ -66,5 +65,5 @@ def write_gaps(path: Path, chunks: Iterable[GapChunk], record: GapsRecord, *, pr
             columns = {"row": chunk.row, "other_row": chunk.other_row, "vote_id": chunk.vote_id, **chunk.gaps}
             table = pa.table({name: values for name, values in columns.items() if values is not None}, metadata=footer)
             if writer is None:
-                writer = stack.enter_context(pq.ParquetWriter(temporary, table.schema, compression="zstd"))
+                writer = stack.enter_context(sealed_parquet(temporary, table.schema))
             writer.write_table(table)

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from finepref.core.errors import InputError
-from finepref.core.files import FOOTER, atomic_file
+from finepref.core.files import FOOTER, atomic_file, sealed_parquet
 from finepref.core.provenance import sha256_bytes, version_of
 from finepref.core.text import is_missing
 from finepref.formats.detection import find_dialect
@@ -166,7 +165,7 @@ def write_pairs(pairs: Iterable[Preference], out: str | Path) -> int:
     count = 0
     iterator = iter(pairs)
     footed = PAIRS.with_metadata({FOOTER: json.dumps({"versions": {"finepref": version_of("finepref")}})})
-    with atomic_file(out) as temporary, pq.ParquetWriter(temporary, footed, compression="zstd") as writer:
+    with atomic_file(out) as temporary, sealed_parquet(temporary, footed) as writer:
         while group := list(itertools.islice(iterator, _GROUP)):
             writer.write_table(pa.Table.from_pylist([_row(pair) for pair in group], PAIRS))
             count += len(group)

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from finepref.core.errors import InputError
-from finepref.core.files import PARQUET, reading
+from finepref.core.files import PARQUET, REWRITE, reading
+from finepref.core.known import refuse_damaged
 from finepref.core.text import MISSING, cell_text, visible
 from finepref.formats.textfiles import (
     PACKED,
@@ -113,6 +114,7 @@ def file_table(path: Path, encoding: str | None = None) -> Table:
     nameless: list[str] = []
     if kind == ".parquet":
         with reading(path, PARQUET):
+            refuse_damaged(path, remedy=REWRITE)
             schema = pq.read_schema(path)
         columns, text = list(schema.names), [field.name for field in schema if _is_text(field.type)]
         nameless = [field.name for field in schema if not _nameable(field.type)]

@@ -15,6 +15,7 @@ from finepref.core.files import atomic_file, read_object, write_json
 from finepref.core.outfolders import check_folder, whole_folder
 from finepref.core.ownership import check_file, own_file
 from finepref.core.provenance import provenance
+from finepref.core.seal import seal
 from finepref.formats.folders import EXPORT
 from finepref.formats.run import RUN, at_step
 from finepref.models import lora, lora_names
@@ -148,6 +149,7 @@ def _lora_file(run: Path, out: Path, format: str, *, source: Source, kind: Famil
     about = {} if format != "kohya" else lora_names.about(kind.name, metadata)
     with own_file(out, _is_ours), atomic_file(out) as temporary:
         save_file(tensors, str(temporary), metadata={**about, MADE_BY: "finepref", "format": "pt"})
+        seal(temporary)
     return out
 
 

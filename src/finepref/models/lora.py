@@ -19,7 +19,9 @@ from torch import nn
 from finepref.core import rng
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import atomic_file, parse_json, reading
+from finepref.core.known import refuse_damaged
 from finepref.core.options import Options, told
+from finepref.core.seal import seal
 from finepref.models.source import quiet
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -154,6 +156,7 @@ def save(
     parts = {f"{part}_lora_layers": tensors, f"{part}_{_METADATA}": metadata}
     with atomic_file(folder / FILE) as temporary:
         pipeline_class.save_lora_weights(str(folder), weight_name=temporary.name, **parts)
+        seal(temporary)
 
 
 def read(folder: Path, part: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -169,6 +172,7 @@ def read(folder: Path, part: str) -> tuple[dict[str, torch.Tensor], dict[str, An
     if not file.is_file():
         raise InputError(f"no {FILE}", where=folder, remedy="give the folder of a LoRA run")
     with reading(file, "a whole safetensors file", remedy="fetch it again"):
+        refuse_damaged(file, remedy="fetch it again")
         with safe_open(str(file), framework="pt") as handle:
             header: Mapping[str, str] = handle.metadata() or {}
         tensors, metadata = load_file(file), parse_json(header.get(_METADATA, "{}"))

@@ -14,11 +14,14 @@ import torch
 
 from finepref.core.errors import InputError, first_line
 from finepref.core.files import read_object, reading
+from finepref.core.known import refuse_damaged
+from finepref.core.outfolders import refuse_changed
 from finepref.core.rows import BASES
 from finepref.models.classes import check_folder, load_class
 
 INDEX = "model_index.json"
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+DAMAGED = "export or train it again"
 COUNTED = "position_ids"  # 0, 1, 2, ..., which older files hold and no network reads
 
 
@@ -99,7 +102,8 @@ def locate(base: str | Path, **said: Unpack[BaseOptions]) -> Source:
     the hub's own cache), or a row of `BASES`.
 
     Raises:
-        InputError: no such folder, file or hub name, a folder without model_index.json, or an option without effect.
+        InputError: no such folder, file or hub name, a folder without model_index.json, an option without effect, or what
+            we wrote and has changed since.
     """
     name, base = str(base), resolve_base(str(base))
     variant = said.get("variant")
@@ -107,7 +111,9 @@ def locate(base: str | Path, **said: Unpack[BaseOptions]) -> Source:
         _refuse(said, ("revision", "variant"), "a single file")
         from finepref.models.unpacked import unpacked
 
-        return unpacked(Path(base).expanduser(), config=said.get("config"), prediction_type=said.get("prediction_type"))
+        if (file := Path(base).expanduser()).is_file():
+            refuse_damaged(file, remedy=DAMAGED)
+        return unpacked(file, config=said.get("config"), prediction_type=said.get("prediction_type"))
     _refuse(said, ("config", "prediction_type"), "a diffusers folder")
     if is_folder(base):
         folder = Path(base).expanduser()
@@ -117,6 +123,7 @@ def locate(base: str | Path, **said: Unpack[BaseOptions]) -> Source:
     else:
         remedy = "give a diffusers folder, a .safetensors checkpoint or a hub name owner/name"
         raise InputError("no such model folder", where=name, remedy=remedy)
+    refuse_changed(folder, remedy=DAMAGED)
     if not (folder / INDEX).is_file():
         raise InputError(f"the folder has no {INDEX}", where=name, remedy="give a whole diffusers pipeline")
     return Source(name=name, folder=folder, index=read_object(folder / INDEX), variant=variant)
@@ -158,9 +165,13 @@ def locate_part(
     """Folder of something smaller than a pipeline (a VAE, a trained UNet, a LoRA): a folder, or a hub name.
 
     patterns: which files of a hub repository are wanted. cached: only from the hub's cache on this machine.
+
+    Raises:
+        InputError: no such folder and no such hub name, or a folder of ours in which a file has changed.
     """
     if is_folder(name):
-        return Path(name).expanduser()
+        refuse_changed(folder := Path(name).expanduser(), remedy=DAMAGED)
+        return folder
     from huggingface_hub import snapshot_download
 
     try:

@@ -6,23 +6,27 @@ checkpoints/step-000500/
   average.safetensors     their moving average       } of full weights the parameters beside their average
   optimizer.safetensors   the optimiser's tensors, `<parameter number>.<name>`
   state.json              step, counters, identity of the run, the optimiser's plain numbers, the loss scaler of fp16
+  finepref.json           hashes of all these files
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_folder, reading, write_json
-from finepref.core.outfolders import own_files, remove_files
-from finepref.formats.folders import CHECKPOINT
+from finepref.core.outfolders import mark, own_files, refuse_changed, remove_files
+from finepref.core.progress import say
+from finepref.formats.folders import CHECKPOINT, SAVED
 from finepref.formats.records import read_record
 from finepref.formats.run import CHECKPOINTS, STEP, RunIdentity
 from finepref.train.processes import as_sharded, whole_tensors
@@ -76,6 +80,39 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
 
 
+def newest_whole(run: Path, *, told: bool = False) -> Path | None:
+    """The newest checkpoint of a run that is not damaged; None where it has none at all.
+
+    told: say of every newer one why it is passed over.
+
+    Raises:
+        InputError: it has some, and all are damaged.
+    """
+    faults: list[InputError] = []
+    for folder in reversed(checkpoints(run)):
+        try:
+            _check(folder)
+        except InputError as error:
+            faults.append(error)
+        else:
+            for fault in faults if told else ():
+                say(f"{fault.where}: {fault.what}; this checkpoint is passed over for {folder.name}")
+            return folder
+    if faults:
+        what = f"none of its checkpoints is whole; the newest, {faults[0].where}: {faults[0].what}"
+        raise InputError(what, where=run, remedy="overwrite it to start again, or train into another folder")
+    return None
+
+
+def _check(folder: Path) -> None:
+    """Refuse a checkpoint that is damaged, without loading it; one of the version before is known by its headers."""
+    read_state(folder)
+    refuse_changed(folder, remedy=REMEDY, whole=True)
+    for path in {folder / "trainable.safetensors", folder / "optimizer.safetensors", *folder.glob("*.safetensors")}:
+        with _whole(path), safe_open(path, framework="pt"):
+            pass
+
+
 def save_checkpoint(
     run: Path,
     counters: Counters,
@@ -111,6 +148,7 @@ def save_checkpoint(
             save_file(values, folder / f"{file}.safetensors")
         state = {**asdict(counters), "decides": asdict(identity), "optimizer": numbers}
         write_json(folder / "state.json", state | ({"scaler": _of_scaler(scaler)} if scaler.is_enabled() else {}))
+        mark(folder, SAVED, hashed=own_files(folder, CHECKPOINT))
     for old in checkpoints(run)[:-keep]:
         remove_files(old.parent, [f"{old.name}/{file}" for file in own_files(old, CHECKPOINT)])
 
@@ -133,6 +171,7 @@ def load_checkpoint(
     Raises:
         InputError: it is damaged, or its parameters have other names or shapes.
     """
+    refuse_changed(folder, remedy=REMEDY, whole=True)
     state = read_state(folder)
     stored = _weights(folder, "trainable", named)
     if {n: tuple(p.shape) for n, p in named} != {n: tuple(t.shape) for n, t in stored.items()}:
@@ -179,8 +218,12 @@ def _weights(folder: Path, name: str, named: Named) -> dict[str, Tensor]:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    with reading(path, "a whole safetensors file", remedy=REMEDY, missing=REMEDY):
+    with _whole(path):
         return load_file(path)
+
+
+def _whole(path: Path) -> AbstractContextManager[None]:
+    return reading(path, "a whole safetensors file", remedy=REMEDY, missing=REMEDY)
 
 
 def _split_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -25,8 +25,8 @@ from finepref.train.callbacks import Callback, Progress
 from finepref.train.checkpoint import (
     Counters,
     checkpoint_path,
-    checkpoints,
     load_checkpoint,
+    newest_whole,
     save_checkpoint,
 )
 from finepref.train.config import RunConfig
@@ -294,9 +294,9 @@ def _start(run: Run, *, resume: bool) -> State:
     optimizer = make_optimizer(run.config.train, [p for _, p in named])
     scaler = make_scaler(run.config.train, run.world.device)
     state = State(optimizer=optimizer, scaler=scaler, named=named, average=average)
-    found = checkpoints(run.out) if resume else []
-    if found:
-        counters = load_checkpoint(found[-1], named=named, optimizer=optimizer, scaler=scaler, average=average)
+    found = newest_whole(run.out, told=run.world.main) if resume else None
+    if found is not None:
+        counters = load_checkpoint(found, named=named, optimizer=optimizer, scaler=scaler, average=average)
         state.step, state.skipped, state.calls = counters.step, counters.skipped, dict(counters.calls)
         state.overflows = counters.overflows
     if run.world.main:

@@ -12,15 +12,17 @@ import torch
 
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import write_text
-from finepref.core.outfolders import check_folder, mark, own_folder, recover, replacing
+from finepref.core.known import forget
+from finepref.core.outfolders import check_folder, mark, own_files, own_folder, recover, replacing
 from finepref.core.progress import say
 from finepref.data.latents import EMPTY_PROMPT, LatentCache
+from finepref.formats.folders import LEFT
 from finepref.formats.folders import RUN as RUN_FOLDER
 from finepref.formats.run import is_finished, read_run
 from finepref.formats.sources import named_inputs
 from finepref.train.batches import Drawing, ImageSource, PairSource
 from finepref.train.callbacks import Callback
-from finepref.train.checkpoint import checkpoints, read_state
+from finepref.train.checkpoint import checkpoints, newest_whole, read_state
 from finepref.train.config import RunConfig, load_config
 from finepref.train.data import ImageTable
 from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
@@ -45,6 +47,7 @@ def train_run(
     *,
     resume: Resume = False,
     overwrite: bool = False,
+    verify: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Train by config into `out`, on all processes that the launcher started; returns `out`.
@@ -52,6 +55,7 @@ def train_run(
     Args:
         resume: go on from the last complete checkpoint, also of a finished run of fewer steps; "auto": or start, where
             no run is there. overwrite: remove what is there and start again.
+        verify: read everything that carries or has a hash again, the base too, whatever is known of it.
 
     The run is unfinished, and goes on with `resume`, where a callback stopped it.
 
@@ -67,13 +71,21 @@ def train_run(
         if world.main:
             recover(out, RUN_FOLDER, begun=_is_begun)
             held.enter_context(own_folder(out, RUN_FOLDER))
+            if verify:
+                forget()
         world.barrier()
-        prepared = prepare(config, cache=open_latents(config, out, world=world), base=about_base(config))
+        latents = open_latents(config, out, world=world)
+        if verify and isinstance(latents, LatentCache):
+            latents.check()
+        prepared = prepare(config, cache=latents, base=about_base(config))
         if not overwrite and _finished(out, prepared, resume=resume):
             say(f"{out} is finished already; overwrite it to train again")
             return out
         world.barrier()  # nothing is written before every process has looked
         run = replace(make_run(prepared, out, world=world), callbacks=tuple(callbacks))
+        for frozen in (run.errors, run.trajectories):
+            if verify and frozen is not None:
+                frozen.shards.check()
         if world.main:
             held.enter_context(replacing(out, RUN_FOLDER, again=overwrite, begun=_is_begun, whole=is_finished))
         world.barrier()
@@ -267,16 +279,16 @@ def _finished(out: Path, prepared: Prepared, *, resume: Resume) -> bool:
             raise InputError("it holds a finished run of another signal", where=out, remedy=OTHER)
         if record.steps == prepared.config.train.max_steps:
             return True
-    last = checkpoints(out)[-1:] if resume else []
-    if last:
-        held = read_state(last[0])
+    last = newest_whole(out) if resume else None
+    if last is not None:
+        held = read_state(last)
         if held.decides is None:
-            say(f"{last[0]} is of a version before; its base, data and signal cannot be compared, its config was")
+            say(f"{last} is of a version before; its base, data and signal cannot be compared, its config was")
         elif found := differences(held.decides, prepared.identity):
             _refuse(out, found)
         if (done := held.counters.step) > (wanted := prepared.config.train.max_steps):
             what = f"it has {done} steps already, and train.max_steps is {wanted}"
-            raise InputError(what, where=last[0], remedy="raise train.max_steps, or train into another folder")
+            raise InputError(what, where=last, remedy="raise train.max_steps, or train into another folder")
     return False
 
 
@@ -313,5 +325,6 @@ def _finish(run: Run, state: State) -> None:
     run.adapter.train_mode(False)
     weights = whole_tensors(dict(state.named), keep=run.world.main) if run.sharded else None
     if run.world.main:
+        mark(run.out, RUN_FOLDER, hashed=())  # a kill leaves no hashes of what was there before
         leave(run, state, run.out, weights)
-        mark(run.out, RUN_FOLDER, fingerprint=run.identity.sha256())
+        mark(run.out, RUN_FOLDER, fingerprint=run.identity.sha256(), hashed=own_files(run.out, LEFT))

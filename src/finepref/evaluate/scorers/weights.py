@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from finepref.core.errors import InputError, first_line
 from finepref.core.files import read_json, read_object, reading
+from finepref.core.outfolders import refuse_changed
 from finepref.core.provenance import hash_config, sha256_bytes, sha256_file
 from finepref.formats.records import as_record
 
@@ -44,6 +45,7 @@ def weight_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError("no such file or folder", where=path, remedy="give the weights file or its folder")
+    refuse_changed(path, remedy="convert it again with `finepref scorers convert`")
     for name in FOLDER_NAMES:
         found = path / name
         if found.is_file() and name.endswith(".index.json"):
@@ -105,6 +107,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
             part = part["state_dict"]
         if not isinstance(part, Mapping) or not part or not all(isinstance(v, Tensor) for v in part.values()):
             raise InputError("not a state dict (name -> tensor)", where=file)
+        for name, tensor in part.items():
+            if not tensor.isfinite().all():
+                remedy = "download it again"
+                raise InputError(f"{name} holds values that are not finite", where=file, remedy=remedy)
         state.update({str(name).removeprefix("module."): tensor for name, tensor in part.items()})
     return state
 
