@@ -187,7 +187,7 @@ def test_a_run_of_the_version_before_goes_on(
     (out / "run.json").unlink()
     folder = out / "checkpoints" / "step-000002"
     shutil.move(folder / WEIGHTS, folder / "trainable.safetensors")
-    for name in ("unet/config.json", "run.json", "config.yaml"):
+    for name in ("unet/config.json", "run.json", "config.yaml", "finepref.json"):
         (folder / name).unlink()
     state = json.loads((folder / "state.json").read_text())
     del state["decides"]

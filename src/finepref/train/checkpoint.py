@@ -108,7 +108,7 @@ def _check(folder: Path) -> None:
     """Refuse a checkpoint that is damaged, without loading it; one of the version before is known by its headers."""
     read_state(folder)
     refuse_changed(folder, remedy=REMEDY, whole=True)
-    for path in {folder / "trainable.safetensors", folder / "optimizer.safetensors", *folder.glob("*.safetensors")}:
+    for path in {folder / "optimizer.safetensors", *folder.rglob("*.safetensors")}:
         with _whole(path), safe_open(path, framework="pt"):
             pass
 

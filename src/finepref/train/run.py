@@ -13,7 +13,7 @@ import torch
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import write_text
 from finepref.core.known import forget
-from finepref.core.outfolders import check_folder, mark, own_files, own_folder, recover, replacing
+from finepref.core.outfolders import check_folder, mark, own_files, own_folder, recover, refuse_changed, replacing
 from finepref.core.progress import say
 from finepref.data.latents import EMPTY_PROMPT, LatentCache
 from finepref.formats.folders import LEFT
@@ -73,6 +73,7 @@ def train_run(
             held.enter_context(own_folder(out, RUN_FOLDER))
             if verify:
                 forget()
+                refuse_changed(out, remedy="overwrite it to train again")
         world.barrier()
         latents = open_latents(config, out, world=world)
         if verify and isinstance(latents, LatentCache):
