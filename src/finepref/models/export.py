@@ -118,6 +118,7 @@ def _single_file(pipe: Any, run: Path, out: Path, *, half: bool) -> Path:
     about["inputs"] = {Path(name).name: value for name, value in known["inputs"].items()}
     with own_file(out, _is_ours), atomic_file(out) as temporary:
         write_checkpoint(pipe, temporary, half=half, metadata={MADE_BY: "finepref", "finepref": json.dumps(about)})
+        seal(temporary)
     return out
 
 

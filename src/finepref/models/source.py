@@ -102,8 +102,8 @@ def locate(base: str | Path, **said: Unpack[BaseOptions]) -> Source:
     the hub's own cache), or a row of `BASES`.
 
     Raises:
-        InputError: no such folder, file or hub name, a folder without model_index.json, an option without effect, or what
-            we wrote and has changed since.
+        InputError: no such folder, file or hub name, a folder without model_index.json, an option without effect, or
+            what we wrote and has changed since.
     """
     name, base = str(base), resolve_base(str(base))
     variant = said.get("variant")
