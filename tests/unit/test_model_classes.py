@@ -105,7 +105,7 @@ CASES: dict[str, tuple[Change, str]] = {
     "config of another type": (
         written("text_encoder/config.json", model_type="t5"), "model_type is 't5', the pipeline needs 'clip_text_model'"
     ),
-    "pickle": (pickled, "not a whole pipeline of safetensors files .*text_encoder"),
+    "pickle": (pickled, "text_encoder: not a whole CLIPTextModel .*a .safetensors file"),
 }  # fmt: skip
 
 

@@ -20,9 +20,10 @@ from finepref.formats.folders import EXPORT
 from finepref.formats.run import RUN, at_step
 from finepref.models import lora, lora_names
 from finepref.models.family import Family, family_of
-from finepref.models.load import full_start, load_pipeline, run_model_settings, said_of
+from finepref.models.load import load_pipeline
 from finepref.models.packed import write_checkpoint
 from finepref.models.source import INDEX, BaseOptions, Source, empty_part, is_file, locate, quiet
+from finepref.models.start import full_start, run_model_settings, said_of
 
 MADE_BY = "finepref_made_by"
 LORA_FILES = tuple(lora_names.TOOLS)
@@ -78,7 +79,7 @@ def export(
     vae = run_model_settings(run).get("vae")
     below = full_start(run, part) if has_lora and not whole else None
     if below is not None:
-        what = f"its LoRA lies on the weights of {below}, not on those of the base"
+        what = f"its LoRA lies on the weights of {below.name}, not on those of the base"
         raise InputError(what, where=run, remedy="use --format merged")
     if format == "diffusers":
         return _diffusers(run, out, part, lora_file=has_lora, vae=vae)

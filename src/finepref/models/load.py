@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any, Unpack
 
@@ -10,9 +9,7 @@ import torch
 
 from finepref.core.device import Precision, default_device
 from finepref.core.errors import InputError
-from finepref.core.files import read_object, reading
-from finepref.core.provenance import hash_config, sha256_file, sha256_folder
-from finepref.formats.records import read_yaml
+from finepref.core.files import read_object
 from finepref.formats.run import RUN, at_step, is_finished, read_run
 from finepref.models import dropout
 from finepref.models import lora as low_rank
@@ -20,6 +17,7 @@ from finepref.models.denoiser import Denoiser
 from finepref.models.family import Family, check_micro_conditioning, family_of
 from finepref.models.kernels import Checkpointing, use_channels_last, use_checkpointing
 from finepref.models.lora import LoraSettings
+from finepref.models.lora_file import fuse, put, read_lora
 from finepref.models.pipeline_parts import check_parts, check_tokenizers
 from finepref.models.precision import autocast_forward, compute_dtype, freeze_copy, store_half
 from finepref.models.source import (
@@ -31,12 +29,11 @@ from finepref.models.source import (
     load_part,
     load_vae,
     locate,
-    locate_part,
     part_class,
+    pipeline_class,
     quiet,
 )
-
-LORA = "give a LoRA of the same family"
+from finepref.models.start import find_start, full_start, run_model_settings, said_of
 
 
 def load_adapter(
@@ -61,7 +58,8 @@ def load_adapter(
     """The denoiser of `base` as trainable policy, with its frozen reference.
 
     Args:
-        init_from: run folder, pipeline, `unet/` or `transformer/` folder, or hub name that both networks start from.
+        init_from: what both networks start from: a run, a pipeline, a `unet/` or `transformer/` folder, a LoRA file, or
+            a hub name of these.
         reference: False where the objective needs none (no copy is kept).
         lora: adapter settings; None trains all weights.
         gradient_checkpointing, channels_last, compile: see `models.kernels`; compile takes whole networks.
@@ -82,12 +80,13 @@ def load_adapter(
     micro = check_micro_conditioning(kind, micro_conditioning)
     dtype = compute_dtype(mixed_precision)
     policy, start = _load_network(source, kind, init_from)
+    held = None if start is None else read_lora(start, policy, kind.part, pipeline_class(source))
     if lora is None:
+        if held is not None:
+            fuse(policy, held)
         policy.requires_grad_(True)
-        if start is not None:
-            _fuse(policy, start, kind.part)
-    elif start is not None:
-        low_rank.attach_from(policy, start, kind.part, lora, kind.lora_targets)
+    elif held is not None:
+        low_rank.attach_from(policy, held, lora)
     else:
         low_rank.attach(policy, lora, kind.lora_targets, seed=seed)
     share = 0.0 if lora is None else lora.dropout
@@ -172,50 +171,10 @@ def load_pipeline(
         held = {kind.part: network.to(dtype), "vae": vae.to(dtype), **tokenizers}
     pipe = assemble(source, held, torch_dtype=dtype)
     if adapter is not None:
-        with quiet(), reading(adapter / low_rank.FILE, "a LoRA of this network", remedy=LORA):
-            pipe.load_lora_weights(str(adapter), weight_name=low_rank.FILE)
+        put(network, read_lora(adapter, network, kind.part, pipeline_class(source)), low_rank.POLICY)
     pipe.set_progress_bar_config(disable=True)
     with quiet():  # of float16 on a CPU, which works
         return pipe.to(torch.device(device))
-
-
-def run_model_settings(run: str | FilePath) -> Mapping[str, Any]:
-    """The `model` section of a run folder's config.yaml; empty for a folder that another tool made."""
-    file = FilePath(at_step(run)) / "config.yaml"
-    if not file.is_file():
-        return {}
-    section = read_yaml(file, remedy="give the folder of a run").get("model")
-    return section if isinstance(section, Mapping) else {}
-
-
-def said_of(run: str | FilePath) -> BaseOptions:
-    """What a run's config says of its base, for `models.source.locate`."""
-    settings = run_model_settings(run)
-    return BaseOptions(**{name: settings[name] for name in BaseOptions.__annotations__ if name in settings})  # type: ignore[typeddict-item]
-
-
-def full_start(run: str | FilePath, part: str) -> str | None:
-    """The full weights that a run's LoRA lies on, as its configs name them; None for those of the base."""
-    start = run_model_settings(run).get("init_from")
-    while start is not None:
-        if _trained(start, part)[1] is not None:
-            return str(start)
-        start = run_model_settings(start).get("init_from")
-    return None
-
-
-def start_sha256(start: str | FilePath, part: str) -> str:
-    """Hash of the weights that `init_from` names: a trained part, or a LoRA and what it lies on.
-
-    Raises:
-        InputError: it holds neither.
-    """
-    folder, place = _trained(start, part)
-    if place is not None:
-        return sha256_folder(place)
-    below = run_model_settings(start).get("init_from")
-    file = sha256_file(folder / low_rank.FILE)
-    return file if below is None else hash_config({"lora": file, "below": start_sha256(below, part)})
 
 
 def native_resolution(source: Source, network: Any) -> int:
@@ -228,39 +187,14 @@ def native_resolution(source: Source, network: Any) -> int:
 
 
 def _load_network(source: Source, kind: Family, start: str | FilePath | None) -> tuple[Any, FilePath | None]:
-    """(network with the full weights of `start`, LoRA folder still to be put on it or None).
+    """(network with the full weights of `start`, LoRA file still to be put on it or None).
 
     A LoRA run lies on the full weights that it started from; one that started from a LoRA went on with that LoRA.
     """
-    if start is None:
-        return load_part(source, kind.part), None
-    folder, place = _trained(start, kind.part)
-    if place is not None:
-        return load_module(part_class(source, kind.part), place), None
-    network, _ = _load_network(source, kind, run_model_settings(start).get("init_from"))
-    return network, folder
-
-
-def _trained(start: str | FilePath, part: str) -> tuple[FilePath, FilePath | None]:
-    """(folder of a trained part, where in it the full weights are, None where it holds a LoRA).
-
-    Raises:
-        InputError: it holds neither.
-    """
-    folder = locate_part(at_step(start), patterns=("unet/*", "transformer/*", low_rank.FILE))
-    for place in (folder / part, folder):
-        if (place / "config.json").is_file():
-            return folder, place
-    if not (folder / low_rank.FILE).is_file():
-        remedy = "give the folder of a finished run of the same family"
-        raise InputError(f"holds neither {part}/ nor {low_rank.FILE}", where=start, remedy=remedy)
-    return folder, None
-
-
-def _fuse(network: Any, folder: FilePath, part: str) -> None:
-    """Add a LoRA's B A alpha / rank to the weights, for full fine-tuning that starts from a LoRA run."""
-    with quiet(), reading(folder / low_rank.FILE, "a LoRA of this network", remedy=LORA):
-        network.load_lora_adapter(str(folder), weight_name=low_rank.FILE, prefix=part)
-        network.fuse_lora()
-        network.unload_lora()
-    network.requires_grad_(True)
+    found = None if start is None else find_start(start, kind.part)
+    below = found if found is None or found.lora is None else full_start(found.name, kind.part)
+    if below is None or below.weights is None:
+        network = load_part(source, kind.part)
+    else:
+        network = load_module(part_class(source, kind.part), below.weights)
+    return network, None if found is None else found.lora

@@ -22,11 +22,10 @@ from finepref.core.files import atomic_file, parse_json, reading
 from finepref.core.known import refuse_damaged
 from finepref.core.options import Options, told
 from finepref.core.seal import seal
-from finepref.models.source import quiet
+from finepref.models.lora_file import KEPT, METADATA, LoraFile, put
 
 FILE = "pytorch_lora_weights.safetensors"
 POLICY, REFERENCE = "default", "reference"
-_METADATA = "lora_adapter_metadata"
 
 
 class LoraSettings(Options):
@@ -35,7 +34,7 @@ class LoraSettings(Options):
     rank: int = told(8, "rank of the two matrices that stand for a weight's change", ge=1)
     alpha: float | None = told(None, "scale is alpha / rank; null = rank", gt=0)
     targets: list[str] | None = told(
-        None, "module name endings; null = the family's attention projections", min_length=1
+        None, "module name endings; null = the family's attention projections, or those of a LoRA start", min_length=1
     )
     rslora: bool = told(False, "scale is alpha / sqrt(rank) (arXiv 2312.03732)")
     dora: bool = told(False, "length and direction of every output's weights apart (arXiv 2402.09353)")
@@ -72,41 +71,46 @@ def attach(network: Any, settings: LoraSettings, default_targets: Sequence[str],
             parameter.data.copy_(draw / settings.rank)
 
 
-def attach_from(network: Any, folder: Path, part: str, settings: LoraSettings, default_targets: Sequence[str]) -> None:
+def check_asked(network: Any, held: LoraFile, settings: LoraSettings) -> None:
+    """Compare what a run asks for with the LoRA that it starts from.
+
+    Where the file's modules differ in rank or alpha, they are trained as they are; the run names the most common ones.
+
+    Raises:
+        ConfigError: another rank, alpha or targets than the file has.
+    """
+    modules = held.modules()
+    alpha, targets = settings.resolved(sorted(modules))
+    named = {name for name, _ in network.named_modules() if any(f".{name}".endswith(f".{end}") for end in targets)}
+    asked = {
+        "rank": (settings.rank, held.config.r),
+        "alpha": (alpha, held.config.lora_alpha),
+        "rslora": (settings.rslora, held.config.use_rslora),
+    }
+    for name, (wanted, found) in asked.items():
+        if wanted != found:
+            what = f"the run asks for {wanted}, the LoRA of model.init_from has {found}"
+            raise ConfigError(what, where=f"lora.{name}", remedy=f"set lora.{name} to the file's value")
+    if named != modules:
+        other = sorted(named ^ modules)[0]
+        what = (
+            f"{len(named)} modules have these names, the LoRA of model.init_from has {len(modules)} ({other} differs)"
+        )
+        raise ConfigError(what, where="lora.targets", remedy="null takes the file's")
+
+
+def attach_from(network: Any, held: LoraFile, settings: LoraSettings) -> None:
     """Start from a LoRA: the trained adapter and its frozen `reference` copy both hold the file's weights.
 
     Raises:
         ConfigError: the run asks for another rank, alpha or targets than the file has.
     """
-    from peft import LoraConfig, set_peft_model_state_dict
-
-    tensors, metadata = read(folder, part)
-    with reading(folder / FILE, "a LoRA of ours"):
-        config = LoraConfig(**{k: v for k, v in metadata.items() if k in _KEPT})
-    alpha, targets = settings.resolved(default_targets)
-    asked = {
-        "rank": (settings.rank, config.r),
-        "alpha": (alpha, config.lora_alpha),
-        "rslora": (settings.rslora, config.use_rslora),
-        "targets": (sorted(targets), sorted(config.target_modules or ())),
-    }
-    for name, (wanted, held) in asked.items():
-        if wanted != held:
-            what = f"the run asks for {wanted}, the LoRA of model.init_from has {held}"
-            raise ConfigError(what, where=f"lora.{name}", remedy=f"set lora.{name} to the file's value")
-    with quiet(), reading(folder / FILE, "a LoRA of this network", remedy="give one of the same family"):
-        for adapter in (REFERENCE, POLICY):
-            network.add_adapter(config, adapter_name=adapter)
-            set_peft_model_state_dict(network, tensors, adapter_name=adapter)
+    check_asked(network, held, settings)
+    for adapter in (REFERENCE, POLICY):
+        put(network, held, adapter)
     network.set_adapter(POLICY)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(f".{POLICY}." in name and "lora_" in name)
-
-
-_KEPT = (
-    *("r", "lora_alpha", "target_modules", "init_lora_weights"),
-    *("rank_pattern", "alpha_pattern", "lora_bias", "use_dora", "use_rslora"),
-)
 
 
 class Switch:
@@ -143,7 +147,7 @@ def state(
 
     given = None if weights is None else dict(weights)
     weights = get_peft_model_state_dict(network, state_dict=given, adapter_name=POLICY)
-    metadata = {k: v for k, v in network.peft_config[POLICY].to_dict().items() if k in _KEPT}
+    metadata = {k: v for k, v in network.peft_config[POLICY].to_dict().items() if k in KEPT}
     metadata["target_modules"] = sorted(metadata["target_modules"])
     return {k: v.detach().cpu().contiguous() for k, v in weights.items()}, metadata
 
@@ -153,7 +157,7 @@ def save(
 ) -> None:
     """Write `pytorch_lora_weights.safetensors` with rank and alpha in its metadata (without it the scale is lost)."""
     tensors, metadata = state(network, weights)
-    parts = {f"{part}_lora_layers": tensors, f"{part}_{_METADATA}": metadata}
+    parts = {f"{part}_lora_layers": tensors, f"{part}_{METADATA}": metadata}
     with atomic_file(folder / FILE) as temporary:
         pipeline_class.save_lora_weights(str(folder), weight_name=temporary.name, **parts)
         seal(temporary)
@@ -175,8 +179,8 @@ def read(folder: Path, part: str) -> tuple[dict[str, torch.Tensor], dict[str, An
         refuse_damaged(file, remedy="fetch it again")
         with safe_open(str(file), framework="pt") as handle:
             header: Mapping[str, str] = handle.metadata() or {}
-        tensors, metadata = load_file(file), parse_json(header.get(_METADATA, "{}"))
-    if _METADATA not in header or not isinstance(metadata, dict):
+        tensors, metadata = load_file(file), parse_json(header.get(METADATA, "{}"))
+    if METADATA not in header or not isinstance(metadata, dict):
         remedy = "save it again with diffusers' adapter metadata"
         raise InputError("the LoRA file does not say its rank and alpha", where=file, remedy=remedy)
     prefix = f"{part}."

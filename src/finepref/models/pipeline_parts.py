@@ -52,7 +52,7 @@ def check_weights(source: Source, kind: Family, vae: str | Path | None = None) -
     place = vae_folder(source, vae)
     networks = {source.folder / kind.part: part_class(source, kind.part), place: vae_class(source, place)}
     for folder, cls in networks.items():
-        _check_header(folder, cls, source.variant if folder.parent == source.folder else None)
+        check_header(folder, cls, source.variant if folder.parent == source.folder else None)
     for _, part in kind.texts:
         if source.has(part):
             _check_embedding(source.folder / part, part_class(source, part), source.variant)
@@ -204,7 +204,12 @@ def _weight_files(folder: Path, variant: str | None) -> list[Path]:
     raise InputError("it holds no .safetensors file", where=folder, remedy="fetch the model again")
 
 
-def _check_header(folder: Path, cls: Any, variant: str | None) -> None:
+def check_header(folder: Path, cls: Any, variant: str | None) -> None:
+    """Refuse a weights file whose header has not the names and shapes of its config.json.
+
+    Raises:
+        InputError: another shape, a name that is missing, or one without place.
+    """
     held, _ = header(folder, variant)
     file = folder / "config.json"
     wanted = _skeleton(cls, json.dumps(read_object(file)), str(file))

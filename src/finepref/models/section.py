@@ -28,7 +28,9 @@ class ModelSection(Options):
     )
     family: str = told("auto", "auto | sd15 | sdxl | sd3 | flux | ...; auto reads model_index.json")
     vae: str | None = told(None, "another VAE (folder, .safetensors or hub name), e.g. the fp16-safe SDXL VAE")
-    init_from: str | None = told(None, "run or unet/transformer folder that policy AND reference start from")
+    init_from: str | None = told(
+        None, "run, unet/transformer folder or LoRA file that policy AND reference start from (docs/backbones)"
+    )
     micro_conditioning: Literal["true", "official"] | None = told(
         None, "SDXL: true sizes and crops of each image, or the official [R,R,0,0,R,R]; null = true"
     )

@@ -21,7 +21,7 @@ SUFFIX = ".safetensors"
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _DENOISERS = ("model.diffusion_model.", "double_blocks.", "joint_blocks.")
 _VAES = ("encoder.", "decoder.", "first_stage_model.", "vae.")
-_LORAS = ("lora_", "hada_w", "lokr_w", ".lora.")
+_LORAS = ("lora_", "_lora.", "hada_w", "lokr_w", ".lora.")
 _FAMILIES = {
     "conditioner.embedders.": "StableDiffusionXLPipeline",
     "cond_stage_model.": "StableDiffusionPipeline",
@@ -83,13 +83,18 @@ def read_header(path: Path) -> Header:
         return Header(path, shapes, file.metadata() or {})
 
 
+def is_lora(header: Header) -> bool:
+    """Whether a file holds a LoRA, by the names of its tensors."""
+    return any(mark in name for name in header.shapes for mark in _LORAS)
+
+
 def require_checkpoint(header: Header) -> None:
     """Refuse a file that is no text-to-image checkpoint in an original layout.
 
     Raises:
         InputError: a LoRA, a VAE, a part of a diffusers folder, a checkpoint of another task, or something else.
     """
-    if any(mark in name for name in header.shapes for mark in _LORAS):
+    if is_lora(header):
         raise InputError("it is a LoRA, not a base model", where=header.path, remedy="give it as model.init_from")
     if not header.any(*_DENOISERS):
         if header.any("first_stage_model.", "vae.", "encoder.down", "decoder.up"):

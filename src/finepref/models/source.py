@@ -148,10 +148,11 @@ def _download_pipeline(name: str, revision: str | None, variant: str | None) -> 
             plain: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
             return Path(DiffusionPipeline.download(name, revision=revision, variant=variant, **plain))
     except (OSError, ValueError) as error:
-        raise _unreachable(name, error) from None
+        raise unreachable(name, error) from None
 
 
-def _unreachable(name: str, error: Exception) -> InputError:
+def unreachable(name: str, error: Exception) -> InputError:
+    """The sentence for a name that is no folder and that the hub does not hand out."""
     return InputError(
         f"neither a folder here nor a model the hub hands out ({first_line(error)})",
         where=name,
@@ -178,7 +179,7 @@ def locate_part(
         wanted = list(patterns)
         return Path(snapshot_download(str(name), revision=revision, allow_patterns=wanted, local_files_only=cached))
     except (OSError, ValueError) as error:
-        raise _unreachable(str(name), error) from None
+        raise unreachable(str(name), error) from None
 
 
 def unmarked(cls: Any) -> dict[str, bool]:
@@ -194,12 +195,14 @@ def pipeline_class(source: Source) -> Any:
 def assemble(source: Source, parts: Mapping[str, Any], *, cls: Any = None, **options: Any) -> Any:
     """The diffusers pipeline of a folder around parts that are there already; None leaves a part out.
 
+    Networks that are not there are read by `load_module`.
+
     cls: None for the class that the folder names.
     """
     cls, given = cls or pipeline_class(source), {**source.absent(), **parts}
     for part in source.index:
-        if source.has(part) and part not in given:  # diffusers will load it
-            part_class(source, part)
+        if source.has(part) and part not in given and issubclass(part_class(source, part), torch.nn.Module):
+            given[part] = load_part(source, part, dtype=options.get("torch_dtype", torch.float32))
     plain = {"use_safetensors": True, "trust_remote_code": False, "variant": source.variant, **unmarked(cls)}
     with quiet(), reading(source.folder, "a whole pipeline of safetensors files", remedy="fetch it again"):
         return cls.from_pretrained(str(source.folder), **{**plain, **given, **options})
@@ -213,12 +216,13 @@ def empty_part(source: Source, part: str, config: Any = None) -> Any:
 
 
 def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32, variant: str | None = None) -> Any:
-    """`cls.from_pretrained` of a folder, safetensors only, refusing a file that leaves weights at random or unread.
+    """`cls.from_pretrained` of a folder, safetensors only, each tensor of which is used.
 
     variant: of the weight files, as `fp16` in `model.fp16.safetensors`.
 
     Raises:
-        InputError: no weights, weights that the file does not hold, or tensors in it that the network does not have.
+        InputError: no weights, weights that the file does not hold, tensors in it that the network does not have, or
+            numbers that are not finite.
     """
     check_folder(folder, cls)
     library = cls.__module__.partition(".")[0]
@@ -231,11 +235,24 @@ def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32, v
         module, info = cls.from_pretrained(str(folder), **options, **typed)
     missing = sorted(info.get("missing_keys") or ())
     strange = sorted(name for name in info.get("unexpected_keys") or () if not name.endswith(COUNTED))
-    for names, what in ((missing, "weights are missing"), (strange, "tensors have no place in it")):
+    for names, what in (
+        (missing, "weights are missing"),
+        (strange, "tensors have no place in it"),
+        (_not_finite(module), "weights hold numbers that are not finite"),
+    ):
         if names:
-            remedy = f"the file is not of this architecture ({cls.__name__})"
+            remedy = f"fetch it again, or use a file of this architecture ({cls.__name__})"
             raise InputError(f"{len(names)} {what}, the first is {names[0]!r}", where=folder, remedy=remedy)
     return module.eval().requires_grad_(False)
+
+
+def _not_finite(module: torch.nn.Module) -> list[str]:
+    """Names of the tensors that hold nan or infinity; a sum tells in one reading, unless it is too large itself."""
+    held = [(name, value) for name, value in module.state_dict().items() if value.is_floating_point()]
+    doubted = [
+        (name, value) for name, value in held if not value.is_meta and not value.sum(dtype=torch.float32).isfinite()
+    ]
+    return [name for name, value in doubted if not bool(value.isfinite().all())]
 
 
 def load_part(source: Source, part: str, *, dtype: torch.dtype = torch.float32) -> Any:

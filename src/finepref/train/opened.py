@@ -17,6 +17,7 @@ from finepref.models.denoiser import Denoiser
 from finepref.models.encoder import LatentEncoder
 from finepref.models.family import family_of
 from finepref.models.source import locate
+from finepref.models.start import check_start, start_sha256
 from finepref.train.config import RunConfig
 from finepref.train.processes import World
 
@@ -33,20 +34,23 @@ class BaseRecord:
 
 
 def about_base(config: RunConfig) -> BaseRecord:
-    """The base of a run.
+    """The base of a run, and what it starts from, checked against each other before anything is made of the data.
 
     Raises:
-        InputError: it is out of reach, or of no known family.
+        InputError: a model out of reach or of no known family, or a start that does not fit the base.
+        ConfigError: a LoRA of another rank, alpha or targets than the run asks for.
     """
     section = config.model
     source = locate(section.base, **section.said())
     kind = family_of(source, section.family)
+    if section.init_from is not None:
+        check_start(source, kind, section.init_from, config.lora)
     return BaseRecord(
         base=section.base,
         revision=section.revision,
         family=kind.name,
         base_sha256=sha256_folder(source.folder),
-        init_sha256=None if section.init_from is None else load.start_sha256(section.init_from, kind.part),
+        init_sha256=None if section.init_from is None else start_sha256(section.init_from, kind.part),
     )
 
 

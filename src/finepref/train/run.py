@@ -75,10 +75,11 @@ def train_run(
                 forget()
                 refuse_changed(out, remedy="overwrite it to train again")
         world.barrier()
+        base = about_base(config)
         latents = open_latents(config, out, world=world)
         if verify and isinstance(latents, LatentCache):
             latents.check()
-        prepared = prepare(config, cache=latents, base=about_base(config))
+        prepared = prepare(config, cache=latents, base=base)
         if not overwrite and _finished(out, prepared, resume=resume):
             say(f"{out} is finished already; overwrite it to train again")
             return out
@@ -139,7 +140,8 @@ def fill_run(config: RunConfig, content: Content, *, overwrite: bool = False) ->
         raise ConfigError("no folder is named", where=f"train.{content.option}", remedy="name one to fill")
     check_folder(folder, content.folder, inputs=named_inputs(config.data.paths))
     with join_world() as world:
-        prepared = prepare(config, cache=open_latents(config, Path(), world=world), base=about_base(config))
+        base = about_base(config)
+        prepared = prepare(config, cache=open_latents(config, Path(), world=world), base=base)
         unknown = ("reference_cache",) if content is ERRORS else ("reference_cache", "trajectory_cache")
         options = config.train.model_copy(update=dict.fromkeys(unknown))
         asking = replace(prepared, config=config.model_copy(update={"train": options}))

@@ -1,0 +1,221 @@
+"""What a run starts from (`model.init_from`): full weights or a LoRA, found, and checked against the base.
+
+The check reads headers and configs, and a LoRA's tensors; it comes before any work on the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finepref.core.errors import InputError
+from finepref.core.files import read_object, reading
+from finepref.core.progress import say
+from finepref.core.provenance import hash_config, sha256_file, sha256_folder
+from finepref.formats.records import read_yaml
+from finepref.formats.run import at_step, is_finished, read_run
+from finepref.models import lora as low_rank
+from finepref.models.family import Family
+from finepref.models.lora import LoraSettings
+from finepref.models.lora_file import put, read_lora
+from finepref.models.pipeline_parts import SCHEDULER, check_header
+from finepref.models.single_file import is_lora, read_header
+from finepref.models.source import (
+    BaseOptions,
+    Source,
+    empty_part,
+    is_file,
+    is_folder,
+    locate,
+    locate_part,
+    part_class,
+    pipeline_class,
+    resolve_base,
+    unreachable,
+)
+
+SAME = "give a start of the base's own family"
+_PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction"}  # the words of kohya's headers
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Exactly one of the two is there. weights: the folder of a network's config.json and weights. lora: a file."""
+
+    name: str
+    weights: Path | None = None
+    lora: Path | None = None
+
+    def below(self) -> str | None:
+        """What the run that left it started from itself."""
+        start = run_model_settings(self.name).get("init_from")
+        return None if start is None else str(start)
+
+
+def find_start(name: str | Path, part: str) -> Start:
+    """A run or RUN@STEP, a pipeline or checkpoint, `unet/` or `transformer/`, a LoRA or a folder of one, a hub name.
+
+    Raises:
+        InputError: it holds neither, or several LoRA files.
+    """
+    name = at_step(name)
+    file = Path(name).expanduser()
+    if file.is_file():
+        if file.suffix != ".safetensors":
+            raise InputError("not a .safetensors file", where=name, remedy="convert it; no other weights are read")
+        if is_lora(read_header(file)):
+            return Start(str(name), lora=file)
+        return Start(str(name), weights=locate(file).folder / part)
+    folder = locate_part(name, patterns=("unet/*", "transformer/*", low_rank.FILE))
+    for place in (folder / part, folder):
+        if (place / "config.json").is_file():
+            return Start(str(name), weights=place)
+    return Start(str(name), lora=_lora_file(str(name), folder, part))
+
+
+def _lora_file(name: str, folder: Path, part: str) -> Path:
+    """The LoRA of a folder or of a hub repository: the one of diffusers' usual name, else the only .safetensors."""
+    if (folder / low_rank.FILE).is_file():
+        return folder / low_rank.FILE
+    if is_folder(name):
+        names = sorted(file.name for file in folder.glob("*.safetensors"))
+    else:
+        names = [file for file in _hub_files(name) if file.endswith(".safetensors") and "/" not in file]
+    if not names:
+        remedy = "give the folder of a finished run of the same family, or a LoRA file"
+        raise InputError(f"holds neither {part}/ nor {low_rank.FILE} nor another LoRA", where=name, remedy=remedy)
+    if len(names) > 1:
+        what = f"holds {len(names)} .safetensors files: {', '.join(names[:5])}"
+        remedy = "name one of them" if is_folder(name) else "download one of them and name that file"
+        raise InputError(what, where=name, remedy=remedy)
+    return folder / names[0] if is_folder(name) else locate_part(name, patterns=(names[0],)) / names[0]
+
+
+def _hub_files(name: str) -> list[str]:
+    from huggingface_hub import list_repo_files
+
+    try:
+        return list_repo_files(name)
+    except (OSError, ValueError) as error:
+        raise unreachable(name, error) from None
+
+
+def run_model_settings(run: str | Path) -> Mapping[str, Any]:
+    """The `model` section of a run folder's config.yaml; empty for a folder that another tool made."""
+    file = Path(at_step(run)) / "config.yaml"
+    if not file.is_file():
+        return {}
+    section = read_yaml(file, remedy="give the folder of a run").get("model")
+    return section if isinstance(section, Mapping) else {}
+
+
+def said_of(run: str | Path) -> BaseOptions:
+    """What a run's config says of its base, for `models.source.locate`."""
+    settings = run_model_settings(run)
+    return BaseOptions(**{name: settings[name] for name in BaseOptions.__annotations__ if name in settings})  # type: ignore[typeddict-item]
+
+
+def full_start(run: str | Path, part: str) -> Start | None:
+    """The full weights that a run's LoRA lies on, as its configs name them; None for those of the base."""
+    below = run_model_settings(run).get("init_from")
+    while below is not None:
+        found = find_start(below, part)
+        if found.weights is not None:
+            return found
+        below = found.below()
+    return None
+
+
+def start_sha256(name: str | Path, part: str) -> str:
+    """Hash of the weights that `init_from` names: a trained part, or a LoRA and what it lies on.
+
+    Raises:
+        InputError: it holds neither.
+    """
+    found = find_start(name, part)
+    if found.lora is None:
+        assert found.weights is not None
+        return sha256_folder(found.weights)
+    file, below = sha256_file(found.lora), found.below()
+    return file if below is None else hash_config({"lora": file, "below": start_sha256(below, part)})
+
+
+def check_start(source: Source, kind: Family, name: str | Path, lora: LoraSettings | None) -> None:
+    """Refuse a start that does not fit the base.
+
+    Args:
+        lora: what the run trains; None for all weights.
+
+    Raises:
+        InputError: a start of another family, for another kind of latents, prompts or prediction, or a file that would
+            not be used whole. ConfigError: a LoRA of another rank, alpha or targets than the run asks for.
+    """
+    found = find_start(name, kind.part)
+    _check_prediction(source, kind, found)
+    if found.weights is not None:
+        _check_weights(source, kind, found.weights)
+        return
+    assert found.lora is not None
+    below = full_start(name, kind.part)
+    if below is not None:
+        check_start(source, kind, below.name, lora=None)
+    config = None if below is None or below.weights is None else read_object(below.weights / "config.json")
+    network = empty_part(source, kind.part, config)
+    held = read_lora(found.lora, network, kind.part, pipeline_class(source))
+    if lora is not None:
+        low_rank.check_asked(network, held, lora)
+    put(network, held, low_rank.POLICY)
+
+
+def _check_weights(source: Source, kind: Family, place: Path) -> None:
+    """Refuse a network that is not of the base's class, sees other latents or prompts, or whose file is another's."""
+    file, cls = place / "config.json", part_class(source, kind.part)
+    config = read_object(file)
+    if config.get("_class_name", cls.__name__) != cls.__name__:
+        what = f"a {config['_class_name']}, where the base has a {cls.__name__}"
+        raise InputError(what, where=file, remedy=SAME)
+    sees = []
+    for each in (empty_part(source, kind.part, config), empty_part(source, kind.part)):
+        with reading(file, f"a config of a {kind.part} of {kind.name}", remedy=SAME):
+            channels = {f"{way}_channels": getattr(each.config, f"{way}_channels", None) for way in ("in", "out")}
+            added = {"addition_embed_type": getattr(each.config, "addition_embed_type", None)}
+            sees.append({**channels, **added, **kind.shapes(each.config)})
+    for name, (theirs, ours) in {key: (sees[0].get(key), sees[1].get(key)) for key in sees[1]}.items():
+        if theirs != ours:
+            raise InputError(f"its {kind.part} has {name} {theirs}, the base's {ours}", where=file, remedy=SAME)
+    check_header(place, cls, None)
+
+
+def _check_prediction(source: Source, kind: Family, found: Start) -> None:
+    """Refuse a start that was trained to predict something else than the base does."""
+    theirs = _prediction(kind, found)
+    ours = kind.path(read_object(source.folder / SCHEDULER)).parametrisation
+    if theirs is not None and theirs != ours:
+        remedy = "give a base and a start of one kind"
+        raise InputError(f"it was trained for {theirs}, the base predicts {ours}", where=found.name, remedy=remedy)
+
+
+def _prediction(kind: Family, found: Start) -> str | None:
+    """What a start predicts by its own scheduler, by its run's base or by its header; None where none of them tells."""
+    if found.weights is not None and (found.weights.parent / SCHEDULER).is_file():
+        return kind.path(read_object(found.weights.parent / SCHEDULER)).parametrisation
+    if is_finished(found.name):
+        record = read_run(found.name)
+        try:
+            if is_file(record.base):
+                folder = locate(record.base, **said_of(found.name)).folder
+            else:
+                folder = locate_part(resolve_base(record.base), patterns=(SCHEDULER,), revision=record.revision)
+            return kind.path(read_object(folder / SCHEDULER)).parametrisation
+        except InputError:
+            say(f"{found.name}: its base {record.base} is out of reach, so what it predicts is not compared")
+            return None
+    if found.lora is not None:
+        from safetensors import safe_open
+
+        reads = reading(found.lora, "a whole safetensors file", remedy="fetch it again")
+        with reads, safe_open(str(found.lora), framework="pt") as handle:
+            return _PREDICTIONS.get((handle.metadata() or {}).get("modelspec.prediction_type", ""))
+    return None

@@ -1,0 +1,143 @@
+"""Anybody's LoRA file: the weights that it makes, in closed form, and the sentence for what would not be used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import lora_files as made
+import tiny
+from finepref.core.errors import ConfigError, InputError
+from finepref.models.load import load_adapter, load_part
+from finepref.models.lora import LoraSettings
+from finepref.models.source import locate
+
+TARGETS = ("to_q", "to_out.0", "proj_in")
+HEADER = "lora_adapter_metadata"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.sd15(tmp_path_factory.mktemp("lora-file") / "base")
+
+
+@pytest.fixture(scope="module")
+def weights(base: Path) -> made.Tensors:
+    return made.adapter(load_part(locate(base), "unet"), TARGETS)
+
+
+def test_each_module_has_its_own_rank_and_alpha(base: Path, weights: made.Tensors, tmp_path: Path) -> None:
+    """kohya: W + alpha / rank B A by module, an alpha that is absent being the rank, as sd-scripts has it."""
+    modules = sorted({name.rsplit(".lora_", 1)[0] for name in weights})
+    tensors, scale = {}, {}
+    for number, module in enumerate(modules):
+        rank, alpha = 2 + 2 * (number % 2), (1.0, 3.0, None)[number % 3]
+        down, up = weights[f"{module}.lora_A.weight"][:rank], weights[f"{module}.lora_B.weight"][:, :rank]
+        pair = {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}
+        tensors |= made.kohya(pair, "lora_unet", alpha)
+        scale[module] = (1.0 if alpha is None else alpha / rank) * (up.flatten(1).double() @ down.flatten(1).double())
+    file = made.write(tmp_path / "a.safetensors", tensors)
+    plain = load_part(locate(base), "unet")
+    network = load_adapter(base, init_from=file, reference=False).network
+    for module in modules:
+        before, after = (each.get_submodule(module).weight.detach().double() for each in (plain, network))
+        torch.testing.assert_close(after, before + scale[module].view(before.shape), rtol=0, atol=2e-7)
+    asked = LoraSettings(rank=2, alpha=1.0)
+    low = load_adapter(base, init_from=file, reference=False, lora=asked)  # trained as it is
+    low.save(tmp_path / "run")
+    again = load_adapter(base, init_from=tmp_path / "run", reference=False).network
+    for module in modules:
+        assert torch.equal(again.get_submodule(module).weight, network.get_submodule(module).weight)
+    with pytest.raises(
+        ConfigError, match=r"lora\.targets: 8 modules have these names, the LoRA .* has 20 \(.* differs"
+    ):
+        load_adapter(base, init_from=file, lora=asked.model_copy(update={"targets": ["to_q"]}))
+
+
+def _changed(name: str, value: torch.Tensor | None) -> Callable[[made.Tensors], made.Tensors]:
+    return lambda tensors: {key: each for key, each in {**tensors, name: value}.items() if each is not None}
+
+
+Q = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+K = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+REFUSED = {
+    "a half is missing": (_changed(f"unet.{Q}.lora_B.weight", None), f"{Q}.lora_B.weight is missing"),
+    "another width": (_changed(f"unet.{Q}.lora_A.weight", torch.ones(4, 99)), r"holds \(4, 99\) and \(64, 4\), its"),
+    "a part of another rank": (_changed(f"unet.{Q}.lora_A.weight", torch.ones(3, 64)), r"holds \(3, 64\) and"),
+    "a norm": (
+        lambda tensors: tensors | {f"unet.conv_norm_out.lora_{side}.weight": torch.ones(2, 2) for side in "AB"},
+        "conv_norm_out is a GroupNorm, which takes no LoRA",
+    ),
+    "a stray tensor": (_changed("unet.conv_in.diff", torch.ones(2)), "1 of its 41 tensors are no weights of a LoRA"),
+    "an embedding": (_changed("clip_l", torch.ones(2, 8)), "are no weights of a LoRA"),
+    "another part": (_changed(f"controlnet.{Q}.lora_A.weight", torch.ones(4, 64)), "of modules that the unet does"),
+    "a number": (_changed(f"unet.{Q}.lora_A.weight", torch.full((4, 64), torch.inf)), "numbers that are not finite"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_would_not_be_used_is_named(base: Path, weights: made.Tensors, tmp_path: Path, what: str) -> None:
+    change, said = REFUSED[what]
+    with pytest.raises(InputError, match=said):
+        load_adapter(base, init_from=made.write(tmp_path / "a.safetensors", change(made.under("unet", weights))))
+
+
+KOHYA = {
+    "DoRA": (_changed(f"{K}.dora_scale", torch.ones(64)), "are no weights of a LoRA"),
+    "LyCORIS": (_changed(f"{K}.hada_w1_a", torch.ones(4, 64)), "are no weights of a LoRA"),
+    "an alpha alone": (_changed("lora_unet_conv_out.alpha", torch.tensor(4.0)), "conv_out"),
+    "both names of a UNet": (
+        lambda tensors: (
+            tensors | made.kohya({f"input_blocks.1.1.lora_{side}.": torch.ones(4, 4) for side in "AB"}, "lora_unet")
+        ),
+        r"3 of its 63 tensors are not read by diffusers \(lora_unet_input_blocks_1_1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", KOHYA)
+def test_what_diffusers_drops_of_a_kohya_file_is_named(
+    base: Path, weights: made.Tensors, tmp_path: Path, what: str
+) -> None:
+    change, said = KOHYA[what]
+    with pytest.raises(InputError, match=said):
+        load_adapter(base, init_from=made.write(tmp_path / "a.safetensors", change(made.kohya(weights, "lora_unet"))))
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"unet.r": 8, "unet.lora_alpha": 8}, r"has shape \(4, .*\), and by the file's metadata \(8, "),
+        ({"unet.r": 4}, "no rank and alpha of the unet in its header"),
+        (
+            {"unet.r": 4, "unet.lora_alpha": 8, "unet.use_qalora": True},
+            "its metadata sets use_qalora, which is not read",
+        ),
+        ({"unet.r": 4, "unet.lora_alpha": 8, "unet.init_lora_weights": "pissa"}, "its metadata sets init_lora_weights"),
+        ([], "its adapter metadata is no record"),
+    ],
+)
+def test_metadata_that_contradicts_the_tensors(base: Path, weights: made.Tensors, tmp_path: Path, about, said) -> None:
+    header = {HEADER: json.dumps(about)}
+    with pytest.raises(InputError, match=said):
+        load_adapter(base, init_from=made.write(tmp_path / "a.safetensors", made.under("unet", weights), **header))
+
+
+def test_a_file_of_any_name_or_the_only_one_of_a_folder(base: Path, weights: made.Tensors, tmp_path: Path) -> None:
+    one = made.write(tmp_path / "one" / "Anybody's v1.safetensors", made.under("unet", weights))
+    expected = load_adapter(base, init_from=one, reference=False).network.state_dict()
+    held = load_adapter(base, init_from=one.parent, reference=False).network.state_dict()
+    assert all(torch.equal(held[name], value) for name, value in expected.items())
+    shutil.copy(one, one.with_name("v2.safetensors"))
+    with pytest.raises(
+        InputError, match=r"holds 2 \.safetensors files: Anybody's v1\.safetensors, v2\.safetensors; name"
+    ):
+        load_adapter(base, init_from=one.parent)
+    torch.save({}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"a\.pt: not a \.safetensors file; convert it"):
+        load_adapter(base, init_from=tmp_path / "a.pt")
