@@ -119,3 +119,10 @@ def test_dora_in_half_precision_is_refused(world: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="policy and reference differ before the first step"):
         train(world, tmp_path / "run", KINDS["dora"], "train.mixed_precision=bf16")
     assert not (tmp_path / "run").exists()
+
+
+def test_another_kind_than_the_start_is_refused(world: Path, tmp_path: Path) -> None:
+    load_adapter(world / "model", lora=LoraSettings(rank=4, dora=True), reference=False).save(tmp_path / "run")
+    message = "the run asks for False, the LoRA of model.init_from has True; set lora.dora to the file's value"
+    with pytest.raises(ConfigError, match=message):
+        load_adapter(world / "model", lora=LoraSettings(rank=4), init_from=tmp_path / "run")

@@ -86,6 +86,7 @@ def check_asked(network: Any, held: LoraFile, settings: LoraSettings) -> None:
         "rank": (settings.rank, held.config.r),
         "alpha": (alpha, held.config.lora_alpha),
         "rslora": (settings.rslora, held.config.use_rslora),
+        "dora": (settings.dora, held.config.use_dora),
     }
     for name, (wanted, found) in asked.items():
         if wanted != found:
