@@ -236,7 +236,7 @@ def add_bias(run: Path, out: Path) -> None:
     """The run with a bias beside one pair."""
     tensors = load_file(run / lora.FILE)
     with safe_open(str(run / lora.FILE), framework="pt") as handle:
-        metadata = handle.metadata()
+        metadata = {k: v for k, v in handle.metadata().items() if k != "finepref_sha256"}
     out.mkdir()
     bias = {"transformer.transformer_blocks.0.attn.to_q.lora_B.bias": torch.zeros(32)}
     save_file({**tensors, **bias}, out / lora.FILE, metadata)
