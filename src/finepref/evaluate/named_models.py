@@ -73,6 +73,7 @@ def as_source(model: NamedModel | str | Path | Any) -> NamedModel:
         InputError: a folder without weights, or no such model.
     """
     from finepref.models.load import open_pipeline
+    from finepref.models.source import is_file, locate
 
     if isinstance(model, NamedModel):
         return model
@@ -80,6 +81,8 @@ def as_source(model: NamedModel | str | Path | Any) -> NamedModel:
         kind = type(model).__name__
         return NamedModel(lambda *_: model, origin=kind, fingerprint=pipeline_fingerprint(model), pipeline=kind)
     path, folder = str(at_step(model)), Path(at_step(model))
+    if is_file(path):
+        return replace(as_source(locate(path).folder), origin=path)
 
     def load(device: str, precision: Precision) -> Any:
         return open_pipeline(path, device=device, precision=precision)

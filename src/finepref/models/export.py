@@ -24,6 +24,7 @@ from finepref.models.load import load_pipeline
 from finepref.models.packed import write_checkpoint
 from finepref.models.source import INDEX, BaseOptions, Source, empty_part, is_file, locate, quiet
 from finepref.models.start import full_start, run_model_settings, said_of
+from finepref.models.variant import is_twin, name_plainly
 
 MADE_BY = "finepref_made_by"
 LORA_FILES = tuple(lora_names.TOOLS)
@@ -94,7 +95,7 @@ def export(
             pipe.unload_lora_weights()
     if format == "single-file":
         return _single_file(pipe, run, out, half=half)
-    return _merged(pipe, source.folder, out, part, half=half, vae=vae is not None)
+    return _merged(pipe, source, out, part, half=half, vae=vae is not None)
 
 
 def _place(run: Path, base: str | Path, out: Path, format: str, *, overwrite: bool) -> Path:
@@ -162,9 +163,9 @@ def _is_ours(path: Path) -> bool:
         return (file.metadata() or {}).get(MADE_BY) == "finepref"
 
 
-def _merged(pipe: Any, base: Path, out: Path, part: str, *, half: bool, vae: bool) -> Path:
+def _merged(pipe: Any, source: Source, out: Path, part: str, *, half: bool, vae: bool) -> Path:
     """Copy the base, then write the trained denoiser, and a VAE that is not the base's, in place of its own."""
-    network = getattr(pipe, part)
+    base, network = source.folder, getattr(pipe, part)
     if half:
         network = network.to(torch.float16)
     replaced = {part: network, **({"vae": pipe.vae} if vae else {})}
@@ -173,11 +174,12 @@ def _merged(pipe: Any, base: Path, out: Path, part: str, *, half: bool, vae: boo
     def left_out(folder: str, names: list[str]) -> list[str]:
         """What is not copied: of the base's own folder what is replaced and stray files, below it pickled ones."""
         if Path(folder) != base:
-            return [name for name in names if name.endswith(pickled)]
+            return [name for name in names if name.endswith(pickled) or is_twin(name, names, source.variant)]
         return [name for name in names if name in replaced or name.startswith(".") or name.endswith(strays)]
 
     with whole_folder(out, EXPORT) as place:
         shutil.copytree(base, place, dirs_exist_ok=True, ignore=left_out)
+        name_plainly(place, source.variant)
         with quiet():
             for name, module in replaced.items():
                 module.save_pretrained(str(place / name), safe_serialization=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from finepref.core.errors import ConfigError, InputError, nearest
 from finepref.core.images import ImageSize
 from finepref.diffusion.path import FLOW, Path
-from finepref.models.source import INDEX, Source
+from finepref.models.source import Source
 
 Cond = Mapping[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
@@ -113,7 +113,7 @@ def family_of(source: Source, name: str = "auto") -> Family:
             return found
     served = ", ".join(p for each in candidates for p in each.pipelines)
     remedy = f"served: {served}"
-    raise InputError(f"pipeline class {written!r} is not served", where=source.folder / INDEX, remedy=remedy)
+    raise InputError(f"pipeline class {written!r} is not served", where=source.name, remedy=remedy)
 
 
 def check_micro_conditioning(found: Family, value: str | None) -> str | None:

@@ -1,0 +1,23 @@
+"""Weight files of a variant (`model.fp16.safetensors`) in a copy of a pipeline, where they take the plain names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+ENDS = (".safetensors", ".safetensors.index.json")
+
+
+def is_twin(name: str, names: Sequence[str], variant: str | None) -> bool:
+    """Whether a file holds the weights of a folder that the variant's files, which stand beside it, hold too."""
+    mark = f".{variant}"
+    return variant is not None and name.endswith(ENDS) and mark not in name and any(mark in each for each in names)
+
+
+def name_plainly(folder: Path, variant: str | None) -> None:
+    """Give the variant's files below a folder, and the shards in their indices, the names without it."""
+    mark = f".{variant}"
+    for file in sorted(folder.rglob(f"*{mark}[.-]*")) if variant is not None else ():
+        if file.suffix == ".json":
+            file.write_text(file.read_text(encoding="utf-8").replace(mark, ""), encoding="utf-8")
+        file.rename(file.with_name(file.name.replace(mark, "")))
