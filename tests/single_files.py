@@ -56,7 +56,7 @@ def change(
     with safe_open(file, "pt") as handle:
         about = handle.metadata()
     tensors = {name: value for name, value in load_file(file).items() if not name.startswith(without)}
-    save_file({**tensors, **(more or {})}, out, metadata={**about, **header})
+    save_file({**tensors, **(more or {})}, out, metadata={**(about or {}), **header})
     return out
 
 

@@ -16,12 +16,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import tiny
 from finepref.core.errors import FineprefError, InputError
 from finepref.core.files import read_object
-from finepref.models.load import load_pipeline
+from finepref.models.family import family_of
+from finepref.models.load import load_adapter, load_pipeline
 from finepref.models.original import pieces
 from finepref.models.original_flow import flux
 from finepref.models.prediction import scheduler_of
 from finepref.models.single_file import read_header
 from finepref.models.source import load_vae, locate
+from finepref.models.start import check_start, start_sha256
 from single_files import MAKERS, UNET, change, equal, pack, plain, weights
 from tiny import picture
 
@@ -372,3 +374,32 @@ def _other(file: Path, out: Path) -> Path:
     """The file with another UNet."""
     name = f"{UNET}out.2.bias"
     return change(file, out, {name: load_file(file)[name] + 1})
+
+
+@pytest.mark.parametrize("held", ["whole", "denoiser"])
+def test_a_run_starts_from_the_denoiser_of_a_file(world, tmp_path: Path, held: str) -> None:
+    """What else the file holds is the base's own, or it is refused; so is another prediction type."""
+    folder, file = world("sd15")
+    begins = (UNET,) if held == "denoiser" else ("",)
+    start = _only(_other(file, tmp_path / "other.safetensors"), tmp_path / "start.safetensors", *begins)
+    name = f"{UNET}out.2.bias"
+    found = load_adapter(folder, init_from=start, reference=False).network.state_dict()
+    expected = plain(folder).unet.state_dict() | {"conv_out.bias": load_file(file)[name] + 1}
+    assert equal(found, expected)
+    source = locate(folder)
+    check_start(source, family_of(source), start, None)
+    assert start_sha256(start, "unet", source) != start_sha256(
+        _only(file, tmp_path / "own.safetensors", ""), "unet", source
+    )
+    velocity = change(start, tmp_path / "velocity.safetensors", VELOCITY)
+    with pytest.raises(InputError, match="it was trained for v_prediction, the base predicts epsilon"):
+        check_start(source, family_of(source), velocity, None)
+
+
+def test_a_start_with_another_text_encoder_is_a_base(world, tmp_path: Path) -> None:
+    folder, file = world("sd15")
+    name = "cond_stage_model.transformer.text_model.final_layer_norm.bias"
+    start = change(file, tmp_path / "start.safetensors", {name: load_file(file)[name] + 1})
+    message = r"its text_encoder is not that of .*, and model\.init_from does not take it; give the file as model\.base"
+    with pytest.raises(InputError, match=message):
+        load_adapter(folder, init_from=start, reference=False)

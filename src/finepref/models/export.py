@@ -78,7 +78,7 @@ def export(
         remedy = "give the folder of a finished run of this base"
         raise InputError(f"holds neither {part}/ nor {lora.FILE}", where=run, remedy=remedy)
     vae = run_model_settings(run).get("vae")
-    below = full_start(run, part) if has_lora and not whole else None
+    below = full_start(run, part, source) if has_lora and not whole else None
     if below is not None:
         what = f"its LoRA lies on the weights of {below.name}, not on those of the base"
         raise InputError(what, where=run, remedy="use --format merged")

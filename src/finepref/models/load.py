@@ -191,8 +191,8 @@ def _load_network(source: Source, kind: Family, start: str | FilePath | None) ->
 
     A LoRA run lies on the full weights that it started from; one that started from a LoRA went on with that LoRA.
     """
-    found = None if start is None else find_start(start, kind.part)
-    below = found if found is None or found.lora is None else full_start(found.name, kind.part)
+    found = None if start is None else find_start(start, kind.part, source)
+    below = found if found is None or found.lora is None else full_start(found.name, kind.part, source)
     if below is None or below.weights is None:
         network = load_part(source, kind.part)
     else:

@@ -61,6 +61,11 @@ def scheduler_of(
     return made, who
 
 
+def marked(header: Header) -> str | None:
+    """The prediction type that a file's marks say; None where there are none."""
+    return next((word for word in _marks(header).values() if word is not None), None)
+
+
 def _marks(header: Header) -> dict[str, str | None]:
     spec = header.metadata.get("modelspec.prediction_type")
     return {

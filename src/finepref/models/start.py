@@ -21,6 +21,7 @@ from finepref.models.family import Family
 from finepref.models.lora import LoraSettings
 from finepref.models.lora_file import put, read_lora
 from finepref.models.pipeline_parts import SCHEDULER, check_header
+from finepref.models.prediction import marked
 from finepref.models.single_file import is_lora, read_header
 from finepref.models.source import (
     BaseOptions,
@@ -35,6 +36,7 @@ from finepref.models.source import (
     resolve_base,
     unreachable,
 )
+from finepref.models.unpacked import unpacked_part
 
 SAME = "give a start of the base's own family"
 _PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction"}  # the words of kohya's headers
@@ -54,11 +56,13 @@ class Start:
         return None if start is None else str(start)
 
 
-def find_start(name: str | Path, part: str) -> Start:
+def find_start(name: str | Path, part: str, base: Source) -> Start:
     """A run or RUN@STEP, a pipeline or checkpoint, `unet/` or `transformer/`, a LoRA or a folder of one, a hub name.
 
+    base: whose config the denoiser of a checkpoint in one file has.
+
     Raises:
-        InputError: it holds neither, or several LoRA files.
+        InputError: it holds neither, or several LoRA files, or parts of a pipeline that are not the base's.
     """
     name = at_step(name)
     file = Path(name).expanduser()
@@ -67,7 +71,7 @@ def find_start(name: str | Path, part: str) -> Start:
             raise InputError("not a .safetensors file", where=name, remedy="convert it; no other weights are read")
         if is_lora(read_header(file)):
             return Start(str(name), lora=file)
-        return Start(str(name), weights=locate(file).folder / part)
+        return Start(str(name), weights=unpacked_part(file, base, part, option="model.init_from"))
     folder = locate_part(name, patterns=("unet/*", "transformer/*", low_rank.FILE))
     for place in (folder / part, folder):
         if (place / "config.json").is_file():
@@ -117,29 +121,29 @@ def said_of(run: str | Path) -> BaseOptions:
     return BaseOptions(**{name: settings[name] for name in BaseOptions.__annotations__ if name in settings})  # type: ignore[typeddict-item]
 
 
-def full_start(run: str | Path, part: str) -> Start | None:
+def full_start(run: str | Path, part: str, base: Source) -> Start | None:
     """The full weights that a run's LoRA lies on, as its configs name them; None for those of the base."""
     below = run_model_settings(run).get("init_from")
     while below is not None:
-        found = find_start(below, part)
+        found = find_start(below, part, base)
         if found.weights is not None:
             return found
         below = found.below()
     return None
 
 
-def start_sha256(name: str | Path, part: str) -> str:
+def start_sha256(name: str | Path, part: str, base: Source) -> str:
     """Hash of the weights that `init_from` names: a trained part, or a LoRA and what it lies on.
 
     Raises:
         InputError: it holds neither.
     """
-    found = find_start(name, part)
+    found = find_start(name, part, base)
     if found.lora is None:
         assert found.weights is not None
         return sha256_folder(found.weights)
     file, below = sha256_file(found.lora), found.below()
-    return file if below is None else hash_config({"lora": file, "below": start_sha256(below, part)})
+    return file if below is None else hash_config({"lora": file, "below": start_sha256(below, part, base)})
 
 
 def check_start(source: Source, kind: Family, name: str | Path, lora: LoraSettings | None) -> None:
@@ -152,13 +156,13 @@ def check_start(source: Source, kind: Family, name: str | Path, lora: LoraSettin
         InputError: a start of another family, for another kind of latents, prompts or prediction, or a file that would
             not be used whole. ConfigError: a LoRA of another rank, alpha or targets than the run asks for.
     """
-    found = find_start(name, kind.part)
+    found = find_start(name, kind.part, source)
     _check_prediction(source, kind, found)
     if found.weights is not None:
         _check_weights(source, kind, found.weights)
         return
     assert found.lora is not None
-    below = full_start(name, kind.part)
+    below = full_start(name, kind.part, source)
     if below is not None:
         check_start(source, kind, below.name, lora=None)
     config = None if below is None or below.weights is None else read_object(below.weights / "config.json")
@@ -201,6 +205,8 @@ def _prediction(kind: Family, found: Start) -> str | None:
     """What a start predicts by its own scheduler, by its run's base or by its header; None where none of them tells."""
     if found.weights is not None and (found.weights.parent / SCHEDULER).is_file():
         return kind.path(read_object(found.weights.parent / SCHEDULER)).parametrisation
+    if found.weights is not None and is_file(found.name):
+        return marked(read_header(Path(found.name).expanduser()))
     if is_finished(found.name):
         record = read_run(found.name)
         try:

@@ -50,7 +50,7 @@ def about_base(config: RunConfig) -> BaseRecord:
         revision=section.revision,
         family=kind.name,
         base_sha256=sha256_folder(source.folder),
-        init_sha256=None if section.init_from is None else start_sha256(section.init_from, kind.part),
+        init_sha256=None if section.init_from is None else start_sha256(section.init_from, kind.part, source),
     )
 
 
