@@ -105,7 +105,7 @@ def canny(low: int, high: int) -> tuple[dict[str, Any], Draw]:
         remedy = "pip install 'finepref[control]'"
         raise ConfigError("edges need opencv, which is not installed", where="kind canny", remedy=remedy) from None
     settings = {"low": low, "high": high, "opencv": str(cv2.__version__)}
-    return settings, lambda image: cv2.Canny(np.asarray(image), low, high)
+    return settings, lambda image: np.asarray(cv2.Canny(np.asarray(image), low, high), dtype=np.uint8)
 
 
 def depth(name: str) -> tuple[dict[str, Any], Draw]:
