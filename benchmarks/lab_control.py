@@ -45,7 +45,7 @@ def words(demo: Path, work: Path, arm: str, seed: int) -> tuple[str, ...]:
     shared.append(f"signal.file={signals}")
     if arm == "dpo":
         shared.append("signal.margin_scale=0")
-    return ("train", "--resume", "-c", "lab/arenapo", *shared, "--out", str(work / "runs" / f"{arm}-{seed}"))
+    return ("train", "--resume", "auto", "-c", "lab/arenapo", *shared, "--out", str(work / "runs" / f"{arm}-{seed}"))
 
 
 def main() -> None:

@@ -220,7 +220,7 @@ def test_a_step_gives_each_side_its_own_condition() -> None:
         signal=PairSignal(margin=torch.zeros(2), weight=torch.ones(2)),
     )  # fmt: skip
     placed = Placed(xt_w=zero, xt_l=zero, t=torch.tensor([5, 6]), target_w=zero, target_l=zero)
-    adapter = SimpleNamespace(path=scaled_linear(), policy=says(1.0), reference=says(2.0))
+    adapter = SimpleNamespace(path=scaled_linear(), policy=says(1.0), reference=says(2.0), drawn=None)
     method = make_method(parse_config({"model": {"base": "lab"}, "objective": {"name": "dpo", "beta": 1}}))
     calls = {"policy": 0, "reference": 0}
     out, t = pair_loss(batch, adapter=adapter, method=method, seed=0, calls=calls, placed=placed)

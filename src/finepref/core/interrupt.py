@@ -24,7 +24,8 @@ class Interrupted(KeyboardInterrupt):
 def at_safe_places(ends: str) -> Iterator[Callable[[], int]]:
     """Yield a function that says which signal has come, 0 for none. A second one ends the work where it is.
 
-    In another thread than the main one nothing is caught, and it always says 0.
+    In another thread than the main one nothing is caught, and it always says 0. A signal that is ignored, as Ctrl-C is
+    by what was started in the background, stays ignored.
 
     Args:
         ends: what is said when the first one comes: where the work will end.
@@ -33,7 +34,7 @@ def at_safe_places(ends: str) -> Iterator[Callable[[], int]]:
         yield lambda: 0
         return
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
 
     def note(number: int, frame: object) -> None:
         signal.signal(number, before[signal.Signals(number)])
@@ -41,10 +42,10 @@ def at_safe_places(ends: str) -> Iterator[Callable[[], int]]:
             say(f"{ends}; {'Ctrl-C' if number == signal.SIGINT else 'the signal'} again stops at once")
         came.append(number)
 
-    for number in SIGNALS:
+    for number in before:
         signal.signal(number, note)
     try:
         yield lambda: came[0] if came else 0
     finally:
-        for number in SIGNALS:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -35,7 +35,7 @@ def stages(out: Path, *, seed: int, quick: bool) -> list[Stage]:
         return Stage(name, (tuple(str(word) for word in words),))
 
     train = tuple(
-        ("train", "--resume", *words, "--out", str(out / "runs" / name))
+        ("train", "--resume", "auto", *words, "--out", str(out / "runs" / name))
         for name, words in (("dpo", dpo), ("arenapo", arenapo))
     )
     made = ("--prompts", "lab-eval", "--seeds", SEEDS, *SAMPLING, *limit, "--out", evaluation)

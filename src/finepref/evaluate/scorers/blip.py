@@ -18,6 +18,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 from finepref.evaluate.scorers.clip import Tower
 from finepref.evaluate.scorers.heads import LinearHead
 from finepref.evaluate.scorers.weights import drop, in_blocks, weight_names
+from finepref.objectives.core import wide
 
 REWARD_MEAN = 0.16717362830052426
 REWARD_STD = 1.0333394966054072
@@ -88,7 +89,7 @@ class RewardNetwork(nn.Module):
             encoder_attention_mask=seen,
             is_decoder=False,
         )
-        return out.last_hidden_state[:, 0].float()
+        return wide(out.last_hidden_state[:, 0])
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Reward [N] of images for their prompts.

@@ -18,6 +18,7 @@ from transformers import CLIPConfig, CLIPModel
 from finepref.core.errors import InputError
 from finepref.core.files import read_object, reading
 from finepref.evaluate.scorers.weights import drop, in_blocks, weight_names
+from finepref.objectives.core import wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def takes(model: CLIPModel) -> tuple[int, torch.device]:
 
 def image_features(model: CLIPModel, pixels: Tensor) -> Tensor:
     """Unit-length image features [N, D] of normalised pixels [N, 3, S, S]."""
-    pooled = model.vision_model(pixel_values=pixels.to(model.device)).pooler_output.float()
+    pooled = wide(model.vision_model(pixel_values=pixels.to(model.device)).pooler_output)
     return torch.nn.functional.normalize(in_blocks(model.visual_projection, pooled), dim=-1)
 
 
@@ -146,7 +147,7 @@ def text_features(model: CLIPModel, ids: Sequence[Sequence[int]]) -> Tensor:
     for length in sorted({len(row) for row in ids}):
         places = [place for place, row in enumerate(ids) if len(row) == length]
         batch = torch.tensor([list(ids[place]) for place in places], dtype=torch.long, device=model.device)
-        pooled = model.text_model(input_ids=batch).pooler_output.float()
+        pooled = wide(model.text_model(input_ids=batch).pooler_output)
         found = torch.nn.functional.normalize(in_blocks(model.text_projection, pooled), dim=-1)
         features |= zip(places, found, strict=True)
     return torch.stack([features[place] for place in range(len(ids))])
