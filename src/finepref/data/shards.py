@@ -77,9 +77,10 @@ def read_index(folder: Path, schema: pa.Schema) -> pa.Table:
     return pa.concat_tables(parts).select(full.names).cast(full) if parts else full.empty_table()
 
 
-def footers(folder: Path) -> list[dict[bytes, bytes]]:
-    """What stands in the footer of the index of every complete shard of a folder."""
-    return [dict(pq.read_schema(folder / f"{name}.parquet").metadata or {}) for name in shard_names(folder)]
+def footers(folder: Path) -> list[tuple[Path, dict[bytes, bytes]]]:
+    """(index, what stands in its footer) of every complete shard of a folder."""
+    paths = [folder / f"{name}.parquet" for name in shard_names(folder)]
+    return [(path, dict(pq.read_schema(path).metadata or {})) for path in paths]
 
 
 class ShardSet:

@@ -6,6 +6,7 @@ A cache is known by what shaped its numbers; images and prompts are known by the
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from finepref.core.errors import InputError
-from finepref.core.files import parquet_columns, write_parquet, write_sealed
+from finepref.core.files import parquet_columns, reading, write_parquet, write_sealed
 from finepref.core.images import ImageSize
 from finepref.core.provenance import hash_config, provenance, sha256_bytes
 from finepref.formats.records import read_columns, read_record
@@ -214,10 +215,27 @@ def write_cache(folder: Path, record: CacheRecord) -> None:
     write_sealed(folder / CACHE, {**held.pop("shaping"), **held, **provenance()})
 
 
-def encoding_seconds(footers: Iterable[Mapping[bytes, bytes]]) -> float | None:
-    """Seconds of encoding by the footers of all indexes; None where an older version wrote one of them."""
-    held = [footer.get(SECONDS) for footer in footers]
-    return None if None in held else sum(float(seconds) for seconds in held if seconds is not None)
+def encoding_seconds(footers: Iterable[tuple[Path, Mapping[bytes, bytes]]]) -> float | None:
+    """Seconds of encoding by the footers of all indexes; None where an older version wrote one of them.
+
+    Raises:
+        InputError: a footer that holds no seconds where they stand.
+    """
+    held = []
+    for path, footer in footers:
+        if SECONDS not in footer:
+            return None
+        with reading(path, "an index whose footer has seconds", remedy="make it again with `finepref cache`"):
+            held.append(as_seconds(footer[SECONDS]))
+    return sum(held)
+
+
+def as_seconds(text: bytes) -> float:
+    """Seconds written in a footer; anything but a finite number of them is a ValueError."""
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{seconds} seconds")
+    return seconds
 
 
 def read_items(folder: Path, kind: Kind) -> Items:
