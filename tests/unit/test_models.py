@@ -203,7 +203,7 @@ def test_frozen_weights_are_stored_in_half_and_trained_ones_in_full(base) -> Non
         assert parameter.requires_grad == ("lora_" in name)
         if "lora_" in name:
             assert parameter.dtype == torch.float32
-    with pytest.raises(ConfigError, match="unknown precision 'bf61'; did you mean 'bf16'"):
+    with pytest.raises(InputError, match="unknown precision 'bf61'; did you mean 'bf16'"):
         load_adapter(base("sd15"), mixed_precision="bf61")
 
 
