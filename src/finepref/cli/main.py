@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import io
 import os
@@ -97,6 +98,7 @@ def _prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
     with suppress(ValueError):  # of another thread than the main one
         signal.signal(signal.SIGTERM, _end)
+    atexit.register(_too_late)
 
 
 def main() -> None:
@@ -145,6 +147,12 @@ def _interrupted(error: BaseException | None) -> Interrupted | None:
 def _end(number: int, frame: object) -> None:
     """SIGTERM ends like Ctrl-C: what is being written is put away."""
     sys.exit(128 + number)
+
+
+def _too_late() -> None:
+    """While Python ends there is nothing left to stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _stop(sentence: str, code: int | str | None) -> NoReturn:
