@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 import own_pairs
 import tiny
 from finepref.core.errors import InputError
+from finepref.evaluate.named_models import as_source
 from finepref.formats.run import write_run
-from finepref.models.load import load_adapter
+from finepref.models.load import load_adapter, open_pipeline
 from finepref.train.config import load_config
 from finepref.train.run import train_run
 from run_record import run_record
@@ -140,3 +141,10 @@ def test_every_tensor_of_a_base_is_used(world: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=said):
             load_adapter(base, reference=False).pipeline()
         (base / part / name).write_bytes(kept)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, f"runs/{'x' * 300}@5", "a\0b", f"{'x' * 300}.safetensors"])
+def test_a_name_that_no_file_can_have(name: str) -> None:
+    for use in (as_source, open_pipeline):
+        with pytest.raises(InputError):
+            use(name)

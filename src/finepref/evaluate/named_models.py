@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,7 +88,7 @@ def as_source(model: NamedModel | str | Path | Any) -> NamedModel:
     def load(device: str, precision: Precision) -> Any:
         return open_pipeline(path, device=device, precision=precision)
 
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return replace(as_source(load("cpu", "no")), load=load, origin=path)
     run = read_run(folder) if is_finished(folder) else None
     base = "" if run is None else f"base {run.base_sha256}\n"

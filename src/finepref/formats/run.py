@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -114,7 +115,7 @@ def at_step(name: str | Path) -> str | Path:
         InputError: the run has no such checkpoint, or one of a version before, which a run can only go on from.
     """
     run, at, step = str(name).rpartition("@")
-    if not (at and step.isdecimal()) or Path(name).exists() or not (Path(run) / CHECKPOINTS).is_dir():
+    if not (at and step.isdecimal()) or os.path.exists(name) or not os.path.isdir(Path(run) / CHECKPOINTS):
         return name
     folder = Path(run) / CHECKPOINTS / f"step-{int(step):06d}"
     if not folder.is_dir():
@@ -131,7 +132,7 @@ def at_step(name: str | Path) -> str | Path:
 
 def is_finished(folder: str | Path) -> bool:
     """Whether a folder holds a finished run."""
-    return (Path(folder) / RUN).is_file()
+    return os.path.isfile(Path(folder) / RUN)
 
 
 def read_run(folder: str | Path) -> RunRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path as FilePath
 from typing import Any, Unpack
 
@@ -136,7 +137,7 @@ def open_pipeline(path: str, *, device: str | None = None, precision: Precision 
         record = read_run(path)
         said = BaseOptions(revision=record.revision) | said_of(path)
         return load_pipeline(record.base, run=path, family=record.family, **how, **said)
-    if FilePath(path).is_dir() and not (FilePath(path) / INDEX).is_file():
+    if os.path.isdir(path) and not (FilePath(path) / INDEX).is_file():
         what = f"neither a finished run ({RUN}) nor a diffusers pipeline ({INDEX})"
         remedy = "finish the run with `finepref train --resume`, or give a pipeline folder"
         raise InputError(what, where=path, remedy=remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -88,13 +89,13 @@ def resolve_base(name: str) -> str:
 
 def is_folder(name: str | Path) -> bool:
     """Whether `name` is a folder here; if not, it is taken for a hub name `owner/name`."""
-    return Path(name).expanduser().is_dir()
+    return os.path.isdir(Path(name).expanduser())  # which is False, too, for what no file can be called
 
 
 def is_file(name: str | Path) -> bool:
     """Whether `name` is a file here, or by its ending is meant to be one."""
     path = Path(name).expanduser()
-    return path.is_file() or (path.suffix in WEIGHTS and not path.is_dir())
+    return os.path.isfile(path) or (path.suffix in WEIGHTS and not os.path.isdir(path))
 
 
 def locate(base: str | Path, **said: Unpack[BaseOptions]) -> Source:
@@ -111,7 +112,7 @@ def locate(base: str | Path, **said: Unpack[BaseOptions]) -> Source:
         _refuse(said, ("revision", "variant"), "a single file")
         from finepref.models.unpacked import unpacked
 
-        if (file := Path(base).expanduser()).is_file():
+        if os.path.isfile(file := Path(base).expanduser()):
             refuse_damaged(file, remedy=DAMAGED)
         return unpacked(file, config=said.get("config"), prediction_type=said.get("prediction_type"))
     _refuse(said, ("config", "prediction_type"), "a diffusers folder")

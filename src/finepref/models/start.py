@@ -5,6 +5,7 @@ The check reads headers and configs, and a LoRA's tensors; it comes before any w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ def find_start(name: str | Path, part: str, base: Source) -> Start:
     """
     name = at_step(name)
     file = Path(name).expanduser()
-    if file.is_file():
+    if os.path.isfile(file):
         if file.suffix != ".safetensors":
             raise InputError("not a .safetensors file", where=name, remedy="convert it; no other weights are read")
         if is_lora(read_header(file)):
@@ -109,7 +110,7 @@ def _hub_files(name: str) -> list[str]:
 def run_model_settings(run: str | Path) -> Mapping[str, Any]:
     """The `model` section of a run folder's config.yaml; empty for a folder that another tool made."""
     file = Path(at_step(run)) / "config.yaml"
-    if not file.is_file():
+    if not os.path.isfile(file):
         return {}
     section = read_yaml(file, remedy="give the folder of a run").get("model")
     return section if isinstance(section, Mapping) else {}
