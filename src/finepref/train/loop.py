@@ -127,7 +127,7 @@ def train(run: Run, *, resume: bool) -> State:
                 append_timing(run.out, StepTiming(step=step + 1, seconds=now - began, since_start=now - started))
                 for tracker in run.trackers:
                     tracker.log(record.numbers(), step=step + 1)
-                bar.set_postfix_str(_shown(record), refresh=False)
+                bar.set_postfix_str(record.brief(), refresh=False)
             stopped = bool(run.callbacks) and _asked_to_stop(run, state, record)
             came = signalled() if run.world.size == 1 else run.world.highest(signalled())
             due = bool(options.checkpoint_every) and state.step % options.checkpoint_every == 0
@@ -150,12 +150,6 @@ def train(run: Run, *, resume: bool) -> State:
         what = f"not one of {options.max_steps} steps was applied, because the loss scale had not fallen far enough"
         raise CheckFailed(what, where=run.out, remedy="train more steps, or in bf16")
     return state
-
-
-def _shown(record: StepMetrics) -> str:
-    """What the bar shows of a step: loss, share of pairs that are ranked as the votes do, and the pair logit."""
-    names = {"loss": "loss", "implicit_accuracy": "accuracy", "u": "margin"}
-    return ", ".join(f"{word} {record.means[name]:.3g}" for name, word in names.items() if name in record.means)
 
 
 def optimiser_step(run: Run, state: State, step: int) -> StepMetrics:
