@@ -206,6 +206,19 @@ def test_a_run_of_the_version_before_goes_on(
     assert same(out, six)
 
 
+def test_a_finished_run_of_the_version_before_on_another_base(world: Path, six: Path, tmp_path: Path) -> None:
+    """Its run.json has no more than the hashes of signal, base and start."""
+    out = shutil.copytree(six, tmp_path / "run")
+    (out / "finepref.json").unlink()
+    record = json.loads((out / "run.json").read_text())
+    del record["decides"]
+    (out / "run.json").write_text(json.dumps(record))
+    train(world, out, 6)
+    (out / "run.json").write_text(json.dumps({**record, "base_sha256": "0" * 64}))
+    with pytest.raises(InputError, match="a finished run of another signal, base or start"):
+        train(world, out, 6)
+
+
 def test_a_key_that_the_version_before_did_not_know(world: Path, tmp_path: Path) -> None:
     """Its warm-up began at 1/W: a run of it does not go on under another rate unsaid."""
     before = "train.lr_warmup_from_zero=false"

@@ -278,8 +278,10 @@ def _finished(out: Path, prepared: Prepared, *, resume: Resume) -> bool:
         record = read_run(out)
         if record.decides is not None and (found := differences(record.decides, prepared.identity)):
             raise InputError(f"it holds a finished run of {_few(found)}", where=out, remedy=OTHER)
-        if record.decides is None and record.signals.sha256 != prepared.table.about.sha256:
-            raise InputError("it holds a finished run of another signal", where=out, remedy=OTHER)
+        then = (record.signals.sha256, record.base_sha256, record.init_sha256)
+        now = (prepared.table.about.sha256, prepared.base.base_sha256, prepared.base.init_sha256)
+        if record.decides is None and then != now:  # of a version before
+            raise InputError("it holds a finished run of another signal, base or start", where=out, remedy=OTHER)
         if record.steps == prepared.config.train.max_steps:
             return True
     last = newest_whole(out) if resume else None
