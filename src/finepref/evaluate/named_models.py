@@ -81,14 +81,14 @@ def as_source(model: NamedModel | str | Path | Any) -> NamedModel:
     if not isinstance(model, str | Path):
         kind = type(model).__name__
         return NamedModel(lambda *_: model, origin=kind, fingerprint=pipeline_fingerprint(model), pipeline=kind)
-    path, folder = str(at_step(model)), Path(at_step(model))
+    path = str(at_step(model))
     if is_file(path):
         return replace(as_source(locate(path).folder), origin=path)
 
     def load(device: str, precision: Precision) -> Any:
         return open_pipeline(path, device=device, precision=precision)
 
-    if not os.path.isdir(folder):
+    if not os.path.isdir(folder := Path(path)):
         return replace(as_source(load("cpu", "no")), load=load, origin=path)
     run = read_run(folder) if is_finished(folder) else None
     base = "" if run is None else f"base {run.base_sha256}\n"
