@@ -219,7 +219,9 @@ def _identified(
                 keys = (_image_key(pair.image_0, hashes), _image_key(pair.image_1, hashes))
                 identity = (pair.prompt, *keys, draft.hashed_voter or "")
                 seen[identity] = seen.get(identity, 0) + 1
-                pair_id = sha256_bytes("\x1f".join([*identity, str(seen[identity])]).encode())[:32]
+                pair_id = sha256_bytes("\x1f".join([*identity, str(seen[identity])]).encode("utf-8", "surrogatepass"))[
+                    :32
+                ]
             yield before + draft.row, pair_id, draft
         before += account.sources[str(source.table.path)]
 

@@ -42,7 +42,7 @@ def tables(paths: Paths | Table, reading: Reading = AS_IT_IS) -> list[Table]:
         return [paths]
     behind = _behind(paths, reading)
     found = [each if isinstance(each, Table) else file_table(each, reading.encoding) for each in behind]
-    if reading.split is not None and not any(Path(name).is_dir() or _on_hub(name) for name in _listed(paths)):
+    if reading.split is not None and not any(os.path.isdir(name) or _on_hub(name) for name in _listed(paths)):
         raise InputError("it has no effect on files that are named", where="--split", remedy="leave it out")
     if reading.encoding is not None and not any(suffix_of(table.path) in SUFFIXES[1:] for table in found):
         raise InputError("it has no effect on parquet", where="--encoding", remedy="leave it out")
@@ -58,7 +58,7 @@ def _behind(paths: Paths, reading: Reading) -> Iterator[Path | Table]:
         path = Path(name).expanduser()
         if _on_hub(name):
             yield _hub_table(str(name), reading.split)
-        elif path.is_dir() and (path / "w").is_dir() and (path / "l").is_dir():
+        elif os.path.isdir(path) and (path / "w").is_dir() and (path / "l").is_dir():
             yield _twin_folders(path)
         else:
             yield from _files(path, reading.split)
@@ -117,7 +117,7 @@ def _listed(paths: Paths) -> list[str | Path]:
 
 def _on_hub(name: str | Path) -> bool:
     """Whether a name is a data set on the hub: `owner/name` or `owner/name:split`, and nothing here."""
-    return _HUB_NAME.fullmatch(str(name)) is not None and not Path(name).expanduser().exists()
+    return _HUB_NAME.fullmatch(str(name)) is not None and not os.path.exists(Path(name).expanduser())
 
 
 def _hub_table(name: str, wanted: str | None) -> Table:
@@ -194,14 +194,14 @@ def _images(folder: Path) -> dict[str, Path]:
 
 
 def _files(path: Path, split: str | None) -> list[Path]:
-    if path.is_file():
+    if os.path.isfile(path):
         if suffix_of(path) not in SUFFIXES:
             remedy = f"save it as one of {', '.join(SUFFIXES)} (packed with gzip or zstd if you like)"
             raise InputError(f"unknown kind of file {path.suffix!r}", where=path, remedy=remedy)
         return [path]
-    if path.is_dir():
+    if os.path.isdir(path):
         return _inside(path, split)
-    if path.exists():
+    if os.path.exists(path):
         raise InputError("neither a file nor a folder", where=path, remedy="save it as a file")
     found = sorted(path.parent.glob(path.name)) if any(c in path.name for c in "*?[") else []
     found = [match for match in found if not match.name.startswith(".")]
