@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finepref.core.device import default_device
-from finepref.core.errors import ConfigError, InputError, nearest
+from finepref.core.errors import ConfigError, InputError, check_word, nearest
 from finepref.core.files import read_object, reading
 from finepref.core.images import Unreadable, open_rgb
 from finepref.core.outfolders import check_folder, whole_folder
@@ -68,8 +68,7 @@ def control_maps(
         InputError: an unknown kind, no pictures or one that cannot be read, several models, sets or seeds and none
             chosen, a depth model that is not loaded. ConfigError: opencv is not installed.
     """
-    if kind not in KINDS:
-        raise InputError(f"unknown kind {kind!r}", where="kind", remedy=nearest(kind, KINDS))
+    check_word(kind, KINDS, "kind", where="kind")
     found = _pictures(images, chosen)
     check_folder(out, CONTROL_MAPS, inputs=[images, *([depth_model] if kind == "depth" else [])])
     settings, draw = canny(low, high) if kind == "canny" else depth(depth_model)

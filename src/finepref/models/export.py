@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from finepref.core.errors import InputError, nearest
+from finepref.core.errors import InputError, check_word
 from finepref.core.files import atomic_file, read_object, write_json
 from finepref.core.outfolders import check_folder, whole_folder
 from finepref.core.ownership import check_file, own_file
@@ -63,8 +63,7 @@ def export(
             that the tool has no name for, or something is at `out` already.
     """
     run = Path(at_step(run))
-    if format not in FORMATS:
-        raise InputError(f"unknown format {format!r}", where="format", remedy=nearest(format, FORMATS))
+    check_word(format, FORMATS, "format", where="format")
     out = _place(run, base, Path(out), format, overwrite=overwrite)
     whole = format in ("merged", "single-file")
     if half and not whole:

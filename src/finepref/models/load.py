@@ -23,6 +23,7 @@ from finepref.models.pipeline_parts import check_parts, check_tokenizers
 from finepref.models.precision import autocast_forward, compute_dtype, freeze_copy, store_half
 from finepref.models.source import (
     INDEX,
+    SCHEDULER,
     BaseOptions,
     Source,
     assemble,
@@ -114,7 +115,7 @@ def load_adapter(
         switch=low_rank.Switch(policy) if reference and lora is not None else None,
         lora=lora is not None,
         drawn=drawn,
-        path=kind.path(read_object(source.folder / "scheduler" / "scheduler_config.json")),
+        path=kind.path(read_object(source.folder / SCHEDULER)),
         resolution=resolution or native_resolution(source, policy),
         device=place,
         micro_conditioning=micro,

@@ -15,12 +15,12 @@ import torch
 from finepref.core.errors import InputError
 from finepref.core.files import read_object, reading
 from finepref.models.family import Family
-from finepref.models.source import COUNTED, Source, part_class, quiet, vae_class, vae_folder
+from finepref.models.single_file import read_header
+from finepref.models.source import COUNTED, SCHEDULER, Source, part_class, quiet, vae_class, vae_folder
 from finepref.models.text import check_tokenizer
 
 Shapes = dict[str, tuple[int, ...]]
 ONE_MODEL = "take all parts from one model"
-SCHEDULER = "scheduler/scheduler_config.json"
 _OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 """Attention of VAEs as diffusers wrote it before 0.17, and renames it when it loads."""
 
@@ -176,14 +176,11 @@ def header(folder: Path, variant: str | None = None) -> tuple[Shapes, dict[str, 
     Raises:
         InputError: no safetensors file, or a damaged one.
     """
-    from safetensors import safe_open
-
     shapes: Shapes = {}
     metadata: dict[str, str] = {}
-    for file in _weight_files(folder, variant):
-        with reading(file, "a whole safetensors file", remedy="fetch it again"), safe_open(file, "pt") as opened:
-            metadata |= opened.metadata() or {}
-            shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    for held in map(read_header, _weight_files(folder, variant)):
+        metadata |= held.metadata
+        shapes |= held.shapes
     return shapes, metadata
 
 

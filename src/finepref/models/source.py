@@ -21,6 +21,7 @@ from finepref.core.rows import BASES
 from finepref.models.classes import check_folder, load_class
 
 INDEX = "model_index.json"
+SCHEDULER = "scheduler/scheduler_config.json"
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 DAMAGED = "export or train it again"
 COUNTED = "position_ids"  # 0, 1, 2, ..., which older files hold and no network reads

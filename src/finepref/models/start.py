@@ -21,10 +21,11 @@ from finepref.models import lora as low_rank
 from finepref.models.family import Family
 from finepref.models.lora import LoraSettings
 from finepref.models.lora_file import put, read_lora
-from finepref.models.pipeline_parts import SCHEDULER, check_header
+from finepref.models.pipeline_parts import check_header
 from finepref.models.prediction import marked
 from finepref.models.single_file import is_lora, read_header
 from finepref.models.source import (
+    SCHEDULER,
     BaseOptions,
     Source,
     empty_part,
@@ -220,9 +221,5 @@ def _prediction(kind: Family, found: Start) -> str | None:
             say(f"{found.name}: its base {record.base} is out of reach, so what it predicts is not compared")
             return None
     if found.lora is not None:
-        from safetensors import safe_open
-
-        reads = reading(found.lora, "a whole safetensors file", remedy="fetch it again")
-        with reads, safe_open(str(found.lora), framework="pt") as handle:
-            return _PREDICTIONS.get((handle.metadata() or {}).get("modelspec.prediction_type", ""))
+        return _PREDICTIONS.get(read_header(found.lora).metadata.get("modelspec.prediction_type", ""))
     return None

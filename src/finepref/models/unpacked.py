@@ -40,13 +40,12 @@ from finepref.models.single_file import (
     require_checkpoint,
     told_left_out,
 )
-from finepref.models.source import INDEX, Source, is_folder, load_part, locate_part, quiet
+from finepref.models.source import INDEX, SCHEDULER, Source, is_folder, load_part, locate_part, quiet
 
 VERSION = 1
 SMALL = (".json", ".txt", ".model")
 PATTERNS = (INDEX, *(f"*/*{end}" for end in SMALL))
 EXTRAS = ("safety_checker", "feature_extractor", "image_encoder")
-SCHEDULER = "scheduler/scheduler_config.json"
 
 
 def unpacked(file: Path, *, config: str | None = None, prediction_type: str | None = None) -> Source:

@@ -31,6 +31,7 @@ from finepref.models.pipeline_parts import check_parts
 from finepref.models.precision import cast_layers, compute_dtype
 from finepref.models.source import (
     INDEX,
+    SCHEDULER,
     BaseOptions,
     Source,
     empty_part,
@@ -46,7 +47,7 @@ from finepref.models.source import (
 from finepref.plan.needs import Counts
 
 NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
-CONFIGS = (INDEX, "config.json", "scheduler/scheduler_config.json", *(f"{part}/config.json" for part in NETWORKS))
+CONFIGS = (INDEX, "config.json", SCHEDULER, *(f"{part}/config.json" for part in NETWORKS))
 
 
 def config_source(base: str | FilePath, **said: Unpack[BaseOptions]) -> Source:
@@ -108,7 +109,7 @@ def count(
         **images,
         **work,
     )
-    return counts, kind.path(read_object(source.folder / "scheduler" / "scheduler_config.json"))
+    return counts, kind.path(read_object(source.folder / SCHEDULER))
 
 
 def _training(
