@@ -115,6 +115,17 @@ def test_the_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
     assert torch.equal(load_file(tmp_path / "b.safetensors")["x"], torch.ones(3))
 
 
+def test_equal_content_is_equal_bytes(tmp_path: Path) -> None:
+    """The writer of safetensors puts the keys of its metadata in another order at every call."""
+    about = {f"key {n}": str(n) for n in range(12)}
+    held = set()
+    for n in range(8):
+        save_file({"x": torch.ones(3)}, tmp_path / f"{n}.safetensors", metadata=about)
+        seal.seal(tmp_path / f"{n}.safetensors")
+        held.add((tmp_path / f"{n}.safetensors").read_bytes())
+    assert len(held) == 1
+
+
 def test_files_of_others_and_of_older_versions_are_read(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1]}), tmp_path / "a.parquet")
     save_file({"x": torch.ones(1)}, tmp_path / "a.safetensors")

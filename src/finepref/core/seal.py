@@ -109,10 +109,13 @@ def _region(file: BinaryIO, size: int) -> tuple[re.Pattern[bytes], int, bytes]:
 
 
 def _make_place(path: Path) -> None:
-    """Put zeros where the hash will stand into the header of a safetensors file."""
+    """Put zeros where the hash will stand into the header of a safetensors file, first in its sorted metadata.
+
+    The writer of safetensors gives metadata another order at every call; sorted, equal content is equal bytes.
+    """
     with open(path, "rb") as file, temporary(path.parent) as made:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        about = {KEY: BLANK, **header.pop("__metadata__", {})}
+        about = {KEY: BLANK, **dict(sorted(header.pop("__metadata__", {}).items()))}
         text = json.dumps({"__metadata__": about, **header}, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)
         with open(made, "wb") as out:
