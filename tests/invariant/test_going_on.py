@@ -188,6 +188,36 @@ def test_resume_auto_starts_or_goes_on(world: Path, six: Path, tmp_path: Path, m
     assert same(tmp_path / "run", six)
 
 
+@pytest.mark.parametrize("what", ["weights", "checkpoint", "cache", "nothing"])
+def test_verify_reads_again_what_a_finished_run_does_not(
+    world: Path,
+    six: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    what: str,
+) -> None:
+    """`--verify` alone finds a byte that changed in a finished run, or in the cache that it does not open again."""
+    run, cache = shutil.copytree(six, tmp_path / "run"), shutil.copytree(world / "cache", tmp_path / "cache")
+    places = {"weights": run / WEIGHTS, "checkpoint": run / "checkpoints" / "step-000004" / "optimizer.safetensors"}
+    places["cache"] = min(cache.rglob("*.safetensors"))
+    if what != "nothing":
+        data = bytearray(places[what].read_bytes())
+        data[-3] ^= 1
+        places[what].write_bytes(data)
+    words = ["train", "-c", str(world / "run.yaml"), "--out", str(run), *STEADY, "train.max_steps=6"]
+    for verify in ([], ["--verify"]):
+        monkeypatch.setattr(sys, "argv", ["finepref", *words, f"cache.folder={cache}", *verify])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main.main()
+        refused = bool(verify) and what != "nothing"
+        said = capsys.readouterr().err
+        assert caught.value.code == (2 if refused else 0), (what, verify, said)
+        if refused:
+            assert said.splitlines()[-1].startswith(f"finepref: {places[what]}: its content has changed"), said
+
+
 def test_a_run_of_the_version_before_goes_on(
     world: Path, six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

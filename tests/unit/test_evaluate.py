@@ -90,6 +90,13 @@ def test_scorers_are_refused_twice_or_never(tmp_path: Path) -> None:
         score(tmp_path, [])
     with pytest.raises(InputError, match="two scorers are named 'metric'"):
         score(tmp_path, [Table(rows, lambda row: 1.0), Table(rows, lambda row: 1.0)])
+    first = Table(rows, lambda row: 1.0)
+    for second, said in (("nothing", "nothing"), ("pickscore@gone", "no such file"), (f"clip:odd@{tmp_path}", "odd")):
+        with pytest.raises(InputError, match=said):
+            score(tmp_path, [first, second])
+    with pytest.raises(InputError, match="metric is made already"):
+        score(tmp_path, [first], precision="bf16")
+    assert first.seen == 0
     with pytest.raises(InputError, match="no manifest"):
         score(tmp_path / "none", [Table(rows, lambda row: 1.0)])
 
@@ -184,7 +191,7 @@ def test_shards_outside_are_refused(tmp_path: Path, shard: tuple[int, int], said
 def test_rewards_without_pairs_or_scorers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no preference"):
         score_preferences([], [Red()], tmp_path / "r.parquet")
-    with pytest.raises(InputError, match="scorers"):
+    with pytest.raises(InputError, match="no scorer"):
         score_preferences(_pairs(), [], tmp_path / "r.parquet")
     assert not (tmp_path / "r.parquet").exists()
 

@@ -20,7 +20,7 @@ from finepref.core.images import Unreadable, open_rgb
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
 from finepref.evaluate.scorers.scorer import Scorer
-from finepref.evaluate.scorers.scorer_rows import as_scorer
+from finepref.evaluate.scorers.scorer_rows import as_scorers
 from finepref.formats.manifest import ImageRow, read_rows
 from finepref.formats.rewards import Reward
 from finepref.formats.scores import SCORES, Score, ScoredBy, Scores, own_scores, read_scores, write_scores
@@ -98,6 +98,12 @@ def score_items(
             saved = time.monotonic()
 
 
+def release(scorer: Scorer) -> None:
+    """Let go of a scorer's network where it has one: two at once may not fit on the device."""
+    if hasattr(scorer, "release"):
+        scorer.release()
+
+
 def _score_batch(batch: Sequence[Item], scorer: Scorer) -> list[Value]:
     found: list[Value] = [(math.nan, "")] * len(batch)
     images: dict[int, Image] = {}
@@ -148,17 +154,17 @@ def score(
     """
     folder = Path(folder)
     images = read_rows(folder)
+    made = as_scorers(scorers, precision)
     with own_scores(folder):
-        made = (as_scorer(named, precision) for named in scorers)  # one by one, each loaded when the last is gone
         return _score(folder, images, made, batch_size=batch_size, overwrite=overwrite)
 
 
 def _score(
-    folder: Path, images: Sequence[ImageRow], scorers: Iterable[Scorer], *, batch_size: int, overwrite: bool
+    folder: Path, images: Sequence[ImageRow], scorers: Sequence[Scorer], *, batch_size: int, overwrite: bool
 ) -> Scores:
     items = [Item(row.image_sha256, row.prompt, row.prompt_sha256, row.image(folder).read, row.path) for row in images]
     found = read_scores(folder) if (folder / SCORES).is_file() else Scores((), {})
-    cache, known, names = cache_of(found.rows), dict(found.scorers), set[str]()
+    cache, known = cache_of(found.rows), dict(found.scorers)
 
     def save() -> Scores:
         rows = (
@@ -174,17 +180,14 @@ def _score(
         return scores
 
     for scorer in scorers:
-        if scorer.name in names:
-            raise InputError(f"two scorers are named '{scorer.name}'", where="scorer", remedy="give each once")
-        names.add(scorer.name)
         if overwrite:
             cache = {key: value for key, value in cache.items() if key[0] != scorer.fingerprint}
         known[scorer.name] = scored_by(scorer)
         score_items(items, scorer, cache, batch_size=batch_size, save=save)
+        if len(scorers) > 1:
+            release(scorer)
         found = save()
         failed = [item.place for item in items if math.isnan(cache[scorer.fingerprint, *item.key][0])]
         if failed:
             say(f"{scorer.name}: {len(failed)} of {len(images)} images have no score, first {failed[0]}")
-    if not names:
-        raise InputError("no scorer", where="scorer", remedy="name at least one")
     return found

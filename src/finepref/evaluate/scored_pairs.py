@@ -13,9 +13,9 @@ from finepref.core.errors import InputError
 from finepref.core.ownership import check_file
 from finepref.core.progress import say
 from finepref.core.provenance import sha256_bytes
-from finepref.evaluate.score import Cache, Item, cache_of, score_items, scored_by
+from finepref.evaluate.score import Cache, Item, cache_of, release, score_items, scored_by
 from finepref.evaluate.scorers.scorer import Scorer
-from finepref.evaluate.scorers.scorer_rows import as_scorer
+from finepref.evaluate.scorers.scorer_rows import as_scorers
 from finepref.formats.preferences import ImageRef, Preference
 from finepref.formats.prompts import prompt_sha256
 from finepref.formats.rewards import Reward, is_rewards, iterate_rewards, join_rewards, own_rewards, write_rewards
@@ -56,10 +56,7 @@ def score_preferences(
         InputError: no scorer, two of one name, no preference, or a shard outside 0..count-1.
     """
     index, count = shard
-    chosen = [as_scorer(each, precision) for each in scorers]
-    names = [scorer.name for scorer in chosen]
-    if not names or len(set(names)) != len(names):
-        raise InputError(f"scorers {names}", where="scorer", remedy="give at least one, each once")
+    chosen = as_scorers(scorers, precision)
     if not 0 <= index < count:
         raise InputError(f"shard {index} of {count}", where="shard", remedy="count from 0: 0/4 to 3/4")
     out = Path(out)
@@ -119,8 +116,8 @@ def _score_block(
     for scorer in scorers:
         began = time.perf_counter()
         score_items([item for *_, item in sides if isinstance(item, Item)], scorer, cache, batch_size=batch_size)
-        if len(scorers) > 1 and hasattr(scorer, "release"):
-            scorer.release()  # two networks at once may not fit
+        if len(scorers) > 1:
+            release(scorer)
         spent[scorer.name] += time.perf_counter() - began
     rows = []
     for scorer, (pair_id, side, item) in itertools.product(scorers, sides):

@@ -91,7 +91,7 @@ def newest_whole(run: Path, *, told: bool = False) -> Path | None:
     faults: list[InputError] = []
     for folder in reversed(checkpoints(run)):
         try:
-            _check(folder)
+            check_checkpoint(folder)
         except InputError as error:
             faults.append(error)
         else:
@@ -104,8 +104,12 @@ def newest_whole(run: Path, *, told: bool = False) -> Path | None:
     return None
 
 
-def _check(folder: Path) -> None:
-    """Refuse a checkpoint that is damaged, without loading it; one of the version before is known by its headers."""
+def check_checkpoint(folder: Path) -> None:
+    """Refuse a checkpoint that is damaged, without loading it; one of the version before is known by its headers.
+
+    Raises:
+        InputError: it is damaged.
+    """
     read_state(folder)
     refuse_changed(folder, remedy=REMEDY, whole=True)
     for path in {folder / "optimizer.safetensors", *folder.rglob("*.safetensors")}:

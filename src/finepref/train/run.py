@@ -22,7 +22,7 @@ from finepref.formats.run import is_finished, read_run
 from finepref.formats.sources import named_inputs
 from finepref.train.batches import Drawing, ImageSource, PairSource
 from finepref.train.callbacks import Callback
-from finepref.train.checkpoint import checkpoints, newest_whole, read_state
+from finepref.train.checkpoint import check_checkpoint, checkpoints, newest_whole, read_state
 from finepref.train.config import RunConfig, load_config
 from finepref.train.data import ImageTable
 from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
@@ -74,6 +74,8 @@ def train_run(
             if verify:
                 forget()
                 refuse_changed(out, remedy="overwrite it to train again")
+                for folder in checkpoints(out):
+                    check_checkpoint(folder)
         world.barrier()
         base = about_base(config)
         latents = open_latents(config, out, world=world)

@@ -93,12 +93,13 @@ class Trainer:
             what = f"{self.config.method} trains on a signal of its pairs, and none is given"
             raise ConfigError(what, where=f"{PLACE}, signals", remedy="give what make_signals returned, or its file")
 
-    def train(self, *, resume: Resume = False, overwrite: bool = False) -> Path:
+    def train(self, *, resume: Resume = False, overwrite: bool = False, verify: bool = False) -> Path:
         """Train to the end, or to where a callback stops; a finished run is left as it is.
 
         Args:
             resume: go on from the last complete checkpoint, also of a finished run of fewer steps; "auto": or start,
-                where no run is there. overwrite: remove what is in `out` and start again.
+                where no run is there. overwrite: remove what is in `out` and start again. verify: read base, caches
+                and checkpoints again, and compare every hash that was written down.
 
         Returns:
             The run folder.
@@ -109,7 +110,8 @@ class Trainer:
         if not overwrite:
             check_run(self.out, self.config, resume=resume)
         self._write()
-        return train_run(self.config, self.out, resume=resume, overwrite=overwrite, callbacks=self.callbacks)
+        how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "verify": verify}
+        return train_run(self.config, self.out, callbacks=self.callbacks, **how)
 
     def pipeline(self, *, device: str | None = None) -> Any:
         """The diffusers pipeline of the finished run.

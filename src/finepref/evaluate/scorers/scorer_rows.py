@@ -6,7 +6,7 @@ file, a transformers folder, or a folder that `finepref scorers convert` wrote).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -120,8 +120,23 @@ def make(spec: str, *, device: str | None = None, precision: Precision = "no") -
     return made
 
 
-def as_scorer(named: Scorer | str, precision: Precision = "no") -> Scorer:
-    """A scorer as it is; a spec as `make` has it."""
+def as_scorers(named: Iterable[Scorer | str], precision: Precision = "no") -> list[Scorer]:
+    """Scorers as they are, specs as `make` has them; all are checked before the first one works.
+
+    Raises:
+        InputError: none, or two of one name; what `make` raises; a precision of one that is made already.
+    """
+    scorers = [_made(each, precision) for each in named]
+    names = [scorer.name for scorer in scorers]
+    if not names:
+        raise InputError("no scorer", where="scorer", remedy="name at least one")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"two scorers are named '{twice}'", where="scorer", remedy="give each once")
+    return scorers
+
+
+def _made(named: Scorer | str, precision: Precision) -> Scorer:
     if isinstance(named, str):
         return make(named, precision=precision)
     if precision != "no":
