@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from finepref.arena.engines import rate as rate
     from finepref.arena.gap import gaps as gaps
     from finepref.arena.gap import gaps_both as gaps_both
+    from finepref.arena.posterior import posterior as posterior
     from finepref.arena.ratings import Ratings as Ratings
     from finepref.arena.ratings import load_ratings as load_ratings
     from finepref.core.rows import register as register
@@ -59,7 +60,7 @@ _FROM = {
     "Ratings": "arena.ratings", "Signals": "formats.signals", "Trainer": "train.trainer", "Votes": "formats.votes",
     "compare": "evaluate.compare", "gaps": "arena.gap", "gaps_both": "arena.gap", "generate": "evaluate.generate",
     "guards": "objectives.guards", "load_ratings": "arena.ratings", "make_signals": "signals.make",
-    "objectives": "objectives", "open_pipeline": "models.load", "rate": "arena.engines",
+    "objectives": "objectives", "open_pipeline": "models.load", "posterior": "arena.posterior", "rate": "arena.engines",
     "read_preferences": "formats.preferences", "read_votes": "formats.votefiles", "register": "core.rows",
     "report": "report.page", "score": "evaluate.score", "score_preferences": "evaluate.scored_pairs",
     "trajectories": "diffusion.trajectories",

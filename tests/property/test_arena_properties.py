@@ -100,21 +100,27 @@ def test_ratings_are_finite_and_sigma_is_of_the_centred_mu(votes: Votes) -> None
 @FEW
 @given(some_votes(images=True), st.sampled_from(list(GAPS)), st.sampled_from([None, 0.5]))
 def test_gaps_do_not_care_about_sides_and_order(votes: Votes, kind: str, rho: float | None) -> None:
-    options: dict[str, Any] = {"rho": rho} if kind in ("selection", "image") and rho is not None else {}
+    options: dict[str, Any] = {"rho": rho} if GAPS[kind].rho and rho is not None else {}
+
+    def asked(these: Votes) -> dict[str, Any]:
+        scores = [np.sin(12.9898 * codes) for codes in these.images]
+        return {"kind": kind, **options, **({"rewards": {"reward": scores}} if GAPS[kind].rewards else {})}
+
     ratings = rate(votes)
-    values = gaps(votes, ratings, kind=kind, **options)
+    values = gaps(votes, ratings, **asked(votes))
     assert np.array_equal(np.isnan(values), votes.outcome == 0)
     rows = numpy_generator(0, "rows", len(votes)).permutation(len(votes))
-    assert gaps(votes.take(rows), ratings, kind=kind, **options) == pytest.approx(values[rows], abs=1e-9, nan_ok=True)
+    taken = votes.take(rows)
+    assert gaps(taken, ratings, **asked(taken)) == pytest.approx(values[rows], abs=1e-6, nan_ok=True)
     mirrored = replace(
         votes, left=votes.right, right=votes.left, outcome=-votes.outcome, left_image=votes.right_image,
         right_image=votes.left_image,
     )  # fmt: skip
-    assert gaps(mirrored, ratings, kind=kind, **options) == pytest.approx(values, abs=1e-9, nan_ok=True)
-    left, right = gaps_both(votes, ratings, kind=kind, **options)
-    other_left, other_right = gaps_both(mirrored, ratings, kind=kind, **options)
-    assert left == pytest.approx(other_right, abs=1e-9)
-    assert right == pytest.approx(other_left, abs=1e-9)
+    assert gaps(mirrored, ratings, **asked(mirrored)) == pytest.approx(values, abs=1e-6, nan_ok=True)
+    left, right = gaps_both(votes, ratings, **asked(votes))
+    other_left, other_right = gaps_both(mirrored, ratings, **asked(mirrored))
+    assert left == pytest.approx(other_right, abs=1e-6)
+    assert right == pytest.approx(other_left, abs=1e-6)
 
 
 Z = st.floats(-1e5, 30.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,16 @@ def components(left: Ints, right: Ints, count: int) -> Ints:
                 break
             label = shorter
     return label
+
+
+def clusters(votes: Votes) -> Callable[[slice], Ints]:
+    """Which cluster the votes of a slice are in: prompts, where all are named, else connected groups of images."""
+    prompt = votes.prompt
+    if prompt is not None and int(prompt.min(initial=0)) >= 0:
+        return lambda rows: prompt[rows]
+    left, right = votes.images
+    label = components(left, right, votes.image_count)
+    return lambda rows: label[left[rows]]
 
 
 def image_blocks(votes: Votes) -> Iterator[npt.NDArray[np.int64]]:

@@ -7,28 +7,29 @@ D = mu_w - mu_l; c = sqrt(2) beta; lambda(z) = phi(z)/Phi(z).
     truncated   D + c lambda(D/c)                                        performance noise instead of sigma
     selection   D + rho c lambda(D/c)                                    only a share rho of the noise is the images'
     image       difference of posterior means of the two images           votes that share images (module `image`)
+    fused       the same, with rewards in what is expected of an image    votes and rewards (module `fused`)
 
 `GAPS` holds them, and those of a user's own (docs/own_rows.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from finepref.arena.fused import FusedPrior, ScoresBySide, fused_prior
 from finepref.arena.image import image_gaps, image_gaps_both, image_models
 from finepref.arena.normal import Floats, inverse_mills, truncated_mean
 from finepref.arena.ratings import BETA, Ratings, align
-from finepref.arena.rho import estimate_rho
+from finepref.arena.rho import check_rho, estimate_rho
 from finepref.core.errors import InputError, check_word
 from finepref.core.rows import RowTable
 from finepref.formats.ratings import RatingSettings
 from finepref.formats.votefiles import VoteTable, votes_in
 from finepref.formats.votes import Votes
 
-MOST_RHO = 0.95
 NORMALISE = ("none", "mean")
 
 
@@ -51,13 +52,15 @@ class GapRow:
 
     table: ratings -> [M, M], the gap if the row's model beats the column's; (ratings, rho) where rho acts.
     rho: whether it takes the images' share of the noise. images: (gaps, gaps for both outcomes) from the images that
-    votes share, used instead of the table where rho is below 1. about: one line for the page. source: paper, equation.
+    votes share, used instead of the table where rho is below 1. rewards: whether those start from rewards too, and the
+    table is never used. about: one line for the page. source: paper, equation.
     """
 
     name: str
     table: Callable[..., Floats]
     rho: bool = False
     images: tuple[Callable[..., Floats], Callable[..., tuple[Floats, Floats]]] | None = None
+    rewards: bool = False
     about: str = ""
     source: str = ""
 
@@ -117,6 +120,10 @@ GAPS = RowTable("gap", GapRow, (
         about="difference of what is known about the two images",
         source="ours: difference of the images' posterior means (docs/arena.md)",
     ),
+    GapRow(
+        name="fused", table=_truncated, rho=True, images=(image_gaps, image_gaps_both), rewards=True,
+        about="the same, from ratings and rewards together", source="ours: one posterior (docs/arena.md)",
+    ),
 ), what="kind of gap", check=check_gap)  # fmt: skip
 
 
@@ -146,16 +153,19 @@ def gaps(
     clip: bool = False,
     normalise: str = "none",
     seed: int = 0,
+    rewards: Mapping[str, ScoresBySide] | FusedPrior | None = None,
 ) -> Floats:
     """Expected quality of winner minus loser for every vote.
 
     Args:
         votes: n votes, or what `read_votes` returned. ratings: of (at least) their models.
-        kind: a row of `GAPS`: "uniform", "paper", "truncated", "selection", "image"; formulas at the top.
+        kind: a row of `GAPS`: "uniform", "paper", "truncated", "selection", "image", "fused"; formulas at the top.
         rho: share of the performance noise that belongs to the images, in (0, 0.95] or 1; None estimates it.
         clip: negative gaps (a probable mistake of the voter) become 0.
         normalise: "mean" divides by the mean over decided votes, so that kinds can be compared at one mean margin.
         seed: of the votes that are drawn to estimate rho.
+        rewards: kind "fused": by scorer, [n] scores of the left and [n] of the right images, nan where missing; or what
+            `fused_prior` made of them.
 
     Returns:
         [n] float64; nan for ties and only for ties.
@@ -168,8 +178,10 @@ def gaps(
     """
     check_word(normalise, NORMALISE, "normalisation")
     votes = votes_in(votes)
-    row, rho = _settle(votes, ratings, kind, rho, seed)
-    if row.images and rho < 1.0:
+    row, rho, prior = _settle(votes, ratings, kind, rho, seed, rewards)
+    if row.images and prior is not None:
+        values = row.images[0](votes, ratings, rho, prior_mean=prior.mean)
+    elif row.images and rho < 1.0:
         values = row.images[0](votes, ratings, rho)
     else:
         values = _gather(votes, ratings, gap_table(ratings, kind, rho=rho))
@@ -185,7 +197,13 @@ def gaps(
 
 
 def gaps_both(
-    votes: Votes | VoteTable, ratings: Ratings, *, kind: str, rho: float | None = None, clip: bool = False
+    votes: Votes | VoteTable,
+    ratings: Ratings,
+    *,
+    kind: str,
+    rho: float | None = None,
+    clip: bool = False,
+    rewards: Mapping[str, ScoresBySide] | FusedPrior | None = None,
 ) -> tuple[Floats, Floats]:
     """Gaps for both outcomes of every vote: if the left model (image 0) is the winner, and if the right one is.
 
@@ -197,8 +215,10 @@ def gaps_both(
         ([n], [n]) float64, finite.
     """
     votes = votes_in(votes)
-    row, rho = _settle(votes, ratings, kind, rho, 0)
-    if row.images and rho < 1.0:
+    row, rho, prior = _settle(votes, ratings, kind, rho, 0, rewards)
+    if row.images and prior is not None:
+        left, right = row.images[1](votes, ratings, rho, prior_mean=prior.mean)
+    elif row.images and rho < 1.0:
         left, right = row.images[1](votes, ratings, rho)
     else:
         table = gap_table(ratings, kind, rho=rho)
@@ -208,19 +228,31 @@ def gaps_both(
     return (np.maximum(left, 0.0), np.maximum(right, 0.0)) if clip else (left, right)
 
 
-def _settle(votes: Votes, ratings: Ratings, kind: str, rho: float | None, seed: int) -> tuple[GapRow, float]:
-    """The kind's row, its options checked; rho as given, estimated, or 1 where it plays no part."""
+def _settle(
+    votes: Votes,
+    ratings: Ratings,
+    kind: str,
+    rho: float | None,
+    seed: int,
+    rewards: Mapping[str, ScoresBySide] | FusedPrior | None,
+) -> tuple[GapRow, float, FusedPrior | None]:
+    """The kind's row, its options checked; rho as given, estimated, or 1 where it plays no part; what rewards say."""
     row = GAPS[kind]
     if row.images:
         image_models(votes)
+    if row.rewards and rewards is None:
+        raise InputError("it needs rewards", where=f"kind {kind}", remedy="give the scores of both sides")
+    if rewards is not None and not row.rewards:
+        raise InputError("rewards have no effect on it", where=f"kind {kind}", remedy="leave them out")
+    prior = rewards if isinstance(rewards, FusedPrior) or rewards is None else fused_prior(votes, ratings, rewards)
     if rho is None:
         estimated = row.rho and votes.has_images
-        return row, estimate_rho(votes, ratings, seed=seed).rho if estimated else 1.0
+        mean = None if prior is None else prior.mean
+        return row, estimate_rho(votes, ratings, prior_mean=mean, seed=seed).rho if estimated else 1.0, prior
     if not row.rho:
         raise InputError(f"rho has no effect on kind {kind!r}", remedy="leave rho out")
-    if not (0.0 < rho <= MOST_RHO or rho == 1.0):
-        raise InputError(f"rho is {rho}", remedy=f"give one above 0 and up to {MOST_RHO}, or 1 for the truncated gap")
-    return row, rho
+    check_rho(rho)
+    return row, rho, prior
 
 
 def _gather(votes: Votes, ratings: Ratings, table: Floats) -> Floats:

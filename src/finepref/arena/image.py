@@ -1,8 +1,9 @@
 """Image-level inference: an image in several votes is known better than its model is.
 
-Everything is in units of c. An image i of model m has the quality x_i ~ N(mu_m/c, rho/2); a vote for w against l
-says x_w - x_l + e > 0 with e ~ N(0, 1 - rho). rho is the share of the performance noise that belongs to the images.
-Expectation propagation: one Gaussian site per vote and image, all votes at once, damped.
+Everything is in units of c. An image i of model m has the quality x_i ~ N(mu_m/c, rho/2), or about another mean that is
+given (module `fused`); a vote for w against l says x_w - x_l + e > 0 with e ~ N(0, 1 - rho). rho is the share of the
+performance noise that belongs to the images. Expectation propagation: one Gaussian site per vote and image, all votes
+at once, damped. A row that stands for n votes has n equal sites.
 """
 
 from __future__ import annotations
@@ -13,28 +14,34 @@ import numpy as np
 import numpy.typing as npt
 
 from finepref.arena.blocks import image_blocks
-from finepref.arena.normal import Floats, Ints, inverse_mills
+from finepref.arena.counts import is_weighted, parts
+from finepref.arena.normal import Floats, Ints, inverse_mills, truncated_mean
 from finepref.arena.ratings import Ratings, align
 from finepref.core.errors import InputError
 from finepref.formats.votes import Votes
 
 DAMPING = 0.7
 TOLERANCE = 7e-4  # largest change of a posterior mean, in c
+FINE = 1e-8  # where more than the model is known of an image
 MAX_SWEEPS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Duels:
-    """n decided votes between different images: codes of winner and loser, and [K] prior mean of every image."""
+    """n decided votes between different images: codes of winner and loser, and [K] prior mean of every image.
+
+    count: [n] how many equal votes each stands for, > 0; None: one.
+    """
 
     winner: Ints
     loser: Ints
     prior_mean: Floats
+    count: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """Natural parameters of the sites: [2, n] precision and precision times mean, winners first."""
+    """Natural parameters of the sites of one vote each: [2, n] precision and precision times mean, winners first."""
 
     precision: Floats
     shift: Floats
@@ -70,54 +77,90 @@ def image_models(votes: Votes) -> npt.NDArray[np.int64]:
     return model
 
 
-def duels(votes: Votes, mu: Floats, *, c: float) -> tuple[Duels, npt.NDArray[np.int64]]:
-    """The decided votes between different images, and which votes they are; mu: [M] in rating units."""
-    model, (left, right) = image_models(votes), votes.images
-    rows = np.flatnonzero((votes.outcome != 0) & (left != right))
-    left_won = votes.outcome[rows] > 0
+def model_means(votes: Votes, ratings: Ratings) -> Floats:
+    """[K] what is expected of every image from its model's rating alone, in c, around the mean model."""
+    mu = ratings.mu[align(ratings, votes.models)]
+    return np.asarray(((mu - mu.mean()) / ratings.c)[image_models(votes)])
+
+
+def duels(votes: Votes, prior_mean: Floats) -> tuple[Duels, npt.NDArray[np.int64]]:
+    """The decided votes between different images, and of which rows they are; a share tells of votes both ways.
+
+    prior_mean: [K] in c.
+    """
+    left, right = votes.images
+    if not is_weighted(votes):
+        rows = np.flatnonzero((votes.outcome != 0) & (left != right))
+        won, count = votes.outcome[rows] > 0, None
+    else:
+        for_left, for_right, _ = (np.where(left != right, part, 0.0) for part in parts(votes))
+        wins, losses = np.flatnonzero(for_left > 0), np.flatnonzero(for_right > 0)
+        rows = np.concatenate([wins, losses])
+        won, count = np.arange(len(rows)) < len(wins), np.concatenate([for_left[wins], for_right[losses]])
     a, b = left[rows], right[rows]
-    prior = ((mu - mu.mean()) / c)[model]
-    return Duels(np.where(left_won, a, b), np.where(left_won, b, a), prior), rows
+    return Duels(np.where(won, a, b), np.where(won, b, a), prior_mean, count), rows
 
 
-def infer(fight: Duels, rho: float, *, start: Sites | None = None) -> ImageFit:
+def block(votes: Votes, members: npt.NDArray[np.int64], prior_mean: Floats) -> tuple[Votes, Floats]:
+    """Some votes with image codes of their own without holes, and what is expected of those images."""
+    part = votes.take(members)
+    dense = part.with_dense_images()
+    mean = np.zeros(dense.image_count if len(dense) else 0)
+    for old, new in zip(part.images, dense.images, strict=True):
+        mean[new] = prior_mean[old]
+    return dense, mean
+
+
+def infer(fight: Duels, rho: float, *, start: Sites | None = None, tolerance: float = TOLERANCE) -> ImageFit:
     """Posterior of every image by expectation propagation.
 
     With cavities (m_w, v_w), (m_l, v_l): S = v_w + v_l + 1 - rho, t = (m_w - m_l)/sqrt(S), A = lambda (lambda + t)/S;
     the new site of the winner has precision A/(1 - v_w A) and precision-mean prec m_w + lambda/sqrt(S) (1 + v_w prec),
-    the loser's the same with a minus. Sites move by 0.7 of the way, until no posterior mean moves by 7e-4 (100 sweeps).
+    the loser's the same with a minus. Sites move by 0.7 of the way, until no posterior mean moves by `tolerance`
+    (or 100 sweeps were made).
 
     Args:
-        fight: the votes. rho: in (0, 0.95]. start: sites to begin with.
+        fight: the votes. rho: in (0, 0.95]. start: sites to begin with. tolerance: in c.
     """
     index = np.concatenate([fight.winner, fight.loser])
     n, k = len(fight.winner), len(fight.prior_mean)
-    base = 2.0 / rho
+    base, several = 2.0 / rho, _copies(fight)
     precision, shift = (
         (np.zeros(2 * n), np.zeros(2 * n)) if start is None else (start.precision.ravel(), start.shift.ravel())
     )
-    mean, total = _posterior(index, k, base, fight.prior_mean, precision, shift)
+    mean, total = _posterior(index, k, base, fight.prior_mean, precision, shift, several)
     for _ in range(MAX_SWEEPS):
-        v = 1.0 / (total[index] - precision)
+        v = 1.0 / (total[index] - _left_out(precision, several))
         m = (mean * total)[index]
-        m -= shift
+        m -= _left_out(shift, several)
         m *= v
         site_precision, site_shift = _sites(m, v, n, rho)
         precision = precision + DAMPING * (site_precision - precision)
         shift = shift + DAMPING * (site_shift - shift)
         before = mean
-        mean, total = _posterior(index, k, base, fight.prior_mean, precision, shift)
-        if n == 0 or float(np.max(np.abs(mean - before))) < TOLERANCE:
+        mean, total = _posterior(index, k, base, fight.prior_mean, precision, shift, several)
+        if n == 0 or float(np.max(np.abs(mean - before))) < tolerance:
             break
     return ImageFit(mean, 1.0 / total, Sites(precision.reshape(2, n), shift.reshape(2, n)))
 
 
 def cavities(fight: Duels, fit: ImageFit) -> tuple[Floats, Floats]:
     """[2, n] mean and variance of the winner's and the loser's image without this vote's own site."""
-    index = np.stack([fight.winner, fight.loser])
+    index, several = np.stack([fight.winner, fight.loser]), _copies(fight)
+    several = None if several is None else several.reshape(2, -1)
     total = 1.0 / fit.variance
-    v = 1.0 / (total[index] - fit.sites.precision)
-    return v * ((fit.mean * total)[index] - fit.sites.shift), v
+    v = 1.0 / (total[index] - _left_out(fit.sites.precision, several))
+    return v * ((fit.mean * total)[index] - _left_out(fit.sites.shift, several)), v
+
+
+def _copies(fight: Duels) -> Floats | None:
+    """[2n] how many equal sites there are, winners first; None: one each."""
+    return None if fight.count is None else np.tile(fight.count, 2)
+
+
+def _left_out(sites: Floats, several: Floats | None) -> Floats:
+    """What a cavity leaves out: one site, or the part of one that a row below one vote has."""
+    return sites if several is None else sites * np.minimum(several, 1.0)
 
 
 def evidence(m: Floats, v: Floats, rho: float) -> Floats:
@@ -134,8 +177,16 @@ def expected_difference(m: Floats, v: Floats, rho: float) -> Floats:
 
 
 def _posterior(
-    index: Ints, k: int, base: float, prior_mean: Floats, precision: Floats, shift: Floats
+    index: Ints,
+    k: int,
+    base: float,
+    prior_mean: Floats,
+    precision: Floats,
+    shift: Floats,
+    several: Floats | None,
 ) -> tuple[Floats, Floats]:
+    if several is not None:
+        precision, shift = precision * several, shift * several
     total: Floats = np.bincount(index, precision, k).astype(np.float64, copy=False)
     total += base
     mean: Floats = np.bincount(index, shift, k).astype(np.float64, copy=False)
@@ -161,49 +212,76 @@ def _sites(m: Floats, v: Floats, n: int, rho: float) -> tuple[Floats, Floats]:
     return precision, shift
 
 
-def image_gaps(votes: Votes, ratings: Ratings, rho: float, *, out: Floats | None = None) -> Floats:
+def image_gaps(
+    votes: Votes, ratings: Ratings, rho: float, *, prior_mean: Floats | None = None, out: Floats | None = None
+) -> Floats:
     """[n] posterior mean of the winner's image minus the loser's, in rating units; nan for ties.
 
-    Runs over blocks of connected images, so memory holds one block. out: [n] array to fill (of a file, say).
+    Runs over blocks of connected images, so memory holds one block. rho: in (0, 0.95], or 1: a vote tells of its own
+    two images alone, and every gap is that of a truncated normal. prior_mean: [K] of every image, in c; None: its
+    model's rating. out: [n] array to fill (of a file, say).
     """
     values = np.empty(len(votes)) if out is None else out
-    mu = ratings.mu[align(ratings, votes.models)]
+    expected, tolerance = _prior(votes, ratings, prior_mean)
     for members in image_blocks(votes):
-        block = votes.take(members).with_dense_images()
-        fight, rows = duels(block, mu, c=ratings.c)
-        mean = infer(fight, rho).mean
-        result = np.where(block.outcome == 0, np.nan, 0.0)  # an image against itself differs by nothing
-        result[rows] = ratings.c * (mean[fight.winner] - mean[fight.loser])
-        values[members] = result
+        part, mean = block(votes, members, expected)
+        left, right = part.images
+        if rho < 1.0:
+            mean = infer(duels(part, mean)[0], rho, tolerance=tolerance).mean
+            gap = part.outcome * (mean[left] - mean[right])
+        else:
+            gap = np.where(left == right, 0.0, truncated_mean(part.outcome * (mean[left] - mean[right])))
+        values[members] = np.where(part.outcome == 0, np.nan, ratings.c * gap)
     return values
 
 
-def image_gaps_both(votes: Votes, ratings: Ratings, rho: float) -> tuple[Floats, Floats]:
+def image_gaps_both(
+    votes: Votes, ratings: Ratings, rho: float, *, prior_mean: Floats | None = None
+) -> tuple[Floats, Floats]:
     """([n], [n]) gap if the left and if the right image is the winner.
 
     The side that won has the gap of `image_gaps`; the other what expectation propagation would say with this vote
-    turned round and all others as they are (from the cavities). A tie has no vote of its own to turn round.
+    turned round and all others as they are (from the cavities); of a row of several votes, with one vote for that side
+    in their place. A tie has no vote of its own to turn round.
     """
     left, right = np.empty(len(votes)), np.empty(len(votes))
-    mu = ratings.mu[align(ratings, votes.models)]
+    expected, tolerance = _prior(votes, ratings, prior_mean)
     for members in image_blocks(votes):
-        left[members], right[members] = _both(votes.take(members).with_dense_images(), mu, ratings.c, rho)
+        found = _both(*block(votes, members, expected), ratings.c, rho, tolerance)
+        left[members], right[members] = found
     return left, right
 
 
-def _both(votes: Votes, mu: Floats, c: float, rho: float) -> tuple[Floats, Floats]:
-    fight, rows = duels(votes, mu, c=c)
-    fit = infer(fight, rho)
+def _prior(votes: Votes, ratings: Ratings, given: Floats | None) -> tuple[Floats, float]:
+    """([K] prior means, how exact the inference from them is)."""
+    return (model_means(votes, ratings), TOLERANCE) if given is None else (given, FINE)
+
+
+def _both(votes: Votes, prior_mean: Floats, c: float, rho: float, tolerance: float) -> tuple[Floats, Floats]:
     pair = np.stack(votes.images)
-    m, v = fit.mean[pair], fit.variance[pair]  # of a tie: nothing to leave out
-    left_won = votes.outcome[rows] > 0
-    cavity_m, cavity_v = cavities(fight, fit)
-    m[:, rows] = np.where(left_won, cavity_m, cavity_m[::-1])
-    v[:, rows] = np.where(left_won, cavity_v, cavity_v[::-1])
-    left, right = c * expected_difference(m, v, rho), c * expected_difference(m[::-1], v[::-1], rho)
-    own = c * (fit.mean[fight.winner] - fit.mean[fight.loser])
-    left[rows[left_won]] = own[left_won]
-    right[rows[~left_won]] = own[~left_won]
     same = pair[0] == pair[1]
+    if rho == 1.0:
+        lead = prior_mean[pair[0]] - prior_mean[pair[1]]
+        return np.where(same, 0.0, c * truncated_mean(lead)), np.where(same, 0.0, c * truncated_mean(-lead))
+    fight, rows = duels(votes, prior_mean)
+    fit = infer(fight, rho, tolerance=tolerance)
+    m, v = _without_own(pair, fight, fit, rows)
+    left, right = c * expected_difference(m, v, rho), c * expected_difference(m[::-1], v[::-1], rho)
+    own = c * (fit.mean[pair[0]] - fit.mean[pair[1]])
+    left = np.where(votes.outcome > 0, own, left)
+    right = np.where(votes.outcome < 0, -own, right)
     left[same] = right[same] = 0.0
     return left, right
+
+
+def _without_own(pair: Ints, fight: Duels, fit: ImageFit, rows: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """[2, n] mean and variance of both images of every row without the row's own votes."""
+    total = 1.0 / fit.variance
+    precision, shift = total[pair], (fit.mean * total)[pair]
+    count = 1.0 if fight.count is None else fight.count
+    left_won = fight.winner == pair[0][rows]
+    for side, held in ((0, left_won), (1, ~left_won)):
+        for values, sites in ((precision, fit.sites.precision), (shift, fit.sites.shift)):
+            np.subtract.at(values[side], rows, count * np.where(held, sites[0], sites[1]))
+    variance = 1.0 / precision
+    return shift * variance, variance

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from finepref.arena.blocks import slices
-from finepref.arena.counts import is_weighted
 from finepref.arena.gap import GAPS, GapRow, gaps
 from finepref.arena.normal import Floats
 from finepref.arena.ratings import Ratings
@@ -45,11 +44,9 @@ def kinds_of_gap(
     Args:
         scratch: folder for the values of kind "image". rho: None estimates it, where the votes name images.
     """
-    votes, rows = table.votes, GAPS.values()
+    votes, rows = table.votes, [row for row in GAPS.values() if not row.rewards]
     plain = tuple(KindOfGap(row.name) for row in rows if not row.rho)
     warnings: tuple[str, ...] = ()
-    if votes.has_images and is_weighted(votes):
-        warnings = ("What is inferred of single images takes every row as one vote, whatever its weight or share.",)
     try:
         if votes.has_images:
             curve = estimate_rho(votes, ratings, seed=seed)

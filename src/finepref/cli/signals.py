@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finepref.cli.asked import with_reading
-from finepref.core.errors import InputError
+from finepref.core.errors import InputError, check_word
 from finepref.formats.reading import AS_IT_IS, Reading
 
 if TYPE_CHECKING:
@@ -31,7 +31,15 @@ def command(
     ],
     arena: Annotated[Path | None, typer.Option(help="Folder that `finepref arena` wrote.")] = None,
     rewards: Annotated[Path | None, typer.Option(help="File that `finepref score` wrote.")] = None,
-    scorer: Annotated[str | None, typer.Option(help="Which scores of --rewards, where it has several.")] = None,
+    scorer: Annotated[
+        list[str] | None,
+        typer.Option(help="Which scores of --rewards, where it has several; fused and posterior take all, or these."),
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(help="Margins and weights that tell nothing of their pair: permute (dealt anew), or constant."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of --control permute.")] = 0,
     reading: Reading = AS_IT_IS,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write again what is finished.")] = False,
     **own: Any,
@@ -41,10 +49,10 @@ def command(
     from finepref.core.progress import say
     from finepref.core.provenance import hash_config, provenance
     from finepref.formats.preferences import Preferences
-    from finepref.formats.rewards import read_rewards
     from finepref.formats.signals import is_of, own_signals, write_signals
     from finepref.formats.sources import named_inputs, versions
-    from finepref.signals.make import check_request, provenance_inputs, signals_of, vote_table
+    from finepref.signals.control import CONTROLS, controlled
+    from finepref.signals.make import check_request, provenance_inputs, rewards_for, signals_of, vote_table
 
     if out.suffix.lower() != ".parquet":
         raise InputError(
@@ -55,7 +63,13 @@ def command(
     options = {name: value for name, value in own.items() if value is not None}
     chosen = check_request(kind, options, ratings=arena is not None, rewards=rewards is not None)
     own = {row.name: given.model_dump() for row, given in chosen}
-    settings = {"kinds": own, "scorer": scorer, "votes": versions(votes, reading), **reading.config()}
+    named = scorer[0] if scorer and len(scorer) == 1 else scorer or None
+    if control is not None:
+        check_word(control, CONTROLS, "control", where="--control")
+    if seed and control != "permute":
+        raise InputError("it has no effect without --control permute", where="--seed", remedy="leave it out")
+    asked = {} if control is None else {"control": [control, seed]}
+    settings = {"kinds": own, "scorer": named, **asked, "votes": versions(votes, reading), **reading.config()}
     inputs = [*named_inputs(votes), *filter(None, (arena, rewards))]
     with own_signals(out, inputs=inputs):
         record = provenance(inputs=provenance_inputs(votes, arena, rewards), config=settings)
@@ -71,8 +85,9 @@ def command(
             kind,
             options=options,
             ratings=None if arena is None else load_ratings(arena),
-            rewards=None if rewards is None else read_rewards(rewards, table.pair_id, scorer=scorer),
+            rewards=rewards_for(chosen, rewards, table, scorer),
         )
+        signals = signals if control is None else controlled(signals, control, seed=seed)
         read = hash_config({name: list(getattr(table, name)) for name in table.__slots__})  # everything that was read
         write_signals(out, signals, provenance={**record, "votes_sha256": read})
     _summarise(signals, faults)
@@ -108,6 +123,10 @@ def declare(rows: Iterable[SignalRow] = ()) -> None:
 def _summarise(signals: Signals, faults: list[Quarantined]) -> None:
     from finepref.core.progress import say
 
+    for kind in signals.kinds:
+        if f"{kind}.coefficients" in signals.meta:
+            say(_card(kind, {key.removeprefix(f"{kind}."): value for key, value in signals.meta.items()}))
+
     for fault in faults[:3]:
         say(f"row {fault.row} (pair {fault.pair_id}) left out: {fault.reason}")
     counts = signals.meta
@@ -116,3 +135,18 @@ def _summarise(signals: Signals, faults: list[Quarantined]) -> None:
         f"value, {len(faults)} unusable rows; mean margin {signals.margin.mean():.3f}, mean weight "
         f"{signals.weight.mean():.3f}"
     )
+
+
+def _card(kind: str, about: Mapping[str, Any]) -> str:
+    """What votes, ratings and rewards told of the images."""
+    parts = []
+    for name, found in about["coefficients"].items():
+        (low, high), missing = found["interval"], found["unscored"]
+        lacking = f", {missing} images without a score" if missing else ""
+        value, low, high = (round(number, 2) + 0.0 for number in (found["value"], low, high))
+        parts.append(f"{name} {value:.2f} [{low:.2f}, {high:.2f}]{lacking}")
+    told = f"{kind}: what counts of an image before its votes: {'; '.join(parts)}; rho {about['rho']:.2f}"
+    if "overruled" in about:
+        told += f"; {about['overruled']:.1%} of the votes overruled; votes foretold {about['explained']:.1%} of the way"
+        told += " from a coin to certainty"
+    return told

@@ -126,6 +126,11 @@ def join_rewards(
     return int(np.isnan(table["value"].to_numpy()).sum()), len(table)
 
 
+def scorers_in(path: str | Path) -> list[str]:
+    """Names of the scorers of a rewards.parquet, sorted."""
+    return sorted(set(records.read_columns(path, NEEDED)["scorer"].to_pylist()))
+
+
 def read_rewards(path: str | Path, pair_ids: Sequence[str], *, scorer: str | None = None) -> Rewards:
     """Read rewards.parquet for these pairs.
 

@@ -63,17 +63,25 @@ class Signals:
     @property
     def rewards(self) -> tuple[str, ...]:
         """The scorers whose rewards are in it."""
-        return tuple(dict.fromkeys(self.meta[f"{kind}.scorer"] for kind in self._scored()))
+        return tuple(self._spent())
 
     @property
     def device_seconds(self) -> float | None:
         """What scoring cost; None where a scorer's share was not measured."""
-        spent = {self.meta[f"{kind}.scorer"]: self.meta.get(f"{kind}.device_seconds") for kind in self._scored()}
+        spent = self._spent()
         known = [value for value in spent.values() if value is not None]
         return sum(known) if len(known) == len(spent) else None
 
-    def _scored(self) -> list[str]:
-        return [key.removesuffix(".scorer") for key in self.meta if key.endswith(".scorer")]
+    def _spent(self) -> dict[str, float | None]:
+        """By scorer: a kind names one (kind.scorer), or a list of them (kind.scorers)."""
+        found: dict[str, float | None] = {}
+        for key, value in self.meta.items():
+            kind, _, name = key.rpartition(".")
+            if name == "scorer":
+                found[value] = self.meta.get(f"{kind}.device_seconds")
+            elif name == "scorers":
+                found |= {each["scorer"]: each["device_seconds"] for each in value}
+        return found
 
     def take(self, rows: npt.NDArray[Any]) -> Signals:
         """These rows, in this order."""

@@ -5,23 +5,20 @@ The arena's kinds of gap (`finepref.arena.gap.GAPS`) are kinds of signal too, a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
-from finepref.arena.gap import GAPS, GapRow, gaps_both
-from finepref.arena.ratings import Ratings
-from finepref.arena.rho import estimate_rho
+from finepref.arena.gap import GAPS, GapRow
 from finepref.core.errors import InputError
 from finepref.core.options import Options, check_function
 from finepref.core.rows import RowTable
-from finepref.formats.votes import Votes
 from finepref.signals import parts
-from finepref.signals.parts import Part, SignalVotes
+from finepref.signals.arena_parts import gap_part, posterior_part
+from finepref.signals.parts import Part
 from finepref.signals.smooth import GAMMA
 
 Need = Literal["ratings", "rewards"]
@@ -31,7 +28,8 @@ Need = Literal["ratings", "rewards"]
 class SignalRow:
     """One kind of signal.
 
-    function: (votes, *, ratings, rewards, **options) -> Part, with of ratings and rewards what it needs.
+    function: (votes, *, ratings, rewards, **options) -> Part, with of ratings and rewards what it needs or takes.
+    takes: what may be missing. several: it has the rewards of any number of scorers, as a tuple.
     options: pydantic model of its options. images: options -> whether images must have names.
     decides: whether it names the winner, instead of the votes. source, deviations: where it comes from, where we
     deviate.
@@ -40,6 +38,8 @@ class SignalRow:
     name: str
     function: Callable[..., Part]
     needs: tuple[Need, ...] = ()
+    takes: tuple[Need, ...] = ()
+    several: bool = False
     options: type[Options] = Options
     images: Callable[[Any], bool] = lambda options: False
     decides: bool = False
@@ -75,6 +75,17 @@ class SmoothedOptions(Options):
     )
 
 
+class PosteriorOptions(Options):
+    """Ours."""
+
+    form: Annotated[
+        Literal["gap", "share", "margin"],
+        Field(description="gap: weight by the posterior gap; share: by 2p - 1; margin: the gap as margin."),
+    ] = "gap"
+    mean_weight: Annotated[float, Field(gt=0, description="Mean of the weights.")] = 1.0
+    rho: Annotated[float | None, Field(description="Share of the noise that is the images'; none = estimated.")] = None
+
+
 class LabelOptions(Options):
     """any_win: published."""
 
@@ -83,42 +94,12 @@ class LabelOptions(Options):
     ] = "any_win"
 
 
-def _arena(votes: SignalVotes, *, ratings: Ratings, kind: str, clip: bool, rho: float | None = None) -> Part:
-    """Gaps for both winners; nan without model names and, where images count, without a vote."""
-    row = GAPS[kind]
-    named = np.array([None not in pair for pair in zip(votes.model_0, votes.model_1, strict=True)])
-    unvoted = np.isnan(votes.label)
-    rows = np.flatnonzero(named & ~unvoted if row.images else named)
-    if not len(rows):
-        raise InputError("the votes name no models", where=f"kind {kind}", remedy="use kind binary or uniform")
-
-    def column(values: Sequence[str | None]) -> list[str]:
-        return [str(values[row]) for row in rows.tolist()]
-
-    images: list[list[str] | None] = [None, None]
-    if row.images or (row.rho and rho is None):
-        if any(values[row] is None for values in (votes.image_0, votes.image_1) for row in rows.tolist()):
-            remedy = "use kind truncated" + (" or selection" if row.images else ", or give rho")
-            raise InputError("the votes do not name their images", where=f"kind {kind}", remedy=remedy)
-        images = [column(votes.image_0), column(votes.image_1)]
-    outcome = np.where(unvoted, parts.TIE, votes.label)[rows]
-    named_votes = Votes.from_columns(
-        left=column(votes.model_0), right=column(votes.model_1), outcome=outcome, left_image=images[0],
-        right_image=images[1],
-    )  # fmt: skip
-    if rho is None and row.rho:
-        rho = estimate_rho(named_votes, ratings, seed=0).rho
-    sides = [np.full(len(votes.label), np.nan) for _ in range(2)]
-    for side, values in zip(sides, gaps_both(named_votes, ratings, kind=kind, rho=rho, clip=clip), strict=True):
-        side[rows] = values
-    return Part(margin_0=sides[0], margin_1=sides[1], meta={"engine": ratings.engine, "rho": rho, "clip": clip})
-
-
 def _arena_row(gap: GapRow) -> SignalRow:
     return SignalRow(
         name=gap.name,
-        function=partial(_arena, kind=gap.name),
-        needs=("ratings",),
+        function=partial(gap_part, kind=gap.name),
+        needs=("ratings", "rewards") if gap.rewards else ("ratings",),
+        several=gap.rewards,
         options=RhoOptions if gap.rho else ArenaOptions,
         images=lambda options: gap.images is not None or (gap.rho and options.rho is None),
         source=gap.source,
@@ -131,9 +112,9 @@ def check_signal(row: SignalRow) -> None:
     Raises:
         InputError: arguments or options that differ, or an unknown need.
     """
-    if not set(row.needs) <= {"ratings", "rewards"}:
+    if not {*row.needs, *row.takes} <= {"ratings", "rewards"}:
         raise InputError(f"it needs {', '.join(row.needs)}", remedy="a kind may need ratings and rewards")
-    check_function(row.function, row.options, *row.needs, positional=1)
+    check_function(row.function, row.options, *row.needs, *row.takes, positional=1)
 
 
 SIGNALS = RowTable("signal", SignalRow, (
@@ -156,6 +137,11 @@ SIGNALS = RowTable("signal", SignalRow, (
     SignalRow(
         name="relabel", function=parts.relabel, needs=("rewards",), decides=True,
         source="Diffusion-DPO, code only: choice_model",
+    ),
+    SignalRow(
+        name="posterior", function=posterior_part, needs=("ratings",), takes=("rewards",), several=True,
+        options=PosteriorOptions, images=lambda options: True, decides=True,
+        source="ours: one posterior of votes, ratings and rewards (docs/arena.md)",
     ),
     SignalRow(
         name="kto", function=parts.desirable, options=LabelOptions,

@@ -15,9 +15,10 @@ from finepref.core.errors import InputError, nearest
 from finepref.core.options import Options, read_options
 from finepref.core.progress import progress
 from finepref.formats.preferences import Preference, Preferences
-from finepref.formats.rewards import Rewards, read_rewards
+from finepref.formats.rewards import Rewards, read_rewards, scorers_in
 from finepref.formats.signals import TYPES, Signals, from_columns
 from finepref.signals import parts
+from finepref.signals.control import controlled
 from finepref.signals.kinds import SIGNALS, SignalRow
 from finepref.signals.parts import TIE, Part, SignalVotes, voted
 
@@ -47,9 +48,10 @@ def check_request(
             raise InputError(f"it has no effect on {listed}", where=name, remedy=remedy)
     for need, given in (("ratings", ratings), ("rewards", rewards)):
         wanted, (option, stage) = any(need in row.needs for row in rows), STAGES[need]
+        taken = wanted or any(need in row.takes for row in rows)
         if wanted and not given:
             raise InputError(f"kind {listed} needs it", where=option, remedy=f"name what `{stage}` wrote")
-        if given and not wanted:
+        if given and not taken:
             raise InputError(f"it has no effect on {listed}", where=option, remedy="leave it out")
     own = [{name: value for name, value in options.items() if name in row.options.model_fields} for row in rows]
     return [(row, read_options(row.options, given)) for row, given in zip(rows, own, strict=True)]
@@ -61,7 +63,9 @@ def make_signals(
     kind: str | Sequence[str],
     ratings: Ratings | str | Path | None = None,
     rewards: str | Path | None = None,
-    scorer: str | None = None,
+    scorer: str | Sequence[str] | None = None,
+    control: str | None = None,
+    seed: int = 0,
     **options: Any,
 ) -> Signals:
     """The signal of every decided preference: who won, margin, weight and labels, keyed by pair_id.
@@ -69,7 +73,8 @@ def make_signals(
     Args:
         prefs: what `read_preferences` returned. kind: a row of `finepref methods`, or several that add up.
         ratings: of their models, or an arena folder. rewards: the file that `score_preferences` wrote, of scorer (which
-            may be left out where the file has one). options: of the kinds, such as margin=2.
+            may be left out where the file has one); kinds fused and posterior take several, all where none is named.
+            control: permute or constant, see `controlled`, with its seed. options: of the kinds, such as margin=2.
 
     Raises:
         InputError: unknown or clashing kinds, an option without effect; no ratings, rewards, models or image names.
@@ -80,13 +85,36 @@ def make_signals(
     kinds = [kind] if isinstance(kind, str) else list(kind)
     chosen = check_request(kinds, options, ratings=ratings is not None, rewards=rewards is not None)
     table = vote_table(prefs, named_images=any(row.images(given) for row, given in chosen))
-    return signals_of(
+    made = signals_of(
         table,
         kinds,
         options=options,
         ratings=load_ratings(ratings) if isinstance(ratings, str | Path) else ratings,
-        rewards=None if rewards is None else read_rewards(rewards, table.pair_id, scorer=scorer),
+        rewards=rewards_for(chosen, rewards, table, scorer),
     )
+    return made if control is None else controlled(made, control, seed=seed)
+
+
+def rewards_for(
+    chosen: Sequence[tuple[SignalRow, Options]],
+    rewards: str | Path | None,
+    table: SignalVotes,
+    scorer: str | Sequence[str] | None,
+) -> tuple[Rewards, ...]:
+    """The rewards of these votes by the scorers that are named; by all of the file where a kind takes several.
+
+    Raises:
+        InputError: no such scorer; several where a kind takes one.
+    """
+    if rewards is None:
+        return ()
+    names: list[str | None] = [scorer] if isinstance(scorer, str) else [*(scorer or ())]
+    alone = [row.name for row, _ in chosen if "rewards" in row.needs and not row.several]
+    if alone and len(names) > 1:
+        raise InputError(f"{len(names)} scorers for kind {alone[0]}", where="scorer", remedy="name one")
+    if not names and not alone:
+        names = [*scorers_in(rewards)]
+    return tuple(read_rewards(rewards, table.pair_id, scorer=name) for name in names or [None])
 
 
 def vote_table(prefs: Iterable[Preference], *, named_images: bool) -> SignalVotes:
@@ -108,7 +136,7 @@ def signals_of(
     *,
     options: Mapping[str, Any] | None = None,
     ratings: Ratings | None = None,
-    rewards: Rewards | None = None,
+    rewards: Rewards | Sequence[Rewards] | None = None,
 ) -> Signals:
     """The signal of every decided vote.
 
@@ -116,17 +144,19 @@ def signals_of(
     and its weight).
 
     Args:
-        kinds: rows of `SIGNALS`. options: of any of them, by name. ratings, rewards: where a kind needs them.
+        kinds: rows of `SIGNALS`. options: of any of them, by name. ratings, rewards: where a kind needs them;
+            one scorer's, or several where all of them take several.
 
     Raises:
         InputError: unknown or clashing kinds, an option without effect; no ratings, rewards, models or image names.
     """
-    chosen = check_request(kinds, options or {}, ratings=ratings is not None, rewards=rewards is not None)
-    given = {"ratings": ratings, "rewards": rewards}
-    found = {
-        row.name: row.function(table, **{need: given[need] for need in row.needs}, **own.model_dump())
-        for row, own in chosen
-    }
+    scored = (rewards,) if isinstance(rewards, Rewards) else tuple(rewards or ())
+    chosen = check_request(kinds, options or {}, ratings=ratings is not None, rewards=bool(scored))
+    found = {}
+    for row, own in chosen:
+        given = {"ratings": ratings, "rewards": scored if row.several else next(iter(scored), None)}
+        needed = {need: given[need] for need in (*row.needs, *row.takes)}
+        found[row.name] = row.function(table, **needed, **own.model_dump())
     return combine(table.pair_id, table.label, found)
 
 

@@ -1,0 +1,139 @@
+"""What the arena says of every vote: a kind of gap as a margin, or the images' posterior as winner and weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finepref.arena.fused import FusedPrior, fused_prior
+from finepref.arena.gap import GAPS, gaps_both
+from finepref.arena.posterior import posterior
+from finepref.arena.ratings import Ratings
+from finepref.arena.rho import estimate_rho
+from finepref.core.errors import InputError
+from finepref.formats.rewards import Rewards
+from finepref.formats.votes import Votes
+from finepref.signals.parts import TIE, Floats, Part, SignalVotes
+
+Rows = npt.NDArray[np.int64]
+
+
+def gap_part(
+    votes: SignalVotes,
+    *,
+    ratings: Ratings,
+    kind: str,
+    clip: bool,
+    rho: float | None = None,
+    rewards: Sequence[Rewards] = (),
+) -> Part:
+    """Gaps for both winners; nan without model names and, where images count, without a vote."""
+    row = GAPS[kind]
+    found, rows = named_votes(votes, kind, images=row.images is not None, wanted=row.rho and rho is None)
+    prior = fused_prior(found, ratings, sides_of(rewards, rows)) if row.rewards else None
+    if rho is None and row.rho:
+        rho = estimate_rho(found, ratings, prior_mean=None if prior is None else prior.mean, seed=0).rho
+    left, right = gaps_both(found, ratings, kind=kind, rho=rho, clip=clip, rewards=prior)
+    return Part(
+        margin_0=_spread(left, rows, len(votes.label)),
+        margin_1=_spread(right, rows, len(votes.label)),
+        meta={"engine": ratings.engine, "rho": rho, "clip": clip, **_about(rewards), **_card(prior)},
+    )
+
+
+def posterior_part(
+    votes: SignalVotes,
+    *,
+    ratings: Ratings,
+    form: str,
+    mean_weight: float,
+    rho: float | None,
+    rewards: Sequence[Rewards] = (),
+) -> Part:
+    """The posterior's winner, whatever the vote said, and how much better it is; nothing without models and a vote.
+
+    form: "gap": weight proportional to the posterior gap; "share": to 2p - 1, p the probability of the winner;
+    "margin": the gap is the margin, the weight 1. Weights have the mean `mean_weight` over decided votes.
+
+    References: ours (docs/arena.md). Weight 2p - 1: SmPO-Diffusion Eq. 8-12, with the posterior as p.
+    """
+    found, rows = named_votes(votes, "posterior", images=True, wanted=True)
+    told = posterior(found, ratings, rewards=sides_of(rewards, rows), rho=rho)
+    difference, sure = told.difference, np.abs(2.0 * told.probability - 1.0)
+    winner = np.full(len(votes.label), -1, dtype=np.int8)
+    winner[rows] = np.where(difference == 0, -1, np.where(difference > 0, 0, 1))
+    meta = {"engine": ratings.engine, "rho": told.rho, "form": form, **_about(rewards), **_card(told.prior)}
+    meta |= {"overruled": told.overruled, "explained": told.explained}
+    if form == "margin":
+        margin = _spread(difference, rows, len(votes.label))
+        return Part(winner=winner, margin_0=margin, margin_1=-margin, meta=meta)
+    weight = np.abs(difference) if form == "gap" else sure
+    decided = found.outcome != 0
+    mean = float(weight[decided].mean()) if decided.any() else 0.0
+    if mean <= 0:
+        raise InputError("the posterior prefers no image", where="kind posterior", remedy="check ratings and votes")
+    weight = _spread(weight * (mean_weight / mean), rows, len(votes.label))
+    return Part(winner=winner, weight=weight, meta={**meta, "mean_weight": mean_weight})
+
+
+def named_votes(votes: SignalVotes, kind: str, *, images: bool, wanted: bool) -> tuple[Votes, Rows]:
+    """The votes that name their models, and which they are. images: only pairs that were voted on, with their images.
+
+    wanted: take the names of images where it can do without a vote.
+
+    Raises:
+        InputError: no vote names its models, or not all name their images.
+    """
+    named = np.array([None not in pair for pair in zip(votes.model_0, votes.model_1, strict=True)])
+    unvoted = np.isnan(votes.label)
+    rows = np.flatnonzero(named & ~unvoted if images else named)
+    if not len(rows):
+        raise InputError("the votes name no models", where=f"kind {kind}", remedy="use kind binary or uniform")
+
+    def column(values: Sequence[str | None]) -> list[str]:
+        return [str(values[row]) for row in rows.tolist()]
+
+    sides: list[list[str] | None] = [None, None]
+    if images or wanted:
+        if any(values[row] is None for values in (votes.image_0, votes.image_1) for row in rows.tolist()):
+            remedy = "use kind truncated" + (" or selection" if images else ", or give rho")
+            raise InputError("the votes do not name their images", where=f"kind {kind}", remedy=remedy)
+        sides = [column(votes.image_0), column(votes.image_1)]
+    found = Votes.from_columns(
+        left=column(votes.model_0),
+        right=column(votes.model_1),
+        outcome=np.where(unvoted, TIE, votes.label)[rows],
+        left_image=sides[0],
+        right_image=sides[1],
+    )
+    return found, rows
+
+
+def sides_of(rewards: Sequence[Rewards], rows: Rows) -> dict[str, tuple[Floats, Floats]]:
+    """Scorer -> scores of both sides of these rows."""
+    return {each.scorer: (each.score_0[rows], each.score_1[rows]) for each in rewards}
+
+
+def _spread(values: Floats, rows: Rows, count: int) -> Floats:
+    whole = np.full(count, np.nan)
+    whole[rows] = values
+    return whole
+
+
+def _about(rewards: Sequence[Rewards]) -> dict[str, Any]:
+    return {"scorers": [each.about() for each in rewards]} if rewards else {}
+
+
+def _card(prior: FusedPrior | None) -> dict[str, Mapping[str, Any]]:
+    """What the footer says of the coefficients: value, 95 % interval, images without a score."""
+    if prior is None:
+        return {}
+    return {
+        "coefficients": {
+            name: {"value": value, "interval": list(prior.interval(name)), "unscored": prior.unscored.get(name, 0)}
+            for name, value in prior.coefficient.items()
+        }
+    }
