@@ -43,9 +43,10 @@ def refused(folder: Path, *words: str) -> str:
     return last
 
 
-@pytest.mark.parametrize("out", ["held.txt", "held.txt/below", "/proc/none"])
+@pytest.mark.parametrize("out", ["held.txt", "held.txt/below", "/proc/none", "n" * 300, "circle/below"])
 def test_an_out_folder_that_cannot_be_is_a_sentence_and_the_file_stays(tmp_path: Path, out: str) -> None:
     (tmp_path / "held.txt").write_text("mine")
+    (tmp_path / "circle").symlink_to("circle")
     assert "name another file or folder" in refused(tmp_path, "arena", "votes.csv", "--out", out)
     assert (tmp_path / "held.txt").read_text() == "mine"
 

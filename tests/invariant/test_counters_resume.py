@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from finepref.core.errors import ConfigError
 from finepref.train.config import load_config
 from finepref.train.run import train_run
 
@@ -42,15 +43,19 @@ def test_resumed_equals_uninterrupted(world: Path, tmp_path: Path, case: str) ->
 
 
 def test_the_average_is_what_is_saved(world: Path, tmp_path: Path) -> None:
-    """decay 1 keeps the start: what is saved is the base, though the trained weights moved."""
+    """After two steps with decay 1/2: half the base's and half the first step's average, and half the second's."""
     from safetensors.torch import load_file
 
-    config = load_config(world / "run.yaml", ["train.ema_decay=1.0", "train.max_steps=2"])
+    config = load_config(world / "run.yaml", ["train.ema_decay=0.5", "train.max_steps=2", "train.checkpoint_every=1"])
     run = train_run(config, tmp_path / "run")
     saved, base = load_file(run / WEIGHTS), load_file(world / "model" / WEIGHTS)
-    trained = load_file(run / "checkpoints" / "step-000002" / "trainable.safetensors")
-    assert all((saved[name] == base[name]).all() for name in base)
-    assert any((trained[name] != base[name]).any() for name in base)
+    steps = [load_file(run / "checkpoints" / f"step-00000{step}" / "trainable.safetensors") for step in (1, 2)]
+    for name, start in base.items():
+        wanted = 0.25 * start + 0.25 * steps[0][name] + 0.5 * steps[1][name]
+        assert saved[name].numpy() == pytest.approx(wanted.numpy(), abs=1e-7)
+    assert any((steps[1][name] - saved[name]).abs().max() > 1e-5 for name in base)
+    with pytest.raises(ConfigError, match=r"train\.ema_decay"):
+        load_config(world / "run.yaml", ["train.ema_decay=1"])
 
 
 def test_adafactor_takes_the_official_settings(world: Path) -> None:

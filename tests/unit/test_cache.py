@@ -380,6 +380,27 @@ def test_refused_for_another_model_or_setting(tmp_path: Path) -> None:
     LatentCache(tmp_path / "cache").require(shaping_of(Plain(), SMALL))
 
 
+def test_a_part_that_the_version_before_did_not_record(tmp_path: Path) -> None:
+    """Its caches are used on; where the part is recorded, another one is refused."""
+
+    class Words(Plain):
+        def fingerprint(self) -> Mapping[str, str]:
+            return {**super().fingerprint(), "tokenizer text": self.name}
+
+    data = pairs_file(tmp_path / "pairs.parquet", SIDES[:2])
+    for folder in ("old", "new"):
+        cache_from(data, Plain() if folder == "old" else Words(), tmp_path / folder, settings=SMALL)
+    before = folder_bytes(tmp_path / "old")
+    cache_from(data, Words(), tmp_path / "old", settings=SMALL)
+    assert folder_bytes(tmp_path / "old") == before
+    cache_from(pairs_file(tmp_path / "pairs.parquet", SIDES[:3]), Words(), tmp_path / "old", settings=SMALL)
+    assert "tokenizer text" not in LatentCache(tmp_path / "old").record.shaping.fingerprint
+    other = Words()
+    other.fingerprint = lambda: {**Plain().fingerprint(), "tokenizer text": "b"}  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="the cache was made for another tokenizer text"):
+        cache_from(data, other, tmp_path / "new", settings=SMALL)
+
+
 def test_processes_share_the_work_and_the_last_one_writes_the_index(tmp_path: Path) -> None:
     data = pairs_file(tmp_path / "pairs.parquet", SIDES, broken=[3])
     cache_from(data, Plain(), tmp_path / "one", settings=SMALL)

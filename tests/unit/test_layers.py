@@ -107,3 +107,24 @@ def test_a_layer_of_ones_own(tmp_path: Path) -> None:
     assert config.origin("lora", "alpha") == "command line"
     assert config.origin("data", "paths") == str(tmp_path / "mine.yaml")
     assert found.settings["lora", "rank"].source == "small, for my card"
+
+
+@pytest.mark.parametrize(
+    ("layers", "words", "vae"),
+    [
+        (["sdxl", "dpo", "pickapic_v2"], [], "madebyollin/sdxl-vae-fp16-fix"),
+        (["sdxl", "dpo", "pickapic_v2"], ["model.base=mine"], None),
+        (["sdxl", "mapo", "pickapic_v2"], ["model.base=mine.safetensors"], None),
+        (["sdxl", "dpo", "pickapic_v2"], ["model.base=mine", "model.vae=other"], "other"),
+        (["sdxl", "dpo", "pickapic_v2", "mine.yaml"], [], None),
+    ],
+)
+def test_a_base_of_ones_own_keeps_its_vae(
+    layers: list[str], words: list[str], vae: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """And the sentence says which one is left out."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("model: {base: mine}\n")
+    assert load_config(layers, words).model.vae == vae
+    assert ("The VAE of mine" in (said := capsys.readouterr().err) or "the VAE of mine" in said) == (vae is None)

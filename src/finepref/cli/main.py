@@ -126,7 +126,7 @@ def main() -> None:
             _stop(sentence, 1)
         if (fault := row_fault(error)) is not None:
             _stop(str(fault), fault.exit_code)
-        if not isinstance(error, _UNUSABLE) or error.filename is None:
+        if not isinstance(error, OSError) or error.filename is None:
             raise
         _stop(f"{error.filename2 or error.filename}: {error.strerror}; name another file or folder", 2)
 
@@ -158,9 +158,6 @@ def _too_late() -> None:
 def _stop(sentence: str, code: int | str | None) -> NoReturn:
     print(f"finepref: {visible(sentence)}", file=sys.stderr)
     sys.exit(code)
-
-
-_UNUSABLE = (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError, FileNotFoundError)
 
 
 def _exhausted(error: Exception) -> str | None:

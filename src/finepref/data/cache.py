@@ -100,6 +100,7 @@ def cache_from(
     if not overwrite and (folder / stored.CACHE).is_file():
         found = stored.read_cache(folder)
         found.shaping.require(made.shaping, where=folder)
+        made = replace(made, shaping=found.shaping)
         known = found.complete and found.stamp == made.stamp
         if known and not (recheck and found.files) and _is_whole(folder):
             return _summary(folder, found.summary, Done({}, 0, 0), complete=rank == 0)

@@ -28,6 +28,7 @@ VERSION = 1
 SHARD = "shard"  # the column of an index of several shards that names the shard
 SECONDS = b"device_seconds"  # in the footer of the index of a shard
 CROP = "short side bilinear, centre"
+LATER = " text"  # ends the parts of a fingerprint that caches of the version before do not have
 WORDS = {"fingerprint": "model", "crop": "crop rule", "dtype": "storage type"}  # what errors call a field
 
 
@@ -53,6 +54,8 @@ class Shaping:
         """
         for name, value in asdict(wanted).items():
             held = getattr(self, name)
+            if isinstance(value, Mapping):
+                value = {part: said for part, said in value.items() if part in held or not part.endswith(LATER)}
             if held == value:
                 continue
             what = f"{WORDS.get(name, name)} ({held}, now {value})"

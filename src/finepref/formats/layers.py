@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finepref.core.errors import ConfigError, nearest
 from finepref.core.files import reading
+from finepref.core.progress import say
 from finepref.formats.yamltext import plain, yaml_node
 
 SHIPPED = Path(__file__).resolve().parents[1] / "configs"
@@ -117,7 +118,16 @@ def stack(names: Sequence[str | Path], overrides: Sequence[str] = (), *, where: 
         node = yaml_node(text, where=f"{where}, {key}", error=ConfigError)
         for each, setting in _settings(node, where, text.splitlines()):
             _put(found.settings, (*place, *each), replace(setting, place=where))
+    _keep_own_vae(found.settings)
     return replace(found, settings={key: _named(key, each, found.names) for key, each in found.settings.items()})
+
+
+def _keep_own_vae(settings: Settings) -> None:
+    """A VAE that a shipped layer names is for the base that is shipped with it; a person's own base keeps its own."""
+    base, vae, shipped = settings.get(("model", "base")), settings.get(("model", "vae")), shipped_layers()
+    if base and vae and vae.value is not None and vae.layer in shipped and base.layer not in shipped:
+        del settings["model", "vae"]
+        say(f"the VAE of {base.value} is used, not {vae.value} of {vae.layer} (to use that, set model.vae)")
 
 
 def find(name: str | Path) -> list[Path]:
