@@ -426,3 +426,15 @@ def test_model_refusals(base, tmp_path: Path) -> None:
         locate("nobody/nothing")
     with pytest.raises(InputError, match=r"holds neither unet/ nor pytorch_lora_weights\.safetensors"):
         load_pipeline(base("sd15"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["merges.txt", "spiece.model", "chat_template.jinja"])
+def test_a_tokenizers_text_files_count(base, tmp_path: Path, name: str) -> None:
+    """They decide which tokens a prompt is, as its JSON does."""
+    folder = shutil.copytree(base("sd15"), tmp_path / "copy")
+    told = [LatentEncoder(base("sd15"), resolution=32).fingerprint()]
+    for text in ("a", "b"):
+        (folder / "tokenizer" / name).write_text(text)
+        told.append(LatentEncoder(folder, resolution=32).fingerprint())
+    assert len({found["tokenizer text"] for found in told}) == 3
+    assert len({found["vae"] for found in told}) == 1
