@@ -367,7 +367,7 @@ def test_what_was_killed_can_be_run_again(place: Place, tmp_path: Path) -> None:
         words = (*place.words("pair", out), "--overwrite")
         kill(words, after)
         assert list(out.glob(".finepref-*"))
-        assert "is there already" in call(*place.words("pair", out))[1]
+        assert "is there already" in call(*place.words("pair", out), "--choose", "best_worst")[1]
         same = [pq.read_table(out / name)["pair_id"].to_pylist()[0] for name in ("pairs.parquet", "rewards.parquet")]
         assert same[0] == same[1]
         must(*words)

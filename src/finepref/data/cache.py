@@ -29,7 +29,7 @@ from finepref.formats.preferences import Preferences
 from finepref.formats.quarantine import QUARANTINE, write_quarantine
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.records import as_record
-from finepref.formats.sources import named_inputs, versions
+from finepref.formats.sources import named_inputs, stamp_of
 from finepref.models.encoder import LatentEncoder
 
 
@@ -121,11 +121,6 @@ def cache_from(
                 build.add(prompt, images, pool)
             build.finish()
         return _merge(build, read, made)
-
-
-def stamp_of(paths: str | Path | Sequence[str | Path], reading: Reading = AS_IT_IS) -> str:
-    """A name for tables as they are now, from the version of each; images that are files of their own are not in it."""
-    return hash_config({**reading.config(), "tables": versions(paths, reading)})
 
 
 def shaping_of(encoder: LatentEncoder, settings: CacheSettings) -> stored.Shaping:

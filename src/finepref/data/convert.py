@@ -11,10 +11,19 @@ from finepref.core.images import Unreadable, open_rgb
 from finepref.core.ownership import check_file, has_footer, own_file, refuse_folder
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
-from finepref.formats.preferences import ALWAYS, PAIRS, ImageRef, Preference, Preferences, Quarantined, write_pairs
+from finepref.formats.preferences import (
+    ALWAYS,
+    PAIRS,
+    ImageRef,
+    Preference,
+    Preferences,
+    Quarantined,
+    made_of,
+    write_pairs,
+)
 from finepref.formats.quarantine import is_quarantine, write_quarantine
 from finepref.formats.reading import AS_IT_IS, Reading
-from finepref.formats.sources import named_inputs
+from finepref.formats.sources import named_inputs, stamp_of
 
 
 def convert(
@@ -32,7 +41,8 @@ def convert(
         (pairs written, pairs left out).
 
     Raises:
-        InputError: `out` exists, the data cannot be read, or no pair is usable; what is there stays then.
+        InputError: `out` was made of something else, the data cannot be read, or no pair is usable; what is there
+            stays then.
     """
     out, inputs = Path(out), named_inputs(paths)
     refuse_folder(out, "name a file, such as pairs.parquet")
@@ -40,10 +50,11 @@ def convert(
     check_file(aside, lambda path: is_quarantine(path, Quarantined), inputs=inputs, what="a list of pairs left out")
     left_out: list[Quarantined] = []
     with own_file(out, has_footer(*ALWAYS, more=PAIRS.names), inputs=inputs, what="a preference set"):
-        if out.exists() and not overwrite:
+        made = stamp_of(paths, reading)
+        if out.exists() and not overwrite and made_of(out) != made:  # its own result is written again
             raise InputError("the file is there already", where=out, remedy="use another name, or --overwrite")
         pairs = Preferences(data=paths, reading=reading, quarantine=left_out)
-        written = write_pairs(_with_images(progress(pairs, "convert", unit="pair"), left_out), out)
+        written = write_pairs(_with_images(progress(pairs, "convert", unit="pair"), left_out), out, made=made)
         if left_out:
             write_quarantine(aside, left_out)
             say(f"{len(left_out)} pairs left out; see {aside}")

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from finepref.core.errors import InputError, check_word, nearest
 from finepref.core.outfolders import check_folder, settle, whole_folder
 from finepref.core.progress import say
-from finepref.core.provenance import provenance, sha256_bytes
+from finepref.core.provenance import hash_config, provenance, sha256_bytes, sha256_file
 from finepref.formats.folders import PAIRS
-from finepref.formats.manifest import ImageRow, read_rows
-from finepref.formats.preferences import Preference, write_pairs
+from finepref.formats.manifest import LINES, ImageRow, read_rows
+from finepref.formats.preferences import Preference, made_of, write_pairs
 from finepref.formats.prompts import prompt_sha256
 from finepref.formats.rewards import Reward, write_rewards
 from finepref.formats.scores import SCORES, ScoredBy, read_scores
@@ -48,7 +48,9 @@ def pair_from_scores(
     check_word(choose, ("all", "best_worst"), "choice", where="choose")
     check_folder(out, PAIRS, inputs=[folder])
     settle(out, PAIRS)
-    if (out / "rewards.parquet").exists() and not overwrite:
+    files = {name: sha256_file(folder / name) for name in (LINES, SCORES) if (folder / name).is_file()}
+    made = hash_config({"files": files, "scorer": scorer, "choose": choose, "min_gap": min_gap})
+    if (out / "rewards.parquet").exists() and not overwrite and made_of(out / "pairs.parquet") != made:
         raise InputError("pairs.parquet is there already", where=out, remedy="use another folder, or --overwrite")
     groups, skipped, about = _scored_images(folder, scorer)
     pairs: list[Preference] = []
@@ -69,7 +71,7 @@ def pair_from_scores(
     if not pairs:
         raise InputError("no prompt has two scored images that differ", where=folder, remedy="generate more seeds")
     with whole_folder(out, PAIRS) as place:
-        write_pairs(pairs, place / "pairs.parquet")
+        write_pairs(pairs, place / "pairs.parquet", made=made)
         write_rewards(place / "rewards.parquet", rewards, {scorer: about}, provenance(inputs=[folder / SCORES]))
     return {"pairs": len(pairs), "prompts": len({pair.prompt for pair in pairs}), "skipped": skipped}
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from finepref.core.errors import InputError
-from finepref.core.files import FOOTER, atomic_file, sealed_parquet
+from finepref.core.files import FOOTER, atomic_file, parquet_meta, sealed_parquet
 from finepref.core.provenance import sha256_bytes, version_of
 from finepref.core.text import is_missing
 from finepref.formats.detection import find_dialect
@@ -156,15 +156,22 @@ def read_pair_ids(*paths: str | Path, reading: Reading = AS_IT_IS) -> tuple[list
     return [pair_id for pair_id, _ in labels], np.array([label for _, label in labels], dtype=np.float64)
 
 
-def write_pairs(pairs: Iterable[Preference], out: str | Path) -> int:
+def made_of(path: str | Path) -> str:
+    """What a file of `write_pairs` says that it was made of; "" where it says nothing."""
+    return str(parquet_meta(path).get("made", ""))
+
+
+def write_pairs(pairs: Iterable[Preference], out: str | Path, *, made: str = "") -> int:
     """Stream preferences into a parquet file in the house format (`pairs`), images as bytes; how many.
+
+    made: what tells inputs and settings from others, by which the same command knows its own result again.
 
     Raises:
         InputError: there is none; what is at `out` stays then.
     """
     count = 0
     iterator = iter(pairs)
-    footed = PAIRS.with_metadata({FOOTER: json.dumps({"versions": {"finepref": version_of("finepref")}})})
+    footed = PAIRS.with_metadata({FOOTER: json.dumps({"versions": {"finepref": version_of("finepref")}, "made": made})})
     with atomic_file(out) as temporary, sealed_parquet(temporary, footed) as writer:
         while group := list(itertools.islice(iterator, _GROUP)):
             writer.write_table(pa.Table.from_pylist([_row(pair) for pair in group], PAIRS))

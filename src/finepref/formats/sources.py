@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from finepref.core.errors import InputError, check_word
 from finepref.core.progress import say
-from finepref.core.provenance import sha256_file
+from finepref.core.provenance import hash_config, sha256_file
 from finepref.core.regular import read_regular
 from finepref.core.text import visible
 from finepref.formats.reading import AS_IT_IS, Reading
@@ -82,6 +82,11 @@ def named_inputs(paths: Paths) -> list[Path]:
 def versions(paths: Paths, reading: Reading = AS_IT_IS) -> list[str]:
     """The version of every table behind the given names, in order: equal while they stay as they are. None is read."""
     return [each.version if isinstance(each, Table) else version_of(each) for each in _behind(paths, reading)]
+
+
+def stamp_of(paths: Paths, reading: Reading = AS_IT_IS) -> str:
+    """A name for tables as they are now, from the version of each; images that are files of their own are not in it."""
+    return hash_config({**reading.config(), "tables": versions(paths, reading)})
 
 
 def count_rows(paths: Paths, reading: Reading = AS_IT_IS) -> int | None:
