@@ -54,7 +54,7 @@ def test_the_shipped_study() -> None:
     kinds = {kind for arm in study.arms() for kind in arm.kinds}
     assert {"paper", "truncated", "image", "uniform", "smoothed"} <= kinds
     left_out = {row.name for row in methods.shipped() if row.lab_config} - {arm.method for arm in study.arms()}
-    assert left_out <= {"dspo_sdxl_shift", "dspo_sdxl_published", "dpo_lora"}
+    assert left_out <= {"dspo_sdxl_shift", "dspo_sdxl_published", "dpo_lora", "posterior", "arena_fused"}
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
@@ -242,3 +242,64 @@ def test_page(tmp_path: Path) -> None:
     assert "\n\n\n" not in text
     with pytest.raises(InputError, match="other settings or other lab weights"):
         write("dpo", [2.0, 2.2], world="another")
+
+
+@pytest.fixture
+def ground(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Pictures of noise, judged by the lab, with votes and a reward of each."""
+    from finepref.formats.rewards import Rewards
+    from finepref.lab import world
+    from finepref.signals.parts import SignalVotes
+    from finepref.study import ground as module
+
+    draws = np.random.default_rng(0)
+    prompts = tuple(np.repeat(world.prompts("train")[:12], 3))
+    images = draws.integers(0, 256, (36, 32, 32, 3)).astype(np.uint8)
+    left, side = draws.integers(0, 36, 90), draws.integers(1, 3, 90)
+    right = left // 3 * 3 + (left + side) % 3
+    table = SignalVotes(
+        [f"r{k}" for k in range(90)], draws.choice([0.0, 0.5, 1.0], 90, p=[0.45, 0.1, 0.45]),
+        *([f"model {k % 3}" for k in codes] for codes in (left, right)),
+        *([f"image {k}" for k in codes] for codes in (left, right)),
+    )  # fmt: skip
+    made = module.Ground(table, images, prompts, left, right)
+    score = draws.normal(size=36)
+    monkeypatch.setattr(module, "read_ground", lambda folder: made)
+    monkeypatch.setattr(module, "read_rewards", lambda *given: Rewards(score[left], score[right], "lab-reward", "f"))
+    return made, score, world.judge(images, prompts).quality
+
+
+def test_controls_truth_and_a_wrong_reward(tmp_path: Path, ground: Any) -> None:
+    """The truth has the paper's mean, a control the same margins elsewhere, a wrong reward other images' scores."""
+    from finepref.formats.signals import read_signals
+    from finepref.study.ground import signal_file
+
+    made, score, quality = ground
+
+    def of(**arm: Any) -> Any:
+        return read_signals(signal_file(tmp_path, plan.Arm(name="x", **arm), seed=3, reward_steps=1))
+
+    paper, truth = of(method="arenapo"), of(method="arenapo", signal=["truth"])
+    row = [made.table.pair_id.index(pair) for pair in truth.pair_id]
+    lead = (quality[made.left] - quality[made.right])[row] * np.where(truth.winner == 0, 1, -1)
+    wanted = np.maximum(lead, 0)
+    assert truth.margin == pytest.approx(wanted * paper.margin.mean() / wanted.mean(), rel=1e-5)
+    for kind in ({}, {"signal": ["truth"]}):
+        plain = of(method="arenapo", **kind)
+        dealt, flat = (of(method="arenapo", control=how, **kind) for how in ("permute", "constant"))
+        assert sorted(dealt.margin) == sorted(plain.margin)
+        assert (dealt.margin != plain.margin).any()
+        assert flat.margin == pytest.approx(plain.margin.mean(dtype=np.float64), rel=1e-6)
+    soft, wrong = of(method="reward_soft"), of(method="reward_soft", reward="wrong")
+    assert wrong.rewards == ("wrong reward",)
+    assert (soft.winner == np.where(score[made.left] > score[made.right], 0, 1)[made.table.label != 0.5]).all()
+    assert np.mean(soft.winner == wrong.winner) < 0.8
+    assert of(method="posterior").rewards == ("lab-reward",)
+
+
+def test_an_arm_without_a_control_is_the_row_that_it_was() -> None:
+    plain, control = plan.Arm(name="dpo", method="dpo"), plan.Arm(name="dpo", method="dpo", control="permute")
+    one, other = (rows.arm_identity(plan.load_study(), arm, Point(1e-5, 1.0), "world") for arm in (plain, control))
+    assert one != other
+    held = json.loads((rows.arm_file(Path("benchmarks/results/study"), plain)).read_text())
+    assert held["arm"].keys() == plain.model_dump().keys() - {"control"}

@@ -20,6 +20,7 @@ from finepref.signals.kinds import SIGNALS
 from finepref.train.config import RunConfig, load_config
 
 REWARD_WINS = frozenset({"smoothed", "relabel"})
+OF_IMAGES = frozenset({"image", "fused", "posterior"})  # from batch ratings, which have no order
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,8 @@ class NamedMethod:
 
 
 def wanted_by(kinds: Iterable[str]) -> frozenset[str]:
-    """What these kinds of signal need beside the votes: ratings, rewards."""
-    return frozenset(need for kind in kinds for need in SIGNALS[kind].needs)
+    """What these kinds of signal need or take beside the votes: ratings, rewards."""
+    return frozenset(need for kind in kinds for need in (*SIGNALS[kind].needs, *SIGNALS[kind].takes))
 
 
 @cache
@@ -98,7 +99,7 @@ def commands(found: Stack, config: RunConfig, *, layers: Sequence[str], override
     votes, kinds, words, lines = shlex.join(config.data.paths), {*about.signal}, "", list(about.get)
     images = "" if config.data.images is None else f" --images {shlex.quote(config.data.images)}"
     if file is not None and "ratings" in wanted_by(kinds):
-        engine, folder = ("batch", f"{prefix}arena-batch") if "image" in kinds else ("online", f"{prefix}arena")
+        engine, folder = ("batch", f"{prefix}arena-batch") if kinds & OF_IMAGES else ("online", f"{prefix}arena")
         lines.append(f"finepref arena {votes} --engine {engine} --out {folder}")
         words += f" --arena {folder}"
     if file is not None and "rewards" in wanted_by(kinds):

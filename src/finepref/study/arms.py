@@ -37,7 +37,7 @@ def arm_identity(study: Study, arm: Arm | None, point: Point | None, world: str)
     """Hash of everything that decides the outcomes of an arm but the seed."""
     if arm is None or point is None:
         return _identity(study, {"evaluation"}, world=world)
-    what = arm.model_dump(mode="json", exclude={"label"})
+    what = arm.model_dump(mode="json", exclude={"label"} if arm.control else {"label", "control"})
     values = [point.learning_rate, point.strength]
     sections = {"data", "training", "evaluation"}
     return _identity(study, sections, arm=what, axes=_axes(arm.method), point=values, world=world)

@@ -65,7 +65,9 @@ class Arm(Options):
 
     method: row of `finepref methods`, whose lab config is trained. signal, options: other kinds of `finepref signals`,
     and their options. set: overrides of the config. strength: factor of the tuned strength. noise: factor of the
-    voters' noise. reward: `own` learns the reward from the arm's own votes.
+    voters' noise. reward: `own` learns the reward from the arm's own votes, `wrong` deals the shipped one to other
+    images. control: margins and weights that tell nothing of their pair, as `finepref signals --control` has them.
+    Kind `truth` is the true gap, max(0, q_w - q_l), with the mean of the paper's gaps.
     """
 
     name: str
@@ -76,7 +78,8 @@ class Arm(Options):
     set: dict[str, Any] = Field(default_factory=dict)
     strength: Annotated[float, Field(gt=0)] = 1.0
     noise: Annotated[float, Field(ge=0)] = 1.0
-    reward: Literal["shipped", "own"] = "shipped"
+    reward: Literal["shipped", "own", "wrong"] = "shipped"
+    control: Literal["permute", "constant"] | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -16,24 +16,27 @@ from finepref.arena.engines import rate
 from finepref.core.files import read_json, read_parquet, write_json, write_parquet
 from finepref.core.images import open_rgb
 from finepref.core.provenance import hash_config
+from finepref.core.rng import numpy_generator
 from finepref.evaluate.scored_pairs import score_preferences
 from finepref.evaluate.scorers.scorer_rows import make
 from finepref.formats.preferences import ImageRef, read_preferences
 from finepref.formats.rewards import Rewards, read_rewards
-from finepref.formats.signals import write_signals
+from finepref.formats.signals import Signals, write_signals
 from finepref.formats.votes import Votes
 from finepref.lab import crowd as voters
 from finepref.lab import model, world
 from finepref.lab.ballots import make_votes
+from finepref.signals.control import controlled
 from finepref.signals.kinds import SIGNALS
-from finepref.signals.make import signals_of, vote_table
-from finepref.signals.parts import SignalVotes
+from finepref.signals.make import combine, signals_of, vote_table
+from finepref.signals.parts import Part, SignalVotes
 from finepref.study.design import Arm, Data
 from finepref.train.config import load_config
 from finepref.train.opened import make_cache
 from finepref.train.processes import launched
 
 Floats = npt.NDArray[np.float64]
+TRUTH = "truth"
 ONLINE = frozenset({"paper"})
 """Kinds whose ratings are K-Sort Arena's, vote by vote, as ArenaPO has them; the others use the batch engine."""
 
@@ -115,6 +118,7 @@ def signal_file(folder: Path, arm: Arm, *, seed: int, reward_steps: int) -> Path
     """The sidecar of an arm, made where it is missing; arms of equal signal share it."""
     options = arm.signal_options()
     settings = {"kinds": arm.kinds, "options": options, "noise": arm.noise, "reward": [arm.reward, reward_steps]}
+    settings |= {"control": arm.control} if arm.control else {}
     out = folder / "signals" / f"{'-'.join(arm.kinds)}-{hash_config(settings)[:12]}.parquet"
     if out.is_file():
         return out
@@ -122,16 +126,28 @@ def signal_file(folder: Path, arm: Arm, *, seed: int, reward_steps: int) -> Path
     table = ground.table
     if arm.noise != 1.0:
         table = replace(table, label=labels(ground, seed=seed, noise=arm.noise))
-    needs = {need for kind in arm.kinds for need in SIGNALS[kind].needs}
-    made = signals_of(
-        table,
-        arm.kinds,
-        options=options,
-        ratings=_ratings(table, arm.kinds) if "ratings" in needs else None,
-        rewards=_rewards(folder, ground, table, arm, seed=seed, steps=reward_steps) if "rewards" in needs else None,
-    )
+    if TRUTH in arm.kinds:
+        made = _truth(ground, table)
+    else:
+        needs = {need for kind in arm.kinds for need in (*SIGNALS[kind].needs, *SIGNALS[kind].takes)}
+        rewards = _rewards(folder, ground, table, arm, seed=seed, steps=reward_steps) if "rewards" in needs else None
+        ratings = _ratings(table, arm.kinds) if "ratings" in needs else None
+        made = signals_of(table, arm.kinds, options=options, ratings=ratings, rewards=rewards)
+    made = made if arm.control is None else controlled(made, arm.control, seed=seed)
     write_signals(out, made, provenance={"settings": settings, "agreement": agreement(ground, table.label)})
     return out
+
+
+def _truth(ground: Ground, table: SignalVotes) -> Signals:
+    """max(0, q_w - q_l) as the margin, with the mean of the paper's gaps."""
+    quality = world.judge(ground.images, ground.prompts).quality
+    lead = quality[ground.left] - quality[ground.right]
+    paper = signals_of(table, ["paper"], ratings=_ratings(table, ["paper"]))
+    plain = combine(
+        table.pair_id, table.label, {TRUTH: Part(margin_0=np.maximum(lead, 0), margin_1=np.maximum(-lead, 0))}
+    )
+    scale = np.float32(paper.margin.mean() / plain.margin.mean())
+    return replace(plain, margin_0=scale * plain.margin_0, margin_1=scale * plain.margin_1)
 
 
 def _ratings(table: SignalVotes, kinds: Sequence[str]) -> Any:
@@ -144,8 +160,9 @@ def _ratings(table: SignalVotes, kinds: Sequence[str]) -> Any:
 
 def _rewards(folder: Path, ground: Ground, table: SignalVotes, arm: Arm, *, seed: int, steps: int) -> Rewards:
     """The shipped reward's scores, or those of a reward that learned from the arm's own votes alone."""
-    if arm.reward == "shipped":
-        return read_rewards(folder / "rewards.parquet", table.pair_id)
+    if arm.reward != "own":
+        shipped = read_rewards(folder / "rewards.parquet", table.pair_id)
+        return shipped if arm.reward == "shipped" else _dealt(shipped, ground, seed=seed)
     file = folder / "rewards" / f"noise-{arm.noise:g}-{steps}.parquet"
     if not file.is_file():
         from finepref.lab.reward import scoring_function, train_reward
@@ -157,3 +174,11 @@ def _rewards(folder: Path, ground: Ground, table: SignalVotes, arm: Arm, *, seed
         write_parquet(file, pa.table({"score": scores}))
     scores = read_parquet(file)["score"].to_numpy()
     return Rewards(scores[ground.left], scores[ground.right], f"own reward, noise {arm.noise:g}", str(steps))
+
+
+def _dealt(rewards: Rewards, ground: Ground, *, seed: int) -> Rewards:
+    """Every image has the score of another one."""
+    score = np.full(len(ground.prompts), np.nan)
+    score[ground.left], score[ground.right] = rewards.score_0, rewards.score_1
+    score = score[numpy_generator(seed, "wrong reward").permutation(len(score))]
+    return replace(rewards, score_0=score[ground.left], score_1=score[ground.right], scorer="wrong reward")
