@@ -127,7 +127,8 @@ def scene_of(prompt: str) -> Scene:
     """
     scene = scenes().get(prompt)
     if scene is None:
-        raise InputError(f"the lab world has no prompt {prompt!r}", remedy=nearest(prompt, scenes()))
+        remedy = "the lab's model and scorers know its own prompts alone: take --prompts lab-eval, or another scorer"
+        raise InputError(f"the lab world has no prompt {prompt!r}", remedy=remedy)
     return scene
 
 

@@ -139,9 +139,7 @@ class TrainSection(Options):
     compile: bool = told(False, "torch.compile of the whole network; the first steps take minutes")
     channels_last: bool = told(False, "N H W C layout of convolutions (UNets only)")
     distributed: Literal["ddp", "fsdp2"] = told("ddp", "fsdp2 shards parameters, gradients and optimiser state")
-    ema_decay: float | None = told(
-        None, "null = no average of the weights; else the average is what is saved", ge=0.0, lt=1.0
-    )
+    ema_decay: float | None = told(None, "null = no average of the weights; else that is saved", ge=0.0, lt=1.0)
     stratified_t: bool = told(False, "one t per stratum of an optimiser step, so that ranks finish together")
     reference_cache: str | None = told(None, "folder of reference errors, two scalars a draw; null = compute them")
     trajectory_cache: str | None = told(None, "folder of the frozen reference's inversions; null = invert in the step")

@@ -83,7 +83,7 @@ def train_run(
             latents.check()
         prepared = prepare(config, cache=latents, base=base)
         if not overwrite and _finished(out, prepared, resume=resume):
-            say(f"{out} is finished already; overwrite it to train again")
+            say(f"{out} is finished already (--overwrite trains again; --resume with more train.max_steps goes on)")
             return out
         world.barrier()  # nothing is written before every process has looked
         run = replace(make_run(prepared, out, world=world), callbacks=tuple(callbacks))
