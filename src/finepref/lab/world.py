@@ -6,6 +6,7 @@ Everything here is a function of its arguments; nothing is learned.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -127,7 +128,9 @@ def scene_of(prompt: str) -> Scene:
     """
     scene = scenes().get(prompt)
     if scene is None:
-        remedy = "the lab's model and scorers know its own prompts alone: take --prompts lab-eval, or another scorer"
+        close = difflib.get_close_matches(prompt, scenes(), n=1, cutoff=0.8)
+        other = "the lab's model and scorers know its own prompts alone: take --prompts lab-eval, or another scorer"
+        remedy = f"did you mean {close[0]!r}?" if close else other
         raise InputError(f"the lab world has no prompt {prompt!r}", remedy=remedy)
     return scene
 
