@@ -6,7 +6,6 @@ Everything here is a function of its arguments; nothing is learned.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -128,10 +127,7 @@ def scene_of(prompt: str) -> Scene:
     """
     scene = scenes().get(prompt)
     if scene is None:
-        close = difflib.get_close_matches(prompt, scenes(), n=1, cutoff=0.8)
-        other = "the lab's model and scorers know its own prompts alone: take --prompts lab-eval, or another scorer"
-        remedy = f"did you mean {close[0]!r}?" if close else other
-        raise InputError(f"the lab world has no prompt {prompt!r}", remedy=remedy)
+        raise InputError(f"the lab world has no prompt {prompt!r}", remedy=nearest(prompt, scenes()))
     return scene
 
 
