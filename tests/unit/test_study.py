@@ -191,7 +191,9 @@ def test_verdicts(tmp_path: Path) -> None:
     for means, word in (
         ([1.5] * 5, "holds"),
         ([0.5] * 5, "fails"),
-        ([1.0] * 5, "undecided"),
+        ([1.0] * 5, "equivalent"),
+        ([1.01, 0.99, 1.0, 1.01, 0.99], "equivalent"),
+        ([1.03, 0.99, 1.0, 1.04, 0.99], "undecided"),
         ([2.0, 2.0, 2.0, 0.9, 0.9], "undecided"),
     ):
         arenapo = {"seeds": results(means)}

@@ -20,6 +20,8 @@ from finepref.study.trial import Point
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
+WORDS = ("holds", "fails", "equivalent", "undecided")
+MARGIN = 0.03  # true quality; a smaller difference is of no use
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a claim. word: holds | fails | undecided; p: after Holm over all claims that were tested."""
+    """What became of a claim. word: one of `WORDS`; p: after Holm over all claims that were tested."""
 
     text: str
     source: str
@@ -147,7 +149,11 @@ def crossed_mean(table: Floats, *, level: float = 0.95) -> tuple[Interval, float
 
 
 def verdicts(study: Study, rows: dict[str, Row]) -> list[Verdict]:
-    """Every claim whose arms have run. It holds (or fails) where Holm's p is below 0.05."""
+    """Every claim whose arms have run.
+
+    It holds (or fails) where Holm's p is below 0.05. Else the two are equivalent where the whole 95 % interval of the
+    difference lies within `MARGIN` of 0 (two one-sided tests at 2.5 %), and the claim is undecided where it does not.
+    """
     tested = []
     for claim in study.claims:
         if claim.better in rows and claim.than in rows:
@@ -162,6 +168,6 @@ def verdicts(study: Study, rows: dict[str, Row]) -> list[Verdict]:
 
 
 def _word(found: Contrast, p: float) -> str:
-    if p >= 0.05:
-        return "undecided"
-    return "holds" if found.gain.value > 0 else "fails"
+    if p < 0.05:
+        return "holds" if found.gain.value > 0 else "fails"
+    return "equivalent" if found.gain.low > -MARGIN and found.gain.high < MARGIN else "undecided"

@@ -12,7 +12,7 @@ from finepref.evaluate.stats import Interval
 from finepref.report.kit import render
 from finepref.report.own import check_study
 from finepref.study.arms import read_row, tuning_file, tuning_identity
-from finepref.study.claims import Row, contrast, read_rows, seeds_of, verdicts
+from finepref.study.claims import WORDS, Row, contrast, read_rows, seeds_of, verdicts
 from finepref.study.design import BASE, Group, Study, grid, strength_option
 
 LIBRARIES = ("python", "torch", "diffusers")
@@ -51,7 +51,7 @@ def _wins(value: Interval) -> str:
 
 
 def _claims(study: Study, rows: dict[str, Row]) -> dict[str, Any]:
-    """A row a claim, and how many hold, fail, are undecided or have no result yet."""
+    """A row a claim, and how many hold, fail, are equivalent, undecided or have no result yet."""
     found = verdicts(study, rows)
     body = [
         (
@@ -61,7 +61,7 @@ def _claims(study: Study, rows: dict[str, Row]) -> dict[str, Any]:
         )
         for verdict in found
     ]  # fmt: skip
-    counts = {word: sum(v.word == word for v in found) for word in ("holds", "fails", "undecided")}
+    counts = {word: sum(v.word == word for v in found) for word in WORDS}
     return {"rows": body, "missing": len(study.claims) - len(found), **counts}
 
 
