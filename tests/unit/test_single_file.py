@@ -120,6 +120,38 @@ def test_it_is_unpacked_once(world, home: Path, capsys: pytest.CaptureFixture[st
     assert [path.name for path in (home / "single").iterdir()] == [first.folder.name]
 
 
+def _spoil(file: Path) -> None:
+    """One bit of the last number, as a failing disk leaves it."""
+    held = bytearray(file.read_bytes())
+    held[-1] ^= 2
+    file.write_bytes(held)
+
+
+SPOILED = {
+    "unet/diffusion_pytorch_model.safetensors": _spoil,
+    "unet": shutil.rmtree,
+    "scheduler/stray.json": lambda file: file.write_text("{}"),
+    "finepref.sha256": _spoil,
+}
+
+
+def test_what_was_spoiled_in_the_cache_is_made_again(world, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, file = world("sd15")
+    first = locate(file, config=str(folder)).folder
+    for name, spoil in SPOILED.items():
+        spoil(first / name)
+        capsys.readouterr()
+        assert locate(file, config=str(folder)).folder == first
+        said = capsys.readouterr().err
+        assert f"base.safetensors: unpacked again, since its {name}" in said
+        assert "was not as it was made, into" in said
+        assert said.count("\n") == 1
+        assert equal(weights(first), weights(folder))
+    assert not (first / "scheduler/stray.json").exists()
+    locate(file, config=str(folder))
+    assert capsys.readouterr().err == ""
+
+
 def test_what_is_left_out_is_told(world, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Tensors of published checkpoints that are no weights of a part; an SD2 text encoder has a layer more."""
     from diffusers import DDIMScheduler
@@ -340,6 +372,19 @@ def test_parts_that_a_file_lacks_come_from_the_named_folder(world, tmp_path: Pat
     found = locate(tmp_path / "flux.safetensors", config=str(folder))
     assert equal(weights(found.folder), weights(folder))
     assert f"vae is that of {folder}; text_encoder is that of {folder}" in capsys.readouterr().err
+
+
+def test_lent_weights_do_not_change_with_the_file_they_came_from(world, tmp_path: Path) -> None:
+    folder, file = world("sd15")
+    bare = change(file, tmp_path / "bare.safetensors", without="cond_stage")
+    lender = shutil.copytree(folder, tmp_path / "lender")
+    found = locate(bare, config=str(lender)).folder
+    lent = lender / "text_encoder/model.safetensors"
+    with open(lent, "r+b") as held:  # in place, as cp writes
+        held.write(lent.read_bytes()[:-1] + b"\x11")
+    assert equal(weights(found), weights(folder))
+    assert locate(bare, config=str(folder)).folder == found
+    assert locate(bare, config=str(lender)).folder != found
 
 
 @pytest.mark.parametrize("layout", ["bare", "prefixed", "diffusers"])

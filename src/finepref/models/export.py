@@ -168,7 +168,7 @@ def _merged(pipe: Any, source: Source, out: Path, part: str, *, half: bool, vae:
     if half:
         network = network.to(torch.float16)
     replaced = {part: network, **({"vae": pipe.vae} if vae else {})}
-    pickled, strays = (".bin", ".ckpt", ".msgpack"), (".bin", ".ckpt", ".msgpack", ".safetensors", ".md")
+    pickled, strays = (".bin", ".ckpt", ".msgpack"), (".bin", ".ckpt", ".msgpack", ".safetensors", ".md", ".sha256")
 
     def left_out(folder: str, names: list[str]) -> list[str]:
         """What is not copied: of the base's own folder what is replaced and stray files, below it pickled ones."""

@@ -1,5 +1,7 @@
 """A single-file checkpoint as a diffusers folder: made once in the user's cache, whole or absent, known by content.
 
+The folder holds the hashes of its files. One that is not as it was made (a failing disk, a cleaner) is made again.
+
 Every stage works from a folder with a model_index.json, part by part. A folder costs the disk a second copy of the file
 (in the file's own precision) and one reading of it; for that nothing else in the house knows of single files, a start
 that finds the folder is as fast as with any other, and its identity is that of its content. The file is not changed.
@@ -10,7 +12,6 @@ the file's family in the hub's cache on this machine, else from the hub.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 
 from finepref.core.device import cache_home
 from finepref.core.errors import InputError
-from finepref.core.files import atomic_folder, read_object, write_json
+from finepref.core.files import atomic_folder, read_object, write_json, write_sealed
 from finepref.core.locks import LOCK, collect, locked
 from finepref.core.progress import say
 from finepref.core.provenance import hash_config, sha256_file
@@ -43,6 +44,7 @@ from finepref.models.single_file import (
 from finepref.models.source import INDEX, SCHEDULER, Source, is_folder, load_part, locate_part, quiet
 
 VERSION = 1
+HASHES = "finepref.sha256"
 SMALL = (".json", ".txt", ".model")
 PATTERNS = (INDEX, *(f"*/*{end}" for end in SMALL))
 EXTRAS = ("safety_checker", "feature_extractor", "image_encoder")
@@ -80,7 +82,7 @@ def unpacked(file: Path, *, config: str | None = None, prediction_type: str | No
         for part, files in lent.items():
             (place / part).mkdir(exist_ok=True)
             for weights in files:
-                _link(weights, place / part / weights.name)
+                shutil.copyfile(weights, place / part / weights.name)
         write_json(place / SCHEDULER, scheduler)
         type_ = scheduler.get("prediction_type", "flow")
         lines = [f"prediction type {type_}, as {who} says", told_left_out(found)]
@@ -133,18 +135,34 @@ def _home() -> Path:
 
 
 def _kept(file: Path, known: Mapping[str, Any], make: Callable[[Path], str]) -> Path:
-    """The folder of this name in the cache, made where it is missing; make: fills it and says what there is to say."""
+    """The folder of this name in the cache, made where it is not whole; make: fills it, says what there is to say."""
     key = hash_config({"version": VERSION, **known})[:32]
     place = _home() / key
-    if not place.is_dir():
+    if _differing(place) is not None:
         _home().mkdir(parents=True, exist_ok=True)
         with locked(_home() / f"{LOCK}-{key[:12]}", place=place, wait=True):
-            if not place.is_dir():
+            if (name := _differing(place)) is not None:
                 collect(_home())
-                with atomic_folder(place) as made:
+                how = f"again, since its {name} was not as it was made," if place.is_dir() else "once"
+                with atomic_folder(place, own=("*",)) as made:
                     said = make(made)
-                say(f"{file}: unpacked once into {place} ({said})")
+                    write_sealed(made / HASHES, _hashes(made))
+                say(f"{file}: unpacked {how} into {place} ({said})")
     return place
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != HASHES)
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in paths}
+
+
+def _differing(folder: Path) -> str | None:
+    """The first file of a folder in the cache that is not as it was made; None where all are."""
+    try:
+        known, found = read_object(folder / HASHES), _hashes(folder)
+    except InputError:
+        return HASHES
+    return next((name for name in sorted({*known, *found}) if known.get(name) != found.get(name)), None)
 
 
 def _published(header: Header) -> tuple[str, str]:
@@ -223,14 +241,6 @@ def _write_part(header: Header, held: Held, configs: Source, folder: Path) -> No
     with quiet():
         network.save_pretrained(str(folder), safe_serialization=True)
     shutil.copyfile(configs.folder / held.part.name / "config.json", folder / "config.json")
-
-
-def _link(file: Path, place: Path) -> None:
-    """The file at another name without a second copy, where the file system can."""
-    try:
-        os.link(os.path.realpath(file), place)
-    except OSError:
-        shutil.copyfile(file, place)
 
 
 def _require_equal(header: Header, held: Held, source: Source, *, option: str) -> None:
