@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +31,13 @@ from finepref.core.text import visible
 from finepref.data.shards import ShardSet, read_index, write_shard
 from finepref.formats.frozenfolder import DRAWS, draws_table
 from finepref.models import lora
-from finepref.models.source import locate
+from finepref.models.source import load_vae, locate
+from finepref.models.start import find_start
+from finepref.models.unpacked import unpacked_part
 from finepref.train.checkpoint import checkpoints, newest_whole
 from finepref.train.config import load_config
 from finepref.train.run import train_run
+from single_files import change, pack
 
 FLIPS = 60
 
@@ -267,6 +270,35 @@ def test_without_a_whole_checkpoint_a_run_is_refused(written: list[flips.Written
         newest_whole(out)
     with pytest.raises(InputError, match="none of its checkpoints is whole"):
         train_run(load_config([out / "config.yaml"]), out, resume=True)
+
+
+def test_a_part_of_a_folder_of_ours_is_known_by_the_folder(
+    written: list[flips.Written], tmp_path: Path, home: Path
+) -> None:
+    """The mark stands in the folder above; a part, or a file of it, may be named alone, or be lent."""
+    original = next(file for each in written if each.kind == "merged export" for file in each.files)
+    folder = next(p for p in original.parents if p.name == "merged")
+    model, out = folder.parent / "model", shutil.copytree(folder, tmp_path / "merged")
+    source, name = locate(model), "diffusion_pytorch_model.safetensors"
+    calls: dict[str, Callable[[], object]] = {
+        f"vae/{name}": lambda: load_vae(source, out / "vae"),
+        f"unet/{name}": lambda: find_start(out / "unet", "unet", source),
+        "text_encoder/model.safetensors": lambda: locate(bare, config=str(out)),
+    }
+    bare = tmp_path / "bare.safetensors"
+    change(pack(model, tmp_path / "whole.safetensors"), bare, without="cond_stage")
+    for call in calls.values():
+        call()
+    for place, call in calls.items():
+        flip(out / place, -1)
+        with pytest.raises(InputError, match=rf"merged/{place}: its content has changed since finepref wrote it"):
+            call()
+    for option in (f"vae/{name}", f"unet/{name}"):
+        with pytest.raises(InputError, match=rf"{option}: its content .* remove finepref\.json from {out} if you"):
+            unpacked_part(out / option, source, option.partition("/")[0], option="model.vae")
+    (out / "finepref.json").unlink()
+    for call in calls.values():
+        call()
 
 
 def test_an_export_in_which_a_person_changed_a_file_is_read_without_its_marker(

@@ -180,19 +180,24 @@ def mark(
         write_json(folder / MARKER, wanted)
 
 
-def refuse_changed(folder: Path, *, remedy: str, whole: bool = False) -> None:
-    """Refuse a folder of ours in which a file is not as it was written, by the hashes in its `finepref.json`.
+def refuse_changed(path: Path, *, remedy: str, whole: bool = False) -> None:
+    """Refuse a folder or a file of ours in which something is not as it was written.
+
+    That is known by the hashes in the `finepref.json` of the folder, and of every folder that it lies in.
 
     whole: a file that is missing is refused too; else whoever reads it says so.
 
     Raises:
         InputError: names the file.
     """
-    for name, known in _hashes(_marker(folder)).items():
-        path = folder / name
-        if (whole or path.is_file()) and sha256_file(path) != known:
-            mine = f"{remedy}, or remove {MARKER} from the folder if you changed it yourself"
-            raise InputError(CHANGED, where=path, remedy=mine)
+    place = Path(os.path.realpath(path))
+    for owner in (place, *place.parents):
+        for name, known in _hashes(_marker(owner)).items():
+            held = owner / name
+            if held.is_relative_to(place) and (whole or held.is_file()) and sha256_file(held) != known:
+                folder = "the folder" if owner == place else str(owner)
+                mine = f"{remedy}, or remove {MARKER} from {folder} if you changed it yourself"
+                raise InputError(CHANGED, where=path / held.relative_to(place), remedy=mine)
 
 
 def own_files(folder: Path, patterns: Sequence[str]) -> list[str]:

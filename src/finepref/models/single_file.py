@@ -13,9 +13,11 @@ import torch
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json, reading
+from finepref.core.known import refuse_damaged
+from finepref.core.outfolders import refuse_changed
 from finepref.models.layouts import LEFT_OUT, FilePart
 from finepref.models.original import Piece, pieces
-from finepref.models.source import Source, empty_part, part_class
+from finepref.models.source import DAMAGED, Source, empty_part, part_class
 
 SUFFIX = ".safetensors"
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
@@ -70,7 +72,7 @@ def read_header(path: Path) -> Header:
     """The header of a safetensors file; its end is checked too, so that a cut file is refused.
 
     Raises:
-        InputError: another kind of file, or a damaged one.
+        InputError: another kind of file, a damaged one, or one that we wrote and has changed since.
     """
     if path.suffix.lower() in PICKLED:
         what = f"a {path.suffix} file is a pickle, which may run code when it is opened, and is never read"
@@ -79,6 +81,8 @@ def read_header(path: Path) -> Header:
 
     what = "a whole safetensors file"
     with reading(path, what, remedy="fetch it again", missing="check the path"), safe_open(str(path), "pt") as file:
+        refuse_damaged(path, remedy=DAMAGED)
+        refuse_changed(path, remedy=DAMAGED)
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         return Header(path, shapes, file.metadata() or {})
 

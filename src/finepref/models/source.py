@@ -15,7 +15,6 @@ import torch
 
 from finepref.core.errors import InputError, first_line
 from finepref.core.files import read_object, reading
-from finepref.core.known import refuse_damaged
 from finepref.core.outfolders import refuse_changed
 from finepref.core.rows import BASES
 from finepref.models.classes import check_folder, load_class
@@ -113,9 +112,7 @@ def locate(base: str | Path, **said: Unpack[BaseOptions]) -> Source:
         _refuse(said, ("revision", "variant"), "a single file")
         from finepref.models.unpacked import unpacked
 
-        if os.path.isfile(file := Path(base).expanduser()):
-            refuse_damaged(file, remedy=DAMAGED)
-        return unpacked(file, config=said.get("config"), prediction_type=said.get("prediction_type"))
+        return unpacked(Path(base).expanduser(), config=said.get("config"), prediction_type=said.get("prediction_type"))
     _refuse(said, ("config", "prediction_type"), "a diffusers folder")
     if is_folder(base):
         folder = Path(base).expanduser()

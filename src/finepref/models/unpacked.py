@@ -23,6 +23,7 @@ from finepref.core.device import cache_home
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_folder, read_object, write_json, write_sealed
 from finepref.core.locks import LOCK, collect, locked
+from finepref.core.outfolders import refuse_changed
 from finepref.core.progress import say
 from finepref.core.provenance import hash_config, sha256_file
 from finepref.models import original
@@ -41,7 +42,7 @@ from finepref.models.single_file import (
     require_checkpoint,
     told_left_out,
 )
-from finepref.models.source import INDEX, SCHEDULER, Source, is_folder, load_part, locate_part, quiet
+from finepref.models.source import DAMAGED, INDEX, SCHEDULER, Source, is_folder, load_part, locate_part, quiet
 
 VERSION = 1
 HASHES = "finepref.sha256"
@@ -177,6 +178,8 @@ def _published(header: Header) -> tuple[str, str]:
 
 def _configs(header: Header, name: str) -> Source:
     """The pipeline whose configs and tokenizers a file is read with."""
+    if is_folder(name):
+        refuse_changed(Path(name).expanduser(), remedy=DAMAGED)
     try:
         if is_folder(name):
             folder = Path(name).expanduser()
