@@ -18,7 +18,7 @@ import own_pairs
 import tiny
 from finepref.cli.main import main
 from finepref.core.errors import FineprefError
-from finepref.core.files import read_object, write_json
+from finepref.core.files import read_object
 from finepref.models.load import load_adapter, load_pipeline
 from finepref.plan.skeleton import count
 from finepref.train.config import RunConfig, parse_config
@@ -37,11 +37,12 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def config(name: str, **entries: Any) -> Change:
-    """Entries of a JSON file of the folder; None removes one."""
+    """Entries of a JSON file of the folder; None removes one, ... is null."""
 
     def change(folder: Path, bases: dict[str, Path]) -> None:
         changed = {**read_object(folder / name), **entries}
-        write_json(folder / name, {key: value for key, value in changed.items() if value is not None})
+        held = {key: None if value is ... else value for key, value in changed.items() if value is not None}
+        (folder / name).write_text(json.dumps(held))  # with NaN, as Python's writer has it
 
     return change
 
@@ -140,6 +141,20 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "words": ("sd15", text(32, tokens=200), "tokens, its text encoder 200"),
     "no scale": ("sdxl", config("vae/config.json", scaling_factor=None), "it does not say scaling_factor, by which"),
     "no shift": ("flux", config("vae/config.json", shift_factor=None), "it does not say shift_factor, by which"),
+    **{f"{name}'s {key} {value}": (name, config("vae/config.json", **{key: value}, **more), sentence)
+       for name, key, value, more, sentence in (
+        ("sd15", "shift_factor", 0.5, {}, "shift_factor is 0.5, and the pipeline of sd15 does not undo it"),
+        ("sd15", "latents_std", [2.0] * 4, {"latents_mean": [0.5] * 4}, "latents_mean is [0.5, 0.5, 0.5, 0.5], and"),
+        ("sdxl", "shift_factor", 0.5, {}, "shift_factor is 0.5, and the pipeline of sdxl does not undo it"),
+        ("sdxl", "latents_mean", [0.5] * 4, {}, "it says one of latents_mean and latents_std"),
+        ("sd3", "latents_mean", [0.5] * 16, {"latents_std": [2.0] * 16}, "and the pipeline of sd3 does not undo it"),
+        ("sdxl", "latents_std", [0.0] * 4, {"latents_mean": [0.5] * 4}, "latents_std is [0.0, 0.0, 0.0, 0.0], not 4 n"),
+        ("sdxl", "latents_std", [1.0], {"latents_mean": [0.5] * 4}, "latents_std is [1.0], not 4 numbers above 0"),
+        ("sd15", "scaling_factor", "x", {}, "vae/config.json: scaling_factor is 'x', not a number above 0; take conf"),
+        ("sd15", "scaling_factor", ..., {}, "vae/config.json: scaling_factor is None, not a number above 0"),
+        ("sd15", "scaling_factor", 0, {}, "vae/config.json: scaling_factor is 0, not a number above 0"),
+        ("flux", "shift_factor", float("nan"), {}, "vae/config.json: shift_factor is nan, not a number"),
+    )},
     "config of wider layers": ("sd15", config("unet/config.json", block_out_channels=[32, 128]),
                                "as [64, 32, 3, 3], its config.json wants [128, 32, 3, 3]"),
     "config of more layers": ("flux", config("transformer/config.json", num_layers=2), "of its weights are missing"),

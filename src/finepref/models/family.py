@@ -64,8 +64,8 @@ class Family:
     settings: numbers that shape the prompt tensors, for the cache fingerprint.
     shapes: the denoiser's config -> shapes of one image's conditions by name, without N. widths: configs of the text
     encoders that are there -> width of the prompt tensors they make. packed: channels of the denoiser for one of the
-    latent. scale: what the VAE's config must say, lest latents be scaled by another model's default. fixed: what the
-    denoiser's config must say.
+    latent. scale: what the VAE's config must say, lest latents be scaled by another model's default. undone: all of its
+    scale that the pipeline undoes when it decodes. fixed: what the denoiser's config must say.
     decodable: a latent in the shape that the VAE decodes.
     """
 
@@ -85,6 +85,7 @@ class Family:
     widths: Callable[[Mapping[str, Any]], Mapping[str, int]] = joined
     packed: int = 1
     scale: tuple[str, ...] = ("scaling_factor",)
+    undone: tuple[str, ...] = ("scaling_factor",)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     decodable: Callable[[Tensor], Tensor] = lambda latent: latent

@@ -76,6 +76,7 @@ FAMILY = Family(
     },
     packed=4,
     scale=("scaling_factor", "shift_factor"),
+    undone=("scaling_factor", "shift_factor"),
     lora_targets=ATTENTION,
     multiple=16,
     settings={"tokens": TOKENS},

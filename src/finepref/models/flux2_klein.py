@@ -73,6 +73,7 @@ FAMILY = Family(
     widths=lambda encoders: {"prompt_embeds": LAYERS * joined(encoders)["prompt_embeds"]},
     packed=4,
     scale=(),  # its scale is the batch norm's, which lies in the weights
+    undone=(),
     lora_targets=(*ATTENTION, "attn.to_qkv_mlp_proj"),
     multiple=16,
     moments=moments,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,13 @@ Shapes = dict[str, tuple[int, ...]]
 ONE_MODEL = "take all parts from one model"
 _OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 """Attention of VAEs as diffusers wrote it before 0.17, and renames it when it loads."""
+_SCALES = {
+    "scaling_factor": (1, 0.0),
+    "shift_factor": (0, -math.inf),
+    "latents_mean": (0, -math.inf),
+    "latents_std": (1, 0.0),
+}
+"""What a VAE's config may say of the scale of latents -> (the number that changes nothing, what all are above)."""
 
 
 def check_parts(source: Source, kind: Family, vae: str | Path | None = None) -> None:
@@ -37,8 +45,9 @@ def check_parts(source: Source, kind: Family, vae: str | Path | None = None) -> 
     denoiser = config_of(part_class(source, kind.part), file)
     place = vae_folder(source, vae)
     _check_fixed(denoiser, kind, file)
-    _check_channels(denoiser, config_of(vae_class(source, place), place / "config.json"), kind, file)
-    _check_scale(read_object(place / "config.json"), kind, place / "config.json")
+    config = config_of(vae_class(source, place), place / "config.json")
+    _check_channels(denoiser, config, kind, file)
+    _check_scale(config, kind, place / "config.json")
     _check_widths(denoiser, _encoders(source, kind), kind, file)
     _check_scheduler(source, kind)
 
@@ -113,8 +122,12 @@ def _check_fixed(denoiser: Any, kind: Family, file: Path) -> None:
             raise InputError(what, where=file, remedy=ONE_MODEL)
 
 
+def _latent(vae: Any) -> Any:
+    return getattr(vae, "latent_channels", None) or getattr(vae, "z_dim", None)
+
+
 def _check_channels(denoiser: Any, vae: Any, kind: Family, file: Path) -> None:
-    latent = getattr(vae, "latent_channels", None) or getattr(vae, "z_dim", None)
+    latent = _latent(vae)
     if not isinstance(latent, int):
         raise InputError("its VAE's config.json names no latent channels", where=file, remedy=ONE_MODEL)
     wanted = latent * kind.packed
@@ -130,12 +143,32 @@ def _check_channels(denoiser: Any, vae: Any, kind: Family, file: Path) -> None:
     raise InputError(what, where=file, remedy=remedy)
 
 
-def _check_scale(written: Mapping[str, Any], kind: Family, file: Path) -> None:
-    """The numbers that latents are shifted and scaled by stand in the config: a class's default is another model's."""
+def _check_scale(vae: Any, kind: Family, file: Path) -> None:
+    """The numbers that latents are shifted and scaled by stand in the config: a class's default is another model's.
+
+    They are those that the pipeline undoes when it decodes, and no others.
+    """
+    written, remedy = read_object(file), "take config.json from the original model"
     for key in kind.scale:
         if written.get(key) is None:
             what = f"it does not say {key}, by which the latents of {kind.name} are scaled"
-            raise InputError(what, where=file, remedy="take config.json from the original model")
+            raise InputError(what, where=file, remedy=remedy)
+    for key, (idle, above) in _SCALES.items():
+        value, many = getattr(vae, key, None), key.startswith("latents_")
+        if value is None and (many or key not in kind.undone):
+            continue
+        numbers: list[Any] = [*value] if many and isinstance(value, list | tuple) else [value]
+        count = _latent(vae) if many else 1
+        if len(numbers) != count or not all(type(each) in (int, float) and above < each < math.inf for each in numbers):
+            kinds = f"{count} numbers" if many else "a number"
+            what = f"{key} is {value!r}, not {kinds}{' above 0' if above == 0 else ''}"
+            raise InputError(what, where=file, remedy=remedy)
+        if key not in kind.undone and any(each != idle for each in numbers):
+            what = f"{key} is {value!r}, and the pipeline of {kind.name} does not undo it when it decodes"
+            raise InputError(what, where=file, remedy=remedy)
+    if (getattr(vae, "latents_mean", None) is None) != (getattr(vae, "latents_std", None) is None):
+        what = "it says one of latents_mean and latents_std, and they are undone together or not at all"
+        raise InputError(what, where=file, remedy=remedy)
 
 
 def _check_widths(denoiser: Any, encoders: Mapping[str, Any], kind: Family, file: Path) -> None:

@@ -54,6 +54,7 @@ FAMILY = Family(
     shapes=lambda config: {"prompt_embeds": (TOKENS, config.joint_attention_dim), "prompt_mask": (TOKENS,)},
     packed=4,
     scale=(),  # the defaults of its VAE's class are its own
+    undone=("latents_mean", "latents_std"),
     lora_targets=ATTENTION,
     decodable=lambda latent: latent.unsqueeze(2),  # a video of one frame
     multiple=16,

@@ -64,6 +64,7 @@ FAMILY = Family(
     shapes=lambda config: shapes(config, tokens=77 + TOKENS),  # CLIP states before T5 states
     widths=widths,
     scale=("scaling_factor", "shift_factor"),
+    undone=("scaling_factor", "shift_factor"),
     lora_targets=ATTENTION,
     multiple=16,
     settings={"tokens": TOKENS},

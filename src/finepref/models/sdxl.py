@@ -68,6 +68,7 @@ FAMILY = Family(
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")),
     shapes=shapes,
     widths=widths,
+    undone=("scaling_factor", "latents_mean", "latents_std"),
     fixed={"addition_embed_type": "text_time", "class_embed_type": None, "encoder_hid_dim_type": None},
     micro_conditioning=("true", "official"),
 )

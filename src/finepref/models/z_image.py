@@ -48,6 +48,7 @@ FAMILY = Family(
     encode=encode,
     shapes=lambda config: {"prompt_embeds": (TOKENS, config.cap_feat_dim)},
     scale=("scaling_factor", "shift_factor"),
+    undone=("scaling_factor", "shift_factor"),
     multiple=16,
     settings={"tokens": TOKENS},
 )
