@@ -76,6 +76,9 @@ REFUSED = {
     "a stray tensor": (_changed("unet.conv_in.diff", torch.ones(2)), "1 of its 41 tensors are no weights of a LoRA"),
     "an embedding": (_changed("clip_l", torch.ones(2, 8)), "are no weights of a LoRA"),
     "another part": (_changed(f"controlnet.{Q}.lora_A.weight", torch.ones(4, 64)), "of modules that the unet does"),
+    **{f"{dtype}": (_changed(f"unet.{Q}.lora_A.weight", torch.ones(4, 64).to(dtype)),
+                    rf"unet.{Q}.lora_A.weight holds {name}, and weights are floats; give the float weights")
+       for dtype, name in ((torch.int8, "I8"), (torch.bool, "BOOL"), (torch.complex64, "C64"))},
     "a number": (_changed(f"unet.{Q}.lora_A.weight", torch.full((4, 64), torch.inf)), "numbers that are not finite"),
 }  # fmt: skip
 
@@ -85,6 +88,20 @@ def test_what_would_not_be_used_is_named(base: Path, weights: made.Tensors, tmp_
     change, said = REFUSED[what]
     with pytest.raises(InputError, match=said):
         load_adapter(base, init_from=made.write(tmp_path / "a.safetensors", change(made.under("unet", weights))))
+
+
+def test_float8_is_read_as_the_numbers_that_it_holds(base: Path, weights: made.Tensors, tmp_path: Path) -> None:
+    """Cast by peft at the end as any other; diffusers cannot add two of them. An alpha may be a whole number."""
+    small = {name: value.to(torch.float8_e4m3fn) for name, value in made.kohya(weights, "lora_unet").items()}
+    files = (
+        made.write(tmp_path / "small.safetensors", small),
+        made.write(tmp_path / "same.safetensors", {name: value.float() for name, value in small.items()}),
+        made.write(tmp_path / "whole.safetensors",
+                   {n: v.to(torch.int32) if n.endswith(".alpha") else v.float() for n, v in small.items()}),
+    )  # fmt: skip
+    found, *others = (load_adapter(base, init_from=file, reference=False).network.state_dict() for file in files)
+    for other in others:
+        assert all(torch.equal(found[name], value) for name, value in other.items())
 
 
 KOHYA = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -115,6 +116,37 @@ def tensors(part: str, **changed: torch.Tensor | None) -> Change:
     return change
 
 
+def rewritten(part: str, make: Callable[[str, torch.Tensor], dict[str, torch.Tensor]]) -> Change:
+    """Every tensor of a part's weights becomes those that `make` makes of it."""
+
+    def change(folder: Path, bases: dict[str, Path]) -> None:
+        from safetensors.torch import load_file, save_file
+
+        file = next((folder / part).glob("*.safetensors"))
+        held = [make(name, value) for name, value in load_file(file).items()]
+        save_file({name: value for each in held for name, value in each.items()}, file, metadata={"format": "pt"})
+
+    return change
+
+
+def shards(*, plain: bool) -> Change:
+    """The UNet in shards, one weight in two of them. plain: and all in one file beside them."""
+
+    def change(folder: Path, bases: dict[str, Path]) -> None:
+        from diffusers import UNet2DConditionModel
+        from safetensors.torch import load_file, save_file
+
+        file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+        UNet2DConditionModel.from_pretrained(folder / "unet").save_pretrained(folder / "unet", max_shard_size="500KB")
+        if not plain:
+            file.unlink()
+            first, *_, last = sorted(file.parent.glob("*.safetensors"))
+            name, value = next(iter(load_file(first).items()))
+            save_file({**load_file(last), name: value + 7}, last, metadata={"format": "pt"})
+
+    return change
+
+
 V = {"prediction_type": "v_prediction"}
 SCHEDULER = "scheduler/scheduler_config.json"
 CASES: dict[str, tuple[str, Change, str]] = {
@@ -163,6 +195,18 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "one tensor more": ("sd15", tensors("unet", v_pred=torch.zeros(1)), "1 of its weights have no place in the U"),
     "config of more words": ("sd15", config("text_encoder/config.json", vocab_size=75, hidden_size=32),
                              "its words' table is ["),
+    "a name in two shards": ("sd15", shards(plain=False), "one weight is there twice, as "),
+    "shards and one file": ("sd15", shards(plain=True), "its weights are there twice, as diffusion_pyt"),
+    "a text encoder under two names": (
+        "sd15", rewritten("text_encoder", lambda name, value: {name: value, f"text_model.{name}": value * 3}),
+        "one weight is there twice, as embeddings.position_embedding.weight of model.safetensors and as text_m"),
+    "attention under two names": (
+        "sd15", rewritten("vae", lambda name, value: {name: value, name.replace(".to_q.", ".query."): value * 1}),
+        "attentions.0.to_q.bias of diffusion_pytorch_model.safetensors; fetch it again"),
+    **{f"{dtype} of a {part}": ("sd15", rewritten(part, lambda name, value, dtype=dtype: {name: value.to(dtype)}),
+       f"{name}, and weights are floats; give the float weights")
+       for part, dtype, name in (("unet", torch.int8, "conv_in.bias holds I8"), ("vae", torch.complex64, "holds C64"),
+       ("text_encoder", torch.bool, "holds BOOL"), ("unet", torch.int64, "conv_in.bias holds I64"))},
     "no text encoder": ("flux", config("model_index.json", text_encoder=[None, None]), "the pipeline has no text_en"),
 }  # fmt: skip
 
@@ -222,6 +266,14 @@ def test_who_reads_a_part_of_it_refuses_the_same(bases: dict[str, Path], tmp_pat
             call()
 
 
+@pytest.mark.parametrize("case", ["a name in two shards", "a text encoder under two names", "torch.int8 of a unet"])
+def test_who_only_loads_refuses_the_same_weights(bases: dict[str, Path], tmp_path: Path, case: str) -> None:
+    _, change, sentence = CASES[case]
+    change(folder := shutil.copytree(bases["sd15"], tmp_path / "base"), bases)
+    with pytest.raises(FineprefError, match=re.escape(sentence)):
+        load_pipeline(folder)
+
+
 def test_attention_names_of_old_vaes_are_read(bases: dict[str, Path], tmp_path: Path) -> None:
     """As the first published VAEs have them; diffusers renames them when it loads, and the latents are the same."""
     from safetensors.torch import load_file, save_file
@@ -245,20 +297,22 @@ def test_shards_are_read_through_their_index(bases: dict[str, Path], tmp_path: P
     """Every shard's shapes; an index that is none, or names a shard that is gone, is one sentence."""
     from diffusers import UNet2DConditionModel
 
-    from finepref.models.pipeline_parts import header
+    from finepref.models.header import part_header
 
     folder = tmp_path / "unet"
     network = UNet2DConditionModel.from_pretrained(bases["sd15"] / "unet")
     network.save_pretrained(folder, max_shard_size="200KB")
     shards = sorted(folder.glob("*.safetensors"))
     assert len(shards) > 1
-    assert header(folder)[0] == {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    assert part_header(folder, UNet2DConditionModel).shapes == {
+        name: tuple(value.shape) for name, value in network.state_dict().items()
+    }
     shards[0].rename(tmp_path / "away")
     with pytest.raises(FineprefError, match=f"{shards[0].name}: no such file"):
-        header(folder)
+        part_header(folder, UNet2DConditionModel)
     next(folder.glob("*.index.json")).write_text('{"weight_map": []}')
     with pytest.raises(FineprefError, match="not a list of weight files"):
-        header(folder)
+        part_header(folder, UNet2DConditionModel)
 
 
 def test_a_small_vae_without_a_posterior_makes_latents(bases: dict[str, Path], tmp_path: Path) -> None:

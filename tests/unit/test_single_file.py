@@ -17,11 +17,11 @@ import tiny
 from finepref.core.errors import FineprefError, InputError
 from finepref.core.files import read_object
 from finepref.models.family import family_of
+from finepref.models.header import read_header
 from finepref.models.load import load_adapter, load_pipeline
 from finepref.models.original import pieces
 from finepref.models.original_flow import flux
 from finepref.models.prediction import scheduler_of
-from finepref.models.single_file import read_header
 from finepref.models.source import load_vae, locate
 from finepref.models.start import check_start, start_sha256
 from single_files import MAKERS, UNET, change, equal, pack, plain, weights
@@ -280,6 +280,10 @@ REFUSED = {
     "scaled": (
         lambda *at: change(*at, SCALED),
         "1 of its tensors have no place in the StableDiffusionPipeline .* the first is 'model.diffusion_model.out.2.s",
+    ),
+    "integers": (
+        lambda *at: change(*at, {f"{UNET}out.2.bias": torch.ones(4, dtype=torch.int8)}),
+        "model.diffusion_model.out.2.bias holds I8, and weights are floats; give the float weights",
     ),
     "another schedule": (
         lambda *at: change(*at, {"alphas_cumprod": torch.linspace(1, 0, 1000)}),

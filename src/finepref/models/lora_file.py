@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from finepref.core.errors import InputError
 from finepref.core.files import parse_json, reading
-from finepref.core.known import refuse_damaged
+from finepref.models.header import read_header, refuse_types
 from finepref.models.source import quiet
 
 METADATA = "lora_adapter_metadata"
@@ -122,20 +122,21 @@ def fuse(network: Any, held: LoraFile) -> None:
 
 def _read(file: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """(tensors, adapter metadata of the header) of a file whose tensors are all those of a LoRA, and finite."""
-    from safetensors import safe_open
     from safetensors.torch import load_file
 
+    header = read_header(file)
     with reading(file, "a whole safetensors file", remedy="fetch it again"):
-        refuse_damaged(file, remedy="fetch it again")
-        with safe_open(str(file), framework="pt") as handle:
-            header: Mapping[str, str] = handle.metadata() or {}
-        raw, about = load_file(file), parse_json(header.get(METADATA, "{}"))
+        raw, about = load_file(file), parse_json(header.metadata.get(METADATA, "{}"))
     if not isinstance(about, dict):
         raise InputError("its adapter metadata is no record", where=file, remedy="save it again with diffusers")
     strange = [name for name in raw if not any(found.end() == len(name) for found in _WEIGHT.finditer(name))]
     if strange or not raw:
         remedy = "give a plain LoRA; LyCORIS, DoRA of kohya's form and whole models are not read as one"
         raise _refused(file, strange, raw, "are no weights of a LoRA", remedy=remedy)
+    refuse_types(header, [name for name in raw if not (name.endswith(".alpha") and header.types[name][0] in "IU")])
+    raw = {
+        name: value.float() if header.types[name].startswith("F8") else value for name, value in raw.items()
+    }  # exact
     broken = [name for name, value in raw.items() if not bool(torch.isfinite(value.float()).all())]
     if broken:
         raise _refused(file, broken, raw, "hold numbers that are not finite", remedy="fetch it again, or train it anew")

@@ -16,14 +16,12 @@ import torch
 from finepref.core.errors import InputError
 from finepref.core.files import read_object, reading
 from finepref.models.family import Family
-from finepref.models.single_file import read_header
-from finepref.models.source import COUNTED, SCHEDULER, Source, part_class, quiet, vae_class, vae_folder
+from finepref.models.header import COUNTED, part_header, plain_name
+from finepref.models.source import SCHEDULER, Source, part_class, quiet, vae_class, vae_folder
 from finepref.models.text import check_tokenizer
 
 Shapes = dict[str, tuple[int, ...]]
 ONE_MODEL = "take all parts from one model"
-_OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-"""Attention of VAEs as diffusers wrote it before 0.17, and renames it when it loads."""
 _SCALES = {
     "scaling_factor": (1, 0.0),
     "shift_factor": (0, -math.inf),
@@ -203,47 +201,16 @@ def _check_scheduler(source: Source, kind: Family) -> None:
         kind.path(config)
 
 
-def header(folder: Path, variant: str | None = None) -> tuple[Shapes, dict[str, str]]:
-    """(shape of every tensor, metadata) of the safetensors file, or of all its shards, in a part's folder.
-
-    Raises:
-        InputError: no safetensors file, or a damaged one.
-    """
-    shapes: Shapes = {}
-    metadata: dict[str, str] = {}
-    for held in map(read_header, _weight_files(folder, variant)):
-        metadata |= held.metadata
-        shapes |= held.shapes
-    return shapes, metadata
-
-
-def _weight_files(folder: Path, variant: str | None) -> list[Path]:
-    infix = "" if variant is None else f".{variant}"
-    for stem in ("diffusion_pytorch_model", "model"):
-        index = folder / f"{stem}.safetensors.index{infix}.json"
-        if index.is_file():
-            with reading(index, "a list of weight files", remedy="fetch it again"):
-                return [folder / name for name in sorted({*read_object(index)["weight_map"].values()})]
-        for found in (f"{stem}{infix}.safetensors", f"{stem}.safetensors"):
-            if (folder / found).is_file():
-                return [folder / found]
-    pickled = sorted(path.name for end in (".bin", ".ckpt", ".pt", ".pth") for path in folder.glob(f"*{end}"))
-    if pickled:
-        what = f"its weights are pickled ({pickled[0]}), and a pickle may run code"
-        raise InputError(what, where=folder, remedy="save them as .safetensors with the tool that made them")
-    raise InputError("it holds no .safetensors file", where=folder, remedy="fetch the model again")
-
-
 def check_header(folder: Path, cls: Any, variant: str | None) -> None:
     """Refuse a weights file whose header has not the names and shapes of its config.json.
 
     Raises:
         InputError: another shape, a name that is missing, or one without place.
     """
-    held, _ = header(folder, variant)
+    held = part_header(folder, cls, variant).shapes
     file = folder / "config.json"
     wanted = _skeleton(cls, json.dumps(read_object(file)), str(file))
-    held = {_renamed(name) if name not in wanted else name: shape for name, shape in held.items()}
+    held = {plain_name(name, cls) if name not in wanted else name: shape for name, shape in held.items()}
     held = {name: shape for name, shape in held.items() if not name.endswith(COUNTED)}
     for name in (name for name in wanted if held.get(name, wanted[name]) != wanted[name]):
         what = f"its weights hold {name} as {list(held[name])}, its config.json wants {list(wanted[name])}"
@@ -252,12 +219,6 @@ def check_header(folder: Path, cls: Any, variant: str | None) -> None:
         if names:
             what = f"{len(names)} of its weights {what} in the {cls.__name__} of its config.json, as {min(names)}"
             raise InputError(what, where=folder, remedy="take both from one model")
-
-
-def _renamed(name: str) -> str:
-    for old, new in _OLD_NAMES.items():
-        name = name.replace(old, new)
-    return name
 
 
 @functools.lru_cache(maxsize=16)
@@ -269,8 +230,8 @@ def _skeleton(cls: Any, config: str, file: str) -> Shapes:
 
 def _check_said(source: Source) -> None:
     """A weights file may say in its header what the network predicts (`modelspec`); the scheduler must say the same."""
-    _, metadata = header(source.folder / "unet", source.variant)
-    said = metadata.get("modelspec.prediction_type")
+    held = part_header(source.folder / "unet", part_class(source, "unet"), source.variant)
+    said = held.metadata.get("modelspec.prediction_type")
     file = source.folder / SCHEDULER
     found = read_object(file).get("prediction_type", "epsilon")
     if said is not None and {"v": "v_prediction"}.get(said, said) != found:
@@ -280,7 +241,7 @@ def _check_said(source: Source) -> None:
 
 def _check_embedding(folder: Path, cls: Any, variant: str | None) -> None:
     """A text encoder's table of words, as high and wide as its config says."""
-    held, _ = header(folder, variant)
+    held = part_header(folder, cls, variant).shapes
     config = config_of(cls, folder / "config.json").get_text_config()
     wanted = (config.vocab_size, config.hidden_size)
     ends = ("token_embedding.weight", "embed_tokens.weight", "shared.weight")

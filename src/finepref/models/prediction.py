@@ -21,7 +21,7 @@ from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import reading
 from finepref.diffusion.path import from_scheduler_config
 from finepref.formats.records import read_yaml
-from finepref.models.single_file import Header
+from finepref.models.header import Header
 
 TYPES = ("epsilon", "v_prediction")
 OPTION = "model.prediction_type"

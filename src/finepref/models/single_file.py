@@ -6,21 +6,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json, reading
-from finepref.core.known import refuse_damaged
-from finepref.core.outfolders import refuse_changed
+from finepref.models.header import Header, refuse_types
 from finepref.models.layouts import LEFT_OUT, FilePart
 from finepref.models.original import Piece, pieces
-from finepref.models.source import DAMAGED, Source, empty_part, part_class
+from finepref.models.source import Source, empty_part, part_class
 
-SUFFIX = ".safetensors"
-PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _DENOISERS = ("model.diffusion_model.", "double_blocks.", "joint_blocks.")
 _VAES = ("encoder.", "decoder.", "first_stage_model.", "vae.")
 _LORAS = ("lora_", "_lora.", "hada_w", "lokr_w", ".lora.")
@@ -31,19 +27,6 @@ _FAMILIES = {
     "double_blocks.": "FluxPipeline",
 }
 OWN = "name a diffusers folder of its own family as model.config"
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """The beginning of a safetensors file. shapes: of its tensors by name. metadata: of whoever wrote it."""
-
-    path: Path
-    shapes: Mapping[str, tuple[int, ...]]
-    metadata: Mapping[str, str]
-
-    def any(self, *prefixes: str) -> bool:
-        """Whether a tensor's name begins so."""
-        return any(name.startswith(prefixes) for name in self.shapes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +49,6 @@ class Accounted:
     held: Sequence[Held]
     lacking: Sequence[str]
     left_out: Mapping[str, Sequence[str]]
-
-
-def read_header(path: Path) -> Header:
-    """The header of a safetensors file; its end is checked too, so that a cut file is refused.
-
-    Raises:
-        InputError: another kind of file, a damaged one, or one that we wrote and has changed since.
-    """
-    if path.suffix.lower() in PICKLED:
-        what = f"a {path.suffix} file is a pickle, which may run code when it is opened, and is never read"
-        raise InputError(what, where=path, remedy="take the .safetensors file of the same model")
-    from safetensors import safe_open
-
-    what = "a whole safetensors file"
-    with reading(path, what, remedy="fetch it again", missing="check the path"), safe_open(str(path), "pt") as file:
-        refuse_damaged(path, remedy=DAMAGED)
-        refuse_changed(path, remedy=DAMAGED)
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        return Header(path, shapes, file.metadata() or {})
 
 
 def is_lora(header: Header) -> bool:
@@ -220,6 +184,7 @@ def hold(header: Header, part: FilePart, source: Source, config: Mapping[str, An
     if missing := [prefix + name for name in made if prefix + name not in header.shapes]:
         what = f"{len(missing)} tensors of {place} lack, the first is {missing[0]!r}"
         raise InputError(what, where=header.path, remedy="the file is not whole, or of another architecture")
+    refuse_types(header, [prefix + name for name in made])
     for name, piece in made.items():
         wanted, has = piece.shape(shapes), header.shapes[prefix + name]
         if has != wanted and not (piece.form == "conv" and has == wanted[:2]):

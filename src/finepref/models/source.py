@@ -18,12 +18,11 @@ from finepref.core.files import read_object, reading
 from finepref.core.outfolders import refuse_changed
 from finepref.core.rows import BASES
 from finepref.models.classes import check_folder, load_class
+from finepref.models.header import COUNTED, DAMAGED, part_header
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-DAMAGED = "export or train it again"
-COUNTED = "position_ids"  # 0, 1, 2, ..., which older files hold and no network reads
 
 
 class BaseOptions(TypedDict, total=False):
@@ -220,8 +219,8 @@ def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32, v
     variant: of the weight files, as `fp16` in `model.fp16.safetensors`.
 
     Raises:
-        InputError: no weights, weights that the file does not hold, tensors in it that the network does not have, or
-            numbers that are not finite.
+        InputError: no weights, weights that the file does not hold, tensors in it that the network does not have, one
+            that is there twice or is no float, or numbers that are not finite.
     """
     check_folder(folder, cls)
     library = cls.__module__.partition(".")[0]
@@ -232,6 +231,7 @@ def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32, v
     options = {"output_loading_info": True, "use_safetensors": True, "variant": variant}
     with quiet(), reading(folder, f"a whole {cls.__name__}{of}", remedy=remedy):
         module, info = cls.from_pretrained(str(folder), **options, **typed)
+    part_header(folder, cls, variant)
     missing = sorted(info.get("missing_keys") or ())
     strange = sorted(name for name in info.get("unexpected_keys") or () if not name.endswith(COUNTED))
     for names, what in (

@@ -19,11 +19,12 @@ from finepref.formats.records import read_yaml
 from finepref.formats.run import at_step, is_finished, read_run
 from finepref.models import lora as low_rank
 from finepref.models.family import Family
+from finepref.models.header import read_header
 from finepref.models.lora import LoraSettings
 from finepref.models.lora_file import put, read_lora
 from finepref.models.pipeline_parts import check_header
 from finepref.models.prediction import marked
-from finepref.models.single_file import is_lora, read_header
+from finepref.models.single_file import is_lora
 from finepref.models.source import (
     SCHEDULER,
     BaseOptions,

@@ -27,22 +27,21 @@ from finepref.core.outfolders import refuse_changed
 from finepref.core.progress import say
 from finepref.core.provenance import hash_config, sha256_file
 from finepref.models import original
+from finepref.models.header import DAMAGED, Header, read_header
 from finepref.models.layouts import LAYOUTS, VAE_FILE, FilePart, layout_of
 from finepref.models.prediction import scheduler_of
 from finepref.models.single_file import (
-    Header,
     Held,
     account,
     empty_network,
     hold,
     likest,
-    read_header,
     read_part,
     refuse_others,
     require_checkpoint,
     told_left_out,
 )
-from finepref.models.source import DAMAGED, INDEX, SCHEDULER, Source, is_folder, load_part, locate_part, quiet
+from finepref.models.source import INDEX, SCHEDULER, Source, is_folder, load_part, locate_part, quiet
 
 VERSION = 1
 HASHES = "finepref.sha256"
