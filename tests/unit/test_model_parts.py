@@ -167,6 +167,15 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "transformer in a UNet's place": ("sd15", part_of("sd3", "scheduler"), "a scheduler of flow matching"),
     "noise scheduler of a flow": ("sd3", part_of("sd15", "scheduler"), "'epsilon', and sd3 is a model of flow"),
     "unknown prediction": ("sd15", config(SCHEDULER, prediction_type="sample"), "unknown prediction_type 'sample'"),
+    **{f"{name}'s {key} {value!r:.9}": (name, config(SCHEDULER, **{key: value}), f"scheduler_config.json: {sentence}")
+       for name, key, value, sentence in (
+        ("sd15", "num_train_timesteps", 0, "num_train_timesteps is 0, not a number of levels; take the scheduler's"),
+        ("flux", "num_train_timesteps", "x", "num_train_timesteps is 'x', not a number of levels"),
+        ("sd15", "beta_start", float("nan"), "beta_start holds nan, not a number from 0 to 1"),
+        ("sdxl", "beta_end", float("inf"), "beta_end holds inf, not a number from 0 to 1"),
+        ("sd15", "trained_betas", [0.01] * 10, "trained_betas is not a list of 1000 numbers"),
+        ("sd15", "trained_betas", [0.01] * 999 + [-1.0], "trained_betas holds -1.0, not a number from 0 to 1"),
+    )},
     "said epsilon": ("sd15", lambda *at: (said("epsilon")(*at), config(SCHEDULER, **V)(*at))[0],
                      "prediction_type is 'v_prediction', the UNet's weights say that they predict 'epsilon'"),
     "said v": ("sdxl", said("v"), "prediction_type is 'epsilon', the UNet's weights say that they predict 'v'"),

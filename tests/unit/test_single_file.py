@@ -157,7 +157,8 @@ def test_what_is_left_out_is_told(world, tmp_path: Path, capsys: pytest.CaptureF
     from diffusers import DDIMScheduler
 
     folder, file = world("sd2")
-    schedule = DDIMScheduler.from_config(read_object(folder / "scheduler/scheduler_config.json")).alphas_cumprod
+    scheduler = DDIMScheduler.from_config(read_object(folder / "scheduler/scheduler_config.json"))
+    schedule, betas = scheduler.alphas_cumprod, scheduler.betas.half()
     text = "cond_stage_model.model."
     layer = {
         name.replace("resblocks.1", "resblocks.2"): value
@@ -166,14 +167,20 @@ def test_what_is_left_out_is_told(world, tmp_path: Path, capsys: pytest.CaptureF
     }
     more = {
         "alphas_cumprod": schedule.half(),
-        "betas": torch.zeros(1000),
+        "betas": betas,
+        "sqrt_alphas_cumprod": schedule.sqrt(),
+        "sqrt_one_minus_alphas_cumprod": (1 - schedule).sqrt().half(),
+        "log_one_minus_alphas_cumprod": (1 - schedule).log(),
+        "sqrt_recip_alphas_cumprod": schedule.rsqrt().bfloat16(),
+        "sqrt_recipm1_alphas_cumprod": (1 / schedule - 1).sqrt(),
+        "denoiser.sigmas": (1 / schedule - 1).sqrt().flip(0),
         "model_ema.decay": torch.zeros(()),
         f"{text}logit_scale": torch.zeros(()),
         f"{text}text_projection": torch.eye(32),
     }
     found = locate(change(file, tmp_path / "more.safetensors", more | layer), config=str(folder))
     said = capsys.readouterr().err
-    for word in ("2 left out: the noise schedule", "12 left out: the last layer", "1 left out: the trainer's running"):
+    for word in ("8 left out: the noise schedule", "12 left out: the last layer", "1 left out: the trainer's running"):
         assert word in said
     assert equal(weights(found.folder), weights(folder))
     capsys.readouterr()
@@ -285,9 +292,21 @@ REFUSED = {
         lambda *at: change(*at, {f"{UNET}out.2.bias": torch.ones(4, dtype=torch.int8)}),
         "model.diffusion_model.out.2.bias holds I8, and weights are floats; give the float weights",
     ),
-    "another schedule": (
-        lambda *at: change(*at, {"alphas_cumprod": torch.linspace(1, 0, 1000)}),
-        "its noise schedule .alphas_cumprod. is not that of the scheduler's config",
+    **{
+        f"another schedule in {name}": (
+            lambda *at, name=name, held=held: change(*at, {name: held}),
+            f"its noise schedule .{name}. is not that of the scheduler's config",
+        )
+        for name, held in {
+            "alphas_cumprod": torch.linspace(1, 0, 1000),
+            "betas": torch.full((1000,), 0.5),
+            "sqrt_alphas_cumprod": torch.linspace(1, 0, 1000),
+            "denoiser.sigmas": torch.linspace(0, 14, 500),
+        }.items()
+    },
+    "pure noise, and it predicts noise": (
+        lambda *at: change(*at, {"ztsnr": torch.zeros(0)}),
+        "its tensor ztsnr says .*, and it predicts noise, as its header says; correct what is wrong, or set model.pred",
     ),
 }
 

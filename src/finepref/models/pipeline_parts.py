@@ -17,6 +17,7 @@ from finepref.core.errors import InputError
 from finepref.core.files import read_object, reading
 from finepref.models.family import Family
 from finepref.models.header import COUNTED, part_header, plain_name
+from finepref.models.prediction import check_schedule
 from finepref.models.source import SCHEDULER, Source, part_class, quiet, vae_class, vae_folder
 from finepref.models.text import check_tokenizer
 
@@ -197,6 +198,7 @@ def _check_scheduler(source: Source, kind: Family) -> None:
     elif kind.part != "unet":
         name = config.get("prediction_type") or config.get("_class_name")
         raise InputError(f"{name!r}, and {kind.name} is a model of flow matching", where=file, remedy=ONE_MODEL)
+    check_schedule(config, file)
     with reading(file, "the config of a scheduler", remedy="fetch it again"):
         kind.path(config)
 

@@ -11,11 +11,12 @@ Deviations: diffusers knows none of the marks and asks of none; of SD2 it believ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import reading
@@ -56,8 +57,11 @@ def scheduler_of(
     who, word = next(iter(said.items()), ("the scheduler's config", config.get("prediction_type", "epsilon")))
     made = {**config, "prediction_type": word}
     if "ztsnr" in header.shapes:
+        if word != "v_prediction":
+            what = f"its tensor ztsnr says that its noise goes up to pure noise, and it predicts noise, as {who} says"
+            raise InputError(what, where=header.path, remedy=f"correct what is wrong, or set {OPTION} to v_prediction")
         made["rescale_betas_zero_snr"] = True
-    _check_schedule(header, made)
+    _check_stored(header, made)
     return made, who
 
 
@@ -94,16 +98,48 @@ def _word(word: object, where: Path) -> str:
     return _WORDS[str(word)]
 
 
-def _check_schedule(header: Header, config: Mapping[str, Any]) -> None:
+_STORED: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "alphas_cumprod": lambda held: held,
+    "betas": lambda held: (1 - held).cumprod(0),
+    "sqrt_alphas_cumprod": lambda held: held**2,
+    "sqrt_one_minus_alphas_cumprod": lambda held: 1 - held**2,
+    "log_one_minus_alphas_cumprod": lambda held: 1 - held.exp(),
+    "sqrt_recip_alphas_cumprod": lambda held: held**-2,
+    "sqrt_recipm1_alphas_cumprod": lambda held: 1 / (1 + held**2),
+    "denoiser.sigmas": lambda held: 1 / (1 + held.sort().values ** 2),
+}
+"""Tensors of a file that say its noise schedule -> alpha_bar of them."""
+
+
+def _check_stored(header: Header, config: Mapping[str, Any]) -> None:
     """Refuse a file whose own noise schedule is not that of the scheduler's config; half precision is allowed for."""
-    if "alphas_cumprod" not in header.shapes:
-        return
     from safetensors import safe_open
 
+    names = [name for name in _STORED if name in header.shapes]
+    known = from_scheduler_config(config).alpha_bar if names else None
     with reading(header.path, "a whole safetensors file"), safe_open(str(header.path), "pt") as file:
-        held = file.get_tensor("alphas_cumprod").to(torch.float64)
-    known = from_scheduler_config(config).alpha_bar
-    if known is None or held.shape != known.shape or not torch.allclose(held, known, rtol=0, atol=1e-3):
-        what = "its noise schedule (alphas_cumprod) is not that of the scheduler's config"
-        remedy = "name as model.config a diffusers folder whose scheduler has the checkpoint's betas"
-        raise InputError(what, where=header.path, remedy=remedy)
+        stored = {name: _STORED[name](file.get_tensor(name).to(torch.float64)) for name in names}
+    for name, held in stored.items():
+        if known is None or held.shape != known.shape or not torch.allclose(held, known, rtol=0, atol=1e-2):
+            what = f"its noise schedule ({name}) is not that of the scheduler's config"
+            remedy = "name as model.config a diffusers folder whose scheduler has the checkpoint's betas"
+            raise InputError(what, where=header.path, remedy=remedy)
+
+
+def check_schedule(config: Mapping[str, Any], file: Path) -> None:
+    """Refuse a scheduler's config whose numbers make no noise schedule.
+
+    Raises:
+        InputError: names the key.
+    """
+    steps, betas = config.get("num_train_timesteps", 1000), config.get("trained_betas")
+    remedy = "take the scheduler's config from the original model"
+    if type(steps) is not int or steps < 1:
+        raise InputError(f"num_train_timesteps is {steps!r}, not a number of levels", where=file, remedy=remedy)
+    if betas is not None and not (isinstance(betas, list) and len(betas) == steps):
+        what = f"trained_betas is not a list of {steps} numbers, as num_train_timesteps says"
+        raise InputError(what, where=file, remedy=remedy)
+    held = {"beta_start": config.get("beta_start"), "beta_end": config.get("beta_end")}
+    for name, value in [*held.items(), *(("trained_betas", each) for each in betas or ())]:
+        if value is not None and not (type(value) in (int, float) and 0 <= value <= 1):
+            raise InputError(f"{name} holds {value!r}, not a number from 0 to 1", where=file, remedy=remedy)

@@ -29,7 +29,7 @@ from finepref.core.provenance import hash_config, sha256_file
 from finepref.models import original
 from finepref.models.header import DAMAGED, Header, read_header
 from finepref.models.layouts import LAYOUTS, VAE_FILE, FilePart, layout_of
-from finepref.models.prediction import scheduler_of
+from finepref.models.prediction import check_schedule, scheduler_of
 from finepref.models.single_file import (
     Held,
     account,
@@ -66,9 +66,11 @@ def unpacked(file: Path, *, config: str | None = None, prediction_type: str | No
     configs = _configs(header, config or default)
     parts = layout_of(str(configs.index.get("_class_name")), where=configs.name)
     found = account(header, configs, parts)
+    published = read_object(configs.folder / SCHEDULER)
+    check_schedule(published, configs.folder / SCHEDULER)
     scheduler, who = scheduler_of(
         header,
-        read_object(configs.folder / SCHEDULER),
+        published,
         given=prediction_type,
         named=config is not None,
         asked=model == "v2",
