@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import lora_files as made
 import tiny
 from finepref.core.errors import ConfigError, InputError
+from finepref.models.family import family_of
 from finepref.models.load import load_adapter, load_part
 from finepref.models.lora import LoraSettings
 from finepref.models.source import locate
+from finepref.models.start import check_start
 
 TARGETS = ("to_q", "to_out.0", "proj_in")
 HEADER = "lora_adapter_metadata"
@@ -104,6 +108,62 @@ def test_float8_is_read_as_the_numbers_that_it_holds(base: Path, weights: made.T
         assert all(torch.equal(found[name], value) for name, value in other.items())
 
 
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_the_names_of_comfyui_are_those_of_the_published_network(tmp_path: Path, name: str) -> None:
+    """`diffusion_model.input_blocks.1.1...`, which diffusers does not read: the same numbers as under kohya's names."""
+    base = tiny.BUILDERS[name](tmp_path / "base")
+    weights = made.adapter(load_part(locate(base), "unet"), TARGETS)
+    comfy = made.comfy(made.renamed(weights, made.original))
+    peft = {key.replace("lora_down", "lora_A").replace("lora_up", "lora_B"): value for key, value in comfy.items()}
+    held = [made.write(tmp_path / f"{number}.safetensors", tensors)
+            for number, tensors in enumerate((made.kohya(weights, "lora_unet"), comfy, peft))]  # fmt: skip
+    expected, *found = (load_adapter(base, init_from=file, reference=False).network.state_dict() for file in held)
+    for each in found:
+        assert all(torch.equal(each[key], value) for key, value in expected.items())
+    stray = {"diffusion_model.input_blocks.99.1.to_q.lora_down.weight": torch.ones(4, 4)}
+    with pytest.raises(
+        InputError, match=r"1 of its \d+ tensors are of modules that the unet does not have \(diffusion_m"
+    ):
+        load_adapter(base, init_from=made.write(tmp_path / "a.safetensors", comfy | stray))
+    with pytest.raises(InputError, match="are there twice, also as lora_unet_"):
+        load_adapter(base, init_from=made.write(tmp_path / "a.safetensors", comfy | peft))
+
+
+@pytest.mark.parametrize("word", ["v", "v_prediction", "velocity", "something"])
+def test_what_a_header_says_of_the_prediction(base: Path, weights: made.Tensors, tmp_path: Path, word: str) -> None:
+    spec = {"modelspec.prediction_type": word}
+    file = made.write(tmp_path / "a.safetensors", made.under("unet", weights), **spec)
+    said = "the prediction type 'something' is not known; correct that word" if word == "something" else (
+        "it was trained for v_prediction, the base predicts epsilon"
+    )  # fmt: skip
+    source = locate(base)
+    with pytest.raises(InputError, match=said):
+        check_start(source, family_of(source), file, None)
+    shutil.copytree(base / "unet", tmp_path / "unet")
+    weights_file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    made.write(weights_file, load_file(weights_file), **spec)
+    with pytest.raises(InputError, match=said):
+        check_start(source, family_of(source), tmp_path / "unet", None)
+
+
+OTHERS = {
+    "BOFT": (
+        {"base_model.model.x.boft_R": torch.ones(3)},
+        "1 of its 1 tensors are no weights of a LoRA .* give a plain",
+    ),
+    "OFT": ({f"base_model.model.{Q}.oft_R.weight": torch.ones(3)}, "are no weights of a LoRA"),
+    "IA3": ({f"base_model.model.{Q}.ia3_l": torch.ones(3)}, "are no weights of a LoRA"),
+    "nothing": ({}, "it holds no tensors; fetch it again"),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_an_adapter_of_another_kind_is_not_taken_for_a_network(base: Path, tmp_path: Path, what: str) -> None:
+    tensors, said = OTHERS[what]
+    with pytest.raises(InputError, match=said):
+        load_adapter(base, init_from=made.write(tmp_path / "a.safetensors", tensors))
+
+
 KOHYA = {
     "DoRA": (_changed(f"{K}.dora_scale", torch.ones(64)), "are no weights of a LoRA"),
     "LyCORIS": (_changed(f"{K}.hada_w1_a", torch.ones(4, 64)), "are no weights of a LoRA"),
@@ -131,6 +191,19 @@ def test_what_diffusers_drops_of_a_kohya_file_is_named(
     [
         ({"unet.r": 8, "unet.lora_alpha": 8}, r"has shape \(4, .*\), and by the file's metadata \(8, "),
         ({"unet.r": 4}, "no rank and alpha of the unet in its header"),
+        *(
+            ({"unet.r": 4, "unet.lora_alpha": 8, **about}, said)
+            for about, said in (
+                ({"unet.lora_alpha": math.inf}, "its metadata sets lora_alpha to inf, which is not a number above 0"),
+                (
+                    {"unet.alpha_pattern": {"to_q": math.nan}},
+                    r"sets alpha_pattern to {'to_q': nan}, which is not a num",
+                ),
+                ({"unet.r": 4.5}, r"its metadata sets r to 4\.5, which is not a whole number above 0"),
+                ({"unet.use_rslora": "no"}, "its metadata sets use_rslora to 'no', which is not true or false"),
+                ({"unet.use_dora": 1}, "its metadata sets use_dora to 1, which is not true or false"),
+            )
+        ),
         (
             {"unet.r": 4, "unet.lora_alpha": 8, "unet.use_qalora": True},
             "its metadata sets use_qalora, which is not read",

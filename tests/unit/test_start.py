@@ -133,6 +133,8 @@ def test_every_tensor_of_a_base_is_used(world: Path, tmp_path: Path) -> None:
     assert tiny.picture(pipe).isfinite().all()
     for part, name, change, said in (
         ("text_encoder", "model.safetensors", {"stray.weight": torch.ones(2)}, "the first is 'stray.weight'"),
+        ("text_encoder", "model.safetensors", {"final_layer_norm.bias": torch.ones(7)},
+         r"1 weights have other shapes than its config.json wants, the first is 'final_layer_norm.bias as \[7\] for"),
         ("vae", WEIGHTS, {"decoder.stray": torch.ones(2)}, "the first is 'decoder.stray'"),
         ("unet", WEIGHTS, {"conv_in.bias": torch.full((32,), torch.nan)}, "1 weights hold numbers that are not finite"),
     ):  # fmt: skip

@@ -43,7 +43,7 @@ def read_header(path: Path) -> Header:
     """The header of a safetensors file; its end is checked too, so that a cut file is refused.
 
     Raises:
-        InputError: another kind of file, a damaged one, or one that we wrote and has changed since.
+        InputError: another kind of file, a damaged one, an empty one, or one that we wrote and has changed since.
     """
     if path.suffix.lower() in PICKLED:
         what = f"a {path.suffix} file is a pickle, which may run code when it is opened, and is never read"
@@ -55,6 +55,8 @@ def read_header(path: Path) -> Header:
         refuse_damaged(path, remedy=DAMAGED)
         refuse_changed(path, remedy=DAMAGED)
         held = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        if not held:
+            raise InputError("it holds no tensors", where=path, remedy="fetch it again")
         shapes = {name: tuple(each.get_shape()) for name, each in held.items()}
         return Header(path, shapes, {name: each.get_dtype() for name, each in held.items()}, file.metadata() or {})
 

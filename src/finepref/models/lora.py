@@ -22,7 +22,7 @@ from finepref.core.files import atomic_file, parse_json, reading
 from finepref.core.known import refuse_damaged
 from finepref.core.options import Options, told
 from finepref.core.seal import seal
-from finepref.models.lora_file import KEPT, METADATA, LoraFile, put
+from finepref.models.lora_file import KEPT, METADATA, LoraFile, check_fields, put
 
 FILE = "pytorch_lora_weights.safetensors"
 POLICY, REFERENCE = "default", "reference"
@@ -191,7 +191,5 @@ def read(folder: Path, part: str) -> tuple[dict[str, torch.Tensor], dict[str, An
     )
     if not weights:
         raise InputError(f"the LoRA file holds nothing for the {part}", where=file, remedy="it is of another family")
-    ranked = {"r": fields.get("r"), "lora_alpha": fields.get("lora_alpha")}
-    if not all(isinstance(value, int | float) and value > 0 for value in ranked.values()):
-        raise InputError(f"no rank and alpha of the {part} in its header", where=file, remedy="save it again with both")
+    check_fields(file, fields, part)
     return weights, fields

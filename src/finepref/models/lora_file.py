@@ -6,6 +6,7 @@ converters; rank and alpha of each module are the file's own numbers.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,12 @@ from torch import Tensor, nn
 from finepref.core.errors import InputError
 from finepref.core.files import parse_json, reading
 from finepref.models.header import read_header, refuse_types
+from finepref.models.original import pieces, unet
 from finepref.models.source import quiet
 
 METADATA = "lora_adapter_metadata"
 FAMILY = "give a LoRA of the same family"
+_COMFYUI = "diffusion_model."
 KEPT = (
     *("r", "lora_alpha", "target_modules", "init_lora_weights"),
     *("rank_pattern", "alpha_pattern", "lora_bias", "use_dora", "use_rslora"),
@@ -33,6 +36,12 @@ _IDLE = (
     *("inference_mode", "exclude_modules", "layers_to_transform", "layers_pattern", "lora_dropout", "bias"),
 )
 """Fields without effect on a file's numbers: its tensors say which modules there are."""
+_FIELDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("r", "rank_pattern"), ((int,), "a whole number above 0")),
+    **dict.fromkeys(("lora_alpha", "alpha_pattern"), ((int, float), "a number above 0")),
+    **dict.fromkeys(("use_dora", "use_rslora", "lora_bias"), ((bool,), "true or false")),
+}
+"""Field -> (the types of its value or values, in words)."""
 _WEIGHT = re.compile(
     r"\.(lora_[AB]\.(weight|bias)|lora(_linear_layer)?[._](down|up)\.weight|to_(q|k|v|out)_lora\.(down|up)\.weight"
     r"|lora_magnitude_vector(\.weight)?|alpha)"
@@ -70,6 +79,7 @@ def read_lora(file: Path, network: nn.Module, part: str, pipeline: Any) -> LoraF
             those of text encoders, of other modules, of a layout that diffusers does not know.
     """
     raw, about = _read(file)
+    raw = _of_diffusers(raw, file, network) if part == "unet" else raw
     tensors, alphas, unused = _converted(raw, file, network, part, pipeline)
     if unused:
         raise _refused(file, unused, raw, "are not read by diffusers", remedy="save it as a plain LoRA")
@@ -141,6 +151,31 @@ def _read(file: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     if broken:
         raise _refused(file, broken, raw, "hold numbers that are not finite", remedy="fetch it again, or train it anew")
     return raw, about
+
+
+def _of_diffusers(raw: Mapping[str, Tensor], file: Path, network: Any) -> dict[str, Tensor]:
+    """A UNet's tensors under kohya's names, where they have those of ComfyUI: the modules of the published network.
+
+    Deviations: diffusers reads no such file.
+    """
+    mine = [name for name in raw if name.startswith(_COMFYUI)]
+    if not mine:
+        return dict(raw)
+    names = [name for name, _ in network.named_parameters() if name.endswith(".weight")]
+    known = {_COMFYUI + place: piece.parts[0] for place, piece in pieces(unet(network.config, names), names).items()}
+    strange = [name for name in mine if f"{_stem(name)}.weight" not in known]
+    if strange:
+        raise _refused(file, strange, raw, "are of modules that the unet does not have", remedy=FAMILY)
+    found = {name: value for name, value in raw.items() if name not in mine}
+    for name in mine:
+        module, end = known[f"{_stem(name)}.weight"].removesuffix(".weight"), name.removeprefix(_stem(name))
+        for old, new in ((".lora_A.", ".lora_down."), (".lora_B.", ".lora_up.")):
+            end = end.replace(old, new)
+        place = f"lora_unet_{module.replace('.', '_')}{end}"
+        if place in found:
+            raise _refused(file, [name], raw, f"are there twice, also as {place}", remedy="take one of them out")
+        found[place] = raw[name]
+    return found
 
 
 def _converted(
@@ -249,9 +284,7 @@ def _metadata_config(file: Path, about: Mapping[str, Any], part: str, tensors: M
     fields = fields or {name: value for name, value in about.items() if "." not in name}
     if not fields:
         return None
-    numbers = {"r": fields.get("r"), "lora_alpha": fields.get("lora_alpha")}
-    if not all(isinstance(value, int | float) and value > 0 for value in numbers.values()):
-        raise InputError(f"no rank and alpha of the {part} in its header", where=file, remedy="save it again with both")
+    check_fields(file, fields, part)
     usual = {**LoraConfig().to_dict(), **dict.fromkeys((*KEPT, *_IDLE))}
     other = [
         name for name, value in fields.items() if usual.get(name) not in (None, value) or (value and name not in usual)
@@ -264,6 +297,23 @@ def _metadata_config(file: Path, about: Mapping[str, Any], part: str, tensors: M
     with reading(file, "a LoRA with peft's metadata", remedy="save it again with diffusers"):
         named = {"target_modules": sorted({_module(name) for name in tensors})}
         return LoraConfig(**{**named, **{name: value for name, value in fields.items() if name in KEPT}})
+
+
+def check_fields(file: Path, fields: Mapping[str, Any], part: str) -> None:
+    """Refuse adapter metadata without a rank and an alpha, or in which a number or a yes or no is something else.
+
+    Raises:
+        InputError: names the field.
+    """
+    if fields.get("r") is None or fields.get("lora_alpha") is None:
+        raise InputError(f"no rank and alpha of the {part} in its header", where=file, remedy="save it again with both")
+    for name, value in fields.items():
+        types, wanted = _FIELDS.get(name, ((), ""))
+        held = [*value.values()] if name.endswith("_pattern") and isinstance(value, dict) else [value]
+        fits = all(type(each) in types and (types == (bool,) or 0 < each < math.inf) for each in held)
+        if types and value is not None and not fits:
+            what = f"its metadata sets {name} to {value!r}, which is not {wanted}"
+            raise InputError(what, where=file, remedy="save it again with diffusers")
 
 
 def _refused(file: Path, names: Sequence[str], of: Mapping[str, Any], what: str, *, remedy: str) -> InputError:

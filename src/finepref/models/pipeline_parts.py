@@ -17,7 +17,7 @@ from finepref.core.errors import InputError
 from finepref.core.files import read_object, reading
 from finepref.models.family import Family
 from finepref.models.header import COUNTED, part_header, plain_name
-from finepref.models.prediction import check_schedule
+from finepref.models.prediction import SPEC, check_schedule, said_in
 from finepref.models.source import SCHEDULER, Source, part_class, quiet, vae_class, vae_folder
 from finepref.models.text import check_tokenizer
 
@@ -233,11 +233,11 @@ def _skeleton(cls: Any, config: str, file: str) -> Shapes:
 def _check_said(source: Source) -> None:
     """A weights file may say in its header what the network predicts (`modelspec`); the scheduler must say the same."""
     held = part_header(source.folder / "unet", part_class(source, "unet"), source.variant)
-    said = held.metadata.get("modelspec.prediction_type")
+    said = said_in(held)
     file = source.folder / SCHEDULER
     found = read_object(file).get("prediction_type", "epsilon")
-    if said is not None and {"v": "v_prediction"}.get(said, said) != found:
-        what = f"prediction_type is {found!r}, the UNet's weights say that they predict {said!r}"
+    if said is not None and said != found:
+        what = f"prediction_type is {found!r}, the UNet's weights say that they predict {held.metadata[SPEC]!r}"
         raise InputError(what, where=file, remedy="correct prediction_type if the weights are right")
 
 

@@ -26,7 +26,11 @@ from finepref.models.header import Header
 
 TYPES = ("epsilon", "v_prediction")
 OPTION = "model.prediction_type"
-_WORDS = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
+SPEC = "modelspec.prediction_type"
+_WORDS = {
+    **{"epsilon": "epsilon", "eps": "epsilon"},
+    **dict.fromkeys(("v", "v_prediction", "velocity"), "v_prediction"),
+}
 
 
 def scheduler_of(
@@ -70,11 +74,20 @@ def marked(header: Header) -> str | None:
     return next((word for word in _marks(header).values() if word is not None), None)
 
 
+def said_in(header: Header) -> str | None:
+    """The prediction type that the `modelspec` of a weights file says; None where it says none.
+
+    Raises:
+        InputError: a word that is not known.
+    """
+    word = header.metadata.get(SPEC)
+    return None if word is None else _word(word, header.path)
+
+
 def _marks(header: Header) -> dict[str, str | None]:
-    spec = header.metadata.get("modelspec.prediction_type")
     return {
         "its tensor v_pred": "v_prediction" if "v_pred" in header.shapes else None,
-        "its header": None if spec is None else _word(spec, header.path),
+        "its header": said_in(header),
         **_beside(header.path.with_suffix(".yaml")),
     }
 
@@ -93,7 +106,7 @@ def _beside(file: Path) -> dict[str, str | None]:
 
 def _word(word: object, where: Path) -> str:
     if str(word) not in _WORDS:
-        remedy = f"set {OPTION} to epsilon or v_prediction, and correct that word"
+        remedy = "correct that word to epsilon or v_prediction, or take it out"
         raise InputError(f"the prediction type {word!r} is not known", where=where, remedy=remedy)
     return _WORDS[str(word)]
 

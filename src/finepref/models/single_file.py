@@ -19,7 +19,7 @@ from finepref.models.source import Source, empty_part, part_class
 
 _DENOISERS = ("model.diffusion_model.", "double_blocks.", "joint_blocks.")
 _VAES = ("encoder.", "decoder.", "first_stage_model.", "vae.")
-_LORAS = ("lora_", "_lora.", "hada_w", "lokr_w", ".lora.")
+_LORAS = ("lora_", "_lora.", "hada_w", "lokr_w", ".lora.", ".boft_", ".oft_", ".ia3_", ".vera_", ".hra_")
 _FAMILIES = {
     "conditioner.embedders.": "StableDiffusionXLPipeline",
     "cond_stage_model.": "StableDiffusionPipeline",
@@ -72,7 +72,7 @@ def require_checkpoint(header: Header) -> None:
             raise InputError(
                 "it is one part of a diffusers pipeline, not a base model", where=header.path, remedy=remedy
             )
-        first = min(header.shapes, default="none")
+        first = min(header.shapes)
         remedy = "give a checkpoint of SD1.5, SD2, SDXL, SD3 or FLUX.1 in its original layout"
         raise InputError(f"no denoiser is in it; its first tensor is {first!r}", where=header.path, remedy=remedy)
     channels = header.shapes.get("model.diffusion_model.input_blocks.0.0.weight", (0, 4))[1]

@@ -229,12 +229,15 @@ def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32, v
     of = "" if variant is None else f" of variant {variant}"
     remedy = f"the folder needs config.json and a .safetensors file{of}"
     options = {"output_loading_info": True, "use_safetensors": True, "variant": variant}
+    options |= {"ignore_mismatched_sizes": True} if library == "transformers" else {}  # else it does not name them
     with quiet(), reading(folder, f"a whole {cls.__name__}{of}", remedy=remedy):
         module, info = cls.from_pretrained(str(folder), **options, **typed)
     part_header(folder, cls, variant)
+    other = [f"{name} as {list(held)} for {list(own)}" for name, held, own in sorted(info.get("mismatched_keys") or ())]
     missing = sorted(info.get("missing_keys") or ())
     strange = sorted(name for name in info.get("unexpected_keys") or () if not name.endswith(COUNTED))
     for names, what in (
+        (other, "weights have other shapes than its config.json wants"),
         (missing, "weights are missing"),
         (strange, "tensors have no place in it"),
         (_not_finite(module), "weights hold numbers that are not finite"),

@@ -19,11 +19,11 @@ from finepref.formats.records import read_yaml
 from finepref.formats.run import at_step, is_finished, read_run
 from finepref.models import lora as low_rank
 from finepref.models.family import Family
-from finepref.models.header import read_header
+from finepref.models.header import part_header, read_header
 from finepref.models.lora import LoraSettings
 from finepref.models.lora_file import put, read_lora
 from finepref.models.pipeline_parts import check_header
-from finepref.models.prediction import marked
+from finepref.models.prediction import SPEC, marked, said_in
 from finepref.models.single_file import is_lora
 from finepref.models.source import (
     SCHEDULER,
@@ -42,7 +42,6 @@ from finepref.models.source import (
 from finepref.models.unpacked import unpacked_part
 
 SAME = "give a start of the base's own family"
-_PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction"}  # the words of kohya's headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +196,14 @@ def _check_weights(source: Source, kind: Family, place: Path) -> None:
 
 def _check_prediction(source: Source, kind: Family, found: Start) -> None:
     """Refuse a start that was trained to predict something else than the base does."""
-    theirs = _prediction(kind, found)
+    theirs = _prediction(source, kind, found)
     ours = kind.path(read_object(source.folder / SCHEDULER)).parametrisation
     if theirs is not None and theirs != ours:
         remedy = "give a base and a start of one kind"
         raise InputError(f"it was trained for {theirs}, the base predicts {ours}", where=found.name, remedy=remedy)
 
 
-def _prediction(kind: Family, found: Start) -> str | None:
+def _prediction(source: Source, kind: Family, found: Start) -> str | None:
     """What a start predicts by its own scheduler, by its run's base or by its header; None where none of them tells."""
     if found.weights is not None and (found.weights.parent / SCHEDULER).is_file():
         return kind.path(read_object(found.weights.parent / SCHEDULER)).parametrisation
@@ -221,6 +220,7 @@ def _prediction(kind: Family, found: Start) -> str | None:
         except InputError:
             say(f"{found.name}: its base {record.base} is out of reach, so what it predicts is not compared")
             return None
-    if found.lora is not None:
-        return _PREDICTIONS.get(read_header(found.lora).metadata.get("modelspec.prediction_type", ""))
-    return None
+    cls = part_class(source, kind.part)
+    header = read_header(found.lora) if found.weights is None else part_header(found.weights, cls)  # type: ignore[arg-type]
+    word = header.metadata.get(SPEC, "")
+    return None if kind.part != "unet" and ("flow" in word or word == "velocity") else said_in(header)
