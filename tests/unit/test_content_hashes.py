@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import flips
 from finepref.core import known, seal
 from finepref.core.errors import InputError
-from finepref.core.files import read_json, read_parquet, write_parquet, write_sealed
+from finepref.core.files import read_json, read_parquet, write_json, write_parquet, write_sealed
 from finepref.core.known import file_sha256, forget, refuse_damaged
 from finepref.core.provenance import sha256_folder
 from finepref.core.text import visible
@@ -299,6 +299,22 @@ def test_a_part_of_a_folder_of_ours_is_known_by_the_folder(
     (out / "finepref.json").unlink()
     for call in calls.values():
         call()
+
+
+def test_a_name_that_is_no_text(tmp_path: Path, home: Path) -> None:
+    """Linux has file names of any bytes: they count in a hash, and a sentence says where they cannot be written down."""
+    folder = tmp_path / os.fsdecode(b"\xfe")
+    large(folder / "a.safetensors")
+    (folder / os.fsdecode(b"\xff.json")).write_text("{}")
+    first = sha256_folder(folder)
+    (folder / os.fsdecode(b"\xff.json")).rename(folder / "y.json")
+    assert sha256_folder(folder) != first
+    for write in (write_json, write_sealed):
+        with pytest.raises(
+            InputError, match=r"^unet/\\udcff\.json: its name is not utf-8 text, and cannot be written do"
+        ):
+            write(tmp_path / "list.json", {"files": ["a", "unet/\udcff.json", "b"]})
+    assert not (tmp_path / "list.json").exists()
 
 
 def test_an_export_in_which_a_person_changed_a_file_is_read_without_its_marker(

@@ -130,9 +130,19 @@ def _take_over(old: Path, new: Path, own: Sequence[str]) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` (utf-8) so that a reader sees the old file or the whole new one."""
+    """Write `text` (utf-8) so that a reader sees the old file or the whole new one.
+
+    Raises:
+        InputError: it names a file whose name is no text; the name stands between quotes.
+    """
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        name = text[: error.start].rpartition('"')[2] + text[error.start :].partition('"')[0]
+        what = "its name is not utf-8 text, and cannot be written down"
+        raise InputError(what, where=cut(name), remedy="rename it") from None
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
 
 
 def finite(value: Any) -> Any:

@@ -93,6 +93,7 @@ def _read(notes: Path) -> dict[str, dict[str, str]]:
 
 
 def _write(notes: Path, folder: Path, known: dict[str, dict[str, str]]) -> None:
-    with suppress(OSError), temporary(notes.parent) as made:  # where a home cannot be written nothing is noted
+    # where a home cannot be written, or a name is no text, nothing is noted
+    with suppress(OSError, UnicodeError), temporary(notes.parent) as made:
         made.write_text(sealed_text({"folder": str(folder.resolve()), "files": known}), encoding="utf-8")
         os.replace(made, notes)

@@ -61,7 +61,7 @@ def own_file(
         InputError: see `check_file`; another process writes there.
     """
     place = check_file(out, ours, inputs=inputs, what=what)
-    lock = place.with_name(f"{LOCK}-{sha256_bytes(place.name.encode())[:12]}")
+    lock = place.with_name(f"{LOCK}-{sha256_bytes(place.name.encode(errors='surrogateescape'))[:12]}")
     with made(place.parent), locked(lock, place=Path(out)):
         check_file(out, ours, inputs=inputs, what=what)
         collect(place.parent)

@@ -39,7 +39,8 @@ def sha256_folder(path: str | Path, suffixes: Iterable[str] = (".safetensors", "
     digest = hashlib.sha256()
     wanted = tuple(suffixes)
     for entry in sorted(p for p in Path(path).rglob("*") if p.is_file() and p.suffix in wanted):
-        digest.update(f"{entry.relative_to(path).as_posix()}\0{sha256_file(entry)}\n".encode())
+        line = f"{entry.relative_to(path).as_posix()}\0{sha256_file(entry)}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

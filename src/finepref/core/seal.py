@@ -69,7 +69,7 @@ def seal(path: Path) -> None:
 def sealed_text(value: Mapping[str, Any]) -> str:
     """A JSON object, indented, with the hash of the text first in it."""
     text = json.dumps({KEY: BLANK, **value}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return text.replace(BLANK, hashlib.sha256(text.encode()).hexdigest(), 1)
+    return text.replace(BLANK, hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest(), 1)
 
 
 def is_intact(path: Path) -> bool | None:

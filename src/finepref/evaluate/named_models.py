@@ -95,7 +95,7 @@ def as_source(model: NamedModel | str | Path | Any) -> NamedModel:
     return NamedModel(
         load,
         origin=path,
-        fingerprint=sha256_bytes((base + folder_fingerprint(folder)).encode()),
+        fingerprint=sha256_bytes((base + folder_fingerprint(folder)).encode(errors="surrogateescape")),
         rewards=() if run is None else run.signals.rewards,
         pipeline=pipeline_class(folder) if run is None else run.family,
     )
