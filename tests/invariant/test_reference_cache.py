@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from finepref.cli.main import build
 from finepref.core.errors import ConfigError, InputError
 from finepref.train.config import load_config
 from finepref.train.frozen import ERRORS, open_frozen
+from finepref.train.identity import reference_identity
 from finepref.train.run import fill_run, train_run
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -131,6 +133,14 @@ def test_the_start_counts_by_its_weights(world: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another seed"):
         fill_run(config(world, *words), ERRORS)
     assert fill_run(config(world, *words), ERRORS, overwrite=True).computed == 8
+
+
+def test_the_variant_counts(world: Path) -> None:
+    """The hash of a base is of all its files; which of them are read, its variant says."""
+    base, table = SimpleNamespace(base_sha256="0", init_sha256=None), SimpleNamespace(pair_id=["a"], winner=[0])
+    words: tuple[list[str], ...] = ([], ["model.variant=fp16"], ["model.variant=bf16"])
+    found = {reference_identity(config(world, *each), base=base, cache="", table=table) for each in words}
+    assert len(found) == 3
 
 
 def test_margins_and_learning_rates_share_a_cache(world: Path, filled: Path, tmp_path: Path) -> None:

@@ -142,6 +142,7 @@ def reference_identity(config: RunConfig, *, base: BaseRecord, cache: str, table
         "base": base.base_sha256,
         "init": base.init_sha256,
         "micro_conditioning": config.model.micro_conditioning,
+        **({} if config.model.variant is None else {"variant": config.model.variant}),  # the base's hash is of all
         "resolution": config.data.resolution,
         "cache": cache,
         "pairs": table.pair_id,
