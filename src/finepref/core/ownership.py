@@ -153,9 +153,9 @@ def remove_empty(folder: Path) -> bool:
 def refuse_inputs(out: Path, place: Path, inputs: Inputs, *, folder: bool) -> None:
     """Refuse an output that is an input, or lies in a folder that is one, or a folder that holds one."""
     for given in inputs:
-        read = Path(os.path.realpath(given))
-        if not read.exists():
+        if not os.path.exists(read := Path(os.path.expanduser(given))):  # as of what no file can be called
             continue
+        read = Path(os.path.realpath(read))
         if place == read or (place.exists() and os.path.samefile(place, read)):
             raise InputError("it is one of the inputs", where=out, remedy=REMEDY)
         if folder and read in place.parents and read.is_dir():

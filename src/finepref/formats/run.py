@@ -76,7 +76,8 @@ class RunIdentity:
 class RunRecord:
     """What run.json holds. Seconds are device seconds of all processes; None: not measured.
 
-    identity: hash of `decides`, which a run of the version before does not hold.
+    identity: hash of `decides`, which a run of the version before does not hold. base_sha256: of all of the base's
+    folder. base_content: hash of what is read of it, which a run of the version before does not hold either.
     """
 
     method: str
@@ -85,6 +86,7 @@ class RunRecord:
     revision: str | None = None
     family: str
     base_sha256: str
+    base_content: str | None = None
     init_sha256: str | None = None
     seed: int
     config_hash: str
@@ -111,15 +113,20 @@ class RunRecord:
 def at_step(name: str | Path) -> str | Path:
     """`RUN@500` -> the folder of that run's checkpoint after 500 steps, which is a run folder too; others as they are.
 
+    A `~` becomes the home folder.
+
     Raises:
         InputError: the run has no such checkpoint, or one of a version before, which a run can only go on from.
     """
+    name = os.path.expanduser(name)
     run, at, step = str(name).rpartition("@")
-    if not (at and step.isdecimal()) or os.path.exists(name) or not os.path.isdir(Path(run) / CHECKPOINTS):
+    kept = Path(run) / CHECKPOINTS
+    if not (at and run) or os.path.exists(name) or not (os.path.isdir(kept) or is_finished(run)):
         return name
-    folder = Path(run) / CHECKPOINTS / f"step-{int(step):06d}"
-    if not folder.is_dir():
-        there = sorted(int(found[1]) for each in folder.parent.iterdir() if (found := STEP.fullmatch(each.name)))
+    folders = [each for each in kept.glob("step-*") if STEP.fullmatch(each.name) and each.is_dir()]
+    there = {str(number): each for number, each in sorted((int(each.name[5:]), each) for each in folders)}
+    folder = there.get(step.lstrip("0"))
+    if folder is None:
         remedy = f"there are {', '.join(f'{run}@{each}' for each in there)}" if there else "there is none"
         raise InputError(
             "no such checkpoint", where=name, remedy=f"{remedy}; train.checkpoints_keep says how many stay"

@@ -22,8 +22,9 @@ from finepref.models import lora, lora_names
 from finepref.models.family import Family, family_of
 from finepref.models.load import load_pipeline
 from finepref.models.packed import write_checkpoint
-from finepref.models.source import INDEX, BaseOptions, Source, empty_part, is_file, locate, quiet
-from finepref.models.start import full_start, run_model_settings, said_of
+from finepref.models.run_folder import inputs_of, run_model_settings, said_of
+from finepref.models.source import INDEX, BaseOptions, Source, empty_part, locate, quiet
+from finepref.models.start import check_below, full_start
 from finepref.models.variant import is_twin, name_plainly
 
 MADE_BY = "finepref_made_by"
@@ -68,10 +69,11 @@ def export(
     whole = format in ("merged", "single-file")
     if half and not whole:
         raise InputError(f"half precision has no effect on format {format}", where="half", remedy="drop it")
-    said = said_of(run) if str(base) == run_model_settings(run).get("base") else BaseOptions(revision=revision)
+    said = BaseOptions(revision=revision) | said_of(run, base)
     source = locate(base, **said)
     kind = family_of(source, family)
     part = kind.part
+    check_below(run, part, source, remedy="give the base that it was trained on, as it was then")
     has_lora, has_part = (run / lora.FILE).is_file(), (run / part).is_dir()
     if not has_lora and not has_part:
         remedy = "give the folder of a finished run of this base"
@@ -99,13 +101,13 @@ def export(
 
 def _place(run: Path, base: str | Path, out: Path, format: str, *, overwrite: bool) -> Path:
     """Where the file or folder is written, which may be taken only by an older one, and with `overwrite`."""
+    inputs = [run, base, *inputs_of(run_model_settings(run))]
     if format in (*LORA_FILES, "single-file"):
-        inputs = [base] if is_file(base) else []
         named = out if out.suffix == ".safetensors" else out / f"{run.name}.safetensors"
         out = check_file(named, _is_ours, inputs=inputs)
         taken = out.exists()
     else:
-        place = check_folder(out, EXPORT, inputs=[run, base])
+        place = check_folder(out, EXPORT, inputs=inputs)
         taken = place.exists() and any(place.iterdir())
     if taken and not overwrite:
         raise InputError("something is there already", where=out, remedy="use another name, or --overwrite")

@@ -21,6 +21,7 @@ from finepref.models.lora import LoraSettings
 from finepref.models.lora_file import fuse, put, read_lora
 from finepref.models.pipeline_parts import check_parts, check_tokenizers
 from finepref.models.precision import autocast_forward, compute_dtype, freeze_copy, store_half
+from finepref.models.run_folder import run_model_settings, said_of
 from finepref.models.source import (
     INDEX,
     SCHEDULER,
@@ -35,7 +36,7 @@ from finepref.models.source import (
     pipeline_class,
     quiet,
 )
-from finepref.models.start import find_start, full_start, run_model_settings, said_of
+from finepref.models.start import check_below, find_start, full_start
 
 
 def load_adapter(
@@ -136,7 +137,7 @@ def open_pipeline(path: str, *, device: str | None = None, precision: Precision 
     how: Any = {"device": device or default_device(), "precision": precision}
     if is_finished(path):
         record = read_run(path)
-        said = BaseOptions(revision=record.revision) | said_of(path)
+        said = BaseOptions(revision=record.revision) | said_of(path, record.base)
         return load_pipeline(record.base, run=path, family=record.family, **how, **said)
     if os.path.isdir(path) and not (FilePath(path) / INDEX).is_file():
         what = f"neither a finished run ({RUN}) nor a diffusers pipeline ({INDEX})"
@@ -156,7 +157,8 @@ def load_pipeline(
 ) -> Any:
     """A plain diffusers pipeline of `base`, with the trained part of a run folder (or hub name) in it.
 
-    Where a run started from another model or decodes with another VAE, its config.yaml says so and is obeyed.
+    Where a run started from another model or decodes with another VAE, its config.yaml says so and is obeyed. A base
+    that is not that of the run, by its content, is refused.
 
     Raises:
         InputError: no such model, or the run folder holds no trained part of this family.
@@ -164,6 +166,8 @@ def load_pipeline(
     source = locate(base, **said)
     kind = family_of(source, family)
     settings = run_model_settings(run) if run is not None else {}
+    if run is not None:
+        check_below(at_step(run), kind.part, source)
     check_parts(source, kind, settings.get("vae"))
     tokenizers = check_tokenizers(source, kind)
     vae = load_vae(source, settings.get("vae"))

@@ -22,14 +22,19 @@ class ModelSection(Options):
         None,
         "of a single file: diffusers folder or hub name whose configs and tokenizers are used, and whose weights for "
         "parts that the file lacks; null = the published repository of its family",
+        min_length=1,
     )
     prediction_type: Literal["epsilon", "v_prediction"] | None = told(
         None, "of a single file that does not say it; null = what its marks or its config say"
     )
     family: str = told("auto", "auto | sd15 | sdxl | sd3 | flux | ...; auto reads model_index.json")
-    vae: str | None = told(None, "another VAE (folder, .safetensors or hub name), e.g. the fp16-safe SDXL VAE")
+    vae: str | None = told(
+        None, "another VAE (folder, .safetensors or hub name), e.g. the fp16-safe SDXL VAE", min_length=1
+    )
     init_from: str | None = told(
-        None, "run, unet/transformer folder or LoRA file that policy AND reference start from (docs/backbones)"
+        None,
+        "run, unet/transformer folder or LoRA file that policy AND reference start from (docs/backbones)",
+        min_length=1,
     )
     micro_conditioning: Literal["true", "official"] | None = told(
         None, "SDXL: true sizes and crops of each image, or the official [R,R,0,0,R,R]; null = true"

@@ -88,7 +88,7 @@ def resolve_base(name: str) -> str:
 
 def is_folder(name: str | Path) -> bool:
     """Whether `name` is a folder here; if not, it is taken for a hub name `owner/name`."""
-    return os.path.isdir(Path(name).expanduser())  # which is False, too, for what no file can be called
+    return os.path.isdir(os.path.expanduser(name))  # which is False, too, for what no file can be called, and for ""
 
 
 def is_file(name: str | Path) -> bool:
@@ -105,7 +105,7 @@ def locate(base: str | Path, **said: Unpack[BaseOptions]) -> Source:
         InputError: no such folder, file or hub name, a folder without model_index.json, an option without effect, or
             what we wrote and has changed since.
     """
-    name, base = str(base), resolve_base(str(base))
+    name, base = str(base) or "''", resolve_base(str(base))
     variant = said.get("variant")
     if is_file(base):
         _refuse(said, ("revision", "variant"), "a single file")
@@ -125,6 +125,14 @@ def locate(base: str | Path, **said: Unpack[BaseOptions]) -> Source:
     if not (folder / INDEX).is_file():
         raise InputError(f"the folder has no {INDEX}", where=name, remedy="give a whole diffusers pipeline")
     return Source(name=name, folder=folder, index=read_object(folder / INDEX), variant=variant)
+
+
+def applicable(base: str | Path) -> tuple[str, ...]:
+    """The options that say how such a base is read."""
+    base = resolve_base(str(base))
+    return (
+        ("config", "prediction_type") if is_file(base) else ("variant",) if is_folder(base) else ("revision", "variant")
+    )
 
 
 _BELONGS = {"revision": "a hub name", "variant": "a diffusers folder or a hub name"}

@@ -6,16 +6,13 @@ The check reads headers and configs, and a LoRA's tensors; it comes before any w
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_object, reading
 from finepref.core.progress import say
 from finepref.core.provenance import hash_config, sha256_file, sha256_folder
-from finepref.formats.records import read_yaml
 from finepref.formats.run import at_step, is_finished, read_run
 from finepref.models import lora as low_rank
 from finepref.models.family import Family
@@ -24,10 +21,10 @@ from finepref.models.lora import LoraSettings
 from finepref.models.lora_file import put, read_lora
 from finepref.models.pipeline_parts import check_header
 from finepref.models.prediction import SPEC, marked, said_in
+from finepref.models.run_folder import check_base, said_of, starts
 from finepref.models.single_file import is_lora
 from finepref.models.source import (
     SCHEDULER,
-    BaseOptions,
     Source,
     empty_part,
     is_file,
@@ -51,11 +48,6 @@ class Start:
     name: str
     weights: Path | None = None
     lora: Path | None = None
-
-    def below(self) -> str | None:
-        """What the run that left it started from itself."""
-        start = run_model_settings(self.name).get("init_from")
-        return None if start is None else str(start)
 
 
 def find_start(name: str | Path, part: str, base: Source) -> Start:
@@ -108,30 +100,10 @@ def _hub_files(name: str) -> list[str]:
         raise unreachable(name, error) from None
 
 
-def run_model_settings(run: str | Path) -> Mapping[str, Any]:
-    """The `model` section of a run folder's config.yaml; empty for a folder that another tool made."""
-    file = Path(at_step(run)) / "config.yaml"
-    if not os.path.isfile(file):
-        return {}
-    section = read_yaml(file, remedy="give the folder of a run").get("model")
-    return section if isinstance(section, Mapping) else {}
-
-
-def said_of(run: str | Path) -> BaseOptions:
-    """What a run's config says of its base, for `models.source.locate`."""
-    settings = run_model_settings(run)
-    return BaseOptions(**{name: settings[name] for name in BaseOptions.__annotations__ if name in settings})  # type: ignore[typeddict-item]
-
-
 def full_start(run: str | Path, part: str, base: Source) -> Start | None:
     """The full weights that a run's LoRA lies on, as its configs name them; None for those of the base."""
-    below = run_model_settings(run).get("init_from")
-    while below is not None:
-        found = find_start(below, part, base)
-        if found.weights is not None:
-            return found
-        below = found.below()
-    return None
+    found = (find_start(name, part, base) for name in starts(run))
+    return next((each for each in found if each.weights is not None), None)
 
 
 def start_sha256(name: str | Path, part: str, base: Source) -> str:
@@ -144,8 +116,23 @@ def start_sha256(name: str | Path, part: str, base: Source) -> str:
     if found.lora is None:
         assert found.weights is not None
         return sha256_folder(found.weights)
-    file, below = sha256_file(found.lora), found.below()
-    return file if below is None else hash_config({"lora": file, "below": start_sha256(below, part, base)})
+    file, below = sha256_file(found.lora), [*starts(found.name)]
+    return hash_config({"lora": file, "below": start_sha256(below[0], part, base)}) if below else file
+
+
+def check_below(run: str | Path, part: str, base: Source, *, remedy: str = "put it back as it was then") -> None:
+    """Refuse another base than that of a finished run, and for a LoRA that lies on other full weights, other ones.
+
+    Raises:
+        InputError: their content is another than when the run was made; where they lie does not matter.
+    """
+    if not is_finished(run):
+        return
+    check_base(run, base, remedy=remedy)
+    below = full_start(run, part, base) if (Path(run) / low_rank.FILE).is_file() else None
+    if below is not None and start_sha256(next(starts(run)), part, base) != read_run(run).init_sha256:
+        what = f"its LoRA lies on the weights of {below.name}, and they have changed since it was trained"
+        raise InputError(what, where=run, remedy=remedy)
 
 
 def check_start(source: Source, kind: Family, name: str | Path, lora: LoraSettings | None) -> None:
@@ -164,6 +151,7 @@ def check_start(source: Source, kind: Family, name: str | Path, lora: LoraSettin
         _check_weights(source, kind, found.weights)
         return
     assert found.lora is not None
+    check_below(found.name, kind.part, source, remedy=f"give {found.lora}, to start from it on any base")
     below = full_start(name, kind.part, source)
     if below is not None:
         check_start(source, kind, below.name, lora=None)
@@ -213,7 +201,7 @@ def _prediction(source: Source, kind: Family, found: Start) -> str | None:
         record = read_run(found.name)
         try:
             if is_file(record.base):
-                folder = locate(record.base, **said_of(found.name)).folder
+                folder = locate(record.base, **said_of(found.name, record.base)).folder
             else:
                 folder = locate_part(resolve_base(record.base), patterns=(SCHEDULER,), revision=record.revision)
             return kind.path(read_object(folder / SCHEDULER)).parametrisation

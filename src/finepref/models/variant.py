@@ -1,4 +1,4 @@
-"""Weight files of a variant (`model.fp16.safetensors`) in a copy of a pipeline, where they take the plain names."""
+"""Weight files of a variant (`model.fp16.safetensors`) beside others, and in a copy, where they take plain names."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ def is_twin(name: str, names: Sequence[str], variant: str | None) -> bool:
     """Whether a file holds the weights of a folder that the variant's files, which stand beside it, hold too."""
     mark = f".{variant}"
     return variant is not None and name.endswith(ENDS) and mark not in name and any(mark in each for each in names)
+
+
+def is_read(name: str, names: Sequence[str], variant: str | None) -> bool:
+    """Whether a file of a part is one that it is read from, whatever indices say of its shards."""
+    stem, weights, _ = name.partition(".safetensors")
+    if not weights:
+        return name.endswith((".json", ".txt", ".model"))
+    return name.endswith(weights) and not (is_twin(name, names, variant) if variant is not None else "." in stem)
 
 
 def name_plainly(folder: Path, variant: str | None) -> None:

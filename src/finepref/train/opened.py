@@ -16,6 +16,7 @@ from finepref.models import load
 from finepref.models.denoiser import Denoiser
 from finepref.models.encoder import LatentEncoder
 from finepref.models.family import family_of
+from finepref.models.run_folder import pipeline_sha256
 from finepref.models.source import locate
 from finepref.models.start import check_start, start_sha256
 from finepref.train.config import RunConfig
@@ -24,12 +25,16 @@ from finepref.train.processes import World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseRecord:
-    """What run.json says of the base: name as given, family, revision, hashes of its weights and of `init_from`'s."""
+    """What run.json says of the base: name as given, family, revision, hashes of its weights and of `init_from`'s.
+
+    base_sha256: of all of its folder, by which a run goes on. base_content: hash of what is read of it.
+    """
 
     base: str
     revision: str | None
     family: str
     base_sha256: str
+    base_content: str
     init_sha256: str | None
 
 
@@ -50,6 +55,7 @@ def about_base(config: RunConfig) -> BaseRecord:
         revision=section.revision,
         family=kind.name,
         base_sha256=sha256_folder(source.folder),
+        base_content=pipeline_sha256(source),
         init_sha256=None if section.init_from is None else start_sha256(section.init_from, kind.part, source),
     )
 

@@ -20,6 +20,7 @@ from finepref.formats.folders import LEFT
 from finepref.formats.folders import RUN as RUN_FOLDER
 from finepref.formats.run import is_finished, read_run
 from finepref.formats.sources import named_inputs
+from finepref.models.run_folder import inputs_of
 from finepref.train.batches import Drawing, ImageSource, PairSource
 from finepref.train.callbacks import Callback
 from finepref.train.checkpoint import check_checkpoint, checkpoints, newest_whole, read_state
@@ -125,8 +126,7 @@ def _is_begun(out: Path) -> bool:
 
 def _inputs(config: RunConfig, out: Path) -> list[Path]:
     """What a run reads, but for what a `Trainer` handed to it in its own folder."""
-    model = config.model
-    named = [Path(name) for name in (model.base, model.init_from, model.vae, config.signal.file) if name is not None]
+    named = [*inputs_of(config.model.model_dump()), *map(Path, filter(None, [config.signal.file]))]
     own = {(out / name).absolute() for name in HANDED}
     return [path for path in [*named, *named_inputs(config.data.paths)] if path.absolute() not in own]
 
@@ -140,7 +140,7 @@ def fill_run(config: RunConfig, content: Content, *, overwrite: bool = False) ->
     folder = getattr(config.train, content.option)
     if folder is None:
         raise ConfigError("no folder is named", where=f"train.{content.option}", remedy="name one to fill")
-    check_folder(folder, content.folder, inputs=named_inputs(config.data.paths))
+    check_folder(folder, content.folder, inputs=_inputs(config, Path(folder)))
     with join_world() as world:
         base = about_base(config)
         prepared = prepare(config, cache=open_latents(config, Path(), world=world), base=base)
