@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
@@ -19,10 +21,10 @@ import tiny
 from finepref.core.errors import InputError
 from finepref.core.outfolders import mark, own_files
 from finepref.core.provenance import sha256_folder
-from finepref.formats.folders import EXPORT, LEFT
+from finepref.formats.folders import EXPORT, LEFT, LORA
 from finepref.formats.folders import RUN as RUN_FOLDER
 from finepref.formats.run import write_run
-from finepref.models.export import export
+from finepref.models.export import FORMATS, export
 from finepref.models.family import family_of
 from finepref.models.load import load_adapter, open_pipeline
 from finepref.models.run_folder import inputs_of, pipeline_sha256, starts
@@ -34,6 +36,7 @@ from run_record import run_record
 from tiny import TRAINED
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
+VAE = "vae/diffusion_pytorch_model.safetensors"
 OTHER = "is not the base that it was trained on, or has changed since; "
 
 
@@ -230,3 +233,102 @@ def test_an_empty_name_in_a_config(key: str) -> None:
     words = ["model.base=lab", f"model.{key}=''"]
     with pytest.raises(ValueError, match=rf"model\.{key}"):
         load_config([], [*words, "objective.name=dpo"])
+
+
+def spoil(file: Path) -> None:
+    """Change the last byte of a file."""
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 0x20]))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("full", UNET), ("lora", LORA), ("full", "unet/config.json")])
+def test_damage_is_not_exported(origin: Path, tmp_path: Path, kind: str, name: str) -> None:
+    run = shutil.copytree(origin / kind, tmp_path / "run")
+    spoil(run / name)
+    for format in FORMATS:
+        with pytest.raises(InputError, match=f"{name}: its content has changed since finepref wrote it"):
+            export(run, origin / "base", tmp_path / "out", format=format)
+    assert not (tmp_path / "out").exists()
+    if kind == "lora":  # the file carries a hash itself
+        (run / "finepref.json").unlink()
+        with pytest.raises(InputError, match="its content has changed since finepref wrote it"):
+            export(run, origin / "base", tmp_path / "out", format="diffusers")
+
+
+@pytest.mark.parametrize("format", ["merged", "single-file"])
+@pytest.mark.parametrize(("place", "name"), [(UNET, "conv_out.bias"), (VAE, "decoder.conv_out.bias")])
+def test_numbers_that_float16_does_not_have(world: Path, format: str, place: str, name: str) -> None:
+    file = world / "base" / place
+    save_file({**(held := load_file(file)), name: held[name] * 0 + 1e5}, file, metadata={"format": "pt"})
+    run = made(world / "base", world / "run")
+    shown = r"\S*out\S*bias" if format == "single-file" else rf"{place.partition('/')[0]}\.{re.escape(name)}"
+    with pytest.raises(InputError, match=rf"half: {shown} holds 1e\+05, and float16 ends at 65504; leave it out"):
+        export(
+            run, None, world / "out.safetensors" if format == "single-file" else world / "out", format=format, half=True
+        )
+    assert not [*world.glob("out*")]
+
+
+def test_half_is_all_of_a_merged_pipeline(origin: Path, tmp_path: Path) -> None:
+    export(origin / "lora", None, tmp_path / "out", format="merged", half=True)
+    files = [*(tmp_path / "out").rglob("*.safetensors")]
+    assert len(files) == 3
+    assert {value.dtype for file in files for value in load_file(file).values()} == {torch.float16}
+
+
+LINKS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "nowhere": (lambda folder: (folder / "x").symlink_to("/nonexistent"), "it is a link that leads nowhere"),
+    "itself": (lambda folder: (folder / "x").symlink_to("x"), "it is a link that leads nowhere"),
+    "above": (lambda folder: (folder / "x").symlink_to(folder.parent), "it is a link to a folder that it lies in"),
+    "pipe": (lambda folder: os.mkfifo(folder / "x"), "it is neither a file nor a folder"),
+}
+
+
+@pytest.mark.parametrize("what", LINKS)
+def test_what_cannot_be_copied(world: Path, what: str) -> None:
+    make, said = LINKS[what]
+    for folder, run, format in (("base/vae", "lora", "merged"), ("full/unet", "full", "diffusers")):
+        make(world / folder)
+        with pytest.raises(InputError, match=f"x: {said}.*; move it away"):
+            export(world / run, None, world / "out", format=format)
+
+
+@pytest.mark.parametrize(
+    ("run", "out", "format", "said"),
+    [
+        ("nope", "out", "merged", "nope: no such run; give the folder of a finished run"),
+        ("nope@5", "out", "merged", "nope@5: no such run"),
+        ("base", "out", "diffusers", r"base: it holds no run\.json, as a finished run does"),
+        ("lora@-1", "out", "merged", r"lora@-1: no such checkpoint; there are \S+lora@3, \S+lora@20; "),
+        ("lora@1.5", "out", "merged", "lora@1.5: no such checkpoint; there are "),
+        ("lora@", "out", "merged", "lora@: no such checkpoint; there are "),
+        (f"lora@{'1' * 5000}", "out", "merged", "lora@1111"),
+        ("full@5", "out", "merged", "full@5: no such checkpoint; there is none"),
+        (
+            "lora",
+            "q.ckpt",
+            "kohya",
+            r"q\.ckpt: format kohya is one \.safetensors file, .*; name a folder, or a file NAME",
+        ),
+        ("lora", "q.PT", "single-file", r"one \.safetensors file, and this is the name of another"),
+        (
+            "lora",
+            "q.safetensors",
+            "merged",
+            r"format merged is a folder, and this is the name of another; name a folder",
+        ),
+    ],
+)
+def test_names_that_stand_for_nothing(world: Path, run: str, out: str, format: str, said: str) -> None:
+    for step in (3, 20):
+        (world / "lora" / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
+    with pytest.raises(InputError, match=said):
+        export(world / run, None, world / out, format=format)
+    assert not (world / out).exists()
+
+
+def test_an_export_of_the_trained_part_is_no_model(origin: Path, tmp_path: Path) -> None:
+    for kind in TRAINED:
+        out = export(origin / kind, None, tmp_path / kind, format="diffusers")
+        with pytest.raises(InputError, match="an export of the trained part alone; give the run, or its"):
+            open_pipeline(str(out))

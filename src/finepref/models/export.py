@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from finepref.core.errors import InputError, check_word
 from finepref.core.files import atomic_file, read_object, write_json
-from finepref.core.outfolders import check_folder, whole_folder
+from finepref.core.known import refuse_damaged
+from finepref.core.outfolders import check_folder, refuse_changed, whole_folder
 from finepref.core.ownership import check_file, own_file
 from finepref.core.provenance import provenance
 from finepref.core.seal import seal
 from finepref.formats.folders import EXPORT
-from finepref.formats.run import RUN, at_step
+from finepref.formats.run import RUN, at_step, is_finished, read_run
 from finepref.models import lora, lora_names
 from finepref.models.family import Family, family_of
 from finepref.models.load import load_pipeline
 from finepref.models.packed import write_checkpoint
+from finepref.models.precision import to_half
 from finepref.models.run_folder import inputs_of, run_model_settings, said_of
-from finepref.models.source import INDEX, BaseOptions, Source, empty_part, locate, quiet
+from finepref.models.source import DAMAGED, INDEX, WEIGHTS, Source, empty_part, locate, quiet
 from finepref.models.start import check_below, full_start
 from finepref.models.variant import is_twin, name_plainly
 
@@ -34,11 +37,10 @@ FORMATS = ("diffusers", *LORA_FILES, "merged", "single-file")
 
 def export(
     run: str | Path,
-    base: str | Path,
+    base: str | Path | None,
     out: str | Path,
     *,
     format: str,
-    revision: str | None = None,
     family: str = "auto",
     half: bool = False,
     overwrite: bool = False,
@@ -54,22 +56,31 @@ def export(
     from the base, never saved again.
 
     Args:
-        half: float16 weights (merged and single-file).
+        base: None for that of the run; one that moved may be named, but no other.
+        half: float16 weights, of all networks (merged and single-file).
 
     Returns:
         the file or folder.
 
     Raises:
         InputError: unknown format, nothing to export, a LoRA that does not lie on the base itself, a family or a module
-            that the tool has no name for, or something is at `out` already.
+            that the tool has no name for, or something is at `out` already. The base is not that of the run, or
+            what is there of either was damaged.
     """
     run = Path(at_step(run))
     check_word(format, FORMATS, "format", where="format")
+    if not os.path.isdir(run):
+        raise InputError("no such run", where=run, remedy="give the folder of a finished run, or RUN@STEP")
+    if base is None and not is_finished(run):
+        what = f"it holds no {RUN}, as a finished run does, so no base model is known"
+        raise InputError(what, where=run, remedy="give a finished run or a checkpoint as RUN@STEP, or name the --base")
+    base = read_run(run).base if base is None else base
+    refuse_changed(run, remedy=DAMAGED)
     out = _place(run, base, Path(out), format, overwrite=overwrite)
     whole = format in ("merged", "single-file")
     if half and not whole:
         raise InputError(f"half precision has no effect on format {format}", where="half", remedy="drop it")
-    said = BaseOptions(revision=revision) | said_of(run, base)
+    said = said_of(run, base)
     source = locate(base, **said)
     kind = family_of(source, family)
     part = kind.part
@@ -102,7 +113,11 @@ def export(
 def _place(run: Path, base: str | Path, out: Path, format: str, *, overwrite: bool) -> Path:
     """Where the file or folder is written, which may be taken only by an older one, and with `overwrite`."""
     inputs = [run, base, *inputs_of(run_model_settings(run))]
-    if format in (*LORA_FILES, "single-file"):
+    file, ending = format in (*LORA_FILES, "single-file"), out.suffix.lower()
+    if ending in WEIGHTS and not out.is_dir() and (not file or out.suffix != ".safetensors"):
+        what = f"format {format} is {'one .safetensors file' if file else 'a folder'}, and this is the name of another"
+        raise InputError(what, where=out, remedy="name a folder" + (", or a file NAME.safetensors" if file else ""))
+    if file:
         named = out if out.suffix == ".safetensors" else out / f"{run.name}.safetensors"
         out = check_file(named, _is_ours, inputs=inputs)
         taken = out.exists()
@@ -128,12 +143,37 @@ def _single_file(pipe: Any, run: Path, out: Path, *, half: bool) -> Path:
 def _diffusers(run: Path, out: Path, part: str, *, lora_file: bool, vae: str | None) -> Path:
     with whole_folder(out, EXPORT) as place:
         if lora_file:
+            refuse_damaged(run / lora.FILE, remedy=DAMAGED)
             shutil.copy2(run / lora.FILE, place / lora.FILE)
         else:
-            shutil.copytree(run / part, place / part)
+            shutil.copytree(run / part, place / part, ignore=_checked(lambda folder, names: []))
         if vae is not None:
             (place / "config.yaml").write_text(yaml.safe_dump({"model": {"vae": vae}}), encoding="utf-8")
     return out
+
+
+def _checked(left_out: Callable[[str, list[str]], Iterable[str]]) -> Callable[[str, list[str]], set[str]]:
+    """What a copy of a folder leaves out; the rest of it must be files, and folders that end.
+
+    Raises:
+        InputError: a link that leads nowhere or to a folder above it, a pipe, a device.
+    """
+
+    def left(folder: str, names: list[str]) -> set[str]:
+        out = {*left_out(folder, names)}
+        for path in (Path(folder) / name for name in names if name not in out):
+            if not os.path.exists(path):
+                what = "it is a link that leads nowhere"
+            elif path.is_dir() and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path)):
+                what = "it is a link to a folder that it lies in itself"
+            elif not (path.is_dir() or path.is_file()):
+                what = "it is neither a file nor a folder"
+            else:
+                continue
+            raise InputError(what, where=path, remedy="move it away")
+        return out
+
+    return left
 
 
 def _lora_file(run: Path, out: Path, format: str, *, source: Source, kind: Family) -> Path:
@@ -165,11 +205,15 @@ def _is_ours(path: Path) -> bool:
 
 
 def _merged(pipe: Any, source: Source, out: Path, part: str, *, half: bool, vae: bool) -> Path:
-    """Copy the base, then write the trained denoiser, and a VAE that is not the base's, in place of its own."""
-    base, network = source.folder, getattr(pipe, part)
-    if half:
-        network = network.to(torch.float16)
-    replaced = {part: network, **({"vae": pipe.vae} if vae else {})}
+    """Copy the base, then write what is not its own in place of it: the denoiser, another VAE, all networks halved."""
+    base = source.folder
+    networks = {name: each for name, each in pipe.components.items() if hasattr(each, "state_dict")}
+    replaced = {name: each for name, each in networks.items() if half or name == part or (vae and name == "vae")}
+    for name, network in replaced.items() if half else ():
+        for key, tensor in network.state_dict().items():
+            to_half(f"{name}.{key}", tensor)
+        with quiet():
+            network.half()
     pickled, strays = (".bin", ".ckpt", ".msgpack"), (".bin", ".ckpt", ".msgpack", ".safetensors", ".md", ".sha256")
 
     def left_out(folder: str, names: list[str]) -> list[str]:
@@ -179,11 +223,13 @@ def _merged(pipe: Any, source: Source, out: Path, part: str, *, half: bool, vae:
         return [name for name in names if name in replaced or name.startswith(".") or name.endswith(strays)]
 
     with whole_folder(out, EXPORT) as place:
-        shutil.copytree(base, place, dirs_exist_ok=True, ignore=left_out)
+        shutil.copytree(base, place, dirs_exist_ok=True, ignore=_checked(left_out))
         name_plainly(place, source.variant)
         with quiet():
             for name, module in replaced.items():
                 module.save_pretrained(str(place / name), safe_serialization=True)
+                if name != part and not (vae and name == "vae"):  # its config names the type that it is used in
+                    shutil.copyfile(base / name / "config.json", place / name / "config.json")
         if vae:
             write_json(place / INDEX, {**read_object(place / INDEX), "vae": ["diffusers", type(pipe.vae).__name__]})
     return out

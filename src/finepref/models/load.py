@@ -142,6 +142,8 @@ def open_pipeline(path: str, *, device: str | None = None, precision: Precision 
     if os.path.isdir(path) and not (FilePath(path) / INDEX).is_file():
         what = f"neither a finished run ({RUN}) nor a diffusers pipeline ({INDEX})"
         remedy = "finish the run with `finepref train --resume`, or give a pipeline folder"
+        if any(os.path.exists(FilePath(path) / name) for name in (low_rank.FILE, "unet", "transformer")):
+            what, remedy = "it is an export of the trained part alone", "give the run, or its export of --format merged"
         raise InputError(what, where=path, remedy=remedy)
     return load_pipeline(path, **how)
 

@@ -10,6 +10,7 @@ import torch
 
 from finepref.models.layouts import layout_of
 from finepref.models.original import pieces
+from finepref.models.precision import to_half
 
 
 def write_checkpoint(pipe: Any, path: Path, *, half: bool, metadata: Mapping[str, str]) -> None:
@@ -22,7 +23,7 @@ def write_checkpoint(pipe: Any, path: Path, *, half: bool, metadata: Mapping[str
         half: float16. metadata: for the header.
 
     Raises:
-        InputError: the pipeline, or one of its networks, has no original layout.
+        InputError: the pipeline, or one of its networks, has no original layout, or a number that float16 has not.
     """
     from safetensors.torch import save_file
 
@@ -34,7 +35,8 @@ def write_checkpoint(pipe: Any, path: Path, *, half: bool, metadata: Mapping[str
         held = {key: value for key, value in network.state_dict().items() if key not in dict(part.tied)}
         for place, piece in pieces(part.layout(config, held), held).items():
             made = piece.join(held)
-            tensors[part.prefixes[0] + place] = (made.half() if half else made).cpu().contiguous()
+            name = part.prefixes[0] + place
+            tensors[name] = (to_half(name, made) if half else made).cpu().contiguous()
         for place, other in part.tied:  # which diffusers leaves empty where it is not written twice
             tensors[part.prefixes[0] + place] = tensors[part.prefixes[0] + other].clone()
     scheduler = pipe.scheduler.config

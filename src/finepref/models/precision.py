@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from finepref.core.errors import check_word
+from finepref.core.errors import InputError, check_word
 
 DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -49,6 +49,19 @@ def autocast_forward(module: nn.Module, device: torch.device, dtype: torch.dtype
             return forward(*args, **kwargs)
 
     module.forward = under_autocast  # type: ignore[method-assign]
+
+
+def to_half(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of weights as float16.
+
+    Raises:
+        InputError: it holds numbers beyond those of float16.
+    """
+    made = tensor.half() if tensor.is_floating_point() else tensor
+    if not bool(made.isfinite().all()):
+        what = f"{name} holds {float(tensor.abs().max()):.3g}, and float16 ends at 65504"
+        raise InputError(what, where="half", remedy="leave it out")
+    return made
 
 
 def freeze_copy(module: nn.Module) -> nn.Module:
