@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -29,8 +30,11 @@ from finepref.core.progress import say
 from finepref.formats.folders import CHECKPOINT, SAVED
 from finepref.formats.records import read_record
 from finepref.formats.run import CHECKPOINTS, STEP, RunIdentity
+from finepref.train.optim import check_state
 from finepref.train.processes import as_sharded, whole_tensors
 
+CALLS = ("policy", "reference", "inversion", "anchor")
+Count = Annotated[int, Field(ge=0)]
 Named = Sequence[tuple[str, torch.nn.Parameter]]
 REMEDY = "remove this checkpoint's folder to go on from the one before"
 
@@ -42,10 +46,10 @@ class Counters:
     overflows: steps left out because scaled gradients were beyond float16, which is no fault of theirs.
     """
 
-    step: int
-    skipped: int
-    calls: Mapping[str, int]
-    overflows: int = 0
+    step: Count
+    skipped: Count
+    calls: Mapping[str, Count]
+    overflows: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +64,13 @@ class ScalerState:
 class CheckpointRecord:
     """What state.json holds. optimizer: the optimiser's plain numbers, by parameter number and name.
 
-    decides: what decided the weights; a checkpoint of the version before does not hold it.
+    unmoved: numbers of the parameters of which the optimiser holds nothing, as no step had a gradient of theirs; a
+    checkpoint of the version before does not hold it. decides: what decided the weights; neither does it hold that.
     """
 
     counters: Counters
     optimizer: Mapping[str, Any]
+    unmoved: tuple[int, ...] | None = None
     scaler: ScalerState | None = None
     decides: RunIdentity | None = None
 
@@ -150,7 +156,9 @@ def save_checkpoint(
             del held[usable]
         for file, values in held.items():
             save_file(values, folder / f"{file}.safetensors")
-        state = {**asdict(counters), "decides": asdict(identity), "optimizer": numbers}
+        moved = {key.partition(".")[0] for key in (*tensors, *numbers)}
+        unmoved = [number for number in range(len(named)) if str(number) not in moved]
+        state = {**asdict(counters), "decides": asdict(identity), "optimizer": numbers, "unmoved": unmoved}
         write_json(folder / "state.json", state | ({"scaler": _of_scaler(scaler)} if scaler.is_enabled() else {}))
         mark(folder, SAVED, hashed=own_files(folder, CHECKPOINT))
     for old in checkpoints(run)[:-keep]:
@@ -173,24 +181,20 @@ def load_checkpoint(
     """Load a checkpoint of this run into the parameters, the optimiser, the loss scaler and the average, in place.
 
     Raises:
-        InputError: it is damaged, or its parameters have other names or shapes.
+        InputError: it is damaged or was edited: names, shapes, types or values are not those that a step left.
     """
     refuse_changed(folder, remedy=REMEDY, whole=True)
     state = read_state(folder)
     stored = _weights(folder, "trainable", named)
-    if {n: tuple(p.shape) for n, p in named} != {n: tuple(t.shape) for n, t in stored.items()}:
-        remedy = "resume with the versions of diffusers and peft that wrote it"
-        raise InputError("the trained parameters have other names or shapes", where=folder, remedy=remedy)
     with torch.no_grad():
         for name, parameter in named:
             parameter.copy_(as_sharded(stored[name], parameter))
     with reading(folder / "optimizer.safetensors", "the state of this optimiser", remedy=REMEDY):
-        _join_state(optimizer, _tensors(folder / "optimizer.safetensors"), state.optimizer)
+        _join_state(optimizer, _tensors(folder / "optimizer.safetensors"), state)
     if average is not None:
         held = _weights(folder, "average", named)
-        with reading(folder, "the average of these weights", remedy=REMEDY):
-            for name, like in average.items():
-                like.copy_(as_sharded(held[name], like))
+        for name, like in average.items():
+            like.copy_(as_sharded(held[name], like))
     if scaler.is_enabled():
         if state.scaler is None:
             raise InputError("the state of the loss scaler is missing", where=folder / "state.json", remedy=REMEDY)
@@ -203,9 +207,15 @@ def read_state(folder: Path) -> CheckpointRecord:
     """Read the state.json of a checkpoint.
 
     Raises:
-        InputError: it is damaged.
+        InputError: it is damaged, or of another step than its folder says.
     """
-    return read_record(folder / "state.json", CheckpointRecord, version=1, remedy=REMEDY, flat=("counters",))
+    file = folder / "state.json"
+    state = read_record(file, CheckpointRecord, version=1, remedy=REMEDY, flat=("counters",))
+    if (named := STEP.fullmatch(folder.name)) and state.counters.step != int(named[1]):
+        raise InputError(f"it is of step {state.counters.step}, its folder of another", where=file, remedy=REMEDY)
+    if strange := sorted({*state.counters.calls} - {*CALLS}):
+        raise InputError(f"{strange[0]!r} is no kind of network call", where=file, remedy=REMEDY)
+    return state
 
 
 def _of_scaler(scaler: torch.amp.GradScaler) -> dict[str, Any]:
@@ -214,11 +224,22 @@ def _of_scaler(scaler: torch.amp.GradScaler) -> dict[str, Any]:
 
 
 def _weights(folder: Path, name: str, named: Named) -> dict[str, Tensor]:
-    """The tensors of a file; where the trained part stands for it, those of its tensors that are trained."""
+    """The tensors of a file; where the trained part stands for it, those of its tensors that are trained.
+
+    Raises:
+        InputError: they are not as the parameters are, or hold numbers that are not finite.
+    """
     file = folder / f"{name}.safetensors"
     parts = [] if file.is_file() else sorted(folder.glob("*/diffusion_pytorch_model*.safetensors"))
     held = {key: value for part in parts or [file] for key, value in _tensors(part).items()}
-    return {key: held[key] for key, _ in named if key in held} if parts else held
+    held = {key: held[key] for key, _ in named if key in held} if parts else held
+    if {key: (value.shape, value.dtype) for key, value in held.items()} != {n: (p.shape, p.dtype) for n, p in named}:
+        remedy = "resume with the versions of diffusers and peft that wrote it"
+        raise InputError(f"the {name} parameters have other names, shapes or types", where=folder, remedy=remedy)
+    for key, value in held.items():
+        if not bool(value.isfinite().all()):
+            raise InputError(f"{key} of its {name} parameters is not finite", where=folder, remedy=REMEDY)
+    return held
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -237,12 +258,17 @@ def _split_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], d
     return tensors, {name: value for name, value in held.items() if name not in tensors}
 
 
-def _join_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+def _join_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], record: CheckpointRecord) -> None:
     groups = optimizer.state_dict()["param_groups"]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
-    for key, value in {**tensors, **numbers}.items():
-        index, _, name = key.partition(".")
-        like = parameters[int(index)]
-        state.setdefault(int(index), {})[name] = as_sharded(value, like) if isinstance(value, Tensor) else value
+    for key, value in {**tensors, **record.optimizer}.items():
+        place, _, name = key.partition(".")
+        state.setdefault(int(place), {})[name] = value
+    if record.unmoved is not None and {*state, *record.unmoved} != {*range(len(parameters))}:
+        raise ValueError("parameters without a state")
+    for index, held in state.items():
+        check_state(optimizer, held, parameters[index].shape)
+        like = parameters[index]
+        state[index] = {n: as_sharded(each, like) if isinstance(each, Tensor) else each for n, each in held.items()}
     optimizer.load_state_dict({"state": state, "param_groups": groups})

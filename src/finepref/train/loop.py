@@ -23,6 +23,7 @@ from finepref.models.denoiser import Denoiser
 from finepref.train.batches import Draw, ImageSource, PairSource, micro_batches
 from finepref.train.callbacks import Callback, Progress
 from finepref.train.checkpoint import (
+    CALLS,
     Counters,
     checkpoint_path,
     load_checkpoint,
@@ -40,8 +41,6 @@ from finepref.train.placement import cut, draw_levels, place
 from finepref.train.processes import World, whole
 from finepref.train.step import Calls, Output, pair_loss
 from finepref.train.unpaired import image_losses
-
-CALLS = ("policy", "reference", "inversion", "anchor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,7 +290,7 @@ def _start(run: Run, *, resume: bool) -> State:
     found = newest_whole(run.out, told=run.world.main) if resume else None
     if found is not None:
         counters = load_checkpoint(found, named=named, optimizer=optimizer, scaler=scaler, average=average)
-        state.step, state.skipped, state.calls = counters.step, counters.skipped, dict(counters.calls)
+        state.step, state.skipped, state.calls = counters.step, counters.skipped, state.calls | dict(counters.calls)
         state.overflows = counters.overflows
     if run.world.main:
         cut_after(run.out, state.step)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 
@@ -67,6 +68,29 @@ def make_optimizer(options: TrainSection, parameters: Iterable[torch.nn.Paramete
         remedy = "pip install 'finepref[bnb]' or use adamw"
         raise ConfigError("adamw8bit needs bitsandbytes", where="train.optimizer", remedy=remedy) from None
     return bitsandbytes.optim.AdamW8bit(parameters, **settings)
+
+
+def check_state(optimizer: torch.optim.Optimizer, held: Mapping[str, Any], shape: torch.Size) -> None:
+    """Refuse what an optimiser cannot hold of a parameter of this shape.
+
+    Raises:
+        ValueError: another name, shape or type, or a number that is not finite or, of a square, negative.
+    """
+    rows, columns = {"exp_avg_sq_row": shape[:-1]}, {"exp_avg_sq_col": shape[:-2] + shape[-1:]}
+    wanted: dict[str, dict[str, Any]] = {
+        "AdamW": {"step": (), "exp_avg": shape, "exp_avg_sq": shape},
+        "Adafactor": {"step": None, "RMS": None, **(rows | columns if len(shape) > 1 else {"exp_avg_sq": shape})},
+    }
+    names = wanted.get(type(optimizer).__name__)  # of adamw8bit, whose blocks have shapes of their own, numbers alone
+    if names is not None and {*names} != {*held}:
+        raise ValueError(f"its names are {', '.join(sorted(held))}")
+    for name, value in held.items():
+        of = names.get(name) if names is not None else None
+        tensor = value if isinstance(value, torch.Tensor) else torch.tensor(float(value))
+        if (names is not None and not tensor.is_floating_point()) or (of is not None and tensor.shape != of):
+            raise ValueError(f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}")
+        if not bool(tensor.isfinite().all()) or ("_sq" in name and bool((tensor < 0).any())):
+            raise ValueError(f"{name} holds numbers that it cannot hold")
 
 
 def make_scaler(options: TrainSection, device: torch.device) -> torch.amp.GradScaler:
