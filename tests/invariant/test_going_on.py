@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -216,6 +217,16 @@ def test_verify_reads_again_what_a_finished_run_does_not(
         assert caught.value.code == (2 if refused else 0), (what, verify, said)
         if refused:
             assert said.splitlines()[-1].startswith(f"finepref: {places[what]}: its content has changed"), said
+        elif verify:
+            assert re.search(rf"{run}: \d\d files of the run, its checkpoints and its cache are as they were", said)
+            assert f"next: finepref generate --model start={run}@0 --model run={run} --prompts" in said
+
+
+def test_where_no_run_is_nothing_is_verified(world: Path, tmp_path: Path) -> None:
+    for resume in (False, True):
+        with pytest.raises(InputError, match="there is no run to "):
+            train(world, tmp_path / "run", 2, resume=resume, verify=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_of_the_version_before_goes_on(

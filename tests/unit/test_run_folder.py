@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -21,19 +22,21 @@ import tiny
 from finepref.core.errors import InputError
 from finepref.core.outfolders import mark, own_files
 from finepref.core.provenance import sha256_folder
+from finepref.evaluate.named_models import as_source
 from finepref.formats.folders import EXPORT, LEFT, LORA
 from finepref.formats.folders import RUN as RUN_FOLDER
 from finepref.formats.run import write_run
 from finepref.models.export import FORMATS, export
 from finepref.models.family import family_of
-from finepref.models.load import load_adapter, open_pipeline
+from finepref.models.load import load_adapter, load_pipeline, open_pipeline
 from finepref.models.run_folder import inputs_of, pipeline_sha256, starts
 from finepref.models.source import locate
 from finepref.models.start import check_start, start_sha256
 from finepref.train.config import load_config
 from finepref.train.run import train_run
 from run_record import run_record
-from tiny import TRAINED
+from single_files import pack
+from tiny import TRAINED, picture
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -150,7 +153,7 @@ def test_the_full_weights_below_a_lora_may_not_change(world: Path) -> None:
     open_pipeline(str(run))
     tensors = load_file(world / "full" / UNET)
     save_file({name: value * 1.1 for name, value in tensors.items()}, world / "full" / UNET)
-    with pytest.raises(InputError, match=f"{run}: its LoRA lies on the weights of .*full, and they have changed since"):
+    with pytest.raises(InputError, match=f"{run}: .*full, which it started from, has changed since it"):
         open_pipeline(str(run))
 
 
@@ -332,3 +335,51 @@ def test_an_export_of_the_trained_part_is_no_model(origin: Path, tmp_path: Path)
         out = export(origin / kind, None, tmp_path / kind, format="diffusers")
         with pytest.raises(InputError, match="an export of the trained part alone; give the run, or its"):
             open_pipeline(str(out))
+
+
+def test_what_a_run_started_from(world: Path) -> None:
+    """RUN@0: the base with the run's VAE and its start; the oracle is the start itself, decoded by hand."""
+    base = world / "base"
+    other = tiny.kl_vae(seed=9, scale=0.5)
+    other.save_pretrained(world / "vae")
+    plain = made(base, world / "plain")
+    assert torch.equal(picture(open_pipeline(f"{plain}@0")), picture(load_pipeline(base)))
+    for kind in TRAINED:
+        run = made(base, world / f"on-{kind}", kind, init_from=str(world / kind), vae=str(world / "vae"))
+        by_hand = load_pipeline(base, world / kind)
+        by_hand.vae = other
+        assert torch.equal(picture(open_pipeline(f"{run}@0")), picture(by_hand))
+        names = (f"{run}@0", f"{plain}@0", run)
+        assert len({as_source(name).fingerprint for name in names}) == 3
+        assert as_source(names[0]).origin == names[0]
+    swap(world)
+    with pytest.raises(InputError, match=OTHER):
+        open_pipeline(f"{plain}@0")
+    with pytest.raises(InputError, match="no such checkpoint; there is none"):
+        export(f"{plain}@0", None, world / "out", format="merged")
+
+
+def test_a_start_that_changed_is_not_shown_as_the_start(world: Path) -> None:
+    run = made(world / "base", world / "run", "full", init_from=str(world / "lora"))
+    open_pipeline(f"{run}@0")
+    file = world / "lora" / LORA
+    with safe_open(file, "pt") as held:
+        about = {key: value for key, value in held.metadata().items() if key != "finepref_sha256"}
+    save_file({name: value * 2 for name, value in load_file(file).items()}, file, metadata=about)
+    open_pipeline(str(run))
+    with pytest.raises(InputError, match=f"{run}: .*lora, which it started from, has changed since"):
+        open_pipeline(f"{run}@0")
+
+
+def test_the_start_of_a_run_on_one_file_needs_no_config(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINEPREF_HOME", str(world / "home"))
+    file = pack(world / "base", world / "base.safetensors")
+    settings = {"config": str(world / "base")}
+    source = locate(file, **settings)
+    run = world / "lora"
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "base": str(file), "base_content": pipeline_sha256(source)}))
+    (run / "config.yaml").write_text(yaml.safe_dump({"model": {"base": str(file), **settings}}))
+    assert torch.equal(picture(open_pipeline(f"{run}@0")), picture(load_pipeline(world / "base")))
+    for base in (None, f"{file.parent}/./{file.name}", source.folder):
+        assert export(run, base, world / "out", format="merged", overwrite=True).is_dir()

@@ -14,7 +14,7 @@ def command(
     model: Annotated[
         list[str],
         typer.Option(
-            help="NAME=PATH, repeatable; PATH: run folder, RUN@STEP, diffusers folder, hub id, lab, lab:early."
+            help="NAME=PATH, repeatable; PATH: run folder, RUN@STEP, RUN@0 (its start), diffusers folder, hub id, lab."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Evaluation folder to write.")],

@@ -41,5 +41,6 @@ def command(
         words.remove(AUTO)
     config_ = load_config(config, words)
     print(train_run(config_, out, resume=AUTO if either else resume, overwrite=overwrite, verify=verify))
-    say(f"next: finepref generate --model base={config_.model.base} --model {out.name}={out} --prompts FILE --out DIR")
+    start = "start" if out.name != "start" else "base"
+    say(f"next: finepref generate --model {start}={out}@0 --model {out.name}={out} --prompts FILE --out DIR")
     say(f"      finepref report {out};  finepref export {out} --format diffusers --out DIR")

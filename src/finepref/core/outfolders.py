@@ -180,8 +180,8 @@ def mark(
         write_json(folder / MARKER, wanted)
 
 
-def refuse_changed(path: Path, *, remedy: str, whole: bool = False) -> None:
-    """Refuse a folder or a file of ours in which something is not as it was written.
+def refuse_changed(path: Path, *, remedy: str, whole: bool = False) -> int:
+    """Refuse a folder or a file of ours in which something is not as it was written; returns how many were compared.
 
     That is known by the hashes in the `finepref.json` of the folder, and of every folder that it lies in.
 
@@ -190,14 +190,18 @@ def refuse_changed(path: Path, *, remedy: str, whole: bool = False) -> None:
     Raises:
         InputError: names the file.
     """
-    place = Path(os.path.realpath(path))
+    place, compared = Path(os.path.realpath(path)), 0
     for owner in (place, *place.parents):
         for name, known in _hashes(_marker(owner)).items():
             held = owner / name
-            if held.is_relative_to(place) and (whole or held.is_file()) and sha256_file(held) != known:
+            if not held.is_relative_to(place) or not (whole or held.is_file()):
+                continue
+            compared += 1
+            if sha256_file(held) != known:
                 folder = "the folder" if owner == place else str(owner)
                 mine = f"{remedy}, or remove {MARKER} from {folder} if you changed it yourself"
                 raise InputError(CHANGED, where=path / held.relative_to(place), remedy=mine)
+    return compared
 
 
 def own_files(folder: Path, patterns: Sequence[str]) -> list[str]:

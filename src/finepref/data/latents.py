@@ -85,14 +85,13 @@ class LatentCache:
             for kind, items in zip(KINDS, held.values(), strict=True)
         )
 
-    def check(self) -> None:
-        """Look now whether every shard has the content that it was written with.
+    def check(self) -> int:
+        """Look now whether every shard has the content that it was written with; how many there are.
 
         Raises:
             InputError: one has not.
         """
-        for shards in (self._images, self._prompts):
-            shards.check()
+        return sum(shards.check() for shards in (self._images, self._prompts))
 
     def require(self, wanted: Shaping) -> None:
         """Refuse a cache that was made for something else.

@@ -126,14 +126,15 @@ class ShardSet:
             self._open[number] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return self._open[number]
 
-    def check(self) -> None:
-        """Look now whether every shard has the content that it was written with.
+    def check(self) -> int:
+        """Look now whether every shard has the content that it was written with; how many there are.
 
         Raises:
             InputError: one has not.
         """
         for number in range(len(self._names)):
             self._tensors(number)
+        return len(self._names)
 
     def gather(self, items: NDArray[np.int64], *, pad: frozenset[str] = frozenset()) -> dict[str, Tensor]:
         """name -> [N,...] for the given items, in order; tensors in `pad` may differ in dimension 1 (zeros fill it)."""

@@ -13,7 +13,7 @@ from finepref.core.errors import InputError
 from finepref.core.files import read_object
 from finepref.core.provenance import sha256_bytes, sha256_file
 from finepref.formats.folders import STATE
-from finepref.formats.run import at_step, is_finished, read_run
+from finepref.formats.run import at_start, at_step, is_finished, read_run
 
 NOT_WEIGHTS = ("checkpoints", "samples", "cache", *STATE)
 
@@ -74,6 +74,7 @@ def as_source(model: NamedModel | str | Path | Any) -> NamedModel:
         InputError: a folder without weights, or no such model.
     """
     from finepref.models.load import open_pipeline
+    from finepref.models.run_folder import run_model_settings
     from finepref.models.source import is_file, locate
 
     if isinstance(model, NamedModel):
@@ -81,13 +82,18 @@ def as_source(model: NamedModel | str | Path | Any) -> NamedModel:
     if not isinstance(model, str | Path):
         kind = type(model).__name__
         return NamedModel(lambda *_: model, origin=kind, fingerprint=pipeline_fingerprint(model), pipeline=kind)
-    path = str(at_step(model))
+    run_of = at_start(model)
+    path = str(at_step(model)) if run_of is None else str(model)
     if is_file(path):
         return replace(as_source(locate(path).folder), origin=path)
 
     def load(device: str, precision: Precision) -> Any:
         return open_pipeline(path, device=device, precision=precision)
 
+    if run_of is not None:
+        begun, vae = read_run(run_of), run_model_settings(run_of).get("vae")
+        known = f"start of base {begun.base_content or begun.base_sha256} {begun.init_sha256} {vae}"
+        return NamedModel(load, origin=path, fingerprint=sha256_bytes(known.encode()), pipeline=begun.family)
     if not os.path.isdir(folder := Path(path)):
         return replace(as_source(load("cpu", "no")), load=load, origin=path)
     run = read_run(folder) if is_finished(folder) else None

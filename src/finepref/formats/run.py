@@ -137,6 +137,12 @@ def at_step(name: str | Path) -> str | Path:
     return folder
 
 
+def at_start(name: str | Path) -> str | None:
+    """`RUN@0` -> RUN, where it means what that finished run started from; None for other names."""
+    run, _, step = os.path.expanduser(name).rpartition("@")
+    return run if step == "0" and is_finished(run) and not os.path.exists(f"{run}@0") else None
+
+
 def is_finished(folder: str | Path) -> bool:
     """Whether a folder holds a finished run."""
     return os.path.isfile(Path(folder) / RUN)

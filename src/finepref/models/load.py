@@ -11,7 +11,7 @@ import torch
 from finepref.core.device import Precision, default_device
 from finepref.core.errors import InputError
 from finepref.core.files import read_object
-from finepref.formats.run import RUN, at_step, is_finished, read_run
+from finepref.formats.run import RUN, at_start, at_step, is_finished, read_run
 from finepref.models import dropout
 from finepref.models import lora as low_rank
 from finepref.models.denoiser import Denoiser
@@ -127,14 +127,17 @@ def load_adapter(
 def open_pipeline(path: str, *, device: str | None = None, precision: Precision = "no") -> Any:
     """A plain diffusers pipeline: of a run folder (base + trained part), a diffusers folder, a hub name, or the lab.
 
+    `RUN@0` is what a finished run started from: its base with the run's own VAE and `model.init_from`.
+
     Args:
         precision: no (float32), bf16 or fp16, of all its networks, as diffusers' `torch_dtype`.
 
     Raises:
         InputError: a folder that is neither a finished run nor a pipeline.
     """
-    path = str(at_step(path))
-    how: Any = {"device": device or default_device(), "precision": precision}
+    run = at_start(path)
+    path = str(at_step(path)) if run is None else run
+    how: Any = {"device": device or default_device(), "precision": precision, "untrained": run is not None}
     if is_finished(path):
         record = read_run(path)
         said = BaseOptions(revision=record.revision) | said_of(path, record.base)
@@ -155,12 +158,16 @@ def load_pipeline(
     family: str = "auto",
     device: str | torch.device = "cpu",
     precision: Precision = "no",
+    untrained: bool = False,
     **said: Unpack[BaseOptions],
 ) -> Any:
     """A plain diffusers pipeline of `base`, with the trained part of a run folder (or hub name) in it.
 
     Where a run started from another model or decodes with another VAE, its config.yaml says so and is obeyed. A base
     that is not that of the run, by its content, is refused.
+
+    Args:
+        untrained: as the run was before its first step.
 
     Raises:
         InputError: no such model, or the run folder holds no trained part of this family.
@@ -169,11 +176,11 @@ def load_pipeline(
     kind = family_of(source, family)
     settings = run_model_settings(run) if run is not None else {}
     if run is not None:
-        check_below(at_step(run), kind.part, source)
+        check_below(at_step(run), kind.part, source, start=untrained)
     check_parts(source, kind, settings.get("vae"))
     tokenizers = check_tokenizers(source, kind)
     vae = load_vae(source, settings.get("vae"))
-    network, adapter = _load_network(source, kind, run)
+    network, adapter = _load_network(source, kind, settings.get("init_from") if untrained else run)
     dtype = compute_dtype(precision, where="precision") or torch.float32
     with quiet():
         held = {kind.part: network.to(dtype), "vae": vae.to(dtype), **tokenizers}

@@ -120,8 +120,13 @@ def start_sha256(name: str | Path, part: str, base: Source) -> str:
     return hash_config({"lora": file, "below": start_sha256(below[0], part, base)}) if below else file
 
 
-def check_below(run: str | Path, part: str, base: Source, *, remedy: str = "put it back as it was then") -> None:
+def check_below(
+    run: str | Path, part: str, base: Source, *, start: bool = False, remedy: str = "put it back as it was then"
+) -> None:
     """Refuse another base than that of a finished run, and for a LoRA that lies on other full weights, other ones.
+
+    Args:
+        start: what the run started from is used itself.
 
     Raises:
         InputError: their content is another than when the run was made; where they lie does not matter.
@@ -129,10 +134,10 @@ def check_below(run: str | Path, part: str, base: Source, *, remedy: str = "put 
     if not is_finished(run):
         return
     check_base(run, base, remedy=remedy)
-    below = full_start(run, part, base) if (Path(run) / low_rank.FILE).is_file() else None
-    if below is not None and start_sha256(next(starts(run)), part, base) != read_run(run).init_sha256:
-        what = f"its LoRA lies on the weights of {below.name}, and they have changed since it was trained"
-        raise InputError(what, where=run, remedy=remedy)
+    below = next(starts(run), None)
+    used = start or ((Path(run) / low_rank.FILE).is_file() and full_start(run, part, base) is not None)
+    if below is not None and used and start_sha256(below, part, base) != read_run(run).init_sha256:
+        raise InputError(f"{below}, which it started from, has changed since it was trained", where=run, remedy=remedy)
 
 
 def check_start(source: Source, kind: Family, name: str | Path, lora: LoraSettings | None) -> None:

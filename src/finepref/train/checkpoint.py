@@ -110,17 +110,20 @@ def newest_whole(run: Path, *, told: bool = False) -> Path | None:
     return None
 
 
-def check_checkpoint(folder: Path) -> None:
+def check_checkpoint(folder: Path) -> int:
     """Refuse a checkpoint that is damaged, without loading it; one of the version before is known by its headers.
+
+    Returns how many files were compared with their hashes.
 
     Raises:
         InputError: it is damaged.
     """
     read_state(folder)
-    refuse_changed(folder, remedy=REMEDY, whole=True)
+    compared = refuse_changed(folder, remedy=REMEDY, whole=True)
     for path in {folder / "optimizer.safetensors", *folder.rglob("*.safetensors")}:
         with _whole(path), safe_open(path, framework="pt"):
             pass
+    return compared
 
 
 def save_checkpoint(

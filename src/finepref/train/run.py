@@ -67,22 +67,24 @@ def train_run(
     check_folder(out, RUN_FOLDER, inputs=_inputs(config, out))
     check_data(config, make_method(config))
     if not overwrite:
-        check_run(out, config, resume=resume)
+        check_run(out, config, resume=resume, verify=verify)
+    compared = 0
     with join_world() as world, ExitStack() as held:
         if world.main:
             recover(out, RUN_FOLDER, begun=_is_begun)
             held.enter_context(own_folder(out, RUN_FOLDER))
             if verify:
                 forget()
-                refuse_changed(out, remedy="overwrite it to train again")
-                for folder in checkpoints(out):
-                    check_checkpoint(folder)
+                compared = refuse_changed(out, remedy="overwrite it to train again")
+                compared += sum(check_checkpoint(folder) for folder in checkpoints(out))
         world.barrier()
         base = about_base(config)
         latents = open_latents(config, out, world=world)
         if verify and isinstance(latents, LatentCache):
-            latents.check()
+            compared += latents.check()
         prepared = prepare(config, cache=latents, base=base)
+        if verify:
+            say(f"{out}: {compared} files of the run, its checkpoints and its cache are as they were written")
         if not overwrite and _finished(out, prepared, resume=resume):
             say(f"{out} is finished already (--overwrite trains again; --resume with more train.max_steps goes on)")
             return out
@@ -242,17 +244,19 @@ def check_sharding(config: RunConfig, method: Method, world: World) -> None:
         raise ConfigError(f"{options.optimizer} needs whole weights", where="train.optimizer", remedy="adamw")
 
 
-def check_run(out: Path, config: RunConfig, *, resume: Resume) -> None:
+def check_run(out: Path, config: RunConfig, *, resume: Resume, verify: bool = False) -> None:
     """Refuse a folder of another run before anything is read for this one, as far as configs tell.
 
     Raises:
         InputError: it holds an unfinished run, or a finished one of another length, that is not resumed, one of another
-            config, or nothing that could be resumed.
+            config, or nothing that could be resumed or verified.
     """
     if not (out / CONFIG).is_file():
         if resume is True and not is_finished(out):
             remedy = "leave out --resume, or write --resume auto, which starts where nothing is there"
             raise InputError("there is no run to go on with", where=out, remedy=remedy)
+        if verify and resume != "auto" and not is_finished(out):
+            raise InputError("there is no run to verify", where=out, remedy="leave out --verify to train one")
         return
     found = changed(written_settings(_config_of(out)), settings(config))
     if is_finished(out):

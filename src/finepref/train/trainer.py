@@ -108,7 +108,7 @@ class Trainer:
             InputError: files that do not fit, or a folder in use. CheckFailed: steps that could not be applied.
         """
         if not overwrite:
-            check_run(self.out, self.config, resume=resume)
+            check_run(self.out, self.config, resume=resume, verify=verify)
         self._write()
         how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "verify": verify}
         return train_run(self.config, self.out, callbacks=self.callbacks, **how)
