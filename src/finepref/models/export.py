@@ -22,11 +22,12 @@ from finepref.formats.folders import EXPORT
 from finepref.formats.run import RUN, at_step, is_finished, read_run
 from finepref.models import lora, lora_names
 from finepref.models.family import Family, family_of
+from finepref.models.header import DAMAGED
 from finepref.models.load import load_pipeline
 from finepref.models.packed import write_checkpoint
 from finepref.models.precision import to_half
 from finepref.models.run_folder import inputs_of, run_model_settings, said_of
-from finepref.models.source import DAMAGED, INDEX, WEIGHTS, Source, empty_part, locate, quiet
+from finepref.models.source import INDEX, WEIGHTS, Source, empty_part, locate, quiet
 from finepref.models.start import check_below, full_start
 from finepref.models.variant import is_twin, name_plainly
 
