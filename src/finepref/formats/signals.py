@@ -77,9 +77,9 @@ class Signals:
         found: dict[str, float | None] = {}
         for key, value in self.meta.items():
             kind, _, name = key.rpartition(".")
-            if name == "scorer":
+            if kind and name == "scorer":
                 found[value] = self.meta.get(f"{kind}.device_seconds")
-            elif name == "scorers":
+            elif kind and name == "scorers":
                 found |= {each["scorer"]: each["device_seconds"] for each in value}
         return found
 
