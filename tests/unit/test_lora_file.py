@@ -108,11 +108,10 @@ def test_float8_is_read_as_the_numbers_that_it_holds(base: Path, weights: made.T
         assert all(torch.equal(found[name], value) for name, value in other.items())
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl"])
-def test_the_names_of_comfyui_are_those_of_the_published_network(tmp_path: Path, name: str) -> None:
+def test_the_names_of_comfyui_are_those_of_the_published_network(
+    base: Path, weights: made.Tensors, tmp_path: Path
+) -> None:
     """`diffusion_model.input_blocks.1.1...`, which diffusers does not read: the same numbers as under kohya's names."""
-    base = tiny.BUILDERS[name](tmp_path / "base")
-    weights = made.adapter(load_part(locate(base), "unet"), TARGETS)
     comfy = made.comfy(made.renamed(weights, made.original))
     peft = {key.replace("lora_down", "lora_A").replace("lora_up", "lora_B"): value for key, value in comfy.items()}
     held = [made.write(tmp_path / f"{number}.safetensors", tensors)
