@@ -302,11 +302,7 @@ def test_a_part_of_a_folder_of_ours_is_known_by_the_folder(
 
 
 def test_a_name_that_is_no_text(tmp_path: Path, home: Path) -> None:
-<<<<<<< ours
-    """Linux has file names of any bytes: they count in a hash; a sentence says where they cannot be written down."""
-=======
     """Linux has names of any bytes: they count in a hash, and a sentence says where they cannot be written down."""
->>>>>>> theirs
     folder = tmp_path / os.fsdecode(b"\xfe")
     large(folder / "a.safetensors")
     (folder / os.fsdecode(b"\xff.json")).write_text("{}")
