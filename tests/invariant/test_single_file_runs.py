@@ -94,8 +94,10 @@ def _written_again(run: Path, file: Path, single: Path, place: Path) -> None:
     assert equal(weights(merged), weights(locate(single, config=str(merged)).folder))
     with safe_open(single, "pt") as handle:
         assert handle.metadata()["finepref_made_by"] == "finepref"
-    with pytest.raises(InputError, match="something is there already"):
-        export(run, file, single, format="single-file")
+    for out, kind in ((single, "single-file"), (merged, "merged")):
+        export(run, file, out, format=kind)  # the same one, as after a kill at its very end
+        with pytest.raises(InputError, match="something is there already"):
+            export(run, file, out, format=kind, half=True)
     half = export(run, file, single, format="single-file", half=True, overwrite=True)
     assert {value.dtype for value in load_file(half).values()} == {torch.float16}
     with pytest.raises(InputError, match="it is one of the inputs"):

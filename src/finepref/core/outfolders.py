@@ -180,6 +180,11 @@ def mark(
         write_json(folder / MARKER, wanted)
 
 
+def made_as(folder: Path) -> str:
+    """The fingerprint of what a folder of ours was made from; "" where it has none."""
+    return str(_marker(folder).get("fingerprint", ""))
+
+
 def refuse_changed(path: Path, *, remedy: str, whole: bool = False) -> int:
     """Refuse a folder or a file of ours in which something is not as it was written; returns how many were compared.
 

@@ -14,9 +14,9 @@ import yaml
 from finepref.core.errors import InputError, check_word
 from finepref.core.files import atomic_file, read_object, write_json
 from finepref.core.known import refuse_damaged
-from finepref.core.outfolders import check_folder, refuse_changed, whole_folder
+from finepref.core.outfolders import check_folder, made_as, refuse_changed, whole_folder
 from finepref.core.ownership import check_file, own_file
-from finepref.core.provenance import provenance
+from finepref.core.provenance import hash_config, provenance, sha256_file
 from finepref.core.seal import seal
 from finepref.formats.folders import EXPORT
 from finepref.formats.run import RUN, at_step, is_finished, read_run
@@ -32,6 +32,7 @@ from finepref.models.start import check_below, full_start
 from finepref.models.variant import is_twin, name_plainly
 
 MADE_BY = "finepref_made_by"
+MADE_OF = "finepref_made_of"  # by which the same export knows its own result again
 LORA_FILES = tuple(lora_names.TOOLS)
 FORMATS = ("diffusers", *LORA_FILES, "merged", "single-file")
 
@@ -77,7 +78,9 @@ def export(
         raise InputError(what, where=run, remedy="give a finished run or a checkpoint as RUN@STEP, or name the --base")
     base = read_run(run).base if base is None else base
     refuse_changed(run, remedy=DAMAGED)
-    out = _place(run, base, Path(out), format, overwrite=overwrite)
+    files = {name: sha256_file(run / name) for name in (RUN, "config.yaml") if (run / name).is_file()}
+    made = hash_config({"files": files, "format": format, "half": half})
+    out = _place(run, base, Path(out), format, made="" if overwrite else made, overwrite=overwrite)
     whole = format in ("merged", "single-file")
     if half and not whole:
         raise InputError(f"half precision has no effect on format {format}", where="half", remedy="drop it")
@@ -96,23 +99,23 @@ def export(
         what = f"its LoRA lies on the weights of {below.name}, not on those of the base"
         raise InputError(what, where=run, remedy="use --format merged")
     if format == "diffusers":
-        return _diffusers(run, out, part, lora_file=has_lora, vae=vae)
+        return _diffusers(run, out, part, lora_file=has_lora, vae=vae, made=made)
     if format in LORA_FILES:
         if not has_lora:
             raise InputError("the run trained all weights", where=run, remedy="use --format merged")
-        return _lora_file(run, out, format, source=source, kind=kind)
+        return _lora_file(run, out, format, source=source, kind=kind, made=made)
     pipe = load_pipeline(base, run, family=family, **said)
     if has_lora:
         with quiet():
             pipe.fuse_lora()
             pipe.unload_lora_weights()
     if format == "single-file":
-        return _single_file(pipe, run, out, half=half)
-    return _merged(pipe, source, out, part, half=half, vae=vae is not None)
+        return _single_file(pipe, run, out, half=half, made=made)
+    return _merged(pipe, source, out, part, half=half, vae=vae is not None, made=made)
 
 
-def _place(run: Path, base: str | Path, out: Path, format: str, *, overwrite: bool) -> Path:
-    """Where the file or folder is written, which may be taken only by an older one, and with `overwrite`."""
+def _place(run: Path, base: str | Path, out: Path, format: str, *, made: str, overwrite: bool) -> Path:
+    """Where the file or folder is written: taken by nothing, by the same export, or by an older one to overwrite."""
     inputs = [run, base, *inputs_of(run_model_settings(run))]
     file, ending = format in (*LORA_FILES, "single-file"), out.suffix.lower()
     if ending in WEIGHTS and not out.is_dir() and (not file or out.suffix != ".safetensors"):
@@ -121,28 +124,29 @@ def _place(run: Path, base: str | Path, out: Path, format: str, *, overwrite: bo
     if file:
         named = out if out.suffix == ".safetensors" else out / f"{run.name}.safetensors"
         out = check_file(named, _is_ours, inputs=inputs)
-        taken = out.exists()
+        taken = out.exists() and _header(out).get(MADE_OF) != made
     else:
         place = check_folder(out, EXPORT, inputs=inputs)
-        taken = place.exists() and any(place.iterdir())
+        taken = place.exists() and any(place.iterdir()) and made_as(place) != made
     if taken and not overwrite:
         raise InputError("something is there already", where=out, remedy="use another name, or --overwrite")
     return out
 
 
-def _single_file(pipe: Any, run: Path, out: Path, *, half: bool) -> Path:
+def _single_file(pipe: Any, run: Path, out: Path, *, half: bool, made: str) -> Path:
     """The pipeline in one file, with what made it in the header; names of files go without their folders."""
     known = provenance(inputs=[run / RUN, run / "config.yaml"])
     about = {name: known[name] for name in ("created", "versions")}
     about["inputs"] = {Path(name).name: value for name, value in known["inputs"].items()}
     with own_file(out, _is_ours), atomic_file(out) as temporary:
-        write_checkpoint(pipe, temporary, half=half, metadata={MADE_BY: "finepref", "finepref": json.dumps(about)})
+        own = {MADE_BY: "finepref", MADE_OF: made, "finepref": json.dumps(about)}
+        write_checkpoint(pipe, temporary, half=half, metadata=own)
         seal(temporary)
     return out
 
 
-def _diffusers(run: Path, out: Path, part: str, *, lora_file: bool, vae: str | None) -> Path:
-    with whole_folder(out, EXPORT) as place:
+def _diffusers(run: Path, out: Path, part: str, *, lora_file: bool, vae: str | None, made: str) -> Path:
+    with whole_folder(out, EXPORT, fingerprint=made) as place:
         if lora_file:
             refuse_damaged(run / lora.FILE, remedy=DAMAGED)
             shutil.copy2(run / lora.FILE, place / lora.FILE)
@@ -177,7 +181,7 @@ def _checked(left_out: Callable[[str, list[str]], Iterable[str]]) -> Callable[[s
     return left
 
 
-def _lora_file(run: Path, out: Path, format: str, *, source: Source, kind: Family) -> Path:
+def _lora_file(run: Path, out: Path, format: str, *, source: Source, kind: Family, made: str) -> Path:
     """A LoRA under another tool's names; for kohya's trainers with their `ss_*` metadata."""
     from safetensors.torch import save_file
 
@@ -193,19 +197,23 @@ def _lora_file(run: Path, out: Path, format: str, *, source: Source, kind: Famil
     tensors = lora_names.named(format, kind.name, found, network)
     about = {} if format != "kohya" else lora_names.about(kind.name, metadata)
     with own_file(out, _is_ours), atomic_file(out) as temporary:
-        save_file(tensors, str(temporary), metadata={**about, MADE_BY: "finepref", "format": "pt"})
+        save_file(tensors, str(temporary), metadata={**about, MADE_BY: "finepref", MADE_OF: made, "format": "pt"})
         seal(temporary)
     return out
 
 
 def _is_ours(path: Path) -> bool:
+    return _header(path).get(MADE_BY) == "finepref"
+
+
+def _header(path: Path) -> dict[str, str]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        return (file.metadata() or {}).get(MADE_BY) == "finepref"
+        return file.metadata() or {}
 
 
-def _merged(pipe: Any, source: Source, out: Path, part: str, *, half: bool, vae: bool) -> Path:
+def _merged(pipe: Any, source: Source, out: Path, part: str, *, half: bool, vae: bool, made: str) -> Path:
     """Copy the base, then write what is not its own in place of it: the denoiser, another VAE, all networks halved."""
     base = source.folder
     networks = {name: each for name, each in pipe.components.items() if hasattr(each, "state_dict")}
@@ -223,7 +231,7 @@ def _merged(pipe: Any, source: Source, out: Path, part: str, *, half: bool, vae:
             return [name for name in names if name.endswith(pickled) or is_twin(name, names, source.variant)]
         return [name for name in names if name in replaced or name.startswith(".") or name.endswith(strays)]
 
-    with whole_folder(out, EXPORT) as place:
+    with whole_folder(out, EXPORT, fingerprint=made) as place:
         shutil.copytree(base, place, dirs_exist_ok=True, ignore=_checked(left_out))
         name_plainly(place, source.variant)
         with quiet():
