@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from finepref import Callback
 from finepref.cli import main
@@ -245,6 +245,21 @@ def test_a_run_of_the_version_before_goes_on(
     train(world, out, 6, resume=True)
     assert "is of a version before" in capsys.readouterr().err
     assert same(out, six)
+
+
+def test_what_lies_beside_a_base_makes_no_other_run(world: Path, tmp_path: Path) -> None:
+    """Notes and a twin in another precision are not read; the weights are."""
+    base = shutil.copytree(world / "model", tmp_path / "base")
+    words = [f"model.base={base}"]
+    run = train(world, tmp_path / "run", 2, *words)
+    (base / "notes.json").write_text("{}")
+    shutil.copy(base / WEIGHTS, base / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    train(world, run, 3, *words, resume=True)
+    assert read_run(run).steps == 3
+    tensors = load_file(base / WEIGHTS)
+    save_file({name: value + 1e-3 for name, value in tensors.items()}, base / WEIGHTS)
+    with pytest.raises(InputError, match="another base or start"):
+        train(world, run, 4, *words, resume=True)
 
 
 def test_a_finished_run_of_the_version_before_on_another_base(world: Path, six: Path, tmp_path: Path) -> None:
