@@ -183,7 +183,7 @@ def measure(base: Path, arch: str, options: argparse.Namespace, peak: float) -> 
         source=PairSource(drawing=drawing, table=table, guidance=False),
         world=World(rank=0, size=1, device=device), out=Path("unused"),
         identity=RunIdentity(settings={}, base={}, cache="", signal=""),
-        base=BaseRecord(base=str(base), revision=None, family="", base_sha256="", init_sha256=None),
+        base=BaseRecord(base=str(base), revision=None, family="", base_sha256="", base_content="", init_sha256=None),
         draws=config.train.pairs_per_step, inverts=method.trajectory.uses_network,
     )  # fmt: skip
     state = loop._start(run, resume=False)
