@@ -55,6 +55,7 @@ def test_what_people_type(typed: str, meant: object, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("layers", "overrides", "sentence"),
     [
+        (["lab/dpo"], ["train.max_steps = 3"], "has blanks around its =; write train.max_steps=3"),
         (["lab/dpo"], ["train.max_steps=x"], "command line: train.max_steps = 'x' is not possible"),
         (["lab/dpo"], ["train.max_step=3"], "command line: unknown key 'train.max_step'; did you mean 'max_steps'"),
         (["lab/dpo"], ["train.learning_rate=.inf"], "command line: train.learning_rate = inf is not possible"),

@@ -17,7 +17,10 @@ import tiny
 from finepref.core.errors import InputError
 from finepref.evaluate.named_models import as_source
 from finepref.formats.run import write_run
+from finepref.models.family import family_of
 from finepref.models.load import load_adapter, open_pipeline
+from finepref.models.source import locate, vae_folder
+from finepref.models.start import check_start
 from finepref.train.config import load_config
 from finepref.train.run import train_run
 from run_record import run_record
@@ -150,3 +153,35 @@ def test_a_name_that_no_file_can_have(name: str) -> None:
     for use in (as_source, open_pipeline):
         with pytest.raises(InputError):
             use(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("loras/gone.safetensors", "no such file or folder; check the path"),
+        ("./gone", "no such (model folder|file or folder); "),
+        ("a/b/gone", "no such (model folder|file or folder); "),
+        ("dreams", "no such (model folder; did you mean dreams.safetensors|file or folder)"),
+        ("owner/gone", "nor a model the hub hands out .which is out of reach, and its cache here lacks it"),
+    ],
+)
+@pytest.mark.parametrize("option", ["init_from", "base", "base with config", "vae"])
+def test_a_path_that_is_not_there_is_not_sent_to_the_hub(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str, option: str
+) -> None:
+    """One sentence about the name that was given, whatever else was."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dreams.safetensors").write_bytes(b"")
+    source, config = locate(world / "base"), str(world / "base")
+    calls = {
+        "init_from": lambda: check_start(source, family_of(source, "auto"), name, None),
+        "vae": lambda: vae_folder(source, name),
+        "base": lambda: locate(name),
+        "base with config": lambda: locate(name, config=config),
+    }
+    if option != "init_from" and name.endswith(".safetensors"):
+        said = "no such file; check the path"
+    if option == "base with config" and name == "owner/gone":
+        said = "a config belongs to a single file, not to a hub name"
+    with pytest.raises(InputError, match=said):
+        calls[option]()

@@ -112,6 +112,9 @@ def stack(names: Sequence[str | Path], overrides: Sequence[str] = (), *, where: 
             reason, remedy = f"{override!r} is not of the form section.key=value", "write e.g. train.learning_rate=1e-5"
             remedy = f"write -c {override}" if not equals and _is_layer(override) else remedy
             raise ConfigError(reason, where=where, remedy=remedy)
+        if key != key.strip():
+            what, remedy = f"{override!r} has blanks around its =", f"write {key.strip()}={text.strip()}"
+            raise ConfigError(what, where=where, remedy=remedy)
         place = tuple(key.split("."))
         for old in [old for old in found.settings if old[: len(place)] == place]:  # a section is given as a whole
             del found.settings[old]

@@ -112,19 +112,27 @@ def locate(base: str | Path, **said: Unpack[BaseOptions]) -> Source:
         from finepref.models.unpacked import unpacked
 
         return unpacked(Path(base).expanduser(), config=said.get("config"), prediction_type=said.get("prediction_type"))
-    _refuse(said, ("config", "prediction_type"), "a diffusers folder")
     if is_folder(base):
         folder = Path(base).expanduser()
+        _refuse(said, ("config", "prediction_type"), "a diffusers folder")
         _refuse(said, ("revision",), "a folder")
-    elif len(name.split("/")) == 2 and not name.startswith((".", "/", "~")):
+    elif _on_hub(name):
+        _refuse(said, ("config", "prediction_type"), "a hub name")
         folder = _download_pipeline(name, said.get("revision"), variant)
     else:
+        beside = next((f"{name}{end}" for end in WEIGHTS if os.path.isfile(os.path.expanduser(f"{name}{end}"))), None)
         remedy = "give a diffusers folder, a .safetensors checkpoint or a hub name owner/name"
+        remedy = f"did you mean {beside}?" if beside else remedy
         raise InputError("no such model folder", where=name, remedy=remedy)
     refuse_changed(folder, remedy=DAMAGED)
     if not (folder / INDEX).is_file():
         raise InputError(f"the folder has no {INDEX}", where=name, remedy="give a whole diffusers pipeline")
     return Source(name=name, folder=folder, index=read_object(folder / INDEX), variant=variant)
+
+
+def _on_hub(name: str) -> bool:
+    """Whether a name is one that the hub may know: owner/name, and no path."""
+    return len(name.split("/")) == 2 and not name.startswith((".", "/", "~"))
 
 
 def applicable(base: str | Path) -> tuple[str, ...]:
@@ -159,11 +167,18 @@ def _download_pipeline(name: str, revision: str | None, variant: str | None) -> 
 
 def unreachable(name: str, error: Exception) -> InputError:
     """The sentence for a name that is no folder and that the hub does not hand out."""
-    return InputError(
-        f"neither a folder here nor a model the hub hands out ({first_line(error)})",
-        where=name,
-        remedy="check the spelling, log in with `hf auth login`, or download it and give the folder",
-    )
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    if not _on_hub(name) or os.path.splitext(name)[1] in WEIGHTS:
+        return InputError("no such file or folder", where=name, remedy="check the path, or give a hub name owner/name")
+    said, remedy = first_line(error), "check the spelling, log in with `hf auth login`, or download it"
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        said, remedy = "which is out of reach, and its cache here lacks it", "check the spelling, or download it"
+    what = f"neither a folder here nor a model the hub hands out ({said})"
+    return InputError(what, where=name, remedy=f"{remedy} and give the folder")
 
 
 def locate_part(
