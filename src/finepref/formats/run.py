@@ -67,6 +67,13 @@ class RunIdentity:
     signal: str
     code: Mapping[str, str] = field(default_factory=dict)
 
+    def lies_as(self, other: RunIdentity) -> bool:
+        """Whether both have one base and start: by what is read of the base where both say that, else by its folder."""
+        both = all("base_content" in each.base for each in (self, other))
+        left_out = "base_sha256" if both else "base_content"
+        first, second = ({k: v for k, v in each.base.items() if k != left_out} for each in (self, other))
+        return first == second
+
     def sha256(self) -> str:
         """One hash of all of it."""
         return hash_config(asdict(self))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from finepref.core import provenance
@@ -69,17 +69,10 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def differences(old: RunIdentity, new: RunIdentity) -> list[str]:
     """What makes a run another one, in words; empty where it is the same."""
     parts = (
-        ("base or start", *_comparable(old.base, new.base)), ("data set or cache", old.cache, new.cache),
+        ("base or start", True, old.lies_as(new)), ("data set or cache", old.cache, new.cache),
         ("signal", old.signal, new.signal), ("code of own rows", old.code, new.code),
     )  # fmt: skip
     return changed(old.settings, new.settings) + [f"another {what}" for what, before, now in parts if before != now]
-
-
-def _comparable(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two records of a base by what is read of it, where both say so; else by all of its folder."""
-    left_out = "base_sha256" if "base_content" in old and "base_content" in new else "base_content"
-    first, second = ({key: value for key, value in each.items() if key != left_out} for each in (old, new))
-    return first, second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +128,7 @@ def prepare(config: RunConfig, *, cache: Latents, base: BaseRecord) -> Prepared:
 
 def run_identity(config: RunConfig, *, base: BaseRecord, cache: str, signal: str) -> RunIdentity:
     """Everything that decides the weights: settings (no paths, logging, checkpoints), base, cache, signal."""
-    weights = {name: getattr(base, name) for name in ("base_sha256", "base_content", "init_sha256")}
+    weights = {name: value for name, value in asdict(base).items() if name.endswith(("_sha256", "_content"))}
     code = hashes(objective=config.objective.name, guard=config.guard.name, trajectory=config.trajectory.name)
     return RunIdentity(settings=settings(config), base=weights, cache=cache, signal=signal, code=code)
 
