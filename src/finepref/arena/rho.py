@@ -59,9 +59,8 @@ def estimate_rho(votes: Votes, ratings: Ratings, *, prior_mean: Floats | None = 
     """Estimate rho from at most 50,000 votes (whole prompts, drawn at random; without prompts, whole groups of images).
 
     l(rho) = sum over votes of log Phi(t) at the cavities of expectation propagation, on the grid 0.05, 0.10 .. 0.95.
-    prior_mean: [K] of every image, in c; None: its model's rating.
     The rule goes toward 1: with few votes per image the likelihood cannot tell, and rho = 1 is the safe end
-    (docs/arena.md).
+    (docs/arena.md). prior_mean: [K] of every image, in c; None: its model's rating.
 
     Raises:
         InputError: votes without image names.

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from finepref.core.errors import InputError, check_word, nearest
-from finepref.core.outfolders import check_folder, settle, whole_folder
+from finepref.core.outfolders import check_folder, made_as, settle, whole_folder
 from finepref.core.progress import say
 from finepref.core.provenance import hash_config, provenance, sha256_bytes, sha256_file
 from finepref.formats.folders import PAIRS
 from finepref.formats.manifest import LINES, ImageRow, read_rows
-from finepref.formats.preferences import Preference, made_of, write_pairs
+from finepref.formats.preferences import Preference, write_pairs
 from finepref.formats.prompts import prompt_sha256
 from finepref.formats.rewards import Reward, write_rewards
 from finepref.formats.scores import SCORES, ScoredBy, read_scores
@@ -50,7 +50,7 @@ def pair_from_scores(
     settle(out, PAIRS)
     files = {name: sha256_file(folder / name) for name in (LINES, SCORES) if (folder / name).is_file()}
     made = hash_config({"files": files, "scorer": scorer, "choose": choose, "min_gap": min_gap})
-    if (out / "rewards.parquet").exists() and not overwrite and made_of(out / "pairs.parquet") != made:
+    if (out / "rewards.parquet").exists() and not overwrite and made_as(out) != made:
         raise InputError("pairs.parquet is there already", where=out, remedy="use another folder, or --overwrite")
     groups, skipped, about = _scored_images(folder, scorer)
     pairs: list[Preference] = []
@@ -70,8 +70,8 @@ def pair_from_scores(
             ]
     if not pairs:
         raise InputError("no prompt has two scored images that differ", where=folder, remedy="generate more seeds")
-    with whole_folder(out, PAIRS) as place:
-        write_pairs(pairs, place / "pairs.parquet", made=made)
+    with whole_folder(out, PAIRS, fingerprint=made) as place:
+        write_pairs(pairs, place / "pairs.parquet")
         write_rewards(place / "rewards.parquet", rewards, {scorer: about}, provenance(inputs=[folder / SCORES]))
     return {"pairs": len(pairs), "prompts": len({pair.prompt for pair in pairs}), "skipped": skipped}
 

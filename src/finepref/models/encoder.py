@@ -125,8 +125,8 @@ def latent_scale(config: Any, like: Tensor) -> tuple[Tensor, Tensor]:
     """(shift, scale) with latent = (z - shift) * scale, broadcastable to [N,C,h,w].
 
     scaling_factor and shift_factor; where the config holds latents_mean and latents_std (per channel), the shift is
-    the mean and the scale is scaling_factor / std, as the pipelines undo it when they decode. What
-    the family's pipeline does not undo is refused before (`models.pipeline_parts`).
+    the mean and the scale is scaling_factor / std, as the pipelines undo it when they decode. What the family's
+    pipeline does not undo is refused before (`models.pipeline_parts`).
     """
     factor = getattr(config, "scaling_factor", None)
     scale = like.new_tensor(1.0 if factor is None else factor)

@@ -80,7 +80,7 @@ def export(
     refuse_changed(run, remedy=DAMAGED)
     files = {name: sha256_file(run / name) for name in (RUN, "config.yaml") if (run / name).is_file()}
     made = hash_config({"files": files, "format": format, "half": half})
-    out = _place(run, base, Path(out), format, made="" if overwrite else made, overwrite=overwrite)
+    out = _place(run, base, Path(out), format, made=made, overwrite=overwrite)
     whole = format in ("merged", "single-file")
     if half and not whole:
         raise InputError(f"half precision has no effect on format {format}", where="half", remedy="drop it")
