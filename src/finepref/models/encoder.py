@@ -20,8 +20,8 @@ from finepref.models.family import family_of
 from finepref.models.pipeline_parts import check_parts, check_tokenizers, check_weights
 from finepref.models.precision import compute_dtype
 from finepref.models.source import BaseOptions, assemble, empty_part, load_part, load_vae, locate, quiet, vae_folder
+from finepref.models.variant import TEXTS
 
-TOKENS = (".txt", ".model", ".jinja")  # files of a tokenizer beside its JSON
 FP16_VAE = "madebyollin/sdxl-vae-fp16-fix"
 """SDXL's VAE with smaller activations, by its card: the original's overflow in float16."""
 
@@ -94,7 +94,7 @@ class LatentEncoder:
             "precision": "full" if self._dtype is None else str(self._dtype).removeprefix("torch."),
             "text_settings": hash_config(self.family.settings)[:16],
             **{name: sha256_folder(folder / name) for name in names},
-            **{f"{name}{LATER}": sha256_folder(folder / name, TOKENS) for name in names},
+            **{f"{name}{LATER}": sha256_folder(folder / name, TEXTS) for name in names},
         }
 
     @torch.no_grad()

@@ -42,10 +42,10 @@ from finepref.models.single_file import (
     told_left_out,
 )
 from finepref.models.source import INDEX, SCHEDULER, Source, is_folder, load_part, locate_part, quiet
+from finepref.models.variant import SMALL
 
 VERSION = 1
 HASHES = "finepref.sha256"
-SMALL = (".json", ".txt", ".model")
 PATTERNS = (INDEX, *(f"*/*{end}" for end in SMALL))
 EXTRAS = ("safety_checker", "feature_extractor", "image_encoder")
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ENDS = (".safetensors", ".safetensors.index.json")
+TEXTS = (".txt", ".model", ".jinja")  # of a tokenizer, beside its JSON
+SMALL = (".json", *TEXTS)  # configs and tokenizers
 
 
 def is_twin(name: str, names: Sequence[str], variant: str | None) -> bool:
@@ -18,7 +20,7 @@ def is_read(name: str, names: Sequence[str], variant: str | None) -> bool:
     """Whether a file of a part is one that it is read from, whatever indices say of its shards."""
     stem, weights, _ = name.partition(".safetensors")
     if not weights:
-        return name.endswith((".json", ".txt", ".model"))
+        return name.endswith(SMALL)
     return name.endswith(weights) and not (is_twin(name, names, variant) if variant is not None else "." in stem)
 
 
