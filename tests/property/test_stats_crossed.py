@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from finepref.core import rng
-from finepref.study.claims import crossed_mean
+from finepref.study.contrasts import crossed_mean
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -17,9 +17,9 @@ from finepref.train.config import load_config
 FORMAT = 2
 
 
-def tuning_file(rows: Path, method: str) -> Path:
-    """Where the tuning of a method is kept."""
-    return rows / "tuning" / f"{method}.json"
+def tuning_file(rows: Path, name: str) -> Path:
+    """Where the tuning of a method, or of an arm with a grid of its own, is kept."""
+    return rows / "tuning" / f"{name}.json"
 
 
 def arm_file(rows: Path, arm: Arm | None) -> Path:
@@ -27,20 +27,25 @@ def arm_file(rows: Path, arm: Arm | None) -> Path:
     return rows / f"{BASE if arm is None else arm.name}.json"
 
 
-def tuning_identity(study: Study, method: str, world: str) -> str:
-    """Hash of everything that decides the tuning of a method."""
+def tuning_identity(study: Study, arm: Arm, world: str) -> str:
+    """Hash of everything that decides a tuning; `arm` as in `Study.tuned`."""
     sections = {"data", "training", "evaluation", "tuning"}
-    return _identity(study, sections, method=method, axes=_axes(method), world=world)
+    what = {"arm": _what(arm)} if arm.tuned == "arm" else {"method": arm.method}
+    return _identity(study, sections, **what, axes=_axes(arm.method), world=world)
 
 
 def arm_identity(study: Study, arm: Arm | None, point: Point | None, world: str) -> str:
     """Hash of everything that decides the outcomes of an arm but the seed."""
     if arm is None or point is None:
         return _identity(study, {"evaluation"}, world=world)
-    what = arm.model_dump(mode="json", exclude={"label"} if arm.control else {"label", "control"})
     values = [point.learning_rate, point.strength]
     sections = {"data", "training", "evaluation"}
-    return _identity(study, sections, arm=what, axes=_axes(arm.method), point=values, world=world)
+    return _identity(study, sections, arm=_what(arm), axes=_axes(arm.method), point=values, world=world)
+
+
+def _what(arm: Arm) -> dict[str, Any]:
+    """What of an arm decides its trials, but for the tuned values."""
+    return arm.model_dump(mode="json", exclude={"label", "tuned"} if arm.control else {"label", "tuned", "control"})
 
 
 def _identity(study: Study, sections: set[str], **what: Any) -> str:
@@ -93,6 +98,14 @@ def write_row(file: Path, row: Mapping[str, Any]) -> None:
 
     content = {**row, "versions": versions()}
     write_text(file, "{\n" + ",\n".join(lines(key, value) for key, value in content.items()) + "\n}\n")
+
+
+def best_mean(row: Mapping[str, Any], grid: list[tuple[float, float]]) -> float | None:
+    """The best mean true quality of a finished grid; None while some of it is missing, or where nothing trained."""
+    found = row.get("grid", {})
+    if any(str(i) not in found for i in range(len(grid))):
+        return None
+    return max((point["mean"] for point in found.values() if "mean" in point), default=None)
 
 
 def best_point(row: Mapping[str, Any], grid: list[tuple[float, float]]) -> Point | None:

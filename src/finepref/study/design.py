@@ -67,7 +67,8 @@ class Arm(Options):
     and their options. set: overrides of the config. strength: factor of the tuned strength. noise: factor of the
     voters' noise. reward: `own` learns the reward from the arm's own votes, `wrong` deals the shipped one to other
     images. control: margins and weights that tell nothing of their pair, as `finepref signals --control` has them.
-    Kind `truth` is the true gap, max(0, q_w - q_l), with the mean of the paper's gaps.
+    Kind `truth` is the true gap, max(0, q_w - q_l), with the mean of the paper's gaps. tuned: `arm` gives the arm a
+    grid of its own, `method` gives it the values of its method.
     """
 
     name: str
@@ -80,6 +81,12 @@ class Arm(Options):
     noise: Annotated[float, Field(ge=0)] = 1.0
     reward: Literal["shipped", "own", "wrong"] = "shipped"
     control: Literal["permute", "constant"] | None = None
+    tuned: Literal["method", "arm"] = "method"
+
+    @property
+    def tuned_as(self) -> str:
+        """Whose grid decides the learning rate and the strength: the name of a method, or the arm's own."""
+        return self.name if self.tuned == "arm" else self.method
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -105,18 +112,28 @@ class Group(Options):
 
 
 class Claim(Options):
-    """What a paper says: `better` beats `than`."""
+    """What a paper says: `better` beats `than`; of several, the one that its own grid likes best."""
 
     text: str
     source: str
     better: str
-    than: str
+    than: str | list[str]
+
+    @property
+    def opponents(self) -> list[str]:
+        """Arms, one of which is beaten or not."""
+        return [self.than] if isinstance(self.than, str) else self.than
 
 
 class Study(Options):
-    """A whole study; arms come in the order of their importance."""
+    """A whole study; arms come in the order of their importance.
+
+    looks: numbers of seeds, ascending. Every arm is run with the first; the arms of a claim go on to the next one while
+    the claim's interval is wider than it may be (`finepref.study.looks`).
+    """
 
     seeds: list[Count]
+    looks: list[Positive] = Field(default_factory=list, description="numbers of seeds to look at; none = all at once")
     data: Data = Data()
     training: Training
     evaluation: HeldOut = HeldOut()
@@ -130,12 +147,26 @@ class Study(Options):
         known = {BASE, *names}
         if len(known) != len(names) + 1:
             raise ValueError("arm names must differ")
-        wanted = [*(claim.better for claim in self.claims), *(claim.than for claim in self.claims)]
+        wanted = [name for claim in self.claims for name in (claim.better, *claim.opponents)]
         wanted += [name for group in self.groups for name in (*group.also, group.against)]
         if set(wanted) - known:
             raise ValueError(f"no arm is called {sorted(set(wanted) - known)[0]!r}")
         if self.tuning.seed in self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds must differ from each other and from the tuning seed")
+        if self.looks and (sorted({*self.looks}) != self.looks or self.looks[-1] > len(self.seeds)):
+            raise ValueError("looks must ascend, to at most the number of seeds")
+        return self
+
+    @model_validator(mode="after")
+    def _grids(self) -> Study:
+        whose = {arm.name: arm.tuned_as for arm in self.arms()}
+        methods_tuned = {arm.method for arm in self.arms() if arm.tuned == "method"}
+        for arm in self.arms():
+            if arm.tuned == "arm" and arm.name in methods_tuned:
+                raise ValueError(f"arm {arm.name!r} has a grid of its own, and so needs another name than a method's")
+        for claim in self.claims:
+            if len({whose.get(name) for name in claim.opponents}) != len(claim.opponents):
+                raise ValueError(f"of the claim that {claim.text!r} every opponent needs a grid of its own")
         return self
 
     def arms(self) -> Iterator[Arm]:
@@ -143,9 +174,12 @@ class Study(Options):
         for group in self.groups:
             yield from group.arms
 
-    def methods(self) -> list[str]:
-        """Every method that is tuned, in the order in which arms need it."""
-        return list(dict.fromkeys(arm.method for arm in self.arms()))
+    def tuned(self) -> dict[str, Arm]:
+        """What is trained on the grid, by the name of the grid, in the order in which arms need it."""
+        found: dict[str, Arm] = {}
+        for arm in self.arms():
+            found.setdefault(arm.tuned_as, arm if arm.tuned == "arm" else Arm(name=arm.method, method=arm.method))
+        return found
 
 
 def load_study(path: str | Path | None = None) -> Study:

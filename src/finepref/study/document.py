@@ -12,7 +12,8 @@ from finepref.evaluate.stats import Interval
 from finepref.report.kit import render
 from finepref.report.own import check_study
 from finepref.study.arms import read_row, tuning_file, tuning_identity
-from finepref.study.claims import WORDS, Row, contrast, read_rows, seeds_of, verdicts
+from finepref.study.claims import MARGIN, WORDS, tuned_means, verdicts
+from finepref.study.contrasts import Row, contrast, read_rows, seeds_of
 from finepref.study.design import BASE, Group, Study, grid, strength_option
 
 LIBRARIES = ("python", "torch", "diffusers")
@@ -32,8 +33,8 @@ def write_page(study: Study, *, rows: Path, page: Path, world: str, config: str 
     record = {
         "study": study, "folder": rows.as_posix(), "page": page.as_posix(), "config": config,
         "rates": _listed(study.tuning.learning_rate), "strengths": _listed(study.tuning.strength),
-        "claims": _claims(study, found), "groups": groups, "tuned": _tuned(study, rows, world),
-        "cost": _cost(study, rows, found),
+        "claims": _claims(study, found, tuned_means(study, rows, world=world)), "margin": MARGIN,
+        "groups": groups, "tuned": _tuned(study, rows, world), "cost": _cost(study, rows, found),
     }  # fmt: skip
     write_text(page, render("study.md.j2", **record))
 
@@ -50,12 +51,15 @@ def _wins(value: Interval) -> str:
     return f"{value.value:.1%} [{value.low:.1%}, {value.high:.1%}]"
 
 
-def _claims(study: Study, rows: dict[str, Row]) -> dict[str, Any]:
+def _claims(study: Study, rows: dict[str, Row], tuned: dict[str, float]) -> dict[str, Any]:
     """A row a claim, and how many hold, fail, are equivalent, undecided or have no result yet."""
-    found = verdicts(study, rows)
+    found = verdicts(study, rows, tuned)
+    labels = {arm.name: arm.label or arm.name for arm in study.arms()}
+    several = {claim.text for claim in study.claims if len(claim.opponents) > 1}
     body = [
         (
-            f"{verdict.text} ({verdict.source})", _gain(verdict.contrast.gain), _wins(verdict.contrast.wins),
+            f"{verdict.text}{f', here {labels[verdict.than]}' if verdict.text in several else ''} ({verdict.source})",
+            _gain(verdict.contrast.gain), _wins(verdict.contrast.wins),
             f"{round(verdict.contrast.agree * len(verdict.contrast.by_seed))} of {len(verdict.contrast.by_seed)}",
             f"{verdict.p:.3f}" if verdict.p >= 0.001 else "< 0.001", f"**{verdict.word}**",
         )
@@ -99,10 +103,11 @@ def _agreement(names: Sequence[str], rows: dict[str, Row]) -> str:
 
 
 def _tuned(study: Study, rows: Path, world: str) -> list[tuple[str, ...]]:
-    """A row a method whose whole grid was trained."""
+    """A row a grid that was trained as a whole."""
     body: list[tuple[str, ...]] = []
-    for method in study.methods():
-        held = read_row(tuning_file(rows, method), tuning_identity(study, method, world))
+    for name, arm in study.tuned().items():
+        method = arm.method
+        held = read_row(tuning_file(rows, name), tuning_identity(study, arm, world))
         points: list[dict[str, Any]] = list(held.get("grid", {}).values())
         good = [point for point in points if "mean" in point]
         if good and len(points) == len(grid(study.tuning, method)):
@@ -110,13 +115,14 @@ def _tuned(study: Study, rows: Path, world: str) -> list[tuple[str, ...]]:
             option = strength_option(method)
             value = f"{option} {best['beta'][option]:g}" if option else "none"
             spread = f"{min(p['mean'] for p in good):.2f} to {best['mean']:.2f}"
-            body.append((method, f"{best['learning_rate']:g}", value, spread, f"{len(good)} of {len(points)}"))
+            trained = f"{len(good)} of {len(points)}"
+            body.append((arm.label or name, f"{best['learning_rate']:g}", value, spread, trained))
     return body
 
 
 def _cost(study: Study, rows: Path, found: dict[str, Row]) -> dict[str, Any]:
     trials = [result for row in found.values() for result in row.get("seeds", {}).values()]
-    for file in (tuning_file(rows, method) for method in study.methods()):
+    for file in (tuning_file(rows, name) for name in study.tuned()):
         trials += list(read_json(file)["grid"].values()) if file.is_file() else []
     versions = found[BASE]["versions"]
     return {

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -18,7 +18,9 @@ from finepref.core.progress import say
 from finepref.formats.folders import STUDY, WORK
 from finepref.study import arms as rows
 from finepref.study import trial
-from finepref.study.design import Arm, Study, grid
+from finepref.study.claims import seeds_wanted, tuned_means
+from finepref.study.contrasts import read_rows
+from finepref.study.design import Study, grid
 from finepref.study.trial import Point, Trial
 
 Key = tuple[Any, ...]
@@ -32,19 +34,23 @@ class JobProgress:
     points: dict[str, Point] = field(default_factory=dict)
 
 
-def jobs(study: Study) -> dict[Key, frozenset[Key]]:
+def jobs(study: Study, wanted: Mapping[str, int]) -> dict[Key, frozenset[Key]]:
     """Everything to do, in order, with what must be done before; a method is tuned before the first arm that needs it.
 
-    Keys: ("seed", seed), ("tune", method, number of the grid point), ("arm", name or None for the base model, seed).
+    Keys: ("seed", seed), ("tune", name of the grid, number of its point), ("arm", name or None for the base, seed).
+
+    Args:
+        wanted: arm -> number of seeds (`finepref.study.claims.seeds_wanted`).
     """
-    found: dict[Key, frozenset[Key]] = {("arm", None, seed): frozenset() for seed in study.seeds}
+    most = max(wanted.values(), default=0)
+    found: dict[Key, frozenset[Key]] = {("arm", None, seed): frozenset() for seed in study.seeds[:most]}
     for arm in study.arms():
-        tuning = [("tune", arm.method, i) for i in range(len(grid(study.tuning, arm.method)))]
+        tuning = [("tune", arm.tuned_as, i) for i in range(len(grid(study.tuning, arm.method)))]
         ground: Key = ("seed", study.tuning.seed)
         found.setdefault(ground, frozenset())
         for key in sorted(tuning, key=str):
             found.setdefault(key, frozenset({ground}))
-        for seed in study.seeds:
+        for seed in study.seeds[: wanted[arm.name]]:
             found.setdefault(("seed", seed), frozenset())
             found["arm", arm.name, seed] = frozenset({*tuning, ("seed", seed)})
     return found
@@ -76,11 +82,26 @@ def _run(study: Study, *, out: Path, work: Path, workers: int, limit: float | No
     world = lab_fingerprint()
     locate("lab")  # written once, before the workers ask for it
     state = JobProgress()
-    every = jobs(study)
-    todo = [key for key in every if not _finished(key, study, out, world, state)]
-    needed = frozenset[Key]().union(*(every[key] for key in todo))
-    todo = [key for key in todo if key[0] != "seed" or key in needed]
-    say(f"{len(todo)} of {len(every)} jobs are to do, {workers} side by side")
+    started = time.monotonic()
+    while True:
+        tuned = tuned_means(study, out, world=world)
+        every = jobs(study, seeds_wanted(study, read_rows(out, study, world=world), tuned))
+        todo = [key for key in every if not _finished(key, study, out, world, state)]
+        needed = frozenset[Key]().union(*(every[key] for key in todo))
+        todo = [key for key in todo if key[0] != "seed" or key in needed]
+        say(f"{len(todo)} of {len(every)} jobs are to do, {workers} side by side")
+        if not todo:
+            return True
+        left = None if limit is None else limit - (time.monotonic() - started)
+        if not _work(todo, every, study, out=out, work=work, workers=workers, limit=left, world=world, state=state):
+            return False
+
+
+def _work(
+    todo: list[Key], every: Mapping[Key, frozenset[Key]], study: Study, *,
+    out: Path, work: Path, workers: int, limit: float | None, world: str, state: JobProgress,
+) -> bool:  # fmt: skip
+    """Do jobs side by side, each when what it needs is done; whether all were."""
     started, running = time.monotonic(), dict[Future[Any], Key]()
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
@@ -125,27 +146,28 @@ def _call(key: Key, study: Study, work: Path, state: JobProgress) -> Callable[[]
 def _trial(key: Key, study: Study, state: JobProgress) -> Trial:
     kind, name, number = key
     if kind == "tune":
-        arm = Arm(name=f"tune-{name}-{number}", method=name)
-        return Trial(arm, study.tuning.seed, Point(*grid(study.tuning, name)[number]), "validation")
+        arm = study.tuned()[name]
+        point = Point(*grid(study.tuning, arm.method)[number])
+        return Trial(arm.model_copy(update={"name": f"tune-{name}-{number}"}), study.tuning.seed, point, "validation")
     found = next((arm for arm in study.arms() if arm.name == name), None)
-    return Trial(found, number, None if found is None else state.points[found.method])
+    return Trial(found, number, None if found is None else state.points[found.tuned_as])
 
 
 def _row(key: Key, study: Study, out: Path, world: str, state: JobProgress) -> tuple[Path, dict[str, Any]]:
     """(file, content) of the row that holds a job's result."""
     if key[0] == "tune":
         file = rows.tuning_file(out, key[1])
-        return file, rows.read_row(file, rows.tuning_identity(study, key[1], world))
+        return file, rows.read_row(file, rows.tuning_identity(study, study.tuned()[key[1]], world))
     made = _trial(key, study, state)
     file = rows.arm_file(out, made.arm)
     return file, rows.read_row(file, rows.arm_identity(study, made.arm, made.point, world))
 
 
-def _choose(method: str, row: dict[str, Any], study: Study, state: JobProgress) -> None:
-    """Take the tuned values of a method where its row is complete."""
-    chosen = rows.best_point(row, grid(study.tuning, method))
+def _choose(name: str, row: dict[str, Any], study: Study, state: JobProgress) -> None:
+    """Take the tuned values of a grid where its row is complete."""
+    chosen = rows.best_point(row, grid(study.tuning, study.tuned()[name].method))
     if chosen is not None:
-        state.points[method] = chosen
+        state.points[name] = chosen
 
 
 def _keep(key: Key, result: dict[str, Any], study: Study, out: Path, world: str, state: JobProgress) -> None:
@@ -155,13 +177,13 @@ def _keep(key: Key, result: dict[str, Any], study: Study, out: Path, world: str,
         return
     file, row = _row(key, study, out, world, state)
     if key[0] == "tune":
-        _, method, number = key
+        _, name, number = key
         quality = result.get("quality")
         short = {k: v for k, v in result.items() if k not in ("quality", "reward")}
         short |= {} if quality is None else {"mean": round(sum(quality) / len(quality), 4)}
-        rate, strength = grid(study.tuning, method)[number]
+        rate, strength = grid(study.tuning, study.tuned()[name].method)[number]
         entry = {"learning_rate": rate, "strength": strength, **short}
-        row |= {"method": method, "grid": {**row.get("grid", {}), str(number): entry}}
+        row |= {"method": name, "grid": {**row.get("grid", {}), str(number): entry}}
     else:
         made = _trial(key, study, state)
         if made.arm is not None and made.point is not None:
@@ -176,8 +198,8 @@ def _keep(key: Key, result: dict[str, Any], study: Study, out: Path, world: str,
 def _finished(key: Key, study: Study, out: Path, world: str, state: JobProgress) -> bool:
     """Whether a row holds the result of a job already; fills `state`."""
     kind, name, number = key if len(key) == 3 else (*key, None)
-    method = next((arm.method for arm in study.arms() if arm.name == name), None)
-    if kind == "seed" or (kind == "arm" and method is not None and method not in state.points):
+    whose = next((arm.tuned_as for arm in study.arms() if arm.name == name), None)
+    if kind == "seed" or (kind == "arm" and whose is not None and whose not in state.points):
         return False
     _, row = _row(key, study, out, world, state)
     if kind == "tune":
