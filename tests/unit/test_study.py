@@ -18,9 +18,9 @@ from finepref.diffusion.path import scaled_linear
 from finepref.diffusion.trajectory_options import InversionOptions, RenoiseOptions
 from finepref.plan import methods
 from finepref.study import arms as rows
-from finepref.study import claims as compare
+from finepref.study import claims, schedule, trial
+from finepref.study import contrasts as compare
 from finepref.study import design as plan
-from finepref.study import schedule, trial
 from finepref.study.document import write_page
 from finepref.study.trial import Point
 from finepref.train.config import load_config
@@ -54,18 +54,27 @@ def test_the_shipped_study() -> None:
     kinds = {kind for arm in study.arms() for kind in arm.kinds}
     assert {"paper", "truncated", "image", "uniform", "smoothed"} <= kinds
     left_out = {row.name for row in methods.shipped() if row.lab_config} - {arm.method for arm in study.arms()}
-    assert left_out <= {"dspo_sdxl_shift", "dspo_sdxl_published", "dpo_lora", "posterior", "arena_fused"}
+    assert left_out <= {"dspo_sdxl_shift", "dspo_sdxl_published", "dpo_lora"}
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     """Unknown keys, arms, methods, clashing seeds and names: one sentence each."""
     twice = [{"name": "a", "title": "A", "arms": [{"name": "dpo", "method": "dpo"}, {"name": "dpo", "method": "sft"}]}]
     unknown = [{"name": "a", "title": "A", "arms": [{"name": "dpo", "method": "dppo"}]}]
+    own = [{"name": "a", "title": "A", "arms": [{"name": "b", "method": "dpo"},
+                                                {"name": "dpo", "method": "dpo", "tuned": "arm"}]}]  # fmt: skip
     for changes, reason in (
         ({"groups": twice, "claims": []}, "names must differ"),
         ({"groups": unknown, "claims": []}, "did you mean 'dpo'"),
         ({"claims": [{"text": "x", "source": "y", "better": "nobody", "than": "dpo"}]}, "no arm is called 'nobody'"),
         ({"seeds": [0, 9]}, "seeds must differ"),
+        ({"looks": [2, 1]}, "looks must ascend"),
+        ({"looks": [1, 3]}, "at most the number of seeds"),
+        ({"groups": own, "claims": []}, "needs another name than a method's"),
+        (
+            {"claims": [{"text": "x", "source": "y", "better": "dpo", "than": ["arenapo", "arenapo"]}]},
+            "grid of its own",
+        ),
         ({"evaluation": {"prompts": 250, "validation_prompts": 40}}, "252 held-out prompts"),
         ({"trainnig": {}}, "did you mean 'training'"),
     ):
@@ -132,7 +141,7 @@ def test_cost_of_guidance_and_steps() -> None:
 def test_jobs_come_in_order(tmp_path: Path) -> None:
     """The base first; every method is tuned before its arms, on votes that are made before."""
     study = small(tmp_path)
-    jobs = schedule.jobs(study)
+    jobs = schedule.jobs(study, {"dpo": 2, "arenapo": 2})
     place = {key: i for i, key in enumerate(jobs)}
     assert len(jobs) == 2 + 3 + 2 * 4 + 2 * 2
     assert list(jobs)[:2] == [("arm", None, 0), ("arm", None, 1)]
@@ -186,7 +195,7 @@ def test_contrast_by_hand() -> None:
 
 def test_verdicts(tmp_path: Path) -> None:
     """Clear and agreed is decided, in either direction; seeds that disagree, or no difference, leave it open."""
-    study = small(tmp_path)
+    study = small(tmp_path, seeds=list(range(5)))
     dpo = {"seeds": results([1.0] * 5)}
     for means, word in (
         ([1.5] * 5, "holds"),
@@ -197,9 +206,65 @@ def test_verdicts(tmp_path: Path) -> None:
         ([2.0, 2.0, 2.0, 0.9, 0.9], "undecided"),
     ):
         arenapo = {"seeds": results(means)}
-        (verdict,) = compare.verdicts(study, {"dpo": dpo, "arenapo": arenapo})
+        (verdict,) = claims.verdicts(study, {"dpo": dpo, "arenapo": arenapo}, {})
         assert verdict.word == word, means
-    assert compare.verdicts(study, {"dpo": dpo}) == []
+    assert claims.verdicts(study, {"dpo": dpo}, {}) == []
+
+
+def test_a_claim_goes_on_while_its_interval_is_wide(tmp_path: Path) -> None:
+    """Both arms of a wide claim are to have the next seeds; a narrow one stops, and later seeds do not change it."""
+    study = small(tmp_path, seeds=list(range(6)), looks=[2, 4, 6])
+    base = {"seeds": results([1.0] * 6)}
+    for means, wanted, stopped in (
+        ([1.5, 1.5], 2, 2),  # narrow
+        ([1.5, 1.9], 4, None),  # wide: the next look, which is not there yet
+        ([1.5, 1.9, 1.5, 1.9], 6, None),
+        ([1.5, 1.9, 1.5, 1.9, 1.5, 1.9], 6, 6),  # wide to the end
+        ([1.5, 1.5, 9.0, 9.0], 2, 2),
+    ):
+        rows_held = {"dpo": base, "arenapo": {"seeds": results(means)}}
+        assert claims.seeds_wanted(study, rows_held, {}) == {"dpo": wanted, "arenapo": wanted}, means
+        (found,) = claims.verdicts(study, rows_held, {})
+        assert (found.word == "goes on") == (stopped is None), means
+        assert stopped is None or len(found.contrast.by_seed) == stopped, means
+    assert claims.seeds_wanted(study, {}, {}) == {"dpo": 2, "arenapo": 2}
+    failed = {str(seed): {"failed": "nan"} for seed in range(2)}
+    assert claims.seeds_wanted(study, {"dpo": base, "arenapo": {"seeds": failed}}, {}) == {"dpo": 4, "arenapo": 4}
+
+
+def test_the_strongest_of_a_family_is_the_opponent(tmp_path: Path) -> None:
+    """Whoever the tuning's prompts like best, whatever the evaluation says; nobody while a grid is not finished."""
+    arms = [{"name": "arenapo", "method": "arenapo"}, {"name": "uniform_margin", "method": "uniform_margin"},
+            {"name": "four", "method": "uniform_margin", "options": {"margin": 4.0}, "tuned": "arm"}]  # fmt: skip
+    group = {"name": "a", "title": "A", "against": "arenapo", "arms": arms}
+    claim = {"text": "x", "source": "y", "better": "arenapo", "than": ["uniform_margin", "four"]}
+    study = small(tmp_path, groups=[group], claims=[claim])
+    assert {name: arm.name for name, arm in study.tuned().items()} == {name: name for name in study.tuned()}
+    assert list(study.tuned()) == ["arenapo", "uniform_margin", "four"]
+    held = {"arenapo": {"seeds": results([1.5] * 2)}, "four": {"seeds": results([2.0] * 2)}}
+    held["uniform_margin"] = {"seeds": results([1.0] * 2)}
+    for tuned, word in ({"uniform_margin": 1.2, "four": 1.1}, "holds"), ({"uniform_margin": 1.2, "four": 1.3}, "fails"):
+        assert [verdict.word for verdict in claims.verdicts(study, held, tuned)] == [word]
+    assert claims.verdicts(study, held, {"four": 1.0}) == []
+    four = study.tuned()["four"]
+    assert rows.tuning_identity(study, four, "w") != rows.tuning_identity(study, study.tuned()["uniform_margin"], "w")
+
+
+def test_stopping_by_width_keeps_the_interval_true(tmp_path: Path) -> None:
+    """Simulated claims, crossed effects of seeds and prompts, three looks: about 95 % hold the truth."""
+    study = small(tmp_path, seeds=list(range(40)), looks=[10, 20, 40], tuning={**SMALL["tuning"], "seed": 99})
+    draws, held = np.random.default_rng(5), 0
+    stops = set()
+    for _ in range(400):
+        by_seed, by_prompt = 0.045 * draws.normal(size=(40, 1)), 0.02 * draws.normal(size=30)
+        table = 0.1 + by_seed + by_prompt + 0.2 * draws.normal(size=(40, 30))
+        arm, other = ({str(s): {"quality": list(q), "reward": [0.0] * 30} for s, q in enumerate(values)}
+                      for values in (table, np.zeros_like(table)))  # fmt: skip
+        (verdict,) = claims.verdicts(study, {"arenapo": {"seeds": arm}, "dpo": {"seeds": other}}, {})
+        stops.add(len(verdict.contrast.by_seed))
+        held += verdict.contrast.gain.low <= 0.1 <= verdict.contrast.gain.high
+    assert 0.93 <= held / 400 <= 0.99
+    assert len(stops) > 1
 
 
 def test_rows_of_other_settings_are_refused(tmp_path: Path) -> None:
@@ -304,4 +369,18 @@ def test_an_arm_without_a_control_is_the_row_that_it_was() -> None:
     one, other = (rows.arm_identity(plan.load_study(), arm, Point(1e-5, 1.0), "world") for arm in (plain, control))
     assert one != other
     held = json.loads((rows.arm_file(Path("benchmarks/results/study"), plain)).read_text())
-    assert held["arm"].keys() == plain.model_dump().keys() - {"control"}
+    assert held["arm"].keys() == plain.model_dump().keys() - {"control", "tuned"}
+
+
+def test_rows_without_a_mark_are_known_while_they_are_held(tmp_path: Path) -> None:
+    """Rows of the version before carry no `finepref.json`; the lock of a command does not hide that."""
+    from finepref.core.outfolders import own_folder
+    from finepref.formats.folders import STUDY
+
+    rows.write_row(tmp_path / "rows" / "dpo.json", {"identity": "x"})
+    with own_folder(tmp_path / "rows", STUDY):
+        assert (tmp_path / "rows" / "dpo.json").is_file()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.json").write_text("{}")
+    with pytest.raises(InputError, match="not the rows of a study"), own_folder(tmp_path / "other", STUDY):
+        pass

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from finepref.core.files import read_json
+from finepref.core.locks import HELD
 from finepref.core.outfolders import MARKER, FolderKind, own_files
 from finepref.core.ownership import has_footer
 from finepref.formats.cache import CACHE as CACHE_RECORD
@@ -74,7 +75,7 @@ def _is_demo(folder: Path) -> bool:
 
 def _is_study(folder: Path) -> bool:
     """Rows, each with its identity, and nothing else but their tuning."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in folder.rglob("*") if path.is_file() and not HELD.fullmatch(path.name)]
     return bool(files) and all(path.suffix == ".json" and "identity" in read_json(path) for path in files)
 
 

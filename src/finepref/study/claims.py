@@ -11,13 +11,14 @@ from finepref.study.arms import best_mean, read_row, tuning_file, tuning_identit
 from finepref.study.contrasts import Contrast, Row, contrast
 from finepref.study.design import Claim, Study, grid
 
-WORDS = ("holds", "fails", "equivalent", "undecided")
+GOES_ON = "goes on"
+WORDS = ("holds", "fails", "equivalent", "undecided", GOES_ON)
 MARGIN = 0.03  # true quality; a smaller difference is of no use, and an interval of this half-width is narrow enough
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a claim. than: the opponent; word: one of `WORDS`; p: after Holm over all claims tested."""
+    """What became of a claim. than: the opponent; word: one of `WORDS`; p: after Holm over all claims of the study."""
 
     text: str
     source: str
@@ -80,7 +81,7 @@ def seeds_wanted(study: Study, rows: Mapping[str, Row], tuned: Mapping[str, floa
 
 
 def verdicts(study: Study, rows: Mapping[str, Row], tuned: Mapping[str, float]) -> list[Verdict]:
-    """Every claim that has been looked at often enough.
+    """Every claim whose arms have run; one that needs more seeds by the rule of `look` goes on, and has no p yet.
 
     It holds (or fails) where Holm's p is below 0.05. Else the two are equivalent where the whole 95 % interval of the
     difference lies within `MARGIN` of 0 (two one-sided tests at 2.5 %), and the claim is undecided where it does not.
@@ -91,17 +92,20 @@ def verdicts(study: Study, rows: Mapping[str, Row], tuned: Mapping[str, float]) 
         if than is None or claim.better not in rows or than not in rows:
             continue
         number, there = look(study, rows[claim.better], rows[than])
-        found = contrast(rows[claim.better], rows[than], study.seeds[:number]) if there else None
+        found = contrast(rows[claim.better], rows[than], study.seeds[:number])
         if found is not None:
-            tested.append((claim, than, found))
-    adjusted = stats.holm([found.p for _, _, found in tested])
+            tested.append((claim, than, found, there))
+    reached = [found.p if there else 1.0 for _, _, found, there in tested]
+    adjusted = stats.holm([*reached, *[1.0] * (len(study.claims) - len(tested))])
     return [
-        Verdict(claim.text, claim.source, than, found, float(p), _word(found, float(p)))
-        for (claim, than, found), p in zip(tested, adjusted, strict=True)
+        Verdict(claim.text, claim.source, than, found, float(p), _word(found, float(p), there))
+        for (claim, than, found, there), p in zip(tested, adjusted, strict=False)
     ]
 
 
-def _word(found: Contrast, p: float) -> str:
+def _word(found: Contrast, p: float, there: bool) -> str:
+    if not there:
+        return GOES_ON
     if p < 0.05:
         return "holds" if found.gain.value > 0 else "fails"
     return "equivalent" if found.gain.low > -MARGIN and found.gain.high < MARGIN else "undecided"

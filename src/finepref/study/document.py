@@ -12,7 +12,7 @@ from finepref.evaluate.stats import Interval
 from finepref.report.kit import render
 from finepref.report.own import check_study
 from finepref.study.arms import read_row, tuning_file, tuning_identity
-from finepref.study.claims import MARGIN, WORDS, tuned_means, verdicts
+from finepref.study.claims import GOES_ON, MARGIN, WORDS, tuned_means, verdicts
 from finepref.study.contrasts import Row, contrast, read_rows, seeds_of
 from finepref.study.design import BASE, Group, Study, grid, strength_option
 
@@ -61,11 +61,12 @@ def _claims(study: Study, rows: dict[str, Row], tuned: dict[str, float]) -> dict
             f"{verdict.text}{f', here {labels[verdict.than]}' if verdict.text in several else ''} ({verdict.source})",
             _gain(verdict.contrast.gain), _wins(verdict.contrast.wins),
             f"{round(verdict.contrast.agree * len(verdict.contrast.by_seed))} of {len(verdict.contrast.by_seed)}",
-            f"{verdict.p:.3f}" if verdict.p >= 0.001 else "< 0.001", f"**{verdict.word}**",
+            "" if verdict.word == GOES_ON else f"{verdict.p:.3f}" if verdict.p >= 0.001 else "< 0.001",
+            f"**{verdict.word}**",
         )
         for verdict in found
     ]  # fmt: skip
-    counts = {word: sum(v.word == word for v in found) for word in WORDS}
+    counts = {word.replace(" ", "_"): sum(v.word == word for v in found) for word in WORDS}
     return {"rows": body, "missing": len(study.claims) - len(found), **counts}
 
 
