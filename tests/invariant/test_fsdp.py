@@ -209,8 +209,7 @@ def test_what_cannot_be_sharded_is_refused(world: Path, words: list[str], reason
     import torch
 
     from finepref.train.method import make_method
-    from finepref.train.processes import World
-    from finepref.train.run import check_sharding
+    from finepref.train.processes import World, check_sharding
 
     config = load_config(world / "run.yaml", [SHARDED, *words])
     with pytest.raises(ConfigError, match=reason):

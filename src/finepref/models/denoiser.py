@@ -24,6 +24,7 @@ from finepref.models.dropout import DrawnFor
 from finepref.models.family import Family
 from finepref.models.precision import follow_mode
 from finepref.models.source import Source, assemble, empty_part, load_vae, pipeline_class
+from finepref.models.text_encoders import TextEncoders
 
 
 class Predict(Protocol):
@@ -41,7 +42,7 @@ class Denoiser:
     the network with its adapters switched off. Both run under the same autocast, so that equal weights give equal
     numbers. Predictions may be in half precision: who takes errors widens them first. lora: whether adapters are
     trained. vae: another VAE for the pipeline's decoding. drawn: whose dropout the next call of the policy draws; None
-    where there is no dropout.
+    where there is no dropout. texts: text encoders that are trained too; `cond` then holds their token ids.
     """
 
     source: Source
@@ -56,13 +57,14 @@ class Denoiser:
     micro_conditioning: str | None
     vae: str | None
     drawn: DrawnFor | None = None
+    texts: TextEncoders | None = None
     family: str = field(init=False)
     policy: Predict = field(init=False)
     reference: Predict = field(init=False)
 
     def __post_init__(self) -> None:
         self.family = self.kind.name
-        self.policy = functools.partial(self.kind.call, self.network)
+        self.policy = functools.partial(self.kind.call, self.network) if self.texts is None else self._with_texts
         if self.frozen is not None:
             self.reference = functools.partial(self.kind.call, self.frozen)
         else:
@@ -98,9 +100,14 @@ class Denoiser:
         with self.switch.reference():
             return self.policy(x, t, cond)
 
+    def _with_texts(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        assert self.texts is not None
+        return self.kind.call(self.network, x, t, self.texts.embedded(cond))
+
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
-        """The trained parameters by name, in the network's order."""
-        return [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
+        """The trained parameters by name, in the networks' order; those of text encoders with their part before."""
+        texts = [] if self.texts is None else self.texts.named()
+        return [(name, p) for name, p in [*self.network.named_parameters(), *texts] if p.requires_grad]
 
     def policy_module(self) -> nn.Module:
         """The network that is trained."""
@@ -113,6 +120,8 @@ class Denoiser:
     def train_mode(self, on: bool) -> None:
         """Training or evaluation mode of the policy; the frozen copy never drops anything out."""
         self.network.train(on)
+        if self.texts is not None:
+            self.texts.train_mode(on)
         if self.frozen is not None:
             follow_mode(self.frozen, on)
 
@@ -123,7 +132,8 @@ class Denoiser:
         """
         folder, part = FilePath(folder), self.kind.part
         if self.lora:
-            low_rank.save(pipeline_class(self.source), self.network, part, folder, weights)
+            networks = {part: self.network, **({} if self.texts is None else self.texts.encoders)}
+            low_rank.save(pipeline_class(self.source), networks, folder, weights)
             return
         network = self.network
         if weights is not None:
@@ -140,6 +150,7 @@ class Denoiser:
     @functools.cached_property
     def _pipeline(self) -> Any:
         held = {self.kind.part: self.network, "vae": load_vae(self.source, self.vae)}
+        held |= {} if self.texts is None else self.texts.encoders
         pipe = assemble(self.source, held).to(self.device)
         pipe.set_progress_bar_config(disable=True)
         return pipe

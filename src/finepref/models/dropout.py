@@ -8,7 +8,7 @@ Shapes: B ids, R = k B rows; row i belongs to id i mod B, so that the two images
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -56,16 +56,20 @@ class Dropout(nn.Module):
         return x * mask.repeat(len(x) // len(ids), *[1] * (x.ndim - 1)) / (1.0 - self.share)
 
 
-def install(network: nn.Module, share: float, *, adapter: str, seed: int) -> DrawnFor | None:
-    """Put dropout before an adapter's layers; None where the share is zero."""
+def install(networks: Mapping[str, nn.Module], share: float, *, adapter: str, seed: int) -> DrawnFor | None:
+    """Put dropout before an adapter's layers; None where the share is zero.
+
+    networks: by what stands before the names of their layers.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if not share:
         return None
     drawn = DrawnFor(seed)
-    for name, layer in list(network.named_modules()):
-        if isinstance(layer, BaseTunerLayer):
-            held: Any = layer
-            held.lora_dropout[adapter] = Dropout(share, name, drawn)
-    network.train(network.training)
+    for before, network in networks.items():
+        for name, layer in list(network.named_modules()):
+            if isinstance(layer, BaseTunerLayer):
+                held: Any = layer
+                held.lora_dropout[adapter] = Dropout(share, before + name, drawn)
+        network.train(network.training)
     return drawn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from finepref.models import lora, lora_names
 from finepref.models.family import Family, family_of
 from finepref.models.header import DAMAGED
 from finepref.models.load import load_pipeline
+from finepref.models.lora_layouts import OLD_CLIP, TEXT
 from finepref.models.packed import write_checkpoint
 from finepref.models.precision import to_half
 from finepref.models.run_folder import inputs_of, run_model_settings, said_of
@@ -111,7 +112,9 @@ def export(
             pipe.unload_lora_weights()
     if format == "single-file":
         return _single_file(pipe, run, out, half=half, made=made)
-    return _merged(pipe, source, out, part, half=half, vae=vae is not None, made=made)
+    changed = [name for name in lora.parts(run) if name.startswith(TEXT)] if has_lora else []
+    changed += ["vae"] if vae is not None else []
+    return _merged(pipe, source, out, [part, *changed], half=half, made=made)
 
 
 def _place(run: Path, base: str | Path, out: Path, format: str, *, made: str, overwrite: bool) -> Path:
@@ -185,16 +188,23 @@ def _lora_file(run: Path, out: Path, format: str, *, source: Source, kind: Famil
     """A LoRA under another tool's names; for kohya's trainers with their `ss_*` metadata."""
     from safetensors.torch import save_file
 
-    weights, metadata = lora.read(run, kind.part)
-    found = lora_names.pairs(weights, metadata, tool=lora_names.TOOLS[format])
-    network = empty_part(source, kind.part)
-    modules = dict(network.named_modules())
-    for name, pair in found.items():
-        held = getattr(modules.get(name), "weight", None)
-        if held is None or (held.shape[0], held.shape[1]) != (pair.up.shape[0], pair.down.shape[1]):
-            what = f"its module {name} does not fit the {kind.part} of {source.name}"
-            raise InputError(what, where=run, remedy="give the base of the run")
-    tensors = lora_names.named(format, kind.name, found, network)
+    tensors: dict[str, Any] = {}
+    for part in lora.parts(run):
+        weights, metadata = lora.read(run, part)
+        found = lora_names.pairs(weights, metadata, tool=lora_names.TOOLS[format])
+        network = empty_part(source, part)
+        modules = dict(network.named_modules())
+        for name, pair in found.items():
+            module = modules.get(name) or modules.get(name.removeprefix(OLD_CLIP))
+            held = getattr(module, "weight", None)
+            if held is None or (held.shape[0], held.shape[1]) != (pair.up.shape[0], pair.down.shape[1]):
+                what = f"its module {name} does not fit the {part} of {source.name}"
+                raise InputError(what, where=run, remedy="give the base of the run")
+        if part == kind.part:
+            tensors |= lora_names.named(format, kind.name, found, network)
+        else:
+            tensors |= lora_names.of_text(kind.name, part, found)
+    metadata = lora.read(run, kind.part)[1]
     about = {} if format != "kohya" else lora_names.about(kind.name, metadata)
     with own_file(out, _is_ours), atomic_file(out) as temporary:
         save_file(tensors, str(temporary), metadata={**about, MADE_BY: "finepref", MADE_OF: made, "format": "pt"})
@@ -213,11 +223,14 @@ def _header(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
-def _merged(pipe: Any, source: Source, out: Path, part: str, *, half: bool, vae: bool, made: str) -> Path:
-    """Copy the base, then write what is not its own in place of it: the denoiser, another VAE, all networks halved."""
+def _merged(pipe: Any, source: Source, out: Path, changed: Sequence[str], *, half: bool, made: str) -> Path:
+    """Copy the base, then write what is not its own in place of it: what the run changed, all networks halved.
+
+    changed: the denoiser, text encoders that were trained, another VAE.
+    """
     base = source.folder
     networks = {name: each for name, each in pipe.components.items() if hasattr(each, "state_dict")}
-    replaced = {name: each for name, each in networks.items() if half or name == part or (vae and name == "vae")}
+    replaced = {name: each for name, each in networks.items() if half or name in changed}
     for name, network in replaced.items() if half else ():
         for key, tensor in network.state_dict().items():
             to_half(f"{name}.{key}", tensor)
@@ -237,8 +250,8 @@ def _merged(pipe: Any, source: Source, out: Path, part: str, *, half: bool, vae:
         with quiet():
             for name, module in replaced.items():
                 module.save_pretrained(str(place / name), safe_serialization=True)
-                if name != part and not (vae and name == "vae"):  # its config names the type that it is used in
+                if name not in changed:  # its config names the type that it is used in
                     shutil.copyfile(base / name / "config.json", place / name / "config.json")
-        if vae:
+        if "vae" in changed:
             write_json(place / INDEX, {**read_object(place / INDEX), "vae": ["diffusers", type(pipe.vae).__name__]})
     return out

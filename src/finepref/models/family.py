@@ -58,6 +58,8 @@ class Family:
     condition: (cached prompt tensors, sizes, R, micro_conditioning) -> what `call` reads; None: it sees
     nothing but the prompt.
     encode: (pipeline without denoiser, prompts) -> named prompt tensors.
+    embed: (text encoders by part, token ids [N,L] by part) -> the same tensors, with gradients; None: not trained here.
+    unread: text encoder -> how many of its last layers nobody reads the states of.
     texts: (tokenizer part, text encoder part) pairs. multiple: R must be divisible by it.
     moments: (vae, pixels [N,3,R,R] in [-1,1]) -> posterior (mean, std) before the config's shift and scale.
     lora_targets: module name endings.
@@ -79,6 +81,8 @@ class Family:
     texts: tuple[tuple[str, str], ...] = (("tokenizer", "text_encoder"),)
     lora_targets: tuple[str, ...] = ATTENTION
     condition: Callable[[Cond, Sequence[ImageSize], int, str | None], dict[str, Tensor]] | None = None
+    embed: Callable[[Mapping[str, Any], Cond], dict[str, Tensor]] | None = None
+    unread: Mapping[str, int] = field(default_factory=dict)
     multiple: int = 8
     moments: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = kl_moments
     micro_conditioning: tuple[str, ...] = ()

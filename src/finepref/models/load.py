@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any, Unpack
 
@@ -18,7 +19,7 @@ from finepref.models.denoiser import Denoiser
 from finepref.models.family import Family, check_micro_conditioning, family_of
 from finepref.models.kernels import Checkpointing, use_channels_last, use_checkpointing
 from finepref.models.lora import LoraSettings
-from finepref.models.lora_file import fuse, put, read_lora
+from finepref.models.lora_file import LoraFile, fuse, put, read_lora
 from finepref.models.pipeline_parts import check_parts, check_tokenizers
 from finepref.models.precision import autocast_forward, compute_dtype, freeze_copy, store_half
 from finepref.models.run_folder import run_model_settings, said_of
@@ -37,6 +38,7 @@ from finepref.models.source import (
     quiet,
 )
 from finepref.models.start import check_below, find_start, full_start
+from finepref.models.text_encoders import TARGETS, load_text_encoders, lora_of
 
 
 def load_adapter(
@@ -83,45 +85,63 @@ def load_adapter(
     micro = check_micro_conditioning(kind, micro_conditioning)
     dtype = compute_dtype(mixed_precision)
     policy, start = _load_network(source, kind, init_from)
-    held = None if start is None else read_lora(start, policy, kind.part, pipeline_class(source))
+    texts = None
+    if lora is not None and lora.text_encoder:
+        texts = load_text_encoders(source, kind, check_tokenizers(source, kind))
+    networks = {kind.part: policy, **({} if texts is None else texts.encoders)}
+    held = {} if start is None else read_lora(start, networks, pipeline_class(source))
     if lora is None:
-        if held is not None:
-            fuse(policy, held)
+        if kind.part in held:
+            fuse(policy, held[kind.part])
         policy.requires_grad_(True)
-    elif held is not None:
-        low_rank.attach_from(policy, held, lora)
-    else:
-        low_rank.attach(policy, lora, kind.lora_targets, seed=seed)
-    share = 0.0 if lora is None else lora.dropout
-    drawn = dropout.install(policy, share, adapter=low_rank.POLICY, seed=seed)
+    drawn = None if lora is None else _attach(networks, held, kind, lora, seed=seed)
+    if texts is not None:
+        texts.freeze_unread()
     use_checkpointing(policy, gradient_checkpointing)
     if channels_last:
         use_channels_last(policy, family=kind.name, part=kind.part)
     place, frozen = torch.device(device), freeze_copy(policy) if reference and lora is None else None
-    unchanged = frozen if lora is None else policy
-    if dtype is not None and unchanged is not None:
-        store_half(unchanged, dtype)
-    for network in filter(None, (policy, frozen)):
+    unchanged = [frozen] if lora is None else [*networks.values()]
+    for network in filter(None, unchanged if dtype is not None else ()):
+        assert dtype is not None
+        store_half(network, dtype)
+    for network in filter(None, (*networks.values(), frozen)):
         if not sharded:
             network.to(place)
         if dtype is not None:
             autocast_forward(network, place, dtype)
-        if compile:
-            network.compile()
+    for network in filter(None, (policy, frozen) if compile else ()):
+        network.compile()
     return Denoiser(
         source=source,
         kind=kind,
         network=policy,
         frozen=frozen,
-        switch=low_rank.Switch(policy) if reference and lora is not None else None,
+        switch=low_rank.Switch(*networks.values()) if reference and lora is not None else None,
         lora=lora is not None,
         drawn=drawn,
+        texts=texts,
         path=kind.path(read_object(source.folder / SCHEDULER)),
         resolution=resolution or native_resolution(source, policy),
         device=place,
         micro_conditioning=micro,
         vae=vae,
     )
+
+
+def _attach(
+    networks: Mapping[str, Any], held: Mapping[str, LoraFile], kind: Family, lora: LoraSettings, *, seed: int
+) -> dropout.DrawnFor | None:
+    """Give every network its trained adapter, that of the start where it has one; whose dropout a call draws."""
+    named = {}
+    for part, network in networks.items():
+        before, targets = ("", kind.lora_targets) if part == kind.part else (f"{part}.", TARGETS)
+        if part in held:
+            low_rank.attach_from(network, held[part], lora_of(part, kind, lora))
+        else:
+            low_rank.attach(network, lora_of(part, kind, lora), targets, seed=seed, before=before)
+        named[before] = network
+    return dropout.install(named, lora.dropout, adapter=low_rank.POLICY, seed=seed)
 
 
 def open_pipeline(path: str, *, device: str | None = None, precision: Precision = "no") -> Any:
@@ -186,7 +206,10 @@ def load_pipeline(
         held = {kind.part: network.to(dtype), "vae": vae.to(dtype), **tokenizers}
     pipe = assemble(source, held, torch_dtype=dtype)
     if adapter is not None:
-        put(network, read_lora(adapter, network, kind.part, pipeline_class(source)), low_rank.POLICY)
+        names = [name for _, name in kind.texts if kind.embed is not None and source.has(name)]
+        networks = {kind.part: network, **{name: getattr(pipe, name) for name in names}}
+        for part, held_by_file in read_lora(adapter, networks, pipeline_class(source)).items():
+            put(networks[part], held_by_file, low_rank.POLICY)
     pipe.set_progress_bar_config(disable=True)
     with quiet():  # of float16 on a CPU, which works
         return pipe.to(torch.device(device))

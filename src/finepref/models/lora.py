@@ -22,7 +22,9 @@ from finepref.core.files import atomic_file, parse_json, reading
 from finepref.core.known import refuse_damaged
 from finepref.core.options import Options, told
 from finepref.core.seal import seal
-from finepref.models.lora_file import KEPT, METADATA, LoraFile, check_fields, put
+from finepref.models.header import read_header
+from finepref.models.lora_file import KEPT, LoraFile, check_fields, put
+from finepref.models.lora_layouts import METADATA, OLD_CLIP, TEXT
 
 FILE = "pytorch_lora_weights.safetensors"
 POLICY, REFERENCE = "default", "reference"
@@ -41,14 +43,21 @@ class LoraSettings(Options):
     dropout: float = told(
         0.0, "share of the adapters' inputs that a step leaves out, drawn for each pair (or image, KTO)", ge=0, lt=1
     )
+    text_encoder: bool = told(
+        False, "train the text encoders too (sd15, sdxl), their attention projections; prompts are then encoded anew"
+    )
 
     def resolved(self, default_targets: Sequence[str]) -> tuple[float, list[str]]:
         """(alpha, targets) with what is None filled in."""
         return self.alpha or self.rank, self.targets or list(default_targets)
 
 
-def attach(network: Any, settings: LoraSettings, default_targets: Sequence[str], *, seed: int) -> None:
+def attach(
+    network: Any, settings: LoraSettings, default_targets: Sequence[str], *, seed: int, before: str = ""
+) -> None:
     """Add the trained adapter to a frozen network; A is a function of the seed and of the module's name.
+
+    before: what stands before the names of the network's modules, where several networks are trained.
 
     Raises:
         ConfigError: no module of the network ends in one of the targets.
@@ -67,7 +76,7 @@ def attach(network: Any, settings: LoraSettings, default_targets: Sequence[str],
         raise ConfigError(what, where="lora.targets", remedy=remedy) from error
     for name, parameter in network.named_parameters():
         if f"lora_A.{POLICY}" in name:
-            draw = torch.randn(parameter.shape, generator=rng.torch_generator(seed, "lora", name))
+            draw = torch.randn(parameter.shape, generator=rng.torch_generator(seed, "lora", before + name))
             parameter.data.copy_(draw / settings.rank)
 
 
@@ -115,25 +124,29 @@ def attach_from(network: Any, held: LoraFile, settings: LoraSettings) -> None:
 
 
 class Switch:
-    """Turns a network's adapters off (or to their frozen copy) for a reference pass, without walking the network."""
+    """Turns networks' adapters off (or to their frozen copies) for a reference pass, without walking the networks."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, *networks: nn.Module) -> None:
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        self.layers: list[Any] = [layer for layer in network.modules() if isinstance(layer, BaseTunerLayer)]
-        self.copy = any(REFERENCE in layer.lora_A for layer in self.layers)
+        layers: list[Any] = [
+            layer for each in networks for layer in each.modules() if isinstance(layer, BaseTunerLayer)
+        ]
+        self.places = [
+            (layer, *(("_active_adapter", [REFERENCE]) if REFERENCE in layer.lora_A else ("_disable_adapters", True)))
+            for layer in layers
+        ]
 
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Inside, the network is the reference. Only for passes without gradient."""
-        field, value = ("_active_adapter", [REFERENCE]) if self.copy else ("_disable_adapters", True)
-        before = [getattr(layer, field) for layer in self.layers]
-        for layer in self.layers:
+        before = [getattr(layer, field) for layer, field, _ in self.places]
+        for layer, field, value in self.places:
             setattr(layer, field, value)
         try:
             yield
         finally:
-            for layer, old in zip(self.layers, before, strict=True):
+            for (layer, field, _), old in zip(self.places, before, strict=True):
                 setattr(layer, field, old)
 
 
@@ -154,14 +167,31 @@ def state(
 
 
 def save(
-    pipeline_class: Any, network: Any, part: str, folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+    pipeline_class: Any,
+    networks: Mapping[str, Any],
+    folder: Path,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write `pytorch_lora_weights.safetensors` with rank and alpha in its metadata (without it the scale is lost)."""
-    tensors, metadata = state(network, weights)
-    parts = {f"{part}_lora_layers": tensors, f"{part}_{METADATA}": metadata}
+    """Write `pytorch_lora_weights.safetensors` with rank and alpha in its metadata (without it the scale is lost).
+
+    networks: by the names of their parts; the modules of text encoders get the names that published files have.
+    """
+    layers: dict[str, Any] = {}
+    for part, network in networks.items():
+        tensors, metadata = state(network, weights)
+        if part.startswith(TEXT):
+            tensors = {f"{OLD_CLIP}{name.removeprefix(OLD_CLIP)}": value for name, value in tensors.items()}
+            metadata["target_modules"] = sorted(name.removeprefix(OLD_CLIP) for name in metadata["target_modules"])
+        layers |= {f"{part}_lora_layers": tensors, f"{part}_{METADATA}": metadata}
     with atomic_file(folder / FILE) as temporary:
-        pipeline_class.save_lora_weights(str(folder), weight_name=temporary.name, **parts)
+        pipeline_class.save_lora_weights(str(folder), weight_name=temporary.name, **layers)
         seal(temporary)
+
+
+def parts(folder: Path) -> list[str]:
+    """The parts that a LoRA file of ours changes, the denoiser first."""
+    found = {name.partition(".")[0] for name in read_header(folder / FILE).shapes}
+    return sorted(found, key=lambda name: (name.startswith(TEXT), name))
 
 
 def read(folder: Path, part: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -214,6 +214,21 @@ def _tensors(modules: Mapping[str, Pair], down: str, up: str) -> dict[str, Tenso
     return found
 
 
+_TEXTS = {
+    "sd15": {"text_encoder": "lora_te"},
+    "sdxl": {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"},
+}
+
+
+def of_text(family: str, part: str, found: Mapping[str, Pair]) -> dict[str, Tensor]:
+    """The tensors of a text encoder in a file that ComfyUI or kohya's trainers read (comfy/lora.py,
+    model_lora_keys_clip; sd-scripts, networks/lora.py).
+    """
+    before = _TEXTS[family][part]
+    modules = {f"{before}_{name.replace('.', '_')}": pair for name, pair in found.items()}
+    return _tensors(modules, "lora_down", "lora_up")
+
+
 _NETWORKS = {"sd3": "networks.lora_sd3", "flux": "networks.lora_flux", "qwen_image": "networks.lora_qwen_image"}
 
 

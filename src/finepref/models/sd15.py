@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,6 +22,11 @@ def encode(pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
     return {"prompt_embeds": embeds}
 
 
+def embed(encoders: Mapping[str, Any], ids: Cond) -> dict[str, Tensor]:
+    """Final CLIP hidden states of token ids [N,77]."""
+    return {"prompt_embeds": encoders["text_encoder"](ids["text_encoder"])[0]}
+
+
 FAMILY = Family(
     name="sd15",
     pipelines=("StableDiffusionPipeline",),
@@ -29,6 +34,7 @@ FAMILY = Family(
     path=from_scheduler_config,
     call=call,
     encode=encode,
+    embed=embed,
     shapes=lambda config: {"prompt_embeds": (77, config.cross_attention_dim)},
     scale=(),  # VAEs of 2022 do not say it, and the class's default is theirs
     fixed={"addition_embed_type": None, "class_embed_type": None, "encoder_hid_dim_type": None},

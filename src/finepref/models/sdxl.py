@@ -28,7 +28,7 @@ def condition(prompts: Cond, sizes: Sequence[ImageSize], resolution: int, micro:
     micro "true": each image's own size and crop, as SDXL was trained. "official": [R,R,0,0,R,R] for every image, as the
     published DPO, SmPO, DSPO and SDPO scripts do.
     """
-    like = prompts["pooled"]
+    like = next(iter(prompts.values()))
     if micro == "official":
         rows = [[resolution, resolution, 0, 0, resolution, resolution]] * like.shape[0]
     else:
@@ -44,6 +44,12 @@ def encode(pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
     device = (pipe.text_encoder or pipe.text_encoder_2).device
     embeds, _, pooled, _ = pipe.encode_prompt(list(prompts), device=device, do_classifier_free_guidance=False)
     return {"prompt_embeds": embeds, "pooled": pooled}
+
+
+def embed(encoders: Mapping[str, Any], ids: Cond) -> dict[str, Tensor]:
+    """Penultimate hidden states of token ids [N,77] side by side, the pooled output of the second encoder."""
+    made = [encoder(ids[name], output_hidden_states=True) for name, encoder in encoders.items()]
+    return {"prompt_embeds": torch.cat([each.hidden_states[-2] for each in made], dim=-1), "pooled": made[-1][0]}
 
 
 def shapes(config: Any) -> Shapes:
@@ -65,6 +71,8 @@ FAMILY = Family(
     call=call,
     condition=condition,
     encode=encode,
+    embed=embed,
+    unread={"text_encoder": 1},
     texts=(("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")),
     shapes=shapes,
     widths=widths,

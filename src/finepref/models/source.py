@@ -230,10 +230,11 @@ def assemble(source: Source, parts: Mapping[str, Any], *, cls: Any = None, **opt
 
 
 def empty_part(source: Source, part: str, config: Any = None) -> Any:
-    """A diffusers network of the pipeline without its weights, on the meta device. config: None for the folder's."""
+    """A network of the pipeline without its weights, on the meta device. config: None for the folder's."""
     cls, file = part_class(source, part), source.folder / part / "config.json"
     with quiet(), torch.device("meta"), reading(file, f"a config of {cls.__name__}", remedy="fetch it again"):
-        return cls.from_config(config or read_object(file))
+        held = config or read_object(file)
+        return cls(cls.config_class.from_dict(held)) if hasattr(cls, "config_class") else cls.from_config(held)
 
 
 def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32, variant: str | None = None) -> Any:

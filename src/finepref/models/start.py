@@ -36,6 +36,7 @@ from finepref.models.source import (
     resolve_base,
     unreachable,
 )
+from finepref.models.text_encoders import lora_of
 from finepref.models.unpacked import unpacked_part
 
 SAME = "give a start of the base's own family"
@@ -161,11 +162,13 @@ def check_start(source: Source, kind: Family, name: str | Path, lora: LoraSettin
     if below is not None:
         check_start(source, kind, below.name, lora=None)
     config = None if below is None or below.weights is None else read_object(below.weights / "config.json")
-    network = empty_part(source, kind.part, config)
-    held = read_lora(found.lora, network, kind.part, pipeline_class(source))
-    if lora is not None:
-        low_rank.check_asked(network, held, lora)
-    put(network, held, low_rank.POLICY)
+    networks = {kind.part: empty_part(source, kind.part, config)}
+    if lora is not None and lora.text_encoder:
+        networks |= {name: empty_part(source, name) for _, name in kind.texts if source.has(name)}
+    for part, held in read_lora(found.lora, networks, pipeline_class(source)).items():
+        if lora is not None:
+            low_rank.check_asked(networks[part], held, lora_of(part, kind, lora))
+        put(networks[part], held, low_rank.POLICY)
 
 
 def _check_weights(source: Source, kind: Family, place: Path) -> None:

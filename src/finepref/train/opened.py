@@ -19,6 +19,7 @@ from finepref.models.family import family_of
 from finepref.models.run_folder import pipeline_sha256
 from finepref.models.source import locate
 from finepref.models.start import check_start, start_sha256
+from finepref.models.text_encoders import check_trainable
 from finepref.train.config import RunConfig
 from finepref.train.processes import World
 
@@ -48,6 +49,8 @@ def about_base(config: RunConfig) -> BaseRecord:
     section = config.model
     source = locate(section.base, **section.said())
     kind = family_of(source, section.family)
+    if config.lora is not None and config.lora.text_encoder:
+        check_trainable(kind)
     if section.init_from is not None:
         check_start(source, kind, section.init_from, config.lora)
     return BaseRecord(

@@ -18,8 +18,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from finepref.core.device import default_device, own_device, use_device
+from finepref.core.errors import ConfigError
 from finepref.core.progress import say
 from finepref.models.denoiser import Denoiser
+from finepref.train.config import RunConfig
+from finepref.train.method import Method, draws_per_step, inverts
 
 UNITS = ("TransformerBlock", "ResnetBlock2D")  # endings of the class names of what is gathered at once
 
@@ -102,6 +105,40 @@ def join_world() -> Iterator[World]:
 
 
 _ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+
+
+def check_sharding(config: RunConfig, method: Method, world: World) -> None:
+    """Refuse what cannot be sharded.
+
+    Raises:
+        ConfigError: one process; a step that the processes cannot share evenly; an option that needs whole weights.
+    """
+    options = config.train
+    if world.size == 1:
+        remedy = "start with torchrun --nproc_per_node N, or distributed: ddp"
+        raise ConfigError("there is nothing to shard over: one process", where="train.distributed", remedy=remedy)
+    draws = draws_per_step(config, method)
+    if draws % world.size:
+        what = f"{draws} draws cannot be shared evenly by {world.size} processes, which fsdp2 needs"
+        remedy = f"use {-(-draws // world.size) * world.size * method.share}"
+        raise ConfigError(what, where="train.pairs_per_step", remedy=remedy)
+    if inverts(config, method):
+        raise ConfigError(
+            f"{method.trajectory.name} calls the network as often as a process' own longest pair needs, and fsdp2 "
+            "needs equally many calls on every process",
+            where="train.distributed",
+            remedy="distributed: ddp, which also fills a train.trajectory_cache that fsdp2 can then read",
+        )
+    if config.lora is not None and config.lora.text_encoder:
+        raise ConfigError("fsdp2 shards the denoiser alone", where="lora.text_encoder", remedy="set it to false")
+    for name, reason in (
+        ("compile", "it takes whole networks, and fsdp2 gathers them block by block"),
+        ("channels_last", "fsdp2 cannot shard weights in that layout"),
+    ):
+        if getattr(options, name):
+            raise ConfigError(reason, where=f"train.{name}", remedy="false")
+    if options.optimizer != "adamw":
+        raise ConfigError(f"{options.optimizer} needs whole weights", where="train.optimizer", remedy="adamw")
 
 
 def shard(adapter: Denoiser, world: World) -> None:

@@ -15,11 +15,13 @@ from finepref.core.files import write_text
 from finepref.core.known import forget
 from finepref.core.outfolders import check_folder, mark, own_files, own_folder, recover, refuse_changed, replacing
 from finepref.core.progress import say
-from finepref.data.latents import EMPTY_PROMPT, LatentCache
+from finepref.data.latents import EMPTY_PROMPT, LatentCache, Latents
+from finepref.data.tokens import TokenLatents, prompt_texts
 from finepref.formats.folders import LEFT
 from finepref.formats.folders import RUN as RUN_FOLDER
 from finepref.formats.run import is_finished, read_run
 from finepref.formats.sources import named_inputs
+from finepref.models.denoiser import Denoiser
 from finepref.models.run_folder import inputs_of
 from finepref.train.batches import Drawing, ImageSource, PairSource
 from finepref.train.callbacks import Callback
@@ -31,9 +33,9 @@ from finepref.train.identity import Prepared, changed, differences, prepare, set
 from finepref.train.left import leave
 from finepref.train.log import make_trackers
 from finepref.train.loop import Run, State, progress_of, train
-from finepref.train.method import Method, check_data, check_path, draws_per_step, inverts, make_method, needs_reference
+from finepref.train.method import check_data, check_path, draws_per_step, inverts, make_method, needs_reference
 from finepref.train.opened import about_base, load_adapter, open_latents
-from finepref.train.processes import World, join_world, shard, whole_tensors
+from finepref.train.processes import World, check_sharding, join_world, shard, whole_tensors
 
 HANDED = ("base", "pairs.parquet", "signals.parquet")
 """What a `Trainer` puts into a run folder, which the run reads."""
@@ -176,7 +178,7 @@ def make_run(prepared: Prepared, out: Path, *, world: World) -> Run:
     if sharded:
         shard(adapter, world)
     drawing = Drawing(
-        cache=prepared.cache,
+        cache=_drawn_from(prepared, adapter),
         adapter=adapter,
         prompt_dropout=config.data.prompt_dropout,
         flip=config.data.flip,
@@ -205,43 +207,20 @@ def make_run(prepared: Prepared, out: Path, *, world: World) -> Run:
     )
 
 
+def _drawn_from(prepared: Prepared, adapter: Denoiser) -> Latents:
+    """The cache; where the text encoders are trained, its prompts as token ids."""
+    if adapter.texts is None:
+        return prepared.cache
+    data = prepared.config.data
+    texts = prompt_texts(data.paths, reading=data.reading(), wanted=prepared.table.prompt)
+    return TokenLatents(prepared.cache, texts, adapter.texts.tokens)
+
+
 def _known(config: RunConfig, content: Content, identity: str, *, draws: int) -> FrozenCache | None:
     folder = getattr(config.train, content.option)
     if folder is None:
         return None
     return open_frozen(folder, content, identity=identity, draws=config.train.max_steps * draws)
-
-
-def check_sharding(config: RunConfig, method: Method, world: World) -> None:
-    """Refuse what cannot be sharded.
-
-    Raises:
-        ConfigError: one process; a step that the processes cannot share evenly; an option that needs whole weights.
-    """
-    options = config.train
-    if world.size == 1:
-        remedy = "start with torchrun --nproc_per_node N, or distributed: ddp"
-        raise ConfigError("there is nothing to shard over: one process", where="train.distributed", remedy=remedy)
-    draws = draws_per_step(config, method)
-    if draws % world.size:
-        what = f"{draws} draws cannot be shared evenly by {world.size} processes, which fsdp2 needs"
-        remedy = f"use {-(-draws // world.size) * world.size * method.share}"
-        raise ConfigError(what, where="train.pairs_per_step", remedy=remedy)
-    if inverts(config, method):
-        raise ConfigError(
-            f"{method.trajectory.name} calls the network as often as a process' own longest pair needs, and fsdp2 "
-            "needs equally many calls on every process",
-            where="train.distributed",
-            remedy="distributed: ddp, which also fills a train.trajectory_cache that fsdp2 can then read",
-        )
-    for name, reason in (
-        ("compile", "it takes whole networks, and fsdp2 gathers them block by block"),
-        ("channels_last", "fsdp2 cannot shard weights in that layout"),
-    ):
-        if getattr(options, name):
-            raise ConfigError(reason, where=f"train.{name}", remedy="false")
-    if options.optimizer != "adamw":
-        raise ConfigError(f"{options.optimizer} needs whole weights", where="train.optimizer", remedy="adamw")
 
 
 def check_run(out: Path, config: RunConfig, *, resume: Resume, verify: bool = False) -> None:
