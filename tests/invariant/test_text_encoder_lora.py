@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,6 +157,8 @@ def test_a_run(worlds, tmp_path: Path, family: str) -> None:
     train(world, tmp_path / "half", resume=True)
     assert farthest(weights(tmp_path / "half"), held) == 0.0
     assert farthest(weights(train(world, tmp_path / "small", "train.micro_batch=1")), held) < 1e-6
+    half = train(world, tmp_path / "bf16", "train.mixed_precision=bf16", "train.max_steps=1")
+    assert json.loads((half / "metrics.jsonl").read_bytes())["u"] == 0.0
     with pytest.raises(InputError, match="another config"):
         train(world, tmp_path / "whole", "lora.text_encoder=false", resume=True)
 
@@ -243,6 +248,15 @@ def test_what_cannot_be_trained_is_refused(worlds, tmp_path: Path) -> None:
         prompt_texts([tmp_path / "words.csv"], reading=config.data.reading(), wanted=[sha256_bytes(b"other")])
     with pytest.raises(InputError, match="for text encoders, and prompts are encoded by the base's"):
         train(world, tmp_path / "other", f"model.init_from={tmp_path / 'run'}", "lora.text_encoder=false")
+
+
+def test_two_processes_are_one(worlds, tmp_path: Path) -> None:
+    world = worlds("sdxl")
+    one = weights(train(world, tmp_path / "one", "train.micro_batch=2"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "finepref"]
+    words = ["train", "-c", str(world / "run.yaml"), "--out", str(tmp_path / "two"), *STEPS, "train.micro_batch=2"]
+    subprocess.run([*command, *words], check=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert farthest(weights(tmp_path / "two"), one) < 1e-6
 
 
 def test_dropout_in_text_encoders_is_a_function_of_the_draw(worlds, tmp_path: Path) -> None:

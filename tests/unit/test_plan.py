@@ -75,6 +75,10 @@ def test_sd15_lora_and_checkpointing(tmp_path: Path) -> None:
     lora = counts_of("sd15", tmp_path, lora=LoraSettings(rank=8))
     assert lora.trained == 1_594_368
     assert lora.training_flop / TERA == pytest.approx(1.781, abs=5e-4)
+    texts = counts_of("sd15", tmp_path, lora=LoraSettings(rank=8, text_encoder=True))
+    assert texts.trained == 1_594_368 + 12 * 4 * 2 * 768 * 8  # layers, projections, both matrices, width, rank
+    assert texts.parameters == lora.parameters + 123_060_480 + 12 * 4 * 2 * 768 * 8
+    assert texts.forward_flop - lora.forward_flop == pytest.approx(lora.text_flop, rel=0.15)  # and attention, and LoRA
     every = counts_of("sd15", tmp_path, checkpointing=True)
     assert every.training_flop / TERA == pytest.approx(3.065, abs=5e-4)
 

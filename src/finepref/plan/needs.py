@@ -209,7 +209,9 @@ def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: i
     drawn = config.validation.every > 0 and bool(config.validation.prompts)
     if drawn:
         step = max(step, copies + counts.decoder_bytes)
-    parts = counts.text_parameters + counts.vae_parameters + counts.decoder_parameters
+    trained = config.lora is not None and config.lora.text_encoder  # then they are among the weights
+    texts = 0 if trained else counts.text_parameters
+    parts = texts + counts.vae_parameters + counts.decoder_parameters
     held = max(images, 2 * options.place_batch if places else 0) * method.share
     numbers = 4 * counts.latent[0] * counts.latent[1] * counts.latent[2] + counts.condition
     return {

@@ -7,6 +7,7 @@ Shapes: N images, C channels, h w latent size, L tokens, D width, R resolution i
 
 from __future__ import annotations
 
+import functools
 import math
 import weakref
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from finepref.core.files import read_object, reading
 from finepref.core.rows import BASES
 from finepref.diffusion.path import Path
 from finepref.models import lora as low_rank
-from finepref.models.family import Family, Shapes, family_of
+from finepref.models.family import Cond, Family, Shapes, family_of
 from finepref.models.kernels import Checkpointing, use_checkpointing
 from finepref.models.pipeline_parts import check_parts
 from finepref.models.precision import cast_layers, compute_dtype
@@ -44,6 +45,7 @@ from finepref.models.source import (
     vae_class,
     vae_folder,
 )
+from finepref.models.text_encoders import IDS, TARGETS, TextEncoders, check_trainable, lora_of
 from finepref.plan.needs import Counts
 
 NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
@@ -91,10 +93,13 @@ def count(
     with quiet():
         network = _network(source, kind, lora, gradient_checkpointing)
         shapes = kind.shapes(network.config)
+        call: Callable[[Tensor, Tensor, Cond], Tensor] = functools.partial(kind.call, network)
+        if lora is not None and lora.text_encoder:
+            network, call = _with_texts(source, kind, lora, network)
         with FakeTensorMode():
             latent, images = _vae(source, kind, vae, resolution)
             _with_fake_tensors(network, dtype if lora is not None else None)
-            work = _training(network, kind, latent, shapes, dtype)
+            work = _training(network, call, kind, latent, shapes, dtype)
     trained = [p for p in network.parameters() if p.requires_grad]
     texts = [_text(source, kind, encoder) for _, encoder in kind.texts if source.has(encoder)]
     counts = Counts(
@@ -113,7 +118,12 @@ def count(
 
 
 def _training(
-    network: nn.Module, kind: Family, latent: tuple[int, ...], shapes: Shapes, dtype: torch.dtype | None
+    network: nn.Module,
+    call: Callable[[Tensor, Tensor, Cond], Tensor],
+    kind: Family,
+    latent: tuple[int, ...],
+    shapes: Shapes,
+    dtype: torch.dtype | None,
 ) -> dict[str, Any]:
     """Operations of one image's forward, and of forward with backward; peak bytes beyond weights and gradients."""
     flow = kind.part == "transformer"
@@ -131,11 +141,11 @@ def _training(
     known = [*network.parameters(), *network.buffers(), *grads, x, t, *cond.values()]
     with precision, Peak(known) as peak:
         with Flops() as forward:
-            prediction = kind.call(network, x, t, cond)
+            prediction = call(x, t, cond)
         with Flops() as backward:
             prediction.float().square().mean().backward()
     with precision, torch.no_grad(), Peak(known) as quick:
-        kind.call(network, x, t, cond)
+        call(x, t, cond)
     return {
         "forward_flop": float(forward.total),
         "training_flop": float(forward.total + backward.total),
@@ -234,6 +244,25 @@ def _network(source: Source, kind: Family, lora: low_rank.LoraSettings | None, c
             low_rank.attach(network, lora, kind.lora_targets, seed=0)
     use_checkpointing(network, checkpointing)
     return network
+
+
+def _with_texts(
+    source: Source, kind: Family, lora: low_rank.LoraSettings, network: nn.Module
+) -> tuple[nn.Module, Callable[[Tensor, Tensor, Cond], Tensor]]:
+    """(all networks that are trained, how they are called, each prompt encoded from 77 token ids)."""
+    check_trainable(kind)
+    encoders = {name: empty_part(source, name).requires_grad_(False) for _, name in kind.texts if source.has(name)}
+    texts = TextEncoders(kind, encoders, {})
+    for part, encoder in encoders.items():
+        with torch.device("meta"):
+            low_rank.attach(encoder, lora_of(part, kind, lora), TARGETS, seed=0)
+    texts.freeze_unread()
+
+    def call(x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        ids = {f"{name}{IDS}": torch.zeros(len(x), 77, dtype=torch.int64) for name in encoders}
+        return kind.call(network, x, t, texts.embedded({**cond, **ids}))
+
+    return nn.ModuleList([network, *encoders.values()]), call
 
 
 def _with_fake_tensors(network: nn.Module, frozen_dtype: torch.dtype | None) -> None:
