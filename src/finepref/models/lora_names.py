@@ -221,8 +221,9 @@ _TEXTS = {
 
 
 def of_text(family: str, part: str, found: Mapping[str, Pair]) -> dict[str, Tensor]:
-    """The tensors of a text encoder in a file that ComfyUI or kohya's trainers read (comfy/lora.py,
-    model_lora_keys_clip; sd-scripts, networks/lora.py).
+    """The tensors of a text encoder in a file that ComfyUI or kohya's trainers read.
+
+    References: ComfyUI, comfy/lora.py (model_lora_keys_clip); sd-scripts, networks/lora.py.
     """
     before = _TEXTS[family][part]
     modules = {f"{before}_{name.replace('.', '_')}": pair for name, pair in found.items()}
