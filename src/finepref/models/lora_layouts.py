@@ -148,5 +148,6 @@ def module_of(name: str) -> str:
 
 
 def refused(file: Path, names: Sequence[str], of: Mapping[str, Any], what: str, *, remedy: str) -> InputError:
+    """The refusal of a file for some of its tensors, the first of which it names."""
     first = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
     return InputError(f"{len(names)} of its {len(of)} tensors {what} ({first})", where=file, remedy=remedy)
