@@ -32,12 +32,13 @@ from finepref.signals.parts import SignalVotes
 from finepref.train import run as run_module
 from finepref.train.config import RunConfig, load_config, parse_config
 from finepref.train.identity import prepare
-from finepref.train.loop import State, optimiser_step
+from finepref.train.loop import optimiser_step
 from finepref.train.method import make_method
 from finepref.train.opened import about_base, load_adapter, make_cache
 from finepref.train.optim import make_optimizer, make_scaler
 from finepref.train.processes import World
 from finepref.train.run import make_run
+from finepref.train.state import State
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = shipped_configs()

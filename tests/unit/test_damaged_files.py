@@ -219,7 +219,8 @@ def checkpoint(name: str) -> Callable[[Path], Made]:
         optimizer.step()
         average = {key: value.detach().clone() for key, value in named}
         counters = Counters(step=3, skipped=0, calls={"policy": 3})
-        held = {"named": named, "optimizer": optimizer, "scaler": torch.amp.GradScaler("cpu"), "average": average}
+        held = {"named": named, "optimizer": optimizer, "scaler": torch.amp.GradScaler("cpu")}
+        held |= {"beside": {"average": average}}
         known = RunIdentity(settings={}, base={}, cache="", signal="")
         save_checkpoint(folder, counters, known, **held, leave=lambda *_: False, keep=2)
 

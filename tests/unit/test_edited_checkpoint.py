@@ -15,8 +15,8 @@ from torch import Tensor
 from finepref.core.errors import InputError
 from finepref.formats.run import RunIdentity
 from finepref.train.checkpoint import Counters, check_checkpoint, load_checkpoint, save_checkpoint
-from finepref.train.config import TrainSection
 from finepref.train.optim import make_optimizer
+from finepref.train.section import TrainSection
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -29,7 +29,7 @@ def saved(folder: Path, optimizer: str = "adamw") -> tuple[Path, dict[str, Any]]
     layers[0](torch.ones(1, 3)).sum().backward()
     made.step()
     average = {key: value.detach().clone() for key, value in named}
-    held = {"named": named, "optimizer": made, "scaler": torch.amp.GradScaler("cpu"), "average": average}
+    held = {"named": named, "optimizer": made, "scaler": torch.amp.GradScaler("cpu"), "beside": {"average": average}}
     known = RunIdentity(settings={}, base={}, cache="", signal="")
     counters = Counters(step=3, skipped=0, calls={"policy": 3})
     save_checkpoint(folder, counters, known, **held, leave=lambda *_: False, keep=2)

@@ -15,12 +15,13 @@ from finepref.core.tensors import ObjectiveOutput, PairBatch, PairSignal, Placed
 from finepref.diffusion.path import FLOW, scaled_linear
 from finepref.formats.metrics import StepMetrics
 from finepref.train.batches import image_order, pair_order
-from finepref.train.config import TrainSection, load_config, parse_config
+from finepref.train.config import load_config, parse_config
 from finepref.train.log import Tally
 from finepref.train.method import make_method
 from finepref.train.optim import learning_rate
 from finepref.train.placement import stratify
 from finepref.train.processes import World
+from finepref.train.section import TrainSection
 from finepref.train.step import pair_loss
 
 

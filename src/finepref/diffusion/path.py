@@ -119,6 +119,12 @@ class Path:
         count = self.alpha_bar.shape[0] - lowest
         return lowest + (u * count).floor().to(torch.int64).clamp(0, count - 1)
 
+    def share_below(self, level: float) -> float:
+        """The share of `draw_t`'s draws below a level, itself a share of the path in [0, 1]: Phi(logit s) on flows."""
+        if self.alpha_bar is not None:
+            return level
+        return float(torch.special.ndtr(torch.logit(torch.tensor(level, dtype=torch.float64))))
+
 
 FLOW = Path(alpha_bar=None, parametrisation="flow")
 

@@ -34,7 +34,7 @@ PART = tuple(f"{part}/{file}" for part in ("unet", "transformer") for file in WE
 LORA = "pytorch_lora_weights.safetensors"
 LEFT = ("config.yaml", RUN_RECORD, LORA, *PART)
 """What a run leaves, and each of its checkpoints."""
-STATE = ("trainable.safetensors", "optimizer.safetensors", "average.safetensors", "state.json")
+STATE = ("trainable.safetensors", "optimizer.safetensors", "average.safetensors", "reference.safetensors", "state.json")
 """What a checkpoint holds beside it, to go on from."""
 CHECKPOINT = (*STATE, *LEFT, MARKER)
 SAMPLES = ("[0-9]*-[0-9]*.png", "samples.json")

@@ -109,6 +109,13 @@ class Denoiser:
         texts = [] if self.texts is None else self.texts.named()
         return [(name, p) for name, p in [*self.network.named_parameters(), *texts] if p.requires_grad]
 
+    def reference_tensors(self) -> dict[str, Tensor]:
+        """What the reference has in the place of every trained parameter, by that parameter's name."""
+        held = dict((self.network if self.frozen is None else self.frozen).named_parameters())
+        held |= {} if self.texts is None else dict(self.texts.named())
+        ours, theirs = (f".{name}" for name in (low_rank.POLICY, low_rank.REFERENCE))
+        return {name: held[name.replace(ours, theirs) if self.lora else name] for name, _ in self.trainable()}
+
     def policy_module(self) -> nn.Module:
         """The network that is trained."""
         return self.network

@@ -58,6 +58,7 @@ def load_adapter(
     vae: str | None = None,
     seed: int = 0,
     sharded: bool = False,
+    moving: bool = False,
     **said: Unpack[BaseOptions],
 ) -> Denoiser:
     """The denoiser of `base` as trainable policy, with its frozen reference.
@@ -72,6 +73,7 @@ def load_adapter(
         micro_conditioning: SDXL only: `true` (sizes and crops of each image) or `official` ([R,R,0,0,R,R]).
         vae: another VAE, for the pipeline's decoding.
         seed: of the LoRA initialisation and its dropout.
+        moving: the reference will be changed: it has weights of its own, in full precision.
         sharded: leave the networks on the CPU, for whoever shards them over several devices.
         said: of the base, see `models.source.locate`.
 
@@ -94,14 +96,14 @@ def load_adapter(
         if kind.part in held:
             fuse(policy, held[kind.part])
         policy.requires_grad_(True)
-    drawn = None if lora is None else _attach(networks, held, kind, lora, seed=seed)
+    drawn = None if lora is None else _attach(networks, held, kind, lora, seed=seed, moving=moving)
     if texts is not None:
         texts.freeze_unread()
     use_checkpointing(policy, gradient_checkpointing)
     if channels_last:
         use_channels_last(policy, family=kind.name, part=kind.part)
     place, frozen = torch.device(device), freeze_copy(policy) if reference and lora is None else None
-    unchanged = [frozen] if lora is None else [*networks.values()]
+    unchanged = [None if moving else frozen] if lora is None else [*networks.values()]
     for network in filter(None, unchanged if dtype is not None else ()):
         assert dtype is not None
         store_half(network, dtype)
@@ -130,7 +132,13 @@ def load_adapter(
 
 
 def _attach(
-    networks: Mapping[str, Any], held: Mapping[str, LoraFile], kind: Family, lora: LoraSettings, *, seed: int
+    networks: Mapping[str, Any],
+    held: Mapping[str, LoraFile],
+    kind: Family,
+    lora: LoraSettings,
+    *,
+    seed: int,
+    moving: bool,
 ) -> dropout.DrawnFor | None:
     """Give every network its trained adapter, that of the start where it has one; whose dropout a call draws."""
     named = {}
@@ -140,6 +148,8 @@ def _attach(
             low_rank.attach_from(network, held[part], lora_of(part, kind, lora))
         else:
             low_rank.attach(network, lora_of(part, kind, lora), targets, seed=seed, before=before)
+            if moving:
+                low_rank.attach_copy(network)
         named[before] = network
     return dropout.install(named, lora.dropout, adapter=low_rank.POLICY, seed=seed)
 

@@ -25,6 +25,7 @@ from finepref.core.seal import seal
 from finepref.models.header import read_header
 from finepref.models.lora_file import KEPT, LoraFile, check_fields, put
 from finepref.models.lora_layouts import METADATA, OLD_CLIP, TEXT
+from finepref.models.source import quiet
 
 FILE = "pytorch_lora_weights.safetensors"
 POLICY, REFERENCE = "default", "reference"
@@ -80,6 +81,24 @@ def attach(
             parameter.data.copy_(draw / settings.rank)
 
 
+def attach_copy(network: Any) -> None:
+    """Add a frozen `reference` copy of the trained adapter, for a reference that moves."""
+    from peft import set_peft_model_state_dict
+    from peft.utils import get_peft_model_state_dict
+
+    weights = get_peft_model_state_dict(network, adapter_name=POLICY)
+    with quiet():  # of a second adapter, which is meant
+        network.add_adapter(network.peft_config[POLICY], adapter_name=REFERENCE)
+    set_peft_model_state_dict(network, {k: v.clone() for k, v in weights.items()}, adapter_name=REFERENCE)
+    _train_policy(network)
+
+
+def _train_policy(network: Any) -> None:
+    network.set_adapter(POLICY)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(f".{POLICY}." in name and "lora_" in name)
+
+
 def check_asked(network: Any, held: LoraFile, settings: LoraSettings) -> None:
     """Compare what a run asks for with the LoRA that it starts from.
 
@@ -118,9 +137,7 @@ def attach_from(network: Any, held: LoraFile, settings: LoraSettings) -> None:
     check_asked(network, held, settings)
     for adapter in (REFERENCE, POLICY):
         put(network, held, adapter)
-    network.set_adapter(POLICY)
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(f".{POLICY}." in name and "lora_" in name)
+    _train_policy(network)
 
 
 class Switch:

@@ -191,10 +191,13 @@ def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: i
     frozen = 4.0 * counts.parameters - (2.0 * counts.castable if half else 0.0)
     separate = needs_reference(config, method) and not lora
     optimizer = {"adamw": 8.0 * counts.trained, "adafactor": 4.0 * counts.factored, "adamw8bit": 2.1 * counts.trained}
+    reference = frozen if separate else 0.0
+    if options.reference.moves:  # it has weights of its own, in full precision
+        reference = 4.0 * (counts.trained if lora else counts.parameters)
     shards = processes if options.distributed == "fsdp2" else 1
     states = {
         "weights": frozen if lora else 4.0 * counts.parameters,
-        "reference": frozen if separate else 0.0,
+        "reference": reference,
         "gradients": 4.0 * counts.trained,
         "optimiser": optimizer[options.optimizer],
         "moving average": 4.0 * counts.trained if options.ema_decay is not None else 0.0,

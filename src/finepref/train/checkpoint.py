@@ -4,6 +4,7 @@ checkpoints/step-000500/
   what a run of 500 steps leaves: its trained part (unet/, transformer/ or a LoRA file), config.yaml, run.json
   trainable.safetensors   the trained parameters     } where that part does not hold them: of a LoRA both,
   average.safetensors     their moving average       } of full weights the parameters beside their average
+  reference.safetensors   what a reference that moves has in their place
   optimizer.safetensors   the optimiser's tensors, `<parameter number>.<name>`
   state.json              step, counters, identity of the run, the optimiser's plain numbers, the loss scaler of fp16
   finepref.json           hashes of all these files
@@ -134,7 +135,7 @@ def save_checkpoint(
     named: Named,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    average: Mapping[str, Tensor] | None,
+    beside: Mapping[str, Mapping[str, Tensor] | None],
     leave: Callable[[Path, Mapping[str, Tensor]], bool],
     keep: int,
     write: bool = True,
@@ -142,19 +143,19 @@ def save_checkpoint(
     """Write a checkpoint and remove the oldest beyond `keep`. A kill at any moment leaves the previous ones whole.
 
     Args:
+        beside: the average of the parameters and the moving reference, where the run has them, by their files' names.
         leave: writes what a run of so many steps leaves, from the average or else the parameters, into a folder;
             returns whether the tensors stand there by the names they have here.
         write: False for processes that only give their shards to the one that writes.
     """
     tensors, numbers = _split_state(optimizer)
     files: dict[str, Mapping[str, Tensor]] = {"trainable": dict(named), "optimizer": tensors}
-    if average is not None:
-        files["average"] = average
+    files |= {name: held for name, held in beside.items() if held is not None}
     held = {file: whole_tensors(values, keep=write) for file, values in files.items()}
     if not write:
         return
     with atomic_folder(checkpoint_path(run, counters.step), own=CHECKPOINT) as folder:
-        usable = _usable(average)
+        usable = "trainable" if beside.get("average") is None else "average"
         if leave(folder, held[usable]):
             del held[usable]
         for file, values in held.items():
@@ -168,20 +169,17 @@ def save_checkpoint(
         remove_files(old.parent, [f"{old.name}/{file}" for file in own_files(old, CHECKPOINT)])
 
 
-def _usable(average: Mapping[str, Tensor] | None) -> str:
-    """The file of the weights that a run leaves."""
-    return "trainable" if average is None else "average"
-
-
 def load_checkpoint(
     folder: Path,
     *,
     named: Named,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    average: dict[str, Tensor] | None,
+    beside: Mapping[str, Mapping[str, Tensor] | None],
 ) -> Counters:
-    """Load a checkpoint of this run into the parameters, the optimiser, the loss scaler and the average, in place.
+    """Load a checkpoint of this run into the parameters, the optimiser and the loss scaler, in place.
+
+    beside: as in `save_checkpoint`.
 
     Raises:
         InputError: it is damaged or was edited: names, shapes, types or values are not those that a step left.
@@ -194,10 +192,11 @@ def load_checkpoint(
             parameter.copy_(as_sharded(stored[name], parameter))
     with reading(folder / "optimizer.safetensors", "the state of this optimiser", remedy=REMEDY):
         _join_state(optimizer, _tensors(folder / "optimizer.safetensors"), state)
-    if average is not None:
-        held = _weights(folder, "average", named)
-        for name, like in average.items():
-            like.copy_(as_sharded(held[name], like))
+    for file, tensors in beside.items():
+        held = {} if tensors is None else _weights(folder, file, named)
+        for name, like in ({} if tensors is None else tensors).items():
+            with torch.no_grad():
+                like.copy_(as_sharded(held[name], like))
     if scaler.is_enabled():
         if state.scaler is None:
             raise InputError("the state of the loss scaler is missing", where=folder / "state.json", remedy=REMEDY)

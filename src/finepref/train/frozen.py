@@ -36,7 +36,7 @@ from finepref.train.placement import place
 from finepref.train.step import Calls
 
 if TYPE_CHECKING:
-    from finepref.train.loop import Run
+    from finepref.train.state import Run
 
 SHARD = 1024
 FILL = "fill it with `finepref cache -c run.yaml --reference`"

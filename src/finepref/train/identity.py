@@ -152,6 +152,7 @@ def reference_identity(config: RunConfig, *, base: BaseRecord, cache: str, table
         "prompt_dropout": config.data.prompt_dropout,
         "stratified_t": config.train.stratified_t and config.train.pairs_per_step,
         "mixed_precision": config.train.mixed_precision,
+        **({} if config.train.levels.whole else {"levels": config.train.levels.model_dump()}),
         **({"prompts": "encoded in the step"} if config.lora is not None and config.lora.text_encoder else {}),
     }
     return provenance.hash_config(plan)

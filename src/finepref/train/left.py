@@ -16,7 +16,7 @@ from finepref.formats.metrics import read_timing
 from finepref.formats.run import RunAxes, RunRecord, write_run
 
 if TYPE_CHECKING:
-    from finepref.train.loop import Run, State
+    from finepref.train.state import Run, State
 
 
 def leave(run: Run, state: State, folder: Path, weights: Mapping[str, Tensor] | None) -> bool:

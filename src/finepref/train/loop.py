@@ -6,8 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,12 +15,9 @@ from torch import Tensor
 from finepref.core.errors import CheckFailed
 from finepref.core.interrupt import Interrupted, at_safe_places
 from finepref.core.progress import progress, say
-from finepref.core.tensors import ImageBatch, PairBatch
 from finepref.formats.metrics import StepMetrics, StepTiming, append_metrics, append_timing, cut_after
-from finepref.formats.run import RunIdentity
-from finepref.models.denoiser import Denoiser
-from finepref.train.batches import Draw, ImageSource, PairSource, micro_batches
-from finepref.train.callbacks import Callback, Progress
+from finepref.train.batches import Draw, ImageSource, micro_batches
+from finepref.train.callbacks import Progress
 from finepref.train.checkpoint import (
     CALLS,
     Counters,
@@ -30,72 +26,16 @@ from finepref.train.checkpoint import (
     newest_whole,
     save_checkpoint,
 )
-from finepref.train.config import RunConfig
-from finepref.train.frozen import FrozenCache
 from finepref.train.left import leave
+from finepref.train.levels import level_weights
 from finepref.train.log import Tally, draw_samples, write_samples
-from finepref.train.method import Method
-from finepref.train.opened import BaseRecord
+from finepref.train.moving import move
 from finepref.train.optim import learning_rate, make_optimizer, make_scaler
-from finepref.train.placement import cut, draw_levels, place
-from finepref.train.processes import World, whole
+from finepref.train.placement import cut, place
+from finepref.train.processes import whole
+from finepref.train.state import Run, State
 from finepref.train.step import Calls, Output, pair_loss
 from finepref.train.unpaired import image_losses
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """Everything a step needs, fixed for the run.
-
-    identity: what decides its weights. base: what it records of that. draws: of an optimiser step. errors,
-    trajectories: what the frozen reference is known to do, where it is cached.
-    inverts: whether a step calls a network to place its pairs. sharded: whether parameters are shards (FSDP2).
-    """
-
-    config: RunConfig
-    method: Method
-    adapter: Denoiser
-    source: PairSource | ImageSource
-    world: World
-    out: Path
-    identity: RunIdentity
-    base: BaseRecord
-    draws: int
-    inverts: bool
-    errors: FrozenCache | None = None
-    trajectories: FrozenCache | None = None
-    sharded: bool = False
-    trackers: Sequence[Any] = ()
-    callbacks: Sequence[Callback] = ()
-
-    def levels(self, batch: PairBatch | ImageBatch, *, step: int, positions: Sequence[int]) -> Tensor:
-        """Levels [B] or [B,K] of a batch whose draws have these positions in an optimiser step (`draw_levels`)."""
-        options = self.config.train
-        return draw_levels(
-            batch.pair_id if isinstance(batch, PairBatch) else batch.image_id,
-            batch.visit,
-            path=self.adapter.path,
-            method=self.method,
-            seed=options.seed,
-            strata=(step, self.draws, positions) if options.stratified_t else None,
-        )
-
-
-@dataclass(slots=True)
-class State:
-    """What changes from step to step; all of it is in a checkpoint.
-
-    skipped: steps whose gradients were not finite. overflows: those that only the loss scale made so.
-    """
-
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    named: list[tuple[str, torch.nn.Parameter]]
-    average: dict[str, Tensor] | None
-    step: int = 0
-    skipped: int = 0
-    overflows: int = 0
-    calls: Calls = field(default_factory=lambda: dict.fromkeys(CALLS, 0))
 
 
 def train(run: Run, *, resume: bool) -> State:
@@ -163,7 +103,7 @@ def optimiser_step(run: Run, state: State, step: int) -> StepMetrics:
     scale = world.size if run.sharded else 1  # sharded gradients are averaged, others summed
     losses: list[Tensor] = []
     before, state.calls = state.calls, dict.fromkeys(CALLS, 0)
-    for out, t in _outputs(run, state.calls, step=step, order=order, positions=positions):
+    for out, t in _weighted(run, _outputs(run, state.calls, step=step, order=order, positions=positions)):
         state.scaler.scale(out.loss.sum() * scale / options.pairs_per_step).backward()
         tally.add(out, t)
         losses.append(out.loss.detach())
@@ -194,6 +134,9 @@ def optimiser_step(run: Run, state: State, step: int) -> StepMetrics:
         else:
             skipped = _skip(run, state, [order[position].index for position in suspects or range(len(order))])
     state.scaler.update()
+    if state.reference is not None:
+        applied = skipped is None and not overflow
+        move(state.reference, state.named, options.reference, step=step + 1, applied=applied)
     return StepMetrics(
         step=step + 1,
         means=means,
@@ -205,6 +148,14 @@ def optimiser_step(run: Run, state: State, step: int) -> StepMetrics:
         overflow=overflow,
         skipped_pairs=skipped,
     )
+
+
+def _weighted(run: Run, outputs: Iterator[Output]) -> Iterator[Output]:
+    """Outputs whose losses count as `train.levels.weights` says."""
+    options, path = run.config.train.levels, run.adapter.path
+    if options.weights is None:
+        return outputs
+    return ((replace(out, loss=out.loss * level_weights(t, options, path)), t) for out, t in outputs)
 
 
 def _skip(run: Run, state: State, indices: Sequence[int]) -> tuple[str, ...]:
@@ -238,7 +189,8 @@ def _outputs(run: Run, calls: Calls, *, step: int, order: Sequence[Draw], positi
     plain = method.trajectory.name == "forward"
     size = max(options.place_batch, options.micro_batch) if run.inverts else options.micro_batch
     for chunk, batch in micro_batches(source.batch, order, positions, size=size):
-        t = None if plain and not options.stratified_t else run.levels(batch, step=step, positions=chunk)
+        in_step = plain and not options.stratified_t and method.levels is None
+        t = None if in_step else run.levels(batch, step=step, positions=chunk)
         if t is None or plain:
             parts: Any = [(batch, None)]
         else:
@@ -286,10 +238,11 @@ def _start(run: Run, *, resume: bool) -> State:
         average = {name: parameter.detach().clone() for name, parameter in named}
     optimizer = make_optimizer(run.config.train, [p for _, p in named])
     scaler = make_scaler(run.config.train, run.world.device)
-    state = State(optimizer=optimizer, scaler=scaler, named=named, average=average)
+    moving = run.adapter.reference_tensors() if run.config.train.reference.moves else None
+    state = State(optimizer=optimizer, scaler=scaler, named=named, average=average, reference=moving)
     found = newest_whole(run.out, told=run.world.main) if resume else None
     if found is not None:
-        counters = load_checkpoint(found, named=named, optimizer=optimizer, scaler=scaler, average=average)
+        counters = load_checkpoint(found, named=named, optimizer=optimizer, scaler=scaler, beside=state.beside())
         state.step, state.skipped, state.calls = counters.step, counters.skipped, state.calls | dict(counters.calls)
         state.overflows = counters.overflows
     if run.world.main:
@@ -320,7 +273,7 @@ def _checkpoint(run: Run, state: State) -> None:
             named=state.named,
             optimizer=state.optimizer,
             scaler=state.scaler,
-            average=state.average,
+            beside=state.beside(),
             leave=lambda folder, weights: leave(run, state, folder, weights),
             keep=run.config.train.checkpoints_keep,
             write=run.world.main,

@@ -21,6 +21,7 @@ from finepref.diffusion.trajectories import TRAJECTORIES, TrajectoryRow
 from finepref.diffusion.trajectory_options import InversionOptions
 from finepref.objectives.table import GUARDS, OBJECTIVES, ObjectiveRow
 from finepref.train.config import RunConfig, axis_options
+from finepref.train.levels import LevelOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,8 @@ class Method:
 
     inversion: the options of an inverting trajectory, None for others. options: keyword arguments of the objective.
     guard: prediction -> (prediction, statistics [B]), None for none. lowest_t: the lowest discrete level that is drawn.
-    share: at how many levels one trajectory of a pair is read.
+    share: at how many levels one trajectory of a pair is read. levels: the window that is drawn from, None for the
+    whole path.
     """
 
     trajectory: TrajectoryRow
@@ -41,6 +43,7 @@ class Method:
     loss_space: LossSpace
     lowest_t: int
     share: int
+    levels: LevelOptions | None
 
 
 def draws_per_step(config: RunConfig, method: Method) -> int:
@@ -82,9 +85,11 @@ def make_method(config: RunConfig) -> Method:
         loss_space=config.objective.loss_space,
         lowest_t=trajectory.lowest_t(place_options),
         share=1 if inversion is None else inversion.share,
+        levels=None if config.train.levels.whole else config.train.levels,
     )
     _refuse_nonsense(config, method)
     _check_caches(config, method)
+    _check_reference(config, method)
     return method
 
 
@@ -120,6 +125,23 @@ def _refuse_nonsense(config: RunConfig, method: Method) -> None:
     if config.signal.margin_scale != 1.0 and (config.signal.file is None or not needs.margin):
         reason = "there is no signal file" if config.signal.file is None else f"objective {name} takes no margin"
         raise ConfigError(f"it has no effect: {reason}", where="signal.margin_scale", remedy="remove it")
+
+
+def _check_reference(config: RunConfig, method: Method) -> None:
+    """Refuse a moving reference where there is none, and what only a frozen one can give beforehand."""
+    options = config.train
+    if not options.reference.moves:
+        return
+    if not needs_reference(config, method) and options.reference_cache is None and options.trajectory_cache is None:
+        what = f"objective {method.objective.name} is compared with no reference"
+        raise ConfigError(what, where="train.reference.kind", remedy="frozen")
+    for name in ("reference_cache", "trajectory_cache"):
+        if getattr(options, name) is not None:
+            what = "it holds what a frozen reference says, and this one moves"
+            raise ConfigError(what, where=f"train.{name}", remedy="null, or train.reference.kind: frozen")
+    if options.distributed == "fsdp2":
+        what = "a sharded reference is not moved here"
+        raise ConfigError(what, where="train.reference.kind", remedy="frozen, or train.distributed: ddp")
 
 
 def _check_caches(config: RunConfig, method: Method) -> None:

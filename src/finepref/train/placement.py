@@ -20,11 +20,12 @@ from finepref.diffusion.inversion import Denoise, guided
 from finepref.diffusion.path import Path
 from finepref.models.denoiser import Denoiser
 from finepref.objectives.core import wide
+from finepref.train.levels import windowed
 from finepref.train.method import Method
 from finepref.train.step import Calls
 
 if TYPE_CHECKING:
-    from finepref.train.loop import Run
+    from finepref.train.state import Run
 
 BLOCK = 64
 
@@ -50,7 +51,10 @@ def draw_levels(
         u = rng.uniforms(seed, "t" if method.share == 1 else f"t-{part}", ids, visits)
         if strata is not None:
             u = stratify(u, seed=seed, step=strata[0], per_step=strata[1], positions=strata[2])
-        columns.append(path.draw_t(torch.from_numpy((part + u) / method.share), lowest=method.lowest_t))
+        share = torch.from_numpy((part + u) / method.share)
+        if method.levels is not None:
+            share = windowed(share, method.levels, path)
+        columns.append(path.draw_t(share, lowest=method.lowest_t))
     return columns[0] if method.share == 1 else torch.stack(columns, dim=1)
 
 

@@ -32,10 +32,11 @@ from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCac
 from finepref.train.identity import Prepared, changed, differences, prepare, settings, written_settings
 from finepref.train.left import leave
 from finepref.train.log import make_trackers
-from finepref.train.loop import Run, State, progress_of, train
+from finepref.train.loop import progress_of, train
 from finepref.train.method import check_data, check_path, draws_per_step, inverts, make_method, needs_reference
 from finepref.train.opened import about_base, load_adapter, open_latents
 from finepref.train.processes import World, check_sharding, join_world, shard, whole_tensors
+from finepref.train.state import Run, State
 
 HANDED = ("base", "pairs.parquet", "signals.parquet")
 """What a `Trainer` puts into a run folder, which the run reads."""
