@@ -16,7 +16,7 @@ from finepref.core.errors import InputError
 from finepref.formats.run import RunIdentity
 from finepref.train.checkpoint import Counters, check_checkpoint, load_checkpoint, save_checkpoint
 from finepref.train.optim import make_optimizer
-from finepref.train.section import TrainSection
+from finepref.train.train_section import TrainSection
 
 Edit = Callable[[dict[str, Any]], object]
 

@@ -21,8 +21,8 @@ from finepref.train.method import make_method
 from finepref.train.optim import learning_rate
 from finepref.train.placement import stratify
 from finepref.train.processes import World
-from finepref.train.section import TrainSection
 from finepref.train.step import pair_loss
+from finepref.train.train_section import TrainSection
 
 
 def test_every_epoch_is_a_permutation() -> None:

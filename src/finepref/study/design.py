@@ -12,7 +12,7 @@ from finepref.core.options import Options
 from finepref.formats.records import read_yaml
 from finepref.plan import methods
 from finepref.train.config import validate_options
-from finepref.train.section import Count, Positive
+from finepref.train.train_section import Count, Positive
 
 SHIPPED = Path(__file__).with_name("study.yaml")
 BASE = "base"

@@ -24,7 +24,7 @@ from finepref.formats.reading import Reading
 from finepref.formats.yamltext import plain
 from finepref.models.lora import LoraSettings
 from finepref.models.section import ModelSection
-from finepref.train.section import Count, Positive, TrainSection
+from finepref.train.train_section import Count, Positive, TrainSection
 
 Valid = TypeVar("Valid", bound=BaseModel)
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from finepref.core.errors import ConfigError
-from finepref.train.section import TrainSection
+from finepref.train.train_section import TrainSection
 
 
 def warms_up(options: TrainSection) -> bool:
