@@ -49,7 +49,7 @@ def test_the_names_are_there() -> None:
     """One name for every method on the lab, and on each backbone that it is for with each data set."""
     folders = {name.rpartition("/")[0] for name in CONFIGS}
     assert folders == {"lab", *(f"{b}/{d}" for b in ("sd15", "sdxl") for d in ("pickapic_v2", "hpdv3"))}
-    assert len(CONFIGS) == len(set(CONFIGS)) == 158
+    assert len(CONFIGS) == len(set(CONFIGS)) == 178
     for method in methods.shipped():
         for data_set in ("pickapic_v2", "hpdv3"):
             assert any(f"{backbone}/{data_set}/{method.name}" in CONFIGS for backbone in ("sd15", "sdxl"))

@@ -164,3 +164,30 @@ def test_levels_of_a_run(world: Path, tmp_path: Path) -> None:
     method = make_method(load_config(world / "run.yaml", ["train.levels={low: 0.75}"]))
     found = draw_levels(["a", "b", "c"], [0, 0, 1], path=scaled_linear(), method=method, seed=0)
     assert bool((found >= 750).all())
+
+
+def test_losers_as_winners_are_the_mirror(world: Path, tmp_path: Path) -> None:
+    """u of the first step under a moved policy changes its sign; L_w and L_l change places."""
+    words = ("train.max_steps=1", "objective={name: mapo}", "data.flip=false", "cache.posterior=mode")
+    words += (f"cache.folder={tmp_path / 'cache'}",)  # neither flips nor posterior samples, which each side draws
+    plain, swapped = (
+        lines(train(world, tmp_path / name, *words, *more))[0]
+        for name, more in (("plain", ()), ("swapped", ("signal.swap=true",)))
+    )
+    assert plain["L_w"] == pytest.approx(swapped["L_l"], rel=1e-5)
+    assert plain["L_l"] == pytest.approx(swapped["L_w"], rel=1e-5)
+    assert plain["L_w"] != pytest.approx(plain["L_l"], rel=1e-3)
+
+
+def test_a_penalty_reaches_the_weights(world: Path, tmp_path: Path) -> None:
+    """With a rate that lengthens predictions, a heavy guard leaves shorter ones; the loss holds the penalty."""
+    words = ("train.learning_rate=1e-2",)
+    found = {}
+    for name, guard in (("light", 1e-6), ("heavy", 1e4)):
+        run = train(world, tmp_path / name, *words, f"guard={{name: norm, weight: {guard}}}")
+        found[name] = lines(run)
+    assert found["light"][0]["guard_length"] == found["heavy"][0]["guard_length"] == pytest.approx(1.0, abs=1e-6)
+    assert found["light"][0]["loss"] == pytest.approx(np.log(2), abs=1e-6)
+    longest = {name: max(line["guard_length"] for line in each) for name, each in found.items()}
+    assert longest["light"] > 1.0
+    assert found["heavy"][1]["loss"] != pytest.approx(found["light"][1]["loss"], rel=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -92,12 +93,14 @@ def step(
     mild = {option: value for option, value in MILD.items() if option in found.options.model_fields}
     options = found.options(**{**mild, **(own or {})})
     output = found.function(pred, signals(rows) if signal is None else signal, **options.model_dump())
+    if pred.penalty is not None:
+        output = replace(output, loss=output.loss + pred.penalty)
     (gradient,) = torch.autograd.grad(output.loss.sum(), policy.weight)
     return output, gradient, inverter
 
 
 @pytest.mark.parametrize("kind", PATHS)
-@pytest.mark.parametrize("guard", ["none", "sdpo"])
+@pytest.mark.parametrize("guard", GUARDS)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("objective", PAIRED)
 def test_batch_split_invariance(objective: str, place: str, guard: str, kind: str) -> None:
@@ -259,7 +262,7 @@ def test_every_method_takes_a_step(name: str) -> None:
     guard.options(**own["guard"])
     assert guard.name == "none" or objective.needs.loser
     needs = method.needs()
-    assert needs["reference"] == objective.needs.reference
+    assert needs["reference"] == ("tensors" if guard.tensors else objective.needs.reference)
     assert needs["arena"] or "arena" not in " ".join(method.about.signal)
     if objective.needs.paired:
         PLACES["one"] = (place, own["trajectory"])

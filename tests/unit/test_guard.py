@@ -14,7 +14,7 @@ from drawn import examples
 from finepref.core import rng
 from finepref.core.tensors import PairPrediction, PairSignal
 from finepref.objectives.dpo import dpo
-from finepref.objectives.guards import GuardOptions, pair_scale, sdpo
+from finepref.objectives.guards import GuardOptions, norm, pair_scale, sdpo
 
 
 def prediction(seed: int, pairs: int = 4, dtype: torch.dtype = torch.float64) -> PairPrediction:
@@ -120,3 +120,35 @@ def test_options_refuse(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         GuardOptions.model_validate(wrong)
     assert GuardOptions(mu=0).mu == 0
+
+
+def longer(pred: PairPrediction, factor_w: float, factor_l: float) -> PairPrediction:
+    """Policies that are the reference's predictions, so many times as long."""
+    return replace(pred, policy_w=factor_w * pred.ref_w, policy_l=factor_l * pred.ref_l)
+
+
+@pytest.mark.parametrize(
+    ("factors", "penalty"), [((1.0, 1.0), 0.0), ((0.5, 0.9), 0.0), ((1.2, 0.5), 0.02), ((1.1, 1.3), 0.05)]
+)
+def test_the_norm_guard_by_hand(factors: tuple[float, float], penalty: float) -> None:
+    """Half the squares of what the lengths exceed the reference's by, times the weight; nothing for shorter ones."""
+    found, stats = norm(longer(prediction(4), *factors), weight=3.0)
+    torch.testing.assert_close(
+        found.penalty, torch.full((4,), 3.0 * penalty, dtype=torch.float64), rtol=1e-12, atol=1e-15
+    )
+    torch.testing.assert_close(stats["guard_length"], torch.full((4,), sum(factors) / 2, dtype=torch.float64))
+
+
+def test_the_norm_guard_pulls_along_the_prediction_alone() -> None:
+    """Its gradient is weight h / |v_ref| along the unit vector of v, by autograd; values stay; it needs the tensors."""
+    pred = longer(prediction(5), 1.25, 0.7)
+    pred = replace(pred, policy_w=pred.policy_w.requires_grad_(), policy_l=pred.policy_l.requires_grad_())
+    found, _ = norm(pred, weight=2.0)
+    assert found.policy_w is pred.policy_w
+    of_w, of_l = torch.autograd.grad(found.penalty.sum(), (pred.policy_w, pred.policy_l))
+    assert not of_l.any()
+    for row in range(4):
+        v, ref = pred.policy_w[row].detach(), pred.ref_w[row]
+        torch.testing.assert_close(of_w[row], 2.0 * 0.25 / ref.norm() * v / v.norm(), rtol=1e-10, atol=0)
+    with pytest.raises(ValueError, match="needs the reference's predictions"):
+        norm(replace(pred, ref_w=None), weight=1.0)

@@ -190,8 +190,6 @@ def test_memory_of_variants() -> None:
     lora = memory(made_up(trained=1_000_000), train=half, lora={"rank": 8})
     moving = {**half, "reference": {"kind": "ema", "decay": 0.99}}
     assert memory(made_up(), train=moving)["reference"] == pytest.approx(4.0)  # GB, full precision: it is added to
-        4.0
-    )  # GB, full precision, since it is added to
     assert memory(made_up(trained=1_000_000), train=moving, lora={"rank": 8})["reference"] == pytest.approx(4e-3)
     assert lora["weights"] == pytest.approx(2.2)
     assert (lora["reference"], lora["gradients"], lora["optimiser"]) == (0, 0.004, 0.008)

@@ -80,6 +80,7 @@ class PairPrediction:
     ref_w, ref_l: [B,C,H,W], only where the objective needs reference "tensors".
     ref_error_w, ref_error_l: [B] float32 mean-square errors of the reference; present for "errors" and "tensors".
     error_scale: [B] factor on every mean-square error (loss space), None for 1.
+    penalty: [B] what a guard adds to the loss, None for 0.
     """
 
     policy_w: Tensor
@@ -91,6 +92,7 @@ class PairPrediction:
     ref_error_w: Tensor | None = None
     ref_error_l: Tensor | None = None
     error_scale: Tensor | None = None
+    penalty: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,15 @@ Here are the functions by the names of their rows: `finepref.objectives.dpo(pred
 """
 
 from finepref.objectives.dmpo import dmpo
-from finepref.objectives.dpo import dpo, hinge
+from finepref.objectives.dpo import conservative_dpo, dpo, hinge
 from finepref.objectives.dspo import dspo, dspo_brier, dspo_shift
 from finepref.objectives.kto import kto
+from finepref.objectives.linear_dpo import linear_dpo
 from finepref.objectives.mapo import mapo
 from finepref.objectives.published import huaishengzhu_dspo_sdxl, jaydenlyh_smpo
 from finepref.objectives.sft import sft
 
 __all__ = [
-    "dmpo", "dpo", "dspo", "dspo_brier", "dspo_shift", "hinge", "huaishengzhu_dspo_sdxl", "jaydenlyh_smpo", "kto",
-    "mapo", "sft",
+    "conservative_dpo", "dmpo", "dpo", "dspo", "dspo_brier", "dspo_shift", "hinge", "huaishengzhu_dspo_sdxl",
+    "jaydenlyh_smpo", "kto", "linear_dpo", "mapo", "sft",
 ]  # fmt: skip

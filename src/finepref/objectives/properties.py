@@ -59,13 +59,14 @@ def check_guard(row: GuardRow) -> None:
     options = row.options().model_dump()
 
     def gradients(rows: list[int]) -> tuple[Tensor, ...]:
-        pred = _drawn(rows)
+        pred = _drawn(rows, "tensors" if row.tensors else "none")
         found, stats = row.function(pred, **options)
         if not (torch.equal(found.policy_w, pred.policy_w) and torch.equal(found.policy_l, pred.policy_l)):
             raise InputError("it changes predictions", remedy="keep values: x.detach() + factor * (x - x.detach())")
         if any(value.shape != (len(rows),) for value in stats.values()):
             raise InputError("a statistic is not one number a pair", remedy="give each the shape [B]")
         errors = mean_square(found.policy_w, pred.target_w) - mean_square(found.policy_l, pred.target_l)
+        errors = errors if found.penalty is None else errors + found.penalty
         return torch.autograd.grad(errors.sum(), (pred.policy_w, pred.policy_l))
 
     _independent(gradients, allowed=row.batch_dependent)

@@ -16,10 +16,11 @@ from finepref.core.options import Options
 from finepref.core.rows import RowTable
 from finepref.core.tensors import ObjectiveOutput, PairPrediction, ReferenceNeed
 from finepref.objectives.dmpo import DmpoOptions, dmpo
-from finepref.objectives.dpo import DpoOptions, dpo, hinge
+from finepref.objectives.dpo import ConservativeOptions, DpoOptions, conservative_dpo, dpo, hinge
 from finepref.objectives.dspo import DspoLogitOptions, DspoOptions, dspo, dspo_brier, dspo_shift
-from finepref.objectives.guards import GuardOptions, none, sdpo
+from finepref.objectives.guards import GuardOptions, NormOptions, none, norm, sdpo
 from finepref.objectives.kto import KtoOptions, kto
+from finepref.objectives.linear_dpo import LinearDpoOptions, linear_dpo
 from finepref.objectives.mapo import MapoOptions, mapo
 from finepref.objectives.properties import check_guard, check_objective
 from finepref.objectives.published import HuaishengzhuDspoSdxlOptions, huaishengzhu_dspo_sdxl, jaydenlyh_smpo
@@ -74,6 +75,14 @@ OBJECTIVES = RowTable("objective", ObjectiveRow, (
         source="diffusers train_diffusion_dpo.py, loss_type hinge", deviations="beta is twice that script's number",
     ),
     ObjectiveRow(
+        name="conservative_dpo", function=conservative_dpo, options=ConservativeOptions,
+        source="E. Mitchell, A note on DPO with noisy preferences (2023), Eq. 3", deviations="on errors of diffusion",
+    ),
+    ObjectiveRow(
+        name="linear_dpo", function=linear_dpo, options=LinearDpoOptions,
+        source="Linear-DPO (arXiv 2605.21123), code", deviations="margin and weight of the signal act on u",
+    ),
+    ObjectiveRow(
         name="dspo", function=dspo, options=DspoOptions, needs=Needs(reference="tensors"),
         source="DSPO (ICLR 2025), SD1.5 code", deviations="logit beta and residual coefficient are two numbers",
     ),
@@ -114,7 +123,10 @@ OBJECTIVES = RowTable("objective", ObjectiveRow, (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardRow:
-    """One guard. function: (pred, *, **options) -> (pred, statistics [B] by name). batch_dependent: as above."""
+    """One guard. function: (pred, *, **options) -> (pred, statistics [B] by name). batch_dependent: as above.
+
+    tensors: whether it looks at the reference's whole predictions.
+    """
 
     name: str
     function: Callable[..., tuple[PairPrediction, dict[str, Tensor]]]
@@ -122,6 +134,7 @@ class GuardRow:
     source: str = ""
     deviations: str = ""
     batch_dependent: bool = False
+    tensors: bool = False
 
 
 GUARDS = RowTable("guard", GuardRow, (
@@ -129,5 +142,9 @@ GUARDS = RowTable("guard", GuardRow, (
     GuardRow(
         name="sdpo", function=sdpo, options=GuardOptions, source="Diffusion-SDPO",
         deviations="one lambda per pair by default; scale-free",
+    ),
+    GuardRow(
+        name="norm", function=norm, options=NormOptions, tensors=True, source="NormGuard (arXiv 2606.27771), abstract",
+        deviations="the square of the excess, and its weight, are ours",
     ),
 ), where="guard.name", error=ConfigError, check=check_guard)  # fmt: skip

@@ -73,8 +73,9 @@ def _applies(config: RunConfig, method: Method, change: Change) -> bool:
     """Whether a rung changes something and makes sense: every key of it is new to the config, and allowed."""
     options, needs = config.train, method.objective.needs
     if "train.reference_cache" in change:
-        usable = needs.paired and needs.reference == "errors" and not inverts(config, method) and method.share == 1
-        if not usable or config.lora is not None or options.reference_cache is not None:
+        usable = needs.paired and method.reference == "errors" and not inverts(config, method) and method.share == 1
+        taken = options.reference_cache is not None or options.reference.moves
+        if not usable or config.lora is not None or taken:
             return False
     if "train.optimizer" in change and (options.optimizer != "adamw" or options.distributed == "fsdp2"):
         return False

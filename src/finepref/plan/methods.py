@@ -15,7 +15,7 @@ from typing import Any
 from finepref.core.errors import ConfigError, nearest
 from finepref.core.rows import named_plugins
 from finepref.formats.layers import About, Stack, about_method, shipped_configs, shipped_names
-from finepref.objectives.table import OBJECTIVES
+from finepref.objectives.table import GUARDS, OBJECTIVES
 from finepref.signals.kinds import SIGNALS
 from finepref.train.config import RunConfig, load_config
 
@@ -40,9 +40,10 @@ class NamedMethod:
     def needs(self) -> dict[str, Any]:
         """paired; reference none|errors|tensors; labels, reward, arena: whether votes, scores, ratings are needed."""
         needs, kinds = OBJECTIVES[self.axes["objective"]["name"]].needs, {*self.about.signal}
+        guard = GUARDS[self.axes["guard"]["name"]]
         return {
             "paired": needs.paired,
-            "reference": needs.reference,
+            "reference": "tensors" if guard.tensors else needs.reference,
             "labels": not kinds & REWARD_WINS,
             "reward": "rewards" in wanted_by(kinds),
             "arena": "ratings" in wanted_by(kinds),

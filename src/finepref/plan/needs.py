@@ -160,7 +160,7 @@ def work_of(
     """
     needs, options = method.objective.needs, config.train
     count = 2 if needs.paired and needs.loser else 1
-    uses = needs.reference != "none" and options.reference_cache is None
+    uses = method.reference != "none" and options.reference_cache is None
     calls = 0.0
     if method.inversion is not None and inverts(config, method):
         calls = mean_calls(method.inversion, path) * method.inversion.passes / method.share

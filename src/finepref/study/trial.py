@@ -131,7 +131,7 @@ def per_row(method: Method) -> float:
     """
     needs = method.objective.needs
     images = 2 if needs.paired and needs.loser else 1
-    cost = images * (FORWARDS["policy"] + (FORWARDS["reference"] if needs.reference != "none" else 0))
+    cost = images * (FORWARDS["policy"] + (FORWARDS["reference"] if method.reference != "none" else 0))
     options = method.inversion
     if options is None:
         return float(cost)

@@ -86,6 +86,7 @@ class SignalSection(Options):
 
     file: str | None = told(None, "signals.parquet; null = the votes alone (winner, weight 1, margin 0)")
     margin_scale: float = told(1.0, "lambda: the margin that enters the logit is lambda * gap")
+    swap: bool = told(False, "train on losers as winners, for a network to be guided away from (Diffusion-NPO)")
 
 
 class ObjectiveSection(Axis):

@@ -51,6 +51,7 @@ def pair_table(
     votes: Sequence[str],
     reading: Reading = AS_IT_IS,
     scale: float,
+    swap: bool = False,
 ) -> PairTable:
     """Pairs of the cache that the signal speaks of, in the cache's order; pairs without a winner are left out.
 
@@ -58,7 +59,8 @@ def pair_table(
         signals: signals.parquet; None takes the votes themselves (margin 0, weight 1).
         votes, reading: as for `preferences.read_pair_ids`; read only without `signals`, where the cache does
             not hold the votes.
-        scale: lambda, margins are multiplied by it.
+        scale: lambda, margins are multiplied by it. swap: losers are taken as winners, with the margins that the
+            signal has for that.
 
     Raises:
         InputError: a signal that cannot be used, no pair is left, or the signal knows none of the cache's pairs.
@@ -80,6 +82,8 @@ def pair_table(
     if missing:
         say(f"{missing} of {len(pairs)} cached pairs have no signal (ties or no score) and are left out")
     used = known.take(np.array([place for _, place in kept]))
+    if swap:
+        used = replace(used, winner=1 - used.winner)
     held = [pairs[pair] for pair, _ in kept]
     sides = [(pair.image_0, pair.image_1) for pair in held]
     return PairTable(

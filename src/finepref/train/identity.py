@@ -198,4 +198,5 @@ def _table(config: RunConfig, method: Method, cache: Latents) -> PairTable | Ima
         votes=config.data.paths,
         reading=config.data.reading(),
         scale=config.signal.margin_scale,
+        swap=config.signal.swap,
     )

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from finepref.core.errors import ConfigError
-from finepref.core.tensors import PairPrediction
+from finepref.core.tensors import PairPrediction, ReferenceNeed
 from finepref.diffusion.path import LossSpace
 from finepref.diffusion.path import Path as NoisePath
 from finepref.diffusion.trajectories import TRAJECTORIES, TrajectoryRow
@@ -31,7 +31,7 @@ class Method:
     inversion: the options of an inverting trajectory, None for others. options: keyword arguments of the objective.
     guard: prediction -> (prediction, statistics [B]), None for none. lowest_t: the lowest discrete level that is drawn.
     share: at how many levels one trajectory of a pair is read. levels: the window that is drawn from, None for the
-    whole path.
+    whole path. reference: what of the reference objective and guard look at.
     """
 
     trajectory: TrajectoryRow
@@ -44,6 +44,7 @@ class Method:
     lowest_t: int
     share: int
     levels: LevelOptions | None
+    reference: ReferenceNeed
 
 
 def draws_per_step(config: RunConfig, method: Method) -> int:
@@ -59,7 +60,7 @@ def inverts(config: RunConfig, method: Method) -> bool:
 def needs_reference(config: RunConfig, method: Method) -> bool:
     """Whether a step calls the frozen reference at all."""
     places = inverts(config, method) and method.inversion is not None and method.inversion.network == "reference"
-    return places or (method.objective.needs.reference != "none" and config.train.reference_cache is None)
+    return places or (method.reference != "none" and config.train.reference_cache is None)
 
 
 def make_method(config: RunConfig) -> Method:
@@ -85,6 +86,7 @@ def make_method(config: RunConfig) -> Method:
         loss_space=config.objective.loss_space,
         lowest_t=trajectory.lowest_t(place_options),
         share=1 if inversion is None else inversion.share,
+        reference="tensors" if guard.tensors else objective.needs.reference,
         levels=None if config.train.levels.whole else config.train.levels,
     )
     _refuse_nonsense(config, method)
@@ -99,6 +101,9 @@ def check_data(config: RunConfig, method: Method) -> None:
         if config.data.desirable_share is not None:
             what = f"objective {method.objective.name} takes pairs"
             raise ConfigError(what, where="data.desirable_share", remedy="null")
+    elif config.signal.swap:
+        what = f"objective {method.objective.name} takes single images, which have no loser"
+        raise ConfigError(what, where="signal.swap", remedy="false")
     elif config.signal.file is None:
         remedy = "make them with `finepref signals --kind kto`"
         raise ConfigError(f"objective {method.objective.name} needs image labels", where="signal.file", remedy=remedy)
@@ -156,9 +161,10 @@ def _check_caches(config: RunConfig, method: Method) -> None:
         if not needs.paired:
             what = f"objective {name} takes single images; the cache holds pairs"
             raise ConfigError(what, where="train.reference_cache", remedy="null")
-        if needs.reference != "errors":
-            reason = "needs no reference" if needs.reference == "none" else "needs the reference's whole predictions"
-            raise ConfigError(f"objective {name} {reason}", where="train.reference_cache", remedy="null")
+        if method.reference != "errors":
+            reason = "needs no reference" if method.reference == "none" else "needs the reference's whole predictions"
+            who = f"guard {config.guard.name}" if needs.reference != method.reference else f"objective {name}"
+            raise ConfigError(f"{who} {reason}", where="train.reference_cache", remedy="null")
         if inverts(config, method):
             raise ConfigError(
                 f"{method.trajectory.name} places pairs with a network, so the reference is asked at points that no "

@@ -66,11 +66,11 @@ def pair_loss(
         cond = {name: torch.cat([batch.cond_w[name], batch.cond_l[name]]) for name in batch.cond_w}
     ref_w = ref_l = None
     error_w, error_l = (None, None) if known is None else known
-    if known is None and needs.reference != "none":
+    if known is None and method.reference != "none":
         with torch.no_grad():
             ref_w, ref_l = wide(adapter.reference(x, levels, cond)).split([pairs, pairs])
         calls["reference"] += len(x)
-        if needs.reference == "errors":
+        if method.reference == "errors":
             error_w, error_l = mean_square(ref_w, placed.target_w), mean_square(ref_l, placed.target_l)
             ref_w = ref_l = None
     if adapter.drawn is not None:
@@ -94,4 +94,5 @@ def pair_loss(
         prediction, guarded = method.guard(prediction)
     # Loss.
     out = method.objective.function(prediction, batch.signal, **method.options)
-    return ObjectiveOutput(loss=out.loss, stats={**out.stats, **guarded}, applies=out.applies), placed.t
+    loss = out.loss if prediction.penalty is None else out.loss + prediction.penalty
+    return ObjectiveOutput(loss=loss, stats={**out.stats, **guarded}, applies=out.applies), placed.t
