@@ -37,6 +37,12 @@ def command(
     control_scale: Annotated[float | None, typer.Option(min=0, help="Conditioning scale; 1 by default.")] = None,
     refiner: Annotated[str | None, typer.Option(help="SDXL refiner folder or hub id.")] = None,
     refiner_start: Annotated[float | None, typer.Option(help="Share of steps before the refiner; 0.8.")] = None,
+    negative: Annotated[
+        str | None,
+        typer.Option(
+            help="A run trained on losers (signal.swap) that all models are guided away from (Diffusion-NPO)."
+        ),
+    ] = None,
     precision: Annotated[str, typer.Option(help="no (float32), bf16 or fp16, of all networks.")] = "no",
     offload: Annotated[bool, typer.Option(help="Only the network at work on the GPU: less memory, slower.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; does not change the noise.")] = 8,
@@ -47,8 +53,8 @@ def command(
     from finepref.core.outfolders import check_folder
     from finepref.data.prompt_sets import load_prompt_set
     from finepref.evaluate.generate import check_loading, generate
-    from finepref.evaluate.named_models import as_source, parse_integers, parse_models, parse_size
-    from finepref.evaluate.protocols import choose_prompts, family_of, load_protocol
+    from finepref.evaluate.named_models import as_source, parse_models, parse_size
+    from finepref.evaluate.protocols import family_of, load_protocol
     from finepref.formats.folders import EVALUATION
     from finepref.formats.manifest import LINES
 
@@ -58,28 +64,40 @@ def command(
     }  # fmt: skip
     settings: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     extras = _extras(controlnet, control_images, control_scale, refiner, refiner_start)
-    extras |= {"precision": precision, "offload": offload}
+    extras |= {"precision": precision, "offload": offload, "negative": negative}
     named = parse_models(model)
     check_loading(named, precision, offload=offload)  # before a model is loaded to be known
     files = [name.partition("=")[2] or name for name in prompts or ()]
-    check_folder(out, EVALUATION, inputs=[*named.values(), *files, *filter(None, [control_images])])
+    read: list[Any] = [*named.values(), *files, *filter(None, [control_images, negative])]
+    check_folder(out, EVALUATION, inputs=read)
     fixed = None if protocol is None else load_protocol(protocol)
-    if fixed is None:
-        numbers = parse_integers(settings.pop("seeds", "0"), "--seeds")
-        if not prompts:
-            raise InputError("no prompts", where="--prompts", remedy="give a prompt file or a set, or --protocol")
-    elif settings:
-        option = f"--{next(iter(settings)).replace('_', '-')}"
-        raise InputError(f"the protocol {protocol} fixes it", where=option, remedy="leave it out, or --protocol")
-    else:
-        numbers, prompts = list(fixed.seeds), choose_prompts(fixed, prompts or [])
-    sets = [load_prompt_set(name).head(limit) for name in prompts]
+    numbers, chosen = _asked(fixed, protocol, settings, prompts or [])
+    sets = [load_prompt_set(name).head(limit) for name in chosen]
     models = {name: as_source(path) for name, path in named.items()}
+    extras["negative"] = None if negative is None else as_source(negative)
     if fixed is not None:
         settings = fixed.sampling(family_of({name: source.pipeline for name, source in models.items()}))
     for prompt_set in sets:
         generate(models, prompt_set, numbers, out, batch_size=batch_size, overwrite=overwrite, **settings, **extras)
     print(out / LINES)
+
+
+def _asked(
+    fixed: Any, protocol: str | None, settings: dict[str, Any], prompts: list[str]
+) -> tuple[list[int], list[str]]:
+    """(seeds, prompts) of a protocol, or as they were given; the seeds are taken out of the settings."""
+    from finepref.evaluate.named_models import parse_integers
+    from finepref.evaluate.protocols import choose_prompts
+
+    if fixed is not None and settings:
+        option = f"--{next(iter(settings)).replace('_', '-')}"
+        raise InputError(f"the protocol {protocol} fixes it", where=option, remedy="leave it out, or --protocol")
+    if fixed is not None:
+        return list(fixed.seeds), list(choose_prompts(fixed, prompts))
+    numbers = parse_integers(settings.pop("seeds", "0"), "--seeds")
+    if not prompts:
+        raise InputError("no prompts", where="--prompts", remedy="give a prompt file or a set, or --protocol")
+    return numbers, prompts
 
 
 def _extras(

@@ -42,6 +42,7 @@ def generate(
     control: Control | None = None,
     refiner: Refiner | None = None,
     precision: Precision = "no",
+    negative: NamedModel | str | Path | None = None,
     offload: bool = False,
     batch_size: int = 8,
     protocol: str | None = None,
@@ -55,6 +56,7 @@ def generate(
         seeds: distinct integers; an image's noise is a function of (prompt row, seed).
         out: folder; images go to `out/images/<model>/<set>/<row>_s<seed>.png`.
         steps, guidance, scheduler, size, negative_prompt, noise, control, refiner, precision: see `Sampling`.
+        negative: the model, trained on losers, that all others are guided away from (Diffusion-NPO); as in `models`.
         offload: keep only the network at work on the accelerator; slower, in less memory, the same images.
         batch_size: images per pipeline call, >= 1; does not change the noise.
         protocol: name of the protocol these settings come from, for the record.
@@ -67,10 +69,13 @@ def generate(
         InputError: an unusable name or setting, or the folder holds images of these names made in another way.
     """
     check_loading(models, precision, offload=offload)
-    read = [each for each in (*models.values(), prompts) if isinstance(each, str | Path)]
+    if negative is not None and offload:
+        raise InputError("two networks work at once", where="negative", remedy="leave offload out")
+    read = [each for each in (*models.values(), prompts, negative) if isinstance(each, str | Path)]
     check_folder(out, EVALUATION, inputs=[*read, *([] if control is None else [control.maps])])
     prompt_set = load_prompt_set(prompts) if isinstance(prompts, str) else as_prompt_set(prompts)
-    sampling = Sampling(steps, guidance, scheduler, size, negative_prompt, noise, control, refiner, precision)
+    away = None if negative is None else as_source(negative)
+    sampling = Sampling(steps, guidance, scheduler, size, negative_prompt, noise, control, refiner, precision, away)
     sources = {name: as_source(model) for name, model in models.items()}
     _check(sources, prompt_set, seeds, batch_size)
     if scheduler is not None and scheduler not in SCHEDULERS:

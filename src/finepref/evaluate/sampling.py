@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,8 @@ from finepref.core.rng import torch_generator
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
+
+    from finepref.evaluate.named_models import NamedModel
 
 Noise = Literal["per-prompt", "shared"]
 SCHEDULERS = {
@@ -78,7 +80,8 @@ class Sampling:
 
     guidance is diffusers' guidance_scale. size is (width, height) in pixels. scheduler is a short name (`ddim`,
     `euler`, ...) or a diffusers class name. noise "shared" starts every prompt from the same noise (SDPO's protocol).
-    precision: of all networks; a VAE that asks for it (`force_upcast`) decodes in float32.
+    precision: of all networks; a VAE that asks for it (`force_upcast`) decodes in float32. negative: the model whose
+    denoiser stands for the negative half of guidance (`finepref.evaluate.negative_network`).
     """
 
     steps: int
@@ -90,6 +93,7 @@ class Sampling:
     control: Control | None = None
     refiner: Refiner | None = None
     precision: Precision = "no"
+    negative: NamedModel | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -100,13 +104,21 @@ class Sampling:
             raise InputError(f"noise '{self.noise}'", where="noise", remedy="use per-prompt or shared")
         if self.control is not None and self.refiner is not None:
             raise InputError("a control map and a refiner at once", where="refiner", remedy="use one of them")
+        if self.negative is not None and (self.control is not None or self.refiner is not None):
+            what = "a negative model beside a control map or a refiner"
+            raise InputError(what, where="negative", remedy="use one of them")
+        if self.negative is not None and self.guidance <= 1:
+            what = f"it has no effect at a guidance of {self.guidance:g}"
+            raise InputError(what, where="negative", remedy="use a guidance above 1")
 
     def record(self, rows: int) -> dict[str, Any]:
         """Everything that changes an image of a set of `rows` prompts, as JSON."""
         size, control = list(self.size) if self.size else None, self.control.record(rows) if self.control else None
-        found = {**asdict(self), "size": size, "control": control}
-        if self.precision == "no":
-            del found["precision"]  # as in folders of earlier versions, which go on
+        found = {**asdict(replace(self, negative=None)), "size": size, "control": control}
+        found |= {"negative": None if self.negative is None else self.negative.fingerprint}
+        for name, usual in (("precision", "no"), ("negative", None)):
+            if found[name] == usual:
+                del found[name]  # as in folders of earlier versions, which go on
         return found
 
 
@@ -174,10 +186,15 @@ def prepare(pipeline: Any, sampling: Sampling, *, offload: bool = False) -> Samp
     scores), control or refiner, no bar. offload: only the network at work is on the accelerator.
 
     Raises:
-        InputError: an unknown scheduler, or a pipeline that takes no control map or refiner.
+        InputError: an unknown scheduler, or a pipeline that takes no control map, refiner or negative model.
     """
     if sampling.control is not None:
         pipeline = controlled(pipeline, sampling.control)
+    if sampling.negative is not None:
+        from finepref.evaluate.negative_network import guide_away
+
+        away = sampling.negative.load(str(pipeline.device), sampling.precision)
+        guide_away(pipeline, away)
     refiner = load_refiner(pipeline, sampling.refiner) if sampling.refiner is not None else None
     if sampling.scheduler is not None:
         pipeline.scheduler = scheduler_class(sampling.scheduler).from_config(pipeline.scheduler.config)

@@ -19,6 +19,7 @@ from finepref.data.prompt_sets import load_prompt_set
 from finepref.diffusion.path import scaled_linear
 from finepref.diffusion.programme import mean_calls
 from finepref.diffusion.trajectory_options import InversionOptions
+from finepref.evaluate.named_models import as_source
 from finepref.evaluate.sampling import Sampling, prepare
 from finepref.evaluate.scorers.scorer_rows import make
 from finepref.formats.folders import RUN
@@ -67,7 +68,7 @@ def prepare_seed(study: Study, work: Path, seed: int) -> dict[str, Any]:
 def run_trial(study: Study, work: Path, trial: Trial) -> dict[str, Any]:
     """Train and judge; `{"failed": reason}` where the training broke off."""
     if trial.arm is None:
-        return judge("lab", study.evaluation, trial)
+        return judge("lab", None, study.evaluation, trial)
     config, extra = trial_config(study, work, trial)
     out = work / "runs" / f"{trial.arm.name}-{trial.seed}-{trial.prompts}"
     began = time.process_time()
@@ -78,6 +79,7 @@ def run_trial(study: Study, work: Path, trial: Trial) -> dict[str, Any]:
         return {"failed": str(error)}
     trained = time.process_time() - began
     record = read_run(out)
+    away = config.signal.swap
     counts = {name: record.network_calls[name] or 0 for name in FORWARDS}
     found = {
         "steps": record.steps,
@@ -87,7 +89,7 @@ def run_trial(study: Study, work: Path, trial: Trial) -> dict[str, Any]:
         "beta": config.objective.options(),
         **extra,
         "train_seconds": round(trained, 1),
-        **judge(str(out), study.evaluation, trial),
+        **judge("lab" if away else str(out), str(out) if away else None, study.evaluation, trial),
     }
     remove_files(out, [*own_files(out, RUN.own), MARKER])
     return found
@@ -155,11 +157,16 @@ def judged_prompts(evaluation: HeldOut, which: str) -> Sequence[str]:
     return held_out[-evaluation.validation_prompts :] if which == "validation" else held_out[: evaluation.prompts]
 
 
-def judge(model: str, evaluation: HeldOut, trial: Trial) -> dict[str, Any]:
-    """Sample one image a prompt and score it: true quality and the shipped reward, a list in prompt order."""
+def judge(model: str, negative: str | None, evaluation: HeldOut, trial: Trial) -> dict[str, Any]:
+    """Sample one image a prompt and score it: true quality and the shipped reward, a list in prompt order.
+
+    negative: a run trained on losers, which the model is guided away from.
+    """
     began = time.process_time()
     prompts = judged_prompts(evaluation, trial.prompts)
-    sampler = prepare(open_pipeline(model), Sampling(steps=evaluation.steps, guidance=evaluation.guidance))
+    away = None if negative is None else as_source(negative)
+    sampling = Sampling(steps=evaluation.steps, guidance=evaluation.guidance, negative=away)
+    sampler = prepare(open_pipeline(model), sampling)
     images: list[Any] = []
     for start in range(0, len(prompts), evaluation.batch):
         rows = range(start, min(start + evaluation.batch, len(prompts)))
