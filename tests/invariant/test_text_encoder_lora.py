@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from finepref.train.config import load_config
 from finepref.train.method import make_method
 from finepref.train.processes import World, check_sharding
 from finepref.train.run import train_run
+from finepref.train.trainer import Trainer
 from tiny import perturb, picture
 
 FAMILIES = ("sd15", "sdxl")
@@ -231,6 +233,23 @@ def test_a_start_with_text_encoders_is_plain_diffusers_picture(worlds, tmp_path:
     assert first["u"] == 0.0
 
 
+def _text(world: Path) -> Any:
+    from diffusers import DiffusionPipeline
+
+    return DiffusionPipeline.from_pretrained(world / "base").text_encoder
+
+
+def test_a_pipeline_with_adapters_is_no_base(worlds, tmp_path: Path) -> None:
+    from diffusers import DiffusionPipeline
+
+    run = train(worlds("sd15"), tmp_path / "run", "train.max_steps=1")
+    pipe = DiffusionPipeline.from_pretrained(worlds("sd15") / "base")
+    pipe.load_lora_weights(str(run))
+    with pytest.raises(InputError, match="carries adapters, which are no part of a base"):
+        Trainer(model=pipe, data=[], method="dpo", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_cannot_be_trained_is_refused(worlds, tmp_path: Path) -> None:
     world = worlds("sd15")
     train(world, tmp_path / "run", "train.max_steps=1")  # makes the cache
@@ -240,6 +259,21 @@ def test_what_cannot_be_trained_is_refused(worlds, tmp_path: Path) -> None:
         train(world, tmp_path / "other", "train.distributed=fsdp2")
     with pytest.raises(ConfigError, match="the text encoders of flux are not trained here"):
         load_adapter(tiny.BUILDERS["flux"](tmp_path / "flux"), lora=SETTINGS)
+    masked = shutil.copytree(world / "base", tmp_path / "masked")
+    config_file = masked / "text_encoder" / "config.json"
+    config_file.write_text(json.dumps({**json.loads(config_file.read_text()), "use_attention_mask": True}))
+    with pytest.raises(ConfigError, match="masks tokens"):
+        train(world, tmp_path / "other", f"model.base={masked}", f"cache.folder={tmp_path / 'no-cache'}")
+    assert not (tmp_path / "no-cache").exists()
+    strange = {f"text_encoder_3.{name}": value for name, value in made.adapter(_text(world), TEXT).items()}
+    made.write(tmp_path / "strange.safetensors", strange)
+    with pytest.raises(InputError, match="those of this base are called text_encoder; give a LoRA of the same family"):
+        train(world, tmp_path / "other", f"model.init_from={tmp_path / 'strange.safetensors'}")
+    named = made.under("text_encoder", made.adapter(_text(world), TEXT))
+    about = {"lora_adapter_metadata": json.dumps({"text_encoder.r": 4, "text_encoder.lora_alpha": 4, "unet.r": 4})}
+    made.write(tmp_path / "said.safetensors", named, **about)
+    with pytest.raises(InputError, match="its metadata speaks of unet, of which it has no tensors"):
+        train(world, tmp_path / "other", f"model.init_from={tmp_path / 'said.safetensors'}")
     config = load_config(world / "run.yaml", ["train.distributed=fsdp2", "train.optimizer=adamw"])
     with pytest.raises(ConfigError, match="fsdp2 shards the denoiser alone"):
         check_sharding(config, make_method(config), World(rank=0, size=2, device=torch.device("cpu")))
@@ -248,6 +282,111 @@ def test_what_cannot_be_trained_is_refused(worlds, tmp_path: Path) -> None:
         prompt_texts([tmp_path / "words.csv"], reading=config.data.reading(), wanted=[sha256_bytes(b"other")])
     with pytest.raises(InputError, match="for text encoders, and prompts are encoded by the base's"):
         train(world, tmp_path / "other", f"model.init_from={tmp_path / 'run'}", "lora.text_encoder=false")
+
+
+@pytest.mark.parametrize("words", [(), ("train.ema_decay=0.5",), ("lora.dora=true",)], ids=["plain", "ema", "dora"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_checkpoint_is_the_run_of_that_step(worlds, tmp_path: Path, family: str, words: tuple[str, ...]) -> None:
+    """RUN@2 of two steps is RUN, in tensors and in plain diffusers' picture; a run from RUN@2 starts there."""
+    from diffusers import DiffusionPipeline
+
+    world, run = worlds(family), tmp_path / "run"
+    train(world, run, "train.learning_rate=3e-2", *words)
+    wanted = picture(open_pipeline(str(run), device="cpu"))
+    assert farthest(weights(run / "checkpoints" / "step-000002"), weights(run)) == 0.0
+    assert torch.equal(picture(open_pipeline(f"{run}@2", device="cpu")), wanted)
+    pipe = DiffusionPipeline.from_pretrained(world / "base")
+    pipe.set_progress_bar_config(disable=True)
+    pipe.load_lora_weights(str(run))
+    assert torch.equal(picture(pipe), wanted)
+    dora = [word for word in words if "dora" in word]
+    start = ("train.learning_rate=0", "train.max_steps=1", f"model.init_from={run}@2", *dora)
+    again = train(world, tmp_path / "again", *start)
+    assert torch.equal(picture(open_pipeline(str(again), device="cpu")), wanted)
+    with pytest.raises(InputError, match="for text encoders"):
+        train(world, tmp_path / "other", *start, "lora.text_encoder=false")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_exports_of_modules_that_differ(worlds, tmp_path: Path, family: str) -> None:
+    """Alpha and rank of a text encoder's modules are the file's; what every export starts is the run's picture."""
+    from diffusers import DiffusionPipeline
+
+    world = worlds(family)
+    pipe = DiffusionPipeline.from_pretrained(world / "base")
+    pipe.set_progress_bar_config(disable=True)
+    tensors = made.kohya(made.renamed(made.adapter(pipe.unet, ("to_q",)), made.original) if family == "sdxl" else
+                         made.adapter(pipe.unet, ("to_q", "to_out.0")), "lora_unet")  # fmt: skip
+    names = ("lora_te",) if family == "sd15" else ("lora_te1", "lora_te2")
+    for part, name in zip(PARTS[family], names, strict=True):
+        words = made.adapter(getattr(pipe, part), TEXT[:4], seed=1, rank=2)
+        plain = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in words.items()}
+        made_so = made.kohya(plain, name, alpha=8.0)
+        tensors |= {key: torch.tensor(2.0) if key.endswith("q_proj.alpha") else value for key, value in made_so.items()}
+    made.write(tmp_path / "start.safetensors", tensors)
+    start = (f"model.init_from={tmp_path / 'start.safetensors'}", f"lora.alpha={made.ALPHA}", "train.max_steps=1")
+    run = train(world, tmp_path / "run", *start, "train.learning_rate=0")
+    wanted = picture(open_pipeline(str(run), device="cpu"))
+    for format in ("kohya", "comfyui", "diffusers"):
+        out = export(
+            run, None, tmp_path / (format if format == "diffusers" else f"{format}.safetensors"), format=format
+        )
+        held = load_file(out / lora.FILE if format == "diffusers" else out)
+        file = tmp_path / "again.safetensors"
+        made.write(file, held, **(_header(out / lora.FILE) if format == "diffusers" else {}))
+        again = train(
+            world, tmp_path / f"from-{format}", f"model.init_from={file}", f"lora.alpha={made.ALPHA}",
+            "train.max_steps=1", "train.learning_rate=0",
+        )  # fmt: skip
+        assert (picture(open_pipeline(str(again), device="cpu")) - wanted).abs().max() < 1e-5
+
+
+def _header(file: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as held:
+        return {name: value for name, value in held.metadata().items() if name == "lora_adapter_metadata"}
+
+
+def test_a_learned_word_has_all_its_tokens(worlds, tmp_path: Path) -> None:
+    """Textual inversion in several vectors: the ids are those that the pipeline itself makes."""
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(worlds("sd15") / "base")
+    pipe.load_textual_inversion(torch.ones(3, 32) * torch.tensor([[1.0], [2.0], [3.0]]), token="<cat>")
+    pipe.save_pretrained(tmp_path / "base")
+    prompts = ["a <cat> on a square", "no word of it"]
+    wanted = LatentEncoder(tmp_path / "base", resolution=32).encode_prompts(prompts)["prompt_embeds"]
+    texts = load_adapter(tmp_path / "base", lora=SETTINGS).texts
+    with torch.no_grad():
+        assert torch.equal(texts.embedded(texts.tokens(prompts))["prompt_embeds"], wanted)
+
+
+def test_dropout_leaves_trajectories_alone(worlds, tmp_path: Path) -> None:
+    """The policy inverts without it; the trained step has it."""
+    words = ("lora.dropout=0.3", "trajectory={name: renoise, steps: 2}")
+    for name, kind in (("text", ()), ("plain", ("lora.text_encoder=false",))):
+        run = train(worlds("sd15"), tmp_path / name, *words, *kind)
+        assert json.loads((run / "metrics.jsonl").read_bytes().splitlines()[1])["u"] != 0.0
+
+
+def test_samples_in_half_precision(worlds, tmp_path: Path) -> None:
+    """SDXL's scheduler hands the network's own type on to its VAE, which is in float32."""
+    words = ("validation.prompts=[a red circle]", "validation.every=1", "validation.steps=2", "train.max_steps=1")
+    for kind in ("lora.text_encoder=false", "lora.text_encoder=true"):
+        run = train(worlds("sdxl"), tmp_path / kind[-5:], *words, kind, "train.mixed_precision=bf16")
+        assert list((run / "samples").glob("*/*.png"))
+
+
+def test_a_refused_resume_changes_nothing(worlds, tmp_path: Path) -> None:
+    run = train(worlds("sd15"), tmp_path / "run")
+    for folder in (run / "checkpoints").iterdir():
+        (folder / "finepref.json").unlink()
+        held = load_file(folder / "trainable.safetensors")
+        made.write(folder / "trainable.safetensors", {k: v for k, v in held.items() if "text_encoder" not in k})
+    with pytest.raises(InputError, match="trainable parameters have other names"):
+        train(worlds("sd15"), run, "train.max_steps=3", resume=True)
+    assert export(run, None, tmp_path / "out", format="diffusers").is_dir()
 
 
 def test_two_processes_are_one(worlds, tmp_path: Path) -> None:

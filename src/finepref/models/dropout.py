@@ -8,7 +8,8 @@ Shapes: B ids, R = k B rows; row i belongs to id i mod B, so that the two images
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +24,16 @@ class DrawnFor:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.ids: list[tuple[str, int]] = []
+        self.off = False
+
+    @contextmanager
+    def nothing_dropped(self) -> Iterator[None]:
+        """Inside, no layer drops anything: a trajectory is no part of the loss."""
+        self.off = True
+        try:
+            yield
+        finally:
+            self.off = False
 
     def tell(self, ids: Sequence[str], visits: Sequence[int]) -> None:
         """The ids and visits of the next call's rows."""
@@ -43,7 +54,7 @@ class Dropout(nn.Module):
         Raises:
             RuntimeError: nobody said whose rows they are.
         """
-        if not self.training:
+        if not self.training or self.drawn.off:
             return x
         ids = self.drawn.ids
         if not ids or len(x) % len(ids):

@@ -111,7 +111,7 @@ def load_adapter(
         if not sharded:
             network.to(place)
         if dtype is not None:
-            autocast_forward(network, place, dtype)
+            autocast_forward(network, place, dtype, widened=network in (policy, frozen))
     for network in filter(None, (policy, frozen) if compile else ()):
         network.compile()
     return Denoiser(
@@ -145,7 +145,9 @@ def _attach(
     for part, network in networks.items():
         before, targets = ("", kind.lora_targets) if part == kind.part else (f"{part}.", TARGETS)
         if part in held:
-            low_rank.attach_from(network, held[part], lora_of(part, kind, lora))
+            if part == next(iter(held)):  # the others go on as they are in the file
+                low_rank.check_asked(network, held[part], lora_of(part, kind, lora))
+            low_rank.attach_from(network, held[part])
         else:
             low_rank.attach(network, lora_of(part, kind, lora), targets, seed=seed, before=before)
             if moving:

@@ -24,7 +24,7 @@ from finepref.core.options import Options, told
 from finepref.core.seal import seal
 from finepref.models.header import read_header
 from finepref.models.lora_file import KEPT, LoraFile, check_fields, put
-from finepref.models.lora_layouts import METADATA, OLD_CLIP, TEXT
+from finepref.models.lora_layouts import METADATA, TEXT, loose, published_text
 from finepref.models.source import quiet
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -128,13 +128,8 @@ def check_asked(network: Any, held: LoraFile, settings: LoraSettings) -> None:
         raise ConfigError(what, where="lora.targets", remedy="null takes the file's")
 
 
-def attach_from(network: Any, held: LoraFile, settings: LoraSettings) -> None:
-    """Start from a LoRA: the trained adapter and its frozen `reference` copy both hold the file's weights.
-
-    Raises:
-        ConfigError: the run asks for another rank, alpha or targets than the file has.
-    """
-    check_asked(network, held, settings)
+def attach_from(network: Any, held: LoraFile) -> None:
+    """Start from a LoRA: the trained adapter and its frozen `reference` copy both hold the file's weights."""
     for adapter in (REFERENCE, POLICY):
         put(network, held, adapter)
     _train_policy(network)
@@ -168,16 +163,17 @@ class Switch:
 
 
 def state(
-    network: Any, weights: Mapping[str, torch.Tensor] | None = None
+    network: Any, weights: Mapping[str, torch.Tensor] | None = None, *, before: str = ""
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(weights, metadata) of the trained adapter, as `save_lora_weights` of a diffusers pipeline takes them.
 
-    weights: the whole parameters by name, where the network holds only shards of them.
+    weights: parameters by name that stand for the network's own, each name after `before`.
     """
     from peft.utils import get_peft_model_state_dict
 
-    given = None if weights is None else dict(weights)
-    weights = get_peft_model_state_dict(network, state_dict=given, adapter_name=POLICY)
+    held = {name: p for name, p in network.named_parameters() if f".{POLICY}." in name and "lora_" in name}
+    held |= {name: weights[before + name] for name in held if before + name in (weights or {})}  # type: ignore[index]
+    weights = get_peft_model_state_dict(network, state_dict=held, adapter_name=POLICY)
     metadata = {k: v for k, v in network.peft_config[POLICY].to_dict().items() if k in KEPT}
     metadata["target_modules"] = sorted(metadata["target_modules"])
     return {k: v.detach().cpu().contiguous() for k, v in weights.items()}, metadata
@@ -191,14 +187,16 @@ def save(
 ) -> None:
     """Write `pytorch_lora_weights.safetensors` with rank and alpha in its metadata (without it the scale is lost).
 
-    networks: by the names of their parts; the modules of text encoders get the names that published files have.
+    Args:
+        networks: by the names of their parts; the modules of text encoders get the names that published files have.
+        weights: trained parameters by name that stand for the networks' own, such as an average, or whole ones where a
+            network holds only shards.
     """
     layers: dict[str, Any] = {}
     for part, network in networks.items():
-        tensors, metadata = state(network, weights)
+        tensors, metadata = state(network, weights, before=f"{part}." if part.startswith(TEXT) else "")
         if part.startswith(TEXT):
-            tensors = {f"{OLD_CLIP}{name.removeprefix(OLD_CLIP)}": value for name, value in tensors.items()}
-            metadata["target_modules"] = sorted(name.removeprefix(OLD_CLIP) for name in metadata["target_modules"])
+            tensors, metadata = published_text(tensors), loose(metadata)
         layers |= {f"{part}_lora_layers": tensors, f"{part}_{METADATA}": metadata}
     with atomic_file(folder / FILE) as temporary:
         pipeline_class.save_lora_weights(str(folder), weight_name=temporary.name, **layers)

@@ -20,9 +20,9 @@ from finepref.core.errors import InputError
 from finepref.core.files import reading
 from finepref.models.lora_layouts import (
     FAMILY,
-    OLD_CLIP,
     TEXT,
     converted,
+    loose,
     module_of,
     of_diffusers,
     read_tensors,
@@ -83,6 +83,10 @@ def read_lora(file: Path, networks: Mapping[str, nn.Module], pipeline: Any) -> d
     found, unused = converted(raw, file, networks, pipeline)
     if unused:
         raise refused(file, unused, raw, "are not read by diffusers", remedy="save it as a plain LoRA")
+    said = {name.partition(".")[0] for name in about if "." in name} - {*found}
+    if said:
+        what = f"its metadata speaks of {', '.join(sorted(said))}, of which it has no tensors"
+        raise InputError(what, where=file, remedy="save it again with diffusers")
     held = {}
     for name, (tensors, alphas) in found.items():
         known = dict(networks[name].named_modules())
@@ -197,9 +201,7 @@ def _metadata_config(file: Path, fields: Mapping[str, Any], part: str, tensors: 
         raise InputError(what, where=file, remedy="save it as a plain LoRA")
     kept = {name: value for name, value in fields.items() if name in KEPT}
     if part.startswith(TEXT):  # whose modules may have other names in the file than here; its tensors say which
-        kept = {name: value for name, value in kept.items() if name != "target_modules"}
-        for name in ("rank_pattern", "alpha_pattern"):
-            kept[name] = {key.replace(OLD_CLIP, ""): value for key, value in (kept.get(name) or {}).items()}
+        kept = {name: value for name, value in loose(kept).items() if name != "target_modules"}
     with reading(file, "a LoRA with peft's metadata", remedy="save it again with diffusers"):
         named = {"target_modules": sorted({module_of(name) for name in tensors})}
         return LoraConfig(**{**named, **kept})

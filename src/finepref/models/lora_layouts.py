@@ -95,8 +95,11 @@ def converted(
         state = {**state, **(given or {})}
     texts = [name for name in state if name.startswith(TEXT) and name.partition(".")[0] not in networks]
     if texts:
+        known = [name for name in networks if name != part]
         remedy = "train them too (lora.text_encoder, of a LoRA run of sd15 or sdxl), merge the file into the base "
         remedy += "(docs/backbones) and give that as model.base, or leave these tensors out"
+        if known:
+            remedy = f"those of this base are called {', '.join(known)}; {FAMILY}"
         raise refused(file, texts, state, "are for text encoders, and prompts are encoded by the base's", remedy=remedy)
     made: dict[str, tuple[dict[str, Tensor], dict[str, float]]] = {}
     for name, value in state.items():
@@ -124,7 +127,12 @@ def _peft_name(name: str) -> str:
     """A name of a denoiser's tensor of either older layout of diffusers, as peft has it."""
     from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 
-    return next(iter(convert_unet_state_dict_to_peft({name: None})))
+    return _short(next(iter(convert_unet_state_dict_to_peft({name: None}))))
+
+
+def _short(name: str) -> str:
+    """DoRA's magnitudes go by either of two names."""
+    return name.removesuffix(".weight") if name.endswith("lora_magnitude_vector.weight") else name
 
 
 def _text_name(name: str, network: nn.Module) -> str:
@@ -134,12 +142,33 @@ def _text_name(name: str, network: nn.Module) -> str:
     for table in (DIFFUSERS_OLD_TO_PEFT, DIFFUSERS_TO_PEFT):
         for old, new in table.items():
             name = name.replace(old, new)
-    return name if hasattr(network, OLD_CLIP.rstrip(".")) else name.removeprefix(OLD_CLIP)
+    name = name if hasattr(network, OLD_CLIP.rstrip(".")) else name.removeprefix(OLD_CLIP)
+    return _short(name)
 
 
 def _stem(name: str) -> str:
     """The name of a tensor in a file without its ending: what the tensors of one module have in common."""
     return _WEIGHT.sub("", name)
+
+
+def loose(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Adapter metadata of a text encoder whose module names fit networks with and without `text_model.`."""
+    found = dict(fields)
+    for name in ("rank_pattern", "alpha_pattern"):
+        if found.get(name):
+            found[name] = {re.sub(r"^\^?(text_model\\?\.)?", "", key): value for key, value in found[name].items()}
+    if isinstance(found.get("target_modules"), list):
+        found["target_modules"] = sorted(name.removeprefix(OLD_CLIP) for name in found["target_modules"])
+    return found
+
+
+def published_text(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A text encoder's tensors under the names of published files, which plain diffusers reads."""
+    made = {}
+    for name, value in tensors.items():
+        end = ".weight" if name.endswith("lora_magnitude_vector") else ""  # transformers asks for it, diffusers not
+        made[f"{OLD_CLIP}{name.removeprefix(OLD_CLIP)}{end}"] = value
+    return made
 
 
 def module_of(name: str) -> str:

@@ -39,14 +39,18 @@ def store_half(network: nn.Module, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
-def autocast_forward(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Make every call of `module` run under autocast, whoever calls it (our step or a diffusers pipeline)."""
+def autocast_forward(module: nn.Module, device: torch.device, dtype: torch.dtype, *, widened: bool = False) -> None:
+    """Make every call of `module` run under autocast, whoever calls it (our step or a diffusers pipeline).
+
+    widened: a tuple's first tensor comes back in float32, as a pipeline's samplers and VAE, which are float32, want it.
+    """
     forward = module.forward
 
     @functools.wraps(forward)
     def under_autocast(*args: Any, **kwargs: Any) -> Any:
         with torch.autocast(device.type, dtype=dtype):
-            return forward(*args, **kwargs)
+            found = forward(*args, **kwargs)
+        return (found[0].float(), *found[1:]) if widened and isinstance(found, tuple) else found
 
     module.forward = under_autocast  # type: ignore[method-assign]
 

@@ -165,8 +165,8 @@ def check_start(source: Source, kind: Family, name: str | Path, lora: LoraSettin
     networks = {kind.part: empty_part(source, kind.part, config)}
     if lora is not None and lora.text_encoder:
         networks |= {name: empty_part(source, name) for _, name in kind.texts if source.has(name)}
-    for part, held in read_lora(found.lora, networks, pipeline_class(source)).items():
-        if lora is not None:
+    for number, (part, held) in enumerate(read_lora(found.lora, networks, pipeline_class(source)).items()):
+        if lora is not None and number == 0:  # the others go on as they are in the file
             low_rank.check_asked(networks[part], held, lora_of(part, kind, lora))
         put(networks[part], held, low_rank.POLICY)
 

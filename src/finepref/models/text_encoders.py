@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 from torch import Tensor, nn
 
 from finepref.core.errors import ConfigError
+from finepref.core.files import read_object
 from finepref.models.dropout import Dropout
 from finepref.models.family import Family
 from finepref.models.lora import LoraSettings
@@ -31,11 +33,12 @@ class TextEncoders:
     tokenizers: Mapping[str, Any]
 
     def tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Token ids [N,L] of every encoder, cut and filled up as the pipeline does it."""
+        """Token ids [N,L] of every encoder as the pipeline has them: cut, filled up, learned words in all tokens."""
         found = {}
         for name, tokenizer in self.tokenizers.items():
             settings = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-            made = tokenizer(list(prompts), max_length=tokenizer.model_max_length, **settings)
+            words = TextualInversionLoaderMixin().maybe_convert_prompt(list(prompts), tokenizer)
+            made = tokenizer(words, max_length=tokenizer.model_max_length, **settings)
             found[f"{name}{IDS}"] = made.input_ids
         return found
 
@@ -78,24 +81,24 @@ def load_text_encoders(source: Source, kind: Family, tokenizers: Mapping[str, An
     """The text encoders of a base, frozen; `tokenizers` by the names of their parts.
 
     Raises:
-        ConfigError: a family whose text encoders are not trained here, or encoders that mask their tokens.
+        ConfigError: text encoders that are not trained here.
     """
-    check_trainable(kind)
+    check_trainable(source, kind)
     held = {encoder: tokenizer for tokenizer, encoder in kind.texts if source.has(encoder)}
     encoders = {name: load_part(source, name).requires_grad_(False) for name in held}
-    for name, encoder in encoders.items():
-        if getattr(encoder.config, "use_attention_mask", False):
-            what = f"the {name} of this model masks tokens, and such a one is not trained here"
-            raise ConfigError(what, where="lora.text_encoder", remedy="set it to false")
     return TextEncoders(kind, encoders, {name: tokenizers[tokenizer] for name, tokenizer in held.items()})
 
 
-def check_trainable(kind: Family) -> None:
-    """Refuse a family whose text encoders are not trained here.
+def check_trainable(source: Source, kind: Family) -> None:
+    """Refuse text encoders that are not trained here, by the base's configs.
 
     Raises:
-        ConfigError: names those that are.
+        ConfigError: those of another family, or one that masks tokens.
     """
     if kind.embed is None:
         what = f"the text encoders of {kind.name} are not trained here"
         raise ConfigError(what, where="lora.text_encoder", remedy="set it to false; those of sd15 and sdxl are")
+    for _, name in kind.texts:
+        if source.has(name) and read_object(source.folder / name / "config.json").get("use_attention_mask"):
+            what = f"the {name} of this model masks tokens, and such a one is not trained here"
+            raise ConfigError(what, where="lora.text_encoder", remedy="set it to false")

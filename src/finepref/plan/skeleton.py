@@ -249,8 +249,8 @@ def _network(source: Source, kind: Family, lora: low_rank.LoraSettings | None, c
 def _with_texts(
     source: Source, kind: Family, lora: low_rank.LoraSettings, network: nn.Module
 ) -> tuple[nn.Module, Callable[[Tensor, Tensor, Cond], Tensor]]:
-    """(all networks that are trained, how they are called, each prompt encoded from 77 token ids)."""
-    check_trainable(kind)
+    """(all networks that are trained, how they are called, each prompt encoded from token ids)."""
+    check_trainable(source, kind)
     encoders = {name: empty_part(source, name).requires_grad_(False) for _, name in kind.texts if source.has(name)}
     texts = TextEncoders(kind, encoders, {})
     for part, encoder in encoders.items():
@@ -259,7 +259,8 @@ def _with_texts(
     texts.freeze_unread()
 
     def call(x: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        ids = {f"{name}{IDS}": torch.zeros(len(x), 77, dtype=torch.int64) for name in encoders}
+        lengths = {name: int(encoder.config.max_position_embeddings) for name, encoder in encoders.items()}
+        ids = {f"{name}{IDS}": torch.zeros(len(x), each, dtype=torch.int64) for name, each in lengths.items()}
         return kind.call(network, x, t, texts.embedded({**cond, **ids}))
 
     return nn.ModuleList([network, *encoders.values()]), call

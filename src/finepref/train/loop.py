@@ -38,15 +38,15 @@ from finepref.train.step import Calls, Output, pair_loss
 from finepref.train.unpaired import image_losses
 
 
-def train(run: Run, *, resume: bool) -> State:
+def train(run: Run, state: State) -> State:
     """Run the optimiser steps that are left, or up to where a callback stops; the trained part stays in the adapter.
 
+    state: of `begin`.
+
     Raises:
-        InputError: the checkpoint belongs to another config or other data.
         CheckFailed: more than `train.max_skipped` steps had gradients that were not finite, or all of them.
     """
     options, main = run.config.train, run.world.main
-    state = _start(run, resume=resume)
     run.adapter.train_mode(True)
     sampling = run.config.validation if run.config.validation.prompts and run.config.validation.every else None
     if sampling is not None and state.step % sampling.every == 0:
@@ -231,7 +231,12 @@ def _skipped(run: Run, state: State, what: str) -> CheckFailed:
     )
 
 
-def _start(run: Run, *, resume: bool) -> State:
+def begin(run: Run, *, resume: bool) -> State:
+    """The state of a run before its next step: of its newest whole checkpoint, or of a start.
+
+    Raises:
+        InputError: a checkpoint that is not as a step of this run left it.
+    """
     named = run.adapter.trainable()
     average = None
     if run.config.train.ema_decay is not None:

@@ -50,7 +50,7 @@ def about_base(config: RunConfig) -> BaseRecord:
     source = locate(section.base, **section.said())
     kind = family_of(source, section.family)
     if config.lora is not None and config.lora.text_encoder:
-        check_trainable(kind)
+        check_trainable(source, kind)
     if section.init_from is not None:
         check_start(source, kind, section.init_from, config.lora)
     return BaseRecord(

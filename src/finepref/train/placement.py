@@ -6,6 +6,7 @@ Shapes: B pairs, K levels that share a trajectory, C channels, H W latent size.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,8 @@ def place(run: Run, batch: PairBatch, t: Tensor, *, calls: Calls) -> Placed:
         return rng.normals(seed, "inversion", words, [batch.visit[r % count] for r in rows.tolist()], shape)
 
     options = method.place_options
-    with torch.no_grad():
+    whole = nullcontext() if run.adapter.drawn is None else run.adapter.drawn.nothing_dropped()
+    with torch.no_grad(), whole:
         placed = method.trajectory.place(
             batch.x0_w, batch.x0_l, t, path=path, options=options, noise=noise, denoise=denoise, draw=draw
         )

@@ -32,7 +32,7 @@ from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCac
 from finepref.train.identity import Prepared, changed, differences, prepare, settings, written_settings
 from finepref.train.left import leave
 from finepref.train.log import make_trackers
-from finepref.train.loop import progress_of, train
+from finepref.train.loop import begin, progress_of, train
 from finepref.train.method import check_data, check_path, draws_per_step, inverts, make_method, needs_reference
 from finepref.train.opened import about_base, load_adapter, open_latents
 from finepref.train.processes import World, check_sharding, join_world, shard, whole_tensors
@@ -105,6 +105,7 @@ def train_run(
 
 def _train(run: Run, prepared: Prepared, *, resume: bool) -> None:
     config, out, world = run.config, run.out, run.world
+    state = begin(run, resume=resume)  # a checkpoint that cannot be used is refused before anything is written
     if world.main:
         write_text(out / CONFIG, config.to_yaml())
         trainable = sum(parameter.numel() for _, parameter in run.adapter.trainable())
@@ -113,7 +114,7 @@ def _train(run: Run, prepared: Prepared, *, resume: bool) -> None:
         say(f"{config.method} on {what}, {out}")
         run = replace(run, trackers=make_trackers(config.log.trackers, out, config.as_dict()))
     world.barrier()
-    state = train(run, resume=resume)
+    train(run, state)
     for tracker in run.trackers:
         tracker.finish()
     if state.step < config.train.max_steps:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finepref.core.errors import ConfigError
+from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import atomic_folder
 from finepref.core.outfolders import own_folder
 from finepref.core.provenance import provenance
@@ -64,8 +64,10 @@ class Trainer:
             ConfigError: an unknown name or option, a combination that makes no sense. InputError: no such model.
         """
         self.out, self.callbacks = Path(out), tuple(callbacks)
-        prefs = data if isinstance(data, Preferences) else read_preferences(data)
         self._model = None if isinstance(model, str | Path) else model
+        if self._model is not None:
+            _refuse_adapters(self._model)
+        prefs = data if isinstance(data, Preferences) else read_preferences(data)
         self._prefs = prefs if isinstance(prefs.data, Table) else None
         self._signals = signals if isinstance(signals, Signals) else None
         layers: list[str | Path] = []
@@ -141,6 +143,14 @@ class Trainer:
             write_pairs(self._prefs, self.out / PAIRS)
         if self._signals is not None:
             write_signals(self.out / SIGNALS, self._signals, provenance=provenance())
+
+
+def _refuse_adapters(pipeline: Any) -> None:
+    held = [name for name, part in pipeline.components.items() if getattr(part, "peft_config", None)]
+    if held:
+        what = f"its {held[0]} carries adapters, which are no part of a base"
+        remedy = "call fuse_lora() and unload_lora_weights() first, or name the LoRA as model.init_from"
+        raise InputError(what, where=f"{PLACE}, model", remedy=remedy)
 
 
 def _shipped(kind: str, name: object) -> list[str | Path]:
