@@ -88,7 +88,8 @@ def read_lora(file: Path, networks: Mapping[str, nn.Module], pipeline: Any) -> d
         what = f"its metadata speaks of {', '.join(sorted(said))}, of which it has no tensors"
         raise InputError(what, where=file, remedy="save it again with diffusers")
     held = {}
-    for name, (tensors, alphas) in found.items():
+    for name in [each for each in networks if each in found]:  # the denoiser first
+        tensors, alphas = found[name]
         known = dict(networks[name].named_modules())
         strange = [each for each in [*tensors, *alphas] if module_of(each) not in known]
         if strange:
