@@ -35,22 +35,27 @@ class JobProgress:
 
 
 def jobs(study: Study, wanted: Mapping[str, int]) -> dict[Key, frozenset[Key]]:
-    """Everything to do, in order, with what must be done before; a method is tuned before the first arm that needs it.
+    """Everything to do, in order, with what must be done before: look after look, and in each arm after arm.
 
     Keys: ("seed", seed), ("tune", name of the grid, number of its point), ("arm", name or None for the base, seed).
 
     Args:
         wanted: arm -> number of seeds (`finepref.study.claims.seeds_wanted`).
     """
+    found: dict[Key, frozenset[Key]] = {}
+    looks = study.looks or [len(study.seeds)]
     most = max(wanted.values(), default=0)
-    found: dict[Key, frozenset[Key]] = {("arm", None, seed): frozenset() for seed in study.seeds[:most]}
-    for arm in study.arms():
+    for number, arm in ((number, arm) for number in looks for arm in (None, *study.arms())):
+        seeds = study.seeds[: min(number, most if arm is None else wanted[arm.name])]
+        if arm is None:
+            found |= {("arm", None, seed): frozenset() for seed in seeds}
+            continue
         tuning = [("tune", arm.tuned_as, i) for i in range(len(grid(study.tuning, arm.method)))]
         ground: Key = ("seed", study.tuning.seed)
         found.setdefault(ground, frozenset())
         for key in sorted(tuning, key=str):
             found.setdefault(key, frozenset({ground}))
-        for seed in study.seeds[: wanted[arm.name]]:
+        for seed in seeds:
             found.setdefault(("seed", seed), frozenset())
             found["arm", arm.name, seed] = frozenset({*tuning, ("seed", seed)})
     return found
