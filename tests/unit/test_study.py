@@ -368,8 +368,8 @@ def test_an_arm_without_a_control_is_the_row_that_it_was() -> None:
     plain, control = plan.Arm(name="dpo", method="dpo"), plan.Arm(name="dpo", method="dpo", control="permute")
     one, other = (rows.arm_identity(plan.load_study(), arm, Point(1e-5, 1.0), "world") for arm in (plain, control))
     assert one != other
-    held = json.loads((rows.arm_file(Path("benchmarks/results/study"), plain)).read_text())
-    assert held["arm"].keys() == plain.model_dump().keys() - {"control", "tuned"}
+    tuned = plan.Arm(name="dpo", method="dpo", tuned="arm")  # whose grid is its own has its values in the point
+    assert rows.arm_identity(plan.load_study(), tuned, Point(1e-5, 1.0), "world") == one
 
 
 def test_rows_without_a_mark_are_known_while_they_are_held(tmp_path: Path) -> None:
