@@ -59,6 +59,16 @@ class ImageBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class ListBatch:
+    """Ranked training data: x0 [K,B,C,H,W], the best image of every list first; cond name -> [K B,...], k slowest."""
+
+    list_id: tuple[str, ...]
+    visit: tuple[int, ...]
+    x0: Tensor
+    cond: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
     """Where a trajectory put a pair: x_t and the regression target in the network's own parametrisation.
 
@@ -103,6 +113,16 @@ class ImagePrediction:
     target: Tensor
     label: Tensor
     ref_error: Tensor | None = None
+    error_scale: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListPrediction:
+    """The listwise counterpart: policy, target [K,B,C,H,W]; ref_error [K,B] float32; error_scale [B] or None."""
+
+    policy: Tensor
+    target: Tensor
+    ref_error: Tensor
     error_scale: Tensor | None = None
 
 

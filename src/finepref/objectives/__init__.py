@@ -9,10 +9,11 @@ from finepref.objectives.dspo import dspo, dspo_brier, dspo_shift
 from finepref.objectives.kto import kto
 from finepref.objectives.linear_dpo import linear_dpo
 from finepref.objectives.mapo import mapo
+from finepref.objectives.plackett_luce import plackett_luce
 from finepref.objectives.published import huaishengzhu_dspo_sdxl, jaydenlyh_smpo
 from finepref.objectives.sft import sft
 
 __all__ = [
     "conservative_dpo", "dmpo", "dpo", "dspo", "dspo_brier", "dspo_shift", "hinge", "huaishengzhu_dspo_sdxl",
-    "jaydenlyh_smpo", "kto", "linear_dpo", "mapo", "sft",
+    "jaydenlyh_smpo", "kto", "linear_dpo", "mapo", "plackett_luce", "sft",
 ]  # fmt: skip

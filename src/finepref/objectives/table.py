@@ -22,6 +22,7 @@ from finepref.objectives.guards import GuardOptions, NormOptions, none, norm, sd
 from finepref.objectives.kto import KtoOptions, kto
 from finepref.objectives.linear_dpo import LinearDpoOptions, linear_dpo
 from finepref.objectives.mapo import MapoOptions, mapo
+from finepref.objectives.plackett_luce import PlackettLuceOptions, plackett_luce
 from finepref.objectives.properties import check_guard, check_objective
 from finepref.objectives.published import HuaishengzhuDspoSdxlOptions, huaishengzhu_dspo_sdxl, jaydenlyh_smpo
 from finepref.objectives.sft import SftOptions, sft
@@ -31,7 +32,8 @@ from finepref.objectives.sft import SftOptions, sft
 class Needs:
     """What a batch must carry for an objective, and which parts of the signal it looks at.
 
-    paired: winner and loser (else single images with labels). loser: whether the loser is looked at at all.
+    paired: winner and loser (else single images with labels, or lists where it is listed: a prompt's images, ranked).
+    loser: whether the loser is looked at at all.
     reference: none | errors (two scalars per draw) | tensors (full predictions). margin, weight: whether they act.
     """
 
@@ -40,13 +42,15 @@ class Needs:
     reference: ReferenceNeed = "errors"
     margin: bool = True
     weight: bool = True
+    listed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectiveRow:
     """One objective.
 
-    function: (pred, signal, *, **options) -> ObjectiveOutput; unpaired: (pred, *, **options, anchor=None).
+    function: (pred, signal, *, **options) -> ObjectiveOutput; unpaired: (pred, *, **options, anchor=None); listed:
+    (pred, *, **options).
     options: pydantic model of the keyword arguments. batch_dependent: a pair's loss depends on its batch.
     """
 
@@ -107,6 +111,11 @@ OBJECTIVES = RowTable("objective", ObjectiveRow, (
         name="kto", function=kto, options=KtoOptions, batch_dependent=True,
         needs=Needs(paired=False, loser=False, margin=False, weight=False),
         source="Diffusion-KTO (arXiv 2404.04465)", deviations="anchor from the batch itself (the code's default)",
+    ),
+    ObjectiveRow(
+        name="plackett_luce", function=plackett_luce, options=PlackettLuceOptions,
+        needs=Needs(paired=False, loser=False, margin=False, weight=False, listed=True),
+        source="Plackett, 1975; Diffusion-LPO (arXiv 2510.01540), abstract", deviations="no public code",
     ),
     ObjectiveRow(
         name="huaishengzhu_dspo_sdxl", function=huaishengzhu_dspo_sdxl, options=HuaishengzhuDspoSdxlOptions,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from finepref.core.errors import ConfigError, nearest
 from finepref.diffusion.path import Path
 from finepref.diffusion.programme import mean_calls
+from finepref.objectives.table import Needs
 from finepref.train.config import RunConfig
 from finepref.train.method import Method, inverts, needs_reference
 
@@ -149,6 +150,13 @@ class Plan:
     gpus: tuple[OnGpu, ...]
 
 
+def images_of_draw(config: RunConfig, needs: Needs) -> int:
+    """Images that a draw brings to the networks: a list's, a pair's two, or one."""
+    if needs.listed:
+        return config.data.list_size or 4
+    return 2 if needs.paired and needs.loser else 1
+
+
 def work_of(
     config: RunConfig, method: Method, counts: Counts, path: Path, *, images: int, prompts: int, processes: int = 1
 ) -> Work:
@@ -159,12 +167,12 @@ def work_of(
     without gradient, for KTO's anchor; with `cache.online` a draw's images and prompt are encoded too
     """
     needs, options = method.objective.needs, config.train
-    count = 2 if needs.paired and needs.loser else 1
+    count = images_of_draw(config, needs)
     uses = method.reference != "none" and options.reference_cache is None
     calls = 0.0
     if method.inversion is not None and inverts(config, method):
         calls = mean_calls(method.inversion, path) * method.inversion.passes / method.share
-    again = 0 if needs.paired else int(-(-options.pairs_per_step // processes) > options.micro_batch)
+    again = 0 if needs.paired or needs.listed else int(-(-options.pairs_per_step // processes) > options.micro_batch)
     draw = count * counts.training_flop + (count * uses + 2 * calls + again) * counts.forward_flop
     encoding = images * counts.vae_flop * (2 if config.data.flip else 1) + prompts * counts.text_flop
     if config.cache.online:
@@ -204,7 +212,7 @@ def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: i
     }
     copies = 2.0 * counts.castable if half and not lora else 0.0  # autocast keeps half copies of trained weights
     needs = method.objective.needs
-    images = options.micro_batch * (2 if needs.paired and needs.loser else 1)
+    images = options.micro_batch * images_of_draw(config, needs)
     step = copies + images * max(0.0, counts.training_bytes - copies)
     places = inverts(config, method)
     if places:

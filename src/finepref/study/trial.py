@@ -25,6 +25,7 @@ from finepref.evaluate.scorers.scorer_rows import make
 from finepref.formats.folders import RUN
 from finepref.formats.run import read_run
 from finepref.models.load import open_pipeline
+from finepref.plan.needs import images_of_draw
 from finepref.study.design import Arm, HeldOut, Study, strength_option
 from finepref.study.ground import make_ground, signal_file
 from finepref.train.config import RunConfig, load_config
@@ -112,7 +113,8 @@ def trial_config(study: Study, work: Path, trial: Trial) -> tuple[RunConfig, dic
     name = f"lab/{arm.method}"
     config = load_config(name, [*fixed, *own])
     method = make_method(config)
-    steps = steps_for(training.cost, method, per_step=training.pairs_per_step)
+    images = images_of_draw(config, method.objective.needs)
+    steps = steps_for(training.cost, method, per_step=training.pairs_per_step, images=images)
     fixed += [f"train.max_steps={steps}", f"train.lr_warmup_steps={max(1, round(training.warmup * steps))}"]
     if option is not None:
         value = method.options[option] * point.strength * arm.strength
@@ -126,13 +128,11 @@ def spent(calls: Mapping[str, int]) -> int:
     return sum(FORWARDS[name] * count for name, count in calls.items())
 
 
-def per_row(method: Method) -> float:
-    """Expected cost of one pair (one image, where the objective takes single images), over uniform t.
+def per_row(method: Method, *, images: int = 2) -> float:
+    """Expected cost of one draw (a pair, an image, a list) of so many images, over uniform t.
 
     images * (3 policy + 1 reference) + 2 * (mean number of inversion calls) * (2 with guidance, else 1) / share
     """
-    needs = method.objective.needs
-    images = 2 if needs.paired and needs.loser else 1
     cost = images * (FORWARDS["policy"] + (FORWARDS["reference"] if method.reference != "none" else 0))
     options = method.inversion
     if options is None:
@@ -140,9 +140,9 @@ def per_row(method: Method) -> float:
     return cost + 2 * options.passes * FORWARDS["inversion"] * inversion_calls(options) / options.share
 
 
-def steps_for(budget: int, method: Method, *, per_step: int) -> int:
+def steps_for(budget: int, method: Method, *, per_step: int, images: int = 2) -> int:
     """Optimiser steps that the budget pays for, at least one."""
-    return max(1, round(budget / (per_step * per_row(method))))
+    return max(1, round(budget / (per_step * per_row(method, images=images))))
 
 
 @lru_cache(maxsize=64)

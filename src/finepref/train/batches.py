@@ -19,12 +19,12 @@ from torch import Tensor
 
 from finepref.core import rng
 from finepref.core.images import ImageSize
-from finepref.core.tensors import ImageBatch, PairBatch, PairSignal
+from finepref.core.tensors import ImageBatch, ListBatch, PairBatch, PairSignal
 from finepref.data.latents import EMPTY_PROMPT, Latents
 from finepref.models.denoiser import Denoiser
 from finepref.train.data import ImageTable, PairTable
 
-Batch = TypeVar("Batch", PairBatch, ImageBatch)
+Batch = TypeVar("Batch", PairBatch, ImageBatch, ListBatch)
 
 
 @dataclass(frozen=True, slots=True)

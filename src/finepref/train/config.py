@@ -58,6 +58,7 @@ class DataSection(Options):
     flip: bool = told(False, "horizontal flip with probability 1/2, drawn for winner and loser separately (official)")
     prompt_dropout: Share = told(0.2, "share of draws with the empty prompt, one draw per pair (official 0.2)")
     desirable_share: Share | None = told(None, "KTO: share of desirable images among draws; null = 0.8")
+    list_size: int | None = told(None, "listwise objectives: images of a list; null = 4", ge=2)
 
     def reading(self) -> Reading:
         """How the tables are read."""

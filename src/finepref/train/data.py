@@ -68,7 +68,7 @@ def pair_table(
     pairs = cache.pairs
     if signals is not None:
         known = read_signals(signals)
-        about = _about(known)
+        about = about_signals(known)
     else:
         ids, labels = (list(pairs), cache.labels) if cache.labels is not None else _read_votes(votes, reading)
         known, about = _from_votes(ids, labels)
@@ -125,11 +125,11 @@ def image_table(cache: Latents, *, signals: str) -> ImageTable:
         image=tuple(image for image, *_ in found),
         prompt=tuple(prompt for _, prompt, _ in found),
         desirable=desirable,
-        about=replace(_about(known), images=len(desirable), desirable=int(desirable.sum())),
+        about=replace(about_signals(known), images=len(desirable), desirable=int(desirable.sum())),
     )
 
 
-def _about(known: Signals) -> RunSignals:
+def about_signals(known: Signals) -> RunSignals:
     """What run.json says of a signal file; its hash is that of the columns, not of the footer."""
     margins, labels = (np.stack([known.margin_0, known.margin_1]), np.stack([known.label_0, known.label_1], axis=1))
     columns = (known.winner.astype(np.int64), margins, known.weight, labels)

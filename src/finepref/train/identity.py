@@ -14,6 +14,7 @@ from finepref.formats.run import RunIdentity
 from finepref.train.config import RunConfig
 from finepref.train.data import ImageTable, PairTable, image_table, pair_table
 from finepref.train.frozen import SHARD
+from finepref.train.lists import ListTable, list_table
 from finepref.train.log import flat
 from finepref.train.method import Method, check_data, make_method
 from finepref.train.opened import BaseRecord
@@ -86,7 +87,7 @@ class Prepared:
     config: RunConfig
     method: Method
     cache: Latents
-    table: PairTable | ImageTable
+    table: PairTable | ImageTable | ListTable
     base: BaseRecord
     identity: RunIdentity
     reference: str = ""
@@ -95,6 +96,8 @@ class Prepared:
     @property
     def rows(self) -> tuple[str, ...]:
         """The ids that are drawn from."""
+        if isinstance(self.table, ListTable):
+            return self.table.list_id
         return self.table.pair_id if isinstance(self.table, PairTable) else self.table.image_id
 
 
@@ -170,7 +173,7 @@ def trajectory_identity(config: RunConfig, method: Method, *, base: BaseRecord, 
     return provenance.hash_config(plan)
 
 
-def check_signal(method: Method, table: PairTable | ImageTable, *, where: object) -> None:
+def check_signal(method: Method, table: PairTable | ImageTable | ListTable, *, where: object) -> None:
     """Refuse margins and weights that the objective would not look at.
 
     Raises:
@@ -188,7 +191,10 @@ def check_signal(method: Method, table: PairTable | ImageTable, *, where: object
             raise ConfigError(what, where=where, remedy="name a signal of kind binary or relabel, or another objective")
 
 
-def _table(config: RunConfig, method: Method, cache: Latents) -> PairTable | ImageTable:
+def _table(config: RunConfig, method: Method, cache: Latents) -> PairTable | ImageTable | ListTable:
+    if method.objective.needs.listed:
+        assert config.signal.file is not None
+        return list_table(cache, signals=config.signal.file, size=config.data.list_size or 4)
     if not method.objective.needs.paired:
         assert config.signal.file is not None
         return image_table(cache, signals=config.signal.file)

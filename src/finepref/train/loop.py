@@ -28,6 +28,7 @@ from finepref.train.checkpoint import (
 )
 from finepref.train.left import leave
 from finepref.train.levels import level_weights
+from finepref.train.lists import ListSource, list_loss
 from finepref.train.log import Tally, draw_samples, write_samples
 from finepref.train.moving import move
 from finepref.train.optim import learning_rate, make_optimizer, make_scaler
@@ -185,6 +186,11 @@ def _outputs(run: Run, calls: Calls, *, step: int, order: Sequence[Draw], positi
             calls=calls,
             total=run.world.sum,
         )
+        return
+    if isinstance(source, ListSource):
+        for chunk, lists in micro_batches(source.batch, order, positions, size=options.micro_batch):
+            levels = run.levels(lists, step=step, positions=chunk)
+            yield list_loss(lists, t=levels, adapter=adapter, method=method, seed=options.seed, calls=calls)
         return
     plain = method.trajectory.name == "forward"
     size = max(options.place_batch, options.micro_batch) if run.inverts else options.micro_batch

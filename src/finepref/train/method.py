@@ -97,16 +97,19 @@ def make_method(config: RunConfig) -> Method:
 
 def check_data(config: RunConfig, method: Method) -> None:
     """Refuse options of pairs where single images are taken, and the reverse."""
-    if method.objective.needs.paired:
-        if config.data.desirable_share is not None:
-            what = f"objective {method.objective.name} takes pairs"
-            raise ConfigError(what, where="data.desirable_share", remedy="null")
-    elif config.signal.swap:
-        what = f"objective {method.objective.name} takes single images, which have no loser"
-        raise ConfigError(what, where="signal.swap", remedy="false")
-    elif config.signal.file is None:
-        remedy = "make them with `finepref signals --kind kto`"
-        raise ConfigError(f"objective {method.objective.name} needs image labels", where="signal.file", remedy=remedy)
+    needs, name = method.objective.needs, method.objective.name
+    taken = "pairs" if needs.paired else "lists" if needs.listed else "single images"
+    for option, value, fits in (
+        ("data.desirable_share", config.data.desirable_share, taken == "single images"),
+        ("data.list_size", config.data.list_size, taken == "lists"),
+        ("signal.swap", config.signal.swap or None, taken == "pairs"),
+    ):
+        if value is not None and not fits:
+            raise ConfigError(f"it has no effect: objective {name} takes {taken}", where=option, remedy="leave it out")
+    if not needs.paired and config.signal.file is None:
+        kind = "--kind posterior --option form=margin" if needs.listed else "--kind kto"
+        what = f"objective {name} needs {'a ranking of images' if needs.listed else 'image labels'}"
+        raise ConfigError(what, where="signal.file", remedy=f"make it with `finepref signals {kind}`")
 
 
 def _refuse_nonsense(config: RunConfig, method: Method) -> None:
@@ -115,7 +118,7 @@ def _refuse_nonsense(config: RunConfig, method: Method) -> None:
         what = f"objective {name} does not look at losers, so a guard has no effect"
         raise ConfigError(what, where="guard.name", remedy="name: none")
     if not needs.paired and method.trajectory.uses_network:
-        what = f"objective {name} takes single images; {method.trajectory.name} places pairs"
+        what = f"objective {name} takes no pairs; {method.trajectory.name} places pairs"
         raise ConfigError(what, where="trajectory.name", remedy="name: forward")
     if config.train.pairs_per_step % method.share:
         raise ConfigError(
@@ -159,7 +162,7 @@ def _check_caches(config: RunConfig, method: Method) -> None:
         raise ConfigError(what, where="train.trajectory_cache", remedy="null, or trajectory.network: reference")
     if config.train.reference_cache is not None:
         if not needs.paired:
-            what = f"objective {name} takes single images; the cache holds pairs"
+            what = f"objective {name} takes no pairs, which the cache holds"
             raise ConfigError(what, where="train.reference_cache", remedy="null")
         if method.reference != "errors":
             reason = "needs no reference" if method.reference == "none" else "needs the reference's whole predictions"

@@ -31,6 +31,7 @@ from finepref.train.data import ImageTable
 from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
 from finepref.train.identity import Prepared, changed, differences, prepare, settings, written_settings
 from finepref.train.left import leave
+from finepref.train.lists import ListSource, ListTable
 from finepref.train.log import make_trackers
 from finepref.train.loop import begin, progress_of, train
 from finepref.train.method import check_data, check_path, draws_per_step, inverts, make_method, needs_reference
@@ -186,9 +187,12 @@ def make_run(prepared: Prepared, out: Path, *, world: World) -> Run:
         flip=config.data.flip,
         seed=config.train.seed,
     )
-    if isinstance(table, ImageTable):
+    source: PairSource | ImageSource | ListSource
+    if isinstance(table, ListTable):
+        source = ListSource(drawing=drawing, table=table)
+    elif isinstance(table, ImageTable):
         ratio = 0.8 if config.data.desirable_share is None else config.data.desirable_share
-        source: PairSource | ImageSource = ImageSource(drawing=drawing, table=table, ratio=ratio)
+        source = ImageSource(drawing=drawing, table=table, ratio=ratio)
     else:
         guidance = placing and method.inversion is not None and method.inversion.cfg != 1
         source = PairSource(drawing=drawing, table=table, guidance=guidance)

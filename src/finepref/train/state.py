@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finepref.core.tensors import ImageBatch, PairBatch
+from finepref.core.tensors import ImageBatch, ListBatch, PairBatch
 from finepref.formats.run import RunIdentity
 from finepref.models.denoiser import Denoiser
 from finepref.train.batches import ImageSource, PairSource
@@ -18,6 +18,7 @@ from finepref.train.callbacks import Callback
 from finepref.train.checkpoint import CALLS
 from finepref.train.config import RunConfig
 from finepref.train.frozen import FrozenCache
+from finepref.train.lists import ListSource
 from finepref.train.method import Method
 from finepref.train.opened import BaseRecord
 from finepref.train.placement import draw_levels
@@ -37,7 +38,7 @@ class Run:
     config: RunConfig
     method: Method
     adapter: Denoiser
-    source: PairSource | ImageSource
+    source: PairSource | ImageSource | ListSource
     world: World
     out: Path
     identity: RunIdentity
@@ -50,11 +51,15 @@ class Run:
     trackers: Sequence[Any] = ()
     callbacks: Sequence[Callback] = ()
 
-    def levels(self, batch: PairBatch | ImageBatch, *, step: int, positions: Sequence[int]) -> Tensor:
+    def levels(self, batch: PairBatch | ImageBatch | ListBatch, *, step: int, positions: Sequence[int]) -> Tensor:
         """Levels [B] or [B,K] of a batch whose draws have these positions in an optimiser step (`draw_levels`)."""
         options = self.config.train
         return draw_levels(
-            batch.pair_id if isinstance(batch, PairBatch) else batch.image_id,
+            batch.image_id
+            if isinstance(batch, ImageBatch)
+            else batch.list_id
+            if isinstance(batch, ListBatch)
+            else batch.pair_id,
             batch.visit,
             path=self.adapter.path,
             method=self.method,
