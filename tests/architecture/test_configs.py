@@ -49,7 +49,7 @@ def test_the_names_are_there() -> None:
     """One name for every method on the lab, and on each backbone that it is for with each data set."""
     folders = {name.rpartition("/")[0] for name in CONFIGS}
     assert folders == {"lab", *(f"{b}/{d}" for b in ("sd15", "sdxl") for d in ("pickapic_v2", "hpdv3"))}
-    assert len(CONFIGS) == len(set(CONFIGS)) == 178
+    assert len(CONFIGS) == len(set(CONFIGS)) == 183
     for method in methods.shipped():
         for data_set in ("pickapic_v2", "hpdv3"):
             assert any(f"{backbone}/{data_set}/{method.name}" in CONFIGS for backbone in ("sd15", "sdxl"))
@@ -128,6 +128,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             else None,
         )
         write_signals(folder / f"{kind}.parquet", signals, provenance={})
+    ranking = signals_of(table, ["posterior"], options={"form": "margin"}, ratings=rate(games))
+    write_signals(folder / "posterior-margin.parquet", ranking, provenance={})
     return folder
 
 
@@ -139,8 +141,11 @@ def swapped(name: str, folder: Path) -> RunConfig:
     if name == "lab/dpo":
         record["data"]["paths"] = [str(folder / "data")]
     record["cache"] |= {"folder": str(folder / "cache"), "posterior": "mean_std", "dtype": "float16"}
-    kind = next(iter(stack([name]).about.signal), "binary")
+    about = stack([name]).about
+    kind = "-".join([*about.signal, *([str(about.options["form"])] if "form" in about.options else [])]) or "binary"
     record["signal"]["file"] = str(folder / f"{kind}.parquet")
+    if record["objective"]["name"] == "plackett_luce":
+        record["data"]["list_size"] = 2  # every prompt has one pair here
     record["train"] |= {"max_steps": 2, "pairs_per_step": 2, "micro_batch": 2, "mixed_precision": "no",
                         "checkpoint_every": 0, "lr_warmup_steps": 0}  # fmt: skip
     return parse_config(record, whole=name)

@@ -128,11 +128,13 @@ def spent(calls: Mapping[str, int]) -> int:
     return sum(FORWARDS[name] * count for name, count in calls.items())
 
 
-def per_row(method: Method, *, images: int = 2) -> float:
-    """Expected cost of one draw (a pair, an image, a list) of so many images, over uniform t.
+def per_row(method: Method, *, images: int | None = None) -> float:
+    """Expected cost of one draw, over uniform t. images: of a draw; None for a pair's two, or one without loser.
 
     images * (3 policy + 1 reference) + 2 * (mean number of inversion calls) * (2 with guidance, else 1) / share
     """
+    needs = method.objective.needs
+    images = images or (2 if needs.paired and needs.loser else 1)
     cost = images * (FORWARDS["policy"] + (FORWARDS["reference"] if method.reference != "none" else 0))
     options = method.inversion
     if options is None:
@@ -140,7 +142,7 @@ def per_row(method: Method, *, images: int = 2) -> float:
     return cost + 2 * options.passes * FORWARDS["inversion"] * inversion_calls(options) / options.share
 
 
-def steps_for(budget: int, method: Method, *, per_step: int, images: int = 2) -> int:
+def steps_for(budget: int, method: Method, *, per_step: int, images: int | None = None) -> int:
     """Optimiser steps that the budget pays for, at least one."""
     return max(1, round(budget / (per_step * per_row(method, images=images))))
 

@@ -69,13 +69,14 @@ def list_table(cache: Latents, *, signals: str, size: int) -> ListTable:
     for (prompt, image), node in nodes.items():
         sets.setdefault(int(component[node]), []).append((-scores[node], image))
         prompts[int(component[node])] = prompt
-    large = {number: sorted(held) for number, held in sets.items() if len(held) >= size}
+    large = {number: held for number, each in sets.items() if len(held := _distinct(each)) >= size}
     if not large:
-        what = f"the largest of {len(sets)} sets of images that its pairs connect has {max(map(len, sets.values()))}"
+        most = max(len(_distinct(each)) for each in sets.values())
+        what = f"the largest of {len(sets)} sets of images that its pairs connect has {most}"
         raise InputError(what, where=signals, remedy=f"set data.list_size below {size}")
     left = len(nodes) - sum(map(len, large.values()))
     if left:
-        say(f"{left} of {len(nodes)} images are in sets of fewer than {size} and are left out")
+        say(f"{left} of {len(nodes)} images are left out: in sets of fewer than {size}, or of the score of another one")
     return ListTable(
         list_id=tuple(
             f"{prompts[number][:32]}:{min(image for _, image in held)[:16]}" for number, held in large.items()
@@ -85,6 +86,11 @@ def list_table(cache: Latents, *, signals: str, size: int) -> ListTable:
         size=size,
         about=replace(about_signals(known), images=len(nodes) - left, pairs=len(kept)),
     )
+
+
+def _distinct(held: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Images of a set from the best to the worst, of those of one score the first by name."""
+    return list({score: (score, image) for score, image in sorted(held, reverse=True)}.values())[::-1]
 
 
 def _scores(
@@ -102,6 +108,8 @@ def _scores(
         for node in order[1:].tolist():
             scores[node] = scores[before[node]] + between[node, int(before[node])]
     wrong |= ~np.isclose(scores[ends[:, 0]] - scores[ends[:, 1]], ahead, rtol=SLACK, atol=SLACK)
+    if not ahead.any():
+        raise InputError("its margins are all zero and rank nothing", where=where, remedy=REMEDY)
     if wrong.any():
         what = f"{int(wrong.sum())} of its {len(ends)} margins are no differences of scores of images"
         raise InputError(what, where=where, remedy=REMEDY)
