@@ -31,12 +31,13 @@ def test_every_promised_file_is_there(demo: Path) -> None:
         "arena/leaderboard.csv",
         "arena/gaps.parquet",
         "arena/arena.html",
+        "rewards.parquet",
         "signals.parquet",
         "cache/cache.json",
         "runs/dpo/unet/diffusion_pytorch_model.safetensors",
-        "runs/arenapo/run.json",
-        "runs/arenapo/config.yaml",
-        "runs/arenapo/metrics.jsonl",
+        "runs/posterior/run.json",
+        "runs/posterior/config.yaml",
+        "runs/posterior/metrics.jsonl",
         "eval/scores.parquet",
         "eval/comparison.json",
         "report.html",
@@ -48,25 +49,25 @@ def test_every_promised_file_is_there(demo: Path) -> None:
 
 @pytest.mark.slow
 def test_summary_and_runs(demo: Path) -> None:
-    """The summary's shape; both runs on the same budget, ArenaPO alone with a margin."""
+    """The summary's shape; both runs on the same budget, the posterior alone with weights."""
     summary = json.loads((demo / "summary.json").read_text())
-    assert set(summary["win_rate"]) == {"arenapo_vs_base", "dpo_vs_base", "arenapo_vs_dpo"}
+    assert set(summary["win_rate"]) == {"posterior_vs_base", "dpo_vs_base", "posterior_vs_dpo"}
     for rate in summary["win_rate"].values():
         assert rate["low"] <= rate["mean"] <= rate["high"]
         assert rate["n"] == 12
-    assert set(summary["true_quality"]) == {"base", "dpo", "arenapo"}
+    assert set(summary["true_quality"]) == {"base", "dpo", "posterior"}
     assert summary["peak_memory_mb"] < 3000
     assert summary["seconds"]["total"] > 0
-    runs = {name: json.loads((demo / "runs" / name / "run.json").read_text()) for name in ("dpo", "arenapo")}
-    assert runs["dpo"]["network_calls"] == runs["arenapo"]["network_calls"]
-    assert [runs[name]["axes"]["signal"] for name in ("dpo", "arenapo")] == ["binary", "paper"]
+    runs = {name: json.loads((demo / "runs" / name / "run.json").read_text()) for name in ("dpo", "posterior")}
+    assert runs["dpo"]["network_calls"] == runs["posterior"]["network_calls"]
+    assert [runs[name]["axes"]["signal"] for name in ("dpo", "posterior")] == ["binary", "posterior"]
 
 
 @pytest.mark.slow
 def test_no_stage_before_the_evaluation_reads_the_true_quality(demo: Path) -> None:
     """The votes carry no quality, and no signal, cache or run was made with lab-true."""
     assert not {"quality", "true_quality", "score"} & set(pq.read_schema(demo / "votes.parquet").names)
-    for name in ("signals.parquet",):
+    for name in ("signals.parquet", "rewards.parquet"):
         assert b"lab-true" not in (demo / name).read_bytes()
     for path in [*(demo / "runs").rglob("*.json"), *(demo / "runs").rglob("*.yaml"), *(demo / "cache").glob("*.json")]:
         assert "lab-true" not in path.read_text(), path

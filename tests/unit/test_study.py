@@ -384,3 +384,43 @@ def test_rows_without_a_mark_are_known_while_they_are_held(tmp_path: Path) -> No
     (tmp_path / "other" / "notes.json").write_text("{}")
     with pytest.raises(InputError, match="not the rows of a study"), own_folder(tmp_path / "other", STUDY):
         pass
+
+
+def test_workers_end_with_a_study_that_was_killed(tmp_path: Path) -> None:
+    """SIGKILL, which no handler sees, in the middle of a trial."""
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    program = f"""
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from finepref.study.schedule import _start
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context("spawn"), initializer=_start, initargs=(Path({str(tmp_path)!r}),)
+    )
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 900).result()
+"""
+    (tmp_path / "program.py").write_text(program)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "program.py")], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.stdout.close()
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    for _ in range(600):
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        state = Path(f"/proc/{worker}/stat")
+        if state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return
+        time.sleep(1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker outlived its study")

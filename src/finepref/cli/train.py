@@ -42,5 +42,6 @@ def command(
     config_ = load_config(config, words)
     print(train_run(config_, out, resume=AUTO if either else resume, overwrite=overwrite, verify=verify))
     start = "start" if out.name != "start" else "base"
-    say(f"next: finepref generate --model {start}={out}@0 --model {out.name}={out} --prompts FILE --out DIR")
+    trained = f"--negative {out}" if config_.signal.swap else f"--model {out.name}={out}"
+    say(f"next: finepref generate --model {start}={out}@0 {trained} --prompts FILE --out DIR")
     say(f"      finepref report {out};  finepref export {out} --format diffusers --out DIR")

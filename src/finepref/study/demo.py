@@ -16,8 +16,9 @@ from finepref.formats.folders import DEMO
 from finepref.study.stages import Stage, Timing, run_stage
 
 SEEDS = "0,1,2"
-PAIRS = (("arenapo", "base"), ("dpo", "base"), ("arenapo", "dpo"))
-TRUTH = "lab-true"
+BEST = "posterior"  # the best signal of the study (docs/study.md)
+PAIRS = ((BEST, "base"), ("dpo", "base"), (BEST, "dpo"))
+TRUTH, REWARD = "lab-true", "lab-reward"
 SAMPLING = ("--steps", "10", "--guidance", "3", "--batch-size", "64")
 
 
@@ -26,9 +27,10 @@ def stages(out: Path, *, seed: int, quick: bool) -> list[Stage]:
     votes, signals, evaluation = out / "votes.parquet", out / "signals.parquet", out / "eval"
     shared = [f"data.paths=[{votes}]", f"cache.folder={out / 'cache'}", f"train.seed={seed}"]
     shared += ["train.max_steps=4", "train.lr_warmup_steps=0"] if quick else []
-    arenapo = ("-c", "lab/arenapo", f"signal.file={signals}", *shared)
+    best = ("-c", f"lab/{BEST}", f"signal.file={signals}", *shared)
     dpo = ("-c", "lab/dpo", *shared)
-    models = ["base=lab", *(f"{name}={out / 'runs' / name}" for name in ("dpo", "arenapo"))]
+    models = ["base=lab", *(f"{name}={out / 'runs' / name}" for name in ("dpo", BEST))]
+    scored = ("--arena", out / "arena", "--rewards", out / "rewards.parquet")
     fewer, limit = (["--count", "120", "--prompts", "12"], ["--limit", "4"]) if quick else ([], [])
 
     def one(name: str, *words: object) -> Stage:
@@ -36,17 +38,18 @@ def stages(out: Path, *, seed: int, quick: bool) -> list[Stage]:
 
     train = tuple(
         ("train", "--resume", "auto", *words, "--out", str(out / "runs" / name))
-        for name, words in (("dpo", dpo), ("arenapo", arenapo))
+        for name, words in (("dpo", dpo), (BEST, best))
     )
     made = ("--prompts", "lab-eval", "--seeds", SEEDS, *SAMPLING, *limit, "--out", evaluation)
     return [
         one("votes", "lab", "votes", "--out", votes, "--seed", seed, *fewer),
-        one("arena", "arena", votes, "--engine", "online", "--out", out / "arena"),
-        one("signals", "signals", votes, "--kind", "paper", "--arena", out / "arena", "--out", signals),
-        one("cache", "cache", *arenapo),
+        one("arena", "arena", votes, "--out", out / "arena"),
+        one("rewards", "score", votes, "--scorer", REWARD, "--out", out / "rewards.parquet"),
+        one("signals", "signals", votes, "--kind", BEST, *scored, "--out", signals),
+        one("cache", "cache", *best),
         Stage("train", train),
         one("generate", "generate", *(word for model in models for word in ("--model", model)), *made),
-        one("score", "score", evaluation, "--scorer", TRUTH, "--scorer", "lab-reward"),
+        one("score", "score", evaluation, "--scorer", TRUTH, "--scorer", REWARD),
         one("compare", "compare", evaluation, "--baseline", "base"),
         one("report", "report", out, "--out", out / "report.html"),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -138,7 +139,15 @@ def _start(log: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     sys.stderr = open(log / f"worker-{os.getpid()}.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+
+
+def _leave_with(parent: int) -> None:
+    """End this worker when the process that started it is gone, however that ended: nobody takes its results."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _call(key: Key, study: Study, work: Path, state: JobProgress) -> Callable[[], dict[str, Any]]:

@@ -32,7 +32,7 @@ from finepref.train.method import Method
 from finepref.train.step import Calls, Output
 
 SLACK = 1e-3  # of margins in float32, against the differences of scores
-REMEDY = "make it with `finepref signals --kind posterior --option form=margin`, or --kind reward-margin"
+REMEDY = "make it with `finepref signals --kind posterior --form margin`, or --kind reward-margin"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

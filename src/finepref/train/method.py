@@ -107,7 +107,7 @@ def check_data(config: RunConfig, method: Method) -> None:
         if value is not None and not fits:
             raise ConfigError(f"it has no effect: objective {name} takes {taken}", where=option, remedy="leave it out")
     if not needs.paired and config.signal.file is None:
-        kind = "--kind posterior --option form=margin" if needs.listed else "--kind kto"
+        kind = "--kind posterior --form margin" if needs.listed else "--kind kto"
         what = f"objective {name} needs {'a ranking of images' if needs.listed else 'image labels'}"
         raise ConfigError(what, where="signal.file", remedy=f"make it with `finepref signals {kind}`")
 
