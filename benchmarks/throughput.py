@@ -30,6 +30,7 @@ from finepref.models.source import locate, part_class
 from finepref.plan.needs import work_of
 from finepref.plan.skeleton import count
 from finepref.train import loop
+from finepref.train import state as state_of
 from finepref.train.batches import Drawing, PairSource
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.data import PairTable
@@ -178,7 +179,7 @@ def measure(base: Path, arch: str, options: argparse.Namespace, peak: float) -> 
     )  # fmt: skip
     cache: Any = RandomCache(counts.latent, shapes)
     drawing = Drawing(cache=cache, adapter=adapter, prompt_dropout=0.0, flip=False, seed=0)
-    run = loop.Run(
+    run = state_of.Run(
         config=config, method=method, adapter=adapter,
         source=PairSource(drawing=drawing, table=table, guidance=False),
         world=World(rank=0, size=1, device=device), out=Path("unused"),
@@ -186,7 +187,7 @@ def measure(base: Path, arch: str, options: argparse.Namespace, peak: float) -> 
         base=BaseRecord(base=str(base), revision=None, family="", base_sha256="", base_content="", init_sha256=None),
         draws=config.train.pairs_per_step, inverts=method.trajectory.uses_network,
     )  # fmt: skip
-    state = loop._start(run, resume=False)
+    state = loop.begin(run, resume=False)
     adapter.train_mode(True)
     seconds = list(_steps(run, state, options.steps, device))
     rate = config.train.pairs_per_step / statistics.median(seconds)
@@ -200,7 +201,7 @@ def measure(base: Path, arch: str, options: argparse.Namespace, peak: float) -> 
     }
 
 
-def _steps(run: loop.Run, state: loop.State, steps: int, device: torch.device) -> Iterator[float]:
+def _steps(run: state_of.Run, state: state_of.State, steps: int, device: torch.device) -> Iterator[float]:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     for number in range(steps + 2):

@@ -21,6 +21,7 @@ from finepref.core.provenance import sha256_bytes
 from finepref.formats.metrics import StepMetrics
 from finepref.models.source import load_part, locate
 from finepref.train import loop
+from finepref.train import state as state_of
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.identity import Prepared, prepare
 from finepref.train.opened import about_base, open_latents
@@ -83,8 +84,8 @@ class Ours:
     """A run that is ready for its next optimiser step."""
 
     prepared: Prepared
-    run: loop.Run
-    state: loop.State
+    run: state_of.Run
+    state: state_of.State
 
     def step(self, number: int) -> StepMetrics:
         """One optimiser step of the library's loop."""
@@ -95,7 +96,7 @@ def our_run(config: RunConfig, folder: Path) -> Ours:
     """The library's own run of a config."""
     prepared = prepare(config, cache=open_latents(config, folder, world=HERE), base=about_base(config))
     run = make_run(prepared, folder / "run", world=HERE)
-    state = loop._start(run, resume=False)
+    state = loop.begin(run, resume=False)
     run.adapter.train_mode(True)
     return Ours(prepared, run, state)
 

@@ -21,6 +21,7 @@ from finepref.core import rng
 from finepref.diffusion.programme import programme
 from finepref.diffusion.trajectory_options import InversionOptions
 from finepref.train import loop
+from finepref.train import state as state_of
 from finepref.train.config import load_config
 from finepref.train.identity import prepare
 from finepref.train.log import Tally
@@ -41,19 +42,19 @@ METHODS = (
 def make_run(world: Path, tmp_path: Path):
     """Overrides -> a run that is ready for its first optimiser step, and its state."""
 
-    def make(*overrides: str) -> tuple[loop.Run, loop.State]:
+    def make(*overrides: str) -> tuple[state_of.Run, state_of.State]:
         config = load_config(world / "run.yaml", overrides)
         place = World(rank=0, size=1, device=torch.device("cpu"))
         prepared = prepare(config, cache=open_latents(config, tmp_path / "run", world=place), base=about_base(config))
         run = load_run(prepared, tmp_path / "run", world=place)
         run.out.mkdir(exist_ok=True)
-        return run, loop._start(run, resume=False)
+        return run, loop.begin(run, resume=False)
 
     return make
 
 
 @contextmanager
-def counted(run: loop.Run) -> Iterator[Counter[str]]:
+def counted(run: state_of.Run) -> Iterator[Counter[str]]:
     """Forward calls of policy, reference, VAE and text encoder while it is open."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
@@ -147,7 +148,7 @@ def test_reads_and_collectives_do_not_grow_with_the_micro_steps(make_run, monkey
     for size in (8, 1):
         run, state = make_run(f"train.micro_batch={size}")
         run = dataclasses.replace(run, world=World(rank=0, size=2, device=torch.device("cpu")))
-        state = loop._start(dataclasses.replace(run, world=World(rank=0, size=1, device=DEVICE)), resume=False)
+        state = loop.begin(dataclasses.replace(run, world=World(rank=0, size=1, device=DEVICE)), resume=False)
         with pytest.MonkeyPatch.context() as patch:
             network, host = collectives(patch), reads(patch)
             loop.optimiser_step(run, state, 0)
@@ -175,7 +176,7 @@ class Copies(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def on_the_pretended_device(run: loop.Run) -> loop.Run:
+def on_the_pretended_device(run: state_of.Run) -> state_of.Run:
     """The run with its networks on the pretended device."""
     adapter: Any = run.adapter
     for module in filter(None, (adapter.policy_module(), adapter.reference_module())):
@@ -255,14 +256,14 @@ def test_levels_that_share_a_trajectory_pay_for_it_once(make_run) -> None:
         "trajectory={name: ddim_inversion, share: 4}", "train.micro_batch=3", "train.stratified_t=true"
     )
     seen: list[torch.Tensor] = []
-    draw_levels = loop.draw_levels
+    draw_levels = state_of.draw_levels
 
     def watched(*arguments: Any, **keywords: Any) -> torch.Tensor:
         seen.append(draw_levels(*arguments, **keywords))
         return seen[-1]
 
     with counted(run) as calls, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "draw_levels", watched)
+        patch.setattr(state_of, "draw_levels", watched)
         loop.optimiser_step(run, state, 0)
     (t,) = seen
     assert t.shape == (2, 4)

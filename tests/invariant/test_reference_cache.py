@@ -161,7 +161,7 @@ def test_margins_and_learning_rates_share_a_cache(world: Path, filled: Path, tmp
         (["trajectory={name: renoise}"], "asked at points that no cache knows"),
         (["objective={name: dspo}"], "needs the reference's whole predictions"),
         (["objective={name: mapo}"], "needs no reference"),
-        (["objective={name: kto}"], "takes single images"),
+        (["objective={name: kto}"], "takes no pairs"),
     ],
 )
 def test_runs_that_cannot_use_it_are_refused(world: Path, tmp_path: Path, words: list[str], reason: str) -> None:

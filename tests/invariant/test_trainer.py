@@ -110,7 +110,7 @@ def test_names_are_layers(world: Path) -> None:
     assert (own.model.base, own.data.paths) == (str(world / "model"), [str(world / "data")])
     assert own.train.pairs_per_step == 2048
     assert own.lora is not None
-    kinds = {"rslora": False, "dora": False, "dropout": 0.0}
+    kinds = {"rslora": False, "dora": False, "dropout": 0.0, "text_encoder": False}
     assert own.lora.model_dump() == {"rank": 4, "alpha": 8.0, "targets": ["to_q"], **kinds}
     whole = Trainer(world / "model", world / "data", method=own, out="y", lora={"rank": 2}).config
     assert whole.lora is not None

@@ -11,6 +11,8 @@ import typer
 from finepref.core.text import visible
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from finepref.formats.layers import Stack
     from finepref.train.config import RunConfig
 
@@ -62,6 +64,8 @@ def _tables() -> dict[str, Mapping[str, Any]]:
 
 def _options(run: RunConfig, found: Stack) -> list[dict[str, Any]]:
     """Every option of every section, and those of the chosen rows of the axes."""
+    from pydantic import BaseModel
+
     from finepref.train.config import axis_options, section_of
 
     listed = []
@@ -73,18 +77,26 @@ def _options(run: RunConfig, found: Stack) -> list[dict[str, Any]]:
             fields |= row.options.model_fields
         for key, option in fields.items():
             default = None if option.is_required() else option.get_default(call_default_factory=True)
-            place = next((each for each in found.settings if (section, key)[: len(each)] == each[:2]), None)
-            listed.append(
-                {
-                    "key": f"{section}.{key}",
-                    "value": None if values is None else values.get(key, default),
-                    "default": default,
-                    "description": option.description,
-                    "from": "nowhere, name it" if option.is_required() and place is None else run.origin(section, key),
-                    "source": found.settings[place].source if place else "",
-                }
-            )
+            held = None if values is None else values.get(key, default)
+            if not isinstance(default, BaseModel):
+                listed.append(_option(run, found, (section, key), option, held))
+                continue
+            for name, each in type(default).model_fields.items():
+                listed.append(_option(run, found, (section, key, name), each, None if held is None else held[name]))
     return listed
+
+
+def _option(run: RunConfig, found: Stack, key: tuple[str, ...], option: FieldInfo, value: Any) -> dict[str, Any]:
+    """One option: key, value, default, description, and where its value is from."""
+    place = next((each for each in found.settings if key[: len(each)] == each[: len(key)]), None)
+    return {
+        "key": ".".join(key),
+        "value": value,
+        "default": None if option.is_required() else option.get_default(call_default_factory=True),
+        "description": option.description,
+        "from": "nowhere, name it" if option.is_required() and place is None else run.origin(*key),
+        "source": found.settings[place].source if place else "",
+    }
 
 
 def _schema() -> dict[str, Any]:

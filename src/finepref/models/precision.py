@@ -50,7 +50,8 @@ def autocast_forward(module: nn.Module, device: torch.device, dtype: torch.dtype
     def under_autocast(*args: Any, **kwargs: Any) -> Any:
         with torch.autocast(device.type, dtype=dtype):
             found = forward(*args, **kwargs)
-        return (found[0].float(), *found[1:]) if widened and isinstance(found, tuple) else found
+        plain = widened and isinstance(found, tuple) and isinstance(found[0], torch.Tensor)
+        return (found[0].float(), *found[1:]) if plain else found
 
     module.forward = under_autocast  # type: ignore[method-assign]
 

@@ -31,7 +31,8 @@ def check_objective(row: ObjectiveRow) -> None:
         InputError: which of them.
     """
     if not row.needs.paired:
-        raise InputError("it takes single images, which only kto can", remedy="take pairs (needs=Needs(paired=True))")
+        what = "it takes single images or lists, which only kto and plackett_luce can"
+        raise InputError(what, remedy="take pairs (needs=Needs(paired=True))")
     check_function(row.function, row.options, positional=2)
     options = row.options().model_dump()
 
