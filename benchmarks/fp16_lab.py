@@ -23,7 +23,7 @@ from typing import Any
 from finepref.core.files import read_object, write_json
 from finepref.core.provenance import provenance
 from finepref.formats.metrics import read_metrics
-from finepref.study.claims import contrast
+from finepref.study.contrasts import contrast
 from finepref.study.design import Arm, Study, load_study
 from finepref.study.trial import Point, Trial, judge, prepare_seed, trial_config
 from finepref.train import loop
@@ -64,7 +64,7 @@ def trained_and_judged(study: Study, work: Path, seed: int, name: str, **own: An
     found = {"cpu_seconds": round(time.process_time() - began, 1)}
     lines = read_metrics(out)
     found |= {"steps": len(lines), "overflows": sum(line.overflow for line in lines), "scale": lines[-1].loss_scale}
-    found |= judge(str(out), study.evaluation, trial)
+    found |= judge(str(out), None, study.evaluation, trial)
     write_json(kept, found)
     return found
 
