@@ -99,14 +99,14 @@ def _scores(
     """(score [count] up to a constant a component, component [count]) of images whose pairs differ by `ahead`."""
     wrong = ~np.isclose(np.asarray(antisymmetric), -ahead, rtol=SLACK, atol=SLACK)
     scores = np.zeros(count)
-    graph = sparse.csr_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
-    _, component = csgraph.connected_components(graph, directed=False)
+    _, component = csgraph.connected_components(_graph(ends, count), directed=False)
+    firsts = np.unique(component, return_index=True)[1]
     between = {(a, b): value for (a, b), value in zip(map(tuple, ends.tolist()), ahead.tolist(), strict=True)}
     between |= {(b, a): -value for (a, b), value in list(between.items())}
-    for root in np.unique(component, return_index=True)[1]:
-        order, before = csgraph.breadth_first_order(graph, int(root), directed=False)
-        for node in order[1:].tolist():
-            scores[node] = scores[before[node]] + between[node, int(before[node])]
+    joined = _graph(np.concatenate([ends, np.stack([np.full_like(firsts, count), firsts], axis=1)]), count + 1)
+    order, before = csgraph.breadth_first_order(joined, count, directed=False)
+    for node in order[1 + len(firsts) :].tolist():  # after the node that joins the components, and their first ones
+        scores[node] = scores[before[node]] + between[node, int(before[node])]
     wrong |= ~np.isclose(scores[ends[:, 0]] - scores[ends[:, 1]], ahead, rtol=SLACK, atol=SLACK)
     if not ahead.any():
         raise InputError("its margins are all zero and rank nothing", where=where, remedy=REMEDY)
@@ -114,6 +114,10 @@ def _scores(
         what = f"{int(wrong.sum())} of its {len(ends)} margins are no differences of scores of images"
         raise InputError(what, where=where, remedy=REMEDY)
     return scores, component
+
+
+def _graph(ends: npt.NDArray[np.int64], count: int) -> sparse.csr_array:
+    return sparse.csr_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
