@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from finepref.core.errors import ConfigError, nearest
 from finepref.diffusion.path import Path
 from finepref.diffusion.programme import mean_calls
-from finepref.objectives.table import Needs
 from finepref.train.config import RunConfig
-from finepref.train.method import Method, inverts, needs_reference
+from finepref.train.method import Method, images_of_draw, inverts, needs_reference
 
 GB = 1e9
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -148,13 +147,6 @@ class Plan:
     cache: Cache
     processes: int
     gpus: tuple[OnGpu, ...]
-
-
-def images_of_draw(config: RunConfig, needs: Needs) -> int:
-    """Images that a draw brings to the networks: a list's, a pair's two, or one."""
-    if needs.listed:
-        return config.data.list_size or 4
-    return 2 if needs.paired and needs.loser else 1
 
 
 def work_of(

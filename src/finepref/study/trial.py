@@ -25,11 +25,10 @@ from finepref.evaluate.scorers.scorer_rows import make
 from finepref.formats.folders import RUN
 from finepref.formats.run import read_run
 from finepref.models.load import open_pipeline
-from finepref.plan.needs import images_of_draw
 from finepref.study.design import Arm, HeldOut, Study, strength_option
 from finepref.study.ground import make_ground, signal_file
 from finepref.train.config import RunConfig, load_config
-from finepref.train.method import Method, make_method
+from finepref.train.method import Method, images_of_draw, make_method
 from finepref.train.run import train_run
 
 FORWARDS = {"policy": 3, "reference": 1, "inversion": 1, "anchor": 1}

@@ -16,7 +16,7 @@ from finepref.train.data import ImageTable, PairTable, image_table, pair_table
 from finepref.train.frozen import SHARD
 from finepref.train.lists import ListTable, list_table
 from finepref.train.log import flat
-from finepref.train.method import Method, check_data, make_method
+from finepref.train.method import Method, check_data, images_of_draw, make_method
 from finepref.train.opened import BaseRecord
 from finepref.train.optim import warms_up
 
@@ -194,7 +194,7 @@ def check_signal(method: Method, table: PairTable | ImageTable | ListTable, *, w
 def _table(config: RunConfig, method: Method, cache: Latents) -> PairTable | ImageTable | ListTable:
     if method.objective.needs.listed:
         assert config.signal.file is not None
-        return list_table(cache, signals=config.signal.file, size=config.data.list_size or 4)
+        return list_table(cache, signals=config.signal.file, size=images_of_draw(config, method.objective.needs))
     if not method.objective.needs.paired:
         assert config.signal.file is not None
         return image_table(cache, signals=config.signal.file)

@@ -19,7 +19,7 @@ from finepref.diffusion.path import LossSpace
 from finepref.diffusion.path import Path as NoisePath
 from finepref.diffusion.trajectories import TRAJECTORIES, TrajectoryRow
 from finepref.diffusion.trajectory_options import InversionOptions
-from finepref.objectives.table import GUARDS, OBJECTIVES, ObjectiveRow
+from finepref.objectives.table import GUARDS, OBJECTIVES, Needs, ObjectiveRow
 from finepref.train.config import RunConfig, axis_options
 from finepref.train.levels import LevelOptions
 
@@ -61,6 +61,13 @@ def needs_reference(config: RunConfig, method: Method) -> bool:
     """Whether a step calls the frozen reference at all."""
     places = inverts(config, method) and method.inversion is not None and method.inversion.network == "reference"
     return places or (method.reference != "none" and config.train.reference_cache is None)
+
+
+def images_of_draw(config: RunConfig, needs: Needs) -> int:
+    """Images that a draw brings to the networks: a list's, a pair's two, or one."""
+    if needs.listed:
+        return config.data.list_size or 4
+    return 2 if needs.paired and needs.loser else 1
 
 
 def make_method(config: RunConfig) -> Method:
