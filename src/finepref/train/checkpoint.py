@@ -135,7 +135,7 @@ def save_checkpoint(
     named: Named,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    beside: Mapping[str, Mapping[str, Tensor] | None],
+    beside: Mapping[str, Mapping[str, Tensor]],
     leave: Callable[[Path, Mapping[str, Tensor]], bool],
     keep: int,
     write: bool = True,
@@ -149,13 +149,12 @@ def save_checkpoint(
         write: False for processes that only give their shards to the one that writes.
     """
     tensors, numbers = _split_state(optimizer)
-    files: dict[str, Mapping[str, Tensor]] = {"trainable": dict(named), "optimizer": tensors}
-    files |= {name: held for name, held in beside.items() if held is not None}
+    files: dict[str, Mapping[str, Tensor]] = {"trainable": dict(named), "optimizer": tensors, **beside}
     held = {file: whole_tensors(values, keep=write) for file, values in files.items()}
     if not write:
         return
     with atomic_folder(checkpoint_path(run, counters.step), own=CHECKPOINT) as folder:
-        usable = "trainable" if beside.get("average") is None else "average"
+        usable = "average" if "average" in beside else "trainable"
         if leave(folder, held[usable]):
             del held[usable]
         for file, values in held.items():
@@ -175,7 +174,7 @@ def load_checkpoint(
     named: Named,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    beside: Mapping[str, Mapping[str, Tensor] | None],
+    beside: Mapping[str, Mapping[str, Tensor]],
 ) -> Counters:
     """Load a checkpoint of this run into the parameters, the optimiser and the loss scaler, in place.
 
@@ -193,9 +192,9 @@ def load_checkpoint(
     with reading(folder / "optimizer.safetensors", "the state of this optimiser", remedy=REMEDY):
         _join_state(optimizer, _tensors(folder / "optimizer.safetensors"), state)
     for file, tensors in beside.items():
-        held = {} if tensors is None else _weights(folder, file, named)
-        for name, like in ({} if tensors is None else tensors).items():
-            with torch.no_grad():
+        held = _weights(folder, file, named)
+        with torch.no_grad():
+            for name, like in tensors.items():
                 like.copy_(as_sharded(held[name], like))
     if scaler.is_enabled():
         if state.scaler is None:

@@ -86,6 +86,7 @@ class State:
     overflows: int = 0
     calls: Calls = field(default_factory=lambda: dict.fromkeys(CALLS, 0))
 
-    def beside(self) -> dict[str, dict[str, Tensor] | None]:
+    def beside(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint holds beside parameters and optimiser, by the names of its files."""
-        return {"average": self.average, "reference": self.reference}
+        held = {"average": self.average, "reference": self.reference}
+        return {name: tensors for name, tensors in held.items() if tensors is not None}
