@@ -130,7 +130,7 @@ class Study(Options):
     """A whole study; arms come in the order of their importance.
 
     looks: numbers of seeds, ascending. Every arm is run with the first; the arms of a claim go on to the next one while
-    the claim's interval is wider than it may be (`finepref.study.looks`).
+    the claim's interval is wider than it may be (`finepref.study.claims`).
     """
 
     seeds: list[Count]
