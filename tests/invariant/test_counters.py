@@ -106,7 +106,7 @@ def test_an_inversion_costs_the_longest_pair(make_run, name: str) -> None:
     options = run.method.inversion
     assert isinstance(options, InversionOptions)
     order = run.source.order(step=0, per_step=8)
-    ids = [run.source.id_of(draw.index) for draw in order]
+    ids = [run.source.table.ids[draw.index] for draw in order]
     u = rng.uniforms(0, "t", ids, [draw.visit for draw in order])
     t = run.adapter.path.draw_t(torch.from_numpy(u), lowest=run.method.lowest_t)
     plan = programme(t, path=run.adapter.path, options=options)

@@ -46,6 +46,11 @@ class PairBatch:
     empty_w: Mapping[str, Tensor] | None = None
     empty_l: Mapping[str, Tensor] | None = None
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """What a draw's random numbers are keyed by, beside its visit."""
+        return self.pair_id
+
 
 @dataclass(frozen=True, slots=True)
 class ImageBatch:
@@ -57,6 +62,11 @@ class ImageBatch:
     cond: Mapping[str, Tensor]
     label: Tensor
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """What a draw's random numbers are keyed by, beside its visit."""
+        return self.image_id
+
 
 @dataclass(frozen=True, slots=True)
 class ListBatch:
@@ -66,6 +76,11 @@ class ListBatch:
     visit: tuple[int, ...]
     x0: Tensor
     cond: Mapping[str, Tensor]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """What a draw's random numbers are keyed by, beside its visit."""
+        return self.list_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,10 +123,6 @@ class PairSource:
         """The draws of an optimiser step."""
         return pair_order(self.drawing.seed, count=len(self.table.pair_id), step=step, per_step=per_step)
 
-    def id_of(self, index: int) -> str:
-        """The pair id of a row."""
-        return self.table.pair_id[index]
-
     def batch(self, drawn: Sequence[Draw]) -> PairBatch:
         """The pairs of some draws."""
         table, drawing, condition = self.table, self.drawing, self.drawing.adapter.condition
@@ -164,10 +160,6 @@ class ImageSource:
         """The draws of an optimiser step."""
         desirable = self.table.desirable
         return image_order(self.drawing.seed, desirable=desirable, ratio=self.ratio, step=step, per_step=per_step)
-
-    def id_of(self, index: int) -> str:
-        """The image id of a row."""
-        return self.table.image_id[index]
 
     def batch(self, drawn: Sequence[Draw]) -> ImageBatch:
         """The images of some draws."""

@@ -32,6 +32,11 @@ class PairTable:
     weight: Floats
     about: RunSignals
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """What a row of it is named by."""
+        return self.pair_id
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ImageTable:
@@ -42,6 +47,11 @@ class ImageTable:
     prompt: tuple[str, ...]
     desirable: npt.NDArray[np.bool_]
     about: RunSignals
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """What a row of it is named by."""
+        return self.image_id
 
 
 def pair_table(

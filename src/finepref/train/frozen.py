@@ -174,7 +174,7 @@ def _fill(run: Run, folder: Path, content: Content, *, identity: str) -> FillSum
         found = _compute(run, content, positions, order, share=share, calls=calls)
         record()
         if world.main or alone:
-            index = draws_table([(run.source.id_of(draw.index), draw.visit) for draw in order])
+            index = draws_table([(run.source.table.ids[draw.index], draw.visit) for draw in order])
             dtype = torch.float32 if content is ERRORS else STORAGE[run.config.cache.dtype]
             stored = {
                 f"{content.tensor}_{side}": value.to("cpu", dtype) for side, value in zip("wl", found, strict=True)

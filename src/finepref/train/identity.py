@@ -96,9 +96,7 @@ class Prepared:
     @property
     def rows(self) -> tuple[str, ...]:
         """The ids that are drawn from."""
-        if isinstance(self.table, ListTable):
-            return self.table.list_id
-        return self.table.pair_id if isinstance(self.table, PairTable) else self.table.image_id
+        return self.table.ids
 
 
 def prepare(config: RunConfig, *, cache: Latents, base: BaseRecord) -> Prepared:

@@ -45,6 +45,11 @@ class ListTable:
     size: int
     about: RunSignals
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """What a row of it is named by."""
+        return self.list_id
+
 
 def list_table(cache: Latents, *, signals: str, size: int) -> ListTable:
     """The cache's images, ranked by a signal of differences; sets of fewer than `size` images are left out.
@@ -130,10 +135,6 @@ class ListSource:
     def order(self, *, step: int, per_step: int) -> list[Draw]:
         """The draws of an optimiser step."""
         return pair_order(self.drawing.seed, count=len(self.table.list_id), step=step, per_step=per_step)
-
-    def id_of(self, index: int) -> str:
-        """The id of a set."""
-        return self.table.list_id[index]
 
     def batch(self, drawn: Sequence[Draw]) -> ListBatch:
         """The lists of some draws."""

@@ -162,7 +162,7 @@ def _weighted(run: Run, outputs: Iterator[Output]) -> Iterator[Output]:
 def _skip(run: Run, state: State, indices: Sequence[int]) -> tuple[str, ...]:
     """Count a step that cannot be applied; the ids of the rows that may be why."""
     state.skipped += 1
-    found = tuple(dict.fromkeys(map(run.source.id_of, indices)))
+    found = tuple(dict.fromkeys(run.source.table.ids[index] for index in indices))
     if run.world.main:
         ids = list(found[:8])
         say(f"step {state.step + 1}: gradients are not finite, step skipped ({state.skipped} so far); pairs {ids}")

@@ -55,11 +55,7 @@ class Run:
         """Levels [B] or [B,K] of a batch whose draws have these positions in an optimiser step (`draw_levels`)."""
         options = self.config.train
         return draw_levels(
-            batch.image_id
-            if isinstance(batch, ImageBatch)
-            else batch.list_id
-            if isinstance(batch, ListBatch)
-            else batch.pair_id,
+            batch.ids,
             batch.visit,
             path=self.adapter.path,
             method=self.method,
