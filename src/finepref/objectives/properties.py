@@ -1,7 +1,7 @@
 """What every objective and guard holds, checked on a few drawn tensors when one is registered from outside.
 
 A pair's loss and gradient depend on that pair alone, unless the row says that they do not; the loss is one finite
-number a pair; policy == reference gives u == 0; a guard changes gradients and no value.
+number a pair, and its gradient finite; policy == reference gives u == 0; a guard changes gradients and no value.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ def check_objective(row: ObjectiveRow) -> None:
         loss: Tensor = row.function(pred, _signal(rows), **options).loss
         if loss.shape != (len(rows),) or not bool(loss.isfinite().all()) or not loss.requires_grad:
             raise InputError("its loss is not one finite number a pair, with a gradient", remedy="return loss=[B]")
-        return (loss.detach(), *torch.autograd.grad(loss.sum(), pred.policy_w))
+        (slope,) = torch.autograd.grad(loss.sum(), pred.policy_w)
+        if not bool(slope.isfinite().all()):
+            what = "its gradient is not finite where the logit is far from 0"
+            raise InputError(what, remedy="use torch's logsigmoid(u), never log or a power of sigmoid(u)")
+        return loss.detach(), slope
 
     _independent(gradients, allowed=row.batch_dependent)
     same = _drawn(ALL, row.needs.reference, policy="ref")
