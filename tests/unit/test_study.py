@@ -37,20 +37,29 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
+GPU = Path(__file__).parents[2] / "benchmarks" / "study_gpu.yaml"
+
+
 def small(tmp_path: Path, **changes: Any) -> plan.Study:
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump({**copy.deepcopy(SMALL), **changes}))
     return plan.load_study(file)
 
 
-def test_the_shipped_study() -> None:
-    """It validates, every config of it can be trained, and it has what the papers' claims need."""
-    study = plan.load_study()
+@pytest.mark.parametrize("file", [None, GPU])
+def test_configs_of_studies(file: Path | None) -> None:
+    """A study of the repository validates, and every config of it can be trained."""
+    study = plan.load_study(file)
     assert len(study.seeds) >= 5
     for arm in study.arms():
         words = [f"{key}={value}" for key, value in arm.set.items()]
         words += ["signal.file=signals.parquet"] if words else []
         make_method(load_config(f"lab/{arm.method}", words))
+
+
+def test_the_shipped_study() -> None:
+    """It has what the papers' claims need."""
+    study = plan.load_study()
     kinds = {kind for arm in study.arms() for kind in arm.kinds}
     assert {"paper", "truncated", "image", "uniform", "smoothed"} <= kinds
     left_out = {row.name for row in methods.shipped() if row.lab_config} - {arm.method for arm in study.arms()}
