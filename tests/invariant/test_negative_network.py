@@ -11,9 +11,9 @@ import torch
 import tiny
 from finepref.core.errors import InputError
 from finepref.evaluate.generate import generate
-from finepref.evaluate.negative_network import guide_away
 from finepref.formats.manifest import read_rows
 from finepref.models.load import load_pipeline
+from finepref.models.negative_network import guide_away
 from tiny import picture
 
 

@@ -14,9 +14,13 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder; for kohya, comfyui, single-file a .safetensors file or a folder.")],
     base: Annotated[str | None, typer.Option(help="Where the base model of the run lies now, if it moved.")] = None,
     half: Annotated[bool, typer.Option("--half", help="merged, single-file: all weights in float16.")] = False,
+    negative: Annotated[
+        str | None,
+        typer.Option(help="merged: a run trained on losers (signal.swap) that guidance leads away from."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Write a run's trained part for another tool."""
     from finepref.models.export import export
 
-    print(export(run, base, out, format=format, half=half, overwrite=overwrite))
+    print(export(run, base, out, format=format, half=half, negative=negative, overwrite=overwrite))

@@ -122,8 +122,10 @@ def pipeline_fingerprint(pipeline: Any) -> str:
 
 def pipeline_class(folder: Path) -> str:
     """The diffusers class that a pipeline folder's model_index.json names; empty without one."""
+    from finepref.models.negative_network import plain_class
+
     index = folder / "model_index.json"
-    return str(read_object(index).get("_class_name", "")) if index.is_file() else ""
+    return plain_class(read_object(index)) if index.is_file() else ""
 
 
 def folder_fingerprint(folder: Path) -> str:

@@ -81,7 +81,7 @@ class Sampling:
     guidance is diffusers' guidance_scale. size is (width, height) in pixels. scheduler is a short name (`ddim`,
     `euler`, ...) or a diffusers class name. noise "shared" starts every prompt from the same noise (SDPO's protocol).
     precision: of all networks; a VAE that asks for it (`force_upcast`) decodes in float32. negative: the model whose
-    denoiser stands for the negative half of guidance (`finepref.evaluate.negative_network`).
+    denoiser stands for the negative half of guidance (`finepref.models.negative_network`).
     """
 
     steps: int
@@ -191,7 +191,7 @@ def prepare(pipeline: Any, sampling: Sampling, *, offload: bool = False) -> Samp
     if sampling.control is not None:
         pipeline = controlled(pipeline, sampling.control)
     if sampling.negative is not None:
-        from finepref.evaluate.negative_network import guide_away
+        from finepref.models.negative_network import guide_away
 
         away = sampling.negative.load(str(pipeline.device), sampling.precision)
         guide_away(pipeline, away)

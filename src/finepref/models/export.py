@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from finepref.core.errors import InputError, check_word
-from finepref.core.files import atomic_file, read_object, write_json
+from finepref.core.files import atomic_file
 from finepref.core.known import refuse_damaged
 from finepref.core.outfolders import check_folder, made_as, refuse_changed, whole_folder
 from finepref.core.ownership import check_file, own_file
@@ -25,12 +25,12 @@ from finepref.models.family import Family, family_of
 from finepref.models.header import DAMAGED
 from finepref.models.load import load_pipeline
 from finepref.models.lora_layouts import OLD_CLIP, TEXT
+from finepref.models.merged import checked, write_merged
+from finepref.models.negative_network import negative_part
 from finepref.models.packed import write_checkpoint
-from finepref.models.precision import to_half
 from finepref.models.run_folder import inputs_of, run_model_settings, said_of
-from finepref.models.source import INDEX, WEIGHTS, Source, empty_part, locate, quiet
+from finepref.models.source import WEIGHTS, Source, empty_part, locate, quiet
 from finepref.models.start import check_below, full_start
-from finepref.models.variant import is_twin, name_plainly
 
 MADE_BY = "finepref_made_by"
 MADE_OF = "finepref_made_of"  # by which the same export knows its own result again
@@ -46,6 +46,7 @@ def export(
     format: str,
     family: str = "auto",
     half: bool = False,
+    negative: str | Path | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a run's trained part for another tool.
@@ -61,6 +62,8 @@ def export(
     Args:
         base: None for that of the run; one that moved may be named, but no other.
         half: float16 weights, of all networks (merged and single-file).
+        negative: a run of the same base, trained on losers, that guidance leads away from (merged); the folder then
+            holds both networks, and a pipeline.py for diffusers (`models.guided_pipelines`).
 
     Returns:
         the file or folder.
@@ -79,9 +82,10 @@ def export(
         raise InputError(what, where=run, remedy="give a finished run or a checkpoint as RUN@STEP, or name the --base")
     base = read_run(run).base if base is None else base
     refuse_changed(run, remedy=DAMAGED)
-    files = {name: sha256_file(run / name) for name in (RUN, "config.yaml") if (run / name).is_file()}
-    made = hash_config({"files": files, "format": format, "half": half})
-    out = _place(run, base, Path(out), format, made=made, overwrite=overwrite)
+    away = None if negative is None else _negative(negative, format)
+    made = hash_config({"files": _described(run), "format": format, "half": half, **_beside(away)})
+    read = [run, base, *filter(None, [away])]
+    out = _place(run, read, Path(out), format, made=made, overwrite=overwrite)
     whole = format in ("merged", "single-file")
     if half and not whole:
         raise InputError(f"half precision has no effect on format {format}", where="half", remedy="drop it")
@@ -106,20 +110,55 @@ def export(
             raise InputError("the run trained all weights", where=run, remedy="use --format merged")
         return _lora_file(run, out, format, source=source, kind=kind, made=made)
     pipe = load_pipeline(base, run, family=family, **said)
+    second = None if away is None else _second(pipe, base, away, family)
     if has_lora:
-        with quiet():
-            pipe.fuse_lora()
-            pipe.unload_lora_weights()
+        _fuse(pipe)
     if format == "single-file":
         return _single_file(pipe, run, out, half=half, made=made)
     changed = [name for name in lora.parts(run) if name.startswith(TEXT)] if has_lora else []
     changed += ["vae"] if vae is not None else []
-    return _merged(pipe, source, out, [part, *changed], half=half, made=made)
+    return write_merged(pipe, source, out, [part, *changed], half=half, made=made, second=second)
 
 
-def _place(run: Path, base: str | Path, out: Path, format: str, *, made: str, overwrite: bool) -> Path:
+def _described(run: Path | None) -> dict[str, str]:
+    """Hashes of the files that say what a run is."""
+    files = [] if run is None else [run / name for name in (RUN, "config.yaml")]
+    return {file.name: sha256_file(file) for file in files if file.is_file()}
+
+
+def _beside(run: Path | None) -> dict[str, Any]:
+    return {} if run is None else {"negative": _described(run)}
+
+
+def _negative(run: str | Path, format: str) -> Path:
+    """The folder of the run that guidance leads away from."""
+    if format != "merged":
+        raise InputError(f"a second network has no effect on format {format}", where="negative", remedy="drop it")
+    found = Path(at_step(run))
+    if not os.path.isdir(found):
+        raise InputError("no such run", where=found, remedy="give the folder of a run with signal.swap, or RUN@STEP")
+    refuse_changed(found, remedy=DAMAGED)
+    return found
+
+
+def _second(pipe: Any, base: str | Path, run: Path, family: str) -> dict[str, Any]:
+    """The denoiser of a second run by its name in the pipeline, its LoRA fused."""
+    other = load_pipeline(base, run, family=family, **said_of(run, base))
+    part = negative_part(pipe, other)
+    if (run / lora.FILE).is_file():
+        _fuse(other)
+    return {f"negative_{part}": getattr(other, part)}
+
+
+def _fuse(pipe: Any) -> None:
+    with quiet():
+        pipe.fuse_lora()
+        pipe.unload_lora_weights()
+
+
+def _place(run: Path, read: Sequence[str | Path], out: Path, format: str, *, made: str, overwrite: bool) -> Path:
     """Where the file or folder is written: taken by nothing, by the same export, or by an older one to overwrite."""
-    inputs = [run, base, *inputs_of(run_model_settings(run))]
+    inputs = [*read, *inputs_of(run_model_settings(run))]
     file, ending = format in (*LORA_FILES, "single-file"), out.suffix.lower()
     if ending in WEIGHTS and not out.is_dir() and (not file or out.suffix != ".safetensors"):
         what = f"format {format} is {'one .safetensors file' if file else 'a folder'}, and this is the name of another"
@@ -154,34 +193,10 @@ def _diffusers(run: Path, out: Path, part: str, *, lora_file: bool, vae: str | N
             refuse_damaged(run / lora.FILE, remedy=DAMAGED)
             shutil.copy2(run / lora.FILE, place / lora.FILE)
         else:
-            shutil.copytree(run / part, place / part, ignore=_checked(lambda folder, names: []))
+            shutil.copytree(run / part, place / part, ignore=checked(lambda folder, names: []))
         if vae is not None:
             (place / "config.yaml").write_text(yaml.safe_dump({"model": {"vae": vae}}), encoding="utf-8")
     return out
-
-
-def _checked(left_out: Callable[[str, list[str]], Iterable[str]]) -> Callable[[str, list[str]], set[str]]:
-    """What a copy of a folder leaves out; the rest of it must be files, and folders that end.
-
-    Raises:
-        InputError: a link that leads nowhere or to a folder above it, a pipe, a device.
-    """
-
-    def left(folder: str, names: list[str]) -> set[str]:
-        out = {*left_out(folder, names)}
-        for path in (Path(folder) / name for name in names if name not in out):
-            if not os.path.exists(path):
-                what = "it is a link that leads nowhere"
-            elif path.is_dir() and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path)):
-                what = "it is a link to a folder that it lies in itself"
-            elif not (path.is_dir() or path.is_file()):
-                what = "it is neither a file nor a folder"
-            else:
-                continue
-            raise InputError(what, where=path, remedy="move it away")
-        return out
-
-    return left
 
 
 def _lora_file(run: Path, out: Path, format: str, *, source: Source, kind: Family, made: str) -> Path:
@@ -221,37 +236,3 @@ def _header(path: Path) -> dict[str, str]:
 
     with safe_open(path, framework="pt") as file:
         return file.metadata() or {}
-
-
-def _merged(pipe: Any, source: Source, out: Path, changed: Sequence[str], *, half: bool, made: str) -> Path:
-    """Copy the base, then write what is not its own in place of it: what the run changed, all networks halved.
-
-    changed: the denoiser, text encoders that were trained, another VAE.
-    """
-    base = source.folder
-    networks = {name: each for name, each in pipe.components.items() if hasattr(each, "state_dict")}
-    replaced = {name: each for name, each in networks.items() if half or name in changed}
-    for name, network in replaced.items() if half else ():
-        for key, tensor in network.state_dict().items():
-            to_half(f"{name}.{key}", tensor)
-        with quiet():
-            network.half()
-    pickled, strays = (".bin", ".ckpt", ".msgpack"), (".bin", ".ckpt", ".msgpack", ".safetensors", ".md", ".sha256")
-
-    def left_out(folder: str, names: list[str]) -> list[str]:
-        """What is not copied: of the base's own folder what is replaced and stray files, below it pickled ones."""
-        if Path(folder) != base:
-            return [name for name in names if name.endswith(pickled) or is_twin(name, names, source.variant)]
-        return [name for name in names if name in replaced or name.startswith(".") or name.endswith(strays)]
-
-    with whole_folder(out, EXPORT, fingerprint=made) as place:
-        shutil.copytree(base, place, dirs_exist_ok=True, ignore=_checked(left_out))
-        name_plainly(place, source.variant)
-        with quiet():
-            for name, module in replaced.items():
-                module.save_pretrained(str(place / name), safe_serialization=True)
-                if name not in changed:  # its config names the type that it is used in
-                    shutil.copyfile(base / name / "config.json", place / name / "config.json")
-        if "vae" in changed:
-            write_json(place / INDEX, {**read_object(place / INDEX), "vae": ["diffusers", type(pipe.vae).__name__]})
-    return out

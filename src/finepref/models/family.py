@@ -112,6 +112,9 @@ def family_of(source: Source, name: str = "auto") -> Family:
         InputError: a pipeline class that no family (or not the named one) serves.
     """
     written = str(source.index.get("_class_name", ""))
+    if isinstance(source.index.get("_class_name"), list):
+        what = f"its pipeline is {written}, code that the folder brings, which finepref does not run"
+        raise InputError(what, where=source.name, remedy="give a plain pipeline, such as the base of its runs")
     candidates = [family(name)] if name != "auto" else [family(each) for each in FAMILIES]
     for found in candidates:
         if written in found.pipelines:

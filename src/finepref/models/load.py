@@ -20,6 +20,7 @@ from finepref.models.family import Family, check_micro_conditioning, family_of
 from finepref.models.kernels import Checkpointing, use_channels_last, use_checkpointing
 from finepref.models.lora import LoraSettings
 from finepref.models.lora_file import LoraFile, fuse, put, read_lora
+from finepref.models.negative_network import is_guided, open_guided
 from finepref.models.pipeline_parts import check_parts, check_tokenizers
 from finepref.models.precision import autocast_forward, compute_dtype, freeze_copy, store_half
 from finepref.models.run_folder import run_model_settings, said_of
@@ -180,6 +181,10 @@ def open_pipeline(path: str, *, device: str | None = None, precision: Precision 
         if any(os.path.exists(FilePath(path) / name) for name in (low_rank.FILE, "unet", "transformer")):
             what, remedy = "it is an export of the trained part alone", "give the run, or its export of --format merged"
         raise InputError(what, where=path, remedy=remedy)
+    source = locate(path)
+    if is_guided(source.index):
+        dtype = compute_dtype(precision, where="precision") or torch.float32
+        return open_guided(source, device=how["device"], dtype=dtype)
     return load_pipeline(path, **how)
 
 
