@@ -26,7 +26,7 @@ LEVELS: tuple[frozenset[str], ...] = (
 )
 SIDEWAYS: dict[str, set[str]] = {
     "signals": {"arena"},
-    "train": {"data"},
+    "train": {"data", "evaluate"},  # the statistics of held-out pairs
     "plan": {"train", "data"},
     "evaluate": {"data"},
     "study": {"lab"},

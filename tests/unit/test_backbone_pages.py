@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import architectures
 
-from finepref.plan.needs import gpus_of
+from finepref.plan.cards import gpus_of
 from finepref.plan.plan import plan_run
 from finepref.plan.printed import describe
 from finepref.train.config import load_config

@@ -20,8 +20,9 @@ from finepref.core.errors import ConfigError, InputError
 from finepref.diffusion.path import FLOW, scaled_linear
 from finepref.models.kernels import Checkpointing
 from finepref.models.lora import LoraSettings
+from finepref.plan.cards import GPUS, gpus_of
 from finepref.plan.fit import changed, remedies
-from finepref.plan.needs import GPUS, Counts, Work, cache_of, gpus_of, mean_calls, memory_of, needed_gb, work_of
+from finepref.plan.needs import Counts, Work, cache_of, mean_calls, memory_of, needed_gb, work_of
 from finepref.plan.skeleton import Flops, Peak, config_source, count
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.method import make_method
@@ -288,10 +289,23 @@ def test_changed_configs_are_checked() -> None:
         changed(config(), {"train.micro_batch": 0})
 
 
-def test_unknown_gpus_are_named() -> None:
-    assert [gpu.name for gpu in gpus_of(["h200", "RTX4090"])] == ["H200", "RTX4090"]
-    with pytest.raises(ConfigError, match="did you mean 'H100'"):
-        gpus_of(["H101"])
+@pytest.mark.parametrize(
+    ("typed", "name", "memory"),
+    [
+        ("h200", "H200", 141), ("RTX4090", "RTX4090", 24), ("rtx 4090", "RTX4090", 24), ("4090", "RTX4090", 24),
+        ("NVIDIA GeForce RTX 3060", "RTX3060", 12), ("Tesla T4", "T4", 16), ("a100_40gb", "A100-40GB", 40),
+        ("24GB", "24GB", 24), ("24 gib", "24GB", 24), ("24", "24GB", 24), ("7.5G", "7.5GB", 7.5),
+    ],
+)  # fmt: skip
+def test_cards(typed: str, name: str, memory: float) -> None:
+    """The usual names however they are typed, and any size."""
+    assert [(gpu.name, gpu.memory_gb) for gpu in gpus_of([typed])] == [(name, memory)]
+
+
+@pytest.mark.parametrize("typed", ["H101", "0GB", "-3", "24TB", "", "nan", "4001", "1e3GB"])
+def test_unknown_gpus_are_named(typed: str) -> None:
+    with pytest.raises(ConfigError, match="or give its memory, as 24GB"):
+        gpus_of([typed])
 
 
 def test_a_base_out_of_reach_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ def command(
     config: Layers,
     overrides: Overrides = None,
     gpu: Annotated[
-        list[str] | None, typer.Option(help="GPU to plan for, repeatable: H200, H100, A100, L40S, RTX4090.")
+        list[str] | None,
+        typer.Option("--gpu", "--card", help="To plan for, repeatable: H200, RTX4090, T4, ..., or memory, as 24GB."),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="How many GPUs share the run.")] = 1,
     price: Annotated[
@@ -25,12 +26,12 @@ def command(
 ) -> None:
     """Parameters, work, memory, disk and time of a run, and which option makes it fit. Reads configs, no weights."""
     from finepref.core.errors import ConfigError
-    from finepref.plan.needs import GPUS, gpus_of
+    from finepref.plan.cards import USUAL, gpus_of
     from finepref.plan.plan import plan_run
     from finepref.plan.printed import describe
     from finepref.train.config import load_config
 
-    chosen = gpus_of(gpu or list(GPUS))
+    chosen = gpus_of(gpu or USUAL)
     prices: dict[str, float] = {}
     for word in price or ():
         name, _, value = word.partition("=")

@@ -15,6 +15,7 @@ from finepref.formats.comparison import COMPARISON
 from finepref.formats.controlmaps import MAPS
 from finepref.formats.frozenfolder import read_frozen
 from finepref.formats.gaps import GAPS, is_gaps
+from finepref.formats.heldout import HELDOUT, START
 from finepref.formats.ksortresult import KSORT as KSORT_RECORD
 from finepref.formats.ksortresult import TRANSCRIPTS
 from finepref.formats.manifest import LINES, RECORD, read_record
@@ -97,7 +98,7 @@ BOARDS = FolderKind(
 RUN = FolderKind(
     "run", "a run",
     (
-        *LEFT, METRICS, TIMING,
+        *LEFT, METRICS, TIMING, HELDOUT, START,
         *(f"checkpoints/step-*/{file}" for file in CHECKPOINT), *(f"samples/step-*/{file}" for file in SAMPLES),
         "*events.out.tfevents.*",
     ),

@@ -13,6 +13,7 @@ from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.files import finite, parse_json, reading, write_text
+from finepref.formats.heldout import HELDOUT
 from finepref.formats.records import as_record, json_lines
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
@@ -119,8 +120,8 @@ def read_timing(folder: Path) -> tuple[StepTiming, ...]:
 
 
 def cut_after(folder: Path, step: int) -> None:
-    """Drop the lines of both files that belong to steps after `step` (and a last line that was cut short)."""
-    for path in (folder / METRICS, folder / TIMING):
+    """Drop the lines of all logs that belong to steps after `step` (and a last line that was cut short)."""
+    for path in (folder / METRICS, folder / TIMING, folder / HELDOUT):
         if not path.exists():
             continue
         with reading(path, "a log of steps"):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 import yaml
 
-from finepref.plan.needs import Counts, Gpu, memory_of, needed_gb
+from finepref.plan.cards import Gpu
+from finepref.plan.needs import Counts, memory_of, needed_gb
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.method import Method, inverts
 

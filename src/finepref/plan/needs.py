@@ -5,10 +5,9 @@ Everything about a GPU is an estimate from its data sheet; nothing here was meas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from finepref.core.errors import ConfigError, nearest
 from finepref.diffusion.path import Path
 from finepref.diffusion.programme import mean_calls
 from finepref.train.config import RunConfig
@@ -16,43 +15,6 @@ from finepref.train.method import Method, images_of_draw, inverts, needs_referen
 
 GB = 1e9
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """memory_gb: 1e9 bytes. half, full: peak TFLOP/s of dense bf16 and fp16 matrix products, and of float32 ones."""
-
-    name: str
-    memory_gb: float
-    half: float
-    full: float
-    source: str
-
-
-# Dense rates (no structured sparsity), from the makers' data sheets.
-GPUS: Mapping[str, Gpu] = {
-    gpu.name: gpu
-    for gpu in (
-        Gpu("H200", 141, 989, 67, "NVIDIA H200 data sheet, SXM"),
-        Gpu("H100", 80, 989, 67, "NVIDIA H100 data sheet, SXM"),
-        Gpu("A100", 80, 312, 19.5, "NVIDIA A100 data sheet, 80 GB SXM"),
-        Gpu("L40S", 48, 362, 91.6, "NVIDIA L40S data sheet"),
-        Gpu("RTX4090", 24, 165.2, 82.6, "NVIDIA Ada architecture paper, float32 accumulation"),
-    )
-}
-
-
-def gpus_of(names: Sequence[str]) -> list[Gpu]:
-    """GPUs by name, in any case.
-
-    Raises:
-        ConfigError: an unknown name.
-    """
-    known = {name.lower(): gpu for name, gpu in GPUS.items()}
-    for name in names:
-        if name.lower() not in known:
-            raise ConfigError(f"unknown GPU {name!r}", where="gpu", remedy=nearest(name.upper(), GPUS))
-    return [known[name.lower()] for name in names]
 
 
 # Share of the peak that a run keeps busy. Published: 28 % (SD2 training, 8 A100, MosaicML), 9-31 % (the official loops
@@ -122,7 +84,8 @@ class Cache:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnGpu:
-    """Estimates for one GPU. hours: GPU hours at `GOOD` and `POOR` share of the peak; days: shared by all processes.
+    """Estimates for one GPU. hours: GPU hours at `GOOD` and `POOR` share of the peak; days: shared by all processes;
+    None where only its size is known.
 
     fits: as configured. remedies: what makes it fit, the mildest of each kind; empty where it fits or nothing does.
     """
@@ -132,8 +95,8 @@ class OnGpu:
     needed_gb: float
     fits: bool
     remedies: tuple[str, ...]
-    hours: tuple[float, float]
-    days: tuple[float, float]
+    hours: tuple[float, float] | None
+    days: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

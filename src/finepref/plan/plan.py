@@ -8,8 +8,9 @@ from finepref.diffusion.path import Path
 from finepref.formats.cache import is_complete, read_cache
 from finepref.formats.sources import count_rows
 from finepref.models.family import family_of
+from finepref.plan.cards import Gpu
 from finepref.plan.fit import remedies
-from finepref.plan.needs import GB, GOOD, POOR, Counts, Gpu, OnGpu, Plan, cache_of, memory_of, needed_gb, work_of
+from finepref.plan.needs import GB, GOOD, POOR, Counts, OnGpu, Plan, cache_of, memory_of, needed_gb, work_of
 from finepref.plan.skeleton import config_source, count
 from finepref.train.config import RunConfig
 from finepref.train.method import check_data, check_path, make_method
@@ -47,8 +48,8 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
     needed = needed_gb(memory)
 
     def on_gpu(gpu: Gpu) -> OnGpu:
-        rate = (gpu.full if config.train.mixed_precision == "no" else gpu.half) * 1e12
-        good, poor = (work.run_flop / (rate * share) / 3600 for share in (GOOD, POOR))
+        rate = gpu.full if config.train.mixed_precision == "no" else gpu.half
+        hours = None if rate is None else _hours(work.run_flop, rate)
         fits = needed <= gpu.memory_gb
         return OnGpu(
             gpu=gpu.name,
@@ -56,8 +57,8 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
             needed_gb=needed,
             fits=fits,
             remedies=() if fits else remedies(gpu, config, method, lambda it: under(it)[0], processes=processes),
-            hours=(good, poor),
-            days=(good / processes / 24, poor / processes / 24),
+            hours=hours,
+            days=None if hours is None else (hours[0] / processes / 24, hours[1] / processes / 24),
         )
 
     return Plan(
@@ -69,6 +70,12 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
         processes=processes,
         gpus=tuple(map(on_gpu, gpus)),
     )
+
+
+def _hours(flop: float, rate: float) -> tuple[float, float]:
+    """Hours at `GOOD` and `POOR` share of a peak rate in TFLOP/s."""
+    good, poor = (flop / (rate * 1e12 * share) / 3600 for share in (GOOD, POOR))
+    return good, poor
 
 
 def data_sizes(config: RunConfig) -> tuple[int, int, int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finepref.plan.needs import FRAGMENTS, GOOD, GPUS, POOR, RESERVED_GB, OnGpu, Plan
+from finepref.plan.cards import gpu_of
+from finepref.plan.needs import FRAGMENTS, GOOD, POOR, RESERVED_GB, OnGpu, Plan
 
 SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 FLOPS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
@@ -41,8 +42,12 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
     ]
     for found in plan.gpus:
         lines += _row(found, prices)
-    lines += ["", "Peak rates in TFLOP/s, dense bf16 and float32, by the makers"]
-    lines += [f"  {gpu.name:<9}{gpu.half:>6g}{gpu.full:>7g}   {gpu.source}" for gpu in (GPUS[g.gpu] for g in plan.gpus)]
+    cards = [gpu_of(found.gpu) for found in plan.gpus]
+    rated = [(card.name, card.half, card.full, card.source) for card in cards if card.half and card.full]
+    if rated:
+        lines += ["", "Peak rates in TFLOP/s, dense half precision and float32, by the makers"]
+        lines += [f"  {name:<9}{half:>6g}{full:>7g}   {source}" for name, half, full, source in rated]
+    lines += [f"{card.name} has no bf16: train.mixed_precision=fp16" for card in cards if not card.bf16]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -51,7 +56,7 @@ def _row(found: OnGpu, prices: Mapping[str, float]) -> list[str]:
     cells += f"{_range(found.hours):<20}{_range(found.days):<20}"
     if prices:
         price = prices.get(found.gpu)
-        cost = "" if price is None else _range((found.hours[0] * price, found.hours[1] * price))
+        cost = "" if price is None or found.hours is None else _range((found.hours[0] * price, found.hours[1] * price))
         cells += f"{cost:<20}"
     if found.fits:
         return [cells + "yes"]
@@ -60,7 +65,9 @@ def _row(found: OnGpu, prices: Mapping[str, float]) -> list[str]:
     return [cells + "no; fits with", *(f"{'':12}{remedy}" for remedy in found.remedies)]
 
 
-def _range(values: tuple[float, float]) -> str:
+def _range(values: tuple[float, float] | None) -> str:
+    if values is None:
+        return "not known"
     return " - ".join(f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values)
 
 

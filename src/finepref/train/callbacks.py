@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from finepref.formats.heldout import HeldOutMetrics
 from finepref.formats.metrics import StepMetrics
 
 
@@ -46,6 +47,9 @@ class Callback:
 
     def on_samples(self, state: Progress, folder: Path) -> None:
         """After the pictures of the validation prompts were written into this folder."""
+
+    def on_heldout(self, state: Progress, metrics: HeldOutMetrics) -> None:
+        """After the held-out pairs were looked at. metrics: the line of heldout.jsonl."""
 
     def on_end(self, state: Progress) -> None:
         """After the last file of the run, or after the checkpoint of a run that was stopped."""

@@ -58,6 +58,9 @@ class DataSection(Options):
     flip: bool = told(False, "horizontal flip with probability 1/2, drawn for winner and loser separately (official)")
     prompt_dropout: Share = told(0.2, "share of draws with the empty prompt, one draw per pair (official 0.2)")
     desirable_share: Share | None = told(None, "KTO: share of desirable images among draws; null = 0.8")
+    validation_share: float = told(
+        0.0, "share of the pairs, whole prompts of them, that is not trained on and looked at instead", ge=0.0, le=0.5
+    )
     list_size: int | None = told(None, "listwise objectives: images of a list; null = 4", ge=2)
 
     def reading(self) -> Reading:
@@ -110,11 +113,13 @@ class GuardSection(Axis):
 
 
 class ValidationSection(Options):
-    """Images of a few prompts while the run goes on."""
+    """What is looked at while the run goes on: images of a few prompts, and pairs that it does not train on."""
 
     prompts: list[str] = told([], "prompts to sample; none = no samples")
     seeds: list[int] = told([0], "images a prompt, one a seed")
-    every: Count = told(0, "optimiser steps; 0 = never")
+    every: Count = told(0, "optimiser steps; 0 = no samples, and held-out pairs at the start and the end alone")
+    pairs: list[str] = told([], "files or folders of held-out pairs; none = those of data.validation_share")
+    draws: Positive = told(8, "levels of noise, and noises, at which every held-out pair is looked at")
     steps: Positive = told(25, "sampler steps")
     guidance: float = told(7.5, "classifier-free guidance")
 

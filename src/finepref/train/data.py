@@ -12,6 +12,7 @@ from finepref.core.errors import InputError
 from finepref.core.progress import say
 from finepref.core.provenance import hash_config, sha256_bytes
 from finepref.data.latents import Latents
+from finepref.formats.cache import Pairs
 from finepref.formats.preferences import read_pair_ids, winner_of
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.run import RunSignals
@@ -62,6 +63,7 @@ def pair_table(
     reading: Reading = AS_IT_IS,
     scale: float,
     swap: bool = False,
+    without: frozenset[str] = frozenset(),
 ) -> PairTable:
     """Pairs of the cache that the signal speaks of, in the cache's order; pairs without a winner are left out.
 
@@ -70,7 +72,7 @@ def pair_table(
         votes, reading: as for `preferences.read_pair_ids`; read only without `signals`, where the cache does
             not hold the votes.
         scale: lambda, margins are multiplied by it. swap: losers are taken as winners, with the margins that the
-            signal has for that.
+            signal has for that. without: pairs that are held out.
 
     Raises:
         InputError: a signal that cannot be used, no pair is left, or the signal knows none of the cache's pairs.
@@ -80,17 +82,16 @@ def pair_table(
         known = read_signals(signals)
         about = about_signals(known)
     else:
-        ids, labels = (list(pairs), cache.labels) if cache.labels is not None else _read_votes(votes, reading)
-        known, about = _from_votes(ids, labels)
+        known, about = _from_votes(*votes_of(cache, votes, reading), without=without)
     row = {pair: i for i, pair in enumerate(known.pair_id)}
-    kept = [(pair, row[pair]) for pair in pairs if pair in row]
+    kept = [(pair, row[pair]) for pair in pairs if pair in row and pair not in without]
     if not kept:
-        what = f"none of the {len(pairs)} cached pairs is in the signal"
+        what = f"none of the {len(pairs) - len(without)} cached pairs is in the signal"
         remedy = "make signals and cache from the same votes"
         raise InputError(what, where=signals or ", ".join(votes) or "the cache", remedy=remedy)
-    missing = len(pairs) - len(kept)
+    missing = len(pairs) - len(without) - len(kept)
     if missing:
-        say(f"{missing} of {len(pairs)} cached pairs have no signal (ties or no score) and are left out")
+        say(f"{missing} of {len(pairs) - len(without)} cached pairs have no signal (ties or no score) and are left out")
     used = known.take(np.array([place for _, place in kept]))
     if swap:
         used = replace(used, winner=1 - used.winner)
@@ -107,8 +108,35 @@ def pair_table(
     )
 
 
-def image_table(cache: Latents, *, signals: str) -> ImageTable:
+def voted_table(
+    pairs: Pairs, ids: frozenset[str], *, named: Sequence[str], labels: npt.NDArray[np.float64], swap: bool
+) -> PairTable:
+    """The pairs of some ids with the winner that was voted for, margin 0 and weight 1. named, labels: as of `votes_of`.
+
+    Raises:
+        InputError: not one of them was decided.
+    """
+    known, about = _from_votes(named, labels, without=frozenset(named) - ids)
+    if not known.pair_id:
+        what = f"nobody decided one of the {len(ids)} held-out pairs"
+        raise InputError(what, where="validation", remedy="hold out more pairs")
+    winner = 1 - known.winner if swap else known.winner
+    held = [pairs[pair] for pair in known.pair_id]
+    return PairTable(
+        pair_id=known.pair_id,
+        prompt=tuple(pair.prompt for pair in held),
+        winner=tuple((pair.image_0, pair.image_1)[w] for pair, w in zip(held, winner, strict=True)),
+        loser=tuple((pair.image_0, pair.image_1)[1 - w] for pair, w in zip(held, winner, strict=True)),
+        margin=known.margin_0,
+        weight=known.weight,
+        about=replace(about, pairs=len(held)),
+    )
+
+
+def image_table(cache: Latents, *, signals: str, without: frozenset[str] = frozenset()) -> ImageTable:
     """Single images with the label that the signal gives them; the same image under the same prompt comes once a label.
+
+    without: pairs that are held out.
 
     Raises:
         InputError: a signal that cannot be used, without labels, or with only one kind of them.
@@ -117,7 +145,7 @@ def image_table(cache: Latents, *, signals: str) -> ImageTable:
     row = {pair: i for i, pair in enumerate(known.pair_id)}
     found: dict[tuple[str, str, int], None] = {}
     for pair, held in cache.pairs.items():
-        if pair not in row:
+        if pair not in row or pair in without:
             continue
         for image, labels in ((held.image_0, known.label_0), (held.image_1, known.label_1)):
             label = int(labels[row[pair]])
@@ -152,15 +180,22 @@ def about_signals(known: Signals) -> RunSignals:
     )
 
 
-def _read_votes(votes: Sequence[str], reading: Reading) -> tuple[list[str], npt.NDArray[np.float64]]:
+def votes_of(cache: Latents, votes: Sequence[str], reading: Reading) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """Ids and labels of all pairs, from the cache where it holds them."""
+    if cache.labels is not None:
+        return list(cache.pairs), cache.labels
     if not votes:
         raise InputError("there is neither a signal file nor a vote file", where="data.paths", remedy="name the votes")
     return read_pair_ids(*votes, reading=reading)
 
 
-def _from_votes(ids: Sequence[str], labels: npt.NDArray[np.float64]) -> tuple[Signals, RunSignals]:
+def _from_votes(
+    ids: Sequence[str], labels: npt.NDArray[np.float64], *, without: frozenset[str] = frozenset()
+) -> tuple[Signals, RunSignals]:
     decided = [
-        (pair, winner) for pair, label in zip(ids, labels, strict=True) if (winner := winner_of(label)) is not None
+        (pair, winner)
+        for pair, label in zip(ids, labels, strict=True)
+        if pair not in without and (winner := winner_of(label)) is not None
     ]
     none, zeros = np.full(len(decided), NO_LABEL, np.int8), np.zeros(len(decided), np.float32)
     known = Signals(

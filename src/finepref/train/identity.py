@@ -14,6 +14,7 @@ from finepref.formats.run import RunIdentity
 from finepref.train.config import RunConfig
 from finepref.train.data import ImageTable, PairTable, image_table, pair_table
 from finepref.train.frozen import SHARD
+from finepref.train.heldout import HeldOutPairs, hold_out
 from finepref.train.lists import ListTable, list_table
 from finepref.train.log import flat
 from finepref.train.method import Method, check_data, images_of_draw, make_method
@@ -80,14 +81,15 @@ def differences(old: RunIdentity, new: RunIdentity) -> list[str]:
 class Prepared:
     """Method and data of a config.
 
-    identity: everything that decides the weights. reference, trajectories: hash of everything that decides a reference
-    error, and the reference's inversion of a draw.
+    held_out: pairs that are looked at and not trained on. identity: everything that decides the weights. reference,
+    trajectories: hash of everything that decides a reference error, and the reference's inversion of a draw.
     """
 
     config: RunConfig
     method: Method
     cache: Latents
     table: PairTable | ImageTable | ListTable
+    held_out: HeldOutPairs | None
     base: BaseRecord
     identity: RunIdentity
     reference: str = ""
@@ -107,7 +109,8 @@ def prepare(config: RunConfig, *, cache: Latents, base: BaseRecord) -> Prepared:
     """
     method = make_method(config)
     check_data(config, method)
-    table = _table(config, method, cache)
+    held_out = hold_out(config, cache)
+    table = _table(config, method, cache, frozenset() if held_out is None else held_out.ids)
     check_signal(method, table, where=config.signal.file)
     held = cache.identity()
     known: dict[str, str] = {}
@@ -121,6 +124,7 @@ def prepare(config: RunConfig, *, cache: Latents, base: BaseRecord) -> Prepared:
         method=method,
         cache=cache,
         table=table,
+        held_out=held_out,
         base=base,
         identity=run_identity(config, base=base, cache=held, signal=table.about.sha256),
         **known,
@@ -189,13 +193,17 @@ def check_signal(method: Method, table: PairTable | ImageTable | ListTable, *, w
             raise ConfigError(what, where=where, remedy="name a signal of kind binary or relabel, or another objective")
 
 
-def _table(config: RunConfig, method: Method, cache: Latents) -> PairTable | ImageTable | ListTable:
-    if method.objective.needs.listed:
+def _table(
+    config: RunConfig, method: Method, cache: Latents, without: frozenset[str]
+) -> PairTable | ImageTable | ListTable:
+    needs = method.objective.needs
+    if needs.listed:
         assert config.signal.file is not None
-        return list_table(cache, signals=config.signal.file, size=images_of_draw(config, method.objective.needs))
-    if not method.objective.needs.paired:
+        size = images_of_draw(config, needs)
+        return list_table(cache, signals=config.signal.file, size=size, without=without)
+    if not needs.paired:
         assert config.signal.file is not None
-        return image_table(cache, signals=config.signal.file)
+        return image_table(cache, signals=config.signal.file, without=without)
     return pair_table(
         cache,
         signals=config.signal.file,
@@ -203,4 +211,5 @@ def _table(config: RunConfig, method: Method, cache: Latents) -> PairTable | Ima
         reading=config.data.reading(),
         scale=config.signal.margin_scale,
         swap=config.signal.swap,
+        without=without,
     )

@@ -51,15 +51,17 @@ class ListTable:
         return self.list_id
 
 
-def list_table(cache: Latents, *, signals: str, size: int) -> ListTable:
+def list_table(cache: Latents, *, signals: str, size: int, without: frozenset[str] = frozenset()) -> ListTable:
     """The cache's images, ranked by a signal of differences; sets of fewer than `size` images are left out.
+
+    without: pairs that are held out.
 
     Raises:
         InputError: a signal that cannot be used, whose margins are no differences of scores, or no set is large enough.
     """
     known = read_signals(signals)
     row = {pair: i for i, pair in enumerate(known.pair_id)}
-    kept = [(pair, held) for pair, held in cache.pairs.items() if pair in row]
+    kept = [(pair, held) for pair, held in cache.pairs.items() if pair in row and pair not in without]
     if not kept:
         raise InputError(
             "none of the cached pairs is in the signal", where=signals, remedy="make both of the same votes"

@@ -17,7 +17,6 @@ from finepref.core.interrupt import Interrupted, at_safe_places
 from finepref.core.progress import progress, say
 from finepref.formats.metrics import StepMetrics, StepTiming, append_metrics, append_timing, cut_after
 from finepref.train.batches import Draw, ImageSource, micro_batches
-from finepref.train.callbacks import Progress
 from finepref.train.checkpoint import (
     CALLS,
     Counters,
@@ -29,12 +28,13 @@ from finepref.train.checkpoint import (
 from finepref.train.left import leave
 from finepref.train.levels import level_weights
 from finepref.train.lists import ListSource, list_loss
-from finepref.train.log import Tally, draw_samples, write_samples
+from finepref.train.log import Tally
+from finepref.train.look import due, look
 from finepref.train.moving import move
 from finepref.train.optim import learning_rate, make_optimizer, make_scaler
 from finepref.train.placement import cut, place
 from finepref.train.processes import whole
-from finepref.train.state import Run, State
+from finepref.train.state import Run, State, progress_of
 from finepref.train.step import Calls, Output, pair_loss
 from finepref.train.unpaired import image_losses
 
@@ -49,9 +49,8 @@ def train(run: Run, state: State) -> State:
     """
     options, main = run.config.train, run.world.main
     run.adapter.train_mode(True)
-    sampling = run.config.validation if run.config.validation.prompts and run.config.validation.every else None
-    if sampling is not None and state.step % sampling.every == 0:
-        _samples(run, state)
+    if due(run, state):
+        look(run, state)
     steps = range(state.step, options.max_steps)
     started = time.perf_counter()
     came = 0
@@ -70,11 +69,11 @@ def train(run: Run, state: State) -> State:
                 bar.set_postfix_str(record.brief(), refresh=False)
             stopped = bool(run.callbacks) and _asked_to_stop(run, state, record)
             came = signalled() if run.world.size == 1 else run.world.highest(signalled())
-            due = bool(options.checkpoint_every) and state.step % options.checkpoint_every == 0
-            if due and not (stopped or came) and state.step < options.max_steps:
+            save = bool(options.checkpoint_every) and state.step % options.checkpoint_every == 0
+            if save and not (stopped or came) and state.step < options.max_steps:
                 _checkpoint(run, state)
-            if sampling is not None and state.step % sampling.every == 0 and not came:
-                _samples(run, state)
+            if due(run, state) and not came:
+                look(run, state)
             if record.skipped_pairs is not None and state.skipped > options.max_skipped:
                 raise _skipped(run, state, f"the last pairs were {', '.join(record.skipped_pairs[:8])}")
             if stopped or came:
@@ -262,12 +261,6 @@ def begin(run: Run, *, resume: bool) -> State:
     return state
 
 
-def progress_of(run: Run, state: State) -> Progress:
-    """A copy of where the run is, for callbacks."""
-    steps = run.config.train.max_steps
-    return Progress(out=run.out, step=state.step, max_steps=steps, skipped=state.skipped, calls=dict(state.calls))
-
-
 def _asked_to_stop(run: Run, state: State, record: StepMetrics) -> bool:
     """Tell the callbacks of a step, on the main process; whether one of them stops the run, on every process."""
     told = run.callbacks if run.world.main else ()
@@ -291,18 +284,4 @@ def _checkpoint(run: Run, state: State) -> None:
         )
     for callback in run.callbacks if run.world.main else ():
         callback.on_checkpoint(progress_of(run, state), checkpoint_path(run.out, state.step))
-    run.world.barrier()
-
-
-def _samples(run: Run, state: State) -> None:
-    options = run.config.validation
-    if run.world.main or run.sharded:
-        run.adapter.train_mode(False)
-        images = draw_samples(run.adapter.pipeline(), options)
-        run.adapter.train_mode(True)
-        if run.world.main:
-            folder = run.out / "samples" / f"step-{state.step:06d}"
-            write_samples(images, options, folder)
-            for callback in run.callbacks:
-                callback.on_samples(progress_of(run, state), folder)
     run.world.barrier()

@@ -151,4 +151,4 @@ def _cache_settings(config: RunConfig) -> CacheSettings:
 def _named(config: RunConfig) -> list[str]:
     if not config.data.paths:
         raise ConfigError("no preferences are named", where="data.paths", remedy="list files or folders")
-    return config.data.paths
+    return [*config.data.paths, *config.validation.pairs]

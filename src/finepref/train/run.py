@@ -29,15 +29,16 @@ from finepref.train.checkpoint import check_checkpoint, checkpoints, newest_whol
 from finepref.train.config import RunConfig, load_config
 from finepref.train.data import ImageTable
 from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
+from finepref.train.heldout import HeldOut
 from finepref.train.identity import Prepared, changed, differences, prepare, settings, written_settings
 from finepref.train.left import leave
 from finepref.train.lists import ListSource, ListTable
 from finepref.train.log import make_trackers
-from finepref.train.loop import begin, progress_of, train
+from finepref.train.loop import begin, train
 from finepref.train.method import check_data, check_path, draws_per_step, inverts, make_method, needs_reference
 from finepref.train.opened import about_base, load_adapter, open_latents
 from finepref.train.processes import World, check_sharding, join_world, shard, whole_tensors
-from finepref.train.state import Run, State
+from finepref.train.state import Run, State, progress_of
 
 HANDED = ("base", "pairs.parquet", "signals.parquet")
 """What a `Trainer` puts into a run folder, which the run reads."""
@@ -135,7 +136,8 @@ def _inputs(config: RunConfig, out: Path) -> list[Path]:
     """What a run reads, but for what a `Trainer` handed to it in its own folder."""
     named = [*inputs_of(config.model.model_dump()), *map(Path, filter(None, [config.signal.file]))]
     own = {(out / name).absolute() for name in HANDED}
-    return [path for path in [*named, *named_inputs(config.data.paths)] if path.absolute() not in own]
+    read = named_inputs([*config.data.paths, *config.validation.pairs])
+    return [path for path in [*named, *read] if path.absolute() not in own]
 
 
 def fill_run(config: RunConfig, content: Content, *, overwrite: bool = False) -> FillSummary:
@@ -208,9 +210,19 @@ def make_run(prepared: Prepared, out: Path, *, world: World) -> Run:
         draws=draws,
         inverts=placing,
         sharded=sharded,
+        heldout=_held_out(prepared, drawing),
         errors=_known(config, ERRORS, prepared.reference, draws=draws),
         trajectories=_known(config, NOISE, prepared.trajectories, draws=draws),
     )
+
+
+def _held_out(prepared: Prepared, drawing: Drawing) -> HeldOut | None:
+    """The held-out pairs, drawn without flips, and always with their prompts."""
+    if prepared.held_out is None:
+        return None
+    held, plain = prepared.held_out, replace(drawing, prompt_dropout=0.0, flip=False)
+    source = PairSource(drawing=plain, table=held.table, guidance=False)
+    return HeldOut(source=source, draws=prepared.config.validation.draws, agreement=held.agreement)
 
 
 def _drawn_from(prepared: Prepared, adapter: Denoiser) -> Latents:

@@ -14,10 +14,11 @@ from finepref.core.tensors import ImageBatch, ListBatch, PairBatch
 from finepref.formats.run import RunIdentity
 from finepref.models.denoiser import Denoiser
 from finepref.train.batches import ImageSource, PairSource
-from finepref.train.callbacks import Callback
+from finepref.train.callbacks import Callback, Progress
 from finepref.train.checkpoint import CALLS
 from finepref.train.config import RunConfig
 from finepref.train.frozen import FrozenCache
+from finepref.train.heldout import HeldOut
 from finepref.train.lists import ListSource
 from finepref.train.method import Method
 from finepref.train.opened import BaseRecord
@@ -31,8 +32,9 @@ class Run:
     """Everything a step needs, fixed for the run.
 
     identity: what decides its weights. base: what it records of that. draws: of an optimiser step. errors,
-    trajectories: what the frozen reference is known to do, where it is cached.
-    inverts: whether a step calls a network to place its pairs. sharded: whether parameters are shards (FSDP2).
+    trajectories: what the frozen reference is known to do, where it is cached. heldout: pairs that are looked at and
+    not trained on. inverts: whether a step calls a network to place its pairs. sharded: whether parameters are shards
+    (FSDP2).
     """
 
     config: RunConfig
@@ -45,6 +47,7 @@ class Run:
     base: BaseRecord
     draws: int
     inverts: bool
+    heldout: HeldOut | None = None
     errors: FrozenCache | None = None
     trajectories: FrozenCache | None = None
     sharded: bool = False
@@ -86,3 +89,9 @@ class State:
         """What a checkpoint holds beside parameters and optimiser, by the names of its files."""
         held = {"average": self.average, "reference": self.reference}
         return {name: tensors for name, tensors in held.items() if tensors is not None}
+
+
+def progress_of(run: Run, state: State) -> Progress:
+    """A copy of where the run is, for callbacks."""
+    steps = run.config.train.max_steps
+    return Progress(out=run.out, step=state.step, max_steps=steps, skipped=state.skipped, calls=dict(state.calls))

@@ -1,0 +1,233 @@
+"""Held-out pairs: which they are, and what the network of a step says of them at fixed levels and noise.
+
+Shapes: P pairs, D draws of a level and a noise for each, B pairs of a batch, C channels, H W latent size.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finepref.core import rng
+from finepref.core.errors import ConfigError, InputError
+from finepref.core.progress import say
+from finepref.data.latents import Latents
+from finepref.diffusion.forward import noised
+from finepref.diffusion.path import Path as NoisePath
+from finepref.evaluate.stats import bootstrap_means, cluster_codes, win_rate
+from finepref.formats.cache import CachedPair, Pairs
+from finepref.formats.heldout import Agreement, Bounded, Floats, HeldOutBucket, HeldOutMetrics
+from finepref.formats.preferences import read_pair_ids, winner_of
+from finepref.objectives.core import mean_square, wide
+from finepref.train.batches import Draw, PairSource
+from finepref.train.config import RunConfig
+from finepref.train.data import PairTable, voted_table, votes_of
+from finepref.train.levels import windowed
+
+if TYPE_CHECKING:
+    from finepref.train.state import Run, State
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class HeldOutPairs:
+    """ids: of all pairs that are held out. table: those of them that were decided. agreement: of voters on all data."""
+
+    ids: frozenset[str]
+    table: PairTable
+    agreement: Agreement
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class HeldOut:
+    """The held-out pairs of a run as draws: how often each is looked at, and how far voters agree on the data."""
+
+    source: PairSource
+    draws: int
+    agreement: Agreement
+
+
+def hold_out(config: RunConfig, cache: Latents) -> HeldOutPairs | None:
+    """The pairs of the data that a run does not train on; None where it trains on all.
+
+    Raises:
+        ConfigError, InputError: as `held_out_ids`; not one of them was decided.
+    """
+    ids = held_out_ids(config, cache.pairs)
+    if not ids:
+        return None
+    named, labels = votes_of(cache, [*config.data.paths, *config.validation.pairs], config.data.reading())
+    table = voted_table(cache.pairs, ids, named=named, labels=labels, swap=config.signal.swap)
+    return HeldOutPairs(ids=ids, table=table, agreement=voters_agree(cache.pairs, named, labels))
+
+
+def held_out_ids(config: RunConfig, pairs: Pairs) -> frozenset[str]:
+    """The pairs that are not trained on: those of `validation.pairs`, or of whole prompts (`data.validation_share`).
+
+    Prompts are taken in an order that is a function of each alone. Of the same two images everything is held out.
+
+    Raises:
+        ConfigError: both are asked for, or a share of pairs that all have one prompt.
+        InputError: no usable pair is in the files.
+    """
+    share, files = config.data.validation_share, config.validation.pairs
+    if files and share:
+        raise ConfigError("validation.pairs says which pairs", where="data.validation_share", remedy="0, or no pairs")
+    if files:
+        return _of_files(pairs, read_pair_ids(*files, reading=config.data.reading())[0], where=", ".join(files))
+    if not share:
+        return frozenset()
+    of_prompt: dict[str, list[str]] = defaultdict(list)
+    for pair_id, pair in pairs.items():
+        of_prompt[pair.prompt].append(pair_id)
+    if len(of_prompt) < 2:
+        what = "all pairs have one prompt, and pairs are held out by prompt"
+        raise ConfigError(what, where="data.validation_share", remedy="0, or name validation.pairs")
+    ordered = sorted(of_prompt, key=lambda prompt: (rng.uniform(0, "held out", prompt), prompt))
+    found: list[str] = []
+    for prompt in ordered[:-1]:
+        if len(found) >= share * len(pairs):
+            break
+        found += of_prompt[prompt]
+    return frozenset(found)
+
+
+def _of_files(pairs: Pairs, named: Sequence[str], *, where: str) -> frozenset[str]:
+    """The cached pairs that show the same two images as one of the named ones."""
+    shown = {_content(pairs[each]) for each in named if each in pairs}
+    if not shown:
+        raise InputError("not one of its pairs could be used", where=where, remedy="see `finepref data validate`")
+    found = frozenset(each for each, pair in pairs.items() if _content(pair) in shown)
+    prompts = {pairs[each].prompt for each in found}
+    both = {pair.prompt for each, pair in pairs.items() if each not in found} & prompts
+    if both:
+        say(f"{len(both)} of {len(prompts)} held-out prompts are trained on too, with other pictures")
+    return found
+
+
+def _content(pair: CachedPair) -> tuple[str, ...]:
+    return (pair.prompt, *sorted((pair.image_0, pair.image_1)))
+
+
+def voters_agree(pairs: Pairs, named: Sequence[str], labels: Floats) -> Agreement:
+    """How often two voters who decided the same pair of images said the same."""
+    said: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0])
+    for pair_id, label in zip(named, labels, strict=True):
+        winner = winner_of(label)
+        if winner is not None and pair_id in pairs:
+            pair = pairs[pair_id]
+            content = _content(pair)
+            said[content][int((pair.image_0, pair.image_1)[winner] == content[2])] += 1
+    several = [counts for counts in said.values() if sum(counts) > 1]
+    agree = sum(k * (k - 1) for counts in several for k in counts)
+    both = sum(sum(counts) * (sum(counts) - 1) for counts in several)
+    return Agreement(pairs=len(several), share=agree / both if both else float("nan"))
+
+
+def evaluate(run: Run, state: State) -> Floats:
+    """[P,D,4]: errors of winner and loser, and mean squares of the predictions, at the fixed draws; on all processes.
+
+    Level d of a pair lies in the d-th of D equal parts of what training draws from.
+    """
+    held, world = run.heldout, run.world
+    assert held is not None
+    draws = [(row, visit) for row in range(len(held.source.table.pair_id)) for visit in range(held.draws)]
+    mine = range(len(draws)) if run.sharded else range(world.rank, len(draws), world.size)
+    found = torch.zeros(len(draws), 4, dtype=torch.float64, device=world.device)
+    size = max(run.config.train.place_batch, run.config.train.micro_batch)
+    run.adapter.train_mode(False)
+    with torch.no_grad(), as_left(state):
+        for begin in range(0, len(mine), size):
+            rows = mine[begin : begin + size]
+            found[torch.tensor(list(rows), device=world.device)] = _said(run, held, [Draw(*draws[row]) for row in rows])
+    run.adapter.train_mode(True)
+    together = found if run.sharded else world.sum(found)
+    return together.cpu().numpy().reshape(-1, held.draws, 4)
+
+
+def _said(run: Run, held: HeldOut, drawn: list[Draw]) -> Tensor:
+    """[B,4] of some draws."""
+    seed, adapter, path = run.config.train.seed, run.adapter, run.adapter.path
+    batch = held.source.batch(drawn)
+    t = _levels(run, batch.pair_id, batch.visit, held.draws, path).to(batch.x0_w.device)
+    noise = rng.normals(seed, "noise", batch.pair_id, batch.visit, batch.x0_w.shape[1:]).to(batch.x0_w.device)
+    placed = noised(batch.x0_w, batch.x0_l, t, noise, noise, path=path)
+    cond = {name: torch.cat([batch.cond_w[name], batch.cond_l[name]]) for name in batch.cond_w}
+    both = wide(adapter.policy(torch.cat([placed.xt_w, placed.xt_l]), torch.cat([t, t]), cond))
+    of_w, of_l = both.split(len(drawn))
+    nothing = torch.zeros_like(of_w)
+    targets = ((of_w, placed.target_w), (of_l, placed.target_l), (of_w, nothing), (of_l, nothing))
+    return torch.stack([mean_square(*each) for each in targets], dim=1).double()
+
+
+def _levels(run: Run, ids: tuple[str, ...], visits: tuple[int, ...], draws: int, path: NoisePath) -> Tensor:
+    share = torch.from_numpy((np.array(visits) + rng.uniforms(run.config.train.seed, "t", ids, visits)) / draws)
+    if run.method.levels is not None:
+        share = windowed(share, run.method.levels, path)
+    return path.draw_t(share)
+
+
+@contextmanager
+def as_left(state: State) -> Iterator[None]:
+    """The network with the weights that a run would leave now: their average, where it keeps one."""
+    if state.average is None:
+        yield
+        return
+    own = {name: parameter.detach().clone() for name, parameter in state.named}
+    _put(state, state.average)
+    try:
+        yield
+    finally:
+        _put(state, own)
+
+
+def _put(state: State, values: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in state.named:
+            parameter.copy_(values[name])
+
+
+def summarise(run: Run, said: Floats, start: Floats, *, step: int) -> HeldOutMetrics:
+    """The line of heldout.jsonl of an evaluation; intervals are over prompts.
+
+    start: [P,D,4], what `evaluate` gave before the first step.
+    """
+    held = run.heldout
+    assert held is not None
+    table = held.source.table
+    prompts = cluster_codes(table.prompt)
+    gains = start[..., :2] - said[..., :2]  # [P,D,2]
+    lead = gains[..., 0] - gains[..., 1]
+    columns = np.stack([lead.mean(1), *gains.mean(1).T], axis=1)
+    means = [_bounded(each) for each in bootstrap_means(columns, prompts)]
+    parts = np.array_split(np.arange(held.draws), min(run.config.log.t_buckets, held.draws))
+    beta = run.method.options.get("beta")
+    return HeldOutMetrics(
+        step=step,
+        pairs=len(table.pair_id),
+        prompts=len({*table.prompt}),
+        accuracy=_bounded(win_rate(lead.mean(1), prompts)),
+        lead=means[0],
+        gain_w=means[1],
+        gain_l=means[2],
+        fit=None if beta is None else float(np.logaddexp(0, -beta / 2 * lead).mean()),
+        length=float(np.sqrt(said[..., 2:].mean() / start[..., 2:].mean())),
+        by_t=tuple(
+            HeldOutBucket(
+                accuracy=float((np.sign(lead[:, part].mean(1)) / 2 + 0.5).mean()),
+                gain_w=float(gains[:, part, 0].mean()),
+                gain_l=float(gains[:, part, 1].mean()),
+            )
+            for part in parts
+        ),
+    )
+
+
+def _bounded(found: object) -> Bounded:
+    return Bounded(found.value, found.low, found.high)  # type: ignore[attr-defined]
