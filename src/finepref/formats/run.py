@@ -84,7 +84,8 @@ class RunRecord:
     """What run.json holds. Seconds are device seconds of all processes; None: not measured.
 
     identity: hash of `decides`, which a run of the version before does not hold. base_sha256: of all of the base's
-    folder. base_content: hash of what is read of it, which a run of the version before does not hold either.
+    folder. kept: the step whose weights it left, where held-out pairs chose it; 0 is the start. base_content: hash of
+    what is read of it, which a run of the version before does not hold either.
     """
 
     method: str
@@ -101,6 +102,7 @@ class RunRecord:
     decides: RunIdentity | None = None
     signals: RunSignals
     steps: int
+    kept: int | None = None
     skipped_steps: int = 0
     pairs: int
     network_calls: Mapping[str, int | None] = field(default_factory=dict)

@@ -138,6 +138,7 @@ def save_checkpoint(
     beside: Mapping[str, Mapping[str, Tensor]],
     leave: Callable[[Path, Mapping[str, Tensor]], bool],
     keep: int,
+    spared: int | None = None,
     write: bool = True,
 ) -> None:
     """Write a checkpoint and remove the oldest beyond `keep`. A kill at any moment leaves the previous ones whole.
@@ -146,6 +147,7 @@ def save_checkpoint(
         beside: the average of the parameters and the moving reference, where the run has them, by their files' names.
         leave: writes what a run of so many steps leaves, from the average or else the parameters, into a folder;
             returns whether the tensors stand there by the names they have here.
+        spared: a step whose checkpoint stays.
         write: False for processes that only give their shards to the one that writes.
     """
     tensors, numbers = _split_state(optimizer)
@@ -165,6 +167,8 @@ def save_checkpoint(
         write_json(folder / "state.json", state | ({"scaler": _of_scaler(scaler)} if scaler.is_enabled() else {}))
         mark(folder, SAVED, hashed=own_files(folder, CHECKPOINT))
     for old in checkpoints(run)[:-keep]:
+        if spared is not None and old == checkpoint_path(run, spared):
+            continue
         remove_files(old.parent, [f"{old.name}/{file}" for file in own_files(old, CHECKPOINT)])
 
 
@@ -202,6 +206,16 @@ def load_checkpoint(
         held_scale = {"scale": state.scaler.scale, "_growth_tracker": state.scaler.growth_tracker}
         scaler.load_state_dict(scaler.state_dict() | held_scale)
     return state.counters
+
+
+def load_weights(folder: Path, named: Named, *, averaged: bool) -> dict[str, Tensor]:
+    """The whole trained parameters that a checkpoint of this run leaves, by name: their average, where it keeps one.
+
+    Raises:
+        InputError: it is damaged or was edited.
+    """
+    refuse_changed(folder, remedy=REMEDY, whole=True)
+    return _weights(folder, "average" if averaged else "trainable", named)
 
 
 def read_state(folder: Path) -> CheckpointRecord:

@@ -57,9 +57,13 @@ def hold_out(config: RunConfig, cache: Latents) -> HeldOutPairs | None:
     """The pairs of the data that a run does not train on; None where it trains on all.
 
     Raises:
-        ConfigError, InputError: as `held_out_ids`; not one of them was decided.
+        ConfigError, InputError: as `held_out_ids`; not one of them was decided, or early stopping cannot go by them.
     """
-    ids = held_out_ids(config, cache.pairs)
+    ids, stop = held_out_ids(config, cache.pairs), config.train.stop
+    if stop is not None and not (ids and config.validation.every):
+        what = "it goes by held-out pairs, which are looked at while the run goes on"
+        remedy = "set validation.every, and data.validation_share or validation.pairs"
+        raise ConfigError(what, where="train.stop", remedy=remedy)
     if not ids:
         return None
     named, labels = votes_of(cache, [*config.data.paths, *config.validation.pairs], config.data.reading())

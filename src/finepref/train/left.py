@@ -19,23 +19,26 @@ if TYPE_CHECKING:
     from finepref.train.state import Run, State
 
 
-def leave(run: Run, state: State, folder: Path, weights: Mapping[str, Tensor] | None) -> bool:
+def leave(
+    run: Run, state: State, folder: Path, weights: Mapping[str, Tensor] | None, *, kept: int | None = None
+) -> bool:
     """Write what a run leaves after `state.step` steps into a folder; run.json, which says that it is whole, last.
 
     Args:
         weights: the whole trained parameters by name, on the CPU; None for those of the network as they are.
+        kept: the step that they are of, where held-out pairs chose it.
 
     Returns:
         Whether the trained part holds them by the same names, as full weights do and a LoRA does not.
     """
     run.adapter.save(folder, weights)
     write_text(folder / "config.yaml", run.config.to_yaml())
-    write_run(folder, run_record(run, state))
+    write_run(folder, run_record(run, state, kept=kept))
     return not run.adapter.lora
 
 
-def run_record(run: Run, state: State) -> RunRecord:
-    """The record of a run after `state.step` steps."""
+def run_record(run: Run, state: State, *, kept: int | None = None) -> RunRecord:
+    """The record of a run after `state.step` steps; kept: as in `leave`."""
     config, about, device = run.config, run.source.table.about, run.world.device
     seconds = {
         "training": run.world.size * sum(line.seconds for line in read_timing(run.out)),
@@ -59,6 +62,7 @@ def run_record(run: Run, state: State) -> RunRecord:
         decides=run.identity,
         signals=about,
         steps=state.step,
+        kept=kept,
         skipped_steps=state.skipped,
         pairs=state.step * config.train.pairs_per_step,
         network_calls={**state.calls, **run.source.drawing.cache.calls()},

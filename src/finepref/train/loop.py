@@ -36,6 +36,7 @@ from finepref.train.placement import cut, place
 from finepref.train.processes import whole
 from finepref.train.state import Run, State, progress_of
 from finepref.train.step import Calls, Output, pair_loss
+from finepref.train.stopping import is_over, kept_step
 from finepref.train.unpaired import image_losses
 
 
@@ -51,7 +52,8 @@ def train(run: Run, state: State) -> State:
     run.adapter.train_mode(True)
     if due(run, state):
         look(run, state)
-    steps = range(state.step, options.max_steps)
+    over = is_over(run)
+    steps = range(state.step, state.step if over else options.max_steps)
     started = time.perf_counter()
     came = 0
     bar = progress(steps, f"train {run.out.name}", unit="step", hidden=not main, done=state.step)
@@ -74,21 +76,30 @@ def train(run: Run, state: State) -> State:
                 _checkpoint(run, state)
             if due(run, state) and not came:
                 look(run, state)
+                over = is_over(run)
+                if not (save or over) and state.step < options.max_steps and kept_step(run) == state.step:
+                    _checkpoint(run, state)
             if record.skipped_pairs is not None and state.skipped > options.max_skipped:
                 raise _skipped(run, state, f"the last pairs were {', '.join(record.skipped_pairs[:8])}")
-            if stopped or came:
+            if stopped or came or over:
                 break
     _checkpoint(run, state)
-    if came and state.step < options.max_steps:
+    _check_end(run, state, came=came, over=over)
+    return state
+
+
+def _check_end(run: Run, state: State, *, came: int, over: bool) -> None:
+    """Say that a signal came, and refuse to leave what no step has changed."""
+    options, finished = run.config.train, over or state.step == run.config.train.max_steps
+    if came and not finished:
         kept = f"{checkpoint_path(run.out, state.step)} is kept; the same command with --resume goes on from it"
         text = f"stopped after step {state.step} of {options.max_steps}: {kept}"
-        raise Interrupted(text if main else "", came)
-    if state.skipped == options.max_steps:
+        raise Interrupted(text if run.world.main else "", came)
+    if finished and state.step and state.skipped == state.step:
         raise _skipped(run, state, "not one was applied, so the weights are those of the start")
-    if state.skipped + state.overflows == options.max_steps:
-        what = f"not one of {options.max_steps} steps was applied, because the loss scale had not fallen far enough"
+    if finished and state.step and state.skipped + state.overflows == state.step:
+        what = f"not one of {state.step} steps was applied, because the loss scale had not fallen far enough"
         raise CheckFailed(what, where=run.out, remedy="train more steps, or in bf16")
-    return state
 
 
 def optimiser_step(run: Run, state: State, step: int) -> StepMetrics:
@@ -280,6 +291,7 @@ def _checkpoint(run: Run, state: State) -> None:
             beside=state.beside(),
             leave=lambda folder, weights: leave(run, state, folder, weights),
             keep=run.config.train.checkpoints_keep,
+            spared=kept_step(run),
             write=run.world.main,
         )
     for callback in run.callbacks if run.world.main else ():

@@ -39,6 +39,7 @@ from finepref.train.method import check_data, check_path, draws_per_step, invert
 from finepref.train.opened import about_base, load_adapter, open_latents
 from finepref.train.processes import World, check_sharding, join_world, shard, whole_tensors
 from finepref.train.state import Run, State, progress_of
+from finepref.train.stopping import is_over, kept_step, put_kept
 
 HANDED = ("base", "pairs.parquet", "signals.parquet")
 """What a `Trainer` puts into a run folder, which the run reads."""
@@ -119,7 +120,7 @@ def _train(run: Run, prepared: Prepared, *, resume: bool) -> None:
     train(run, state)
     for tracker in run.trackers:
         tracker.finish()
-    if state.step < config.train.max_steps:
+    if state.step < config.train.max_steps and not is_over(run):
         say(f"{out}: stopped after step {state.step}; resume it to go on")
     else:
         _finish(run, state)
@@ -270,6 +271,8 @@ def check_run(out: Path, config: RunConfig, *, resume: Resume, verify: bool = Fa
 def _check_length(out: Path, steps: int, config: RunConfig, *, resume: Resume) -> None:
     """Refuse a finished run of more steps than are asked for, and one of fewer that is not resumed."""
     wanted = config.train.max_steps
+    if is_finished(out) and read_run(out).kept is not None and steps <= wanted:
+        return  # it ended early, which its settings decided
     if steps > wanted or (steps < wanted and not resume):
         more = f"add --resume to go on to {wanted}" if steps < wanted else f"what it was then is {out}@STEP, if kept"
         raise InputError(f"it holds a finished run of {steps} steps, not {wanted}", where=out, remedy=more)
@@ -285,7 +288,7 @@ def _finished(out: Path, prepared: Prepared, *, resume: Resume) -> bool:
         now = (prepared.table.about.sha256, prepared.base.base_sha256, prepared.base.init_sha256)
         if record.decides is None and then != now:  # of a version before
             raise InputError("it holds a finished run of another signal, base or start", where=out, remedy=OTHER)
-        if record.steps == prepared.config.train.max_steps:
+        if record.steps == prepared.config.train.max_steps or record.kept is not None:
             return True
     last = newest_whole(out) if resume else None
     if last is not None:
@@ -331,8 +334,12 @@ def _finish(run: Run, state: State) -> None:
             for name, parameter in state.named:
                 parameter.copy_(state.average[name])
     run.adapter.train_mode(False)
+    kept = kept_step(run)
+    if kept is not None:
+        put_kept(run, state, kept)
+        say(f"held-out pairs like step {kept} of {state.step} best, and its weights are kept")
     weights = whole_tensors(dict(state.named), keep=run.world.main) if run.sharded else None
     if run.world.main:
         mark(run.out, RUN_FOLDER, hashed=())  # a kill leaves no hashes of what was there before
-        leave(run, state, run.out, weights)
+        leave(run, state, run.out, weights, kept=kept)
         mark(run.out, RUN_FOLDER, fingerprint=run.identity.sha256(), hashed=own_files(run.out, LEFT))

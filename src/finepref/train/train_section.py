@@ -10,6 +10,7 @@ from finepref.core.device import Precision
 from finepref.core.options import Options, told
 from finepref.train.levels import LevelOptions
 from finepref.train.moving import ReferenceOptions
+from finepref.train.stop_options import StopOptions
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -55,4 +56,5 @@ class TrainSection(Options):
     seed: int = told(0, "of every draw: order, t, noise, flips, dropped prompts")
     checkpoint_every: Count = told(500, "optimiser steps; 0 = only at the end")
     checkpoints_keep: Positive = told(2, "older checkpoints are removed")
+    stop: StopOptions | None = told(None, "end early by held-out pairs and keep the best step, as {patience: 3}")
     max_skipped: Count = told(10, "stop after this many steps skipped for non-finite gradients")

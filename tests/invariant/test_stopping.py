@@ -1,0 +1,119 @@
+"""Early stopping: when a run ends, which step it leaves, and that a killed run decides as one that was not killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finepref.core.errors import ConfigError, InputError
+from finepref.formats.heldout import HELDOUT, Bounded, HeldOutMetrics, read_heldout
+from finepref.formats.run import read_run
+from finepref.train import stopping
+from finepref.train.callbacks import Callback, Progress
+from finepref.train.checkpoint import checkpoints
+from finepref.train.config import load_config
+from finepref.train.run import train_run
+from finepref.train.stop_options import StopOptions
+
+WORDS = ("data.validation_share=0.4", "validation.every=2", "validation.draws=2", "train.stop={patience: 2}")
+WORDS += ("train.max_steps=12", "train.lr_scheduler=constant", "train.learning_rate=1e-3", "train.checkpoint_every=0")
+WORDS += ("train.checkpoints_keep=1",)
+KINDS = {"full": (), "lora": ("lora={rank: 4}",), "average": ("train.ema_decay=0.5",)}
+
+
+def train(world: Path, out: Path, *words: str, **how: Any) -> Path:
+    return train_run(load_config(world / "run.yaml", [*WORDS, *words]), out, **how)
+
+
+def liked(step: int):
+    """A merit that likes a step best, and others the less the further they are."""
+    return lambda line: -abs(line.step - step)
+
+
+def left(run: Path, kind: str) -> dict[str, torch.Tensor]:
+    return load_file(
+        run / ("pytorch_lora_weights.safetensors" if kind == "lora" else "unet/diffusion_pytorch_model.safetensors")
+    )
+
+
+def line(step: int, value: float, low: float = 0.0, high: float = 1.0) -> HeldOutMetrics:
+    some = Bounded(value, low, high)
+    return HeldOutMetrics(
+        step=step, pairs=4, prompts=2, accuracy=some, lead=some, gain_w=some, gain_l=some, fit=None, length=1.0, by_t=()
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("best", [0, 4])
+def test_it_leaves_the_best_step(world: Path, tmp_path: Path, monkeypatch, kind: str, best: int) -> None:
+    """It ends two looks after the best one, and leaves the weights of that step, or of the start, bit for bit."""
+    monkeypatch.setattr(stopping, "merit", liked(best))
+    run = train(world, tmp_path / "run", *KINDS[kind])
+    record = read_run(run)
+    assert (record.steps, record.kept) == (best + 4, best)
+    assert [each.step for each in read_heldout(run)] == list(range(0, best + 5, 2))
+    if best:
+        whole = train(world, tmp_path / "short", *KINDS[kind], "train.stop=null", f"train.max_steps={best}")
+    else:
+        whole = train(
+            world, tmp_path / "short", *KINDS[kind], "train.stop=null", "train.max_steps=1", "train.learning_rate=0"
+        )
+    wanted, found = left(whole, kind), left(run, kind)
+    assert wanted.keys() == found.keys()
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+    steps = [int(folder.name[5:]) for folder in checkpoints(run)]
+    assert steps == ([best] if best else []) + [best + 4]
+
+
+def test_a_second_call_is_done(world: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that ended early is finished, with and without resume; another patience is another run."""
+    monkeypatch.setattr(stopping, "merit", liked(2))
+    run = train(world, tmp_path / "run")
+    for how in ({}, {"resume": True}, {"resume": "auto"}):
+        train(world, run, **how)
+        assert "finished already" in capsys.readouterr().err
+    with pytest.raises(InputError, match="another config"):
+        train(world, run, "train.stop={patience: 3}")
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 5, 6, 7])
+def test_interrupted_it_decides_the_same(world: Path, tmp_path: Path, monkeypatch, stop: int) -> None:
+    """Stopped after any step and resumed: the same lines, the same end, the same weights."""
+    monkeypatch.setattr(stopping, "merit", liked(4))
+    run = train(world, tmp_path / "run")
+
+    class Stops(Callback):
+        def on_step(self, state: Progress, metrics: object) -> bool:
+            return state.step == stop
+
+    part = train(world, tmp_path / "part", callbacks=[Stops()])
+    assert not (part / "run.json").exists()
+    train(world, part, resume=True)
+    wanted, found = left(run, "full"), left(part, "full")
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+    assert read_run(part).kept == 4
+    own = [text for text in (part / HELDOUT).read_text().splitlines() if text in (run / HELDOUT).read_text()]
+    assert own == (run / HELDOUT).read_text().splitlines()
+
+
+def test_what_it_goes_by(world: Path, tmp_path: Path) -> None:
+    """Without held-out pairs, or with no look at them, it is refused."""
+    for words in (("data.validation_share=0",), ("validation.every=0",)):
+        with pytest.raises(ConfigError, match="it goes by held-out pairs"):
+            train(world, tmp_path / "run", *words)
+
+
+def test_when_it_ends() -> None:
+    lines = [line(0, 0.0), line(2, 0.5), line(4, 0.4), line(6, 0.5)]
+    best = stopping.best_of(lines)
+    assert best is not None
+    assert best.step == 2  # the first of equals
+    assert stopping.ends(lines, StopOptions(patience=2))
+    assert not stopping.ends(lines, StopOptions(patience=3))
+    assert not stopping.ends(lines, None)
+    assert stopping.best_of([]) is None
+    assert stopping.merit(line(0, 0.3, float("nan"), float("nan"))) == 0.0
