@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 from typer.testing import CliRunner
 
 from finepref import gaps, posterior, rate
@@ -100,8 +101,31 @@ def test_what_a_kind_takes_it_may_lack(given: dict[str, Any]) -> None:
     check_request(["posterior"], {}, ratings=True, rewards=True)
     with pytest.raises(InputError, match=r"rewards \(--rewards\): kind fused needs it"):
         check_request(["fused"], {}, ratings=True, rewards=False)
-    with pytest.raises(InputError, match=r"ratings \(--arena\): kind posterior needs it"):
-        check_request(["posterior"], {}, ratings=False, rewards=True)
+    check_request(["posterior"], {}, ratings=False, rewards=True)
+
+
+def test_pictures_whose_models_are_not_known(given: dict[str, Any]) -> None:
+    """A pair a prompt and no model names: by scipy from the coefficient; without a reward all votes weigh alike."""
+    table: SignalVotes = given["table"]
+    nobody, count = [None] * COUNT, range(COUNT)
+    alone = replace(
+        table, model_0=nobody, model_1=nobody, image_0=[f"a{k}" for k in count], image_1=[f"b{k}" for k in count]
+    )
+    plain = signals_of(alone, ["posterior"], options={"rho": 1.0})
+    np.testing.assert_allclose(plain.weight, 1.0)
+    decided = table.label != 0.5
+    assert (plain.winner == (table.label[decided] < 0.5)).all()
+    found = signals_of(alone, ["posterior"], options={"rho": 1.0}, rewards=given["scored"])
+    assert list(found.meta["posterior.coefficients"]) == ["follows"]
+    assert found.meta["posterior.engine"] == "none"
+    b = found.meta["posterior.coefficients"]["follows"]["value"]
+    assert b > 0.3
+    first, second = given["scored"].score_0, given["scored"].score_1
+    lead = b * (first - second) / np.concatenate([first, second]).std()
+    won = np.where(table.label > 0.5, 1.0, -1.0)
+    gap = stats.truncnorm.mean(-won * lead, np.inf, loc=won * lead)[decided]
+    np.testing.assert_allclose(found.weight, gap / gap.mean(), rtol=1e-5)
+    assert (found.winner == plain.winner).all()
 
 
 @pytest.mark.parametrize("kinds", [["fused"], ["posterior"], ["truncated", "shares"]])

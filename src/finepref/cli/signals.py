@@ -145,7 +145,7 @@ def _card(kind: str, about: Mapping[str, Any]) -> str:
         lacking = f", {missing} images without a score" if missing else ""
         value, low, high = (round(number, 2) + 0.0 for number in (found["value"], low, high))
         parts.append(f"{name} {value:.2f} [{low:.2f}, {high:.2f}]{lacking}")
-    told = f"{kind}: what counts of an image before its votes: {'; '.join(parts)}; rho {about['rho']:.2f}"
+    told = f"{kind}: what counts of an image before its votes: {'; '.join(parts) or 'nothing'}; rho {about['rho']:.2f}"
     if "overruled" in about:
         told += f"; {about['overruled']:.1%} of the votes overruled; votes foretold {about['explained']:.1%} of the way"
         told += " from a coin to certainty"

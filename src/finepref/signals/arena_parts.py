@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from finepref.arena.fused import FusedPrior, fused_prior
+from finepref.arena.fused import RATING, FusedPrior, fused_prior
 from finepref.arena.gap import GAPS, gaps_both
 from finepref.arena.posterior import posterior
-from finepref.arena.ratings import Ratings
+from finepref.arena.ratings import BETA, LEVEL, Ratings
 from finepref.arena.rho import estimate_rho
 from finepref.core.errors import InputError
+from finepref.formats.ratings import RatingSettings
 from finepref.formats.rewards import Rewards
 from finepref.formats.votes import Votes
 from finepref.signals.parts import TIE, Floats, Part, SignalVotes
 
+POOL = "images"  # what images without models are listed under
 Rows = npt.NDArray[np.int64]
 
 
@@ -47,25 +50,31 @@ def gap_part(
 def posterior_part(
     votes: SignalVotes,
     *,
-    ratings: Ratings,
+    ratings: Ratings | None,
     form: str,
     mean_weight: float,
     rho: float | None,
     rewards: Sequence[Rewards] = (),
 ) -> Part:
-    """The posterior's winner, whatever the vote said, and how much better it is; nothing without models and a vote.
+    """The posterior's winner, whatever the vote said, and how much better it is; nothing without a vote.
 
-    form: "gap": weight proportional to the posterior gap; "share": to 2p - 1, p the probability of the winner;
-    "margin": the gap is the margin, the weight 1. Weights have the mean `mean_weight` over decided votes.
+    ratings: None for images whose models are not known, or not rated: all are expected to be alike but for their
+    rewards. With ratings, votes that name no models are left out. form: "gap": weight proportional to the posterior
+    gap; "share": to 2p - 1, p the probability of the winner; "margin": the gap is the margin, the weight 1. Weights
+    have the mean `mean_weight` over decided votes.
 
     References: ours (docs/arena.md). Weight 2p - 1: SmPO-Diffusion Eq. 8-12, with the posterior as p.
     """
+    if ratings is None:
+        pool = [POOL] * len(votes.label)
+        ratings, votes = one_pool(), replace(votes, model_0=pool, model_1=pool)
     found, rows = named_votes(votes, "posterior", images=True, wanted=True)
     told = posterior(found, ratings, rewards=sides_of(rewards, rows), rho=rho)
     difference, sure = told.difference, np.abs(2.0 * told.probability - 1.0)
     winner = np.full(len(votes.label), -1, dtype=np.int8)
     winner[rows] = np.where(difference == 0, -1, np.where(difference > 0, 0, 1))
-    meta = {"engine": ratings.engine, "rho": told.rho, "form": form, **_about(rewards), **_card(told.prior)}
+    meta = {"engine": ratings.engine, "rho": told.rho, "form": form, **_about(rewards)}
+    meta |= _card(told.prior, without=RATING if ratings.models == (POOL,) else "")
     meta |= {"overruled": told.overruled, "explained": told.explained}
     if form == "margin":
         margin = _spread(difference, rows, len(votes.label))
@@ -77,6 +86,15 @@ def posterior_part(
         raise InputError("the posterior prefers no image", where="kind posterior", remedy="check ratings and votes")
     weight = _spread(weight * (mean_weight / mean), rows, len(votes.label))
     return Part(winner=winner, weight=weight, meta={**meta, "mean_weight": mean_weight})
+
+
+def one_pool() -> Ratings:
+    """Ratings of images whose models are not known: one model, of which nothing is expected."""
+    none, settings = np.zeros(1), RatingSettings(tie_margin=0.0, level=LEVEL, ties="none", votes=0.0, beta=BETA)
+    return Ratings(
+        models=(POOL,), mu=none, sigma=none, covariance=None, engine="none", settings=settings,
+        wins=none, losses=none, ties=none, component=np.zeros(1, dtype=np.int64),
+    )  # fmt: skip
 
 
 def named_votes(votes: SignalVotes, kind: str, *, images: bool, wanted: bool) -> tuple[Votes, Rows]:
@@ -127,13 +145,14 @@ def _about(rewards: Sequence[Rewards]) -> dict[str, Any]:
     return {"scorers": [each.about() for each in rewards]} if rewards else {}
 
 
-def _card(prior: FusedPrior | None) -> dict[str, Mapping[str, Any]]:
-    """What the footer says of the coefficients: value, 95 % interval, images without a score."""
+def _card(prior: FusedPrior | None, *, without: str = "") -> dict[str, Mapping[str, Any]]:
+    """What the footer says of the coefficients, but for one: value, 95 % interval, images without a score."""
     if prior is None:
         return {}
     return {
         "coefficients": {
             name: {"value": value, "interval": list(prior.interval(name)), "unscored": prior.unscored.get(name, 0)}
             for name, value in prior.coefficient.items()
+            if name != without
         }
     }

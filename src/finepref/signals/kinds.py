@@ -139,7 +139,7 @@ SIGNALS = RowTable("signal", SignalRow, (
         source="Diffusion-DPO, code only: choice_model",
     ),
     SignalRow(
-        name="posterior", function=posterior_part, needs=("ratings",), takes=("rewards",), several=True,
+        name="posterior", function=posterior_part, takes=("ratings", "rewards"), several=True,
         options=PosteriorOptions, images=lambda options: True, decides=True,
         source="ours: one posterior of votes, ratings and rewards (docs/arena.md)",
     ),
