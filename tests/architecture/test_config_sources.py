@@ -65,6 +65,32 @@ def test_a_run_keeps_where_its_values_come_from(tmp_path: Path) -> None:
     assert all(f"{value}  # {layer}\n" in text for value, layer in wanted.items())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train.levels={weights: [1, 1, 4, 4]}",),
+        ("train.levels={low: 0.25, high: 0.5, weights: [2]}", "train.reference={kind: ema, decay: 0.9}"),
+        ("data.columns={prompt: 'a: b, c'}", "data.outcomes={'yes': left, 'no': right, '1': tie}"),
+        ("lora={rank: 4, targets: [to_q, to_k]}", "validation.prompts=['a, b', '[c]', '{d}', 'x # y']"),
+        ("train.stop={patience: 2}", "data.validation_share=0.1", "validation.every=1", "validation.pairs=[]"),
+    ],
+)
+def test_nested_values_are_read_again(words: tuple[str, ...]) -> None:
+    """Mappings and lists inside sections: what a run saves is its config."""
+    config = load_config("lab/dpo", words)
+    assert yaml.safe_load(config.to_yaml()) == config.as_dict()
+
+
+def test_what_a_run_is_called() -> None:
+    """Its method, and what makes it another one than that."""
+    assert load_config("lab/dpo").method == "dpo"
+    assert load_config("lab/linear_dpo").method == "linear_dpo"
+    assert load_config("lab/dpo", ["train.max_steps=3"]).method == "dpo"
+    assert load_config("lab/dpo", ["objective.name=hinge"]).method == "dpo, objective.name=hinge"
+    found = load_config("lab/dpo", ["train.levels={low: 0.5}", "signal.swap=true"]).method
+    assert found == "dpo, signal.swap=true, train.levels={low: 0.5, high: 1.0}"
+
+
 BATCHES = {
     "dpo": ("1 x 128 x 16", "1 x 128 x 16"),
     "dpo_lora": ("16 x 2", "8 x 2"),

@@ -84,6 +84,10 @@ def test_generated_from(tmp_path: Path, run: MakeRun) -> None:
     assert generate({"both": folder}, out=tmp_path / "one", **how).rows
     with pytest.raises(InputError, match="code that the folder brings"):
         load_adapter(folder)
+    with pytest.raises(InputError, match="the model is led away"):
+        generate({"both": folder}, out=tmp_path / "two", negative=base, **how)
+    with pytest.raises(InputError, match="the negative model is led away"):
+        generate({"base": base}, out=tmp_path / "two", negative=folder, **how)
     assert export(good, base, tmp_path / "both", format="merged", negative=bad) == folder
     with pytest.raises(InputError, match="something is there already"):
         export(good, base, tmp_path / "both", format="merged")
@@ -101,7 +105,8 @@ def test_refused(tmp_path: Path, run: MakeRun) -> None:
         ((good, base), tmp_path / "nowhere", "merged", "no such run"),
         ((good, base), strange, "merged", "."),
         ((good, base), texts, "merged", "text_encoder of the negative model was trained too"),
-        ((flux_run, flux), flux_run, "merged", "is not guided by two halves"),
+        ((flux_run, flux), run(flux, "flux-two", "lora"), "merged", "is not guided by two halves"),
+        ((good, base), good, "merged", "it is the run itself"),
     ):
         with pytest.raises(InputError, match=said):
             export(*given, tmp_path / "out", format=format, negative=negative)

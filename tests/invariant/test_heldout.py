@@ -23,8 +23,8 @@ from finepref.models.load import load_adapter
 from finepref.train.batches import Draw, Drawing, PairSource
 from finepref.train.callbacks import Callback, Progress
 from finepref.train.config import load_config
-from finepref.train.heldout import held_out_ids, hold_out, voters_agree
 from finepref.train.run import train_run
+from finepref.train.unseen import held_out_ids, hold_out, voters_agree
 
 HELD = ("data.validation_share=0.4", "validation.every=2", "validation.draws=4")
 STEPS = ("train.max_steps=4", "train.lr_scheduler=constant", "train.learning_rate=1e-3", "train.checkpoints_keep=9")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from finepref.evaluate.score import score
 from finepref.evaluate.scored_pairs import score_preferences, shard_path
 from finepref.formats.manifest import LINES, read_rows
 from finepref.formats.preferences import ImageRef, Preference
+from finepref.formats.rewards import scorers_in
 from finepref.formats.scores import read_scores
 
 PROMPTS = {"set": ["a dog", "a cat", "a dog"]}
@@ -324,3 +326,33 @@ def test_tables_are_found_by_metric_and_set() -> None:
     assert "arenapo-2-sd15-papv2" in found
     assert "smpo-8-median" in found
     assert not any("hpsv2" in name for name in found)
+
+
+class Blue(Red):
+    """The same under another name."""
+
+    name, fingerprint = "blue", "blue-1"
+
+
+def test_other_scorers_stay(tmp_path: Path) -> None:
+    """A second scorer adds to the file, also when it is scored again; what is of other images goes."""
+    out = tmp_path / "rewards.parquet"
+    score_preferences(_pairs(), [Red()], out)
+    first = pq.read_table(out).to_pylist()
+    score_preferences(_pairs(), [Blue()], out)
+    rows = pq.read_table(out).to_pylist()
+    assert [row for row in rows if row["scorer"] == "red"] == first
+    assert len([row for row in rows if row["scorer"] == "blue"]) == len(first)
+    assert {*scorers_in(out)} == {"red", "blue"}
+    score_preferences(_pairs(), [Blue()], out, overwrite=True)
+    assert len(pq.read_table(out)) == 2 * len(first)
+    moved = [replace(pair, image_1=ImageRef(data=_png(40 + n))) for n, pair in enumerate(_pairs())]
+    score_preferences(moved, [Blue()], out)
+    assert {row["side"] for row in pq.read_table(out).to_pylist() if row["scorer"] == "red"} == {0}
+    score_preferences(_pairs(2), [Blue()], out)
+    assert {row["pair_id"] for row in pq.read_table(out).to_pylist()} == {"p0", "p1"}
+
+
+def test_the_truth_is_no_reward(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lab-true is the truth, which no training may read"):
+        score_preferences(_pairs(), ["lab-true"], tmp_path / "rewards.parquet")

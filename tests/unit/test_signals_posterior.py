@@ -23,7 +23,7 @@ from finepref.formats.scores import ScoredBy
 from finepref.formats.signals import Signals, read_signals
 from finepref.formats.votes import Votes
 from finepref.signals.control import controlled
-from finepref.signals.make import check_request, signals_of
+from finepref.signals.make import check_request, rewards_for, signals_of
 from finepref.signals.parts import SignalVotes
 
 MODELS = tuple("ABCD")
@@ -223,6 +223,30 @@ def test_what_the_command_refuses(files: Path, words: tuple[str, ...], said: str
     assert isinstance(done.exception, InputError | SystemExit), done.output
     assert said in str(done.exception) + done.output
     assert not (files / "out.parquet").exists()
+
+
+def test_a_scorer_without_rewards_is_refused(given: dict[str, Any]) -> None:
+    """What is said of rewards has no effect without any; a weight has none on a margin."""
+    for kind in ("posterior", "paper"):
+        with pytest.raises(InputError, match="it has no effect without rewards"):
+            rewards_for(check_request([kind], {}, ratings=True, rewards=False), None, given["table"], "follows")
+    with pytest.raises(InputError, match="no effect on form margin"):
+        signals_of(
+            given["table"], ["posterior"], options={"form": "margin", "mean_weight": 2.0}, ratings=given["ratings"]
+        )
+
+
+@pytest.mark.parametrize("wrong", ["rewards.parquet", Path("rewards.parquet"), 3])
+def test_what_is_no_record_is_refused(given: dict[str, Any], wrong: Any) -> None:
+    """A path or a number where votes, ratings or rewards are wanted: one sentence each."""
+    votes, ratings = given["votes"], given["ratings"]
+    for call in (
+        lambda: posterior(wrong, ratings), lambda: posterior(votes, wrong),
+        lambda: posterior(votes, ratings, rewards=wrong), lambda: gaps(wrong, ratings, kind="truncated"),
+        lambda: gaps(votes, wrong, kind="image"), lambda: rate(wrong),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=r"is given for|no such file"):
+            call()
 
 
 def test_one_scorer_where_a_kind_takes_one(files: Path, given: dict[str, Any]) -> None:

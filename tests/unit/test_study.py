@@ -77,8 +77,9 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         ({"groups": unknown, "claims": []}, "did you mean 'dpo'"),
         ({"claims": [{"text": "x", "source": "y", "better": "nobody", "than": "dpo"}]}, "no arm is called 'nobody'"),
         ({"seeds": [0, 9]}, "seeds must differ"),
-        ({"looks": [2, 1]}, "looks must ascend"),
-        ({"looks": [1, 3]}, "at most the number of seeds"),
+        ({"looks": [3, 2]}, "looks must ascend"),
+        ({"looks": [2, 3]}, "at most the number of seeds"),
+        ({"looks": [1, 2]}, "greater than or equal to 2"),
         ({"groups": own, "claims": []}, "needs another name than a method's"),
         (
             {"claims": [{"text": "x", "source": "y", "better": "dpo", "than": ["arenapo", "arenapo"]}]},

@@ -67,6 +67,10 @@ def fused_prior(votes: Votes, ratings: Ratings, rewards: Mapping[str, ScoresBySi
         InputError: votes without images; an image with two scores of one scorer; a scorer without a score, or whose
             scores do not differ within a model.
     """
+    if not isinstance(rewards, Mapping):
+        what = f"a {type(rewards).__name__} is given for rewards"
+        remedy = "give scorer: (left, right), one score a vote; a file of `finepref score` is for `make_signals`"
+        raise InputError(what, where="rewards", remedy=remedy)
     model, lead = image_models(votes), model_means(votes, ratings)
     features, unscored = [lead], {}
     for name, sides in rewards.items():

@@ -78,7 +78,14 @@ def image_models(votes: Votes) -> npt.NDArray[np.int64]:
 
 
 def model_means(votes: Votes, ratings: Ratings) -> Floats:
-    """[K] what is expected of every image from its model's rating alone, in c, around the mean model."""
+    """[K] what is expected of every image from its model's rating alone, in c, around the mean model.
+
+    Raises:
+        InputError: something else is given for ratings.
+    """
+    if not isinstance(ratings, Ratings):
+        what = f"a {type(ratings).__name__} is given for ratings"
+        raise InputError(what, where="ratings", remedy="give what `rate` returned")
     mu = ratings.mu[align(ratings, votes.models)]
     return np.asarray(((mu - mu.mean()) / ratings.c)[image_models(votes)])
 

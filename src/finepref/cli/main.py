@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import typer
 
+from finepref.cli.repeats import refuse_repeats
 from finepref.core.errors import FineprefError, InputError
 from finepref.core.interrupt import Interrupted
 from finepref.core.rows import ENVIRONMENT, load_plugin, named_plugins, row_fault, table
@@ -107,7 +108,9 @@ def main() -> None:
     try:
         words = load_plugins(sys.argv[1:])
         one = words[:1] if words[:1] and words[0] in COMMANDS else []
-        build(one or COMMANDS, declare=bool(one))(words)
+        app = build(one or COMMANDS, declare=bool(one))
+        refuse_repeats(app, words)
+        app(words)
     except FineprefError as error:
         _stop(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -122,7 +122,8 @@ class RowTable(Mapping[str, R], Generic[R]):
     def __getitem__(self, name: str) -> R:
         found = self._rows if name in self._rows else self._all()
         if name not in found:
-            raise self.error(f"unknown {self.what} {name!r}", where=self.where, remedy=nearest(name, found))
+            own = ", or name its file with --plugin" if self.axis in AXES else ""
+            raise self.error(f"unknown {self.what} {name!r}", where=self.where, remedy=nearest(name, found) + own)
         return found[name]
 
     def __contains__(self, name: object) -> bool:

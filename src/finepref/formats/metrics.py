@@ -20,7 +20,7 @@ METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
 NAMED = ("step", "pairs", "loss_scale", "overflow", "skipped_pairs")
 WORDS = {
     "loss": "Loss",
-    "implicit_accuracy": "Pairs that the model ranks as the votes do",
+    "implicit_accuracy": "Pairs that the model ranks as its signal does",
     "u": "Pair logit u (margin taken off)",
     "A_w": "Gain over the reference, winners (A_w)",
     "A_l": "Gain over the reference, losers (A_l)",
@@ -66,7 +66,7 @@ class StepMetrics:
         return {**self.means, "grad_norm": self.grad_norm, "lr": self.lr, **scale}
 
     def brief(self) -> str:
-        """What a bar shows: loss, share of pairs that are ranked as the votes do, and the pair logit."""
+        """What a bar shows: loss, share of pairs that are ranked as the signal does, and the pair logit."""
         names = {"loss": "loss", "implicit_accuracy": "accuracy", "u": "margin"}
         return ", ".join(f"{word} {self.means[name]:.3g}" for name, word in names.items() if name in self.means)
 

@@ -107,7 +107,8 @@ def join_rewards(
 ) -> tuple[int, int]:
     """Write the rows of these files as one, seconds summed; returns how many rows have no number, of how many.
 
-    carried: seconds by scorer that were spent on `out` before.
+    What `out` held of other scorers and of the same images stays. carried: seconds by scorer that were spent on `out`
+    before.
 
     Raises:
         InputError: the files were scored by different scorers.
@@ -121,9 +122,22 @@ def join_rewards(
         seconds = sum(scorers[name].device_seconds or 0.0 for scorers in known)
         total[name] = replace(about, device_seconds=seconds + carried.get(name, 0.0))
     table = pa.concat_tables([records.read_columns(path, COLUMNS) for path in paths])
-    meta = {"version": VERSION, "scorers": footer(total), "shard": list(shard), **provenance(inputs=inputs)}
-    write_parquet(out, table, meta)
+    beside = _of_others(out, table, {*total})
+    also = {name: about for name, about in read_scorers(out).items() if name not in total} if len(beside) else {}
+    meta = {"version": VERSION, "scorers": footer(also | total), "shard": list(shard), **provenance(inputs=inputs)}
+    write_parquet(out, pa.concat_tables([beside, table]), meta)
     return int(np.isnan(table["value"].to_numpy()).sum()), len(table)
+
+
+def _of_others(path: Path, table: pa.Table, names: set[str]) -> pa.Table:
+    """Rows of a file by other scorers, as far as the new ones have the same images for the same pairs."""
+    if not path.is_file():
+        return table.slice(0, 0)
+    held = records.read_columns(path, COLUMNS)
+    keys = ("pair_id", "side", "image_sha256", "prompt_sha256")
+    known = {*zip(*(table[key].to_pylist() for key in keys), strict=True)}
+    rows = zip(held["scorer"].to_pylist(), *(held[key].to_pylist() for key in keys), strict=True)
+    return held.filter(pa.array([scorer not in names and tuple(key) in known for scorer, *key in rows]))
 
 
 def scorers_in(path: str | Path) -> list[str]:

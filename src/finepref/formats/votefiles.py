@@ -55,8 +55,17 @@ class VoteTable:
 
 
 def votes_in(given: Votes | VoteTable) -> Votes:
-    """Votes as they are; of what `read_votes` returned, its votes."""
-    return given.votes if isinstance(given, VoteTable) else given
+    """Votes as they are; of what `read_votes` returned, its votes.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(given, VoteTable):
+        return given.votes
+    if not isinstance(given, Votes):
+        what = f"a {type(given).__name__} is given for votes"
+        raise InputError(what, where="votes", remedy="give what `read_votes` or `Votes.from_columns` returned")
+    return given
 
 
 def read_votes(

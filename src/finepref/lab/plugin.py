@@ -40,4 +40,6 @@ for _name, _variant in (("lab", "base"), ("lab:early", "early")):
 for _split in ("train", "eval"):
     register(prompts=Named(name=f"lab-{_split}", load=partial(prompts, _split)))
 register(scorer=ScorerRow("lab-reward", "the lab's reward, learned from votes on its training prompts", make=scorer))
-register(scorer=ScorerRow("lab-true", "the lab's true quality, computed; never for training", make=scorer))
+register(
+    scorer=ScorerRow("lab-true", "the lab's true quality, computed; never for training", make=scorer, judges_only=True)
+)

@@ -16,6 +16,7 @@ from finepref.core.files import atomic_file
 from finepref.core.known import refuse_damaged
 from finepref.core.outfolders import check_folder, made_as, refuse_changed, whole_folder
 from finepref.core.ownership import check_file, own_file
+from finepref.core.progress import say
 from finepref.core.provenance import hash_config, provenance, sha256_file
 from finepref.core.seal import seal
 from finepref.formats.folders import EXPORT
@@ -28,7 +29,7 @@ from finepref.models.lora_layouts import OLD_CLIP, TEXT
 from finepref.models.merged import checked, write_merged
 from finepref.models.negative_network import negative_part
 from finepref.models.packed import write_checkpoint
-from finepref.models.run_folder import inputs_of, run_model_settings, said_of
+from finepref.models.run_folder import inputs_of, run_model_settings, said_of, trained_on_losers
 from finepref.models.source import WEIGHTS, Source, empty_part, locate, quiet
 from finepref.models.start import check_below, full_start
 
@@ -82,7 +83,7 @@ def export(
         raise InputError(what, where=run, remedy="give a finished run or a checkpoint as RUN@STEP, or name the --base")
     base = read_run(run).base if base is None else base
     refuse_changed(run, remedy=DAMAGED)
-    away = None if negative is None else _negative(negative, format)
+    away = None if negative is None else _negative(negative, run, format)
     made = hash_config({"files": _described(run), "format": format, "half": half, **_beside(away)})
     read = [run, base, *filter(None, [away])]
     out = _place(run, read, Path(out), format, made=made, overwrite=overwrite)
@@ -130,14 +131,19 @@ def _beside(run: Path | None) -> dict[str, Any]:
     return {} if run is None else {"negative": _described(run)}
 
 
-def _negative(run: str | Path, format: str) -> Path:
+def _negative(run: str | Path, model: Path, format: str) -> Path:
     """The folder of the run that guidance leads away from."""
     if format != "merged":
         raise InputError(f"a second network has no effect on format {format}", where="negative", remedy="drop it")
     found = Path(at_step(run))
     if not os.path.isdir(found):
         raise InputError("no such run", where=found, remedy="give the folder of a run with signal.swap, or RUN@STEP")
+    if os.path.realpath(found) == os.path.realpath(model):
+        what = "it is the run itself, whose guidance it would not change"
+        raise InputError(what, where="negative", remedy="give a run with signal.swap, or leave it out")
     refuse_changed(found, remedy=DAMAGED)
+    if trained_on_losers(found) is False:
+        say(f"{found} was not trained on losers (signal.swap), which guidance should lead away from")
     return found
 
 

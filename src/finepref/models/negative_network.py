@@ -42,6 +42,12 @@ def guide_by(pipeline: Any, network: Any) -> None:
 
     denoiser = getattr(pipeline, PARTS[type(pipeline).__name__])
     denoiser.forward = guided_forward(pipeline, denoiser, network)
+    denoiser.forward.guided = True
+
+
+def is_led(network: Any) -> bool:
+    """Whether a denoiser stands for two."""
+    return bool(getattr(getattr(network, "forward", None), "guided", False))
 
 
 def negative_part(pipeline: Any, negative: Any) -> str:
@@ -57,6 +63,9 @@ def negative_part(pipeline: Any, negative: Any) -> str:
         what = f"a {name} is not guided by two halves of one call"
         raise InputError(what, where="negative", remedy=f"use it with {', '.join(PARTS)}")
     network, other = getattr(pipeline, part), getattr(negative, part, None)
+    if is_led(network) or is_led(other):
+        what = f"the {'model' if is_led(network) else 'negative model'} is led away from a second network already"
+        raise InputError(what, where="negative", remedy="leave it out, or give the run that the folder was made of")
     if other is None or _shapes(other) != _shapes(network):
         what = f"the {part} of the negative model is not like that of the model"
         raise InputError(what, where="negative", remedy="give a run of the same base")

@@ -38,6 +38,15 @@ def run_model_settings(run: str | Path) -> Mapping[str, Any]:
     return section
 
 
+def trained_on_losers(run: str | Path) -> bool | None:
+    """Whether a run's config says `signal.swap`; None for a folder without one."""
+    file = Path(at_step(run)) / "config.yaml"
+    if not os.path.isfile(file):
+        return None
+    section = read_yaml(file, remedy="give the folder of a run").get("signal")
+    return isinstance(section, Mapping) and section.get("swap") is True
+
+
 def said_of(run: str | Path, base: str | Path) -> BaseOptions:
     """What a run's config says of its base, as far as it is of use where the base lies now."""
     settings = run_model_settings(run)

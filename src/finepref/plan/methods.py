@@ -17,7 +17,7 @@ from finepref.core.rows import named_plugins
 from finepref.formats.layers import About, Stack, about_method, shipped_configs, shipped_names
 from finepref.objectives.table import GUARDS, OBJECTIVES
 from finepref.signals.kinds import SIGNALS
-from finepref.train.config import RunConfig, load_config
+from finepref.train.config import DEFINING, RunConfig, load_config
 
 REWARD_WINS = frozenset({"smoothed", "relabel"})
 OF_IMAGES = frozenset({"image", "fused", "posterior"})  # from batch ratings, which have no order
@@ -25,12 +25,16 @@ OF_IMAGES = frozenset({"image", "fused", "posterior"})  # from batch ratings, wh
 
 @dataclass(frozen=True, slots=True)
 class NamedMethod:
-    """One method: what its layer says, and its axes, with their options, on the first base that it is for."""
+    """One method: what its layer says, and its axes, with their options, on the first base that it is for.
+
+    also: what else it sets that makes it what it is (`DEFINING`, `data.list_size`), by key.
+    """
 
     name: str
     about: About
     configs: tuple[str, ...]
     axes: Mapping[str, Mapping[str, Any]]
+    also: Mapping[str, Any]
 
     @property
     def lab_config(self) -> str | None:
@@ -56,6 +60,7 @@ class NamedMethod:
             "name": self.name,
             "signal": {"kinds": list(about.signal) or ["binary"], **about.options},
             **self.axes,
+            **({"also sets": dict(self.also)} if self.also else {}),
             "needs": self.needs(),
             **{key: getattr(about, key) for key in ("source", "deviations", "recipe")},
             "configs": list(self.configs),
@@ -83,12 +88,23 @@ def get(name: str) -> NamedMethod:
         ConfigError: an unknown name, with the nearest valid one.
     """
     if name not in shipped_names("method"):
+        if name in OBJECTIVES:
+            remedy = f"train it with objective.name={name}"
+            raise ConfigError(f"{name} is an objective, not a method", where="method", remedy=remedy)
         raise ConfigError(f"unknown method {name!r}", where="method", remedy=nearest(name, shipped_names("method")))
     configs = tuple(each for each in shipped_configs() if each.endswith(f"/{name}"))
     config = load_config(next((each for each in configs if not each.startswith("lab/")), configs[0]))
     sections = {"trajectory": config.trajectory, "objective": config.objective, "guard": config.guard}
     axes = {axis: {"name": section.name, **section.options()} for axis, section in sections.items()}
-    return NamedMethod(name, about_method(name), configs, axes)
+    held = config.as_dict()
+    keys = [key for key in (*DEFINING, ("data", "list_size")) if key[1] != "name" and config.origin(*key) != "default"]
+    also = {".".join(key): _told(held[key[0]][key[1]]) for key in keys}
+    return NamedMethod(name, about_method(name), configs, axes, also)
+
+
+def _told(value: Any) -> Any:
+    """A value without what it leaves open."""
+    return {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else value
 
 
 def commands(found: Stack, config: RunConfig, *, layers: Sequence[str], overrides: Sequence[str] = ()) -> list[str]:

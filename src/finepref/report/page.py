@@ -210,4 +210,5 @@ def _sampling(settings: Mapping[str, Any] | None) -> str:
         return NONE
     words = [f"{settings['steps']} steps", f"guidance {significant(settings['guidance'], 3)}"]
     words += [str(settings["scheduler"])] if settings.get("scheduler") else []
+    words += [f"led away from a second network ({settings['negative'][:8]})"] if settings.get("negative") else []
     return ", ".join(words + (["x".join(map(str, settings["size"]))] if settings.get("size") else []))

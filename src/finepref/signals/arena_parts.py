@@ -77,6 +77,8 @@ def posterior_part(
     meta |= _card(told.prior, without=RATING if ratings.models == (POOL,) else "")
     meta |= {"overruled": told.overruled, "explained": told.explained}
     if form == "margin":
+        if mean_weight != 1.0:
+            raise InputError("it has no effect on form margin", where="mean-weight", remedy="leave it out")
         margin = _spread(difference, rows, len(votes.label))
         return Part(winner=winner, margin_0=margin, margin_1=-margin, meta=meta)
     weight = np.abs(difference) if form == "gap" else sure

@@ -107,6 +107,9 @@ def rewards_for(
         InputError: no such scorer; several where a kind takes one.
     """
     if rewards is None:
+        if scorer:
+            what = "it has no effect without rewards (--rewards)"
+            raise InputError(what, where="scorer", remedy="name what `finepref score` wrote, or leave it out")
         return ()
     names: list[str | None] = [scorer] if isinstance(scorer, str) else [*(scorer or ())]
     alone = [row.name for row, _ in chosen if "rewards" in row.needs and not row.several]

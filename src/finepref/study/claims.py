@@ -94,18 +94,20 @@ def verdicts(study: Study, rows: Mapping[str, Row], tuned: Mapping[str, float]) 
         number, there = look(study, rows[claim.better], rows[than])
         found = contrast(rows[claim.better], rows[than], study.seeds[:number])
         if found is not None:
-            tested.append((claim, than, found, there))
-    reached = [found.p if there else 1.0 for _, _, found, there in tested]
+            tested.append((claim, than, found, there, number))
+    reached = [found.p if there and seeds > 1 else 1.0 for _, _, found, there, seeds in tested]
     adjusted = stats.holm([*reached, *[1.0] * (len(study.claims) - len(tested))])
     return [
-        Verdict(claim.text, claim.source, than, found, float(p), _word(found, float(p), there))
-        for (claim, than, found, there), p in zip(tested, adjusted, strict=False)
+        Verdict(claim.text, claim.source, than, found, float(p), _word(found, float(p), there, seeds=seeds))
+        for (claim, than, found, there, seeds), p in zip(tested, adjusted, strict=False)
     ]
 
 
-def _word(found: Contrast, p: float, there: bool) -> str:
+def _word(found: Contrast, p: float, there: bool, *, seeds: int) -> str:
     if not there:
         return GOES_ON
+    if seeds < 2:
+        return "undecided"  # one seed says nothing of others
     if p < 0.05:
         return "holds" if found.gain.value > 0 else "fails"
     return "equivalent" if found.gain.low > -MARGIN and found.gain.high < MARGIN else "undecided"

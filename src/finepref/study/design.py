@@ -134,7 +134,9 @@ class Study(Options):
     """
 
     seeds: list[Count]
-    looks: list[Positive] = Field(default_factory=list, description="numbers of seeds to look at; none = all at once")
+    looks: list[Annotated[int, Field(ge=2)]] = Field(
+        default_factory=list, description="numbers of seeds to look at, at least two; none = all at once"
+    )
     data: Data = Data()
     training: Training
     evaluation: HeldOut = HeldOut()

@@ -33,6 +33,7 @@ def write_page(study: Study, *, rows: Path, page: Path, world: str, config: str 
     record = {
         "study": study, "folder": rows.as_posix(), "page": page.as_posix(), "config": config,
         "rates": _listed(study.tuning.learning_rate), "strengths": _listed(study.tuning.strength),
+        "noisy": any(arm.reward == "own" for arm in study.arms()),
         "claims": _claims(study, found, tuned_means(study, rows, world=world)), "margin": MARGIN,
         "groups": groups, "tuned": _tuned(study, rows, world), "cost": _cost(study, rows, found),
     }  # fmt: skip

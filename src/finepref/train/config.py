@@ -19,13 +19,19 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from finepref.core.device import Precision
 from finepref.core.errors import ConfigError, cut, nearest
 from finepref.core.options import Options, told
-from finepref.formats.layers import COMMAND_LINE, Stack, stack
+from finepref.formats.layers import COMMAND_LINE, Stack, shipped_layers, stack
 from finepref.formats.reading import Reading
 from finepref.formats.yamltext import plain
 from finepref.models.lora import LoraSettings
 from finepref.models.section import ModelSection
 from finepref.train.train_section import Count, Positive, TrainSection
 
+LINE: Any = {"width": math.inf, "allow_unicode": True}
+DEFINING = (
+    *(("objective", "name"), ("trajectory", "name"), ("guard", "name"), ("signal", "swap")),
+    *(("train", "reference"), ("train", "levels")),
+)
+"""Keys without whose values a run is not what its method's name says."""
 Valid = TypeVar("Valid", bound=BaseModel)
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -159,9 +165,18 @@ class RunConfig(Options):
 
     @property
     def method(self) -> str:
-        """The name of its method layer; without one its axes, as far as they say something."""
+        """The name of its method layer, with what else than its own was set; without one its axes, as far as they say
+        something.
+        """
         axes = (self.trajectory.name, self.objective.name, self.guard.name)
-        return self._method or "+".join(name for name in axes if name not in ("forward", "none"))
+        named = self._method or "+".join(name for name in axes if name not in ("forward", "none"))
+        values = self.as_dict()
+        own = [(key, values[key[0]][key[1]]) for key in DEFINING if self._method and not self._is_shipped(*key)]
+        return ", ".join([named, *(f"{'.'.join(key)}={_short(value)}" for key, value in own)])
+
+    def _is_shipped(self, *key: str) -> bool:
+        origins = {layer for place, layer in self._origins.items() if place[: len(key)] == key[: len(place)]}
+        return origins <= shipped_layers().keys()
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved config as plain data, for config.yaml and its hash."""
@@ -174,10 +189,18 @@ class RunConfig(Options):
             body = {(section, key): value for key, value in values.items()} if values else {(section,): values}
             lines += [f"{section}:"] if values else []
             for key, value in body.items():
-                flow = None if isinstance(value, list | dict) else False
-                text = yaml.safe_dump({key[-1]: value}, default_flow_style=flow, width=math.inf, allow_unicode=True)
+                flow = isinstance(value, list | dict)
+                text = yaml.safe_dump(value if flow else {key[-1]: value}, default_flow_style=flow, **LINE)
+                text = f"{key[-1]}: {text}" if flow else text
                 lines.append(f"{'  ' * (len(key) - 1)}{text.rstrip()}  # {self.origin(*key)}")
         return "\n".join(lines) + "\n"
+
+
+def _short(value: Any) -> str:
+    """A value as YAML of one line, defaults left out."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {each}" for key, each in value.items() if each is not None) + "}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def load_config(

@@ -14,12 +14,12 @@ from finepref.formats.run import RunIdentity
 from finepref.train.config import RunConfig
 from finepref.train.data import ImageTable, PairTable, image_table, pair_table
 from finepref.train.frozen import SHARD
-from finepref.train.heldout import HeldOutPairs, hold_out
 from finepref.train.lists import ListTable, list_table
 from finepref.train.log import flat
 from finepref.train.method import Method, check_data, images_of_draw, make_method
 from finepref.train.opened import BaseRecord
 from finepref.train.optim import warms_up
+from finepref.train.unseen import HeldOutPairs, hold_out
 
 FREE = (
     *("validation", "log", "train.checkpoint_every", "train.checkpoints_keep", "train.max_skipped"),

@@ -15,8 +15,8 @@ from finepref.diffusion.path import Path
 class LevelOptions(Options):
     """A window of the noise path and weights in it. Levels are shares of the path: 0 is the picture, 1 is noise."""
 
-    low: float = told(0.0, "where the window begins", ge=0, lt=1)
-    high: float = told(1.0, "where it ends", gt=0, le=1)
+    low: float = told(0.0, "where the window begins: 0 is the picture, 1 is noise", ge=0, lt=1)
+    high: float = told(1.0, "where the window ends: 0 is the picture, 1 is noise", gt=0, le=1)
     weights: list[float] | None = told(
         None, "factors of the loss in as many equal parts of the window, from low to high; null = 1", min_length=1
     )

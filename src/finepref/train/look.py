@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from finepref.formats.heldout import append_heldout, read_heldout, read_start, write_start
-from finepref.train.heldout import evaluate, summarise
 from finepref.train.log import draw_samples, write_samples
 from finepref.train.state import Run, State, progress_of
-
-
-def due(run: Run, state: State) -> bool:
-    """Whether the run is looked at after this step: every so many steps, and held-out pairs at both ends too."""
-    every = run.config.validation.every
-    ends = run.heldout is not None and state.step in (0, run.config.train.max_steps)
-    return ends or bool(every and state.step % every == 0)
+from finepref.train.unseen import evaluate, summarise
 
 
 def look(run: Run, state: State) -> None:

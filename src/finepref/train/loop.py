@@ -29,7 +29,7 @@ from finepref.train.left import leave
 from finepref.train.levels import level_weights
 from finepref.train.lists import ListSource, list_loss
 from finepref.train.log import Tally
-from finepref.train.look import due, look
+from finepref.train.look import look
 from finepref.train.moving import move
 from finepref.train.optim import learning_rate, make_optimizer, make_scaler
 from finepref.train.placement import cut, place
@@ -50,7 +50,7 @@ def train(run: Run, state: State) -> State:
     """
     options, main = run.config.train, run.world.main
     run.adapter.train_mode(True)
-    if due(run, state):
+    if _due(run, state):
         look(run, state)
     over = is_over(run)
     steps = range(state.step, state.step if over else options.max_steps)
@@ -74,7 +74,7 @@ def train(run: Run, state: State) -> State:
             save = bool(options.checkpoint_every) and state.step % options.checkpoint_every == 0
             if save and not (stopped or came) and state.step < options.max_steps:
                 _checkpoint(run, state)
-            if due(run, state) and not came:
+            if _due(run, state) and not came:
                 look(run, state)
                 over = is_over(run)
                 if not (save or over) and state.step < options.max_steps and kept_step(run) == state.step:
@@ -86,6 +86,13 @@ def train(run: Run, state: State) -> State:
     _checkpoint(run, state)
     _check_end(run, state, came=came, over=over)
     return state
+
+
+def _due(run: Run, state: State) -> bool:
+    """Whether the run is looked at after this step: every so many steps, and held-out pairs at both ends too."""
+    every = run.config.validation.every
+    ends = run.heldout is not None and state.step in (0, run.config.train.max_steps)
+    return ends or bool(every and state.step % every == 0)
 
 
 def _check_end(run: Run, state: State, *, came: int, over: bool) -> None:

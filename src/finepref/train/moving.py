@@ -16,7 +16,8 @@ class ReferenceOptions(Options):
     """What the policy is compared with."""
 
     kind: Literal["frozen", "ema", "refresh"] = told(
-        "frozen", "frozen = the start; ema = a running average of the policy; refresh = a copy of it now and then"
+        "frozen",
+        "frozen = the start; ema = a running average of the policy; refresh = a copy of it every so many steps",
     )
     decay: float | None = told(None, "ema: what stays of the average in a step (Linear-DPO: 0.99 to 0.995)", ge=0, lt=1)
     every: int | None = told(None, "refresh: optimiser steps between two copies", ge=1)

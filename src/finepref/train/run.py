@@ -29,7 +29,6 @@ from finepref.train.checkpoint import check_checkpoint, checkpoints, newest_whol
 from finepref.train.config import RunConfig, load_config
 from finepref.train.data import ImageTable
 from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
-from finepref.train.heldout import HeldOut
 from finepref.train.identity import Prepared, changed, differences, prepare, settings, written_settings
 from finepref.train.left import leave
 from finepref.train.lists import ListSource, ListTable
@@ -40,6 +39,7 @@ from finepref.train.opened import about_base, load_adapter, open_latents
 from finepref.train.processes import World, check_sharding, join_world, shard, whole_tensors
 from finepref.train.state import Run, State, progress_of
 from finepref.train.stopping import is_over, kept_step, put_kept
+from finepref.train.unseen import UnseenPairs
 
 HANDED = ("base", "pairs.parquet", "signals.parquet")
 """What a `Trainer` puts into a run folder, which the run reads."""
@@ -217,13 +217,13 @@ def make_run(prepared: Prepared, out: Path, *, world: World) -> Run:
     )
 
 
-def _held_out(prepared: Prepared, drawing: Drawing) -> HeldOut | None:
+def _held_out(prepared: Prepared, drawing: Drawing) -> UnseenPairs | None:
     """The held-out pairs, drawn without flips, and always with their prompts."""
     if prepared.held_out is None:
         return None
     held, plain = prepared.held_out, replace(drawing, prompt_dropout=0.0, flip=False)
     source = PairSource(drawing=plain, table=held.table, guidance=False)
-    return HeldOut(source=source, draws=prepared.config.validation.draws, agreement=held.agreement)
+    return UnseenPairs(source=source, draws=prepared.config.validation.draws, agreement=held.agreement)
 
 
 def _drawn_from(prepared: Prepared, adapter: Denoiser) -> Latents:

@@ -18,13 +18,13 @@ from finepref.train.callbacks import Callback, Progress
 from finepref.train.checkpoint import CALLS
 from finepref.train.config import RunConfig
 from finepref.train.frozen import FrozenCache
-from finepref.train.heldout import HeldOut
 from finepref.train.lists import ListSource
 from finepref.train.method import Method
 from finepref.train.opened import BaseRecord
 from finepref.train.placement import draw_levels
 from finepref.train.processes import World
 from finepref.train.step import Calls
+from finepref.train.unseen import UnseenPairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Run:
     base: BaseRecord
     draws: int
     inverts: bool
-    heldout: HeldOut | None = None
+    heldout: UnseenPairs | None = None
     errors: FrozenCache | None = None
     trajectories: FrozenCache | None = None
     sharded: bool = False

@@ -27,6 +27,7 @@ class ScorerRow:
     about: one line. family: of ours. weights: the published file. shape: name of the CLIP architecture.
     preprocess: the default variant. cleaned: CLIP's own text path. vocabulary: hub repository.
     official: (file name, SHA-256 or "") by which an official file is recognised. path: whether it is named NAME@PATH.
+    judges_only: it is the truth, which no training may read.
     make: (what was asked for, device) -> Scorer, where no network of a family makes it.
     """
 
@@ -40,6 +41,7 @@ class ScorerRow:
     vocabulary: str = ""
     official: tuple[str, str] = ("", "")
     path: bool = False
+    judges_only: bool = False
     make: Callable[[Spec, str], Scorer] | None = None
 
 

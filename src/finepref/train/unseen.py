@@ -45,7 +45,7 @@ class HeldOutPairs:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class HeldOut:
+class UnseenPairs:
     """The held-out pairs of a run as draws: how often each is looked at, and how far voters agree on the data."""
 
     source: PairSource
@@ -155,7 +155,7 @@ def evaluate(run: Run, state: State) -> Floats:
     return together.cpu().numpy().reshape(-1, held.draws, 4)
 
 
-def _said(run: Run, held: HeldOut, drawn: list[Draw]) -> Tensor:
+def _said(run: Run, held: UnseenPairs, drawn: list[Draw]) -> Tensor:
     """[B,4] of some draws."""
     seed, adapter, path = run.config.train.seed, run.adapter, run.adapter.path
     batch = held.source.batch(drawn)
