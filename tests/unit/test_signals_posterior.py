@@ -225,6 +225,58 @@ def test_what_the_command_refuses(files: Path, words: tuple[str, ...], said: str
     assert not (files / "out.parquet").exists()
 
 
+@pytest.mark.parametrize("kind", ["posterior", "fused", "image", "truncated"])
+def test_a_row_that_stands_for_several_votes(given: dict[str, Any], kind: str) -> None:
+    """Counted rows say what as many rows say; a row of no votes says nothing."""
+    table: SignalVotes = given["table"]
+    count = np.array([1.0, 3.0, 2.0, 1.0] * (COUNT // 4))
+    again = np.repeat(np.arange(COUNT), count.astype(int))
+    columns = ("model_0", "model_1", "image_0", "image_1")
+    repeated = SignalVotes(
+        [f"s{k}" for k in range(len(again))], table.label[again],
+        *([getattr(table, name)[row] for row in again] for name in columns),
+    )  # fmt: skip
+    how: dict[str, Any] = {"ratings": given["ratings"], "options": {} if kind == "truncated" else {"rho": 0.4}}
+    scored: Rewards = given["scored"]
+    rewards = (scored, replace(scored, score_0=scored.score_0[again], score_1=scored.score_1[again]))
+    with_rewards = kind in ("posterior", "fused")
+    counted = signals_of(replace(table, count=count), [kind], **how, rewards=rewards[0] if with_rewards else None)
+    whole = signals_of(repeated, [kind], **how, rewards=rewards[1] if with_rewards else None)
+    first = np.flatnonzero(np.r_[True, again[1:] != again[:-1]])
+    place = {f"s{k}": i for i, k in enumerate(first)}
+    rows = [row for row, pair in enumerate(whole.pair_id) if pair in place]
+    for name in ("margin", "winner"):  # what the other side would have got flips a whole row, or one of three
+        np.testing.assert_allclose(getattr(counted, name), getattr(whole, name)[rows], rtol=1e-4, atol=1e-5)
+    ratio = counted.weight / whole.weight[rows]  # weights have mean 1 over rows, of which there are more
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+    without = signals_of(
+        replace(table, count=np.where(np.arange(COUNT) % 5 == 0, 0.0, 1.0)), [kind], **how,
+        rewards=rewards[0] if with_rewards else None,
+    )  # fmt: skip
+    if kind != "truncated":
+        assert not {f"r{k}" for k in range(0, COUNT, 5)} & {*without.pair_id}
+
+
+def test_the_order_of_rows_is_of_no_effect(given: dict[str, Any]) -> None:
+    """A dealt signal is the same whatever order the votes come in; one that has nothing to deal is refused."""
+    table: SignalVotes = given["table"]
+    order = rng.numpy_generator(5, "order").permutation(COUNT)
+    columns = ("pair_id", "model_0", "model_1", "image_0", "image_1")
+    turned = SignalVotes(
+        label=table.label[order], **{name: [getattr(table, name)[row] for row in order] for name in columns}
+    )
+    found = [
+        controlled(signals_of(each, ["posterior"], ratings=given["ratings"], options={"rho": 0.4}), "permute", seed=3)
+        for each in (table, turned)
+    ]
+    one, other = (dict(zip(each.pair_id, each.weight.tolist(), strict=True)) for each in found)
+    assert one.keys() == other.keys()
+    assert max(abs(one[pair] - other[pair]) for pair in one) < 1e-5
+    for kind in ("binary", "uniform"):
+        with pytest.raises(InputError, match="so a control has no effect"):
+            controlled(signals_of(table, [kind]), "permute")
+
+
 def test_a_scorer_without_rewards_is_refused(given: dict[str, Any]) -> None:
     """What is said of rewards has no effect without any; a weight has none on a margin."""
     for kind in ("posterior", "paper"):

@@ -88,10 +88,16 @@ def command(
             rewards=rewards_for(chosen, rewards, table, scorer),
         )
         signals = signals if control is None else controlled(signals, control, seed=seed)
-        read = hash_config({name: list(getattr(table, name)) for name in table.__slots__})  # everything that was read
+        read = hash_config(
+            {name: _listed(getattr(table, name)) for name in table.__slots__}
+        )  # everything that was read
         write_signals(out, signals, provenance={**record, "votes_sha256": read})
     _summarise(signals, faults)
     print(out)
+
+
+def _listed(column: Any) -> list[Any] | None:
+    return None if column is None else list(column)
 
 
 PLAIN = [each for each in signature(command, eval_str=True).parameters.values() if each.name != "own"]

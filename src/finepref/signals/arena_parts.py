@@ -108,7 +108,7 @@ def named_votes(votes: SignalVotes, kind: str, *, images: bool, wanted: bool) ->
         InputError: no vote names its models, or not all name their images.
     """
     named = np.array([None not in pair for pair in zip(votes.model_0, votes.model_1, strict=True)])
-    unvoted = np.isnan(votes.label)
+    unvoted = np.isnan(votes.label) if votes.count is None else np.isnan(votes.label) | (votes.count == 0)
     rows = np.flatnonzero(named & ~unvoted if images else named)
     if not len(rows):
         raise InputError("the votes name no models", where=f"kind {kind}", remedy="use kind binary or uniform")
@@ -125,9 +125,11 @@ def named_votes(votes: SignalVotes, kind: str, *, images: bool, wanted: bool) ->
     found = Votes.from_columns(
         left=column(votes.model_0),
         right=column(votes.model_1),
-        outcome=np.where(unvoted, TIE, votes.label)[rows],
+        outcome=np.where(np.isnan(votes.label), TIE, votes.label)[rows],
         left_image=sides[0],
         right_image=sides[1],
+        prompt=None if votes.prompt is None else column(votes.prompt),
+        weight=None if votes.count is None else np.where(unvoted, 1.0, votes.count)[rows],
     )
     return found, rows
 

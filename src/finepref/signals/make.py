@@ -112,6 +112,8 @@ def rewards_for(
             raise InputError(what, where="scorer", remedy="name what `finepref score` wrote, or leave it out")
         return ()
     names: list[str | None] = [scorer] if isinstance(scorer, str) else [*(scorer or ())]
+    if len({*names}) < len(names):
+        raise InputError("one is named twice", where="scorer", remedy="name each once")
     alone = [row.name for row, _ in chosen if "rewards" in row.needs and not row.several]
     if alone and len(names) > 1:
         raise InputError(f"{len(names)} scorers for kind {alone[0]}", where="scorer", remedy="name one")

@@ -26,7 +26,10 @@ TIE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class SignalVotes:
-    """n votes in file order. label: P(image 0 preferred), nan for no vote. Model and image names may be None."""
+    """n votes in file order. label: P(image 0 preferred), nan for no vote. Model and image names may be None.
+
+    count: [n] how many votes each row stands for, >= 0; None: one each. prompt: [n] names, None: not known.
+    """
 
     pair_id: Sequence[str]
     label: npt.NDArray[np.float64]
@@ -34,16 +37,24 @@ class SignalVotes:
     model_1: Sequence[str | None]
     image_0: Sequence[str | None]
     image_1: Sequence[str | None]
+    count: npt.NDArray[np.float64] | None = None
+    prompt: Sequence[str] | None = None
 
 
 def vote_table(votes: Iterable[Preference]) -> SignalVotes:
     """Preferences as a table; an image is called by the data set's name, its file, or the hash of its bytes."""
     rows = [
-        (vote.pair_id, vote.label, vote.model_0, vote.model_1, _name(vote.image_0), _name(vote.image_1))
+        (
+            *(vote.pair_id, vote.label, vote.weight, vote.prompt),
+            *(vote.model_0, vote.model_1, _name(vote.image_0), _name(vote.image_1)),
+        )
         for vote in votes
     ]
-    pair_id, label, *names = zip(*rows, strict=True)
-    return SignalVotes(pair_id, np.array(label, dtype=np.float64), *names)
+    pair_id, label, weight, prompt, model_0, model_1, image_0, image_1 = zip(*rows, strict=True)
+    count = np.array(weight, dtype=np.float64)
+    several = count if (count != 1.0).any() else None
+    values = np.array(label, dtype=np.float64)
+    return SignalVotes(pair_id, values, model_0, model_1, image_0, image_1, several, prompt)
 
 
 def _name(image: ImageRef) -> str | None:
