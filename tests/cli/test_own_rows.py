@@ -130,6 +130,8 @@ def test_scored_and_generated(done: tuple[Path, str]) -> None:
         ("objective", ".square()", ".square() + u.mean()", "depends on the other pairs of its batch"),
         ("objective", ".square()", ".mean()", "not one finite number a pair"),
         ("objective", "relu(reach - u).square()", "u.sigmoid() ** 0.5", "gradient is not finite"),
+        ("objective", "stats=statistics(errors, u)", 'stats={"L_w": [1, 2, 3]}', "'L_w' is not one number a pair"),
+        ("objective", "stats=statistics(errors, u)", 'stats={"u": u.mean()}', "'u' is not one number a pair"),
         ("objective", "= advantage_logit(", "= 1 + advantage_logit(", "u is not 0 where policy equals reference"),
         ("objective", "beta, reach)", "beta)", "takes no 'reach'"),
         ("objective", "beta, reach)", "beta, reach, more)", "'more' is none of its options"),

@@ -18,7 +18,7 @@ from finepref.evaluate.generate import generate
 from finepref.models.export import export
 from finepref.models.load import load_adapter, load_pipeline, open_pipeline
 from finepref.models.lora import LoraSettings
-from finepref.models.negative_network import guide_away
+from finepref.models.negative_network import guide_by, negative_network
 from tiny import TRAINED, perturb, picture
 
 MakeRun = Callable[..., Path]
@@ -53,7 +53,7 @@ def test_one_folder(tmp_path: Path, run: MakeRun, family: str, kinds: tuple[str,
     good, bad = run(base, "good", kinds[0]), run(base, "bad", kinds[1], -0.05)
     wanted = load_pipeline(base, good)
     alone = picture(wanted)
-    guide_away(wanted, load_pipeline(base, bad))
+    guide_by(wanted, negative_network(wanted, load_pipeline(base, bad)))
     both = picture(wanted)
     assert (both - alone).abs().max() > 1e-3
     folder = export(good, base, tmp_path / "both", format="merged", negative=bad)
@@ -107,6 +107,7 @@ def test_refused(tmp_path: Path, run: MakeRun) -> None:
         ((good, base), texts, "merged", "text_encoder of the negative model was trained too"),
         ((flux_run, flux), run(flux, "flux-two", "lora"), "merged", "is not guided by two halves"),
         ((good, base), good, "merged", "it is the run itself"),
+        ((good, base), base, "merged", "it is a whole pipeline"),
     ):
         with pytest.raises(InputError, match=said):
             export(*given, tmp_path / "out", format=format, negative=negative)

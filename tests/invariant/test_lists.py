@@ -180,3 +180,12 @@ def test_what_makes_no_sense_is_refused(world: Path, tmp_path: Path, ranked, wor
     with pytest.raises(ConfigError, match=said):
         train(world, tmp_path / "run", ranked[0], *words)
     assert not (tmp_path / "run").exists()
+
+
+def test_images_of_one_score_up_to_rounding_are_one() -> None:
+    """Two ways round a graph in float32 give scores that differ by rounding; neither image is better than the other."""
+    from finepref.train.lists import _distinct
+
+    held = [(-0.14598539, "b"), (-0.14598542, "d"), (-0.6, "c"), (0.2, "a")]
+    assert [image for _, image in _distinct(held)] == ["c", "b", "a"]
+    assert [image for _, image in _distinct([(1.0, "z"), (1.0, "y")])] == ["y"]

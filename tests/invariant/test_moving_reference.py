@@ -15,7 +15,7 @@ from finepref.core.errors import ConfigError, InputError
 from finepref.diffusion.path import FLOW, scaled_linear
 from finepref.train.config import load_config
 from finepref.train.levels import LevelOptions, level_weights, windowed
-from finepref.train.method import make_method
+from finepref.train.method import check_path, make_method
 from finepref.train.placement import draw_levels
 from finepref.train.run import train_run
 
@@ -191,3 +191,17 @@ def test_a_penalty_reaches_the_weights(world: Path, tmp_path: Path) -> None:
     longest = {name: max(line["guard_length"] for line in each) for name, each in found.items()}
     assert longest["light"] > 1.0
     assert found["heavy"][1]["loss"] != pytest.approx(found["light"][1]["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "there"), [(0.5004, 0.5006, False), (0.9999, 0.99995, False), (0.5, 0.501, True)]
+)
+def test_a_window_holds_a_level(low: float, high: float, there: bool) -> None:
+    """Between two levels of a path of 1,000 there is nothing to train on; a flow has levels everywhere."""
+    method = make_method(load_config("lab/dpo", [f"train.levels={{low: {low}, high: {high}}}"]))
+    check_path(method, FLOW)
+    if there:
+        check_path(method, scaled_linear())
+        return
+    with pytest.raises(ConfigError, match="none of the path's 1000 levels lies between"):
+        check_path(method, scaled_linear())

@@ -13,7 +13,7 @@ from finepref.core.errors import InputError
 from finepref.evaluate.generate import generate
 from finepref.formats.manifest import read_rows
 from finepref.models.load import load_pipeline
-from finepref.models.negative_network import guide_away
+from finepref.models.negative_network import guide_by, negative_network
 from tiny import picture
 
 
@@ -48,7 +48,7 @@ def test_a_sampler_by_hand(tmp_path: Path, family: str) -> None:
         alone = by_hand(load_pipeline(first), load_pipeline(first), guidance=guidance, steps=2)
     pipe = load_pipeline(first)
     assert (picture(pipe) - alone).abs().max() < 1e-4  # the hand is the pipeline's
-    guide_away(pipe, load_pipeline(second))
+    guide_by(pipe, negative_network(pipe, load_pipeline(second)))
     assert (picture(pipe) - wanted).abs().max() < 1e-4
     assert (wanted - alone).abs().max() > 1e-2
 
@@ -74,4 +74,19 @@ def test_the_command_s_function(tmp_path: Path) -> None:
             generate({"a": base}, out=tmp_path / "other", **{"negative": other, **how, **extra})
     assert not (tmp_path / "other" / "images").exists()
     with pytest.raises(InputError, match="is not guided by two halves of one call"):
-        guide_away(load_pipeline(tiny.flux(tmp_path / "flux")), load_pipeline(base))
+        negative_network(load_pipeline(tiny.flux(tmp_path / "flux")), load_pipeline(base))
+    with pytest.raises(InputError, match="predicts v_prediction, and the model epsilon"):
+        negative_network(load_pipeline(base), load_pipeline(tiny.sd15(tmp_path / "v", prediction_type="v_prediction")))
+
+
+def test_a_pipeline_of_a_program_stays_what_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Led away for one call of `generate`, and not for the next one; other text encoders are said."""
+    base, other = tiny.sd15(tmp_path / "a"), tiny.sd15(tmp_path / "b", seed=5)
+    pipe = load_pipeline(base)
+    how: dict[str, Any] = {"prompts": ["a red circle"], "seeds": [0], "steps": 2, "size": (32, 32)}
+    plain = generate({"a": pipe}, out=tmp_path / "one", **how).rows[0].image_sha256
+    away = generate({"a": pipe}, out=tmp_path / "two", negative=other, **how).rows[0].image_sha256
+    assert "prompts are encoded by the model's own for both" in capsys.readouterr().err
+    again = generate({"a": pipe}, out=tmp_path / "three", **how).rows[0].image_sha256
+    twice = generate({"a": pipe}, out=tmp_path / "four", negative=other, **how).rows[0].image_sha256
+    assert plain == again != away == twice

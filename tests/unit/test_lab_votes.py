@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -128,3 +129,27 @@ def test_makers_in_threads_share_no_state() -> None:
     own.tokenizer(["a", "a red circle"], padding="longest")
     length = len(pipeline.tokenizer("", padding="max_length", max_length=16, truncation=True)["input_ids"])
     assert length == 16
+
+
+def test_other_votes_are_not_replaced(tmp_path: Path) -> None:
+    """The same call is done; another seed, count or number of prompts is refused without --overwrite."""
+    from typer.testing import CliRunner
+
+    from finepref.cli.main import build
+
+    def call(*words: str) -> str:
+        told = CliRunner().invoke(build(["lab"]), ["lab", "votes", "--out", str(tmp_path / "v.parquet"), *words])
+        return str(told.exception or told.output)
+
+    call("--count", "6", "--prompts", "2")
+    before = (tmp_path / "v.parquet").read_bytes()
+    assert "v.parquet" in call("--count", "6", "--prompts", "2")
+    for words, said in (
+        (("--count", "7", "--prompts", "2"), "votes 6, now 7"),
+        (("--count", "6", "--prompts", "3"), "prompts 2, now 3"),
+        (("--count", "6", "--prompts", "2", "--seed", "1"), "seed 0, now 1"),
+    ):  # fmt: skip
+        assert said in call(*words)
+        assert (tmp_path / "v.parquet").read_bytes() == before
+    call("--count", "7", "--prompts", "2", "--overwrite")
+    assert (tmp_path / "v.parquet").read_bytes() != before

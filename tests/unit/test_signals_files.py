@@ -72,6 +72,8 @@ def test_read_rewards(tmp_path: Path) -> None:
         ({"fingerprint": ["f", "f", "g", "g"]}, {}, "2 versions"),
         ({"side": [0, 1, 2, 0]}, {}, "neither 0 nor 1"),
         ({"pair_id": ["x", "x", "y", "y"]}, {}, "none of its pairs"),
+        ({"value": [0.5, float("inf"), 0.1, 0.2]}, {}, "infinite"),
+        ({"pair_id": ["r0", "r0", "r0", "r0"], "side": [0, 1, 0, 1]}, {}, "two scores for one image"),
     ):
         path = write_rewards(tmp_path / "wrong.parquet", **changed)
         with pytest.raises(InputError, match=fault):

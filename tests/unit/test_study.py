@@ -434,3 +434,75 @@ if __name__ == "__main__":
         time.sleep(1)
     os.kill(worker, signal.SIGKILL)
     pytest.fail("the worker outlived its study")
+
+
+SEED = {"quality": [0.1] * 6, "reward": [0.2] * 6}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seeds": []}, {"seeds": {"x": SEED}}, {"seeds": {"0": {}}}, {"seeds": {"0": {**SEED, "quality": "abc"}}},
+        {"seeds": {"0": {"quality": [0.1] * 6}}}, {"seeds": {"0": {**SEED, "quality": [0.1]}}},
+        {"seeds": {"0": {**SEED, "quality": [None] * 6}}}, {"seeds": {"0": SEED, "1": {**SEED, "reward": [0.2]}}},
+        {"grid": []}, {"grid": {"0": "x"}}, {"grid": {"0": {"learning_rate": 1, "strength": 1, "mean": "x"}}},
+        {"grid": {"0": {"mean": 0.1}}}, {"learning_rate": "x"}, {"identity": None},
+    ],
+)  # fmt: skip
+def test_a_damaged_row_is_one_sentence(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Whatever is wrong in a row file, it is named where it is read; a whole one is read."""
+    file, whole = tmp_path / "dpo.json", {"identity": "me", "seeds": {"0": SEED, "1": {"failed": "nan"}}}
+    file.write_text(json.dumps(whole))
+    assert rows.read_row(file, "me") == whole
+    file.write_text(json.dumps(whole | change))
+    with pytest.raises(InputError, match=r"dpo\.json"):
+        rows.read_row(file, "me")
+    file.write_text(json.dumps(whole)[:40])
+    assert not rows.is_row(file)
+    with pytest.raises(InputError, match="remove this file"):
+        rows.read_row(file, "me")
+
+
+def one(**arm: Any) -> list[dict[str, Any]]:
+    return [{"name": "g", "title": "G", "arms": [{"name": "dpo", "method": "dpo", **arm}]}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"groups": one(name="../evil")}, "pattern"), ({"groups": one(name="")}, "pattern"),
+        ({"groups": one(name="tuning/dpo")}, "pattern"), ({"groups": one(name="finepref")}, "names must differ"),
+        ({"groups": one(name="Base")}, "names must differ"), ({"groups": []}, "at least 1 item"),
+        ({"groups": [{"name": "g", "title": "G"}]}, "there is no arm"), ({"seeds": []}, "at least 1 item"),
+        ({"groups": one(signal=["xx"])}, "arm dpo: .*unknown kind"),
+        ({"groups": one(set={"train.nope": 1})}, "arm dpo: .*unknown key 'train.nope'"),
+        ({"groups": one(set={"train.max_steps": 1})}, "arm dpo: .*train.max_steps is set by the study"),
+        ({"groups": one(set={"objective.beta": 1})}, "arm dpo: .*objective.beta is set by the study"),
+        ({"groups": one(set={"train.levels": "{low: 0.9, high: 0.1}"})}, "arm dpo: .*low must lie below high"),
+        ({"tuning": {"learning_rate": [], "strength": [1.0]}}, "at least 1 item"),
+        ({"tuning": {"learning_rate": [-1.0], "strength": [1.0]}}, "greater than 0"),
+        ({"tuning": {"learning_rate": [1e-5], "strength": []}}, "at least 1 item"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_run_is_told_at_the_start(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        small(tmp_path, **{"claims": [], **changes})
+
+
+def test_claims_against_nobody(tmp_path: Path) -> None:
+    for than in ([], ["base", "dpo"], "arenapo", ["dpo", "arenapo"]):
+        claim = {"text": "x", "source": "y", "better": "arenapo", "than": than}
+        with pytest.raises(ConfigError, match=r"at least 1 item|against itself"):
+            small(tmp_path, claims=[claim])
+
+
+def test_one_seed_decides_nothing() -> None:
+    """A difference that is the same everywhere is no verdict where one seed was looked at."""
+    from finepref.study.claims import _word
+    from finepref.study.contrasts import contrast
+
+    row, other = ({"seeds": {"0": {"quality": [v] * 6, "reward": [v] * 6}}} for v in (0.5, 0.1))
+    found = contrast(row, other)
+    assert found is not None
+    assert _word(found, 0.001, True, seeds=1) == "undecided"
+    assert _word(found, 0.001, True, seeds=2) == "holds"

@@ -19,6 +19,7 @@ def votes(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make the votes again.")] = False,
 ) -> None:
     """Make preference data: image makers of different strength, noisy voters, ties."""
+    from finepref.core.errors import InputError
     from finepref.core.files import parquet_meta
     from finepref.core.ownership import has_footer, own_file
     from finepref.core.progress import say
@@ -27,10 +28,19 @@ def votes(
     from finepref.lab.world import prompts as prompt_set
 
     with own_file(out, has_footer(*SCHEMA.names), what="votes of the lab"):
-        if out.is_file() and not overwrite and parquet_meta(out).get("seed") == seed:
+        chosen = prompt_set("train")[:prompts]
+        held = parquet_meta(out) if out.is_file() and not overwrite else {}
+        wanted = {"seed": seed, "votes": count, "prompts": len(chosen)}
+        other = [
+            f"{name} {held[name]}, now {value}" for name, value in wanted.items() if held.get(name, value) != value
+        ]
+        if other:
+            what = f"other votes are there already ({', '.join(other)})"
+            raise InputError(what, where=out, remedy="name another file, or --overwrite")
+        if held:
             say(f"{out} is there already (--overwrite makes it again)")
         else:
-            make_votes(out, seed=seed, votes=count, prompts=prompt_set("train")[:prompts])
+            make_votes(out, seed=seed, votes=count, prompts=chosen)
     print(out)
 
 

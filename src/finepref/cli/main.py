@@ -81,6 +81,9 @@ def load_plugins(words: list[str]) -> list[str]:
             break
     if "" in named:
         raise InputError("no name", where="--plugin", remedy="name a file.py or a module")
+    for name in named:
+        if os.pathsep in name:
+            raise InputError(f"its path holds {os.pathsep!r}", where=f"--plugin {name}", remedy="move or rename it")
     paths = [str(Path(name).expanduser().absolute()) if name.endswith(".py") else name for name in named]
     given = [*named_plugins(), *paths]
     if given:

@@ -47,7 +47,7 @@ def command(
     """Write signals.parquet: winner, margins, weight and labels of every decided vote, keyed by pair_id."""
     from finepref.arena.ratings import load_ratings
     from finepref.core.progress import say
-    from finepref.core.provenance import hash_config, provenance
+    from finepref.core.provenance import provenance
     from finepref.formats.preferences import Preferences
     from finepref.formats.signals import is_of, own_signals, write_signals
     from finepref.formats.sources import named_inputs, versions
@@ -88,16 +88,17 @@ def command(
             rewards=rewards_for(chosen, rewards, table, scorer),
         )
         signals = signals if control is None else controlled(signals, control, seed=seed)
-        read = hash_config(
-            {name: _listed(getattr(table, name)) for name in table.__slots__}
-        )  # everything that was read
-        write_signals(out, signals, provenance={**record, "votes_sha256": read})
+        write_signals(out, signals, provenance={**record, "votes_sha256": _hash(table)})
     _summarise(signals, faults)
     print(out)
 
 
-def _listed(column: Any) -> list[Any] | None:
-    return None if column is None else list(column)
+def _hash(table: Any) -> str:
+    """Of everything that was read."""
+    from finepref.core.provenance import hash_config
+
+    columns = {name: getattr(table, name) for name in table.__slots__}
+    return hash_config({name: None if column is None else list(column) for name, column in columns.items()})
 
 
 PLAIN = [each for each in signature(command, eval_str=True).parameters.values() if each.name != "own"]

@@ -246,7 +246,7 @@ def read_json(path: str | Path, *, remedy: str = "write it again") -> Any:
 
 def read_object(path: str | Path, *, remedy: str = "write it again") -> dict[str, Any]:
     """Read a JSON file that holds an object; any other is an `InputError` too."""
-    held = read_json(path)
+    held = read_json(path, remedy=remedy)
     if not isinstance(held, dict):
         raise InputError("not a JSON object", where=path, remedy=remedy)
     return held

@@ -7,7 +7,8 @@ the order changes the noise an image starts from.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,11 +130,12 @@ def noise_generator(seed: int, row: int, noise: Noise = "per-prompt") -> torch.G
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """A pipeline made ready by `prepare`, and its refiner if there is one."""
+    """A pipeline made ready by `prepare`, its refiner if there is one, and the denoiser that it is led away from."""
 
     pipeline: Any
     sampling: Sampling
     refiner: Any = None
+    away: Any = None
 
     @property
     def scheduler(self) -> str:
@@ -149,7 +151,8 @@ class Sampler:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", "invalid value encountered in cast", RuntimeWarning)
-                return self._sample(prompts, keys)
+                with led_away(self.pipeline, self.away):
+                    return self._sample(prompts, keys)
         except RuntimeWarning:
             remedy = "fetch or train its weights again"
             raise InputError("the model's images are not numbers (nan)", where="sampling", remedy=remedy) from None
@@ -190,11 +193,11 @@ def prepare(pipeline: Any, sampling: Sampling, *, offload: bool = False) -> Samp
     """
     if sampling.control is not None:
         pipeline = controlled(pipeline, sampling.control)
+    away = None
     if sampling.negative is not None:
-        from finepref.models.negative_network import guide_away
+        from finepref.models.negative_network import negative_network
 
-        away = sampling.negative.load(str(pipeline.device), sampling.precision)
-        guide_away(pipeline, away)
+        away = negative_network(pipeline, sampling.negative.load(str(pipeline.device), sampling.precision))
     refiner = load_refiner(pipeline, sampling.refiner) if sampling.refiner is not None else None
     if sampling.scheduler is not None:
         pipeline.scheduler = scheduler_class(sampling.scheduler).from_config(pipeline.scheduler.config)
@@ -208,7 +211,20 @@ def prepare(pipeline: Any, sampling: Sampling, *, offload: bool = False) -> Samp
             each.watermark = None
         if offload:
             each.enable_model_cpu_offload(device=default_device())
-    return Sampler(pipeline, sampling, refiner)
+    return Sampler(pipeline, sampling, refiner, away)
+
+
+@contextmanager
+def led_away(pipeline: Any, away: Any) -> Iterator[None]:
+    """Lead the guidance of a pipeline away from another denoiser for a while; None changes nothing."""
+    if away is None:
+        yield
+        return
+    from finepref.models.guided_pipelines import guided
+    from finepref.models.negative_network import PARTS
+
+    with guided(pipeline, getattr(pipeline, PARTS[type(pipeline).__name__]), away):
+        yield
 
 
 def scheduler_class(name: str) -> Any:

@@ -157,6 +157,8 @@ def read_rewards(path: str | Path, pair_ids: Sequence[str], *, scorer: str | Non
     """
     table = records.read_columns(path, NEEDED)
     names = sorted(set(table["scorer"].to_pylist()))
+    if not names:
+        raise InputError("it holds no scores", where=path, remedy="write it with `finepref score`")
     if scorer is None and len(names) != 1:
         raise InputError(f"the file has scores of {', '.join(names)}", where=path, remedy="choose one with --scorer")
     wanted = scorer if scorer is not None else names[0]
@@ -174,8 +176,16 @@ def read_rewards(path: str | Path, pair_ids: Sequence[str], *, scorer: str | Non
         raise InputError("a side is neither 0 nor 1", where=path, remedy="write the rewards with `finepref score`")
     if not (rows >= 0).any():
         raise InputError("none of its pairs is in the votes", where=path, remedy="score the same votes")
-    scores = np.full((2, len(pair_ids)), np.nan)
     here = rows >= 0
+    if np.isinf(value[here]).any():
+        at = pair_ids[int(rows[here][np.isinf(value[here])][0])]
+        raise InputError(f"a score of {wanted} is infinite", where=f"{path}, pair {at}", remedy="score that pair again")
+    places = side[here].astype(np.int64) * len(pair_ids) + rows[here]
+    if len(np.unique(places)) < len(places):
+        twice = pair_ids[int(np.flatnonzero(np.bincount(places) > 1)[0]) % len(pair_ids)]
+        what = f"{wanted} has two scores for one image"
+        raise InputError(what, where=f"{path}, pair {twice}", remedy="write the rewards with `finepref score`")
+    scores = np.full((2, len(pair_ids)), np.nan)
     scores[side[here].astype(np.int64), rows[here]] = value[here]
     about = read_scorers(Path(path)).get(wanted, ScoredBy(versions[0]))
     return Rewards(scores[0], scores[1], wanted, versions[0], about.device_seconds)

@@ -131,6 +131,8 @@ def make_votes(
     meta = {
         "what": "simulated votes on images of the lab world",
         "seed": seed,
+        "votes": votes,
+        "prompts": len(asked),
         "makers": [[m.name, m.variant, m.guidance, m.steps] for m in makers_used],
         "weights": {variant: model.fingerprint(variant) for variant in variants},
         "versions": provenance.versions(),

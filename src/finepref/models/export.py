@@ -17,7 +17,7 @@ from finepref.core.known import refuse_damaged
 from finepref.core.outfolders import check_folder, made_as, refuse_changed, whole_folder
 from finepref.core.ownership import check_file, own_file
 from finepref.core.progress import say
-from finepref.core.provenance import hash_config, provenance, sha256_file
+from finepref.core.provenance import hash_config, provenance, sha256_file, sha256_folder
 from finepref.core.seal import seal
 from finepref.formats.folders import EXPORT
 from finepref.formats.run import RUN, at_step, is_finished, read_run
@@ -30,7 +30,7 @@ from finepref.models.merged import checked, write_merged
 from finepref.models.negative_network import negative_part
 from finepref.models.packed import write_checkpoint
 from finepref.models.run_folder import inputs_of, run_model_settings, said_of, trained_on_losers
-from finepref.models.source import WEIGHTS, Source, empty_part, locate, quiet
+from finepref.models.source import INDEX, WEIGHTS, Source, empty_part, locate, quiet
 from finepref.models.start import check_below, full_start
 
 MADE_BY = "finepref_made_by"
@@ -124,7 +124,8 @@ def export(
 def _described(run: Path | None) -> dict[str, str]:
     """Hashes of the files that say what a run is."""
     files = [] if run is None else [run / name for name in (RUN, "config.yaml")]
-    return {file.name: sha256_file(file) for file in files if file.is_file()}
+    known = {file.name: sha256_file(file) for file in files if file.is_file()}
+    return known if known or run is None else {"folder": sha256_folder(run)}
 
 
 def _beside(run: Path | None) -> dict[str, Any]:
@@ -141,6 +142,9 @@ def _negative(run: str | Path, model: Path, format: str) -> Path:
     if os.path.realpath(found) == os.path.realpath(model):
         what = "it is the run itself, whose guidance it would not change"
         raise InputError(what, where="negative", remedy="give a run with signal.swap, or leave it out")
+    if (found / INDEX).is_file():
+        what = "it is a whole pipeline, of which nobody knows the base"
+        raise InputError(what, where=found, remedy="give the run that it was made of")
     refuse_changed(found, remedy=DAMAGED)
     if trained_on_losers(found) is False:
         say(f"{found} was not trained on losers (signal.swap), which guidance should lead away from")

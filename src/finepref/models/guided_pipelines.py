@@ -44,7 +44,8 @@ def _half(value: Any, rows: int, start: int) -> Any:
 
 
 @contextmanager
-def _guided(pipeline: Any, network: Any, negative: Any) -> Iterator[None]:
+def guided(pipeline: Any, network: Any, negative: Any) -> Iterator[None]:
+    """Put `guided_forward` into a network for a while."""
     plain = network.forward
     network.forward = guided_forward(pipeline, network, negative)
     try:
@@ -70,7 +71,7 @@ class NegativeStableDiffusionPipeline(StableDiffusionPipeline):
 
     def __call__(self, *args, **kwargs):
         """As its parent's."""
-        with _guided(self, self.unet, self.negative_unet):
+        with guided(self, self.unet, self.negative_unet):
             return super().__call__(*args, **kwargs)
 
 
@@ -91,7 +92,7 @@ class NegativeStableDiffusionXLPipeline(StableDiffusionXLPipeline):
 
     def __call__(self, *args, **kwargs):
         """As its parent's."""
-        with _guided(self, self.unet, self.negative_unet):
+        with guided(self, self.unet, self.negative_unet):
             return super().__call__(*args, **kwargs)
 
 
@@ -114,5 +115,5 @@ class NegativeStableDiffusion3Pipeline(StableDiffusion3Pipeline):
 
     def __call__(self, *args, **kwargs):
         """As its parent's."""
-        with _guided(self, self.transformer, self.negative_transformer):
+        with guided(self, self.transformer, self.negative_transformer):
             return super().__call__(*args, **kwargs)

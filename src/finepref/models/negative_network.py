@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from finepref.core.errors import InputError
+from finepref.core.progress import say
 from finepref.models.family import family_of
 from finepref.models.pipeline_parts import check_parts, check_tokenizers
 from finepref.models.source import Source, load_module, load_part, part_class, pipeline_class, quiet
@@ -26,18 +27,18 @@ PARTS = {
 MODULE = "pipeline"
 
 
-def guide_away(pipeline: Any, negative: Any) -> None:
-    """Let a pipeline take the negative half of its guidance from the denoiser of another one, in place.
+def negative_network(pipeline: Any, negative: Any) -> Any:
+    """The denoiser of another pipeline, ready to stand for the negative half of this one's guidance.
 
     Raises:
         InputError: as `negative_part`.
     """
     part = negative_part(pipeline, negative)
-    guide_by(pipeline, getattr(negative, part).to(pipeline.device, pipeline.dtype))
+    return getattr(negative, part).to(pipeline.device, pipeline.dtype)
 
 
 def guide_by(pipeline: Any, network: Any) -> None:
-    """The same from a denoiser alone."""
+    """Lead the guidance of a pipeline away from a denoiser, in place and for good."""
     from finepref.models.guided_pipelines import guided_forward
 
     denoiser = getattr(pipeline, PARTS[type(pipeline).__name__])
@@ -54,8 +55,9 @@ def negative_part(pipeline: Any, negative: Any) -> str:
     """The name of the denoiser that a pipeline takes from another one.
 
     Raises:
-        InputError: a pipeline whose denoiser is not called with both halves, two of other shapes, or a second
-            network that was trained together with its text encoders, which the pipeline would leave out.
+        InputError: a pipeline whose denoiser is not called with both halves, two of other shapes or another
+            parametrisation, or a second network that was trained together with its text encoders, which the pipeline
+            would leave out.
     """
     name = type(pipeline).__name__
     part = PARTS.get(name)
@@ -69,6 +71,10 @@ def negative_part(pipeline: Any, negative: Any) -> str:
     if other is None or _shapes(other) != _shapes(network):
         what = f"the {part} of the negative model is not like that of the model"
         raise InputError(what, where="negative", remedy="give a run of the same base")
+    said, asked = (getattr(each.scheduler.config, "prediction_type", None) for each in (negative, pipeline))
+    if said != asked:
+        what = f"the negative model predicts {said}, and the model {asked}"
+        raise InputError(what, where="negative", remedy="give a run of the same base")
     texts = [each for each in negative.components if each.startswith("text_encoder") and getattr(negative, each)]
     trained = [
         each for each in texts if any(".lora_" in name for name, _ in getattr(negative, each).named_parameters())
@@ -76,6 +82,9 @@ def negative_part(pipeline: Any, negative: Any) -> str:
     if trained:
         what = f"the {trained[0]} of the negative model was trained too, and the model's own encodes prompts for both"
         raise InputError(what, where="negative", remedy="give a run without lora.text_encoder")
+    other_texts = [each for each in texts if not _alike(getattr(pipeline, each, None), getattr(negative, each))]
+    if other_texts:
+        say(f"the {other_texts[0]} of the negative model is another; prompts are encoded by the model's own for both")
     return part
 
 
@@ -123,7 +132,19 @@ def guided_index(index: Mapping[str, Any], part: str) -> dict[str, Any]:
     return {**index, "_class_name": [MODULE, name], f"negative_{part}": index[part]}
 
 
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two text encoders have equal weights, adapters left out."""
+    if one is None or type(one) is not type(other):
+        return False
+    first, second = _own(one), _own(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name].cpu(), second[name].cpu()) for name in first)
+
+
+def _own(network: Any) -> dict[str, Any]:
+    """A network's own weights, an adapter on it or not."""
+    own = {name: value for name, value in network.state_dict().items() if ".lora_" not in name}
+    return {name.replace(".base_layer.", "."): value for name, value in own.items()}
+
+
 def _shapes(network: Any) -> dict[str, torch.Size]:
-    """Shapes of a network's own weights, an adapter on it or not."""
-    own = {name: value.shape for name, value in network.state_dict().items() if ".lora_" not in name}
-    return {name.replace(".base_layer.", "."): shape for name, shape in own.items()}
+    return {name: value.shape for name, value in _own(network).items()}

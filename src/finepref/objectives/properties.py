@@ -38,7 +38,12 @@ def check_objective(row: ObjectiveRow) -> None:
 
     def gradients(rows: list[int]) -> tuple[Tensor, ...]:
         pred = _drawn(rows, row.needs.reference)
-        loss: Tensor = row.function(pred, _signal(rows), **options).loss
+        said = row.function(pred, _signal(rows), **options)
+        loss: Tensor = said.loss
+        for name, value in said.stats.items():
+            if not isinstance(value, Tensor) or value.shape != (len(rows),):
+                remedy = "give each the shape [B], without gradient"
+                raise InputError(f"its statistic {name!r} is not one number a pair", remedy=remedy)
         if loss.shape != (len(rows),) or not bool(loss.isfinite().all()) or not loss.requires_grad:
             raise InputError("its loss is not one finite number a pair, with a gradient", remedy="return loss=[B]")
         (slope,) = torch.autograd.grad(loss.sum(), pred.policy_w)

@@ -5,16 +5,48 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json, read_object, write_text
 from finepref.core.provenance import hash_config, versions
+from finepref.formats.records import as_record
 from finepref.study.design import BASE, Arm, Study
 from finepref.study.trial import Point
 from finepref.train.config import load_config
 
 FORMAT = 2
+DAMAGED = "remove this file, and the study makes it again"
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class HeldSeed(TypedDict, total=False):
+    """What a row holds of a seed: scores of every picture, or why it broke off."""
+
+    quality: Annotated[list[Finite], Field(min_length=1)]
+    reward: Annotated[list[Finite], Field(min_length=1)]
+    failed: str
+
+
+class HeldPoint(TypedDict, total=False):
+    """What a row holds of a point of the grid."""
+
+    mean: Finite
+    learning_rate: Required[Finite]
+    strength: Required[Finite]
+
+
+class HeldRow(TypedDict, total=False):
+    """What every row holds that is read again."""
+
+    identity: Required[str]
+    learning_rate: Finite
+    strength: Finite
+    seeds: dict[Annotated[str, Field(pattern="^[0-9]+$")], HeldSeed]
+    grid: dict[Annotated[str, Field(pattern="^[0-9]+$")], HeldPoint]
 
 
 def tuning_file(rows: Path, name: str) -> Path:
@@ -77,16 +109,32 @@ def read_row(file: Path, identity: str) -> dict[str, Any]:
     """
     if not file.is_file():
         return {"identity": identity}
-    row = read_object(file)
+    row = read_object(file, remedy=DAMAGED)
     if row.get("identity") != identity:
-        remedy = "remove it, name another --out, or start again with --overwrite"
+        remedy = "give the study that it is of with -c, name another --out, or start again with --overwrite"
         raise InputError("it was written for other settings or other lab weights", where=file, remedy=remedy)
+    as_record(HeldRow, row, where=file, remedy=DAMAGED)
+    lengths = {len(values) for each in row.get("seeds", {}).values() for values in _scores(each, file)}
+    if len(lengths) > 1:
+        raise InputError(f"its seeds have scores of {sorted(lengths)} prompts", where=file, remedy=DAMAGED)
     return row
+
+
+def _scores(result: Mapping[str, Any], file: Path) -> list[Any]:
+    """The scores of a seed's pictures; none where its training broke off."""
+    if "failed" in result:
+        return []
+    if not {"quality", "reward"} <= {*result}:
+        raise InputError("a seed has neither scores nor the reason why not", where=file, remedy=DAMAGED)
+    return [result["quality"], result["reward"]]
 
 
 def is_row(file: Path) -> bool:
     """Whether a JSON file is a row of a study."""
-    held = read_json(file)
+    try:
+        held = read_json(file)
+    except InputError:
+        return False
     return isinstance(held, dict) and {"identity", "versions"} <= {*held}
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from finepref.core.errors import InputError
 from finepref.core.files import read_object
 from finepref.evaluate import stats
 from finepref.evaluate.stats import Interval
-from finepref.study.arms import arm_file, arm_identity, read_row
+from finepref.study.arms import DAMAGED, arm_file, arm_identity, read_row
 from finepref.study.design import BASE, Study
 from finepref.study.trial import Point
 
@@ -61,7 +62,9 @@ def read_rows(folder: Path, study: Study, *, world: str) -> dict[str, Row]:
     for arm in (None, *study.arms()):
         file = arm_file(folder, arm)
         if file.is_file():
-            held = read_object(file)
+            held = read_object(file, remedy=DAMAGED)
+            if arm is not None and not {"learning_rate", "strength"} <= {*held}:
+                raise InputError("it does not say its tuned values", where=file, remedy=DAMAGED)
             point = None if arm is None else Point(held["learning_rate"], held["strength"])
             found[BASE if arm is None else arm.name] = read_row(file, arm_identity(study, arm, point, world))
     return found

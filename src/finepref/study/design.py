@@ -8,14 +8,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from finepref.core.errors import ConfigError, FineprefError
 from finepref.core.options import Options
 from finepref.formats.records import read_yaml
 from finepref.plan import methods
-from finepref.train.config import validate_options
+from finepref.signals.kinds import SIGNALS
+from finepref.train.config import load_config, validate_options
+from finepref.train.method import make_method
 from finepref.train.train_section import Count, Positive
 
+TRUTH = "truth"
 SHIPPED = Path(__file__).with_name("study.yaml")
 BASE = "base"
+TAKEN = (BASE, "finepref", "tuning")
+"""Names that no arm may have."""
+FIXED = (
+    *("train.max_steps", "train.seed", "train.pairs_per_step", "train.micro_batch", "train.learning_rate"),
+    *("train.lr_warmup_steps", "train.checkpoint_every", "signal.file", "data.paths", "cache.folder", "model.base"),
+)
+"""What the study sets for every run."""
+Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # objective -> the option that says how strongly it acts; None where there is none
 STRENGTH: dict[str, str | None] = {"sft": None, "dspo": "lambda_residual"}
 
@@ -57,8 +69,10 @@ class Tuning(Options):
     """Every method is given this grid, and the best mean true quality on validation prompts wins."""
 
     seed: Count = Field(100, description="of votes, training and images; no arm has it")
-    learning_rate: list[float]
-    strength: list[float] = Field(description="factors of the method's strength (beta, or lambda_residual for dspo)")
+    learning_rate: list[Above] = Field(min_length=1)
+    strength: list[Above] = Field(
+        min_length=1, description="factors of the method's strength (beta, or lambda_residual for dspo)"
+    )
 
 
 class Arm(Options):
@@ -72,7 +86,7 @@ class Arm(Options):
     grid of its own, `method` gives it the values of its method.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")]
     method: str
     label: str = ""
     signal: list[str] | None = None
@@ -118,7 +132,7 @@ class Claim(Options):
     text: str
     source: str
     better: str
-    than: str | list[str]
+    than: str | Annotated[list[str], Field(min_length=1)]
 
     @property
     def opponents(self) -> list[str]:
@@ -133,7 +147,7 @@ class Study(Options):
     the claim's interval is wider than it may be (`finepref.study.claims`).
     """
 
-    seeds: list[Count]
+    seeds: Annotated[list[Count], Field(min_length=1)]
     looks: list[Annotated[int, Field(ge=2)]] = Field(
         default_factory=list, description="numbers of seeds to look at, at least two; none = all at once"
     )
@@ -141,15 +155,20 @@ class Study(Options):
     training: Training
     evaluation: HeldOut = HeldOut()
     tuning: Tuning
-    groups: list[Group]
+    groups: Annotated[list[Group], Field(min_length=1)]
     claims: list[Claim] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _names(self) -> Study:
         names = [arm.name for arm in self.arms()]
         known = {BASE, *names}
-        if len(known) != len(names) + 1:
-            raise ValueError("arm names must differ")
+        if not names:
+            raise ValueError("there is no arm")
+        if len({name.lower() for name in (*TAKEN, *names)}) != len(names) + len(TAKEN):
+            raise ValueError(f"arm names must differ, also in lower case and from {', '.join(TAKEN)}: rows are files")
+        for claim in self.claims:
+            if claim.better in claim.opponents or (BASE in claim.opponents and len(claim.opponents) > 1):
+                raise ValueError(f"the claim that {claim.text!r} stands against itself, or the base among several arms")
         wanted = [name for claim in self.claims for name in (claim.better, *claim.opponents)]
         wanted += [name for group in self.groups for name in (*group.also, group.against)]
         if set(wanted) - known:
@@ -197,8 +216,30 @@ def load_study(path: str | Path | None = None) -> Study:
     study = validate_options(Study, data, where=str(file))
     assert isinstance(study, Study)
     for arm in study.arms():
-        methods.get(arm.method)
+        _check_arm(arm, str(file))
     return study
+
+
+def _check_arm(arm: Arm, file: str) -> None:
+    """Refuse an arm that cannot be trained, before anything is.
+
+    Raises:
+        ConfigError: its method, signal or overrides; names the arm.
+    """
+    where = f"{file}, arm {arm.name}"
+    try:
+        methods.get(arm.method)
+        for kind in arm.kinds:
+            if kind != TRUTH:
+                SIGNALS[kind]
+        option = strength_option(arm.method)
+        for key in arm.set:
+            if key in FIXED or key == f"objective.{option}":
+                raise ConfigError(f"{key} is set by the study", remedy="change it there")
+        words = [f"{key}={value}" for key, value in arm.set.items()]
+        make_method(load_config(f"lab/{arm.method}", ["signal.file=signals.parquet", *words]))
+    except FineprefError as error:
+        raise ConfigError(str(error), where=where) from None
 
 
 def strength_option(method: str) -> str | None:

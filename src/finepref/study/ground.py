@@ -30,13 +30,12 @@ from finepref.signals.control import controlled
 from finepref.signals.kinds import SIGNALS
 from finepref.signals.make import combine, signals_of, vote_table
 from finepref.signals.parts import Part, SignalVotes
-from finepref.study.design import Arm, Data
+from finepref.study.design import TRUTH, Arm, Data
 from finepref.train.config import load_config
 from finepref.train.opened import make_cache
 from finepref.train.processes import launched
 
 Floats = npt.NDArray[np.float64]
-TRUTH = "truth"
 ONLINE = frozenset({"paper"})
 """Kinds whose ratings are K-Sort Arena's, vote by vote, as ArenaPO has them; the others use the batch engine."""
 

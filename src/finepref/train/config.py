@@ -329,6 +329,8 @@ def _sentence(
     about = [each["msg"] for each in error.errors() if _field(model, each["loc"]) == field]
     reasons = [each.removeprefix("Value error, ") for each in about]
     key = above + ".".join(map(str, field))
+    if not key:
+        return ConfigError(" or ".join(reasons), where=where, remedy="correct it there")
     return ConfigError(f"{key} = {cut(repr(first['input']))} is not possible", where=where, remedy=" or ".join(reasons))
 
 

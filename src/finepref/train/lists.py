@@ -96,8 +96,14 @@ def list_table(cache: Latents, *, signals: str, size: int, without: frozenset[st
 
 
 def _distinct(held: list[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Images of a set from the best to the worst, of those of one score the first by name."""
-    return list({score: (score, image) for score, image in sorted(held, reverse=True)}.values())[::-1]
+    """Images of a set from the best to the worst, of those of one score, up to rounding, the first by name."""
+    found: list[tuple[float, str]] = []
+    for score, image in sorted(held):
+        if not found or score - found[-1][0] > SLACK * max(1.0, abs(score)):
+            found.append((score, image))
+        elif image < found[-1][1]:
+            found[-1] = (found[-1][0], image)
+    return found
 
 
 def _scores(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -203,9 +204,14 @@ def check_path(method: Method, path: NoisePath) -> None:
     """Refuse what a path cannot do.
 
     Raises:
-        ConfigError: an official grid or fresh noise on a flow.
+        ConfigError: an official grid or fresh noise on a flow, a window without a level.
     """
-    inversion = method.inversion
+    levels, inversion = method.levels, method.inversion
+    if levels is not None and path.alpha_bar is not None:
+        count = len(path.alpha_bar)
+        if math.ceil(levels.high * count) <= math.ceil(levels.low * count):
+            what = f"none of the path's {count} levels lies between {levels.low:g} and {levels.high:g}"
+            raise ConfigError(what, where="train.levels", remedy="widen the window")
     if path.discrete or inversion is None:
         return
     if inversion.grid != "exact":
