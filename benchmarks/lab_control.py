@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from finepref.align.timed import Stage, run_stage
 from finepref.core import provenance, rng
 from finepref.core.files import parquet_meta, read_parquet, write_json, write_parquet
 from finepref.formats.comparison import read_comparison
 from finepref.study.demo import SAMPLING, TRUTH
-from finepref.study.stages import Stage, run_stage
 
 ARMS = ("arenapo", "dpo", "permuted")
 

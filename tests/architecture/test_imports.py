@@ -29,7 +29,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "train": {"data", "evaluate"},  # the statistics of held-out pairs
     "plan": {"train", "data"},
     "evaluate": {"data"},
-    "study": {"lab"},
+    "study": {"lab", "align"},
     "cli": {"lab"},
     "lab": {"core", "formats", "arena", "signals", "diffusion", "objectives", "models", "evaluate"},
 }

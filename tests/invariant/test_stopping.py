@@ -40,11 +40,12 @@ def left(run: Path, kind: str) -> dict[str, torch.Tensor]:
     )
 
 
-def line(step: int, value: float, low: float = 0.0, high: float = 1.0) -> HeldOutMetrics:
-    some = Bounded(value, low, high)
+def line(step: int, lead: float, gain: float = 0.0) -> HeldOutMetrics:
+    some, of_w = Bounded(lead, 0.0, 1.0), Bounded(gain, 0.0, 1.0)
     return HeldOutMetrics(
-        step=step, pairs=4, prompts=2, accuracy=some, lead=some, gain_w=some, gain_l=some, fit=None, length=1.0, by_t=()
-    )
+        step=step, pairs=4, prompts=2, accuracy=some, lead=some, gain_w=of_w, gain_l=some, fit=None, length=1.0,
+        by_t=(),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,4 +117,5 @@ def test_when_it_ends() -> None:
     assert not stopping.ends(lines, StopOptions(patience=3))
     assert not stopping.ends(lines, None)
     assert stopping.best_of([]) is None
-    assert stopping.merit(line(0, 0.3, float("nan"), float("nan"))) == 0.0
+    assert stopping.best_of([line(0, 0.0), line(2, 0.5, -6.0)]) == line(0, 0.0)  # winners have become much worse
+    assert stopping.best_of([line(0, 0.0), line(2, 0.5, -4.0)]) == line(2, 0.5, -4.0)

@@ -32,7 +32,8 @@ class DataReport:
     """format; pairs that were looked at; labels: image_0, image_1, tie, none -> pairs.
 
     models: name -> {shown, won, tied, lost}. sizes: "W x H" (upright) -> images. conversions: change on the way to
-    sRGB (`core.images`) -> images. problems: unusable rows, each whole pair once.
+    sRGB (`core.images`) -> images. problems: unusable rows, each whole pair once. shares: rows whose label is a share
+    of several votes.
     repeated: pairs that occur more than once (same prompt and images); identical: both images the same bytes;
     contradicted: repeated pairs whose votes disagree. images: distinct images. sources: file -> rows, of those read to
     the end. outcome_words: word -> how it was taken. notes: what was read otherwise than it stands.
@@ -47,6 +48,7 @@ class DataReport:
     models: dict[str, dict[str, int]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     conversions: dict[str, int] = field(default_factory=dict)
+    shares: int = 0
     identical: int = 0
     repeated: int = 0
     contradicted: int = 0
@@ -115,6 +117,7 @@ def _count(report: DataReport, pair: Preference) -> None:
     report.pairs += 1
     said = said_of(pair.label)
     report.labels[said] += 1
+    report.shares += pair.label not in (0.0, 0.5, 1.0) and pair.label == pair.label
     for model, result in zip((pair.model_0, pair.model_1), RESULTS.get(said, ("", "")), strict=True):
         if model is not None:
             row = report.models.setdefault(model, dict.fromkeys(("shown", "won", "tied", "lost"), 0))

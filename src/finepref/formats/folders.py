@@ -128,6 +128,7 @@ MODEL = FolderKind("lab model", "a model of the lab", (*PIPELINE, "lab.json"), _
 SCORER = FolderKind(
     "scorer", "a converted scorer", ("finepref_scorer.json", "model.safetensors", "config.json"), _is_scorer
 )
+ALIGNMENT = FolderKind("alignment", "an alignment", ("align.yaml", "prompts.json"))
 DEMO = FolderKind("demo", "a demo", ("summary.json",), _is_demo)
 STUDY = FolderKind("study", "the rows of a study", ("*.json",), _is_study)
 WORK = FolderKind("study work", "the work of a study", (), _is_work)

@@ -24,7 +24,7 @@ from finepref.core.progress import say
 from finepref.formats.yamltext import plain, yaml_node
 
 SHIPPED = Path(__file__).resolve().parents[1] / "configs"
-KINDS = ("base", "data", "method", "card")
+KINDS = ("base", "data", "method", "recipe", "card")
 COMMAND_LINE = "command line"
 MOST = 10_000  # settings of a layer
 Key = tuple[str, ...]

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from finepref.align.timed import Stage, Timing, run_stage
 from finepref.core import provenance
 from finepref.core.files import write_json
 from finepref.core.outfolders import own_folder
 from finepref.core.progress import say
 from finepref.formats.comparison import read_comparison
 from finepref.formats.folders import DEMO
-from finepref.study.stages import Stage, Timing, run_stage
 
 SEEDS = "0,1,2"
 BEST = "posterior"  # the best signal of the study (docs/study.md)

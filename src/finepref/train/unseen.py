@@ -5,7 +5,7 @@ Shapes: P pairs, D draws of a level and a noise for each, B pairs of a batch, C 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,19 +87,18 @@ def held_out_ids(config: RunConfig, pairs: Pairs) -> frozenset[str]:
         return _of_files(pairs, read_pair_ids(*files, reading=config.data.reading())[0], where=", ".join(files))
     if not share:
         return frozenset()
-    of_prompt: dict[str, list[str]] = defaultdict(list)
-    for pair_id, pair in pairs.items():
-        of_prompt[pair.prompt].append(pair_id)
-    if len(of_prompt) < 2:
+    count = Counter(pair.prompt for pair in pairs.values())
+    if len(count) < 2:
         what = "all pairs have one prompt, and pairs are held out by prompt"
         raise ConfigError(what, where="data.validation_share", remedy="0, or name validation.pairs")
-    ordered = sorted(of_prompt, key=lambda prompt: (rng.uniform(0, "held out", prompt), prompt))
-    found: list[str] = []
+    ordered = sorted(count, key=lambda prompt: (rng.uniform(0, "held out", prompt), prompt))
+    held, prompts = 0, set[str]()
     for prompt in ordered[:-1]:
-        if len(found) >= share * len(pairs):
+        if held >= share * len(pairs):
             break
-        found += of_prompt[prompt]
-    return frozenset(found)
+        held += count[prompt]
+        prompts.add(prompt)
+    return frozenset(each for each, pair in pairs.items() if pair.prompt in prompts)
 
 
 def _of_files(pairs: Pairs, named: Sequence[str], *, where: str) -> frozenset[str]:

@@ -1,0 +1,81 @@
+"""The commands of an alignment in order: nothing but what a person would type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finepref.align.choice import Choice
+
+PROMPTS, LAYER = "prompts.json", "align.yaml"
+JUDGED = 64  # held-out prompts that pictures are made of, at most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What an alignment was asked for. reading: how the data are read, as words of a command. judges: scorers of the
+    pictures before and after; rewards among them are marked as trained on by the comparison.
+    """
+
+    data: tuple[str, ...]
+    reading: tuple[str, ...]
+    layers: tuple[str, ...]
+    own: tuple[str, ...]
+    out: Path
+    prompts: str | None
+    judges: tuple[str, ...]
+    sampling: tuple[str, ...]
+    seed: int
+
+
+def signal_stages(asked: Asked, choice: Choice) -> list[list[str]]:
+    """What makes the signal: ratings, rewards, the sidecar; nothing for the votes alone."""
+    if not choice.kinds:
+        return []
+    out, read = asked.out, [*asked.data, *asked.reading]
+    found, words = [], list[str]()
+    if choice.arena:
+        found.append(["arena", *read, "--out", str(out / "arena")])
+        words += ["--arena", str(out / "arena")]
+    if choice.scorers:
+        scorers = [word for name in choice.scorers for word in ("--scorer", name)]
+        found.append(["score", *read, *scorers, "--out", str(out / "rewards.parquet")])
+        words += ["--rewards", str(out / "rewards.parquet")]
+    kinds = [word for kind in choice.kinds for word in ("--kind", kind)]
+    options = [
+        word
+        for name, value in choice.options.items()
+        for word in (f"--{name.replace('_', '-')}", value if isinstance(value, str) else f"{value:g}")
+    ]
+    found.append(["signals", *read, *kinds, *words, *options, "--out", str(out / "signals.parquet")])
+    return found
+
+
+def training_stages(asked: Asked) -> list[list[str]]:
+    """Cache and run."""
+    run = [*(word for layer in asked.layers for word in ("-c", layer)), *asked.own]
+    return [["cache", *run], ["train", *run, "--out", str(asked.out / "run"), "--resume", "auto"]]
+
+
+def judging_stages(asked: Asked) -> list[list[str]]:
+    """Pictures before and after, their scores, the comparison and the report."""
+    out, pictures = asked.out, asked.out / "eval"
+    prompts = ["--prompts", asked.prompts or str(out / PROMPTS), "--limit", str(JUDGED)]
+    models = ["--model", f"before={out / 'run@0'}", "--model", f"after={out / 'run'}"]
+    found = [["generate", *models, *prompts, "--seeds", str(asked.seed), *asked.sampling, "--out", str(pictures)]]
+    if asked.judges:
+        judges = [word for name in asked.judges for word in ("--scorer", name)]
+        found += [["score", str(pictures), *judges], ["compare", str(pictures), "--baseline", "before"]]
+    return [*found, ["report", str(out), "--out", str(out / "report.html")]]
+
+
+def loading(run: Path, *, lora: bool, base: str) -> Sequence[str]:
+    """How the result is loaded elsewhere, as lines to print."""
+    if lora:
+        diffusers = f'DiffusionPipeline.from_pretrained("{base}").load_lora_weights("{run}")'
+        comfy = f"finepref export {run} --format comfyui --out LORA.safetensors"
+    else:
+        diffusers = f'finepref export {run} --format merged --out X; DiffusionPipeline.from_pretrained("X")'
+        comfy = f"finepref export {run} --format single-file --out MODEL.safetensors"
+    return (f"in diffusers: {diffusers}", f"in ComfyUI:   {comfy}")

@@ -1,0 +1,165 @@
+"""`finepref align`: one command from pairs to a report; what it chooses, what it shows, and that it goes on."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+import own_pairs
+from finepref.align.choice import choose
+from finepref.core.errors import ConfigError, InputError
+from finepref.data.inspect import DataReport
+from finepref.formats.heldout import read_heldout
+from finepref.formats.run import read_run
+
+SMALL = ("train.max_steps=2", "train.pairs_per_step=4", "train.micro_batch=4", "validation.every=1")
+SMALL += ("validation.draws=1", "train.lr_warmup_steps=0")
+
+
+def report(**changes: object) -> DataReport:
+    """Four hundred pairs, a vote each, of nobody's pictures."""
+    given = {"format": "votes", "pairs": 400, "images": 800, "prompts": 300}
+    found = DataReport(**(given | changes))  # type: ignore[arg-type]
+    found.labels |= {"image_0": 200, "image_1": 200}
+    return found
+
+
+MODELS = {"a": {"shown": 500}, "b": {"shown": 300}}
+
+
+@pytest.mark.parametrize(
+    ("data", "scorers", "method", "kinds", "arena"),
+    [
+        (report(), ["pickscore"], "posterior", ("posterior",), False),
+        (report(models=MODELS), ["pickscore"], "posterior", ("posterior",), True),
+        (report(images=200), [], "posterior", ("posterior",), False),
+        (report(shares=100), [], "dpo", ("shares",), False),
+        (report(models=MODELS), [], "arenapo", ("truncated",), True),
+        (report(models={"a": {"shown": 500}, "b": {"shown": 200}}), [], "dpo", (), False),
+        (report(models={"a": {"shown": 800}}), [], "dpo", (), False),
+        (report(), [], "dpo", (), False),
+    ],
+)
+def test_the_signal_is_what_the_data_have(
+    data: DataReport, scorers: list[str], method: str, kinds: tuple[str, ...], arena: bool
+) -> None:
+    """A scorer, recurring pictures, shares, names of models, or the votes alone; each with its reason."""
+    found = choose(data, method="auto", signal=(), scorers=scorers)
+    assert (found.method, found.kinds, found.arena) == (method, kinds, arena)
+    assert found.scorers == tuple(scorers)
+    assert len(found.why) > 20
+
+
+@pytest.mark.parametrize(
+    ("data", "asked", "said"),
+    [
+        (report(), {"method": "arenapo"}, "needs the models of the pictures"),
+        (report(), {"signal": ("image",)}, "needs the models of the pictures"),
+        (report(models=MODELS), {"method": "smpo"}, "needs a scorer"),
+        (report(), {"method": "nothing"}, "unknown method"),
+        (report(), {"signal": ("nothing",)}, "unknown kind of signal"),
+    ],
+)
+def test_what_is_asked_and_cannot_be_is_told(data: DataReport, asked: dict[str, object], said: str) -> None:
+    with pytest.raises((InputError, ConfigError), match=said):
+        choose(data, **{"method": "auto", "signal": (), "scorers": [], **asked})  # type: ignore[arg-type]
+
+
+class Told(NamedTuple):
+    """What a command did."""
+
+    stdout: str
+    stderr: str
+
+
+def call(finepref, *words: str, code: int = 0) -> Told:
+    got, out, err = finepref(*words)
+    assert got == code, err
+    return Told(out, err)
+
+
+def mine(folder: Path) -> Path:
+    """A person's own folder: pictures of six sizes and a table with their names."""
+    own_pairs.make_folder(folder, pairs=12)
+    return folder
+
+
+def test_a_look_changes_nothing(finepref, tmp_path: Path) -> None:
+    """--dry-run prints reasons and commands, each of which is a command; nothing is written."""
+    data = mine(tmp_path / "mine")
+    before = sorted(tmp_path.rglob("*"))
+    shown = call(finepref, "align", "--base", "lab", "--data", str(data), "--out", str(tmp_path / "out"), "--dry-run")
+    assert sorted(tmp_path.rglob("*")) == before
+    lines = shown.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines[:4]] == ["data", "signal", "recipe", "card"]
+    commands = [line.split()[1] for line in lines[4:]]
+    assert commands == ["cache", "train", "generate", "report"]
+
+
+@pytest.mark.slow
+def test_from_pictures_and_a_table(finepref, tmp_path: Path) -> None:
+    """The whole way on a person's own folder, twice: the second call skips what is done; nothing of theirs changes."""
+    data, out = mine(tmp_path / "mine"), tmp_path / "out"
+    theirs = {path: path.read_bytes() for path in data.iterdir()}
+    words = ["align", "--base", "lab", "--data", str(data), "--out", str(out), *SMALL]
+    first = call(finepref, *words)
+    for said in ("kept: ", "held-out pairs that it ranks as people did", "in diffusers: ", "in ComfyUI: ", "report: "):
+        assert said in first.stdout
+    assert "no scorer judged the pictures" in first.stdout  # the lab's do not know all of these prompts
+    assert (out / "report.html").is_file()
+    assert read_heldout(out / "run")
+    assert read_run(out / "run").kept is not None
+    assert yaml.safe_load((out / "align.yaml").read_text())["data"]["paths"] == [str(data)]
+    weights = (out / "run" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    again = call(finepref, *words)
+    assert "finished already" in again.stderr
+    assert (out / "run" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
+    assert {path: path.read_bytes() for path in data.iterdir()} == theirs
+
+
+@pytest.mark.slow
+def test_votes_of_the_lab(finepref, tmp_path: Path) -> None:
+    """With names of models and the lab's reward: ratings, rewards, the posterior, and two judges at the end."""
+    votes, out = tmp_path / "votes.parquet", tmp_path / "out"
+    call(finepref, "lab", "votes", "--out", str(votes), "--count", "60", "--prompts", "8")
+    told = call(finepref, "align", "--base", "lab", "--data", str(votes), "--out", str(out), *SMALL)
+    assert "signal: posterior, trained by posterior" in told.stderr
+    assert "lab-true: the picture after is better in" in told.stdout
+    assert "lab-reward (which it learned from): the picture after is better in" in told.stdout
+    record = read_run(out / "run")
+    assert (record.signals.kind, record.signals.rewards) == ("posterior", ("lab-reward",))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--base", "nowhere/at/all"), "no such model"), (("--card", "H101"), "unknown GPU"),
+        (("--method", "arenapo"), "needs the models"), (("--scorer", "lab-rewards"), "did you mean"),
+        (("train.nope=1",), "unknown key"), (("--data", "nothing.csv"), "no such file"),
+    ],
+)  # fmt: skip
+def test_refusals(finepref, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    """One sentence, exit code 2, and no folder left."""
+    data = mine(tmp_path / "mine")
+    given = {"--base": "lab", "--data": str(data)}
+    kept = [word for key, value in given.items() if key not in words for word in (key, value)]
+    told = call(finepref, "align", *kept, *words, "--out", str(tmp_path / "out"), "--dry-run", code=2)
+    assert said in told.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_nobody_decided(finepref, tmp_path: Path) -> None:
+    data = mine(tmp_path / "mine")
+    rows = list(csv.reader((data / "metadata.csv").read_text().splitlines()))
+    with (data / "votes.csv").open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["left_image", "right_image", "prompt", "winner"])
+        writer.writerows([[*row[:2], row[2], "tie"] for row in rows[1:]])
+    (data / "metadata.csv").unlink()
+    words = ("align", "--base", "lab", "--data", str(data / "votes.csv"), "--out", str(tmp_path / "o"))
+    told = call(finepref, *words, code=2)
+    assert "nobody decided one of its pairs" in told.stderr
