@@ -90,6 +90,16 @@ def write_yaml(block: Block, folder: Path) -> None:
     (folder / name).write_text(block.text, encoding="utf-8")
 
 
+def smaller(words: list[str]) -> list[str]:
+    """A command as the page says it, but for what makes it take a second."""
+    instead = SMALLER.get(" ".join(words[1:3]), [])
+    options, kept = {word for word in instead if word.startswith("--")}, list[str]()
+    for place, word in enumerate(words):
+        if word not in options and words[place - 1] not in options:
+            kept.append(word)
+    return [*kept, *instead]
+
+
 def run_block(block: Block, names: dict[str, object]) -> None:
     from finepref.cli.main import main
 
@@ -100,7 +110,7 @@ def run_block(block: Block, names: dict[str, object]) -> None:
     elif block.language == "sh":
         for words in commands(block):
             assert words[0] == "finepref", words
-            sys.argv = [*words, *SMALLER.get(" ".join(words[1:3]), [])]
+            sys.argv = smaller(words)
             try:
                 main()
             except SystemExit as stop:

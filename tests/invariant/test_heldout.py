@@ -42,7 +42,7 @@ def train(world: Path, out: Path, *words: str, **how: Any) -> Path:
 
 
 def by_hand(world: Path, run: Path, step: int, words: tuple[str, ...]) -> np.ndarray:
-    """A_w - A_l [P,D] of a checkpoint: every image alone, noised and predicted here."""
+    """A_w and A_l [P,D,2] of a checkpoint: every image alone, noised and predicted here."""
     config = load_config(world / "run.yaml", [*STEPS, *HELD, *words])
     cache = LatentCache(config.cache.folder)
     held = hold_out(config, cache)
@@ -69,8 +69,8 @@ def by_hand(world: Path, run: Path, step: int, words: tuple[str, ...]) -> np.nda
                     sides.append((said - network.path.target(x0, noise, t)).square().mean().item())
                 errors.append(sides)
             (of_w, of_l), (start_w, start_l) = errors
-            found.append((start_w - of_w) - (start_l - of_l))
-    return np.array(found).reshape(-1, 4)
+            found.append([start_w - of_w, start_l - of_l])
+    return np.array(found).reshape(-1, 4, 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,7 +84,11 @@ def test_what_it_says_is_what_the_networks_do(world: Path, tmp_path: Path, kind:
     assert (first.accuracy.value, first.lead.value, first.gain_w.value, first.length) == (0.5, 0.0, 0.0, 1.0)
     assert first.fit is None if kind == "sft" else first.fit == pytest.approx(math.log(2), abs=1e-12)
     for line in lines[1:]:
-        lead = by_hand(world, run, line.step, words)
+        gains = by_hand(world, run, line.step, words)
+        lead = gains[..., 0] - gains[..., 1]
+        assert line.gain_w.value == pytest.approx(gains[..., 0].mean(), rel=2e-3, abs=2e-6)
+        assert line.gain_l.value == pytest.approx(gains[..., 1].mean(), rel=2e-3, abs=2e-6)
+        assert line.gain_far == pytest.approx(gains[:, 2:, 0].mean(), rel=2e-3, abs=2e-6)
         assert line.lead.value == pytest.approx(lead.mean(), rel=2e-3, abs=2e-6)
         assert line.pairs == len(lead)
         sure = np.abs(lead.mean(1)) > 1e-5

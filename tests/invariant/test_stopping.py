@@ -41,10 +41,10 @@ def left(run: Path, kind: str) -> dict[str, torch.Tensor]:
 
 
 def line(step: int, lead: float, gain: float = 0.0) -> HeldOutMetrics:
-    some, of_w = Bounded(lead, 0.0, 1.0), Bounded(gain, 0.0, 1.0)
+    some = Bounded(lead, 0.0, 1.0)
     return HeldOutMetrics(
-        step=step, pairs=4, prompts=2, accuracy=some, lead=some, gain_w=of_w, gain_l=some, fit=None, length=1.0,
-        by_t=(),
+        step=step, pairs=4, prompts=2, accuracy=some, lead=some, gain_w=some, gain_l=some, gain_far=gain, fit=None,
+        length=1.0, by_t=(),
     )  # fmt: skip
 
 

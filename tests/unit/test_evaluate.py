@@ -15,6 +15,7 @@ from PIL import Image
 from evaluation_folder import Table, make_folder
 from finepref.core.errors import InputError
 from finepref.core.files import parquet_meta
+from finepref.core.rows import PROMPTS as SETS
 from finepref.evaluate.papers import best_and_second, load_tables, same_metric, tables_for
 from finepref.evaluate.protocols import choose_prompts, choose_scorers, family_of, load_protocol, names
 from finepref.evaluate.published_counts import counts_lines, read_counts
@@ -22,7 +23,7 @@ from finepref.evaluate.score import score
 from finepref.evaluate.scored_pairs import score_preferences, shard_path
 from finepref.formats.manifest import LINES, read_rows
 from finepref.formats.preferences import ImageRef, Preference
-from finepref.formats.rewards import scorers_in
+from finepref.formats.rewards import read_rewards, scorers_in
 from finepref.formats.scores import read_scores
 
 PROMPTS = {"set": ["a dog", "a cat", "a dog"]}
@@ -354,5 +355,9 @@ def test_other_scorers_stay(tmp_path: Path) -> None:
 
 
 def test_the_truth_is_no_reward(tmp_path: Path) -> None:
+    """The lab's truth may be looked at, and is refused where a signal reads it."""
+    prompt = next(iter(SETS["lab-train"].load()))
+    pairs = [replace(pair, prompt=prompt) for pair in _pairs()]
+    out = score_preferences(pairs, ["lab-true"], tmp_path / "rewards.parquet")
     with pytest.raises(InputError, match="lab-true is the truth, which no training may read"):
-        score_preferences(_pairs(), ["lab-true"], tmp_path / "rewards.parquet")
+        read_rewards(out, [pair.pair_id for pair in pairs])

@@ -95,7 +95,7 @@ CASES: dict[str, tuple[Change, str]] = {
     "foreign part": (index(judge=["transformers", "CLIPModel"]), "its judge is 'CLIPModel' of .*; remove judge"),
     "foreign pipeline": (index(_class_name="AudioLDMPipeline"), "pipeline class 'AudioLDMPipeline' is not served"),
     "own pipeline": (
-        code("mine.py", index(_class_name=["mine", "Pipeline"])), r"pipeline class \"\['mine', 'Pipeline'\]\" is not"
+        code("mine.py", index(_class_name=["mine", "Pipeline"])), r"\['mine', 'Pipeline'\], code that the folder brings"
     ),
     "custom pipeline": (code("pipeline.py", index(custom_pipeline="pipeline")), ""),
     "config of another class": (

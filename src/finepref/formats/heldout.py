@@ -22,6 +22,15 @@ from finepref.core.files import finite, parquet_meta, write_parquet
 from finepref.formats.records import as_record, json_lines, read_columns
 
 HELDOUT, START = "heldout.jsonl", "heldout.parquet"
+WORDS = {
+    "heldout/accuracy": "Held-out pairs ranked as people did",
+    "heldout/lead": "Held-out pairs: lead of winners over losers",
+    "heldout/gain_w": "Held-out winners: gain over the start",
+    "heldout/gain_l": "Held-out losers: gain over the start",
+    "heldout/gain_far": "Held-out winners: gain at high noise",
+    "heldout/fit": "Held-out pairs: -log sigmoid of the pair logit",
+    "heldout/length": "Length of predictions over that of the start",
+}
 REMEDY = "resume the run, which mends it, or train again"
 SIDES = ("error_w", "error_l", "power_w", "power_l")
 COLUMNS = pa.schema([("pair_id", pa.string()), ("draw", pa.int32()), *((name, pa.float32()) for name in SIDES)])
@@ -51,7 +60,8 @@ class HeldOutMetrics:
     """What the network of a step says of P held-out pairs; A = L_start - L is its gain over the start of the run.
 
     accuracy: share of pairs with A_w > A_l, ties half; 1/2 for the start. lead: mean of A_w - A_l. gain_w, gain_l: mean
-    of A_w and of A_l. fit: mean of -log sigmoid(s (A_w - A_l)), where s is the run's own beta / 2; None without one.
+    of A_w and of A_l. gain_far: mean of A_w in the noisier half of the draws, where it is decided what a picture shows.
+    fit: mean of -log sigmoid(s (A_w - A_l)), where s is the run's own beta / 2; None without one.
     length: root mean square of the predictions over that of the start's.
     """
 
@@ -62,6 +72,7 @@ class HeldOutMetrics:
     lead: Bounded
     gain_w: Bounded
     gain_l: Bounded
+    gain_far: float
     fit: float | None
     length: float
     by_t: tuple[HeldOutBucket, ...]
@@ -69,6 +80,7 @@ class HeldOutMetrics:
     def numbers(self) -> dict[str, float]:
         """Everything to draw."""
         found = {f"heldout/{name}": getattr(self, name).value for name in ("accuracy", "lead", "gain_w", "gain_l")}
+        found |= {"heldout/gain_far": self.gain_far}
         return found | {"heldout/length": self.length} | ({} if self.fit is None else {"heldout/fit": self.fit})
 
 

@@ -152,8 +152,8 @@ def read_rewards(path: str | Path, pair_ids: Sequence[str], *, scorer: str | Non
         pair_ids: [n] ids of the votes. scorer: which one, None where the file has only one.
 
     Raises:
-        InputError: no such scorer, several where none is named, one scorer in two versions, a side that is neither 0
-            nor 1, no pair in common.
+        InputError: no such scorer, or one that only judges, several where none is named, one scorer in two versions,
+            two scores of one image, one that is infinite, a side that is neither 0 nor 1, no pair in common.
     """
     table = records.read_columns(path, NEEDED)
     names = sorted(set(table["scorer"].to_pylist()))
@@ -188,4 +188,7 @@ def read_rewards(path: str | Path, pair_ids: Sequence[str], *, scorer: str | Non
     scores = np.full((2, len(pair_ids)), np.nan)
     scores[side[here].astype(np.int64), rows[here]] = value[here]
     about = read_scorers(Path(path)).get(wanted, ScoredBy(versions[0]))
+    if about.judges_only:
+        what = f"{wanted} is the truth, which no training may read"
+        raise InputError(what, where=path, remedy="name another --scorer")
     return Rewards(scores[0], scores[1], wanted, versions[0], about.device_seconds)

@@ -44,13 +44,15 @@ class Score:
 class ScoredBy:
     """A scorer: the hash of its weights and rules, its direction, and what its scores cost where that was measured.
 
-    precision: bf16 or fp16; None for float32, or a scorer that has no choice.
+    precision: bf16 or fp16; None for float32, or a scorer that has no choice. judges_only: it is the truth, which no
+    training may read; None for others.
     """
 
     fingerprint: str
     higher_is_better: bool = True
     device_seconds: float | None = None
     precision: str | None = None
+    judges_only: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

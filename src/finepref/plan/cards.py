@@ -29,7 +29,7 @@ _ALL = (
     Gpu("H100", 80, 989, 67, "NVIDIA H100 data sheet, SXM"),
     Gpu("A100", 80, 312, 19.5, "NVIDIA A100 data sheet, 80 GB SXM"),
     Gpu("L40S", 48, 362, 91.6, "NVIDIA L40S data sheet"),
-    Gpu("RTX4090", 24, 165.2, 82.6, "NVIDIA Ada architecture paper"),
+    Gpu("RTX4090", 24, 165.2, 82.6, "NVIDIA Ada architecture paper, float32 accumulation"),
     Gpu("A100-40GB", 40, 312, 19.5, "NVIDIA A100 data sheet, 40 GB"),
     Gpu("A6000", 48, 154.8, 38.7, "NVIDIA RTX A6000 data sheet, half of the sparse rate"),
     Gpu("RTX5090", 32, 209.5, 104.8, "NVIDIA Blackwell RTX architecture paper"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from finepref.formats.heldout import WORDS as HELD_OUT
 from finepref.formats.metrics import WORDS
 from finepref.formats.run import RunSignals
 from finepref.report.charts import line_chart
@@ -15,7 +16,7 @@ from finepref.report.kit import Cell, TextTable, table
 from finepref.report.wording import NONE, duration, whole
 
 POINTS = 80
-FIRST = ("loss", "implicit_accuracy", "u")
+FIRST = ("heldout/lead", "loss", "implicit_accuracy", "u")
 
 Series = list[tuple[str, list[float], list[float]]]
 
@@ -26,7 +27,9 @@ def curves(runs: Sequence[RunFolder]) -> list[tuple[str, Markup]]:
     drawn = []
     for name in [*(name for name in FIRST if name in kept), *(name for name in kept if name not in FIRST)]:
         series, power = readable([(run.name, *smoothed(*run.curves[name])) for run in runs if name in run.curves])
-        title = WORDS.get(name, name.replace("_", " ").capitalize()) + (f" (times 10^{power})" if power else "")
+        title = (WORDS | HELD_OUT).get(name, name.replace("_", " ").capitalize()) + (
+            f" (times 10^{power})" if power else ""
+        )
         chart = line_chart(series, title=title, x_axis="step", y_axis=title if len(title) < 22 else "")
         drawn.append((title, chart))
     return drawn

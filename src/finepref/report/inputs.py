@@ -15,6 +15,7 @@ from finepref.core.files import read_json
 from finepref.core.provenance import sha256_file
 from finepref.evaluate.sheets import Sheet, read_sheets
 from finepref.formats.comparison import COMPARISON, Comparison, Metric, read_comparison
+from finepref.formats.heldout import read_heldout
 from finepref.formats.ksortresult import KSORT, KSortRecord, is_ksort, read_ksort
 from finepref.formats.manifest import LINES, Manifest, read_manifest
 from finepref.formats.metrics import METRICS, read_metrics
@@ -191,13 +192,14 @@ def _run(name: str, folder: Path) -> RunFolder:
     """Read a run folder, or the run of a checkpoint up to its step; a run without metrics has no curves."""
     step = STEP.fullmatch(folder.name) if folder.parent.name == CHECKPOINTS else None
     run = folder.parent.parent if step else folder
-    lines = [line for line in read_metrics(run) if step is None or line.step <= int(step[1])]
+    steps_taken = [(line.step, replace(line, by_t=()).numbers()) for line in read_metrics(run)]
+    looks = [(line.step, line.numbers()) for line in read_heldout(run)]
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    for line in lines:
-        for key, value in replace(line, by_t=()).numbers().items():
-            if math.isfinite(value):
+    for number, numbers in (*steps_taken, *looks):
+        for key, value in numbers.items():
+            if math.isfinite(value) and (step is None or number <= int(step[1])):
                 steps, values = curves.setdefault(key, ([], []))
-                steps.append(float(line.step))
+                steps.append(float(number))
                 values.append(value)
     if step:
         record = read_run(folder) if is_finished(folder) else None

@@ -25,11 +25,12 @@ CAUTION = 0.1
 
 
 def merit(line: HeldOutMetrics) -> float:
-    """How good a step is by pairs that it never saw: mean of A_w - A_l, plus a tenth of the mean of A_w.
+    """How good a step is by pairs that it never saw: mean of A_w - A_l, plus a tenth of what winners gained far out.
 
-    The lead alone goes on growing while a network unlearns to draw: its losers get worse faster than its winners.
+    The lead alone goes on growing while a network unlearns to draw: its losers get worse faster than its winners. What
+    winners lose at high noise, where it is decided what a picture shows, tells that best.
     """
-    return line.lead.value + CAUTION * line.gain_w.value
+    return line.lead.value + CAUTION * line.gain_far
 
 
 def best_of(lines: Sequence[HeldOutMetrics]) -> HeldOutMetrics | None:

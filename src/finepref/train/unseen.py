@@ -219,6 +219,7 @@ def summarise(run: Run, said: Floats, start: Floats, *, step: int) -> HeldOutMet
         lead=means[0],
         gain_w=means[1],
         gain_l=means[2],
+        gain_far=float(gains[:, held.draws // 2 :, 0].mean()),
         fit=None if beta is None else float(np.logaddexp(0, -beta / 2 * lead).mean()),
         length=float(np.sqrt(said[..., 2:].mean() / start[..., 2:].mean())),
         by_t=tuple(
