@@ -13,7 +13,7 @@ JUDGED = 64  # held-out prompts that pictures are made of, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Request:
     """What an alignment was asked for. reading: how the data are read, as words of a command. judges: scorers of the
     pictures before and after; rewards among them are marked as trained on by the comparison.
     """
@@ -29,7 +29,7 @@ class Asked:
     seed: int
 
 
-def signal_stages(asked: Asked, choice: Choice) -> list[list[str]]:
+def signal_stages(asked: Request, choice: Choice) -> list[list[str]]:
     """What makes the signal: ratings, rewards, the sidecar; nothing for the votes alone."""
     if not choice.kinds:
         return []
@@ -52,13 +52,13 @@ def signal_stages(asked: Asked, choice: Choice) -> list[list[str]]:
     return found
 
 
-def training_stages(asked: Asked) -> list[list[str]]:
+def training_stages(asked: Request) -> list[list[str]]:
     """Cache and run."""
     run = [*(word for layer in asked.layers for word in ("-c", layer)), *asked.own]
     return [["cache", *run], ["train", *run, "--out", str(asked.out / "run"), "--resume", "auto"]]
 
 
-def judging_stages(asked: Asked) -> list[list[str]]:
+def judging_stages(asked: Request) -> list[list[str]]:
     """Pictures before and after, their scores, the comparison and the report."""
     out, pictures = asked.out, asked.out / "eval"
     prompts = ["--prompts", asked.prompts or str(out / PROMPTS), "--limit", str(JUDGED)]

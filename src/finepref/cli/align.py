@@ -42,8 +42,8 @@ def command(
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Look at the data, choose the signal and the recipe, train, and say what came of it."""
+    from finepref.align.alignment import plan_alignment, run_alignment
     from finepref.align.stages import loading
-    from finepref.align.whole import plan_alignment, run_alignment
     from finepref.core.outfolders import check_folder, own_folder
     from finepref.core.progress import say
     from finepref.formats.folders import ALIGNMENT

@@ -25,7 +25,7 @@ from finepref.core.text import visible
 # a function (one command) or a `typer.Typer` (a group of commands).
 COMMANDS: tuple[str, ...] = (
     *("align", "data", "arena", "next", "signals", "cache", "train", "generate", "score", "compare", "report"),
-    "export",
+    *("export", "publish"),
     *("control-maps", "scorers", "methods", "config", "plan", "lab", "demo", "doctor"),
 )
 

@@ -124,6 +124,7 @@ CONTROL_MAPS = FolderKind("control maps", "control maps", ("[0-9]*.png", MAPS))
 EVALUATION = FolderKind("evaluation", "an evaluation", (LINES, RECORD, SCORES, COMPARISON), _is_evaluation)
 PAIRS = FolderKind("pairs", "pairs made from scores", ("pairs.parquet", "rewards.parquet"), _is_pairs)
 EXPORT = FolderKind("export", "an exported run")
+PUBLISHED = FolderKind("published", "a published run")
 MODEL = FolderKind("lab model", "a model of the lab", (*PIPELINE, "lab.json"), _is_model)
 SCORER = FolderKind(
     "scorer", "a converted scorer", ("finepref_scorer.json", "model.safetensors", "config.json"), _is_scorer

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from finepref.align.choice import Choice, choose
-from finepref.align.stages import LAYER, PROMPTS, Asked, judging_stages, signal_stages, training_stages
+from finepref.align.stages import LAYER, PROMPTS, Request, judging_stages, signal_stages, training_stages
 from finepref.align.timed import Stage, run_stage
 from finepref.core.errors import InputError
 from finepref.core.files import write_json, write_text
@@ -40,7 +40,7 @@ LAB = "lab"
 class Alignment:
     """A planned alignment. before: stages up to the run; after: those that judge it. why: a line a decision."""
 
-    asked: Asked
+    asked: Request
     choice: Choice
     config: RunConfig
     plan: Plan | None
@@ -89,7 +89,7 @@ def plan_alignment(
     }
     write_text(written, yaml.safe_dump(held, sort_keys=False, allow_unicode=True))
     own, plan = _fitting(layers, tuple(overrides), gpu)
-    asked = Asked(
+    asked = Request(
         data=tuple(data), reading=tuple(words), layers=(*layers[:-1], str(out / LAYER)), own=own, out=out,
         prompts=prompts,
         judges=tuple(judges) or (("lab-true", "lab-reward") if at_home else tuple(rewards)),

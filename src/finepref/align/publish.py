@@ -1,0 +1,111 @@
+"""A run as others get it: weights in the chosen formats, a model card, pictures; in a folder, or on the hub."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+
+from finepref.core.errors import InputError, check_word
+from finepref.core.outfolders import check_folder, whole_folder
+from finepref.formats.folders import PUBLISHED
+from finepref.formats.run import at_step, is_finished, read_run
+from finepref.models import lora
+from finepref.models.export import FORMATS, export
+from finepref.report.model_card import check_licence, write_card
+
+SUFFIX = ".safetensors"
+
+
+def publish(
+    run: str | Path, *,
+    repository: str | None, folder: str | Path | None, formats: Sequence[str], licence: str | None,
+    evaluation: str | Path | None, private: bool = False, half: bool = False,
+) -> str:  # fmt: skip
+    """Write a run with its card into a folder, or upload it; the folder, or the address on the hub.
+
+    Args:
+        repository: NAME or OWNER/NAME on the hub; the title of the card. folder: where it is written, and nothing is
+            uploaded then. formats: of `export`; none: a LoRA for diffusers and ComfyUI, else a whole pipeline.
+        licence: of the card; None for that of a known base. evaluation: pictures before and after, with their
+            comparison; None for `eval` beside the run, where it is there.
+
+    Raises:
+        InputError: no finished run, an unknown format or licence, neither folder nor name.
+    """
+    place = Path(at_step(run))
+    if not is_finished(place):
+        raise InputError("no finished run", where=run, remedy="finish it with `finepref train --resume`")
+    if repository is None and folder is None:
+        raise InputError("nowhere to put it", where="publish", remedy="give --repo NAME, or --to FOLDER")
+    record = read_run(place)
+    has_lora = (place / lora.FILE).is_file()
+    chosen = list(formats) or (["diffusers", "comfyui"] if has_lora else ["merged"])
+    for each in chosen:
+        check_word(each, FORMATS, "format", where="--format")
+    if "merged" in chosen and len(chosen) > 1:
+        raise InputError("a whole pipeline stands alone in a folder", where="--format", remedy="name merged alone")
+    title, known = repository or Path(str(folder)).name, check_licence(licence, record.base)
+    seen = place.parent / "eval" if evaluation is None else Path(evaluation)
+    pictures = seen if seen.is_dir() else None
+    if evaluation is not None and pictures is None:
+        raise InputError("no such folder", where=evaluation, remedy="give what `finepref generate` wrote")
+    with TemporaryDirectory() as own:
+        target = Path(own) / "published" if folder is None else check_folder(folder, PUBLISHED, inputs=[place])
+        with whole_folder(target, PUBLISHED) as made:
+            _weights(place, made, chosen, half=half)
+            where = repository or Path(str(folder)).name
+            code, also = _loading(record.base, where, chosen)
+            config = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
+            write_card(
+                place, made, title=title, licence=known, code=code, also=also, config=config, evaluation=pictures
+            )
+        return str(folder) if folder is not None else _upload(target, str(repository), private=private)
+
+
+def _weights(run: Path, out: Path, formats: Sequence[str], *, half: bool) -> None:
+    """The exports, one beside the other; what is there of finepref itself is left out."""
+    for name in formats:
+        with TemporaryDirectory() as own:
+            whole = name in ("merged", "single-file")
+            made = export(run, None, Path(own) / "out", format=name, half=half and whole)
+            if made.is_file():
+                shutil.copy2(made, out / f"{name}{SUFFIX}")
+                continue
+            for path in made.iterdir():
+                if path.name != "finepref.json":
+                    (shutil.copytree if path.is_dir() else shutil.copy2)(path, out / path.name)
+
+
+def _loading(base: str, where: str, formats: Sequence[str]) -> tuple[str, list[str]]:
+    """(python that loads it, how other tools do)."""
+    head = "from diffusers import DiffusionPipeline\n\n"
+    code = ""
+    if "merged" in formats:
+        code = f'{head}pipe = DiffusionPipeline.from_pretrained("{where}")'
+    elif "diffusers" in formats:
+        code = f'{head}pipe = DiffusionPipeline.from_pretrained("{base}")\npipe.load_lora_weights("{where}")'
+    tools = {
+        "comfyui": "ComfyUI: put comfyui.safetensors into models/loras.",
+        "kohya": "kohya's trainers and WebUI: kohya.safetensors is the LoRA.",
+        "single-file": "ComfyUI and WebUI: single-file.safetensors is a whole checkpoint.",
+    }
+    also = [tools[name] for name in formats if name in tools]
+    return code or "# no format of diffusers was published", also
+
+
+def _upload(folder: Path, repository: str, *, private: bool) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi()
+    try:
+        made = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=made.repo_id, folder_path=str(folder), commit_message="Published by finepref")
+    except (HfHubHTTPError, OSError) as error:
+        what = f"the hub did not take it ({str(error).splitlines()[0]})"
+        raise InputError(what, where=repository, remedy="log in with `hf auth login`, or use --to FOLDER") from None
+    return str(made)
