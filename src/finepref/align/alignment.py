@@ -67,7 +67,7 @@ def plan_alignment(
         InputError: no decided vote, a base that no recipe is for, or a card that nothing fits on.
     """
     report = inspect(list(data), reading=reading)
-    pairs = report.labels["image_0"] + report.labels["image_1"]
+    pairs = report.decided
     if not pairs:
         raise InputError("nobody decided one of its pairs", where=", ".join(data), remedy="see `finepref data inspect`")
     layer = _base_layer(base)

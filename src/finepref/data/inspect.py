@@ -57,6 +57,11 @@ class DataReport:
     outcome_words: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def decided(self) -> int:
+        """Pairs of which one picture won."""
+        return self.labels[SAID[0]] + self.labels[SAID[1]]
+
 
 def inspect(
     paths: str | Path | Sequence[str | Path],
