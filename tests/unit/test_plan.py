@@ -155,8 +155,9 @@ def test_the_work_of_guidance_and_of_shared_trajectories(sd15: Counts) -> None:
 def made_up(**changes: float) -> Counts:
     """A network of round numbers."""
     numbers = {
-        "parameters": 1_000_000_000, "trained": 1_000_000_000, "castable": 900_000_000, "factored": 1_000_000,
-        "condition": 100_000, "forward_flop": 1e12, "training_flop": 3e12, "training_bytes": 3e9, "forward_bytes": 2e9,
+        "parameters": 1_000_000_000, "trained": 1_000_000_000, "castable": 900_000_000, "linear": 800_000_000,
+        "factored": 1_000_000, "condition": 100_000,
+        "forward_flop": 1e12, "training_flop": 3e12, "training_bytes": 3e9, "forward_bytes": 2e9,
         "vae_parameters": 1, "vae_flop": 1e12, "decoder_parameters": 1, "decoder_bytes": 1e9,
         "text_parameters": 1, "text_flop": 1e10, **changes,
     }  # fmt: skip

@@ -9,7 +9,15 @@ from finepref.plan.needs import Counts, cache_of, memory_of, work_of
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.method import make_method
 
-ROUND = {"parameters": 10, "trained": 10, "castable": 0, "factored": 1, "condition": 7, "vae_parameters": 3}
+ROUND = {
+    "parameters": 10,
+    "trained": 10,
+    "castable": 0,
+    "linear": 0,
+    "factored": 1,
+    "condition": 7,
+    "vae_parameters": 3,
+}
 FLOP = {"forward_flop": 100.0, "training_flop": 300.0, "vae_flop": 20.0, "text_flop": 1.0}
 BYTES = {"training_bytes": 0.0, "forward_bytes": 0.0, "decoder_bytes": 0.0}
 COUNTS = Counts(latent=(4, 8, 8), text_parameters=5, decoder_parameters=1, **ROUND, **FLOP, **BYTES)

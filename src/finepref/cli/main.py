@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -98,6 +99,8 @@ def _prepare() -> None:
     """Quiet libraries, streams that can write every text, and an end on SIGTERM that puts away what is half-written."""
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # read when they are imported
         os.environ.setdefault(name, "error")
+    for name in ("torchao", "torch.utils._pytree"):  # say at import what they cannot do on this machine
+        logging.getLogger(name).setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows fewer letters shows the others as escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -23,6 +23,7 @@ from finepref.models.lora_file import LoraFile, fuse, put, read_lora
 from finepref.models.negative_network import is_guided, open_guided
 from finepref.models.pipeline_parts import check_parts, check_tokenizers
 from finepref.models.precision import autocast_forward, compute_dtype, freeze_copy, store_half
+from finepref.models.quantized import Quantization, check_quantization
 from finepref.models.run_folder import run_model_settings, said_of
 from finepref.models.source import (
     INDEX,
@@ -57,6 +58,7 @@ def load_adapter(
     resolution: int | None = None,
     micro_conditioning: str | None = None,
     vae: str | None = None,
+    quantize: Quantization | None = None,
     seed: int = 0,
     sharded: bool = False,
     moving: bool = False,
@@ -73,6 +75,7 @@ def load_adapter(
         resolution: training side in pixels; None for the base's own. Used by SDXL's micro-conditioning.
         micro_conditioning: SDXL only: `true` (sizes and crops of each image) or `official` ([R,R,0,0,R,R]).
         vae: another VAE, for the pipeline's decoding.
+        quantize: the frozen weights below a LoRA in fewer bits, see `models.quantized`.
         seed: of the LoRA initialisation and its dropout.
         moving: the reference will be changed: it has weights of its own, in full precision.
         sharded: leave the networks on the CPU, for whoever shards them over several devices.
@@ -87,7 +90,8 @@ def load_adapter(
     check_parts(source, kind, vae)
     micro = check_micro_conditioning(kind, micro_conditioning)
     dtype = compute_dtype(mixed_precision)
-    policy, start = _load_network(source, kind, init_from)
+    check_quantization(quantize, device)
+    policy, start = _load_network(source, kind, init_from, quantize)
     texts = None
     if lora is not None and lora.text_encoder:
         texts = load_text_encoders(source, kind, check_tokenizers(source, kind))
@@ -241,7 +245,9 @@ def native_resolution(source: Source, network: Any) -> int:
     return int(side) * 2 ** (len(levels) - 1)
 
 
-def _load_network(source: Source, kind: Family, start: str | FilePath | None) -> tuple[Any, FilePath | None]:
+def _load_network(
+    source: Source, kind: Family, start: str | FilePath | None, quantize: str | None = None
+) -> tuple[Any, FilePath | None]:
     """(network with the full weights of `start`, LoRA file still to be put on it or None).
 
     A LoRA run lies on the full weights that it started from; one that started from a LoRA went on with that LoRA.
@@ -249,7 +255,7 @@ def _load_network(source: Source, kind: Family, start: str | FilePath | None) ->
     found = None if start is None else find_start(start, kind.part, source)
     below = found if found is None or found.lora is None else full_start(found.name, kind.part, source)
     if below is None or below.weights is None:
-        network = load_part(source, kind.part)
+        network = load_part(source, kind.part, quantize=quantize)
     else:
-        network = load_module(part_class(source, kind.part), below.weights)
+        network = load_module(part_class(source, kind.part), below.weights, quantize=quantize)
     return network, None if found is None else found.lora

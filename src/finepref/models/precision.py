@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from finepref.core.errors import InputError, check_word
+from finepref.models.quantized import is_plain
 
 DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,7 +37,8 @@ def store_half(network: nn.Module, dtype: torch.dtype) -> None:
     """Store a frozen network's linear and convolution weights in `dtype`, as autocast would cast them at each call."""
     for layer in cast_layers(network):
         for parameter in layer.parameters(recurse=False):
-            parameter.data = parameter.data.to(dtype)
+            if is_plain(parameter):  # a quantised weight is taken back to that type at each call
+                parameter.data = parameter.data.to(dtype)
 
 
 def autocast_forward(module: nn.Module, device: torch.device, dtype: torch.dtype, *, widened: bool = False) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from finepref.core.options import Options, told
+from finepref.models.quantized import Quantization
 from finepref.models.source import BaseOptions
 
 
@@ -26,6 +27,9 @@ class ModelSection(Options):
     )
     prediction_type: Literal["epsilon", "v_prediction"] | None = told(
         None, "of a single file that does not say it; null = what its marks or its config say"
+    )
+    quantize: Quantization | None = told(
+        None, "int8 | nf4: the frozen base of a LoRA in 8 or 4 bits, which need finepref[quant] or finepref[bnb]"
     )
     family: str = told("auto", "auto | sd15 | sdxl | sd3 | flux | ...; auto reads model_index.json")
     vae: str | None = told(

@@ -19,6 +19,7 @@ from finepref.core.outfolders import refuse_changed
 from finepref.core.rows import BASES
 from finepref.models.classes import check_folder, load_class
 from finepref.models.header import COUNTED, DAMAGED, part_header
+from finepref.models.quantized import config_of, is_plain
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -237,10 +238,17 @@ def empty_part(source: Source, part: str, config: Any = None) -> Any:
         return cls(cls.config_class.from_dict(held)) if hasattr(cls, "config_class") else cls.from_config(held)
 
 
-def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32, variant: str | None = None) -> Any:
+def load_module(
+    cls: Any,
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    variant: str | None = None,
+    quantize: str | None = None,
+) -> Any:
     """`cls.from_pretrained` of a folder, safetensors only, each tensor of which is used.
 
-    variant: of the weight files, as `fp16` in `model.fp16.safetensors`.
+    variant: of the weight files, as `fp16` in `model.fp16.safetensors`. quantize: int8 or nf4, see `models.quantized`.
 
     Raises:
         InputError: no weights, weights that the file does not hold, tensors in it that the network does not have, one
@@ -254,6 +262,7 @@ def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32, v
     remedy = f"the folder needs config.json and a .safetensors file{of}"
     options = {"output_loading_info": True, "use_safetensors": True, "variant": variant}
     options |= {"ignore_mismatched_sizes": True} if library == "transformers" else {}  # else it does not name them
+    options |= {} if quantize is None else {"quantization_config": config_of(quantize, dtype)}
     with quiet(), reading(folder, f"a whole {cls.__name__}{of}", remedy=remedy):
         module, info = cls.from_pretrained(str(folder), **options, **typed)
     part_header(folder, cls, variant)
@@ -275,15 +284,17 @@ def load_module(cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32, v
 def _not_finite(module: torch.nn.Module) -> list[str]:
     """Names of the tensors that hold nan or infinity; a sum tells in one reading, unless it is too large itself."""
     held = [(name, value) for name, value in module.state_dict().items() if value.is_floating_point()]
+    held = [(name, value) for name, value in held if is_plain(value)]
     doubted = [
         (name, value) for name, value in held if not value.is_meta and not value.sum(dtype=torch.float32).isfinite()
     ]
     return [name for name, value in doubted if not bool(value.isfinite().all())]
 
 
-def load_part(source: Source, part: str, *, dtype: torch.dtype = torch.float32) -> Any:
+def load_part(source: Source, part: str, *, dtype: torch.dtype = torch.float32, quantize: str | None = None) -> Any:
     """A network of the pipeline (`unet`, `vae`, `text_encoder`...), in evaluation mode, without gradients."""
-    return load_module(part_class(source, part), source.folder / part, dtype=dtype, variant=source.variant)
+    options: dict[str, Any] = {"dtype": dtype, "variant": source.variant, "quantize": quantize}
+    return load_module(part_class(source, part), source.folder / part, **options)
 
 
 def part_class(source: Source, part: str) -> Any:

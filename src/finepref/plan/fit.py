@@ -19,6 +19,8 @@ FULL: Change = {**BF16, "train.gradient_checkpointing": True}
 ERRORS: Change = {**FULL, "train.reference_cache": "reference"}
 FACTORED: Change = {"train.optimizer": "adafactor"}
 LORA: Change = {"lora": {"rank": 8}}
+INT8: Change = {"model.quantize": "int8"}
+NF4: Change = {"model.quantize": "nf4"}
 # From mild to strong. Those that say nothing new about a config are passed over.
 LADDER: tuple[Change, ...] = (
     {},
@@ -31,6 +33,8 @@ LADDER: tuple[Change, ...] = (
     {**BF16, **LORA},
     {**HALF, **LORA},
     {**FULL, **LORA},
+    {**FULL, **LORA, **INT8},
+    {**FULL, **LORA, **NF4},
 )
 SHARDS = (2, 4, 8, 16, 32, 64)
 
@@ -59,6 +63,8 @@ def changed(config: RunConfig, change: Change) -> RunConfig:
     """A config with some keys, dotted, set to other values."""
     data = config.as_dict()
     for key, value in change.items():
+        if key == "lora" and data["lora"] is not None:
+            continue  # it has one of its own
         section, _, leaf = key.rpartition(".")
         (data[section] if section else data)[leaf] = value
     return parse_config(data)
@@ -80,8 +86,10 @@ def _applies(config: RunConfig, method: Method, change: Change) -> bool:
             return False
     if "train.optimizer" in change and (options.optimizer != "adamw" or options.distributed == "fsdp2"):
         return False
-    if "lora" in change and config.lora is not None:
+    if "model.quantize" in change and (config.model.quantize is not None or options.distributed == "fsdp2"):
         return False
+    if "lora" in change and config.lora is not None:
+        return "model.quantize" in change and not config.lora.dora
     if change.get("train.gradient_checkpointing") == "selective":
         return options.gradient_checkpointing is False
     return not change or changed(config, change) != config

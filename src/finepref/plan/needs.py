@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from finepref.diffusion.path import Path
 from finepref.diffusion.programme import mean_calls
+from finepref.models.quantized import BYTES as QUANTIZED
 from finepref.train.config import RunConfig
 from finepref.train.method import Method, images_of_draw, inverts, needs_reference
 
@@ -27,7 +28,8 @@ RESERVED_GB, FRAGMENTS = 1.5, 0.05  # CUDA context and libraries; share of the m
 class Counts:
     """What the networks of a base cost; operations (FLOP) and bytes are of one image.
 
-    parameters, trained: of the denoiser, LoRA included. castable: weights that autocast runs in half. factored: numbers
+    parameters, trained: of the denoiser, LoRA included. castable: weights that autocast runs in half; linear: those
+    of them that quantisation takes. factored: numbers
     of Adafactor's second moments. latent: (C, h, w). condition: numbers of an image's conditions.
     forward_flop, training_flop: a forward; a forward with its backward, recomputation included.
     training_bytes, forward_bytes: most bytes alive at once beyond weights and gradients, with and without gradient.
@@ -38,6 +40,7 @@ class Counts:
     parameters: int
     trained: int
     castable: int
+    linear: int
     factored: int
     latent: tuple[int, ...]
     condition: int
@@ -152,6 +155,8 @@ def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: i
     options, half = config.train, config.train.mixed_precision != "no"
     lora = config.lora is not None
     frozen = 4.0 * counts.parameters - (2.0 * counts.castable if half else 0.0)
+    if config.model.quantize is not None:
+        frozen -= counts.linear * ((2.0 if half else 4.0) - QUANTIZED[config.model.quantize])
     separate = needs_reference(config, method) and not lora
     optimizer = {"adamw": 8.0 * counts.trained, "adafactor": 4.0 * counts.factored, "adamw8bit": 2.1 * counts.trained}
     reference = frozen if separate else 0.0

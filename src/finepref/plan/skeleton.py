@@ -30,6 +30,7 @@ from finepref.models.family import Cond, Family, Shapes, family_of
 from finepref.models.kernels import Checkpointing, use_checkpointing
 from finepref.models.pipeline_parts import check_parts
 from finepref.models.precision import cast_layers, compute_dtype
+from finepref.models.quantized import quantizable
 from finepref.models.source import (
     INDEX,
     SCHEDULER,
@@ -106,6 +107,7 @@ def count(
         parameters=sum(p.numel() for p in network.parameters()),
         trained=sum(p.numel() for p in trained),
         castable=sum(p.numel() for layer in cast_layers(network) for p in layer.parameters(recurse=False)),
+        linear=quantizable(network),
         factored=sum(_factored(tuple(p.shape)) for p in trained),
         latent=latent,
         condition=sum(math.prod(shape) for shape in shapes.values()),

@@ -138,9 +138,22 @@ def _refuse_nonsense(config: RunConfig, method: Method) -> None:
     if config.lora is not None and config.lora.dora and config.train.mixed_precision != "no":
         what = "half precision rounds its lengths, so that policy and reference differ before the first step"
         raise ConfigError(what, where="lora.dora", remedy="set train.mixed_precision=no, or lora.dora=false")
+    if config.model.quantize is not None:
+        _check_quantized(config)
     if config.signal.margin_scale != 1.0 and (config.signal.file is None or not needs.margin):
         reason = "there is no signal file" if config.signal.file is None else f"objective {name} takes no margin"
         raise ConfigError(f"it has no effect: {reason}", where="signal.margin_scale", remedy="remove it")
+
+
+def _check_quantized(config: RunConfig) -> None:
+    """Refuse what cannot be trained on weights in fewer bits."""
+    for wrong, what, remedy in (
+        (config.lora is None, "weights in fewer bits cannot be trained", "train a LoRA (lora: {rank: 8}), or null"),
+        (config.lora is not None and config.lora.dora, "DoRA measures the weights themselves", "lora.dora: false"),
+        (config.train.distributed == "fsdp2", "they are not sharded here", "train.distributed: ddp"),
+    ):
+        if wrong:
+            raise ConfigError(what, where="model.quantize", remedy=remedy)
 
 
 def _check_reference(config: RunConfig, method: Method) -> None:

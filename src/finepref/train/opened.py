@@ -65,7 +65,7 @@ def about_base(config: RunConfig) -> BaseRecord:
 
 def load_encoder(config: RunConfig, *, device: str) -> LatentEncoder:
     """The VAE and text encoders that a run's cache is made with."""
-    model = config.model.model_dump(exclude={"init_from", "micro_conditioning"})
+    model = config.model.model_dump(exclude={"init_from", "micro_conditioning", "quantize"})
     precision = config.cache.mixed_precision
     return LatentEncoder(**model, resolution=config.data.resolution, device=device, mixed_precision=precision)
 
