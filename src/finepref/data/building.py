@@ -21,11 +21,11 @@ from torch import Tensor
 
 from finepref.core.errors import InputError
 from finepref.core.images import ImageSize, Unreadable, square
-from finepref.core.provenance import sha256_bytes
 from finepref.data.latents import MASK
 from finepref.data.shards import STORAGE, read_index, shard_names, write_shard
 from finepref.formats.cache import KINDS, Kind, image_row, prompt_row
 from finepref.formats.preferences import ImageRef
+from finepref.formats.prompts import prompt_sha256
 from finepref.models.encoder import LatentEncoder
 
 
@@ -80,7 +80,7 @@ class Builder:
 
     def add_prompt(self, prompt: str) -> None:
         """Queue a prompt if it is new and this process' own."""
-        sha = sha256_bytes(prompt.encode())
+        sha = prompt_sha256(prompt)
         if sha not in self.prompts and owner(sha, self.world) == self.rank:
             self.prompts.add(sha)
             self.waiting_prompts.append((sha, prompt))

@@ -9,6 +9,7 @@ from finepref.core.errors import InputError
 from finepref.core.provenance import sha256_bytes
 from finepref.formats.cache import CachedRow
 from finepref.formats.preferences import ImageRef, Preference, Quarantined
+from finepref.formats.prompts import prompt_sha256
 
 
 @dataclass(slots=True)
@@ -39,7 +40,7 @@ class HashedPairs:
                 self.unread.append(Quarantined(row=row, pair_id=preference.pair_id, reason="; ".join(faults)))
                 continue
             first, second = map(sha256_bytes, contents)
-            prompt = sha256_bytes(preference.prompt.encode())
+            prompt = prompt_sha256(preference.prompt)
             self.pairs.append((row, CachedRow(preference.pair_id, prompt, first, second, preference.label)))
             yield preference.prompt, dict(zip((first, second), zip(images, contents, strict=True), strict=True))
 

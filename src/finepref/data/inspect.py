@@ -10,7 +10,6 @@ from pathlib import Path
 
 from finepref.core.images import Unreadable, decode, plain_size
 from finepref.core.progress import progress
-from finepref.core.provenance import sha256_bytes
 from finepref.data.hashed import HashedPairs
 from finepref.formats.preferences import (
     SAID,
@@ -21,6 +20,7 @@ from finepref.formats.preferences import (
     said_of,
     winner_of,
 )
+from finepref.formats.prompts import prompt_sha256
 from finepref.formats.reading import AS_IT_IS, Reading
 
 RESULTS = dict(zip(SAID, (("won", "lost"), ("lost", "won"), ("tied", "tied")), strict=False))  # of the two models
@@ -88,7 +88,7 @@ def inspect(
     def counted() -> Iterator[Preference]:
         for pair in progress(itertools.islice(pairs, limit), "read", total=limit, unit="pair"):
             _count(report, pair)
-            prompts.add(sha256_bytes(pair.prompt.encode()))
+            prompts.add(prompt_sha256(pair.prompt))
             voters.add(pair.voter)
             yield pair
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.images import ImageSize
-from finepref.core.provenance import sha256_bytes
 from finepref.data.latents import EMPTY_PROMPT, Latents
 from finepref.formats.cache import Pairs
 from finepref.formats.preferences import Preferences
+from finepref.formats.prompts import prompt_sha256
 from finepref.formats.reading import Reading
 
 
@@ -74,7 +74,7 @@ def prompt_texts(paths: Sequence[str | Path], *, reading: Reading, wanted: Seque
         raise ConfigError(what, where="data.paths", remedy="name the data that the cache was made of")
     found = {EMPTY_PROMPT: ""}
     for pair in Preferences(data=list(paths), reading=reading, images=False, quarantine=[]):
-        found[sha256_bytes(pair.prompt.encode())] = pair.prompt
+        found[prompt_sha256(pair.prompt)] = pair.prompt
     missing = sum(sha not in found for sha in {*wanted})
     if missing:
         what = f"they lack {missing} of {len({*wanted})} prompts of the cache"

@@ -21,6 +21,7 @@ from finepref.data.hashed import HashedPairs
 from finepref.data.latents import EMPTY_PROMPT
 from finepref.formats.cache import Shaping, pairs_of
 from finepref.formats.preferences import ImageRef, Preferences
+from finepref.formats.prompts import prompt_sha256
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.models.encoder import LatentEncoder
 
@@ -63,7 +64,7 @@ class OnlineLatents:
         held, read = 0, HashedPairs([])
         preferences = Preferences(data=paths, reading=reading, quarantine=read.rejected)
         for prompt, images in read.read(progress(preferences, "read", unit="pair")):
-            self._texts[sha256_bytes(prompt.encode())] = prompt
+            self._texts[prompt_sha256(prompt)] = prompt
             for sha in images.keys() - self._images.keys() - bad.keys():
                 image, content = images[sha]
                 try:

@@ -214,8 +214,8 @@ def _lora_file(run: Path, out: Path, format: str, *, source: Source, kind: Famil
     from safetensors.torch import save_file
 
     tensors: dict[str, Any] = {}
-    for part in lora.parts(run):
-        weights, metadata = lora.read(run, part)
+    of_part = {part: lora.read(run, part) for part in lora.parts(run)}
+    for part, (weights, metadata) in of_part.items():
         found = lora_names.pairs(weights, metadata, tool=lora_names.TOOLS[format])
         network = empty_part(source, part)
         modules = dict(network.named_modules())
@@ -229,8 +229,8 @@ def _lora_file(run: Path, out: Path, format: str, *, source: Source, kind: Famil
             tensors |= lora_names.named(format, kind.name, found, network)
         else:
             tensors |= lora_names.of_text(kind.name, part, found)
-    metadata = lora.read(run, kind.part)[1]
-    about = {} if format != "kohya" else lora_names.about(kind.name, metadata)
+    denoiser = of_part[kind.part][1] if kind.part in of_part else {}
+    about = {} if format != "kohya" else lora_names.about(kind.name, denoiser)
     with own_file(out, _is_ours), atomic_file(out) as temporary:
         save_file(tensors, str(temporary), metadata={**about, MADE_BY: "finepref", MADE_OF: made, "format": "pt"})
         seal(temporary)

@@ -124,6 +124,11 @@ def family_of(source: Source, name: str = "auto") -> Family:
     raise InputError(f"pipeline class {written!r} is not served", where=source.name, remedy=remedy)
 
 
+def text_parts(found: Family, source: Source) -> list[str]:
+    """The text encoders of a family that a pipeline has, by part."""
+    return [encoder for _, encoder in found.texts if source.has(encoder)]
+
+
 def check_micro_conditioning(found: Family, value: str | None) -> str | None:
     """The micro-conditioning rule in force; an option without effect is refused."""
     if value is None:

@@ -16,7 +16,7 @@ from finepref.formats.run import RUN, at_start, at_step, is_finished, read_run
 from finepref.models import dropout
 from finepref.models import lora as low_rank
 from finepref.models.denoiser import Denoiser
-from finepref.models.family import Family, check_micro_conditioning, family_of
+from finepref.models.family import Family, check_micro_conditioning, family_of, text_parts
 from finepref.models.kernels import Checkpointing, use_channels_last, use_checkpointing
 from finepref.models.lora import LoraSettings
 from finepref.models.lora_file import LoraFile, fuse, put, read_lora
@@ -227,7 +227,7 @@ def load_pipeline(
         held = {kind.part: network.to(dtype), "vae": vae.to(dtype), **tokenizers}
     pipe = assemble(source, held, torch_dtype=dtype)
     if adapter is not None:
-        names = [name for _, name in kind.texts if kind.embed is not None and source.has(name)]
+        names = text_parts(kind, source) if kind.embed is not None else []
         networks = {kind.part: network, **{name: getattr(pipe, name) for name in names}}
         for part, held_by_file in read_lora(adapter, networks, pipeline_class(source)).items():
             put(networks[part], held_by_file, low_rank.POLICY)

@@ -15,7 +15,7 @@ import torch
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_object, reading
-from finepref.models.family import Family
+from finepref.models.family import Family, text_parts
 from finepref.models.header import COUNTED, part_header, plain_name
 from finepref.models.prediction import SPEC, check_schedule, said_in
 from finepref.models.source import SCHEDULER, Source, part_class, quiet, vae_class, vae_folder
@@ -108,7 +108,7 @@ def config_of(cls: Any, file: Path) -> Any:
 
 
 def _encoders(source: Source, kind: Family) -> dict[str, Any]:
-    held = [part for _, part in kind.texts if source.has(part)]
+    held = text_parts(kind, source)
     return {part: config_of(part_class(source, part), source.folder / part / "config.json") for part in held}
 
 

@@ -15,7 +15,7 @@ from finepref.core.progress import say
 from finepref.core.provenance import hash_config, sha256_file, sha256_folder
 from finepref.formats.run import at_step, is_finished, read_run
 from finepref.models import lora as low_rank
-from finepref.models.family import Family
+from finepref.models.family import Family, text_parts
 from finepref.models.header import part_header, read_header
 from finepref.models.lora import LoraSettings
 from finepref.models.lora_file import put, read_lora
@@ -164,7 +164,7 @@ def check_start(source: Source, kind: Family, name: str | Path, lora: LoraSettin
     config = None if below is None or below.weights is None else read_object(below.weights / "config.json")
     networks = {kind.part: empty_part(source, kind.part, config)}
     if lora is not None and lora.text_encoder:
-        networks |= {name: empty_part(source, name) for _, name in kind.texts if source.has(name)}
+        networks |= {name: empty_part(source, name) for name in text_parts(kind, source)}
     for number, (part, held) in enumerate(read_lora(found.lora, networks, pipeline_class(source)).items()):
         if lora is not None and number == 0:  # the others go on as they are in the file
             low_rank.check_asked(networks[part], held, lora_of(part, kind, lora))

@@ -26,7 +26,7 @@ from finepref.core.files import read_object, reading
 from finepref.core.rows import BASES
 from finepref.diffusion.path import Path
 from finepref.models import lora as low_rank
-from finepref.models.family import Cond, Family, Shapes, family_of
+from finepref.models.family import Cond, Family, Shapes, family_of, text_parts
 from finepref.models.kernels import Checkpointing, use_checkpointing
 from finepref.models.pipeline_parts import check_parts
 from finepref.models.precision import cast_layers, compute_dtype
@@ -102,7 +102,7 @@ def count(
             _with_fake_tensors(network, dtype if lora is not None else None)
             work = _training(network, call, kind, latent, shapes, dtype)
     trained = [p for p in network.parameters() if p.requires_grad]
-    texts = [_text(source, kind, encoder) for _, encoder in kind.texts if source.has(encoder)]
+    texts = [_text(source, kind, encoder) for encoder in text_parts(kind, source)]
     counts = Counts(
         parameters=sum(p.numel() for p in network.parameters()),
         trained=sum(p.numel() for p in trained),
@@ -253,7 +253,7 @@ def _with_texts(
 ) -> tuple[nn.Module, Callable[[Tensor, Tensor, Cond], Tensor]]:
     """(all networks that are trained, how they are called, each prompt encoded from token ids)."""
     check_trainable(source, kind)
-    encoders = {name: empty_part(source, name).requires_grad_(False) for _, name in kind.texts if source.has(name)}
+    encoders = {name: empty_part(source, name).requires_grad_(False) for name in text_parts(kind, source)}
     texts = TextEncoders(kind, encoders, {})
     for part, encoder in encoders.items():
         with torch.device("meta"):

@@ -153,10 +153,8 @@ def write_row(file: Path, row: Mapping[str, Any]) -> None:
 
 def best_mean(row: Mapping[str, Any], grid: list[tuple[float, float]]) -> float | None:
     """The best mean true quality of a finished grid; None while some of it is missing, or where nothing trained."""
-    found = row.get("grid", {})
-    if any(str(i) not in found for i in range(len(grid))):
-        return None
-    return max((point["mean"] for point in found.values() if "mean" in point), default=None)
+    found = _finished(row, grid)
+    return None if found is None else max((point["mean"] for point in found if "mean" in point), default=None)
 
 
 def best_point(row: Mapping[str, Any], grid: list[tuple[float, float]]) -> Point | None:
@@ -165,11 +163,18 @@ def best_point(row: Mapping[str, Any], grid: list[tuple[float, float]]) -> Point
     Raises:
         InputError: no point of the grid could be trained.
     """
-    found = row.get("grid", {})
-    if any(str(i) not in found for i in range(len(grid))):
+    found = _finished(row, grid)
+    if found is None:
         return None
-    scored = [(found[str(i)]["mean"], -i) for i in range(len(grid)) if "mean" in found[str(i)]]
+    scored = [(point["mean"], -i) for i, point in enumerate(found) if "mean" in point]
     if not scored:
         raise InputError(f"no grid point of {row.get('method')} could be trained", remedy="lower tuning.learning_rate")
     rate, strength = grid[-max(scored)[1]]
     return Point(rate, strength)
+
+
+def _finished(row: Mapping[str, Any], grid: list[tuple[float, float]]) -> list[Mapping[str, Any]] | None:
+    """The points of a grid in order; None while some are missing."""
+    found = row.get("grid", {})
+    numbers = [str(i) for i in range(len(grid))]
+    return None if any(number not in found for number in numbers) else [found[number] for number in numbers]

@@ -95,11 +95,6 @@ class Prepared:
     reference: str = ""
     trajectories: str = ""
 
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """The ids that are drawn from."""
-        return self.table.ids
-
 
 def prepare(config: RunConfig, *, cache: Latents, base: BaseRecord) -> Prepared:
     """Check a config against its data.

@@ -113,7 +113,7 @@ def _train(run: Run, prepared: Prepared, *, resume: bool) -> None:
         write_text(out / CONFIG, config.to_yaml())
         trainable = sum(parameter.numel() for _, parameter in run.adapter.trainable())
         processes = "1 process" if world.size == 1 else f"{world.size} processes"
-        what = f"{len(prepared.rows)} rows, {trainable / 1e6:.2f} M trained parameters, {processes}"
+        what = f"{len(prepared.table.ids)} rows, {trainable / 1e6:.2f} M trained parameters, {processes}"
         say(f"{config.method} on {what}, {out}")
         run = replace(run, trackers=make_trackers(config.log.trackers, out, config.as_dict()))
     world.barrier()
