@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 ROWS = Path(__file__).parent / "results" / "held-out"
 RATE, STEPS, EVERY, PAIRS = 6e-5, 96, 6, 300
@@ -54,7 +57,7 @@ def verdicts(seeds: Sequence[int]) -> Iterator[Job]:
         yield Job("rate-10", seed, factor=10.0)
         yield Job("lambda-3", seed, "arenapo", "paper", words=("signal.margin_scale=3",))
         yield Job("wrong-reward", seed, "reward_soft", "wrong")
-        yield Job("permuted", seed, "dpo", "permuted")
+        yield Job("permuted", seed, signal="permuted", method="dpo")
 
 
 SETS = {"early": (early, range(10)), "verdicts": (verdicts, (*range(10), *range(100, 120)))}
@@ -62,6 +65,8 @@ SETS = {"early": (early, range(10)), "verdicts": (verdicts, (*range(10), *range(
 
 def ground(job: Job, work: Path) -> tuple[Path, Path | None]:
     """(votes, signals) of a seed."""
+    import torch
+
     from finepref.core import rng
     from finepref.evaluate.scored_pairs import score_preferences
     from finepref.formats.preferences import read_preferences
@@ -71,18 +76,29 @@ def ground(job: Job, work: Path) -> tuple[Path, Path | None]:
     from finepref.lab.ballots import make_votes
     from finepref.plan.methods import get
     from finepref.signals.make import signals_of, vote_table
+    from finepref.train.config import load_config
+    from finepref.train.opened import make_cache
+    from finepref.train.processes import World
 
-    folder = work / f"seed-{job.seed}"
+    permuted = job.signal == "permuted"
+    folder = work / (f"seed-{job.seed}" + ("-permuted" if permuted else ""))
     votes, rewards = folder / "votes.parquet", folder / "rewards.parquet"
     if not votes.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         make_votes(votes, seed=job.seed, votes=PAIRS, prompts=world.prompts("train"))
+        if permuted:
+            _permute(votes, rng.numpy_generator(job.seed, "permuted winners"))
     prefs = read_preferences([votes])
     if not rewards.is_file():
         score_preferences(prefs, ["lab-reward"], rewards, inputs=[votes])
-    if job.signal == "dpo":
+    if not (folder / "cache").is_dir():
+        config = load_config("lab/dpo", [f"data.paths=[{votes}]", f"cache.folder={folder / 'cache'}"])
+        make_cache(config, folder / "cache", world=World(0, 1, torch.device("cpu")))
+    if job.signal in ("dpo", "permuted"):
         return votes, None
     out = folder / f"signals-{job.signal}.parquet"
+    if out.is_file():
+        return votes, out
     table = vote_table(prefs, named_images=True)
     held = read_rewards(rewards, table.pair_id)
     chance = rng.numpy_generator(job.seed, "held-out runs")
@@ -90,19 +106,28 @@ def ground(job: Job, work: Path) -> tuple[Path, Path | None]:
         made = signals_of(table, ["posterior"], ratings=_ratings(table, "batch"), rewards=held)
     elif job.signal == "paper":
         made = signals_of(table, ["paper"], ratings=_ratings(table, "online"))
-    elif job.signal == "wrong":
+    else:
         scores = chance.permutation(np.concatenate([held.score_0, held.score_1]))
         dealt = type(held)(scores[: len(table.label)], scores[len(table.label) :], "wrong reward", "w")
         made = signals_of(table, list(get("reward_soft").about.signal), rewards=dealt)
-    else:
-        made = signals_of(table, ["binary"])
-        made = type(made)(**{**_columns(made), "winner": chance.integers(0, 2, len(made)).astype(np.int8)})
     write_signals(out, made, provenance={"made": "benchmarks/held_out_runs.py", "kind": job.signal})
     return votes, out
 
 
-def _columns(signals: Any) -> dict[str, Any]:
-    return {name: getattr(signals, name) for name in signals.__slots__}
+def _permute(votes: Path, chance: np.random.Generator) -> None:
+    """Give every vote that decided the winner of a coin: the people's own votes say nothing."""
+    table = pq.read_table(votes)
+    labels = [table[name].to_numpy().copy() for name in ("label_0", "label_1")]
+    turned = (chance.random(len(table)) < 0.5) & (labels[0] != labels[1])
+    new = [np.where(turned, labels[1 - side], labels[side]) for side in (0, 1)]
+    uid = [table[name].to_numpy(zero_copy_only=False) for name in ("image_0_uid", "image_1_uid")]
+    best = table["best_image_uid"].to_numpy(zero_copy_only=False)
+    other = np.where(best == uid[0], uid[1], uid[0])
+    columns = {"label_0": new[0], "label_1": new[1], "best_image_uid": np.where(turned, other, best)}
+    for name, values in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+    pq.write_table(table, votes)
 
 
 def _ratings(table: Any, engine: str) -> Any:
@@ -133,7 +158,7 @@ def run(job: Job, work: Path) -> dict[str, Any]:
     """Train and judge."""
     import torch
 
-    from finepref.formats.heldout import read_heldout
+    from finepref.formats.heldout import read_heldout, read_signal_share, start_far
     from finepref.train.config import load_config
     from finepref.train.run import train_run
 
@@ -152,10 +177,12 @@ def run(job: Job, work: Path) -> dict[str, Any]:
     found = {0: quality("lab", job.seed)} | {step: quality(f"{out}@{step}", job.seed) for step in steps}
     looks = [asdict(line) for line in read_heldout(out)]
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    kept = ("step", "loss", "implicit_accuracy", "u", "A_w", "A_l", "grad_norm")
+    kept = ("step", "loss", "implicit_accuracy", "u", "sigmoid_minus_u", "A_w", "A_l", "grad_norm")
+    signal, far = read_signal_share(out), start_far(out)
     shutil.rmtree(out)
     return {
         "job": asdict(job), "quality": found, "looks": looks,
+        "signal": None if signal is None else asdict(signal), "start_far": far,
         "steps": [{name: line.get(name) for name in kept} for line in metrics],
     }  # fmt: skip
 
@@ -185,27 +212,63 @@ def report_early(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+RIGHT = {
+    "healthy": "it learned, and nothing is wrong", "rate-10": "displaced", "lambda-3": "inflated",
+    "wrong-reward": "misled", "permuted": "no preference, or too few pairs to tell",
+}  # fmt: skip
+
+
+def report_verdicts(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How often the findings name what is known of the runs, and which findings there were."""
+    lines = ["run, seeds: named right (what that is); all findings"]
+    for name, right in RIGHT.items():
+        kinds = [_kinds(row) for row in rows if row["job"]["name"] == name]
+        named = sum(_is_right(name, each) for each in kinds)
+        count = Counter(kind for each in kinds for kind in each)
+        shown = ", ".join(f"{kind} {n}" for kind, n in count.most_common())
+        lines.append(f"{name:14} {len(kinds):3}: {named:3} ({right}); {shown}")
+    return "\n".join(lines)
+
+
+def _kinds(row: Mapping[str, Any]) -> set[str]:
+    from finepref.formats.heldout import REMEDY, Bounded, HeldOutMetrics
+    from finepref.formats.metrics import StepMetrics
+    from finepref.formats.records import as_record
+    from finepref.train.diagnose import judge
+
+    looks = [as_record(HeldOutMetrics, line, where="row", remedy=REMEDY) for line in row["looks"]]
+    told = [{name: value for name, value in line.items() if value is not None} for line in row["steps"]]
+    steps = [StepMetrics(step=line["step"], means=line, pairs=0, by_t=(), grad_norm=0, lr=0) for line in told]
+    signal = None if row["signal"] is None else Bounded(**row["signal"])
+    return {found.kind for found in judge(looks, steps, kept=None, signal=signal, far=row["start_far"])}
+
+
+def _is_right(name: str, kinds: set[str]) -> bool:
+    sound = kinds <= {"learned", "learning"}
+    found = {"rate-10": "displaced", "lambda-3": "inflated", "wrong-reward": "misled"}
+    return sound if name == "healthy" else found[name] in kinds if name in found else bool(kinds & {"none", "few"})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("which", choices=[*SETS])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("held-out-work"))
+    parser.add_argument("--first", type=int, help="only the first seeds")
     parser.add_argument("--report", action="store_true")
     asked = parser.parse_args()
     make, seeds = SETS[asked.which]
-    jobs = {f"{job.name}-{job.seed}": job for job in make(list(seeds))}
+    jobs = {f"{job.name}-{job.seed}": job for job in make(list(seeds)[: asked.first])}
     ROWS.mkdir(parents=True, exist_ok=True)
     if asked.report:
-        print(
-            report_early(
-                [json.loads((ROWS / f"{name}.json").read_text()) for name in jobs if (ROWS / f"{name}.json").is_file()]
-            )
-        )
+        there = [ROWS / f"{name}.json" for name in jobs if (ROWS / f"{name}.json").is_file()]
+        rows = [json.loads(path.read_text()) for path in there]
+        print(report_early(rows) if asked.which == "early" else report_verdicts(rows))
         return
     todo = {name: job for name, job in jobs.items() if not (ROWS / f"{name}.json").is_file()}
     print(f"{len(todo)} of {len(jobs)} runs are to do", flush=True)
-    for seed in sorted({job.seed for job in todo.values()}):  # votes, rewards and caches are made by one process
-        ground(next(job for job in todo.values() if job.seed == seed), asked.work)
+    for job in {(job.seed, job.signal): job for job in todo.values()}.values():  # one process makes what is shared
+        ground(job, asked.work)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(asked.workers, mp_context=context) as pool:
         running = {pool.submit(run, job, asked.work): name for name, job in todo.items()}

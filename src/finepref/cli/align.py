@@ -11,6 +11,7 @@ import typer
 
 from finepref.cli.asked import with_reading
 from finepref.cli.config import Overrides
+from finepref.formats.comparison import Comparison
 from finepref.formats.reading import AS_IT_IS, Reading
 
 
@@ -46,9 +47,11 @@ def command(
     from finepref.align.stages import loading
     from finepref.core.outfolders import check_folder, own_folder
     from finepref.core.progress import say
+    from finepref.formats.comparison import COMPARISON, read_comparison
     from finepref.formats.folders import ALIGNMENT
     from finepref.formats.sources import named_inputs
     from finepref.plan.printed import describe
+    from finepref.train.diagnose import diagnose
 
     given: dict[str, Any] = {
         "reading": reading, "words": _words(reading), "card": card, "method": method, "signal": signal or (),
@@ -68,7 +71,8 @@ def command(
         say("\n".join(planned.why))
         run_alignment(planned)
     run = out / "run"
-    print("\n".join([*_held_out(run), *_judged(out / "eval")]))
+    compared = read_comparison(out / "eval") if (out / "eval" / COMPARISON).is_file() else None
+    print("\n".join([*_held_out(run), *map(str, diagnose(run, compared)), *_judged(compared)]))
     print("\n".join(loading(run, lora=planned.config.lora is not None, base=base)))
     print(f"report: {(out / 'report.html').resolve().as_uri()}")
 
@@ -84,13 +88,10 @@ def _words(reading: Reading) -> list[str]:
     return found
 
 
-def _judged(folder: Path) -> list[str]:
+def _judged(compared: Comparison | None) -> list[str]:
     """What the scorers say of the pictures after against those before."""
-    from finepref.formats.comparison import COMPARISON, read_comparison
-
-    if not (folder / COMPARISON).is_file():
+    if compared is None:
         return ["no scorer judged the pictures: look at them in the report, where you can vote blind"]
-    compared = read_comparison(folder)
     found = []
     for row in compared.pairs_of(model="after"):
         limits = "" if row.win_low is None or row.win_high is None else f" [{row.win_low:.0%}, {row.win_high:.0%}]"

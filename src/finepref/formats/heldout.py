@@ -118,15 +118,16 @@ def read_heldout(folder: Path) -> tuple[HeldOutMetrics, ...]:
     return tuple(as_record(HeldOutMetrics, _numbers(line), where=where, remedy=REMEDY) for where, line in lines)
 
 
-def write_start(folder: Path, ids: Sequence[str], values: Floats, agreement: Agreement) -> None:
-    """Keep what the start of a run says. values: [P,D,4], columns `SIDES`."""
+def write_start(folder: Path, ids: Sequence[str], values: Floats, agreement: Agreement, signal: Bounded | None) -> None:
+    """Keep what the start of a run says. values: [P,D,4], columns `SIDES`. signal: as of `read_signal_share`."""
     pairs, draws, _ = values.shape
     columns = {name: values[:, :, place].ravel().astype(np.float32) for place, name in enumerate(SIDES)}
     table = pa.table(
         {"pair_id": np.repeat(np.array(ids, dtype=object), draws), "draw": np.tile(np.arange(draws), pairs), **columns},
         schema=COLUMNS,
     )
-    write_parquet(folder / START, table, meta={"agreement": finite(asdict(agreement))})
+    meta = {"agreement": finite(asdict(agreement)), "signal": None if signal is None else finite(asdict(signal))}
+    write_parquet(folder / START, table, meta=meta)
 
 
 def read_start(folder: Path, ids: Sequence[str], draws: int) -> Floats:
@@ -147,6 +148,20 @@ def read_agreement(folder: Path) -> Agreement:
     """How far voters agree on the data of a run that has held-out pairs."""
     path = folder / START
     return as_record(Agreement, _numbers(parquet_meta(path).get("agreement")), where=path, remedy=REMEDY)
+
+
+def read_signal_share(folder: Path) -> Bounded | None:
+    """Share of a run's training pairs that its signal orders as people did; None where the votes are the signal."""
+    path = folder / START
+    found = parquet_meta(path).get("signal")
+    return None if found is None else as_record(Bounded, _numbers(found), where=path, remedy=REMEDY)
+
+
+def start_far(folder: Path) -> float:
+    """Mean error of the start on held-out winners in the noisier half of the draws, to hold `gain_far` against."""
+    table = read_columns(folder / START, COLUMNS)
+    draw, error = table["draw"].to_numpy(), table["error_w"].to_numpy().astype(np.float64)
+    return float(error[draw >= (draw.max() + 1) // 2].mean())
 
 
 def _numbers(value: Any) -> Any:

@@ -19,6 +19,7 @@ from finepref.formats.heldout import HeldOutMetrics, read_agreement, read_heldou
 from finepref.formats.manifest import LINES, ImageRow, read_manifest
 from finepref.formats.run import RunRecord, read_run
 from finepref.report.kit import render
+from finepref.train.diagnose import Finding, diagnose
 
 GRID = 6  # rows of the picture
 SIDE, GAP = 192, 12  # pixels of a picture in it, and between two
@@ -96,7 +97,7 @@ def write_card(
         pairs=f"{record.signals.pairs or record.signals.images or 0:,} preferences",
         picture=picture, rows=_rows(record, config), compared=_lines(compared), judged=_judged(compared),
         held=held, share=None if held is None else _share(held), agreement=_agreement(run) if looks else None,
-        limits=_limits(config, record, held), licence=_licence(licence, record.base),
+        limits=_limits(config, record, diagnose(run, compared)), licence=_licence(licence, record.base),
     )  # fmt: skip
     (out / "README.md").write_text(f"---\n{about.to_yaml()}\n---\n\n{text}", encoding="utf-8")
 
@@ -163,13 +164,12 @@ def _agreement(run: Path) -> str | None:
     return f"{100 * found.share:.0f} %" if found.pairs else None
 
 
-def _limits(config: Mapping[str, Any], record: RunRecord, held: HeldOutMetrics | None) -> list[str]:
+def _limits(config: Mapping[str, Any], record: RunRecord, findings: Sequence[Finding]) -> list[str]:
     found = ["It likes what the people liked whose votes it learned from, and nothing tells what others like."]
     names = " ".join(map(str, config.get("data", {}).get("paths", ()))) + str(config.get("data", {}).get("format"))
     if "pick" in names.lower():
         found.append(PICKAPIC)
-    if held is not None and held.accuracy.low <= 0.5:
-        found.append("Its held-out pairs are too few, or its gain too small, to tell its ranking from chance.")
+    found += [each.text + "." for each in findings if each.kind not in ("learned", "learning")]
     if record.signals.rewards:
         found.append(
             f"A model that learned from {', '.join(record.signals.rewards)} scores high there for that reason."

@@ -25,7 +25,7 @@ def _held_out(run: Run, state: State) -> None:
     if run.world.main and not ((lines := read_heldout(out)) and lines[-1].step == state.step):
         ids = held.source.table.pair_id
         if state.step == 0:
-            write_start(out, ids, said, held.agreement)
+            write_start(out, ids, said, held.agreement, held.signal)
         record = summarise(run, said, read_start(out, ids, held.draws), step=state.step)
         append_heldout(out, record)
         for tracker in run.trackers:

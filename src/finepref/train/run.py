@@ -27,7 +27,8 @@ from finepref.train.batches import Drawing, ImageSource, PairSource
 from finepref.train.callbacks import Callback
 from finepref.train.checkpoint import check_checkpoint, checkpoints, newest_whole, read_state
 from finepref.train.config import RunConfig, load_config
-from finepref.train.data import ImageTable
+from finepref.train.data import ImageTable, PairTable
+from finepref.train.diagnose import diagnose
 from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
 from finepref.train.identity import Prepared, changed, differences, prepare, settings, written_settings
 from finepref.train.left import leave
@@ -39,7 +40,7 @@ from finepref.train.opened import about_base, load_adapter, open_latents
 from finepref.train.processes import World, check_sharding, join_world, shard, whole_tensors
 from finepref.train.state import Run, State, progress_of
 from finepref.train.stopping import is_over, kept_step, put_kept
-from finepref.train.unseen import UnseenPairs
+from finepref.train.unseen import UnseenPairs, signal_agrees
 
 HANDED = ("base", "pairs.parquet", "signals.parquet")
 """What a `Trainer` puts into a run folder, which the run reads."""
@@ -223,7 +224,11 @@ def _held_out(prepared: Prepared, drawing: Drawing) -> UnseenPairs | None:
         return None
     held, plain = prepared.held_out, replace(drawing, prompt_dropout=0.0, flip=False)
     source = PairSource(drawing=plain, table=held.table, guidance=False)
-    return UnseenPairs(source=source, draws=prepared.config.validation.draws, agreement=held.agreement)
+    signal, table, agrees = prepared.config.signal, prepared.table, None
+    if signal.file is not None and isinstance(table, PairTable):
+        agrees = signal_agrees(table, held.winners, swap=signal.swap)
+    draws = prepared.config.validation.draws
+    return UnseenPairs(source=source, draws=draws, agreement=held.agreement, signal=agrees)
 
 
 def _drawn_from(prepared: Prepared, adapter: Denoiser) -> Latents:
@@ -343,3 +348,5 @@ def _finish(run: Run, state: State) -> None:
         mark(run.out, RUN_FOLDER, hashed=())  # a kill leaves no hashes of what was there before
         leave(run, state, run.out, weights, kept=kept)
         mark(run.out, RUN_FOLDER, fingerprint=run.identity.sha256(), hashed=own_files(run.out, LEFT))
+        for finding in diagnose(run.out):
+            say(str(finding))

@@ -37,20 +37,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class HeldOutPairs:
-    """ids: of all pairs that are held out. table: those of them that were decided. agreement: of voters on all data."""
+    """ids: of all pairs that are held out. table: those of them that were decided. agreement: of voters on all data.
+
+    winners: of every decided pair of the data, the image that was voted for.
+    """
 
     ids: frozenset[str]
     table: PairTable
     agreement: Agreement
+    winners: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class UnseenPairs:
-    """The held-out pairs of a run as draws: how often each is looked at, and how far voters agree on the data."""
+    """The held-out pairs of a run as draws: how often each is looked at, and how far voters agree on the data.
+
+    signal: share of the pairs that are trained on whose winner is the voters', where a file says who wins.
+    """
 
     source: PairSource
     draws: int
     agreement: Agreement
+    signal: Bounded | None
 
 
 def hold_out(config: RunConfig, cache: Latents) -> HeldOutPairs | None:
@@ -68,7 +76,35 @@ def hold_out(config: RunConfig, cache: Latents) -> HeldOutPairs | None:
         return None
     named, labels = votes_of(cache, [*config.data.paths, *config.validation.pairs], config.data.reading())
     table = voted_table(cache.pairs, ids, named=named, labels=labels, swap=config.signal.swap)
-    return HeldOutPairs(ids=ids, table=table, agreement=voters_agree(cache.pairs, named, labels))
+    return HeldOutPairs(
+        ids=ids,
+        table=table,
+        agreement=voters_agree(cache.pairs, named, labels),
+        winners=_voted(cache.pairs, named, labels),
+    )
+
+
+def _voted(pairs: Pairs, named: Sequence[str], labels: Floats) -> Mapping[str, str]:
+    found = {}
+    for pair_id, label in zip(named, labels, strict=True):
+        winner = winner_of(label)
+        if winner is not None and pair_id in pairs:
+            found[pair_id] = (pairs[pair_id].image_0, pairs[pair_id].image_1)[winner]
+    return found
+
+
+def signal_agrees(table: PairTable, winners: Mapping[str, str], *, swap: bool) -> Bounded | None:
+    """Share of pairs whose winner by the signal is the one that was voted for, with an interval over prompts.
+
+    winners: of every decided pair the image that was voted for. swap: the table has losers as winners. None where
+    nobody decided one of its pairs.
+    """
+    rows = [row for row, pair_id in enumerate(table.pair_id) if pair_id in winners]
+    if not rows:
+        return None
+    voted = table.loser if swap else table.winner
+    same = [1.0 if voted[row] == winners[table.pair_id[row]] else -1.0 for row in rows]
+    return _bounded(win_rate(same, cluster_codes([table.prompt[row] for row in rows])))
 
 
 def held_out_ids(config: RunConfig, pairs: Pairs) -> frozenset[str]:

@@ -1,0 +1,177 @@
+"""Did a run learn, and what? Findings in plain words, with their numbers, from the files that the run wrote. No torch.
+
+What was found rests on held-out pairs (heldout.jsonl) and on the last steps (metrics.jsonl). Thresholds come from runs
+on the lab whose true quality is known (`benchmarks/held_out_runs.py`); on other models they are a guide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from finepref.formats.comparison import Comparison
+from finepref.formats.heldout import Bounded, HeldOutMetrics, read_heldout, read_signal_share, start_far
+from finepref.formats.metrics import StepMetrics, read_metrics
+from finepref.formats.run import read_run
+
+EVIDENCE = 1.645
+"""Standard errors by which winners must lead: a run that learned nothing passes at most once in twenty."""
+SEEN = 0.6
+"""A preference that a model ranks less often than this is not called learnable."""
+RISING = 0.1
+"""Share of all that was gained which the last third of the looks must add for a run to be still learning."""
+LOST_FAR = 5.0
+"""Times the start's error at high noise that winners may lose there."""
+LONGER = 1.08
+"""Times the start's length that predictions may have."""
+FLAT = 0.05
+"""Mean weight of a pair's gradient, sigmoid(-u), below which almost no pair teaches any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """kind: `learned`, `learning`, `none`, `few`, `unknown`, `start`, or a fault. text: found; advice: what to do."""
+
+    kind: str
+    text: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text}. {self.advice}." if self.advice else f"{self.text}."
+
+
+def diagnose(run: Path, compared: Comparison | None = None, *, model: str = "after") -> tuple[Finding, ...]:
+    """What a finished run learned, first, and then what is wrong with it.
+
+    Args:
+        run: a run folder. compared: pictures of the run and of others. model: what the run is called there.
+
+    Raises:
+        InputError: a file of the run that cannot be read.
+    """
+    looks = read_heldout(run)
+    seen = len(looks) > 1
+    signal, far = (read_signal_share(run), start_far(run)) if seen else (None, math.nan)
+    found = judge(looks, read_metrics(run), kept=read_run(run).kept, signal=signal, far=far)
+    more = None if compared is None else overoptimised(compared, model)
+    return found if more is None else (*found, more)
+
+
+def judge(
+    looks: Sequence[HeldOutMetrics],
+    steps: Sequence[StepMetrics],
+    *,
+    kept: int | None,
+    signal: Bounded | None,
+    far: float,
+) -> tuple[Finding, ...]:
+    """What the lines of a run say.
+
+    Args:
+        kept: the step that the run left, None for its last one. signal: share of its training pairs that the signal
+            orders as people did, None where the votes are the signal. far: error of the start at high noise.
+    """
+    found: list[Finding | None] = []
+    if len(looks) < 2:
+        what = "It is not known whether it learned: no held-out pair was looked at"
+        found.append(Finding("unknown", what, "Set data.validation_share to 0.1 or more"))
+    else:
+        left = next((line for line in looks if line.step == kept), looks[-1])
+        if kept == 0:
+            found.append(Finding("start", "It left the base as it was: held-out pairs like no later step better"))
+        found += [learned(looks), misled(signal), displaced(left, far), inflated(left)]
+    found.append(saturated(steps))
+    return tuple(each for each in found if each is not None)
+
+
+def evidence(looks: Sequence[HeldOutMetrics]) -> float:
+    """By how many standard errors winners led losers, mean over all looks after the first; nan where none has limits.
+
+    Looks at one set of pairs go together, so their mean has at most the spread of one: no look is picked.
+    """
+    ratios = [_ratio(line.lead) for line in looks[1:]]
+    known = [ratio for ratio in ratios if math.isfinite(ratio)]
+    return fmean(known) if known else math.nan
+
+
+def _ratio(found: Bounded) -> float:
+    error = (found.high - found.low) / 3.92
+    return found.value / error if error > 0 else math.nan
+
+
+def learned(looks: Sequence[HeldOutMetrics]) -> Finding:
+    """Whether held-out pairs show that the preference of the voters was learned."""
+    strength, last = evidence(looks), looks[-1]
+    seen = f"{last.pairs} held-out pairs"
+    how = f"winners lead losers by {strength:.1f} standard errors over all looks at {seen}, and {EVIDENCE} are asked"
+    if strength > EVIDENCE:
+        rise = _rise(looks)
+        if rise > RISING:
+            what = f"It is still learning: {how}; the last third of the looks added {rise:.0%} of the lead"
+            return Finding("learning", what, "Train longer")
+        return Finding("learned", f"It learned the voters' preference: {how}")
+    most = fmean(line.accuracy.high for line in looks[1:])
+    if most < SEEN:
+        what = f"It found no preference that it could learn: {how}; at most {most:.0%} of them are ranked as people did"
+        return Finding("none", what, "Look at the pairs: do people agree, and do winners differ from losers")
+    share = f"as many as {most:.0%} may be ranked as people did" if math.isfinite(most) else "they are of one prompt"
+    return Finding("few", f"Too few pairs to tell whether it learned: {how}; {share}", "Hold out more pairs")
+
+
+def _rise(looks: Sequence[HeldOutMetrics]) -> float:
+    leads = [line.lead.value for line in looks]
+    third = max(1, len(leads) // 3)
+    last, before = fmean(leads[-third:]), fmean(leads[-2 * third : -third])
+    return (last - before) / last if last > 0 and len(leads) > 2 * third else 0.0
+
+
+def misled(share: Bounded | None) -> Finding | None:
+    """Whether the signal says something else than the people who voted."""
+    if share is None or not share.low <= 0.5:
+        return None
+    shown = f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
+    what = f"Its signal is not what people chose: it orders {shown} of the training pairs as they did"
+    return Finding("misled", what, "Check the scorer, or train on the votes")
+
+
+def displaced(line: HeldOutMetrics, far: float) -> Finding | None:
+    """Whether losers were pushed away at the price of the winners, so that the network unlearns to draw."""
+    lost = -line.gain_far / far
+    if not lost > LOST_FAR:
+        return None
+    what = (
+        f"It pushed losers away rather than learn from winners: at high noise the error on winners grew {lost:.0f}-fold"
+    )
+    return Finding("displaced", what, "Divide the learning rate by 3, or stop earlier (train.stop={patience: 3})")
+
+
+def inflated(line: HeldOutMetrics) -> Finding | None:
+    """Whether predictions became longer than the start's."""
+    if not line.length > LONGER:
+        return None
+    what = f"Its predictions are {line.length - 1:.0%} longer than the start's, which over-saturates pictures"
+    return Finding("inflated", what, "Lower the margins or the learning rate, or generate with less guidance")
+
+
+def saturated(steps: Sequence[StepMetrics]) -> Finding | None:
+    """Whether almost every pair is won so clearly that it teaches nothing more."""
+    weights = [line.means["sigmoid_minus_u"] for line in steps if "sigmoid_minus_u" in line.means]
+    last = [weight for weight in weights[-max(1, len(weights) // 10) :] if math.isfinite(weight)]
+    if not last or fmean(last) >= FLAT:
+        return None
+    what = f"It is saturated: in the last tenth of the steps a pair's gradient has {fmean(last):.3f} of its full weight"
+    return Finding("saturated", what, "More steps will not help: take more pairs, or a smaller beta")
+
+
+def overoptimised(compared: Comparison, model: str) -> Finding | None:
+    """Whether pictures gain by a judge that was trained on, and lose by one that was not."""
+    rows = compared.pairs_of(model=model)
+    up = [row.metric for row in rows if compared.trained(row) and row.win_low is not None and row.win_low > 0.5]
+    down = [row.metric for row in rows if not compared.trained(row) and row.win_high is not None and row.win_high < 0.5]
+    if not (up and down):
+        return None
+    what = f"It is over-optimised: {', '.join(up)}, which it learned from, went up, and {', '.join(down)} went down"
+    return Finding("overoptimised", what, "Stop earlier, or learn from the votes too")

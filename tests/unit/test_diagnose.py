@@ -1,0 +1,105 @@
+"""What is said of a run from its lines: every finding at both sides of its threshold, and how often chance passes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from finepref.evaluate.stats import bootstrap_means
+from finepref.formats.heldout import Bounded, HeldOutMetrics
+from finepref.formats.metrics import StepMetrics
+from finepref.train.diagnose import FLAT, LONGER, LOST_FAR, Finding, evidence, judge
+
+PAIRS = 50
+
+
+def look(step: int, lead: float, error: float = 1.0, *, high: float = 0.7, far: float = 0.0, length: float = 1.0):
+    """A line of heldout.jsonl whose lead has this standard error."""
+    lead_ = Bounded(lead, lead - 1.96 * error, lead + 1.96 * error)
+    rate = Bounded(0.5, 0.3, high)
+    return HeldOutMetrics(
+        step=step, pairs=PAIRS, prompts=40, accuracy=rate, lead=lead_, gain_w=lead_, gain_l=lead_, gain_far=far,
+        fit=None, length=length, by_t=(),
+    )  # fmt: skip
+
+
+def step(number: int, weight: float) -> StepMetrics:
+    return StepMetrics(step=number, means={"sigmoid_minus_u": weight}, pairs=4, by_t=(), grad_norm=1.0, lr=1.0)
+
+
+def kinds(looks, steps=(), *, kept=None, signal=None, far=1.0) -> list[str]:
+    return [found.kind for found in judge(looks, steps, kept=kept, signal=signal, far=far)]
+
+
+START = look(0, 0.0, 0.0)
+SOUND = [START, *(look(n, 3.0) for n in range(1, 7))]
+
+
+def test_what_was_learned() -> None:
+    """The mean over all looks decides, so no look can be picked; the start has no spread and does not count."""
+    assert kinds(SOUND) == ["learned"]
+    assert kinds([START, *(look(n, float(n)) for n in range(1, 7))]) == ["learning"]
+    assert kinds([START, *(look(n, 1.6) for n in range(1, 7))]) == ["few"]
+    assert kinds([START, look(1, 9.0), *(look(n, 0.0) for n in range(2, 8))]) == ["few"]
+    assert kinds([START, *(look(n, 0.2, high=0.59) for n in range(1, 7))]) == ["none"]
+    assert kinds([START]) == kinds([]) == ["unknown"]
+    assert kinds([START, look(1, math.nan, math.nan, high=math.nan)]) == ["few"]
+    assert evidence(SOUND) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_what_is_wrong(inside: bool) -> None:
+    """Every fault at both sides of its threshold."""
+    away = -1 if inside else 1
+    last = SOUND[-1]
+    lost = [*SOUND[:-1], replace(last, gain_far=-(LOST_FAR + 0.1 * away) * 0.5)]
+    long = [*SOUND[:-1], replace(last, length=LONGER + 0.01 * away)]
+    steps = [*(step(n, 0.5) for n in range(18)), *(step(n, FLAT - 0.01 * away) for n in (18, 19))]
+    found = {
+        "displaced": kinds(lost, far=0.5),
+        "inflated": kinds(long),
+        "misled": kinds(SOUND, signal=Bounded(0.6, 0.5 - 0.01 * away, 0.7)),
+        "saturated": kinds(SOUND, steps),
+    }
+    assert found == {name: ["learned"] if inside else ["learned", name] for name in found}
+
+
+def test_the_step_that_was_kept_is_judged() -> None:
+    """Early stopping leaves another step than the last: what is wrong with the last one is not said of it."""
+    broken = [*SOUND, look(7, 3.0, far=-9.0, length=2.0)]
+    assert kinds(broken) == ["learned", "displaced", "inflated"]
+    assert kinds(broken, kept=3) == ["learned"]
+    assert kinds(broken, kept=0) == ["start", "learned"]
+
+
+def test_chance_passes_once_in_twenty() -> None:
+    """400 runs that learn nothing: 50 pairs of 40 prompts, looks that go together; at most 5 % are called learned.
+
+    Of 100 runs whose winners lead by 0.4 standard deviations of a pair, four in five are found.
+    """
+    draws = np.random.default_rng(0)
+    prompts = np.arange(PAIRS) % 40
+
+    def run(effect: float) -> list[HeldOutMetrics]:
+        value, lines = draws.normal(effect, 1, PAIRS), [START]
+        for number in range(1, 9):
+            value = effect + 0.9 * (value - effect) + math.sqrt(1 - 0.81) * draws.normal(0, 1, PAIRS)
+            found = bootstrap_means(value[:, None], prompts, resamples=400)[0]
+            lines.append(replace(look(number, 0.0), lead=Bounded(found.value, found.low, found.high)))
+        return lines
+
+    def share(effect: float, runs: int) -> float:
+        return sum({"learned", "learning"} & {*kinds(run(effect))} != set() for _ in range(runs)) / runs
+
+    assert share(0.0, 400) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+    assert share(0.4, 100) >= 0.8
+
+
+def test_it_is_a_sentence() -> None:
+    assert str(Finding("a", "It is so", "Do this")) == "It is so. Do this."
+    assert str(Finding("a", "It is so")) == "It is so."
+    for each in judge(SOUND, (), kept=None, signal=Bounded(0.5, 0.4, 0.6), far=1.0):
+        assert any(character.isdigit() for character in each.text)
