@@ -15,7 +15,7 @@ from finepref.report.charts import line_chart
 from finepref.report.inputs import RunFolder
 from finepref.report.kit import Cell, TextTable, table
 from finepref.report.wording import NONE, duration, whole
-from finepref.train.diagnose import diagnose
+from finepref.train.diagnose import Finding, diagnose
 
 POINTS = 80
 FIRST = ("heldout/lead", "loss", "implicit_accuracy", "u")
@@ -72,16 +72,14 @@ def run_table(runs: Sequence[RunFolder]) -> TextTable:
     return table(head, map(_run_cells, runs), left=(0, 1, 2, 7), stack=True)
 
 
-def findings(runs: Sequence[RunFolder], compared: Sequence[Comparison]) -> TextTable | None:
-    """What every finished run learned, and what is wrong with it; None where none is finished."""
-    rows = []
+def findings(runs: Sequence[RunFolder], compared: Sequence[Comparison]) -> list[tuple[str, Finding]]:
+    """What every finished run learned, and what is wrong with it."""
+    found = []
     for run in runs:
-        if run.record is None or run.until is not None:
-            continue
-        there = next((each for each in compared if each.pairs_of(model=run.name)), None)
-        found = diagnose(run.folder, there, model=run.name)
-        rows += [(run.name if not place else "", each.text, each.advice) for place, each in enumerate(found)]
-    return table(("Run", "Found", "What to do"), rows, left=(0, 1, 2), stack=True) if rows else None
+        if run.record is not None and run.until is None:
+            there = next((each for each in compared if each.pairs_of(model=run.name)), None)
+            found += [(run.name, each) for each in diagnose(run.folder, there, model=run.name)]
+    return found
 
 
 def _run_cells(run: RunFolder) -> tuple[object, ...]:

@@ -169,7 +169,7 @@ def _limits(config: Mapping[str, Any], record: RunRecord, findings: Sequence[Fin
     names = " ".join(map(str, config.get("data", {}).get("paths", ()))) + str(config.get("data", {}).get("format"))
     if "pick" in names.lower():
         found.append(PICKAPIC)
-    found += [each.text + "." for each in findings if each.kind not in ("learned", "learning")]
+    found += [each.text + "." for each in findings if not each.sound]
     if record.signals.rewards:
         found.append(
             f"A model that learned from {', '.join(record.signals.rewards)} scores high there for that reason."

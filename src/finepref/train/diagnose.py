@@ -39,6 +39,11 @@ class Finding:
     text: str
     advice: str = ""
 
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.kind in ("learned", "learning")
+
     def __str__(self) -> str:
         return f"{self.text}. {self.advice}." if self.advice else f"{self.text}."
 
