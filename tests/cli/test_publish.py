@@ -16,6 +16,7 @@ from evaluation_folder import Table, make_folder
 from finepref.align.publish import publish
 from finepref.core.errors import InputError
 from finepref.evaluate.compare import compare
+from finepref.evaluate.named_models import as_source
 from finepref.evaluate.score import score
 from finepref.models.load import load_adapter, load_pipeline
 from finepref.report.model_card import BASES, LICENCES, check_licence
@@ -39,6 +40,17 @@ def finished(folder: Path, kind: str, **changes: object) -> Path:
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     write_run(run, run_record(base=str(base), base_sha256=sha256_folder(base), **changes))
     return run
+
+
+def test_whose_votes(tmp_path: Path) -> None:
+    """Only what is called Pick-a-Pic is said to be that."""
+    run = finished(tmp_path, "lora")
+    given = {"repository": None, "formats": (), "licence": "mit", "evaluation": None}
+    for number, (name, said) in enumerate({"hand_picked.csv": False, "pick-a-pic/v2.parquet": True}.items()):
+        config = yaml.safe_load((run / "config.yaml").read_text()) | {"data": {"paths": [name]}}
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        publish(run, folder=tmp_path / str(number), **given)
+        assert ("Pick-a-Pic's" in (tmp_path / str(number) / "README.md").read_text()) == said
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -109,6 +121,13 @@ def test_results_and_pictures(tmp_path: Path) -> None:
     score(seen, [Table(rows, lambda row: row.prompt_index + (row.model == "after"))])
     compare(seen, baseline="before")
     to = tmp_path / "published"
+    publish(run, repository="me/mine", folder=to, formats=(), licence="mit", evaluation=None)
+    assert "not measured" in (to / "README.md").read_text()  # the pictures beside it are of another run
+    with pytest.raises(InputError, match="none of its pictures is of"):
+        publish(run, repository="me/mine", folder=to, formats=(), licence="mit", evaluation=seen)
+    manifest = json.loads((seen / "manifest.json").read_text())
+    manifest["models"]["after"]["fingerprint"] = as_source(run).fingerprint
+    (seen / "manifest.json").write_text(json.dumps(manifest))
     publish(run, repository="me/mine", folder=to, formats=(), licence="mit", evaluation=None)
     text = (to / "README.md").read_text()
     table = [line for line in text.splitlines() if line.startswith("| ") and "[" in line]

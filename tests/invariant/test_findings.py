@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import own_pairs
+from finepref.core.errors import InputError
 from finepref.data.latents import LatentCache
-from finepref.formats.heldout import read_heldout, read_signal_share, read_start, start_far
+from finepref.formats.heldout import HELDOUT, looks_of, read_heldout, read_signal_share, read_start, start_far
+from finepref.formats.run import read_run
 from finepref.formats.signals import from_columns, write_signals
 from finepref.report.page import report
+from finepref.train import look, stopping
 from finepref.train.config import load_config
 from finepref.train.diagnose import diagnose
 from finepref.train.run import train_run
@@ -23,13 +30,13 @@ def train(world: Path, out: Path, *words: str) -> Path:
     return train_run(load_config(world / "run.yaml", [*HELD, *words]), out)
 
 
-def signals(world: Path, path: Path, *, wrong: int) -> tuple[Path, int]:
+def signals(path: Path, *words: str, wrong: int, world: Path) -> tuple[Path, int]:
     """A signal that says of the first `wrong` training pairs what people did not; and how many pairs are trained on.
 
     The chosen picture of a pair of the world is its first one.
     """
-    config = load_config(world / "run.yaml", list(HELD))
-    pairs = LatentCache(config.cache.folder).pairs
+    config = load_config(world / "run.yaml", [*HELD, *words])
+    pairs = LatentCache(str(config.cache.folder)).pairs
     trained = [each for each in pairs if each not in held_out_ids(config, pairs)]
     turned = {*trained[:wrong]}
     winner = np.array([int(each in turned) for each in pairs], dtype=np.int8)
@@ -41,7 +48,7 @@ def signals(world: Path, path: Path, *, wrong: int) -> tuple[Path, int]:
 def test_how_far_the_signal_says_what_people_did(world: Path, tmp_path: Path, swap: bool) -> None:
     train(world, tmp_path / "votes")
     assert read_signal_share(tmp_path / "votes") is None  # the votes are the signal
-    path, count = signals(world, tmp_path / "signals.parquet", wrong=3)
+    path, count = signals(tmp_path / "signals.parquet", wrong=3, world=world)
     words = (f"signal.file={path}", *(["signal.swap=true"] if swap else []))
     share = read_signal_share(train(world, tmp_path / "run", *words))
     assert share is not None
@@ -49,14 +56,21 @@ def test_how_far_the_signal_says_what_people_did(world: Path, tmp_path: Path, sw
     assert share.low < share.value < share.high
 
 
-def test_a_wrong_signal_is_named(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """At the end of the training, on the page and in its twin."""
-    path, count = signals(world, tmp_path / "signals.parquet", wrong=5)
-    assert count < 10
-    run = train(world, tmp_path / "run", f"signal.file={path}")
+def test_a_wrong_signal_is_named(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end of the training, on the page and in its twin; with few prompts nobody is accused."""
+    few, _ = signals(tmp_path / "few.parquet", wrong=99, world=world)
+    assert "misled" not in [each.kind for each in diagnose(train(world, tmp_path / "few", f"signal.file={few}"))]
+    monkeypatch.setattr(own_pairs, "PROMPTS", tuple(f"a thing of number {n}" for n in range(24)))
+    data = own_pairs.make_folder(tmp_path / "data", pairs=24)
+    words = (f"data.paths=[{data}]", f"cache.folder={tmp_path / 'cache'}")
+    assert read_signal_share(train(world, tmp_path / "votes", *words)) is None
+    path, _ = signals(tmp_path / "signals.parquet", *words, wrong=99, world=world)
+    capsys.readouterr()
+    run = train(world, tmp_path / "run", *words, f"signal.file={path}")
     assert "Its signal is not what people chose" in capsys.readouterr().err
-    found = diagnose(run)
-    assert [each.kind for each in found][:2] == ["few", "misled"]
+    assert "misled" in [each.kind for each in diagnose(run)]
     page = report(run, tmp_path / "report.html")
     for text in (page.read_text(), page.with_suffix(".md").read_text()):
         assert "Did it learn, and what?" in text
@@ -78,3 +92,55 @@ def test_the_error_far_out(world: Path, tmp_path: Path) -> None:
     start = read_start(run, ids, 4)
     assert start_far(run) == pytest.approx(start[:, 2:, 0].mean())
     assert abs(read_heldout(run)[-1].gain_far) > 0
+
+
+@pytest.mark.parametrize("kind", ["stopped", "ran"])
+def test_a_run_with_early_stopping_is_made_longer(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """One that ran to its end goes on with more steps, as the note "train longer" asks; one that was ended is done."""
+    patience = 9 if kind == "ran" else 1
+    words = (f"train.stop={{patience: {patience}}}", "train.lr_scheduler=constant", "validation.every=1")
+    monkeypatch.setattr(stopping, "merit", lambda line: -abs(line.step - (9 if kind == "ran" else 0)))
+    run = train(world, tmp_path / "run", *words, "train.max_steps=2")
+    assert read_run(run).steps == (2 if kind == "ran" else 1)
+    longer = load_config(world / "run.yaml", [*HELD, *words, "train.max_steps=4"])
+    train_run(longer, run, resume=True)
+    assert read_run(run).steps == (4 if kind == "ran" else 1)
+
+
+def test_predictions_that_overflow(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They end no run; the line holds null, the last sound step is better, and the run says so."""
+    real = look.evaluate
+
+    def broken(run: Any, state: Any) -> np.ndarray:
+        found = real(run, state)
+        return found * (np.nan if state.step == 2 else 1.0)
+
+    monkeypatch.setattr(look, "evaluate", broken)
+    run = train(world, tmp_path / "run", "train.stop={patience: 9}")
+    assert read_run(run).kept in (0, 1)
+    assert math.isnan(read_heldout(run)[-1].lead.value)
+    assert diagnose(run)[0].kind in ("overflow", "start")
+
+
+def test_other_draws_are_refused_at_once(world: Path, tmp_path: Path) -> None:
+    words = ("train.max_steps=4", "train.lr_scheduler=constant", "train.checkpoint_every=2")
+    run = train(world, tmp_path / "run", *words)
+    (run / "run.json").unlink()
+    shutil.rmtree(run / "checkpoints" / "step-000004")
+    before = (run / HELDOUT).read_text()
+    with pytest.raises(InputError, match=r"validation.draws; set them as they were"):
+        train_run(load_config(world / "run.yaml", [*HELD, *words, "validation.draws=2"]), run, resume=True)
+    assert (run / HELDOUT).read_text() == before
+
+
+def test_what_is_left_of_a_run(world: Path, tmp_path: Path) -> None:
+    """A checkpoint is judged by the looks up to its step; a run without heldout.parquet still has a page."""
+    run = train(world, tmp_path / "run", "train.checkpoint_every=1", "train.max_steps=3")
+    checkpoint = run / "checkpoints" / "step-000002"
+    assert [line.step for line in looks_of(checkpoint)] == [0, 1, 2]
+    assert diagnose(checkpoint)[0].kind == "few"
+    (run / "heldout.parquet").unlink()
+    assert diagnose(run)[0].kind == "few"
+    assert "Did it learn" in report(run, tmp_path / "report.html").read_text()

@@ -14,7 +14,7 @@ import yaml
 from finepref.align.choice import Choice, choose
 from finepref.align.stages import LAYER, PROMPTS, Request, judging_stages, signal_stages, training_stages
 from finepref.align.timed import Stage, run_stage
-from finepref.core.errors import InputError
+from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import write_json, write_text
 from finepref.core.rows import PROMPTS as PROMPT_SETS
 from finepref.data.inspect import DataReport, inspect
@@ -65,6 +65,7 @@ def plan_alignment(
 
     Raises:
         InputError: no decided vote, a base that no recipe is for, or a card that nothing fits on.
+        ConfigError: nothing is held out, and no prompts are named.
     """
     report = inspect(list(data), reading=reading)
     pairs = report.decided
@@ -89,6 +90,10 @@ def plan_alignment(
     }
     write_text(written, yaml.safe_dump(held, sort_keys=False, allow_unicode=True))
     own, plan = _fitting(layers, tuple(overrides), gpu)
+    config = load_config(layers, own)
+    if prompts is None and not (config.data.validation_share or config.validation.pairs):
+        what = "no pair is held out, so there are no prompts for pictures before and after"
+        raise ConfigError(what, where="data.validation_share", remedy="name some with --prompts, or hold pairs out")
     asked = Request(
         data=tuple(data), reading=tuple(words), layers=(*layers[:-1], str(out / LAYER)), own=own, out=out,
         prompts=prompts,
@@ -96,7 +101,7 @@ def plan_alignment(
         sampling=("--steps", "10", "--guidance", "3") if layer == LAB else (), seed=seed,
     )  # fmt: skip
     return Alignment(
-        asked=asked, choice=choice, config=load_config(layers, own), plan=plan,
+        asked=asked, choice=choice, config=config, plan=plan,
         before=[*signal_stages(asked, choice), *training_stages(asked)], after=judging_stages(asked),
         why=_reasons(report, pairs, choice, recipe, gpu, own),
     )  # fmt: skip

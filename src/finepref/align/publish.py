@@ -11,8 +11,10 @@ import yaml
 
 from finepref.core.errors import InputError, check_word
 from finepref.core.outfolders import check_folder, whole_folder
+from finepref.evaluate.named_models import as_source
 from finepref.formats.folders import PUBLISHED
-from finepref.formats.run import at_step, is_finished, read_run
+from finepref.formats.manifest import LINES, read_manifest
+from finepref.formats.run import at_step, home_of, is_finished, read_run
 from finepref.models import lora
 from finepref.models.export import FORMATS, export
 from finepref.report.model_card import check_licence, write_card
@@ -30,11 +32,11 @@ def publish(
     Args:
         repository: NAME or OWNER/NAME on the hub; the title of the card. folder: where it is written, and nothing is
             uploaded then. formats: of `export`; none: a LoRA for diffusers and ComfyUI, else a whole pipeline.
-        licence: of the card; None for that of a known base. evaluation: pictures before and after, with their
-            comparison; None for `eval` beside the run, where it is there.
+        licence: of the card; None for that of a known base. evaluation: pictures of the run and of others, with their
+            comparison; None for `eval` beside the run, where it is there and of this run.
 
     Raises:
-        InputError: no finished run, an unknown format or licence, neither folder nor name.
+        InputError: no finished run, an unknown format or licence, neither folder nor name, pictures of other runs.
     """
     place = Path(at_step(run))
     if not is_finished(place):
@@ -49,10 +51,13 @@ def publish(
     if "merged" in chosen and len(chosen) > 1:
         raise InputError("a whole pipeline stands alone in a folder", where="--format", remedy="name merged alone")
     title, known = repository or Path(str(folder)).name, check_licence(licence, record.base)
-    seen = place.parent / "eval" if evaluation is None else Path(evaluation)
-    pictures = seen if seen.is_dir() else None
-    if evaluation is not None and pictures is None:
+    seen = home_of(place)[0].parent / "eval" if evaluation is None else Path(evaluation)
+    if evaluation is not None and not seen.is_dir():
         raise InputError("no such folder", where=evaluation, remedy="give what `finepref generate` wrote")
+    model = _shown(place, seen) if (seen / LINES).is_file() else None
+    if evaluation is not None and model is None:
+        remedy = "give what `finepref generate --model NAME=RUN` wrote for this run"
+        raise InputError(f"none of its pictures is of {run}", where=evaluation, remedy=remedy)
     with TemporaryDirectory() as own:
         target = Path(own) / "published" if folder is None else check_folder(folder, PUBLISHED, inputs=[place])
         with whole_folder(target, PUBLISHED) as made:
@@ -61,9 +66,17 @@ def publish(
             code, also = _loading(record.base, where, chosen)
             config = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
             write_card(
-                place, made, title=title, licence=known, code=code, also=also, config=config, evaluation=pictures
-            )
+                place, made, title=title, licence=known, code=code, also=also, config=config,
+                evaluation=None if model is None else seen, model=model or "",
+            )  # fmt: skip
         return str(folder) if folder is not None else _upload(target, str(repository), private=private)
+
+
+def _shown(run: Path, evaluation: Path) -> str | None:
+    """What the run is called in a folder of pictures, by its weights; None where it is not there."""
+    own = as_source(run).fingerprint
+    models = read_manifest(evaluation).about.models
+    return next((name for name, about in models.items() if about.fingerprint == own), None)
 
 
 def _weights(run: Path, out: Path, formats: Sequence[str], *, half: bool) -> None:

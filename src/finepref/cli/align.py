@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -106,12 +107,16 @@ def _held_out(run: Path) -> list[str]:
     from finepref.formats.run import read_run
 
     record, lines = read_run(run), read_heldout(run)
+    if not lines:
+        return []
     kept = next((line for line in lines if line.step == record.kept), lines[-1])
     where = "the start: no step was better" if kept.step == 0 else f"step {kept.step} of {record.steps}"
     rate = kept.accuracy
-    share = f"{rate.value:.0%} [{rate.low:.0%}, {rate.high:.0%}]"
-    found = [f"kept: {where}", f"held-out pairs that it ranks as people did: {share} of {kept.pairs} (the start: 50%)"]
+    limits = "" if math.isnan(rate.low) else f" [{rate.low:.0%}, {rate.high:.0%}]"
+    how = "against what people did" if record.swapped else "as people did"
+    found = [f"kept: {where}", f"held-out pairs that it ranks {how}: {rate.value:.0%}{limits} of {kept.pairs}"]
+    found[1] += " (the start: 50%)"
     agreement = read_agreement(run)
-    if agreement.pairs:
+    if agreement is not None and agreement.pairs:
         found.append(f"two people agree on {agreement.share:.0%} of {agreement.pairs} pairs that several judged")
     return found

@@ -20,6 +20,7 @@ import pyarrow as pa
 from finepref.core.errors import InputError
 from finepref.core.files import finite, parquet_meta, write_parquet
 from finepref.formats.records import as_record, json_lines, read_columns
+from finepref.formats.run import home_of
 
 HELDOUT, START = "heldout.jsonl", "heldout.parquet"
 WORDS = {
@@ -118,6 +119,16 @@ def read_heldout(folder: Path) -> tuple[HeldOutMetrics, ...]:
     return tuple(as_record(HeldOutMetrics, _numbers(line), where=where, remedy=REMEDY) for where, line in lines)
 
 
+def looks_of(folder: Path) -> tuple[HeldOutMetrics, ...]:
+    """The evaluations of a run, or those up to the step of a checkpoint of one.
+
+    Raises:
+        InputError: as `read_heldout`.
+    """
+    home, step = home_of(folder)
+    return tuple(line for line in read_heldout(home) if step is None or line.step <= step)
+
+
 def write_start(folder: Path, ids: Sequence[str], values: Floats, agreement: Agreement, signal: Bounded | None) -> None:
     """Keep what the start of a run says. values: [P,D,4], columns `SIDES`. signal: as of `read_signal_share`."""
     pairs, draws, _ = values.shape
@@ -139,27 +150,37 @@ def read_start(folder: Path, ids: Sequence[str], draws: int) -> Floats:
     path = folder / START
     table = read_columns(path, COLUMNS)
     if table["pair_id"].to_pylist() != [each for each in ids for _ in range(draws)]:
-        raise InputError("it is of other held-out pairs, or another validation.draws", where=path, remedy=REMEDY)
+        remedy = "set them as they were, or train into another folder"
+        raise InputError("it is of other held-out pairs, or another validation.draws", where=path, remedy=remedy)
     values = np.stack([table[name].to_numpy() for name in SIDES], axis=1).astype(np.float64)
     return values.reshape(len(ids), draws, len(SIDES))
 
 
-def read_agreement(folder: Path) -> Agreement:
-    """How far voters agree on the data of a run that has held-out pairs."""
-    path = folder / START
+def read_agreement(folder: Path) -> Agreement | None:
+    """How far voters agree on the data of a run; None where its heldout.parquet is not there."""
+    path = home_of(folder)[0] / START
+    if not path.is_file():
+        return None
     return as_record(Agreement, _numbers(parquet_meta(path).get("agreement")), where=path, remedy=REMEDY)
 
 
 def read_signal_share(folder: Path) -> Bounded | None:
-    """Share of a run's training pairs that its signal orders as people did; None where the votes are the signal."""
-    path = folder / START
-    found = parquet_meta(path).get("signal")
+    """Share of a run's training pairs that its signal orders as people did; None where the votes are the signal, or
+    heldout.parquet is not there.
+    """
+    path = home_of(folder)[0] / START
+    found = parquet_meta(path).get("signal") if path.is_file() else None
     return None if found is None else as_record(Bounded, _numbers(found), where=path, remedy=REMEDY)
 
 
 def start_far(folder: Path) -> float:
-    """Mean error of the start on held-out winners in the noisier half of the draws, to hold `gain_far` against."""
-    table = read_columns(folder / START, COLUMNS)
+    """Mean error of the start on held-out winners in the noisier half of the draws, to hold `gain_far` against; nan
+    where heldout.parquet is not there.
+    """
+    path = home_of(folder)[0] / START
+    if not path.is_file():
+        return math.nan
+    table = read_columns(path, COLUMNS)
     draw, error = table["draw"].to_numpy(), table["error_w"].to_numpy().astype(np.float64)
     return float(error[draw >= (draw.max() + 1) // 2].mean())
 

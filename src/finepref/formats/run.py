@@ -118,6 +118,17 @@ class RunRecord:
     inputs: Mapping[str, str] = field(default_factory=dict)
     version: int = VERSION
 
+    @property
+    def swapped(self) -> bool:
+        """Whether it was trained on losers (`signal.swap`), to be guided away from."""
+        return self.decides is not None and bool(self.decides.settings.get("signal.swap"))
+
+
+def home_of(folder: Path) -> tuple[Path, int | None]:
+    """(run folder, step) of a checkpoint of a run; of a run folder itself (folder, None)."""
+    step = STEP.fullmatch(folder.name) if folder.parent.name == CHECKPOINTS else None
+    return (folder, None) if step is None else (folder.parent.parent, int(step[1]))
+
 
 def at_step(name: str | Path) -> str | Path:
     """`RUN@500` -> the folder of that run's checkpoint after 500 steps, which is a run folder too; others as they are.

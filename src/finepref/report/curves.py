@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from markupsafe import Markup
 
-from finepref.formats.comparison import Comparison
 from finepref.formats.heldout import WORDS as HELD_OUT
 from finepref.formats.metrics import WORDS
 from finepref.formats.run import RunSignals
 from finepref.report.charts import line_chart
-from finepref.report.inputs import RunFolder
+from finepref.report.inputs import EvaluationFolder, RunFolder
 from finepref.report.kit import Cell, TextTable, table
 from finepref.report.wording import NONE, duration, whole
-from finepref.train.diagnose import Finding, diagnose
+from finepref.train.diagnose import RunFinding, diagnose
 
 POINTS = 80
 FIRST = ("heldout/lead", "loss", "implicit_accuracy", "u")
@@ -72,14 +72,23 @@ def run_table(runs: Sequence[RunFolder]) -> TextTable:
     return table(head, map(_run_cells, runs), left=(0, 1, 2, 7), stack=True)
 
 
-def findings(runs: Sequence[RunFolder], compared: Sequence[Comparison]) -> list[tuple[str, Finding]]:
+def findings(runs: Sequence[RunFolder], evaluations: Sequence[EvaluationFolder]) -> list[tuple[str, RunFinding]]:
     """What every finished run learned, and what is wrong with it."""
     found = []
     for run in runs:
         if run.record is not None and run.until is None:
-            there = next((each for each in compared if each.pairs_of(model=run.name)), None)
-            found += [(run.name, each) for each in diagnose(run.folder, there, model=run.name)]
+            shown = [(each.comparison, name) for each in evaluations if (name := _shown_as(run, each)) is not None]
+            compared, name = shown[0] if shown else (None, run.name)
+            found += [(run.name, each) for each in diagnose(run.folder, compared, model=name)]
     return found
+
+
+def _shown_as(run: RunFolder, evaluation: EvaluationFolder) -> str | None:
+    """What a run is called in an evaluation that was compared: the name of the model that lies in its folder."""
+    if evaluation.comparison is None:
+        return None
+    models = evaluation.manifest.about.models
+    return next((name for name, each in models.items() if Path(each.origin).resolve() == run.folder.resolve()), None)
 
 
 def _run_cells(run: RunFolder) -> tuple[object, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,11 @@ from finepref.core.errors import InputError
 from finepref.core.images import open_rgb_file
 from finepref.evaluate.stats import Interval
 from finepref.formats.comparison import COMPARISON, Comparison, read_comparison
-from finepref.formats.heldout import HeldOutMetrics, read_agreement, read_heldout
+from finepref.formats.heldout import HeldOutMetrics, looks_of, read_agreement
 from finepref.formats.manifest import LINES, ImageRow, read_manifest
 from finepref.formats.run import RunRecord, read_run
 from finepref.report.kit import render
-from finepref.train.diagnose import Finding, diagnose
+from finepref.train.diagnose import RunFinding, diagnose
 
 GRID = 6  # rows of the picture
 SIDE, GAP = 192, 12  # pixels of a picture in it, and between two
@@ -71,18 +73,20 @@ def check_licence(name: str | None, base: str) -> str:
 def write_card(
     run: Path, out: Path, *,
     title: str, licence: str, code: str, also: Sequence[str], config: Mapping[str, Any], evaluation: Path | None,
+    model: str,
 ) -> None:  # fmt: skip
     """Write README.md, and samples.png where pictures of the base and of the model are there.
 
     Args:
         title: of the page. code: python that loads the model. also: how other tools load it. config: of the run, as
-            plain data. evaluation: folder with pictures, scores and a comparison of `before` and `after`.
+            plain data. evaluation: folder with pictures of it and of others, their scores and comparison. model: its
+            name there.
     """
     from huggingface_hub import ModelCardData
 
-    record, looks = read_run(run), read_heldout(run)
+    record, looks = read_run(run), looks_of(run)
     compared = _compared(evaluation)
-    picture = None if evaluation is None else _grid(evaluation, out / "samples.png")
+    picture = None if evaluation is None else _grid(evaluation, out / "samples.png", model, compared)
     held = _kept(looks, record)
     local = Path(record.base).exists()
     about = ModelCardData(
@@ -95,9 +99,9 @@ def write_card(
     text = render(
         "model_card.md.j2", title=title, base=record.base, run=record, code=code, also=also,
         pairs=f"{record.signals.pairs or record.signals.images or 0:,} preferences",
-        picture=picture, rows=_rows(record, config), compared=_lines(compared), judged=_judged(compared),
+        picture=picture, rows=_rows(record, config), compared=_lines(compared, model), judged=_judged(compared),
         held=held, share=None if held is None else _share(held), agreement=_agreement(run) if looks else None,
-        limits=_limits(config, record, diagnose(run, compared)), licence=_licence(licence, record.base),
+        limits=_limits(config, record, diagnose(run, compared, model=model)), licence=_licence(licence, record.base),
     )  # fmt: skip
     (out / "README.md").write_text(f"---\n{about.to_yaml()}\n---\n\n{text}", encoding="utf-8")
 
@@ -122,7 +126,7 @@ def _compared(evaluation: Path | None) -> Comparison | None:
     return read_comparison(evaluation) if there and evaluation is not None else None
 
 
-def _lines(compared: Comparison | None) -> list[tuple[str, ...]]:
+def _lines(compared: Comparison | None, model: str) -> list[tuple[str, ...]]:
     if compared is None:
         return []
     return [
@@ -132,7 +136,7 @@ def _lines(compared: Comparison | None) -> list[tuple[str, ...]]:
             f"{row.mean_difference:+.3g}{_limits_of(row.difference_low, row.difference_high)}",
             str(row.n),
         )
-        for row in compared.pairs_of(model="after", against="before")
+        for row in compared.pairs_of(model=model, against=compared.baseline)
     ]
 
 
@@ -141,7 +145,8 @@ def _judged(compared: Comparison | None) -> str:
 
 
 def _percent(value: float, low: float | None, high: float | None) -> str:
-    limits = "" if low is None or high is None else f" [{100 * low:.0f}, {100 * high:.0f}]"
+    known = low is not None and high is not None and not math.isnan(low + high)
+    limits = f" [{100 * low:.0f}, {100 * high:.0f}]" if known else ""  # type: ignore[operator]
     return f"{100 * value:.0f} %{limits}"
 
 
@@ -161,13 +166,13 @@ def _share(held: HeldOutMetrics) -> str:
 
 def _agreement(run: Path) -> str | None:
     found = read_agreement(run)
-    return f"{100 * found.share:.0f} %" if found.pairs else None
+    return f"{100 * found.share:.0f} %" if found is not None and found.pairs else None
 
 
-def _limits(config: Mapping[str, Any], record: RunRecord, findings: Sequence[Finding]) -> list[str]:
+def _limits(config: Mapping[str, Any], record: RunRecord, findings: Sequence[RunFinding]) -> list[str]:
     found = ["It likes what the people liked whose votes it learned from, and nothing tells what others like."]
-    names = " ".join(map(str, config.get("data", {}).get("paths", ()))) + str(config.get("data", {}).get("format"))
-    if "pick" in names.lower():
+    names = " ".join(map(str, (*config.get("data", {}).get("paths", ()), config.get("data", {}).get("format"))))
+    if re.search("pick[-_ ]?a[-_ ]?pic", names.lower()):
         found.append(PICKAPIC)
     found += [each.text + "." for each in findings if not each.sound]
     if record.signals.rewards:
@@ -181,18 +186,19 @@ def _licence(name: str, base: str) -> str:
     return f"{name}, that of the base {base}." if BASES.get(base) == name else f"{name}."
 
 
-def _grid(evaluation: Path, out: Path) -> str | None:
+def _grid(evaluation: Path, out: Path, model: str, compared: Comparison | None) -> str | None:
     """A picture of some prompts, the base on the left; None where not both models have pictures."""
+    names = ("before" if compared is None else compared.baseline, model)
     if not (evaluation / LINES).is_file():
         return None
     rows: dict[tuple[str, int, int], dict[str, ImageRow]] = {}
     for row in read_manifest(evaluation).rows:
         rows.setdefault((row.prompt_set, row.prompt_index, row.seed), {})[row.model] = row
-    both = [each for each in rows.values() if {"before", "after"} <= {*each}]
+    both = [each for each in rows.values() if {*names} <= {*each}]
     chosen = [both[int(place)] for place in np.unique(np.linspace(0, len(both) - 1, min(GRID, len(both))).astype(int))]
     if not chosen:
         return None
-    pictures = [[open_rgb_file(evaluation / each[name].path) for name in ("before", "after")] for each in chosen]
+    pictures = [[open_rgb_file(evaluation / each[name].path) for name in names] for each in chosen]
     sheet = Image.new("RGB", (2 * SIDE + GAP, len(pictures) * (SIDE + GAP) - GAP), "white")
     for number, pair in enumerate(pictures):
         for place, picture in enumerate(pair):

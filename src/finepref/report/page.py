@@ -73,7 +73,7 @@ def _record(inputs: Inputs, *, title: str | None, metric: str | None, budget: in
     return {
         "title": title or _heading(evaluations, runs, boards), "evaluations": evaluations,
         "tiles": _tiles(inputs, runs, boards), "runs": curves.run_table(runs) if runs else None,
-        "findings": curves.findings(runs, [each.comparison for each in inputs.evaluations if each.comparison]),
+        "findings": curves.findings(runs, inputs.evaluations),
         "costs": costs(runs), "placed": placed(inputs.ksorts), "curves": curves.curves(runs),
         "strips": _strips(runs), "made": made,
         "arenas": [

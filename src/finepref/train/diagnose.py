@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from finepref.formats.comparison import Comparison
-from finepref.formats.heldout import Bounded, HeldOutMetrics, read_heldout, read_signal_share, start_far
-from finepref.formats.metrics import StepMetrics, read_metrics
-from finepref.formats.run import read_run
+from scipy import special
 
-EVIDENCE = 1.645
-"""Standard errors by which winners must lead: a run that learned nothing passes at most once in twenty."""
+from finepref.formats.comparison import Comparison
+from finepref.formats.heldout import Bounded, HeldOutMetrics, looks_of, read_signal_share, start_far
+from finepref.formats.metrics import StepMetrics, read_metrics
+from finepref.formats.run import home_of, read_run
+
+LEVEL = 0.95
+"""Share of runs that learned nothing which are not called learned."""
 SEEN = 0.6
 """A preference that a model ranks less often than this is not called learnable."""
 RISING = 0.1
@@ -27,12 +29,14 @@ LOST_FAR = 5.0
 """Times the start's error at high noise that winners may lose there."""
 LONGER = 1.08
 """Times the start's length that predictions may have."""
+USUAL = 0.7
+"""Share of pairs that a good scorer orders as people did: a signal that may reach it is not called wrong."""
 FLAT = 0.05
 """Mean weight of a pair's gradient, sigmoid(-u), below which almost no pair teaches any more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RunFinding:
     """kind: `learned`, `learning`, `none`, `few`, `unknown`, `start`, or a fault. text: found; advice: what to do."""
 
     kind: str
@@ -48,19 +52,21 @@ class Finding:
         return f"{self.text}. {self.advice}." if self.advice else f"{self.text}."
 
 
-def diagnose(run: Path, compared: Comparison | None = None, *, model: str = "after") -> tuple[Finding, ...]:
+def diagnose(run: Path, compared: Comparison | None = None, *, model: str = "after") -> tuple[RunFinding, ...]:
     """What a finished run learned, first, and then what is wrong with it.
 
     Args:
-        run: a run folder. compared: pictures of the run and of others. model: what the run is called there.
+        run: a run folder, or a checkpoint in one. compared: pictures of the run and of others. model: what the run is
+            called there.
 
     Raises:
         InputError: a file of the run that cannot be read.
     """
-    looks = read_heldout(run)
-    seen = len(looks) > 1
-    signal, far = (read_signal_share(run), start_far(run)) if seen else (None, math.nan)
-    found = judge(looks, read_metrics(run), kept=read_run(run).kept, signal=signal, far=far)
+    home, until = home_of(run)
+    steps = tuple(line for line in read_metrics(home) if until is None or line.step <= until)
+    record = read_run(run)
+    signal, far = read_signal_share(run), start_far(run)
+    found = judge(looks_of(run), steps, kept=record.kept, signal=signal, far=far, swapped=record.swapped)
     more = None if compared is None else overoptimised(compared, model)
     return found if more is None else (*found, more)
 
@@ -72,32 +78,39 @@ def judge(
     kept: int | None,
     signal: Bounded | None,
     far: float,
-) -> tuple[Finding, ...]:
+    swapped: bool = False,
+) -> tuple[RunFinding, ...]:
     """What the lines of a run say.
 
     Args:
         kept: the step that the run left, None for its last one. signal: share of its training pairs that the signal
             orders as people did, None where the votes are the signal. far: error of the start at high noise.
+        swapped: whether losers were taken as winners.
     """
-    found: list[Finding | None] = []
+    found: list[RunFinding | None] = []
     if len(looks) < 2:
-        what = "It is not known whether it learned: no held-out pair was looked at"
-        found.append(Finding("unknown", what, "Set data.validation_share to 0.1 or more"))
+        often = "no held-out pair was looked at" if not looks else "held-out pairs were looked at once only"
+        advice = "Set data.validation_share to 0.1 or more" if not looks else "Set validation.every"
+        found.append(RunFinding("unknown", f"It is not known whether it learned: {often}", advice))
+    elif kept == 0:
+        found.append(RunFinding("start", "It left the base as it was: held-out pairs like no later step better"))
+    elif not all(math.isfinite(line.length) for line in looks):
+        what = "Its predictions on held-out pairs overflowed"
+        found.append(RunFinding("overflow", what, "Divide the learning rate by 10, or train in bf16"))
     else:
         left = next((line for line in looks if line.step == kept), looks[-1])
-        if kept == 0:
-            found.append(Finding("start", "It left the base as it was: held-out pairs like no later step better"))
-        found += [learned(looks), misled(signal), displaced(left, far), inflated(left)]
-    found.append(saturated(steps))
+        found += [learned(looks, swapped, stopped=left is not looks[-1]), displaced(left, far), inflated(left)]
+    found += [misled(signal), saturated(steps)]
     return tuple(each for each in found if each is not None)
 
 
 def evidence(looks: Sequence[HeldOutMetrics]) -> float:
-    """By how many standard errors winners led losers, mean over all looks after the first; nan where none has limits.
+    """By how many standard errors winners led losers, mean over all looks after the first; nan for one prompt.
 
-    Looks at one set of pairs go together, so their mean has at most the spread of one: no look is picked.
+    Looks at one set of pairs go together, so their mean has at most the spread of one: no look is picked. The limits
+    are quantiles of resampled prompts, whose spread is short by sqrt((G - 1) / G) for G prompts.
     """
-    ratios = [_ratio(line.lead) for line in looks[1:]]
+    ratios = [_ratio(line.lead) * math.sqrt((line.prompts - 1) / line.prompts) for line in looks[1:]]
     known = [ratio for ratio in ratios if math.isfinite(ratio)]
     return fmean(known) if known else math.nan
 
@@ -107,23 +120,33 @@ def _ratio(found: Bounded) -> float:
     return found.value / error if error > 0 else math.nan
 
 
-def learned(looks: Sequence[HeldOutMetrics]) -> Finding:
-    """Whether held-out pairs show that the preference of the voters was learned."""
+def learned(looks: Sequence[HeldOutMetrics], swapped: bool, *, stopped: bool) -> RunFinding:
+    """Whether held-out pairs show that the preference of the voters was learned.
+
+    The lead in standard errors is held against Student's quantile of G - 1 degrees of freedom, G prompts. stopped:
+    whether the run left another step than its last.
+    """
     strength, last = evidence(looks), looks[-1]
-    seen = f"{last.pairs} held-out pairs"
-    how = f"winners lead losers by {strength:.1f} standard errors over all looks at {seen}, and {EVIDENCE} are asked"
-    if strength > EVIDENCE:
+    if not math.isfinite(strength):
+        what = f"Too few pairs to tell whether it learned: the {last.pairs} held-out pairs have one prompt"
+        return RunFinding("few", what, "Hold out pairs of more prompts")
+    asked = float(special.stdtrit(last.prompts - 1, LEVEL))
+    seen = f"{last.pairs} held-out pairs of {last.prompts} prompts"
+    lead = "losers lead winners" if swapped else "winners lead losers"
+    how = f"{lead} by {strength:.1f} standard errors over all looks at {seen}, and {asked:.1f} are asked"
+    if strength > asked:
         rise = _rise(looks)
-        if rise > RISING:
+        if rise > RISING and not stopped:
             what = f"It is still learning: {how}; the last third of the looks added {rise:.0%} of the lead"
-            return Finding("learning", what, "Train longer")
-        return Finding("learned", f"It learned the voters' preference: {how}")
+            return RunFinding("learning", what, "Train longer")
+        what = "It learned what voters turned down, as a negative network should" if swapped else "It learned the "
+        return RunFinding("learned", f"{what}{'' if swapped else 'preference of the voters'}: {how}")
     most = fmean(line.accuracy.high for line in looks[1:])
     if most < SEEN:
-        what = f"It found no preference that it could learn: {how}; at most {most:.0%} of them are ranked as people did"
-        return Finding("none", what, "Look at the pairs: do people agree, and do winners differ from losers")
-    share = f"as many as {most:.0%} may be ranked as people did" if math.isfinite(most) else "they are of one prompt"
-    return Finding("few", f"Too few pairs to tell whether it learned: {how}; {share}", "Hold out more pairs")
+        what = f"It found no preference that it could learn: {how}; at most {most:.0%} of them are ranked right"
+        return RunFinding("none", what, "Look at the pairs: do people agree, and do winners differ from losers")
+    what = f"Too few pairs to tell whether it learned: {how}; as many as {most:.0%} may be ranked right"
+    return RunFinding("few", what, "Hold out more pairs")
 
 
 def _rise(looks: Sequence[HeldOutMetrics]) -> float:
@@ -133,16 +156,16 @@ def _rise(looks: Sequence[HeldOutMetrics]) -> float:
     return (last - before) / last if last > 0 and len(leads) > 2 * third else 0.0
 
 
-def misled(share: Bounded | None) -> Finding | None:
+def misled(share: Bounded | None) -> RunFinding | None:
     """Whether the signal says something else than the people who voted."""
-    if share is None or not share.low <= 0.5:
+    if share is None or not (share.low <= 0.5 and share.high < USUAL):
         return None
     shown = f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
     what = f"Its signal is not what people chose: it orders {shown} of the training pairs as they did"
-    return Finding("misled", what, "Check the scorer, or train on the votes")
+    return RunFinding("misled", what, "Check the scorer, or train on the votes")
 
 
-def displaced(line: HeldOutMetrics, far: float) -> Finding | None:
+def displaced(line: HeldOutMetrics, far: float) -> RunFinding | None:
     """Whether losers were pushed away at the price of the winners, so that the network unlearns to draw."""
     lost = -line.gain_far / far
     if not lost > LOST_FAR:
@@ -150,33 +173,35 @@ def displaced(line: HeldOutMetrics, far: float) -> Finding | None:
     what = (
         f"It pushed losers away rather than learn from winners: at high noise the error on winners grew {lost:.0f}-fold"
     )
-    return Finding("displaced", what, "Divide the learning rate by 3, or stop earlier (train.stop={patience: 3})")
+    return RunFinding("displaced", what, "Divide the learning rate by 3, or stop earlier (train.stop={patience: 3})")
 
 
-def inflated(line: HeldOutMetrics) -> Finding | None:
+def inflated(line: HeldOutMetrics) -> RunFinding | None:
     """Whether predictions became longer than the start's."""
     if not line.length > LONGER:
         return None
     what = f"Its predictions are {line.length - 1:.0%} longer than the start's, which over-saturates pictures"
-    return Finding("inflated", what, "Lower the margins or the learning rate, or generate with less guidance")
+    return RunFinding("inflated", what, "Lower the margins or the learning rate, or generate with less guidance")
 
 
-def saturated(steps: Sequence[StepMetrics]) -> Finding | None:
+def saturated(steps: Sequence[StepMetrics]) -> RunFinding | None:
     """Whether almost every pair is won so clearly that it teaches nothing more."""
     weights = [line.means["sigmoid_minus_u"] for line in steps if "sigmoid_minus_u" in line.means]
     last = [weight for weight in weights[-max(1, len(weights) // 10) :] if math.isfinite(weight)]
     if not last or fmean(last) >= FLAT:
         return None
     what = f"It is saturated: in the last tenth of the steps a pair's gradient has {fmean(last):.3f} of its full weight"
-    return Finding("saturated", what, "More steps will not help: take more pairs, or a smaller beta")
+    return RunFinding("saturated", what, "More steps will not help: take more pairs, or a smaller beta")
 
 
-def overoptimised(compared: Comparison, model: str) -> Finding | None:
-    """Whether pictures gain by a judge that was trained on, and lose by one that was not."""
-    rows = compared.pairs_of(model=model)
-    up = [row.metric for row in rows if compared.trained(row) and row.win_low is not None and row.win_low > 0.5]
-    down = [row.metric for row in rows if not compared.trained(row) and row.win_high is not None and row.win_high < 0.5]
+def overoptimised(compared: Comparison, model: str) -> RunFinding | None:
+    """Whether pictures gain over the baseline by a judge that was trained on, and lose by one that was not."""
+    rows = compared.pairs_of(model=model, against=compared.baseline)
+    taught = {name for name, metric in compared.metrics.items() if model in metric.used_in_training}
+    up = [row.metric for row in rows if row.metric in taught and row.win_low is not None and row.win_low > 0.5]
+    fair = [row for row in rows if not compared.trained(row)]
+    down = [row.metric for row in fair if row.win_high is not None and row.win_high < 0.5]
     if not (up and down):
         return None
     what = f"It is over-optimised: {', '.join(up)}, which it learned from, went up, and {', '.join(down)} went down"
-    return Finding("overoptimised", what, "Stop earlier, or learn from the votes too")
+    return RunFinding("overoptimised", what, "Stop earlier, or learn from the votes too")

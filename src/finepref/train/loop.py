@@ -15,6 +15,7 @@ from torch import Tensor
 from finepref.core.errors import CheckFailed
 from finepref.core.interrupt import Interrupted, at_safe_places
 from finepref.core.progress import progress, say
+from finepref.formats.heldout import read_start
 from finepref.formats.metrics import StepMetrics, StepTiming, append_metrics, append_timing, cut_after
 from finepref.train.batches import Draw, ImageSource, micro_batches
 from finepref.train.checkpoint import (
@@ -74,7 +75,7 @@ def train(run: Run, state: State) -> State:
             save = bool(options.checkpoint_every) and state.step % options.checkpoint_every == 0
             if save and not (stopped or came) and state.step < options.max_steps:
                 _checkpoint(run, state)
-            if _due(run, state) and not came:
+            if _due(run, state) and not (came and state.step < options.max_steps):
                 look(run, state)
                 over = is_over(run)
                 if not (save or over) and state.step < options.max_steps and kept_step(run) == state.step:
@@ -273,6 +274,8 @@ def begin(run: Run, *, resume: bool) -> State:
         counters = load_checkpoint(found, named=named, optimizer=optimizer, scaler=scaler, beside=state.beside())
         state.step, state.skipped, state.calls = counters.step, counters.skipped, state.calls | dict(counters.calls)
         state.overflows = counters.overflows
+    if run.heldout is not None and state.step:  # refused here rather than at the next look
+        read_start(run.out, run.heldout.source.table.pair_id, run.heldout.draws)
     if run.world.main:
         cut_after(run.out, state.step)
     run.world.barrier()

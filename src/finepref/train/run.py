@@ -19,6 +19,7 @@ from finepref.data.latents import EMPTY_PROMPT, LatentCache, Latents
 from finepref.data.tokens import TokenLatents, prompt_texts
 from finepref.formats.folders import LEFT
 from finepref.formats.folders import RUN as RUN_FOLDER
+from finepref.formats.heldout import read_heldout
 from finepref.formats.run import is_finished, read_run
 from finepref.formats.sources import named_inputs
 from finepref.models.denoiser import Denoiser
@@ -27,7 +28,7 @@ from finepref.train.batches import Drawing, ImageSource, PairSource
 from finepref.train.callbacks import Callback
 from finepref.train.checkpoint import check_checkpoint, checkpoints, newest_whole, read_state
 from finepref.train.config import RunConfig, load_config
-from finepref.train.data import ImageTable, PairTable
+from finepref.train.data import ImageTable
 from finepref.train.diagnose import diagnose
 from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
 from finepref.train.identity import Prepared, changed, differences, prepare, settings, written_settings
@@ -39,8 +40,8 @@ from finepref.train.method import check_data, check_path, draws_per_step, invert
 from finepref.train.opened import about_base, load_adapter, open_latents
 from finepref.train.processes import World, check_sharding, join_world, shard, whole_tensors
 from finepref.train.state import Run, State, progress_of
-from finepref.train.stopping import is_over, kept_step, put_kept
-from finepref.train.unseen import UnseenPairs, signal_agrees
+from finepref.train.stopping import ends, is_over, kept_step, put_kept
+from finepref.train.unseen import unseen_pairs
 
 HANDED = ("base", "pairs.parquet", "signals.parquet")
 """What a `Trainer` puts into a run folder, which the run reads."""
@@ -104,6 +105,9 @@ def train_run(
             held.enter_context(replacing(out, RUN_FOLDER, again=overwrite, begun=_is_begun, whole=is_finished))
         world.barrier()
         _train(run, prepared, resume=bool(resume) and not overwrite)
+    if world.main and is_finished(out):
+        for finding in diagnose(out):
+            say(str(finding))
     return out
 
 
@@ -212,23 +216,10 @@ def make_run(prepared: Prepared, out: Path, *, world: World) -> Run:
         draws=draws,
         inverts=placing,
         sharded=sharded,
-        heldout=_held_out(prepared, drawing),
+        heldout=unseen_pairs(prepared.held_out, config, drawing, table),
         errors=_known(config, ERRORS, prepared.reference, draws=draws),
         trajectories=_known(config, NOISE, prepared.trajectories, draws=draws),
     )
-
-
-def _held_out(prepared: Prepared, drawing: Drawing) -> UnseenPairs | None:
-    """The held-out pairs, drawn without flips, and always with their prompts."""
-    if prepared.held_out is None:
-        return None
-    held, plain = prepared.held_out, replace(drawing, prompt_dropout=0.0, flip=False)
-    source = PairSource(drawing=plain, table=held.table, guidance=False)
-    signal, table, agrees = prepared.config.signal, prepared.table, None
-    if signal.file is not None and isinstance(table, PairTable):
-        agrees = signal_agrees(table, held.winners, swap=signal.swap)
-    draws = prepared.config.validation.draws
-    return UnseenPairs(source=source, draws=draws, agreement=held.agreement, signal=agrees)
 
 
 def _drawn_from(prepared: Prepared, adapter: Denoiser) -> Latents:
@@ -276,7 +267,7 @@ def check_run(out: Path, config: RunConfig, *, resume: Resume, verify: bool = Fa
 def _check_length(out: Path, steps: int, config: RunConfig, *, resume: Resume) -> None:
     """Refuse a finished run of more steps than are asked for, and one of fewer that is not resumed."""
     wanted = config.train.max_steps
-    if is_finished(out) and read_run(out).kept is not None and steps <= wanted:
+    if is_finished(out) and ends(read_heldout(out), config.train.stop) and steps <= wanted:
         return  # it ended early, which its settings decided
     if steps > wanted or (steps < wanted and not resume):
         more = f"add --resume to go on to {wanted}" if steps < wanted else f"what it was then is {out}@STEP, if kept"
@@ -293,7 +284,8 @@ def _finished(out: Path, prepared: Prepared, *, resume: Resume) -> bool:
         now = (prepared.table.about.sha256, prepared.base.base_sha256, prepared.base.init_sha256)
         if record.decides is None and then != now:  # of a version before
             raise InputError("it holds a finished run of another signal, base or start", where=out, remedy=OTHER)
-        if record.steps == prepared.config.train.max_steps or record.kept is not None:
+        early = record.kept is not None and ends(read_heldout(out), prepared.config.train.stop)
+        if record.steps == prepared.config.train.max_steps or early:
             return True
     last = newest_whole(out) if resume else None
     if last is not None:
@@ -348,5 +340,3 @@ def _finish(run: Run, state: State) -> None:
         mark(run.out, RUN_FOLDER, hashed=())  # a kill leaves no hashes of what was there before
         leave(run, state, run.out, weights, kept=kept)
         mark(run.out, RUN_FOLDER, fingerprint=run.identity.sha256(), hashed=own_files(run.out, LEFT))
-        for finding in diagnose(run.out):
-            say(str(finding))

@@ -5,6 +5,7 @@ The lines of heldout.jsonl decide, and nothing else: a run that was resumed deci
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,11 @@ def merit(line: HeldOutMetrics) -> float:
     """How good a step is by pairs that it never saw: mean of A_w - A_l, plus a tenth of what winners gained far out.
 
     The lead alone goes on growing while a network unlearns to draw: its losers get worse faster than its winners. What
-    winners lose at high noise, where it is decided what a picture shows, tells that best.
+    winners lose at high noise, where it is decided what a picture shows, tells that best. Predictions that overflowed
+    are worse than anything.
     """
-    return line.lead.value + CAUTION * line.gain_far
+    found = line.lead.value + CAUTION * line.gain_far
+    return found if math.isfinite(found) else -math.inf
 
 
 def best_of(lines: Sequence[HeldOutMetrics]) -> HeldOutMetrics | None:

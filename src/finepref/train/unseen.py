@@ -5,10 +5,11 @@ Shapes: P pairs, D draws of a level and a noise for each, B pairs of a batch, C 
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,7 @@ from finepref.formats.cache import CachedPair, Pairs
 from finepref.formats.heldout import Agreement, Bounded, Floats, HeldOutBucket, HeldOutMetrics
 from finepref.formats.preferences import read_pair_ids, winner_of
 from finepref.objectives.core import mean_square, wide
-from finepref.train.batches import Draw, PairSource
+from finepref.train.batches import Draw, Drawing, PairSource
 from finepref.train.config import RunConfig
 from finepref.train.data import PairTable, voted_table, votes_of
 from finepref.train.levels import windowed
@@ -91,6 +92,17 @@ def _voted(pairs: Pairs, named: Sequence[str], labels: Floats) -> Mapping[str, s
         if winner is not None and pair_id in pairs:
             found[pair_id] = (pairs[pair_id].image_0, pairs[pair_id].image_1)[winner]
     return found
+
+
+def unseen_pairs(held: HeldOutPairs | None, config: RunConfig, drawing: Drawing, table: object) -> UnseenPairs | None:
+    """The held-out pairs, drawn without flips, and always with their prompts; table: what is trained on."""
+    if held is None:
+        return None
+    source = PairSource(drawing=replace(drawing, prompt_dropout=0.0, flip=False), table=held.table, guidance=False)
+    agrees = None
+    if config.signal.file is not None and isinstance(table, PairTable):
+        agrees = signal_agrees(table, held.winners, swap=config.signal.swap)
+    return UnseenPairs(source=source, draws=config.validation.draws, agreement=held.agreement, signal=agrees)
 
 
 def signal_agrees(table: PairTable, winners: Mapping[str, str], *, swap: bool) -> Bounded | None:
@@ -244,29 +256,34 @@ def summarise(run: Run, said: Floats, start: Floats, *, step: int) -> HeldOutMet
     gains = start[..., :2] - said[..., :2]  # [P,D,2]
     lead = gains[..., 0] - gains[..., 1]
     columns = np.stack([lead.mean(1), *gains.mean(1).T], axis=1)
-    means = [_bounded(each) for each in bootstrap_means(columns, prompts)]
+    if np.isfinite(columns).all():
+        means = [_bounded(each) for each in bootstrap_means(columns, prompts)]
+        accuracy = _bounded(win_rate(lead.mean(1), prompts))
+    else:  # a prediction overflowed: nothing can be said of the pairs together
+        accuracy, *means = [Bounded(math.nan, math.nan, math.nan)] * 4
     parts = np.array_split(np.arange(held.draws), min(run.config.log.t_buckets, held.draws))
     beta = run.method.options.get("beta")
-    return HeldOutMetrics(
-        step=step,
-        pairs=len(table.pair_id),
-        prompts=len({*table.prompt}),
-        accuracy=_bounded(win_rate(lead.mean(1), prompts)),
-        lead=means[0],
-        gain_w=means[1],
-        gain_l=means[2],
-        gain_far=float(gains[:, held.draws // 2 :, 0].mean()),
-        fit=None if beta is None else float(np.logaddexp(0, -beta / 2 * lead).mean()),
-        length=float(np.sqrt(said[..., 2:].mean() / start[..., 2:].mean())),
-        by_t=tuple(
-            HeldOutBucket(
-                accuracy=float((np.sign(lead[:, part].mean(1)) / 2 + 0.5).mean()),
-                gain_w=float(gains[:, part, 0].mean()),
-                gain_l=float(gains[:, part, 1].mean()),
-            )
-            for part in parts
-        ),
-    )
+    with np.errstate(invalid="ignore", over="ignore"):
+        return HeldOutMetrics(
+            step=step,
+            pairs=len(table.pair_id),
+            prompts=len({*table.prompt}),
+            accuracy=accuracy,
+            lead=means[0],
+            gain_w=means[1],
+            gain_l=means[2],
+            gain_far=float(gains[:, held.draws // 2 :, 0].mean()),
+            fit=None if beta is None else float(np.logaddexp(0, -beta / 2 * lead).mean()),
+            length=float(np.sqrt(said[..., 2:].mean() / start[..., 2:].mean())),
+            by_t=tuple(
+                HeldOutBucket(
+                    accuracy=float((np.sign(lead[:, part].mean(1)) / 2 + 0.5).mean()),
+                    gain_w=float(gains[:, part, 0].mean()),
+                    gain_l=float(gains[:, part, 1].mean()),
+                )
+                for part in parts
+            ),
+        )
 
 
 def _bounded(found: object) -> Bounded:
