@@ -139,6 +139,7 @@ def test_votes_of_the_lab(finepref, tmp_path: Path) -> None:
     [
         (("--base", "nowhere/at/all"), "no such model"), (("--card", "H101"), "unknown GPU"),
         (("--method", "arenapo"), "needs the models"), (("--scorer", "lab-rewards"), "did you mean"),
+        (("data.validation_share=0", "train.stop=null"), "name some with --prompts, or hold pairs out"),
         (("train.nope=1",), "unknown key"), (("--data", "nothing.csv"), "no such file"),
     ],
 )  # fmt: skip

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from evaluation_folder import Table, make_folder
+from finepref.evaluate.compare import compare
+from finepref.evaluate.score import score
 from finepref.evaluate.stats import bootstrap_means
 from finepref.formats.heldout import Bounded, HeldOutMetrics
 from finepref.formats.metrics import StepMetrics
-from finepref.train.diagnose import FLAT, LONGER, LOST_FAR, RunFinding, evidence, judge
+from finepref.train.diagnose import FLAT, LONGER, LOST_FAR, RunFinding, evidence, judge, overoptimised
 
 PAIRS = 50
 
@@ -125,6 +129,29 @@ def test_chance_passes_once_in_twenty(prompts: int) -> None:
     assert share(0.0, 400) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
     if prompts == 40:
         assert share(0.4, 100) >= 0.8
+
+
+def test_over_optimised(tmp_path: Path) -> None:
+    """Up by the judge it learned from and down by another, against the baseline; rivals say nothing."""
+    rows = make_folder(
+        tmp_path, {"own": [f"prompt {n}" for n in range(20)]}, models=("base", "votes", "reward"),
+        rewards={"reward": ["taught"]},
+    )  # fmt: skip
+    rank = {
+        "taught": {"base": 0, "votes": 1, "reward": 2},
+        "other": {"base": 1, "votes": 2, "reward": 0},
+    }
+    scorers = [
+        Table(rows, lambda row, ranks=ranks: ranks[row.model] + row.prompt_index / 100, name=name, fingerprint=name)
+        for name, ranks in rank.items()
+    ]
+    score(tmp_path, scorers)
+    compared = compare(tmp_path, baseline="base")
+    found = overoptimised(compared, "reward")
+    assert found is not None
+    assert "taught, which it learned from, went up, and other went down" in found.text
+    assert overoptimised(compared, "votes") is None
+    assert overoptimised(compared, "nobody") is None
 
 
 def test_it_is_a_sentence() -> None:
