@@ -139,8 +139,8 @@ def learned(looks: Sequence[HeldOutMetrics], swapped: bool, *, stopped: bool) ->
         if rise > RISING and not stopped:
             what = f"It is still learning: {how}; the last third of the looks added {rise:.0%} of the lead"
             return RunFinding("learning", what, "Train longer")
-        what = "It learned what voters turned down, as a negative network should" if swapped else "It learned the "
-        return RunFinding("learned", f"{what}{'' if swapped else 'preference of the voters'}: {how}")
+        what = "what voters turned down, as a negative network should" if swapped else "the preference of the voters"
+        return RunFinding("learned", f"It learned {what}: {how}")
     most = fmean(line.accuracy.high for line in looks[1:])
     if most < SEEN:
         what = f"It found no preference that it could learn: {how}; at most {most:.0%} of them are ranked right"
