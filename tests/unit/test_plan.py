@@ -15,16 +15,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import architectures
 
+import own_pairs
 import tiny
 from finepref.core.errors import ConfigError, InputError
 from finepref.diffusion.path import FLOW, scaled_linear
 from finepref.models.kernels import Checkpointing
 from finepref.models.lora import LoraSettings
-from finepref.plan.cards import GPUS, gpus_of
+from finepref.plan.cards import GPUS, Gpu, gpus_of
 from finepref.plan.fit import changed, remedies
 from finepref.plan.needs import Counts, Work, cache_of, mean_calls, memory_of, needed_gb, work_of
+from finepref.plan.plan import plan_run
+from finepref.plan.printed import describe
 from finepref.plan.skeleton import Flops, Peak, config_source, count
-from finepref.train.config import RunConfig, parse_config
+from finepref.train.config import RunConfig, load_config, parse_config
 from finepref.train.method import make_method
 
 TERA = 1e12
@@ -404,3 +407,13 @@ def test_peak_follows_what_lives() -> None:
     with Peak([start]) as flat:
         nn.functional.relu(start.view(10, 100), inplace=True)
     assert flat.highest == 0
+
+
+def test_a_card_that_no_table_knows(tmp_path: Path) -> None:
+    """The card in a machine may have any name: its plan is printed with what is known of it."""
+    own_pairs.make_folder(tmp_path / "data", pairs=2)
+    words = [f"data.paths=[{tmp_path / 'data'}]", f"cache.folder={tmp_path / 'cache'}"]
+    own = Gpu("NVIDIA GeForce GTX 9999", 24.0, None, None, "this machine", bf16=False)
+    text = describe(plan_run(load_config("lab/dpo", words), gpus=[own], processes=1), prices={})
+    assert "NVIDIA GeForce GTX 9999" in text
+    assert "has no bf16: train.mixed_precision=fp16" in text

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from finepref.diffusion.path import Path
 from finepref.diffusion.programme import mean_calls
 from finepref.models.quantized import BYTES as QUANTIZED
+from finepref.plan.cards import Gpu
 from finepref.train.config import RunConfig
 from finepref.train.method import Method, images_of_draw, inverts, needs_reference
 
@@ -93,8 +94,7 @@ class OnGpu:
     fits: as configured. remedies: what makes it fit, the mildest of each kind; empty where it fits or nothing does.
     """
 
-    gpu: str
-    memory_gb: float
+    card: Gpu
     needed_gb: float
     fits: bool
     remedies: tuple[str, ...]

@@ -52,8 +52,7 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
         hours = None if rate is None else _hours(work.run_flop, rate)
         fits = needed <= gpu.memory_gb
         return OnGpu(
-            gpu=gpu.name,
-            memory_gb=gpu.memory_gb,
+            card=gpu,
             needed_gb=needed,
             fits=fits,
             remedies=() if fits else remedies(gpu, config, method, lambda it: under(it)[0], processes=processes),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finepref.plan.cards import gpu_of
 from finepref.plan.needs import FRAGMENTS, GOOD, POOR, RESERVED_GB, OnGpu, Plan
 
 SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -42,7 +41,7 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
     ]
     for found in plan.gpus:
         lines += _row(found, prices)
-    cards = [gpu_of(found.gpu) for found in plan.gpus]
+    cards = [found.card for found in plan.gpus]
     rated = [(card.name, card.half, card.full, card.source) for card in cards if card.half and card.full]
     if rated:
         lines += ["", "Peak rates in TFLOP/s, dense half precision and float32, by the makers"]
@@ -52,10 +51,10 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
 
 
 def _row(found: OnGpu, prices: Mapping[str, float]) -> list[str]:
-    cells = f"  {found.gpu:<9}{found.memory_gb:>5.0f} GB{found.needed_gb:>6.1f} GB  "
+    cells = f"  {found.card.name:<9}{found.card.memory_gb:>5.0f} GB{found.needed_gb:>6.1f} GB  "
     cells += f"{_range(found.hours):<20}{_range(found.days):<20}"
     if prices:
-        price = prices.get(found.gpu)
+        price = prices.get(found.card.name)
         cost = "" if price is None or found.hours is None else _range((found.hours[0] * price, found.hours[1] * price))
         cells += f"{cost:<20}"
     if found.fits:
