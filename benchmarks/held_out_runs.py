@@ -231,7 +231,8 @@ def report_verdicts(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _kinds(row: Mapping[str, Any]) -> set[str]:
-    from finepref.formats.heldout import REMEDY, Bounded, HeldOutMetrics
+    from finepref.core.interval import Interval
+    from finepref.formats.heldout import REMEDY, HeldOutMetrics
     from finepref.formats.metrics import StepMetrics
     from finepref.formats.records import as_record
     from finepref.train.diagnose import judge
@@ -239,7 +240,7 @@ def _kinds(row: Mapping[str, Any]) -> set[str]:
     looks = [as_record(HeldOutMetrics, line, where="row", remedy=REMEDY) for line in row["looks"]]
     told = [{name: value for name, value in line.items() if value is not None} for line in row["steps"]]
     steps = [StepMetrics(step=line["step"], means=line, pairs=0, by_t=(), grad_norm=0, lr=0) for line in told]
-    signal = None if row["signal"] is None else Bounded(**row["signal"])
+    signal = None if row["signal"] is None else Interval(**row["signal"])
     return {found.kind for found in judge(looks, steps, kept=None, signal=signal, far=row["start_far"])}
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import finepref
+import one_process
 from finepref.core.tensors import PairPrediction, PairSignal
 from finepref.objectives.table import OBJECTIVES, ObjectiveRow
 
@@ -94,13 +95,7 @@ def test_zero_is_dpo(rows: dict[str, ObjectiveRow]) -> None:
 def test_trained(tmp_path: Path) -> None:
     """As the file's first lines say: a `--plugin`, and the name of a row."""
     (tmp_path / "rows.py").write_text(FILE.read_text(encoding="utf-8"), encoding="utf-8")
-    code = (
-        "import sys, finepref.cli.main as cli\n"
-        "for line in sys.stdin.read().splitlines():\n"
-        "    sys.argv = line.split()\n"
-        "    try:\n        cli.main()\n"
-        "    except SystemExit as stop:\n        assert not stop.code, line\n"
-    )
+    code = one_process.CODE
     lines = ["finepref lab votes --out votes.parquet --count 40 --prompts 4"]
     for name in ("poly_dpo", "alpha_dpo", "dpo_sft"):
         words = ["finepref train -c lab/dpo --plugin rows.py --out", name, f"objective.name={name}", *SMALL]

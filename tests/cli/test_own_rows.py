@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import one_process
 from finepref.core.errors import InputError
 from finepref.core.files import parquet_meta, read_json
 from finepref.core.provenance import sha256_file
@@ -39,14 +40,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         Image.new("RGB", (32, 32), (40 * number, 90, 200)).save(folder / name)
     lines = sorted(COMMANDS, key=lambda line: line.startswith("finepref methods"))
     lines = [f"{line} {SMALL}" if line.startswith("finepref train") else line for line in lines]
-    code = (
-        "import sys, finepref.cli.main as cli\n"
-        "for line in sys.stdin.read().splitlines():\n"
-        "    sys.argv = line.split()\n"
-        "    try:\n        cli.main()\n"
-        "    except SystemExit as stop:\n        assert not stop.code, line\n"
-        "import os\nprint('for children:', os.environ['FINEPREF_PLUGINS'])\n"
-    )
+    code = one_process.CODE + "import os\nprint('for children:', os.environ['FINEPREF_PLUGINS'])\n"
     lines.append(CROWD)
     call = [sys.executable, "-c", code]
     ran = subprocess.run(call, input="\n".join(lines), cwd=folder, capture_output=True, text=True)

@@ -13,7 +13,8 @@ import pytest
 import own_pairs
 from finepref.core.errors import InputError
 from finepref.data.latents import LatentCache
-from finepref.formats.heldout import HELDOUT, looks_of, read_heldout, read_signal_share, read_start, start_far
+from finepref.formats.heldout import looks_of, read_heldout, read_signal_share, read_start, start_far
+from finepref.formats.metrics import HELDOUT
 from finepref.formats.run import read_run
 from finepref.formats.signals import from_columns, write_signals
 from finepref.report.page import report

@@ -18,7 +18,8 @@ from finepref.core import rng
 from finepref.core.errors import ConfigError, InputError
 from finepref.data.latents import LatentCache
 from finepref.formats.cache import Pairs
-from finepref.formats.heldout import HELDOUT, HeldOutMetrics, read_agreement, read_heldout, read_start
+from finepref.formats.heldout import HeldOutMetrics, read_agreement, read_heldout, read_start
+from finepref.formats.metrics import HELDOUT
 from finepref.models.load import load_adapter
 from finepref.train.batches import Draw, Drawing, PairSource
 from finepref.train.callbacks import Callback, Progress

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from finepref.core.errors import ConfigError, InputError
-from finepref.formats.heldout import HELDOUT, Bounded, HeldOutMetrics, read_heldout
+from finepref.core.interval import Interval
+from finepref.formats.heldout import HeldOutMetrics, read_heldout
+from finepref.formats.metrics import HELDOUT
 from finepref.formats.run import read_run
 from finepref.train import stopping
 from finepref.train.callbacks import Callback, Progress
@@ -41,7 +43,7 @@ def left(run: Path, kind: str) -> dict[str, torch.Tensor]:
 
 
 def line(step: int, lead: float, gain: float = 0.0) -> HeldOutMetrics:
-    some = Bounded(lead, 0.0, 1.0)
+    some = Interval(lead, 0.0, 1.0)
     return HeldOutMetrics(
         step=step, pairs=4, prompts=2, accuracy=some, lead=some, gain_w=some, gain_l=some, gain_far=gain, fit=None,
         length=1.0, by_t=(),

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from evaluation_folder import Table, make_folder
+from finepref.core.interval import Interval
 from finepref.evaluate.compare import compare
 from finepref.evaluate.score import score
 from finepref.evaluate.stats import bootstrap_means
-from finepref.formats.heldout import Bounded, HeldOutMetrics
+from finepref.formats.heldout import HeldOutMetrics
 from finepref.formats.metrics import StepMetrics
 from finepref.train.diagnose import FLAT, LONGER, LOST_FAR, RunFinding, evidence, judge, overoptimised
 
@@ -22,8 +23,8 @@ PAIRS = 50
 
 def look(step: int, lead: float, error: float = 1.0, *, high: float = 0.7, far: float = 0.0, length: float = 1.0):
     """A line of heldout.jsonl whose lead has this standard error."""
-    lead_ = Bounded(lead, lead - 1.96 * error, lead + 1.96 * error)
-    rate = Bounded(0.5, 0.3, high)
+    lead_ = Interval(lead, lead - 1.96 * error, lead + 1.96 * error)
+    rate = Interval(0.5, 0.3, high)
     return HeldOutMetrics(
         step=step, pairs=PAIRS, prompts=40, accuracy=rate, lead=lead_, gain_w=lead_, gain_l=lead_, gain_far=far,
         fit=None, length=length, by_t=(),
@@ -68,7 +69,7 @@ def test_what_is_wrong(inside: bool) -> None:
     found = {
         "displaced": kinds(lost, far=0.5),
         "inflated": kinds(long),
-        "misled": kinds(SOUND, signal=Bounded(0.6, 0.5 - 0.01 * away, 0.69)),
+        "misled": kinds(SOUND, signal=Interval(0.6, 0.5 - 0.01 * away, 0.69)),
         "saturated": kinds(SOUND, steps),
     }
     assert found == {name: ["learned"] if inside else ["learned", name] for name in found}
@@ -86,7 +87,7 @@ def test_the_step_that_was_kept_is_judged() -> None:
 
 def test_what_overflowed() -> None:
     """Predictions that are not finite are a finding of their own, and no number is made of them."""
-    nothing = Bounded(math.nan, math.nan, math.nan)
+    nothing = Interval(math.nan, math.nan, math.nan)
     assert kinds([*SOUND, replace(look(7, 3.0), lead=nothing, length=math.nan)]) == ["overflow"]
 
 
@@ -97,7 +98,7 @@ def test_losers_taken_as_winners() -> None:
 
 
 def test_few_pairs_accuse_no_signal() -> None:
-    for share in (Bounded(1.0, 0.01, 1.0), Bounded(0.65, 0.41, 0.83)):
+    for share in (Interval(1.0, 0.01, 1.0), Interval(0.65, 0.41, 0.83)):
         assert kinds(SOUND, signal=share) == ["learned"]
 
 
@@ -119,7 +120,7 @@ def test_chance_passes_once_in_twenty(prompts: int) -> None:
         for number in range(1, 9):
             value = effect + 0.9 * (value - effect) + math.sqrt(1 - 0.81) * noise()
             found = bootstrap_means(value[:, None], code, resamples=400)[0]
-            lead = Bounded(found.value, found.low, found.high)
+            lead = Interval(found.value, found.low, found.high)
             lines.append(replace(look(number, 0.0), lead=lead, prompts=prompts))
         return lines
 
@@ -157,5 +158,5 @@ def test_over_optimised(tmp_path: Path) -> None:
 def test_it_is_a_sentence() -> None:
     assert str(RunFinding("a", "It is so", "Do this")) == "It is so. Do this."
     assert str(RunFinding("a", "It is so")) == "It is so."
-    for each in judge(SOUND, (), kept=None, signal=Bounded(0.5, 0.4, 0.6), far=1.0):
+    for each in judge(SOUND, (), kept=None, signal=Interval(0.5, 0.4, 0.6), far=1.0):
         assert any(character.isdigit() for character in each.text)

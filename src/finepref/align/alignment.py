@@ -107,20 +107,17 @@ def plan_alignment(
     )  # fmt: skip
 
 
-def run_alignment(planned: Alignment) -> list[dict[str, Any]]:
-    """Run the stages, each a command of its own; what is finished is skipped. Returns seconds and memory by stage.
+def run_alignment(planned: Alignment) -> None:
+    """Run the stages, each a command of its own; what is finished is skipped.
 
     Raises:
         FineprefError: a stage failed; its own message is on stderr.
     """
     every = [*planned.before, *planned.after]
-    found = []
     for number, words in enumerate(every, start=1):
         if number == len(planned.before) + 1 and planned.asked.prompts is None:
             _write_prompts(planned)
-        timing = run_stage(Stage(words[0], (tuple(words),)), workers=1, number=f"{number}/{len(every)}")
-        found.append({"stage": words[0], "seconds": round(timing.seconds, 1), "cpu_seconds": timing.cpu_seconds})
-    return found
+        run_stage(Stage(words[0], (tuple(words),)), workers=1, number=f"{number}/{len(every)}")
 
 
 def _write_prompts(planned: Alignment) -> None:

@@ -103,13 +103,13 @@ def _judged(compared: Comparison | None) -> list[str]:
 
 def _held_out(run: Path) -> list[str]:
     """What held-out pairs say of the run."""
-    from finepref.formats.heldout import read_agreement, read_heldout
+    from finepref.formats.heldout import look_of, read_agreement, read_heldout
     from finepref.formats.run import read_run
 
     record, lines = read_run(run), read_heldout(run)
     if not lines:
         return []
-    kept = next((line for line in lines if line.step == record.kept), lines[-1])
+    kept = look_of(lines, record.kept)
     where = "the start: no step was better" if kept.step == 0 else f"step {kept.step} of {record.steps}"
     rate = kept.accuracy
     limits = "" if math.isnan(rate.low) else f" [{rate.low:.0%}, {rate.high:.0%}]"

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from finepref.core.errors import InputError, nearest
+from finepref.core.interval import Interval
 from finepref.core.progress import aligned
 from finepref.core.provenance import provenance
 from finepref.evaluate import stats
@@ -131,7 +132,7 @@ def compare_sheet(
     return models, pairs
 
 
-def _model_row(sheet: Sheet, metric: str, model: str, values: Floats, mean: stats.Interval) -> ModelRow:
+def _model_row(sheet: Sheet, metric: str, model: str, values: Floats, mean: Interval) -> ModelRow:
     there = np.isfinite(values)
     kept, seeds, prompts = values[there], sheet.seed[there], len(np.unique(sheet.cluster[there]))
     return ModelRow(

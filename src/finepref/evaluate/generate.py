@@ -75,7 +75,9 @@ def generate(
     check_folder(out, EVALUATION, inputs=[*read, *([] if control is None else [control.maps])])
     prompt_set = load_prompt_set(prompts) if isinstance(prompts, str) else as_prompt_set(prompts)
     if isinstance(negative, str | Path):
-        _check_negative(negative)
+        from finepref.models.run_folder import say_unless_losers
+
+        say_unless_losers(negative)
     away = None if negative is None else as_source(negative)
     sampling = Sampling(steps, guidance, scheduler, size, negative_prompt, noise, control, refiner, precision, away)
     sources = {name: as_source(model) for name, model in models.items()}
@@ -146,14 +148,6 @@ def _check(sources: Mapping[str, NamedModel], prompts: PromptSet, seeds: Sequenc
         raise InputError(f"seeds {list(seeds)}", where="seeds", remedy="give at least one, each once")
     if batch_size < 1:
         raise InputError(f"a batch of {batch_size}", where="batch size", remedy="use at least 1")
-
-
-def _check_negative(path: str | Path) -> None:
-    """Say that a run was not trained on losers."""
-    from finepref.models.run_folder import trained_on_losers
-
-    if trained_on_losers(path) is False:
-        say(f"{path} was not trained on losers (signal.swap), which guidance should lead away from")
 
 
 def check_loading(models: Mapping[str, Any], precision: str, *, offload: bool) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from finepref.core.errors import InputError
+from finepref.core.interval import Interval
 from finepref.core.rng import numpy_generator
 
 Floats = NDArray[np.float64]
@@ -25,15 +25,6 @@ RESAMPLES = 10_000
 CHUNK = 4_000_000
 EXACT_PROMPTS = 14
 LEAST_CLUSTERS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate and its confidence limits, nan where one prompt alone speaks: it cannot say how others differ."""
-
-    value: float
-    low: float
-    high: float
 
 
 def outcomes(differences: ArrayLike) -> Floats:

@@ -15,11 +15,11 @@ from finepref.formats.comparison import COMPARISON
 from finepref.formats.controlmaps import MAPS
 from finepref.formats.frozenfolder import read_frozen
 from finepref.formats.gaps import GAPS, is_gaps
-from finepref.formats.heldout import HELDOUT, START
+from finepref.formats.heldout import START
 from finepref.formats.ksortresult import KSORT as KSORT_RECORD
 from finepref.formats.ksortresult import TRANSCRIPTS
 from finepref.formats.manifest import LINES, RECORD, read_record
-from finepref.formats.metrics import METRICS, TIMING, read_timing
+from finepref.formats.metrics import HELDOUT, METRICS, TIMING, read_timing
 from finepref.formats.pickapic import SCHEMA
 from finepref.formats.quarantine import QUARANTINE
 from finepref.formats.questions import QUESTIONS, read_questions

@@ -6,7 +6,6 @@ also after a resume. Shapes: P pairs, D draws of a level and a noise for each.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,10 +18,12 @@ import pyarrow as pa
 
 from finepref.core.errors import InputError
 from finepref.core.files import finite, parquet_meta, write_parquet
+from finepref.core.interval import Interval
+from finepref.formats.metrics import HELDOUT, append_line
 from finepref.formats.records import as_record, json_lines, read_columns
 from finepref.formats.run import home_of
 
-HELDOUT, START = "heldout.jsonl", "heldout.parquet"
+START = "heldout.parquet"
 WORDS = {
     "heldout/accuracy": "Held-out pairs ranked as people did",
     "heldout/lead": "Held-out pairs: lead of winners over losers",
@@ -36,15 +37,6 @@ REMEDY = "resume the run, which mends it, or train again"
 SIDES = ("error_w", "error_l", "power_w", "power_l")
 COLUMNS = pa.schema([("pair_id", pa.string()), ("draw", pa.int32()), *((name, pa.float32()) for name in SIDES)])
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Bounded:
-    """An estimate with its 95 % interval over prompts; nan where too few prompts speak."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +54,17 @@ class HeldOutMetrics:
 
     accuracy: share of pairs with A_w > A_l, ties half; 1/2 for the start. lead: mean of A_w - A_l. gain_w, gain_l: mean
     of A_w and of A_l. gain_far: mean of A_w in the noisier half of the draws, where it is decided what a picture shows.
-    fit: mean of -log sigmoid(s (A_w - A_l)), where s is the run's own beta / 2; None without one.
-    length: root mean square of the predictions over that of the start's.
+    fit: mean of -log sigmoid(s (A_w - A_l)), where s is the run's own beta / 2; None without one. Intervals are of
+    95 %, over prompts. length: root mean square of the predictions over that of the start's.
     """
 
     step: int
     pairs: int
     prompts: int
-    accuracy: Bounded
-    lead: Bounded
-    gain_w: Bounded
-    gain_l: Bounded
+    accuracy: Interval
+    lead: Interval
+    gain_w: Interval
+    gain_l: Interval
     gain_far: float
     fit: float | None
     length: float
@@ -103,9 +95,7 @@ class Agreement:
 
 def append_heldout(folder: Path, record: HeldOutMetrics) -> None:
     """Append an evaluation to heldout.jsonl."""
-    line = json.dumps(finite(asdict(record)), allow_nan=False)
-    with (folder / HELDOUT).open("a", encoding="utf-8") as handle:
-        handle.write(line + "\n")
+    append_line(folder / HELDOUT, asdict(record))
 
 
 def read_heldout(folder: Path) -> tuple[HeldOutMetrics, ...]:
@@ -129,7 +119,14 @@ def looks_of(folder: Path) -> tuple[HeldOutMetrics, ...]:
     return tuple(line for line in read_heldout(home) if step is None or line.step <= step)
 
 
-def write_start(folder: Path, ids: Sequence[str], values: Floats, agreement: Agreement, signal: Bounded | None) -> None:
+def look_of(lines: Sequence[HeldOutMetrics], kept: int | None) -> HeldOutMetrics:
+    """The evaluation of the step that a run left: the one that was kept, else the last one."""
+    return next((line for line in lines if line.step == kept), lines[-1])
+
+
+def write_start(
+    folder: Path, ids: Sequence[str], values: Floats, agreement: Agreement, signal: Interval | None
+) -> None:
     """Keep what the start of a run says. values: [P,D,4], columns `SIDES`. signal: as of `read_signal_share`."""
     pairs, draws, _ = values.shape
     columns = {name: values[:, :, place].ravel().astype(np.float32) for place, name in enumerate(SIDES)}
@@ -164,13 +161,13 @@ def read_agreement(folder: Path) -> Agreement | None:
     return as_record(Agreement, _numbers(parquet_meta(path).get("agreement")), where=path, remedy=REMEDY)
 
 
-def read_signal_share(folder: Path) -> Bounded | None:
+def read_signal_share(folder: Path) -> Interval | None:
     """Share of a run's training pairs that its signal orders as people did; None where the votes are the signal, or
     heldout.parquet is not there.
     """
     path = home_of(folder)[0] / START
     found = parquet_meta(path).get("signal") if path.is_file() else None
-    return None if found is None else as_record(Bounded, _numbers(found), where=path, remedy=REMEDY)
+    return None if found is None else as_record(Interval, _numbers(found), where=path, remedy=REMEDY)
 
 
 def start_far(folder: Path) -> float:

@@ -13,10 +13,9 @@ from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.files import finite, parse_json, reading, write_text
-from finepref.formats.heldout import HELDOUT
 from finepref.formats.records import as_record, json_lines
 
-METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+METRICS, TIMING, HELDOUT = "metrics.jsonl", "timing.jsonl", "heldout.jsonl"
 NAMED = ("step", "pairs", "loss_scale", "overflow", "skipped_pairs")
 WORDS = {
     "loss": "Loss",
@@ -93,12 +92,22 @@ def append_metrics(folder: Path, record: StepMetrics) -> None:
     by_t = [{"pairs": bucket.pairs, **bucket.means} for bucket in record.by_t]
     head = {"step": record.step, **record.means, "pairs": record.pairs, "by_t": by_t}
     scaled = {} if record.loss_scale is None else {"loss_scale": record.loss_scale, "overflow": record.overflow}
-    _append(folder / METRICS, {**head, "grad_norm": record.grad_norm, **skipped, "lr": record.lr, **scaled})
+    append_line(folder / METRICS, {**head, "grad_norm": record.grad_norm, **skipped, "lr": record.lr, **scaled})
 
 
 def append_timing(folder: Path, record: StepTiming) -> None:
     """Append a step to timing.jsonl."""
-    _append(folder / TIMING, asdict(record))
+    append_line(folder / TIMING, asdict(record))
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append a record to a file of JSON lines; nan and infinity are null in it."""
+    try:
+        line = json.dumps(record, allow_nan=False)
+    except ValueError:  # a number that is not finite
+        line = json.dumps(finite(record), allow_nan=False)
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(line + "\n")
 
 
 def read_metrics(folder: Path) -> tuple[StepMetrics, ...]:
@@ -136,15 +145,6 @@ def cut_after(folder: Path, step: int) -> None:
                     break
                 raise InputError("not a step", where=f"{path}, line {number}", remedy=REMEDY) from None
         write_text(path, "".join(line + "\n" for line in kept))
-
-
-def _append(path: Path, record: Mapping[str, Any]) -> None:
-    try:
-        line = json.dumps(record, allow_nan=False)
-    except ValueError:  # a number that is not finite
-        line = json.dumps(finite(record), allow_nan=False)
-    with path.open("a", encoding="utf-8") as handle:
-        handle.write(line + "\n")
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,6 @@ from finepref.core.files import atomic_file
 from finepref.core.known import refuse_damaged
 from finepref.core.outfolders import check_folder, made_as, refuse_changed, whole_folder
 from finepref.core.ownership import check_file, own_file
-from finepref.core.progress import say
 from finepref.core.provenance import hash_config, provenance, sha256_file, sha256_folder
 from finepref.core.seal import seal
 from finepref.formats.folders import EXPORT
@@ -29,7 +28,7 @@ from finepref.models.lora_layouts import OLD_CLIP, TEXT
 from finepref.models.merged import checked, write_merged
 from finepref.models.negative_network import negative_part
 from finepref.models.packed import write_checkpoint
-from finepref.models.run_folder import inputs_of, run_model_settings, said_of, trained_on_losers
+from finepref.models.run_folder import inputs_of, run_model_settings, said_of, say_unless_losers
 from finepref.models.source import INDEX, WEIGHTS, Source, empty_part, locate, quiet
 from finepref.models.start import check_below, full_start
 
@@ -146,8 +145,7 @@ def _negative(run: str | Path, model: Path, format: str) -> Path:
         what = "it is a whole pipeline, of which nobody knows the base"
         raise InputError(what, where=found, remedy="give the run that it was made of")
     refuse_changed(found, remedy=DAMAGED)
-    if trained_on_losers(found) is False:
-        say(f"{found} was not trained on losers (signal.swap), which guidance should lead away from")
+    say_unless_losers(found)
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from finepref.core.errors import InputError, cut
 from finepref.core.files import read_object
+from finepref.core.progress import say
 from finepref.core.provenance import hash_config, sha256_file, sha256_folder
 from finepref.formats.records import read_yaml
 from finepref.formats.run import at_step, read_run
@@ -38,13 +39,14 @@ def run_model_settings(run: str | Path) -> Mapping[str, Any]:
     return section
 
 
-def trained_on_losers(run: str | Path) -> bool | None:
-    """Whether a run's config says `signal.swap`; None for a folder without one."""
+def say_unless_losers(run: str | Path) -> None:
+    """Say that a run, which guidance is to lead away from, was not trained on losers; nothing of other folders."""
     file = Path(at_step(run)) / "config.yaml"
     if not os.path.isfile(file):
-        return None
+        return
     section = read_yaml(file, remedy="give the folder of a run").get("signal")
-    return isinstance(section, Mapping) and section.get("swap") is True
+    if not (isinstance(section, Mapping) and section.get("swap") is True):
+        say(f"{run} was not trained on losers (signal.swap), which guidance should lead away from")
 
 
 def said_of(run: str | Path, base: str | Path) -> BaseOptions:

@@ -21,7 +21,7 @@ from finepref.formats.manifest import LINES, Manifest, read_manifest
 from finepref.formats.metrics import METRICS, read_metrics
 from finepref.formats.ratings import RATINGS
 from finepref.formats.records import as_record
-from finepref.formats.run import CHECKPOINTS, RUN, STEP, RunRecord, at_step, is_finished, read_run
+from finepref.formats.run import CHECKPOINTS, RUN, RunRecord, at_step, home_of, is_finished, read_run
 from finepref.formats.scores import SCORES
 
 SAMPLES = "samples.json"
@@ -185,25 +185,24 @@ def _evaluation(name: str, folder: Path) -> EvaluationFolder:
 def _is_run(folder: Path) -> bool:
     """Whether it is a run folder, of a run that began to train at least, or a checkpoint of one."""
     here = any((folder / name).is_file() for name in (RUN, METRICS))
-    return here or (folder.parent.name == CHECKPOINTS and STEP.fullmatch(folder.name) is not None)
+    return here or home_of(folder)[1] is not None
 
 
 def _run(name: str, folder: Path) -> RunFolder:
     """Read a run folder, or the run of a checkpoint up to its step; a run without metrics has no curves."""
-    step = STEP.fullmatch(folder.name) if folder.parent.name == CHECKPOINTS else None
-    run = folder.parent.parent if step else folder
+    run, until = home_of(folder)
     steps_taken = [(line.step, replace(line, by_t=()).numbers()) for line in read_metrics(run)]
     looks = [(line.step, line.numbers()) for line in read_heldout(run)]
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for number, numbers in (*steps_taken, *looks):
         for key, value in numbers.items():
-            if math.isfinite(value) and (step is None or number <= int(step[1])):
+            if math.isfinite(value) and (until is None or number <= until):
                 steps, values = curves.setdefault(key, ([], []))
                 steps.append(float(number))
                 values.append(value)
-    if step:
+    if until is not None:
         record = read_run(folder) if is_finished(folder) else None
-        return RunFolder(f"{run.name}@{int(step[1])}", run, record, curves, int(step[1]))
+        return RunFolder(f"{run.name}@{until}", run, record, curves, until)
     return RunFolder(name, run, read_run(run) if is_finished(run) else None, curves)
 
 

@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from PIL.Image import Resampling
 
 from finepref.core.errors import InputError
 from finepref.core.images import open_rgb_file
-from finepref.evaluate.stats import Interval
 from finepref.formats.comparison import COMPARISON, Comparison, read_comparison
 from finepref.formats.heldout import HeldOutMetrics, looks_of, read_agreement
 from finepref.formats.manifest import LINES, ImageRow, read_manifest
@@ -100,7 +100,8 @@ def write_card(
         "model_card.md.j2", title=title, base=record.base, run=record, code=code, also=also,
         pairs=f"{record.signals.pairs or record.signals.images or 0:,} preferences",
         picture=picture, rows=_rows(record, config), compared=_lines(compared, model), judged=_judged(compared),
-        held=held, share=None if held is None else _share(held), agreement=_agreement(run) if looks else None,
+        held=held, share=None if held is None else _percent(**asdict(held.accuracy)),
+        agreement=_agreement(run) if looks else None,
         limits=_limits(config, record, diagnose(run, compared, model=model)), licence=_licence(licence, record.base),
     )  # fmt: skip
     (out / "README.md").write_text(f"---\n{about.to_yaml()}\n---\n\n{text}", encoding="utf-8")
@@ -157,11 +158,6 @@ def _limits_of(low: float | None, high: float | None) -> str:
 def _kept(looks: Sequence[HeldOutMetrics], record: RunRecord) -> HeldOutMetrics | None:
     step = record.steps if record.kept is None else record.kept
     return next((line for line in looks if line.step == step), None)
-
-
-def _share(held: HeldOutMetrics) -> str:
-    found = Interval(held.accuracy.value, held.accuracy.low, held.accuracy.high)
-    return _percent(found.value, found.low, found.high)
 
 
 def _agreement(run: Path) -> str | None:

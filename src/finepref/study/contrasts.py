@@ -14,8 +14,8 @@ from scipy import special
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_object
+from finepref.core.interval import Interval
 from finepref.evaluate import stats
-from finepref.evaluate.stats import Interval
 from finepref.study.arms import DAMAGED, arm_file, arm_identity, read_row
 from finepref.study.design import BASE, Study
 from finepref.study.trial import Point

@@ -8,7 +8,7 @@ from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.files import read_json, write_text
-from finepref.evaluate.stats import Interval
+from finepref.core.interval import Interval
 from finepref.report.kit import render
 from finepref.report.own import check_study
 from finepref.study.arms import read_row, tuning_file, tuning_identity

@@ -93,19 +93,7 @@ def pair_table(
     if missing:
         say(f"{missing} of {len(pairs) - len(without)} cached pairs have no signal (ties or no score) and are left out")
     used = known.take(np.array([place for _, place in kept]))
-    if swap:
-        used = replace(used, winner=1 - used.winner)
-    held = [pairs[pair] for pair, _ in kept]
-    sides = [(pair.image_0, pair.image_1) for pair in held]
-    return PairTable(
-        pair_id=used.pair_id,
-        prompt=tuple(pair.prompt for pair in held),
-        winner=tuple(side[w] for side, w in zip(sides, used.winner, strict=True)),
-        loser=tuple(side[1 - w] for side, w in zip(sides, used.winner, strict=True)),
-        margin=(scale * used.margin).astype(np.float32),
-        weight=used.weight,
-        about=replace(about, pairs=len(kept), left_out=missing),
-    )
+    return _pair_table(pairs, used, replace(about, pairs=len(kept), left_out=missing), scale=scale, swap=swap)
 
 
 def voted_table(
@@ -120,16 +108,23 @@ def voted_table(
     if not known.pair_id:
         what = f"nobody decided one of the {len(ids)} held-out pairs"
         raise InputError(what, where="validation", remedy="hold out more pairs")
-    winner = 1 - known.winner if swap else known.winner
-    held = [pairs[pair] for pair in known.pair_id]
+    return _pair_table(pairs, known, replace(about, pairs=len(known)), scale=1.0, swap=swap)
+
+
+def _pair_table(pairs: Pairs, used: Signals, about: RunSignals, *, scale: float, swap: bool) -> PairTable:
+    """The pairs that a signal speaks of, in its order; scale, swap: as of `pair_table`."""
+    if swap:
+        used = replace(used, winner=1 - used.winner)
+    held = [pairs[pair] for pair in used.pair_id]
+    sides = [(pair.image_0, pair.image_1) for pair in held]
     return PairTable(
-        pair_id=known.pair_id,
+        pair_id=used.pair_id,
         prompt=tuple(pair.prompt for pair in held),
-        winner=tuple((pair.image_0, pair.image_1)[w] for pair, w in zip(held, winner, strict=True)),
-        loser=tuple((pair.image_0, pair.image_1)[1 - w] for pair, w in zip(held, winner, strict=True)),
-        margin=known.margin_0,
-        weight=known.weight,
-        about=replace(about, pairs=len(held)),
+        winner=tuple(side[w] for side, w in zip(sides, used.winner, strict=True)),
+        loser=tuple(side[1 - w] for side, w in zip(sides, used.winner, strict=True)),
+        margin=(scale * used.margin).astype(np.float32),
+        weight=used.weight,
+        about=about,
     )
 
 

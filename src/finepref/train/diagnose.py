@@ -14,8 +14,9 @@ from statistics import fmean
 
 from scipy import special
 
+from finepref.core.interval import Interval
 from finepref.formats.comparison import Comparison
-from finepref.formats.heldout import Bounded, HeldOutMetrics, looks_of, read_signal_share, start_far
+from finepref.formats.heldout import HeldOutMetrics, look_of, looks_of, read_signal_share, start_far
 from finepref.formats.metrics import StepMetrics, read_metrics
 from finepref.formats.run import home_of, read_run
 
@@ -76,7 +77,7 @@ def judge(
     steps: Sequence[StepMetrics],
     *,
     kept: int | None,
-    signal: Bounded | None,
+    signal: Interval | None,
     far: float,
     swapped: bool = False,
 ) -> tuple[RunFinding, ...]:
@@ -98,7 +99,7 @@ def judge(
         what = "Its predictions on held-out pairs overflowed"
         found.append(RunFinding("overflow", what, "Divide the learning rate by 10, or train in bf16"))
     else:
-        left = next((line for line in looks if line.step == kept), looks[-1])
+        left = look_of(looks, kept)
         found += [learned(looks, swapped, stopped=left is not looks[-1]), displaced(left, far), inflated(left)]
     found += [misled(signal), saturated(steps)]
     return tuple(each for each in found if each is not None)
@@ -115,7 +116,7 @@ def evidence(looks: Sequence[HeldOutMetrics]) -> float:
     return fmean(known) if known else math.nan
 
 
-def _ratio(found: Bounded) -> float:
+def _ratio(found: Interval) -> float:
     error = (found.high - found.low) / 3.92
     return found.value / error if error > 0 else math.nan
 
@@ -156,7 +157,7 @@ def _rise(looks: Sequence[HeldOutMetrics]) -> float:
     return (last - before) / last if last > 0 and len(leads) > 2 * third else 0.0
 
 
-def misled(share: Bounded | None) -> RunFinding | None:
+def misled(share: Interval | None) -> RunFinding | None:
     """Whether the signal says something else than the people who voted."""
     if share is None or not (share.low <= 0.5 and share.high < USUAL):
         return None
@@ -170,9 +171,8 @@ def displaced(line: HeldOutMetrics, far: float) -> RunFinding | None:
     lost = -line.gain_far / far
     if not lost > LOST_FAR:
         return None
-    what = (
-        f"It pushed losers away rather than learn from winners: at high noise the error on winners grew {lost:.0f}-fold"
-    )
+    what = "It pushed losers away rather than learn from winners: at high noise the error on winners grew by "
+    what += f"{lost:.0f} times that of the start"
     return RunFinding("displaced", what, "Divide the learning rate by 3, or stop earlier (train.stop={patience: 3})")
 
 

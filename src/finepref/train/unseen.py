@@ -18,13 +18,14 @@ from torch import Tensor
 
 from finepref.core import rng
 from finepref.core.errors import ConfigError, InputError
+from finepref.core.interval import Interval
 from finepref.core.progress import say
 from finepref.data.latents import Latents
 from finepref.diffusion.forward import noised
 from finepref.diffusion.path import Path as NoisePath
 from finepref.evaluate.stats import bootstrap_means, cluster_codes, win_rate
 from finepref.formats.cache import CachedPair, Pairs
-from finepref.formats.heldout import Agreement, Bounded, Floats, HeldOutBucket, HeldOutMetrics
+from finepref.formats.heldout import Agreement, Floats, HeldOutBucket, HeldOutMetrics
 from finepref.formats.preferences import read_pair_ids, winner_of
 from finepref.objectives.core import mean_square, wide
 from finepref.train.batches import Draw, Drawing, PairSource
@@ -59,7 +60,7 @@ class UnseenPairs:
     source: PairSource
     draws: int
     agreement: Agreement
-    signal: Bounded | None
+    signal: Interval | None
 
 
 def hold_out(config: RunConfig, cache: Latents) -> HeldOutPairs | None:
@@ -105,7 +106,7 @@ def unseen_pairs(held: HeldOutPairs | None, config: RunConfig, drawing: Drawing,
     return UnseenPairs(source=source, draws=config.validation.draws, agreement=held.agreement, signal=agrees)
 
 
-def signal_agrees(table: PairTable, winners: Mapping[str, str], *, swap: bool) -> Bounded | None:
+def signal_agrees(table: PairTable, winners: Mapping[str, str], *, swap: bool) -> Interval | None:
     """Share of pairs whose winner by the signal is the one that was voted for, with an interval over prompts.
 
     winners: of every decided pair the image that was voted for. swap: the table has losers as winners. None where
@@ -116,7 +117,7 @@ def signal_agrees(table: PairTable, winners: Mapping[str, str], *, swap: bool) -
         return None
     voted = table.loser if swap else table.winner
     same = [1.0 if voted[row] == winners[table.pair_id[row]] else -1.0 for row in rows]
-    return _bounded(win_rate(same, cluster_codes([table.prompt[row] for row in rows])))
+    return win_rate(same, cluster_codes([table.prompt[row] for row in rows]))
 
 
 def held_out_ids(config: RunConfig, pairs: Pairs) -> frozenset[str]:
@@ -257,10 +258,10 @@ def summarise(run: Run, said: Floats, start: Floats, *, step: int) -> HeldOutMet
     lead = gains[..., 0] - gains[..., 1]
     columns = np.stack([lead.mean(1), *gains.mean(1).T], axis=1)
     if np.isfinite(columns).all():
-        means = [_bounded(each) for each in bootstrap_means(columns, prompts)]
-        accuracy = _bounded(win_rate(lead.mean(1), prompts))
+        means = list(bootstrap_means(columns, prompts))
+        accuracy = win_rate(lead.mean(1), prompts)
     else:  # a prediction overflowed: nothing can be said of the pairs together
-        accuracy, *means = [Bounded(math.nan, math.nan, math.nan)] * 4
+        accuracy, *means = [Interval(math.nan, math.nan, math.nan)] * 4
     parts = np.array_split(np.arange(held.draws), min(run.config.log.t_buckets, held.draws))
     beta = run.method.options.get("beta")
     with np.errstate(invalid="ignore", over="ignore"):
@@ -284,7 +285,3 @@ def summarise(run: Run, said: Floats, start: Floats, *, step: int) -> HeldOutMet
                 for part in parts
             ),
         )
-
-
-def _bounded(found: object) -> Bounded:
-    return Bounded(found.value, found.low, found.high)  # type: ignore[attr-defined]
