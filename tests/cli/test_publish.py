@@ -103,6 +103,13 @@ def test_refusals(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=said):
             publish(run, **{**given, **changes})
         assert not (tmp_path / "out").exists()
+    sound = (run / "config.yaml").read_text()
+    for text, said in (("[1", "not valid YAML"), ("- 1\n", "config.yaml")):
+        (run / "config.yaml").write_text(text)
+        with pytest.raises(InputError, match=said):
+            publish(run, **given)
+        assert not (tmp_path / "out").exists()
+    (run / "config.yaml").write_text(sound)
     (run / "run.json").unlink()
     with pytest.raises(InputError, match="no finished run"):
         publish(run, **given)

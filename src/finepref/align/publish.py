@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import yaml
-
 from finepref.core.errors import InputError, check_word
-from finepref.core.outfolders import check_folder, whole_folder
+from finepref.core.outfolders import MARKER, check_folder, whole_folder
 from finepref.evaluate.named_models import as_source
 from finepref.formats.folders import PUBLISHED
 from finepref.formats.manifest import LINES, read_manifest
+from finepref.formats.records import read_yaml
 from finepref.formats.run import at_step, home_of, is_finished, read_run
 from finepref.models import lora
 from finepref.models.export import FORMATS, export
@@ -43,7 +42,7 @@ def publish(
         raise InputError("no finished run", where=run, remedy="finish it with `finepref train --resume`")
     if repository is None and folder is None:
         raise InputError("nowhere to put it", where="publish", remedy="give --repo NAME, or --to FOLDER")
-    record = read_run(place)
+    record, config = read_run(place), read_yaml(place / "config.yaml", remedy="give a run that is whole")
     has_lora = (place / lora.FILE).is_file()
     chosen = list(formats) or (["diffusers", "comfyui"] if has_lora else ["merged"])
     for each in chosen:
@@ -64,7 +63,6 @@ def publish(
             _weights(place, made, chosen, half=half)
             where = repository or Path(str(folder)).name
             code, also = _loading(record.base, where, chosen)
-            config = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
             write_card(
                 place, made, title=title, licence=known, code=code, also=also, config=config,
                 evaluation=None if model is None else seen, model=model or "",
@@ -89,7 +87,7 @@ def _weights(run: Path, out: Path, formats: Sequence[str], *, half: bool) -> Non
                 shutil.copy2(made, out / f"{name}{SUFFIX}")
                 continue
             for path in made.iterdir():
-                if path.name != "finepref.json":
+                if path.name != MARKER:
                     (shutil.copytree if path.is_dir() else shutil.copy2)(path, out / path.name)
 
 
