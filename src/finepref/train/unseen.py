@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class HeldOutPairs:
     """ids: of all pairs that are held out. table: those of them that were decided. agreement: of voters on all data.
 
-    winners: of every decided pair of the data, the image that was voted for.
+    winners: of every decided pair of the data, the image that was voted for; empty where the votes are the signal.
     """
 
     ids: frozenset[str]
@@ -82,17 +82,16 @@ def hold_out(config: RunConfig, cache: Latents) -> HeldOutPairs | None:
         ids=ids,
         table=table,
         agreement=voters_agree(cache.pairs, named, labels),
-        winners=_voted(cache.pairs, named, labels),
+        winners=dict(_decided(cache.pairs, named, labels)) if config.signal.file is not None else {},
     )
 
 
-def _voted(pairs: Pairs, named: Sequence[str], labels: Floats) -> Mapping[str, str]:
-    found = {}
+def _decided(pairs: Pairs, named: Sequence[str], labels: Floats) -> Iterator[tuple[str, str]]:
+    """(id, image that was voted for) of every vote on a cached pair that decided it."""
     for pair_id, label in zip(named, labels, strict=True):
         winner = winner_of(label)
         if winner is not None and pair_id in pairs:
-            found[pair_id] = (pairs[pair_id].image_0, pairs[pair_id].image_1)[winner]
-    return found
+            yield pair_id, (pairs[pair_id].image_0, pairs[pair_id].image_1)[winner]
 
 
 def unseen_pairs(held: HeldOutPairs | None, config: RunConfig, drawing: Drawing, table: object) -> UnseenPairs | None:
@@ -170,12 +169,9 @@ def _content(pair: CachedPair) -> tuple[str, ...]:
 def voters_agree(pairs: Pairs, named: Sequence[str], labels: Floats) -> Agreement:
     """How often two voters who decided the same pair of images said the same."""
     said: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0])
-    for pair_id, label in zip(named, labels, strict=True):
-        winner = winner_of(label)
-        if winner is not None and pair_id in pairs:
-            pair = pairs[pair_id]
-            content = _content(pair)
-            said[content][int((pair.image_0, pair.image_1)[winner] == content[2])] += 1
+    for pair_id, image in _decided(pairs, named, labels):
+        content = _content(pairs[pair_id])
+        said[content][int(image == content[2])] += 1
     several = [counts for counts in said.values() if sum(counts) > 1]
     agree = sum(k * (k - 1) for counts in several for k in counts)
     both = sum(sum(counts) * (sum(counts) - 1) for counts in several)
