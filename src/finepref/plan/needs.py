@@ -94,7 +94,8 @@ class OnGpu:
     fits: as configured. remedies: what makes it fit, the mildest of each kind; empty where it fits or nothing does.
     """
 
-    card: Gpu
+    gpu: str
+    memory_gb: float
     needed_gb: float
     fits: bool
     remedies: tuple[str, ...]
@@ -104,7 +105,7 @@ class OnGpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything `finepref plan` prints."""
+    """Everything `finepref plan` prints. cards: what is known of each of `gpus`, in their order."""
 
     family: str
     counts: Counts
@@ -113,6 +114,7 @@ class Plan:
     cache: Cache
     processes: int
     gpus: tuple[OnGpu, ...]
+    cards: tuple[Gpu, ...]
 
 
 def work_of(

@@ -52,7 +52,8 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
         hours = None if rate is None else _hours(work.run_flop, rate)
         fits = needed <= gpu.memory_gb
         return OnGpu(
-            card=gpu,
+            gpu=gpu.name,
+            memory_gb=gpu.memory_gb,
             needed_gb=needed,
             fits=fits,
             remedies=() if fits else remedies(gpu, config, method, lambda it: under(it)[0], processes=processes),
@@ -68,6 +69,7 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
         cache=cache_of(config, counts, images=images, prompts=prompts, pairs=pairs),
         processes=processes,
         gpus=tuple(map(on_gpu, gpus)),
+        cards=tuple(gpus),
     )
 
 

@@ -41,20 +41,19 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
     ]
     for found in plan.gpus:
         lines += _row(found, prices)
-    cards = [found.card for found in plan.gpus]
-    rated = [(card.name, card.half, card.full, card.source) for card in cards if card.half and card.full]
+    rated = [(card.name, card.half, card.full, card.source) for card in plan.cards if card.half and card.full]
     if rated:
         lines += ["", "Peak rates in TFLOP/s, dense half precision and float32, by the makers"]
         lines += [f"  {name:<9}{half:>6g}{full:>7g}   {source}" for name, half, full, source in rated]
-    lines += [f"{card.name} has no bf16: train.mixed_precision=fp16" for card in cards if not card.bf16]
+    lines += [f"{card.name} has no bf16: train.mixed_precision=fp16" for card in plan.cards if not card.bf16]
     return "\n".join(line.rstrip() for line in lines)
 
 
 def _row(found: OnGpu, prices: Mapping[str, float]) -> list[str]:
-    cells = f"  {found.card.name:<9}{found.card.memory_gb:>5.0f} GB{found.needed_gb:>6.1f} GB  "
+    cells = f"  {found.gpu:<9}{found.memory_gb:>5.0f} GB{found.needed_gb:>6.1f} GB  "
     cells += f"{_range(found.hours):<20}{_range(found.days):<20}"
     if prices:
-        price = prices.get(found.card.name)
+        price = prices.get(found.gpu)
         cost = "" if price is None or found.hours is None else _range((found.hours[0] * price, found.hours[1] * price))
         cells += f"{cost:<20}"
     if found.fits:
