@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from architectures import RESOLUTION, write_configs
 
+from finepref.core.buckets import Bucket
 from finepref.core.files import write_json
 from finepref.core.images import ImageSize
 from finepref.core.provenance import provenance
@@ -93,10 +94,12 @@ class RandomCache:
         self.latent = torch.randn(tuple(latent), generator=draw)
         self.held = {n: torch.randn(s, generator=draw) for n, s in shapes.items() if n not in ("time_ids",)}
 
-    def latents(self, images: Sequence[str], flips: Any = None) -> tuple[torch.Tensor, torch.Tensor, list[ImageSize]]:
+    def latents(
+        self, images: Sequence[str], flips: Any = None, *, bucket: str | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, list[ImageSize]]:
         """(mean, std, sizes) of images."""
         mean = self.latent.expand(len(images), *self.latent.shape).contiguous()
-        return mean, torch.full_like(mean, 0.1), [ImageSize(1024, 1024, 0, 0)] * len(images)
+        return mean, torch.full_like(mean, 0.1), [ImageSize(1024, 1024, 0, 0, Bucket(1024, 1024))] * len(images)
 
     def prompts(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
         """name -> [N,...]."""
@@ -173,7 +176,7 @@ def measure(base: Path, arch: str, options: argparse.Namespace, peak: float) -> 
     pairs = config.train.pairs_per_step * 64
     ids = tuple(f"pair-{i}" for i in range(pairs))
     table = PairTable(
-        pair_id=ids, prompt=ids, winner=ids, loser=ids,
+        pair_id=ids, prompt=ids, winner=ids, loser=ids, bucket=("1024x1024",) * pairs,
         margin=np.zeros(pairs, np.float32), weight=np.ones(pairs, np.float32),
         about=RunSignals(kind="binary", sha256=""),
     )  # fmt: skip

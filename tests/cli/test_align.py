@@ -96,6 +96,7 @@ def test_a_look_changes_nothing(finepref, tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
     lines = shown.stdout.splitlines()
     assert [line.split(":")[0] for line in lines[:4]] == ["data", "signal", "recipe", "card"]
+    assert "16 are no squares and keep their shape (data.buckets)" in lines[0]
     commands = [line.split()[1] for line in lines[4:]]
     assert commands == ["cache", "train", "generate", "report"]
 
@@ -113,7 +114,8 @@ def test_from_pictures_and_a_table(finepref, tmp_path: Path) -> None:
     assert (out / "report.html").is_file()
     assert read_heldout(out / "run")
     assert read_run(out / "run").kept is not None
-    assert yaml.safe_load((out / "align.yaml").read_text())["data"]["paths"] == [str(data)]
+    held = yaml.safe_load((out / "align.yaml").read_text())["data"]
+    assert held == {"paths": [str(data)], "buckets": True}
     weights = (out / "run" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     again = call(finepref, *words)
     assert "finished already" in again.stderr

@@ -97,3 +97,10 @@ def test_plan_refuses_in_one_sentence(finepref, folder: Path, words: list[str], 
     assert sentence in err
     assert out == ""
     assert err.count("\n") == 1
+
+
+def test_plan_of_pictures_of_several_shapes(finepref, folder: Path) -> None:
+    """The numbers are those of squares, the most that it can take, and the plan says so."""
+    plain, shaped = (finepref("plan", "-c", folder / "run.yaml", *words)[1] for words in ((), ("data.buckets=true",)))
+    assert "data.buckets: these are squares" in shaped
+    assert [line for line in shaped.splitlines() if line in plain.splitlines()] == plain.splitlines()

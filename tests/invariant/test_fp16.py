@@ -92,7 +92,7 @@ def test_scale_counters_and_weights_are_those_of_a_plain_loop_with_gradscaler(
     for step in range(20):
         optimizer.zero_grad()
         order = run.source.order(step=step, per_step=2)
-        for _, batch in micro_batches(run.source.batch, order, range(2), size=1):
+        for _, batch in micro_batches(run.source, order, range(2), size=1):
             calls = dict.fromkeys(loop.CALLS, 0)
             out, _ = pair_loss(batch, adapter=run.adapter, method=run.method, seed=0, calls=calls)
             scaler.scale(out.loss.sum() / 2).backward()

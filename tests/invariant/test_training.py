@@ -256,7 +256,7 @@ def test_kto_keeps_both_labels_of_an_image(world: Path, tmp_path: Path) -> None:
     from finepref.formats.cache import CachedPair
     from finepref.train.data import image_table
 
-    held = {"p": CachedPair("c", "x", "y"), "q": CachedPair("c", "z", "x")}
+    held = {"p": CachedPair("c", "x", "y", "8x8"), "q": CachedPair("c", "z", "x", "8x8")}
     file = tmp_path / "kto.parquet"
     columns = {"pair_id": ["p", "q"], "winner": np.int8([0, 0]), "label_0": np.int8([1, 1]), "label_1": np.int8([0, 0])}
     columns |= {name: np.float32([0, 0]) for name in ("margin_0", "margin_1", "weight")}

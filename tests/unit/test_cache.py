@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from damage import unsealed
+from finepref.core.buckets import Bucket
 from finepref.core.errors import InputError
-from finepref.core.images import square
+from finepref.core.images import fitted
 from finepref.core.provenance import sha256_bytes
 from finepref.data.building import CacheSettings, owner
 from finepref.data.cache import cache_from, shaping_of, stamp_of
@@ -36,6 +37,7 @@ class Plain:
     """An encoder whose numbers can be worked out by hand: mean = pixel / 255 at every second pixel, std = mean / 2."""
 
     resolution = R
+    buckets = (Bucket(R, R),)
 
     def __init__(self, name: str = "a", stop_after: int | None = None) -> None:
         self.name, self.seen, self.texts, self.stop_after = name, [], [], stop_after
@@ -95,7 +97,7 @@ def test_each_image_and_prompt_once(tmp_path: Path) -> None:
     assert (pair.image_0, pair.image_1) == (sha256_bytes(image(2)), sha256_bytes(image(8)))
     mean, std, sizes = cache.latents([pair.image_1, pair.image_0, pair.image_1])
     for row, content in zip(mean, (image(8), image(2), image(8)), strict=True):
-        pixels, size = square(content, R)
+        pixels, size = fitted(content, Bucket(R, R))
         assert torch.equal(row, torch.from_numpy(pixels)[:, ::2, ::2].float() / 255)
         assert sizes[0] == size
     assert std is not None
@@ -117,7 +119,7 @@ def test_mirror_mode_and_storage_types(tmp_path: Path) -> None:
         settings = CacheSettings(flips=True, posterior="mode", dtype=dtype, shard_size=3, batch_size=2)
         cache_from(data, Plain(), tmp_path / dtype, settings=settings)
         cache = LatentCache(tmp_path / dtype)
-        pixels, size = square(image(3), R)
+        pixels, size = fitted(image(3), Bucket(R, R))
         (mean,), std, (mirrored,) = cache.latents([sha256_bytes(image(3))], [True])
         expected = torch.from_numpy(pixels).flip(-1)[:, ::2, ::2].float() / 255
         assert std is None
@@ -455,7 +457,7 @@ def test_a_latent_that_is_not_finite_is_quarantined(tmp_path: Path) -> None:
     class Overflowing(Plain):
         def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
             mean, std = super().encode_images(pixels)
-            return mean + 1e5 * (pixels[:, :1, :1, :1] == square(image(2), R)[0][0, 0, 0]), std
+            return mean + 1e5 * (pixels[:, :1, :1, :1] == fitted(image(2), Bucket(R, R))[0][0, 0, 0]), std
 
     data = pairs_file(tmp_path / "pairs.parquet", SIDES)
     summary = cache_from(data, Overflowing(), tmp_path / "cache", settings=CacheSettings(dtype="float16", batch_size=3))

@@ -177,7 +177,7 @@ def latent_cache(name: str) -> Callable[[Path], Made]:
         shaping = stored.Shaping(
             fingerprint={"vae": "v"}, resolution=8, crop=stored.CROP, dtype="float16", flips=False, posterior="mode"
         )
-        size = {"original_height": 8, "original_width": 8, "crop_top": 0, "crop_left": 0}
+        size = {"bucket": "8x8", "original_height": 8, "original_width": 8, "crop_top": 0, "crop_left": 0}
         images = stored.IMAGES.table([{"image_sha256": sha, "flip": False, **size} for sha in ("i0", "i1")])
         texts = stored.PROMPTS.table([stored.prompt_row("p", 3)])
         tensors = ({"mean": torch.ones(2, 4, 2, 2)}, {"prompt_embeds": torch.ones(1, 3, 2)})
@@ -186,7 +186,7 @@ def latent_cache(name: str) -> Callable[[Path], Made]:
             write_shard(folder / kind.name, "r0-00000", held, index)
             named = index.append_column(stored.SHARD, pa.array(["r0-00000"] * len(index)))
             stored.write_items(folder, kind, named)
-        stored.write_pairs(folder, [stored.CachedRow("a", "p", "i0", "i1", 1.0)])
+        stored.write_pairs(folder, [stored.CachedRow("a", "p", "i0", "i1", "8x8", 1.0)])
         stored.write_cache(folder, stored.CacheRecord(shaping=shaping, complete=True))
 
         def read(_: Path) -> Any:

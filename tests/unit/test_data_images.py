@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finepref.core.images import Unreadable, open_rgb, plain_size, square
+from finepref.core.buckets import Bucket
+from finepref.core.images import Unreadable, fitted, open_rgb, plain_size
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -57,7 +58,7 @@ def test_exif_orientation_is_applied() -> None:
     upright = open_rgb(encode(image, "PNG", exif=exif))
     assert upright.size == (4, 6)
     np.testing.assert_array_equal(np.asarray(upright), np.rot90(np.asarray(image), -1))
-    _, size = square(encode(image, "PNG", exif=exif), 4)
+    _, size = fitted(encode(image, "PNG", exif=exif), Bucket(4, 4))
     assert (size.original_height, size.original_width) == (6, 4)
 
 
@@ -76,7 +77,7 @@ def test_resize_of_the_short_side_and_centre_crop(
     width: int, height: int, resolution: int, resized: tuple[int, int], top: int, left: int
 ) -> None:
     image = gradient(width, height)
-    pixels, size = square(encode(image), resolution)
+    pixels, size = fitted(encode(image), Bucket(resolution, resolution))
     assert pixels.shape == (3, resolution, resolution)
     assert pixels.dtype == np.uint8
     assert (size.original_height, size.original_width, size.crop_top, size.crop_left) == (height, width, top, left)
@@ -87,5 +88,5 @@ def test_resize_of_the_short_side_and_centre_crop(
 
 def test_too_long() -> None:
     with pytest.raises(Unreadable, match="longer than 32:1"):
-        square(encode(gradient(200, 4)), 8)
+        fitted(encode(gradient(200, 4)), Bucket(8, 8))
     assert plain_size(encode(gradient(64, 48), "JPEG")) == (64, 48)

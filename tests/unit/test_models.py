@@ -16,6 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tiny
+from finepref.core.buckets import Bucket
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.images import ImageSize
 from finepref.models.denoiser import Denoiser
@@ -30,7 +31,7 @@ from tiny import TRAINED, perturb, picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 PROMPTS = ["a red circle", ""]
-SIZES = [ImageSize(40, 32, 4, 0), ImageSize(32, 64, 0, 16)]
+SIZES = [ImageSize(40, 32, 4, 0, Bucket(48, 48)), ImageSize(32, 64, 0, 16, Bucket(48, 48))]
 
 
 @pytest.fixture(scope="module")
@@ -237,13 +238,12 @@ def test_v_prediction_is_read_from_the_scheduler(tmp_path: Path) -> None:
 
 def test_sdxl_size_conditions(base) -> None:
     """True sizes and crops by default; the published scripts' constants as an option; neither anywhere else."""
-    adapter = load_adapter(base("sdxl"), reference=False, resolution=48)
+    adapter = load_adapter(base("sdxl"), reference=False)
     _, prompts = encoded(base("sdxl"))
     expected = [[40, 32, 4, 0, 48, 48], [32, 64, 0, 16, 48, 48]]
     assert adapter.condition(prompts, SIZES)["time_ids"].tolist() == expected
-    official = load_adapter(base("sdxl"), reference=False, resolution=48, micro_conditioning="official")
+    official = load_adapter(base("sdxl"), reference=False, micro_conditioning="official")
     assert official.condition(prompts, SIZES)["time_ids"].tolist() == [[48, 48, 0, 0, 48, 48]] * 2
-    assert load_adapter(base("sdxl"), reference=False).resolution == 32
     with pytest.raises(ConfigError, match="sd15 has no 'official'; drop the option"):
         load_adapter(base("sd15"), micro_conditioning="official")
     with pytest.raises(ConfigError, match="sdxl has no 'offical'; did you mean 'official'"):

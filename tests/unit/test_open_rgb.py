@@ -19,8 +19,9 @@ import torch
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 from evaluation_folder import make_folder
+from finepref.core.buckets import Bucket
 from finepref.core.errors import InputError
-from finepref.core.images import Unreadable, decode, open_rgb, open_rgb_file, plain_size, square
+from finepref.core.images import Unreadable, decode, fitted, open_rgb, open_rgb_file, plain_size
 from finepref.core.provenance import sha256_bytes
 from finepref.data.building import CacheSettings
 from finepref.data.cache import cache_from
@@ -63,6 +64,7 @@ class Seen:
     """An encoder that keeps hashes of the pixels that training's cache gives it."""
 
     resolution = SIDE
+    buckets = (Bucket(SIDE, SIDE),)
 
     def __init__(self) -> None:
         self.trained: set[str] = set()
@@ -115,7 +117,7 @@ def test_training_scoring_maps_and_pages_see_the_same_pixels(tmp_path: Path) -> 
     assert folder.seen == [wanted[row.prompt] for row in read_rows(tmp_path / "eval")]
     for number, name in enumerate(names):
         path = tmp_path / f"{number}.bin"
-        square_pixels, _ = square(KINDS[name], SIDE)
+        square_pixels, _ = fitted(KINDS[name], Bucket(SIDE, SIDE))
         shown = open_rgb(base64.b64decode(data_uri(path, root=tmp_path).partition(",")[2]))
         for found in (read_map(path, None), shown, square_pixels.transpose(1, 2, 0)):
             assert sha256_bytes(np.ascontiguousarray(np.asarray(found)).tobytes()) == wanted[name], name
@@ -366,7 +368,7 @@ def test_cmyk_both_ways_round() -> None:
     ],
 )  # fmt: skip
 def test_the_real_reason(data: bytes, reason: str) -> None:
-    for read in (decode, lambda content: square(content, 8)):
+    for read in (decode, lambda content: fitted(content, Bucket(8, 8))):
         with pytest.raises(Unreadable, match=reason) as caught:
             read(data)
         assert "\n" not in str(caught.value)

@@ -27,6 +27,7 @@ from finepref.formats.reading import Reading
 from finepref.models.family import family_of
 from finepref.models.source import locate
 from finepref.plan.cards import Gpu, gpu_of
+from finepref.plan.methods import get
 from finepref.plan.needs import Plan
 from finepref.plan.plan import plan_run
 from finepref.train.config import RunConfig, load_config
@@ -80,10 +81,10 @@ def plan_alignment(
     recipe = min(RECIPES, key=lambda size: abs(math.log(size / pairs)))
     written = (place or out) / LAYER
     layers = (layer, choice.method, f"pairs_{recipe}", str(written))
-    gpu = _card(card)
+    gpu, shaped = _card(card), 0 if get(choice.method).listed else _not_square(report)
     held = {
         "model": {"base": base},
-        "data": {"paths": list(data), **_read_as(reading)},
+        "data": {"paths": list(data), **_read_as(reading), **({"buckets": True} if shaped else {})},
         "cache": {"folder": str(out / "cache")},
         "signal": {"file": str(out / "signals.parquet") if choice.kinds else None},
         "train": {"seed": seed, "mixed_precision": "no" if gpu is None else "bf16" if gpu.bf16 else "fp16"},
@@ -103,7 +104,7 @@ def plan_alignment(
     return Alignment(
         asked=asked, choice=choice, config=config, plan=plan,
         before=[*signal_stages(asked, choice), *training_stages(asked)], after=judging_stages(asked),
-        why=_reasons(report, pairs, choice, recipe, gpu, own),
+        why=_reasons(report, pairs, choice, recipe, gpu, own, shaped),
     )  # fmt: skip
 
 
@@ -175,6 +176,11 @@ def _fitting(layers: Sequence[str], own: tuple[str, ...], gpu: Gpu | None) -> tu
     return chosen, plan_run(load_config(layers, chosen), gpus=[gpu], processes=1)
 
 
+def _not_square(report: DataReport) -> int:
+    """How many pictures have sides of two lengths."""
+    return sum(count for size, count in report.sizes.items() if len({*size.split(" x ")}) == 2)
+
+
 def _read_as(reading: Reading) -> dict[str, Any]:
     """How the data are read, as keys of the section `data`."""
     said = {name: getattr(reading, name) for name in ("format", "columns", "outcomes", "encoding", "split", "question")}
@@ -183,12 +189,13 @@ def _read_as(reading: Reading) -> dict[str, Any]:
 
 
 def _reasons(
-    report: DataReport, pairs: int, choice: Choice, recipe: int, gpu: Gpu | None, own: Sequence[str]
+    report: DataReport, pairs: int, choice: Choice, recipe: int, gpu: Gpu | None, own: Sequence[str], shaped: int
 ) -> tuple[str, ...]:
     signal = " + ".join(choice.kinds) or "the votes"
     card = "no GPU: float32 on the CPU" if gpu is None else f"{gpu.name}, {gpu.memory_gb:.0f} GB"
     return (
-        f"data: {pairs:,} decided pairs of {report.prompts:,} prompts, {report.images:,} pictures",
+        f"data: {pairs:,} decided pairs of {report.prompts:,} prompts, {report.images:,} pictures"
+        + (f"; {shaped:,} are no squares and keep their shape (data.buckets)" if shaped else ""),
         f"signal: {signal}, trained by {choice.method}; {choice.why}",
         f"recipe: pairs_{recipe}, the nearest one",
         f"card: {card}" + (f"; to fit it: {' '.join(own)}" if own and gpu is not None else ""),

@@ -1,14 +1,13 @@
 """ONE decoder: encoded bytes to an upright sRGB image, whatever the file's mode, orientation, profile or condition.
 
-Training, scorers, control maps and pages all see what `open_rgb` gives. Shapes: H W size after EXIF rotation,
-R resolution.
+Training, scorers, control maps and pages all see what `open_rgb` gives. Shapes: H W size of a bucket.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from finepref.core.buckets import Bucket
 from finepref.core.colours import KEY, to_srgb
 from finepref.core.encoded import PROFILE, broken, open_header, pillow_limit, quiet
 from finepref.core.encoded import Unreadable as Unreadable
@@ -25,18 +25,18 @@ from finepref.core.regular import read_regular
 
 @dataclass(frozen=True, slots=True)
 class ImageSize:
-    """The image's own size and the crop of its resized version, for SDXL micro-conditioning (pixels)."""
+    """The image's own size, the crop of its resized version, and the bucket it fills (pixels): what SDXL is told."""
 
     original_height: int
     original_width: int
     crop_top: int
     crop_left: int
+    bucket: Bucket
 
-    def mirrored(self, resolution: int) -> ImageSize:
+    def mirrored(self) -> ImageSize:
         """Of the image flipped left to right: its crop starts where the original's ended."""
-        width = int(resolution * self.original_width / min(self.original_height, self.original_width))
-        left = width - resolution - self.crop_left
-        return ImageSize(self.original_height, self.original_width, self.crop_top, left)
+        width, _ = _covering(self.original_width, self.original_height, self.bucket)
+        return replace(self, crop_left=width - self.bucket.width - self.crop_left)
 
 
 MAX_ASPECT = 32
@@ -199,17 +199,14 @@ def _low_bytes(data: bytes) -> Image.Image:
     return image
 
 
-def square(data: bytes, resolution: int) -> tuple[NDArray[np.uint8], ImageSize]:
-    """Decode, resize the short side to R (bilinear with antialias), centre crop R x R.
+def fitted(data: bytes, bucket: Bucket) -> tuple[NDArray[np.uint8], ImageSize]:
+    """Decode, resize until the bucket H x W is covered (bilinear with antialias), and crop its centre.
 
-    Long side after the resize: int(R * long / short); crop offset: round((side - R) / 2); both as the official scripts'
-    image library computes them.
-
-    Args:
-        resolution: R, pixels, 1 or more.
+    One side becomes the bucket's, the other int(its side * long / short); crop offset: round((side - bucket's) / 2).
+    For a square bucket both are as the official scripts' image library computes them.
 
     Returns:
-        uint8 [3,R,R], and the image's own height and width (upright) with the crop's top and left.
+        uint8 [3,H,W], and the image's own height and width (upright) with the crop's top and left.
 
     Raises:
         Unreadable: see `decode`; also an image with a side of more than 32 times the other.
@@ -222,11 +219,27 @@ def square(data: bytes, resolution: int) -> tuple[NDArray[np.uint8], ImageSize]:
     short, long = min(width, height), max(width, height)
     if long > MAX_ASPECT * short:
         raise Unreadable(f"{width} x {height} is longer than {MAX_ASPECT}:1")
-    stretched = int(resolution * long / short)
-    size = (resolution, stretched) if width <= height else (stretched, resolution)
+    size = _covering(width, height, bucket)
     if size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR)
-    top, left = round((size[1] - resolution) / 2.0), round((size[0] - resolution) / 2.0)
-    image = image.crop((left, top, left + resolution, top + resolution))
+    top, left = round((size[1] - bucket.height) / 2.0), round((size[0] - bucket.width) / 2.0)
+    image = image.crop((left, top, left + bucket.width, top + bucket.height))
     pixels = np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
-    return pixels, ImageSize(original_height=height, original_width=width, crop_top=top, crop_left=left)
+    return pixels, ImageSize(height, width, crop_top=top, crop_left=left, bucket=bucket)
+
+
+def _covering(width: int, height: int, bucket: Bucket) -> tuple[int, int]:
+    """(width, height) of an image that is scaled until it covers a bucket."""
+    if width * bucket.height <= height * bucket.width:
+        return bucket.width, int(bucket.width * height / width)
+    return int(bucket.height * width / height), bucket.height
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """(height, width) of the upright image.
+
+    Raises:
+        Unreadable: see `decode`.
+    """
+    width, height = plain_size(data) or open_rgb(data).size
+    return height, width

@@ -19,14 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from finepref.core.buckets import Bucket, bucket_of
 from finepref.core.errors import InputError
-from finepref.core.images import ImageSize, Unreadable, square
+from finepref.core.images import ImageSize, Unreadable, fitted
 from finepref.data.latents import MASK
 from finepref.data.shards import STORAGE, read_index, shard_names, write_shard
-from finepref.formats.cache import KINDS, Kind, image_row, prompt_row
+from finepref.formats.cache import IMAGES, KINDS, PROMPTS, Kind, image_row, prompt_row
 from finepref.formats.preferences import ImageRef
 from finepref.formats.prompts import prompt_sha256
 from finepref.models.encoder import LatentEncoder
+
+HELD = 4  # batches of decoded images of all buckets that may wait for others of theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,9 @@ class CacheSettings:
     batch_size: int = 32
 
 
-def shard_index(folder: Path, kind: Kind) -> pa.Table:
-    """The indexes of all shards of a kind that are whole."""
-    return read_index(folder / kind.name, kind.schema)
+def shard_index(folder: Path, kind: Kind, *, square: Bucket) -> pa.Table:
+    """The indexes of all shards of a kind that are whole. square: the bucket of images that older versions cached."""
+    return read_index(folder / kind.name, kind.schema, before=kind.before(square))
 
 
 def owner(sha: str, world: int) -> int:
@@ -60,29 +63,36 @@ class Builder:
         self.folder, self.encoder, self.settings = folder, encoder, settings
         self.rank, self.world = rank, world
         self.dtype = STORAGE[settings.dtype]
-        self.images, self.prompts = (kind.hashes(shard_index(folder, kind)) for kind in KINDS)
+        square = encoder.buckets[0]
+        self.images, self.prompts = (kind.held(shard_index(folder, kind, square=square)) for kind in KINDS)
         self.bad_images: dict[str, str] = {}
         self.decoding: deque[tuple[str, Future[Any]]] = deque()
-        self.waiting: list[tuple[str, NDArray[np.uint8], ImageSize]] = []
+        self.waiting: dict[str, list[tuple[str, NDArray[np.uint8], ImageSize]]] = {}
         self.waiting_prompts: list[tuple[str, str]] = []
-        self.image_shard, self.prompt_shard = (Gathering(folder, kind, f"r{rank}") for kind in KINDS)
+        self.image_shards = {
+            str(bucket): Gathering(folder, IMAGES, f"r{rank}" if bucket == square else f"r{rank}x{bucket}")
+            for bucket in encoder.buckets
+        }
+        self.prompt_shard = Gathering(folder, PROMPTS, f"r{rank}")
         self.encoded_images = self.encoded_prompts = 0
 
-    def add(self, prompt: str, images: Mapping[str, tuple[ImageRef, bytes]], pool: ThreadPoolExecutor) -> None:
+    def add(
+        self, prompt: str, bucket: str, images: Mapping[str, tuple[ImageRef, bytes]], pool: ThreadPoolExecutor
+    ) -> None:
         """Queue what this process must encode of a pair. images: content hash -> image and its bytes."""
         self.add_prompt(prompt)
         for sha, (_, content) in images.items():
-            if sha not in self.images and owner(sha, self.world) == self.rank:
-                self.images.add(sha)
-                self.decoding.append((sha, pool.submit(square, content, self.encoder.resolution)))
+            if (sha, bucket) not in self.images and owner(sha, self.world) == self.rank:
+                self.images.add((sha, bucket))
+                self.decoding.append((sha, pool.submit(fitted, content, bucket_of(bucket))))
         while len(self.decoding) > 2 * self.settings.batch_size:
             self._take_decoded()
 
     def add_prompt(self, prompt: str) -> None:
         """Queue a prompt if it is new and this process' own."""
         sha = prompt_sha256(prompt)
-        if sha not in self.prompts and owner(sha, self.world) == self.rank:
-            self.prompts.add(sha)
+        if (sha,) not in self.prompts and owner(sha, self.world) == self.rank:
+            self.prompts.add((sha,))
             self.waiting_prompts.append((sha, prompt))
             if len(self.waiting_prompts) == self.settings.batch_size:
                 self._encode_prompts()
@@ -91,10 +101,11 @@ class Builder:
         """Encode and write what is left."""
         while self.decoding:
             self._take_decoded()
-        self._encode_images()
+        for bucket in [*self.waiting]:
+            self._encode_images(bucket)
         self._encode_prompts()
-        self.image_shard.write()
-        self.prompt_shard.write()
+        for shard in (*self.image_shards.values(), self.prompt_shard):
+            shard.write()
 
     def _take_decoded(self) -> None:
         sha, future = self.decoding.popleft()
@@ -103,34 +114,38 @@ class Builder:
         except Unreadable as error:
             self.bad_images[sha] = str(error)
             return
-        self.waiting.append((sha, pixels, size))
-        if len(self.waiting) >= min(self.settings.batch_size, self.settings.shard_size - self.image_shard.items):
-            self._encode_images()
+        bucket, most = str(size.bucket), self.settings.batch_size
+        waiting = self.waiting.setdefault(bucket, [])
+        waiting.append((sha, pixels, size))
+        if len(waiting) >= min(most, self.settings.shard_size - self.image_shards[bucket].items):
+            self._encode_images(bucket)
+        elif sum(map(len, self.waiting.values())) > HELD * most:
+            self._encode_images(max(self.waiting, key=lambda each: len(self.waiting[each])))
 
-    def _encode_images(self) -> None:
-        if not self.waiting:
+    def _encode_images(self, bucket: str) -> None:
+        batch, shard = self.waiting.pop(bucket, []), self.image_shards[bucket]
+        if not batch:
             return
-        batch, self.waiting = self.waiting, []
         pixels = torch.from_numpy(np.stack([pixels for _, pixels, _ in batch]))
         versions = [pixels, pixels.flip(-1)] if self.settings.flips else [pixels]
         began = time.perf_counter()
         moments = [self._moments(version) for version in versions]
-        self.image_shard.seconds += time.perf_counter() - began
+        shard.seconds += time.perf_counter() - began
         good = torch.stack([m.flatten(1).isfinite().all(1) for pair in moments for m in pair.values()]).all(0).tolist()
         for flip, tensors in enumerate(moments):
             rows = [
-                image_row(sha, size.mirrored(self.encoder.resolution) if flip else size, flip=bool(flip))
+                image_row(sha, size.mirrored() if flip else size, flip=bool(flip))
                 for (sha, _, size), fine in zip(batch, good, strict=True)
                 if fine
             ]
             keep = torch.tensor(good)
-            self.image_shard.add({k: v[keep] for k, v in tensors.items()}, rows, items=0 if flip else len(rows))
+            shard.add({k: v[keep] for k, v in tensors.items()}, rows, items=0 if flip else len(rows))
         for (sha, _, _), fine in zip(batch, good, strict=True):
             if not fine:
                 self.bad_images[sha] = f"its latent is not finite in {self.settings.dtype}"
         self.encoded_images += len(batch)
-        if self.image_shard.items >= self.settings.shard_size:
-            self.image_shard.write()
+        if shard.items >= self.settings.shard_size:
+            shard.write()
 
     def _moments(self, pixels: Tensor) -> dict[str, Tensor]:
         mean, std = self.encoder.encode_images(pixels)

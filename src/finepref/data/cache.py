@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from finepref.core.buckets import Bucket
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import parse_json, reading, write_json
 from finepref.core.outfolders import check_folder, own_folder, recover, replacing
@@ -102,7 +103,7 @@ def cache_from(
         found.shaping.require(made.shaping, where=folder)
         made = replace(made, shaping=found.shaping)
         known = found.complete and found.stamp == made.stamp
-        if known and not (recheck and found.files) and _is_whole(folder):
+        if known and not (recheck and found.files) and _is_whole(folder, encoder.buckets[0]):
             return _summary(folder, found.summary, Done({}, 0, 0), complete=rank == 0)
     start_again = replacing(folder, CACHE, again=overwrite, begun=_is_begun, whole=stored.is_complete)
     mark = hash_config(asdict(made.shaping))
@@ -111,14 +112,14 @@ def cache_from(
             stored.write_cache(folder, replace(made, stamp=""))
         for old in folder.glob(f"done-*-{rank}.json"):  # of a run that was killed; the others would take it for this
             old.unlink()
-        read = HashedPairs([])
+        read = HashedPairs([], buckets=encoder.buckets)
         build = Builder(folder, encoder, settings, rank=rank, world=world)
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             build.add_prompt("")
             what = "cache" if world == 1 else f"cache {rank}/{world}"
             preferences = Preferences(data=paths, reading=reading, quarantine=read.rejected)
-            for prompt, images in read.read(progress(preferences, what, unit="pair")):
-                build.add(prompt, images, pool)
+            for prompt, bucket, images in read.read(progress(preferences, what, unit="pair")):
+                build.add(prompt, bucket, images, pool)
             build.finish()
         return _merge(build, read, made)
 
@@ -127,7 +128,7 @@ def shaping_of(encoder: LatentEncoder, settings: CacheSettings) -> stored.Shapin
     """Everything that shapes the stored numbers."""
     return stored.Shaping(
         fingerprint=dict(encoder.fingerprint()), resolution=encoder.resolution, crop=stored.CROP, dtype=settings.dtype,
-        flips=settings.flips, posterior=settings.posterior,
+        flips=settings.flips, posterior=settings.posterior, buckets=len(encoder.buckets) > 1,
     )  # fmt: skip
 
 
@@ -135,11 +136,12 @@ def _is_begun(folder: Path) -> bool:
     return any(shard_names(folder / stored.IMAGES.name))
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, square: Bucket) -> bool:
     """Whether every shard that the tables name is there and whole."""
     if not all((folder / name).exists() for name in stored.OWN):
         return False
-    return all({*stored.read_items(folder, kind).shard} <= {*shard_names(folder / kind.name)} for kind in stored.KINDS)
+    named = {kind.name: {*stored.read_items(folder, kind, square=square).shard} for kind in stored.KINDS}
+    return all(shards <= {*shard_names(folder / name)} for name, shards in named.items())
 
 
 def _merge(build: Builder, read: HashedPairs, made: stored.CacheRecord) -> CacheSummary:
@@ -154,7 +156,9 @@ def _merge(build: Builder, read: HashedPairs, made: stored.CacheRecord) -> Cache
     write_quarantine(folder / QUARANTINE, bad)
     if not good:
         raise InputError("no pair is usable", where=folder / QUARANTINE, remedy="the reasons are in that file")
-    images, prompts = (stored.write_items(folder, kind, shard_index(folder, kind)) for kind in stored.KINDS)
+    square = build.encoder.buckets[0]
+    indexes = [(kind, shard_index(folder, kind, square=square)) for kind in stored.KINDS]
+    images, prompts = (stored.write_items(folder, kind, index) for kind, index in indexes)
     stored.write_pairs(folder, good)
     counts = stored.CacheCounts(pairs=len(good), images=images, prompts=prompts, quarantined=len(bad))
     seconds = stored.encoding_seconds(found for kind in stored.KINDS for found in footers(folder / kind.name))
@@ -198,6 +202,8 @@ def _as_done(file: Path, content: bytes) -> Done:
 
 def _is_held(build: Builder, read: HashedPairs, done: list[Done]) -> bool:
     """Whether every image and prompt of the pairs is in a shard, or the image known as bad."""
-    images, prompts = (kind.hashes(shard_index(build.folder, kind)) for kind in stored.KINDS)
-    images.update(*(each.bad_images for each in done))
-    return all({p.image_0, p.image_1} <= images and p.prompt_sha256 in prompts for _, p in read.pairs)
+    square = build.encoder.buckets[0]
+    images, prompts = (kind.held(shard_index(build.folder, kind, square=square)) for kind in stored.KINDS)
+    bad = {sha for each in done for sha in each.bad_images}
+    wanted = {(sha, pair.bucket) for _, pair in read.pairs for sha in (pair.image_0, pair.image_1) if sha not in bad}
+    return wanted <= images and {(pair.prompt_sha256,) for _, pair in read.pairs} <= prompts

@@ -95,7 +95,7 @@ def inspect(
     known: dict[str, str] = {}  # content hash -> why the image cannot be used, or nothing
     sizes: Counter[str] = Counter()
     changes: Counter[str] = Counter()
-    for _, images in read.read(counted()):
+    for *_, images in read.read(counted()):
         for sha, (_, content) in images.items():
             if sha not in known:
                 known[sha] = _open(content, sizes, changes, full=full)

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from finepref.core.buckets import bucket_of
 from finepref.core.errors import InputError
+from finepref.core.files import reading
 from finepref.core.images import ImageSize
 from finepref.core.provenance import sha256_bytes
 from finepref.data.shards import ShardSet
@@ -50,9 +52,9 @@ class Latents(Protocol):
         ...
 
     def latents(
-        self, images: Sequence[str], flips: Sequence[bool] | None = None
+        self, images: Sequence[str], flips: Sequence[bool] | None = None, *, bucket: str | None = None
     ) -> tuple[Tensor, Tensor | None, list[ImageSize]]:
-        """(mean [N,C,h,w], std [N,C,h,w] or None, sizes), float32, by content hash."""
+        """(mean [N,C,h,w], std [N,C,h,w] or None, sizes), float32, by content hash; bucket: None is the square one."""
         ...
 
     def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -76,9 +78,14 @@ class LatentCache:
         self.record = read_cache(self.folder)
         if not self.record.complete:
             raise InputError("the cache is not finished", where=self.folder, remedy="run `finepref cache` again")
-        self.pairs, self.labels = read_pairs(self.folder)
-        held = {kind.name: read_items(self.folder, kind) for kind in KINDS}
+        square = self.record.shaping.square
+        self._only = str(square)
+        self.pairs, self.labels = read_pairs(self.folder, square=square)
+        held = {kind.name: read_items(self.folder, kind, square=square) for kind in KINDS}
         self._image, self._prompt = held.values()
+        remedy = "make it again with `finepref cache --overwrite`"
+        with reading(self.folder / f"{IMAGES.name}.parquet", "a table with buckets such as 640x512", remedy=remedy):
+            self._buckets = {name: bucket_of(name) for name in {bucket for _, bucket, _ in self._image.row}}
         latents = ["mean", *(["std"] if self.record.shaping.posterior == "mean_std" else [])]
         self._images, self._prompts = (
             ShardSet(self.folder / kind.name, items.shard, items.place, needs=latents if kind is IMAGES else [])
@@ -114,26 +121,29 @@ class LatentCache:
         return self.record.device_seconds
 
     def latents(
-        self, images: Sequence[str], flips: Sequence[bool] | None = None
+        self, images: Sequence[str], flips: Sequence[bool] | None = None, *, bucket: str | None = None
     ) -> tuple[Tensor, Tensor | None, list[ImageSize]]:
         """(mean [N,C,h,w], std [N,C,h,w] or None for a `mode` cache, sizes), float32, by content hash.
 
         Args:
             flips: [N], take the mirrored image; None for none. The mirror's crop is given in its own coordinates.
+            bucket: that all images are cropped to; None is the square one.
 
         Raises:
             InputError: an image (or its mirror) that the cache does not hold.
         """
-        mirrored = [False] * len(images) if flips is None else [bool(f) for f in flips]
+        mirrored, shape = [False] * len(images) if flips is None else [bool(f) for f in flips], bucket or self._only
         try:
-            rows = np.array([self._image.row[key] for key in zip(images, mirrored, strict=True)], dtype=np.int64)
+            held = [self._image.row[sha, shape, flip] for sha, flip in zip(images, mirrored, strict=True)]
         except KeyError as error:
-            sha, flip = error.args[0]
+            sha, _, flip = error.args[0]
             what = f"no {'mirrored ' if flip else ''}image {sha[:12]}"
             raise InputError(what, where=self.folder, remedy="make the cache again, with flips if wanted") from None
+        rows = np.array(held, dtype=np.int64)
         tensors = self._images.gather(rows)
         std = tensors.get("std")
-        sizes = [ImageSize(*values) for values in self._image.sizes[rows].tolist()]
+        crops, shown = self._image.sizes[rows].tolist(), self._buckets[shape]
+        sizes = [ImageSize(height, width, top, left, shown) for height, width, top, left in crops]
         return tensors["mean"].float(), None if std is None else std.float(), sizes
 
     def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:

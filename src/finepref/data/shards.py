@@ -67,11 +67,14 @@ def _opened(path: Path) -> Any:
         return safe_open(path, framework="pt")
 
 
-def read_index(folder: Path, schema: pa.Schema) -> pa.Table:
-    """The indexes of all shards of a folder as one table, with the name of the shard in a column."""
+def read_index(folder: Path, schema: pa.Schema, *, before: Mapping[str, str] | None = None) -> pa.Table:
+    """The indexes of all shards of a folder as one table, with the name of the shard in a column.
+
+    before: as of `read_columns`.
+    """
     parts = []
     for name in shard_names(folder):
-        part = read_columns(folder / f"{name}.parquet", schema)
+        part = read_columns(folder / f"{name}.parquet", schema, before=before)
         parts.append(part.append_column(SHARD, pa.array([name] * part.num_rows, pa.string())))
     full = schema.append(pa.field(SHARD, pa.string()))
     return pa.concat_tables(parts).select(full.names).cast(full) if parts else full.empty_table()

@@ -53,10 +53,10 @@ class TokenLatents:
         return self.held.device_seconds()
 
     def latents(
-        self, images: Sequence[str], flips: Sequence[bool] | None = None
+        self, images: Sequence[str], flips: Sequence[bool] | None = None, *, bucket: str | None = None
     ) -> tuple[Tensor, Tensor | None, list[ImageSize]]:
         """As in `Latents`."""
-        return self.held.latents(images, flips)
+        return self.held.latents(images, flips, bucket=bucket)
 
     def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Name -> token ids [N,L] by prompt hash."""

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finepref.core.buckets import bucket_of
 from finepref.core.errors import InputError
-from finepref.core.images import ImageSize, Unreadable, square
+from finepref.core.images import ImageSize, Unreadable, fitted
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
 from finepref.data.hashed import HashedPairs
@@ -56,19 +57,19 @@ class OnlineLatents:
         self.encoder, self.batch_size = encoder, batch_size
         self.shaping = Shaping(
             fingerprint=dict(encoder.fingerprint()), resolution=encoder.resolution, crop=None, dtype=None, flips=True,
-            posterior=posterior,
+            posterior=posterior, buckets=len(encoder.buckets) > 1,
         )  # fmt: skip
         self._images: dict[str, ImageRef] = {}
         self._texts: dict[str, str] = {EMPTY_PROMPT: ""}
         bad: dict[str, str] = {}
-        held, read = 0, HashedPairs([])
+        held, read = 0, HashedPairs([], buckets=encoder.buckets)
         preferences = Preferences(data=paths, reading=reading, quarantine=read.rejected)
-        for prompt, images in read.read(progress(preferences, "read", unit="pair")):
+        for prompt, bucket, images in read.read(progress(preferences, "read", unit="pair")):
             self._texts[prompt_sha256(prompt)] = prompt
             for sha in images.keys() - self._images.keys() - bad.keys():
                 image, content = images[sha]
                 try:
-                    square(content, encoder.resolution)
+                    fitted(content, bucket_of(bucket))
                 except Unreadable as error:
                     bad[sha] = str(error)
                     continue
@@ -99,18 +100,19 @@ class OnlineLatents:
         return 0.0
 
     def latents(
-        self, images: Sequence[str], flips: Sequence[bool] | None = None
+        self, images: Sequence[str], flips: Sequence[bool] | None = None, *, bucket: str | None = None
     ) -> tuple[Tensor, Tensor | None, list[ImageSize]]:
         """(mean [N,C,h,w], std or None for `mode`, sizes), float32 on the CPU, encoded now; equal images once."""
         mirrored = [False] * len(images) if flips is None else [bool(f) for f in flips]
+        shape = self.encoder.buckets[0] if bucket is None else bucket_of(bucket)
         keys = list(dict.fromkeys(zip(images, mirrored, strict=True)))
-        squares: list[np.ndarray] = []
+        cropped: list[np.ndarray] = []
         sizes: list[ImageSize] = []
         for sha, flip in keys:
-            pixels, size = square(self._read(sha), self.encoder.resolution)
-            squares.append(pixels[:, :, ::-1] if flip else pixels)
-            sizes.append(size.mirrored(self.encoder.resolution) if flip else size)
-        encoded = [self.encoder.encode_images(torch.from_numpy(np.stack(some))) for some in self._batches(squares)]
+            pixels, size = fitted(self._read(sha), shape)
+            cropped.append(pixels[:, :, ::-1] if flip else pixels)
+            sizes.append(size.mirrored() if flip else size)
+        encoded = [self.encoder.encode_images(torch.from_numpy(np.stack(some))) for some in self._batches(cropped)]
         mean, std = (torch.cat([each.cpu() for each in part]) for part in zip(*encoded, strict=True))
         place = {key: row for row, key in enumerate(keys)}
         order = [place[key] for key in zip(images, mirrored, strict=True)]

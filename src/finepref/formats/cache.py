@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from finepref.core.buckets import Bucket
 from finepref.core.errors import InputError
 from finepref.core.files import parquet_columns, reading, write_parquet, write_sealed
 from finepref.core.images import ImageSize
@@ -28,6 +29,8 @@ VERSION = 1
 SHARD = "shard"  # the column of an index of several shards that names the shard
 SECONDS = b"device_seconds"  # in the footer of the index of a shard
 CROP = "short side bilinear, centre"
+BUCKET = "bucket"  # the column of images and pairs that caches of the version before do not have
+FLIP = "flip"
 LATER = " text"  # ends the parts of a fingerprint that caches of the version before do not have
 WORDS = {"fingerprint": "model", "crop": "crop rule", "dtype": "storage type"}  # what errors call a field
 
@@ -45,6 +48,12 @@ class Shaping:
     dtype: str | None
     flips: bool
     posterior: str
+    buckets: bool = False
+
+    @property
+    def square(self) -> Bucket:
+        """The only bucket there is without `buckets`."""
+        return Bucket(self.resolution, self.resolution)
 
     def require(self, wanted: Shaping, *, where: object) -> None:
         """Refuse what was made for something else.
@@ -66,7 +75,10 @@ class Shaping:
 
     def identity(self, pairs: Pairs) -> str:
         """Hash of what decides a latent or an embedding, and of the pairs."""
-        return hash_config({**asdict(self), "pairs": pairs.sha256()})
+        said = asdict(self)
+        if not self.buckets:  # a cache of the version before is the same one
+            del said["buckets"]
+        return hash_config({**said, "pairs": pairs.sha256()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +118,13 @@ class Kind:
     schema: pa.Schema
     keys: tuple[str, ...]
 
-    def hashes(self, table: pa.Table) -> set[str]:
-        """The content hashes in an index."""
-        return {*table[self.keys[0]].to_pylist()}
+    def before(self, square: Bucket) -> dict[str, str]:
+        """Columns that an index of an older version lacks, and what they would hold. square: all images' bucket."""
+        return {BUCKET: str(square)} if BUCKET in self.keys else {}
+
+    def held(self, table: pa.Table) -> set[tuple[str, ...]]:
+        """What an index holds: (content hash, bucket) of images, (content hash,) of prompts."""
+        return {*zip(*(table[key].to_pylist() for key in self.keys if key != FLIP), strict=True)}
 
     def table(self, rows: Sequence[Mapping[str, Any]], *, seconds: float = 0.0) -> pa.Table:
         """The index of a shard, with the seconds that encoding it took in its footer."""
@@ -120,9 +136,12 @@ _SIZE = ("original_height", "original_width", "crop_top", "crop_left")
 IMAGES = Kind(
     "images",
     pa.schema(
-        [("image_sha256", pa.string()), ("flip", pa.bool_()), ("row", pa.int64()), *((n, pa.int32()) for n in _SIZE)]
+        [
+            *(("image_sha256", pa.string()), (FLIP, pa.bool_()), (BUCKET, pa.string()), ("row", pa.int64())),
+            *((name, pa.int32()) for name in _SIZE),
+        ]
     ),
-    ("image_sha256", "flip"),
+    ("image_sha256", BUCKET, FLIP),
 )
 PROMPTS = Kind(
     "prompts",
@@ -136,7 +155,8 @@ OWN = (*(kind.name for kind in KINDS), *(f"{kind.name}.parquet" for kind in KIND
 
 def image_row(sha: str, size: ImageSize, *, flip: bool) -> dict[str, Any]:
     """A row of the index of images, but for its place in the shard."""
-    return {"image_sha256": sha, "flip": flip, **asdict(size)}
+    crop = {name: getattr(size, name) for name in _SIZE}
+    return {"image_sha256": sha, FLIP: flip, BUCKET: str(size.bucket), **crop}
 
 
 def prompt_row(sha: str, tokens: int) -> dict[str, Any]:
@@ -148,7 +168,7 @@ def prompt_row(sha: str, tokens: int) -> dict[str, Any]:
 class Items:
     """images.parquet or prompts.parquet. row: identity -> line. shard, place: of every line. sizes: [N, 4], of images.
 
-    An identity is (content hash, flip) of an image, the content hash of a prompt.
+    An identity is (content hash, bucket, flip) of an image, the content hash of a prompt.
     """
 
     row: Mapping[Any, int]
@@ -158,18 +178,20 @@ class Items:
 
 
 class CachedPair(NamedTuple):
-    """Content hashes of a pair's prompt and images."""
+    """Content hashes of a pair's prompt and images, and the bucket that both are trained in."""
 
     prompt: str
     image_0: str
     image_1: str
+    bucket: str
 
 
 class Pairs(Mapping[str, CachedPair]):
     """pair_id -> CachedPair, in file order."""
 
-    def __init__(self, ids: Sequence[str], prompts: Sequence[str], first: Sequence[str], second: Sequence[str]) -> None:
-        self._columns = prompts, first, second
+    def __init__(self, ids: Sequence[str], *columns: Sequence[str]) -> None:
+        """Columns: as the fields of `CachedPair`."""
+        self._columns = columns
         self._row = {pair: row for row, pair in enumerate(ids)}
 
     def __getitem__(self, pair_id: str) -> CachedPair:
@@ -177,8 +199,8 @@ class Pairs(Mapping[str, CachedPair]):
         return CachedPair(*(column[row] for column in self._columns))
 
     def sha256(self) -> str:
-        """Hash of ids and content hashes, in order."""
-        return sha256_bytes("\n".join(itertools.chain(self._row, *self._columns)).encode())
+        """Hash of ids and content hashes, in order; what the images are decides the bucket."""
+        return sha256_bytes("\n".join(itertools.chain(self._row, *self._columns[:3])).encode())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._row)
@@ -194,6 +216,7 @@ class CachedRow(NamedTuple):
     prompt_sha256: str
     image_0: str
     image_1: str
+    bucket: str
     label: float
 
 
@@ -241,9 +264,10 @@ def as_seconds(text: bytes) -> float:
     return seconds
 
 
-def read_items(folder: Path, kind: Kind) -> Items:
-    """Read images.parquet or prompts.parquet."""
-    table = read_columns(folder / f"{kind.name}.parquet", kind.schema.append(pa.field(SHARD, pa.string())))
+def read_items(folder: Path, kind: Kind, *, square: Bucket) -> Items:
+    """Read images.parquet or prompts.parquet. square: the bucket of all images that older versions cached."""
+    schema = kind.schema.append(pa.field(SHARD, pa.string()))
+    table = read_columns(folder / f"{kind.name}.parquet", schema, before=kind.before(square))
     hashes, *flips = _shared(table[kind.keys[0]]), *(table[key].to_pylist() for key in kind.keys[1:])
     row = {key: number for number, key in enumerate(zip(hashes, *flips, strict=True) if flips else hashes)}
     sizes = [table[name].to_numpy() for name in _SIZE if name in kind.schema.names]
@@ -258,12 +282,15 @@ def write_items(folder: Path, kind: Kind, table: pa.Table) -> int:
     return len({identity[0] for identity in identities})
 
 
-def read_pairs(folder: Path) -> tuple[Pairs, NDArray[np.float64] | None]:
-    """Read pairs.parquet: the pairs, and their labels as in `CachedRow`; None in a cache that an older version made."""
+def read_pairs(folder: Path, *, square: Bucket) -> tuple[Pairs, NDArray[np.float64] | None]:
+    """Read pairs.parquet: the pairs, and their labels as in `CachedRow`; None in a cache that an older version made.
+
+    square: the bucket of all its pairs, if one made it that knew no others.
+    """
     *names, label = CachedRow._fields
     held = label in parquet_columns(folder / PAIRS)
     columns = [*((name, pa.string()) for name in names), *([(label, pa.float64())] if held else [])]
-    table = read_columns(folder / PAIRS, pa.schema(columns))
+    table = read_columns(folder / PAIRS, pa.schema(columns), before={BUCKET: str(square)})
     labels = table[label].to_numpy() if held else None
     return Pairs(*(_shared(table[name]) for name in names)), labels
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import pyarrow as pa
 
 from finepref.core.errors import InputError, cut, first_line
-from finepref.core.files import parse_json, read_json, read_parquet, reading
+from finepref.core.files import parquet_columns, parse_json, read_json, read_parquet, reading
 from finepref.core.text import as_typed, inert
 
 Record = TypeVar("Record")
@@ -149,13 +149,21 @@ def to_table(rows: Iterable[Any], columns: pa.Schema) -> pa.Table:
     return pa.table({name: [getattr(row, name) for row in rows] for name in columns.names}, schema=columns)
 
 
-def read_columns(path: str | Path, columns: pa.Schema, *, optional: Sequence[str] = ()) -> pa.Table:
+def read_columns(
+    path: str | Path, columns: pa.Schema, *, optional: Sequence[str] = (), before: Mapping[str, str] | None = None
+) -> pa.Table:
     """These columns of a parquet file, of these types and in this order. optional: may hold nulls, as numbers may.
+
+    before: columns that older files lack, and what they then held.
 
     Raises:
         InputError: the file cannot be read, a column is missing or of another type, or a value is missing.
     """
-    table = read_parquet(path, columns.names).select(columns.names).replace_schema_metadata(None)
+    lacking = {name: value for name, value in (before or {}).items() if name not in parquet_columns(path)}
+    table = read_parquet(path, [name for name in columns.names if name not in lacking])
+    for name, value in lacking.items():
+        table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
+    table = table.select(columns.names).replace_schema_metadata(None)
     for column in columns:
         with reading(path, f"a table whose {column.name!r} is {column.type}"):
             table = table.set_column(columns.names.index(column.name), column, table[column.name].cast(column.type))

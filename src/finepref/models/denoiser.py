@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from finepref.core.buckets import Bucket
 from finepref.core.errors import InputError
 from finepref.core.files import atomic_folder, reading
 from finepref.core.images import ImageSize
@@ -52,7 +53,6 @@ class Denoiser:
     switch: low_rank.Switch | None
     lora: bool
     path: Path
-    resolution: int
     device: torch.device
     micro_conditioning: str | None
     vae: str | None
@@ -75,7 +75,7 @@ class Denoiser:
         on_device = {name: value.to(self.device, non_blocking=True) for name, value in prompts.items()}
         if self.kind.condition is None:
             return on_device
-        return self.kind.condition(on_device, sizes, self.resolution, self.micro_conditioning)
+        return self.kind.condition(on_device, sizes, self.micro_conditioning)
 
     def check_prompts(self, prompts: Mapping[str, Tensor], *, where: FilePath) -> None:
         """Refuse prompt tensors of a cache that are not those which the network takes.
@@ -84,7 +84,7 @@ class Denoiser:
             InputError: one is missing, or of another width.
         """
         remedy = "make the cache of this model again with `finepref cache --overwrite`"
-        size = ImageSize(self.resolution, self.resolution, 0, 0)
+        size = ImageSize(1, 1, 0, 0, Bucket(1, 1))
         with reading(where, f"a cache of prompts for {self.family}", remedy=remedy):
             held = self.condition(prompts, [size])
         for name, shape in self.kind.shapes(self.network.config).items():

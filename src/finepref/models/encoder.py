@@ -1,6 +1,6 @@
 """Images and prompts to latents and embeddings: a diffusers pipeline without its denoiser.
 
-Shapes: N images, R resolution, C channels, h w latent, L tokens, D width.
+Shapes: N images, H W size of a bucket, C channels, h w latent, L tokens, D width.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from finepref.core.buckets import Bucket, buckets_of
 from finepref.core.errors import ConfigError, InputError
+from finepref.core.files import read_object
 from finepref.core.provenance import hash_config, sha256_folder
 from finepref.formats.cache import LATER
 from finepref.models.family import family_of
@@ -31,7 +33,7 @@ class LatentEncoder:
 
     Args:
         vae: another VAE (folder or hub name), None for the base's own.
-        resolution: side of the square images in pixels.
+        resolution: side of the square images in pixels. buckets: whether images have other shapes too.
         mixed_precision: the VAE (full-precision weights) runs under that autocast; text encoders are loaded in that
             type.
         said: of the base, see `models.source.locate`.
@@ -47,6 +49,7 @@ class LatentEncoder:
         base: str | Path,
         *,
         resolution: int,
+        buckets: bool = False,
         family: str = "auto",
         vae: str | None = None,
         device: str | torch.device = "cpu",
@@ -64,6 +67,10 @@ class LatentEncoder:
         self._vae_override = vae
         check_parts(self.source, self.family, vae)
         check_weights(self.source, self.family, vae)
+        self.buckets: tuple[Bucket, ...] = (Bucket(resolution, resolution),)
+        if buckets:
+            unit = self.family.patch * reduction(vae_folder(self.source, vae))
+            self.buckets = buckets_of(resolution, multiple=unit)
         self.tokenizers = check_tokenizers(self.source, self.family)
         self._dtype = compute_dtype(mixed_precision)
 
@@ -99,7 +106,7 @@ class LatentEncoder:
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [N,3,R,R] -> (mean, std) of the latent posterior, float32 [N,C,h,w], shifted and scaled as trained."""
+        """uint8 [N,3,H,W] -> (mean, std) of the latent posterior, float32 [N,C,h,w], shifted and scaled as trained."""
         x = pixels.to(self.device).float().div(255.0).sub(0.5).div(0.5)
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
             mean, std = self.family.moments(self.vae, x)
@@ -119,6 +126,14 @@ class LatentEncoder:
         """Refuse what float16, which ends at 65504, has made infinite or nan on the way."""
         if self._dtype is torch.float16 and not all(bool(value.isfinite().all()) for value in values):
             raise InputError(f"the {what} of this model overflow in fp16", where="cache.mixed_precision", remedy=remedy)
+
+
+def reduction(vae: Path) -> int:
+    """Pixels of a VAE for one of its latent, by its config.json: the folder's, with a level for every halving."""
+    config = read_object(vae / "config.json")
+    names = ("block_out_channels", "encoder_block_out_channels", "dim_mult")
+    levels = next((config[name] for name in names if isinstance(config.get(name), list)), [0])
+    return int(2 ** (len(levels) - 1))
 
 
 def latent_scale(config: Any, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """What distinguishes one model family from another, as a record of functions; one module per family holds one record.
 
-Shapes: N images, C channels, h w latent size, L tokens, D width, R resolution in pixels.
+Shapes: N images, C channels, h w latent size, L tokens, D width, H W pixels.
 """
 
 from __future__ import annotations
@@ -55,13 +55,14 @@ class Family:
     name: of the family. pipelines: diffusers classes it serves. part: `unet` or `transformer`, the denoiser.
 
     path: scheduler config -> noise path. call: (network, x [N,C,h,w], t [N], cond) -> native prediction [N,C,h,w].
-    condition: (cached prompt tensors, sizes, R, micro_conditioning) -> what `call` reads; None: it sees
-    nothing but the prompt.
+    condition: (cached prompt tensors, sizes, micro_conditioning) -> what `call` reads; None: it sees nothing but the
+    prompt.
     encode: (pipeline without denoiser, prompts) -> named prompt tensors.
     embed: (text encoders by part, token ids [N,L] by part) -> the same tensors, with gradients; None: not trained here.
     unread: text encoder -> how many of its last layers nobody reads the states of.
-    texts: (tokenizer part, text encoder part) pairs. multiple: R must be divisible by it.
-    moments: (vae, pixels [N,3,R,R] in [-1,1]) -> posterior (mean, std) before the config's shift and scale.
+    texts: (tokenizer part, text encoder part) pairs. reduction: pixels of its VAEs for one of the latent.
+    patch: of the latent for one token.
+    moments: (vae, pixels [N,3,H,W] in [-1,1]) -> posterior (mean, std) before the config's shift and scale.
     lora_targets: module name endings.
     settings: numbers that shape the prompt tensors, for the cache fingerprint.
     shapes: the denoiser's config -> shapes of one image's conditions by name, without N. widths: configs of the text
@@ -80,10 +81,11 @@ class Family:
     path: Callable[[Mapping[str, Any]], Path] = flow_path
     texts: tuple[tuple[str, str], ...] = (("tokenizer", "text_encoder"),)
     lora_targets: tuple[str, ...] = ATTENTION
-    condition: Callable[[Cond, Sequence[ImageSize], int, str | None], dict[str, Tensor]] | None = None
+    condition: Callable[[Cond, Sequence[ImageSize], str | None], dict[str, Tensor]] | None = None
     embed: Callable[[Mapping[str, Any], Cond], dict[str, Tensor]] | None = None
     unread: Mapping[str, int] = field(default_factory=dict)
-    multiple: int = 8
+    reduction: int = 8
+    patch: int = 1
     moments: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = kl_moments
     micro_conditioning: tuple[str, ...] = ()
     widths: Callable[[Mapping[str, Any]], Mapping[str, int]] = joined
@@ -93,6 +95,11 @@ class Family:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     decodable: Callable[[Tensor], Tensor] = lambda latent: latent
+
+    @property
+    def multiple(self) -> int:
+        """What the side of an image in pixels must be divisible by."""
+        return self.reduction * self.patch
 
 
 FAMILIES = ("sd15", "sdxl", "sd3", "flux", "sana", "qwen_image", "z_image", "flux2_klein")

@@ -55,7 +55,6 @@ def load_adapter(
     channels_last: bool = False,
     compile: bool = False,
     device: str | torch.device = "cpu",
-    resolution: int | None = None,
     micro_conditioning: str | None = None,
     vae: str | None = None,
     quantize: Quantization | None = None,
@@ -72,8 +71,7 @@ def load_adapter(
         reference: False where the objective needs none (no copy is kept).
         lora: adapter settings; None trains all weights.
         gradient_checkpointing, channels_last, compile: see `models.kernels`; compile takes whole networks.
-        resolution: training side in pixels; None for the base's own. Used by SDXL's micro-conditioning.
-        micro_conditioning: SDXL only: `true` (sizes and crops of each image) or `official` ([R,R,0,0,R,R]).
+        micro_conditioning: SDXL only: `true` (sizes and crops of each image) or `official` ([H,W,0,0,H,W]).
         vae: another VAE, for the pipeline's decoding.
         quantize: the frozen weights below a LoRA in fewer bits, see `models.quantized`.
         seed: of the LoRA initialisation and its dropout.
@@ -129,7 +127,6 @@ def load_adapter(
         drawn=drawn,
         texts=texts,
         path=kind.path(read_object(source.folder / SCHEDULER)),
-        resolution=resolution or native_resolution(source, policy),
         device=place,
         micro_conditioning=micro,
         vae=vae,
@@ -234,15 +231,6 @@ def load_pipeline(
     pipe.set_progress_bar_config(disable=True)
     with quiet():  # of float16 on a CPU, which works
         return pipe.to(torch.device(device))
-
-
-def native_resolution(source: Source, network: Any) -> int:
-    """Side in pixels at which the base was trained: latent size of the denoiser times the VAE's reduction."""
-    config = read_object(source.folder / "vae" / "config.json")
-    names = ("block_out_channels", "encoder_block_out_channels", "dim_mult")
-    levels = next((config[name] for name in names if isinstance(config.get(name), list)), ())
-    side = getattr(network.config, "sample_size", None) or 128
-    return int(side) * 2 ** (len(levels) - 1)
 
 
 def _load_network(

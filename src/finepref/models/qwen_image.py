@@ -57,7 +57,7 @@ FAMILY = Family(
     undone=("latents_mean", "latents_std"),
     lora_targets=ATTENTION,
     decodable=lambda latent: latent.unsqueeze(2),  # a video of one frame
-    multiple=16,
+    patch=2,
     moments=moments,
     settings={"tokens": TOKENS},
 )

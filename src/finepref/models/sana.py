@@ -57,7 +57,7 @@ FAMILY = Family(
     call=call,
     encode=encode,
     shapes=lambda config: {"prompt_embeds": (TOKENS, config.caption_channels), "prompt_mask": (TOKENS,)},
-    multiple=32,
+    reduction=32,
     moments=moments,
     settings={"tokens": TOKENS},
 )

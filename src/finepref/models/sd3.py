@@ -66,6 +66,6 @@ FAMILY = Family(
     scale=("scaling_factor", "shift_factor"),
     undone=("scaling_factor", "shift_factor"),
     lora_targets=ATTENTION,
-    multiple=16,
+    patch=2,
     settings={"tokens": TOKENS},
 )

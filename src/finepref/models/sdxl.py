@@ -1,6 +1,6 @@
 """Stable Diffusion XL: UNet with size and crop conditioning, two CLIP text encoders, epsilon or v-prediction.
 
-Shapes: N images, R resolution, L tokens, D width.
+Shapes: N images, H W size of a bucket, L tokens, D width.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ def call(unet: nn.Module, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
     return unet(x, t, encoder_hidden_states=cond["prompt_embeds"], added_cond_kwargs=added, return_dict=False)[0]
 
 
-def condition(prompts: Cond, sizes: Sequence[ImageSize], resolution: int, micro: str | None) -> dict[str, Tensor]:
+def condition(prompts: Cond, sizes: Sequence[ImageSize], micro: str | None) -> dict[str, Tensor]:
     """Prompt tensors and time_ids [N,6] = original height and width, crop top and left, target height and width.
 
-    micro "true": each image's own size and crop, as SDXL was trained. "official": [R,R,0,0,R,R] for every image, as the
-    published DPO, SmPO, DSPO and SDPO scripts do.
+    micro "true": each image's own size and crop, as SDXL was trained. "official": [H,W,0,0,H,W] for every image, as the
+    published DPO, SmPO, DSPO and SDPO scripts do, whose images are squares.
     """
     like = next(iter(prompts.values()))
     if micro == "official":
-        rows = [[resolution, resolution, 0, 0, resolution, resolution]] * like.shape[0]
+        rows = [[*s.bucket, 0, 0, *s.bucket] for s in sizes]
     else:
-        rows = [[s.original_height, s.original_width, s.crop_top, s.crop_left, resolution, resolution] for s in sizes]
+        rows = [[s.original_height, s.original_width, s.crop_top, s.crop_left, *s.bucket] for s in sizes]
     return {**prompts, "time_ids": torch.tensor(rows, dtype=torch.float32).to(like.device, non_blocking=True)}
 
 

@@ -49,6 +49,6 @@ FAMILY = Family(
     shapes=lambda config: {"prompt_embeds": (TOKENS, config.cap_feat_dim)},
     scale=("scaling_factor", "shift_factor"),
     undone=("scaling_factor", "shift_factor"),
-    multiple=16,
+    patch=2,
     settings={"tokens": TOKENS},
 )

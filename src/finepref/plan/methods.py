@@ -53,6 +53,11 @@ class NamedMethod:
             "arena": "ratings" in wanted_by(kinds),
         }
 
+    @property
+    def listed(self) -> bool:
+        """Whether it takes lists of a prompt's images."""
+        return OBJECTIVES[self.axes["objective"]["name"]].needs.listed
+
     def as_dict(self) -> dict[str, Any]:
         """Everything a table shows, as plain data."""
         about = self.about

@@ -75,7 +75,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
-    """Disk: bytes of an image and a prompt, rows at most, bytes in all; of the reference's errors and inversions."""
+    """Disk: bytes of an image and a prompt, rows at most, bytes in all; of the reference's errors and inversions.
+
+    several: images have several shapes, and the bytes are those of a square.
+    """
 
     image_bytes: float
     prompt_bytes: float
@@ -84,6 +87,7 @@ class Cache:
     total_bytes: float
     reference_bytes: float
     trajectory_bytes: float
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +220,7 @@ def cache_of(config: RunConfig, counts: Counts, *, images: int, prompts: int, pa
         total_bytes=image * images + prompt * prompts,
         reference_bytes=8.0 * visits * pairs if config.train.reference_cache is not None else 0.0,
         trajectory_bytes=2.0 * latent * draws if config.train.trajectory_cache is not None else 0.0,
+        several=config.data.buckets,
     )
 
 

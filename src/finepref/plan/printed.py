@@ -24,6 +24,11 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
         f"Disk      latent cache {_scaled(cache.total_bytes, SIZES)} at most: {cache.images:,} images of "
         f"{_scaled(cache.image_bytes, SIZES)}, {cache.prompts:,} prompts of {_scaled(cache.prompt_bytes, SIZES)}",
     ]
+    if cache.several:
+        lines += [
+            "          data.buckets: these are squares, which take the most; a picture in pairs of several shapes is"
+        ]
+        lines += ["          kept once for each, which is not counted"]
     if cache.reference_bytes:
         lines.append(f"          reference errors {_scaled(cache.reference_bytes, SIZES)}")
     if cache.trajectory_bytes:

@@ -7,11 +7,11 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from finepref.data.latents import EMPTY_PROMPT, Latents
 from finepref.models.denoiser import Denoiser
 from finepref.train.data import ImageTable, PairTable
 
-Batch = TypeVar("Batch", PairBatch, ImageBatch, ListBatch)
+Batch = TypeVar("Batch", PairBatch, ImageBatch, ListBatch, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,28 @@ class Draw:
 
     index: int
     visit: int
+
+
+class Shaped(Protocol):
+    """A table of what is drawn."""
+
+    @property
+    def bucket(self) -> Sequence[str]:
+        """Of every row, the shape of its images."""
+        ...
+
+
+class DrawnFrom(Protocol[Batch]):
+    """Where micro-batches come from."""
+
+    @property
+    def table(self) -> Shaped:
+        """Its rows."""
+        ...
+
+    def batch(self, drawn: Sequence[Draw], /) -> Batch:
+        """What some draws of one bucket bring."""
+        ...
 
 
 @lru_cache(maxsize=2)
@@ -62,11 +84,19 @@ def image_order(seed: int, *, desirable: np.ndarray, ratio: float, step: int, pe
     return draws
 
 
+def of_one_bucket(order: Sequence[Draw], positions: Iterable[int], table: Shaped, *, size: int) -> list[list[int]]:
+    """At most `size` positions each, whose images have one shape: buckets as they first come, positions in order."""
+    groups: dict[str, list[int]] = {}
+    for place in positions:
+        groups.setdefault(table.bucket[order[place].index], []).append(place)
+    return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+
+
 def micro_batches(
-    load: Callable[[Sequence[Draw]], Batch], order: Sequence[Draw], positions: Sequence[int], *, size: int
+    source: DrawnFrom[Batch], order: Sequence[Draw], positions: Sequence[int], *, size: int
 ) -> Iterator[tuple[Sequence[int], Batch]]:
-    """(positions, batch) of at most `size` draws each; the next batch is read while this one trains."""
-    chunks = [positions[i : i + size] for i in range(0, len(positions), size)]
+    """(positions, batch) of at most `size` draws of one bucket; the next batch is read while this one trains."""
+    load, chunks = source.batch, of_one_bucket(order, positions, source.table, size=size)
     with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(load, [order[p] for p in chunk]) for chunk in chunks[:1]]
         for number, chunk in enumerate(chunks):
@@ -86,16 +116,18 @@ class Drawing:
     seed: int
 
     def latents(
-        self, images: Mapping[str, Sequence[str]], *, ids: Sequence[str], visits: Sequence[int]
+        self, images: Mapping[str, Sequence[str]], *, ids: Sequence[str], visits: Sequence[int], bucket: str
     ) -> tuple[list[Tensor], list[list[ImageSize]]]:
         """Latents [B,C,h,w] float32 and image sizes of every side (its word -> B images), on the device.
 
-        A latent is a posterior sample where the cache keeps mean and std; flips are drawn for each side.
+        A latent is a posterior sample where the cache keeps mean and std; flips are drawn for each side. bucket: of all
+        these images.
         """
         flips: list[bool] | None = None
         if self.flip:
             flips = [bool(u < 0.5) for word in images for u in rng.uniforms(self.seed, f"flip-{word}", ids, visits)]
-        mean, std, sizes = self.cache.latents([image for side in images.values() for image in side], flips)
+        every = [image for side in images.values() for image in side]
+        mean, std, sizes = self.cache.latents(every, flips, bucket=bucket)
         count, found = len(ids), []
         for number, word in enumerate(images):
             rows = slice(number * count, (number + 1) * count)
@@ -124,12 +156,12 @@ class PairSource:
         return pair_order(self.drawing.seed, count=len(self.table.pair_id), step=step, per_step=per_step)
 
     def batch(self, drawn: Sequence[Draw]) -> PairBatch:
-        """The pairs of some draws."""
+        """The pairs of some draws of one bucket."""
         table, drawing, condition = self.table, self.drawing, self.drawing.adapter.condition
         rows, visits = [draw.index for draw in drawn], [draw.visit for draw in drawn]
         ids, device = [table.pair_id[i] for i in rows], drawing.adapter.device
         sides = {"w": [table.winner[i] for i in rows], "l": [table.loser[i] for i in rows]}
-        (x0_w, x0_l), (sizes_w, sizes_l) = drawing.latents(sides, ids=ids, visits=visits)
+        (x0_w, x0_l), (sizes_w, sizes_l) = drawing.latents(sides, ids=ids, visits=visits, bucket=table.bucket[rows[0]])
         prompts = drawing.prompts([table.prompt[i] for i in rows], ids=ids, visits=visits)
         empty = drawing.cache.prompts([EMPTY_PROMPT] * len(rows)) if self.guidance else None
         return PairBatch(
@@ -162,11 +194,12 @@ class ImageSource:
         return image_order(self.drawing.seed, desirable=desirable, ratio=self.ratio, step=step, per_step=per_step)
 
     def batch(self, drawn: Sequence[Draw]) -> ImageBatch:
-        """The images of some draws."""
+        """The images of some draws of one bucket."""
         table, drawing = self.table, self.drawing
         rows, visits = [draw.index for draw in drawn], [draw.visit for draw in drawn]
         ids = [table.image_id[i] for i in rows]
-        (x0,), (sizes,) = drawing.latents({"i": [table.image[i] for i in rows]}, ids=ids, visits=visits)
+        images = {"i": [table.image[i] for i in rows]}
+        (x0,), (sizes,) = drawing.latents(images, ids=ids, visits=visits, bucket=table.bucket[rows[0]])
         prompts = drawing.prompts([table.prompt[i] for i in rows], ids=ids, visits=visits)
         label = torch.from_numpy(table.desirable[rows].astype(np.float32))
         return ImageBatch(

@@ -61,6 +61,7 @@ class DataSection(Options):
     question: str | None = told(None, "whose votes are read, where several were asked")
     images: str | None = told(None, "folder where image paths start and that they stay in; null = each table's own")
     resolution: Positive = told(512, "pixels; short side resized to it, then centre crop")
+    buckets: bool = told(False, "keep pictures that are no squares whole: train at shapes of about resolution squared")
     flip: bool = told(False, "horizontal flip with probability 1/2, drawn for winner and loser separately (official)")
     prompt_dropout: Share = told(0.2, "share of draws with the empty prompt, one draw per pair (official 0.2)")
     desirable_share: Share | None = told(None, "KTO: share of desirable images among draws; null = 0.8")

@@ -23,12 +23,16 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PairTable:
-    """P pairs that can be trained on: ids, hashes of prompt, winner and loser image, scaled margin and weight [P]."""
+    """P pairs that can be trained on: ids, hashes of prompt, winner and loser image, scaled margin and weight [P].
+
+    bucket: of both images.
+    """
 
     pair_id: tuple[str, ...]
     prompt: tuple[str, ...]
     winner: tuple[str, ...]
     loser: tuple[str, ...]
+    bucket: tuple[str, ...]
     margin: Floats
     weight: Floats
     about: RunSignals
@@ -41,11 +45,12 @@ class PairTable:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ImageTable:
-    """N single images with a label: id (image and prompt hash), image, prompt, desirable [N] bool."""
+    """N single images with a label: id (image and prompt hash), image, prompt, bucket, desirable [N] bool."""
 
     image_id: tuple[str, ...]
     image: tuple[str, ...]
     prompt: tuple[str, ...]
+    bucket: tuple[str, ...]
     desirable: npt.NDArray[np.bool_]
     about: RunSignals
 
@@ -122,6 +127,7 @@ def _pair_table(pairs: Pairs, used: Signals, about: RunSignals, *, scale: float,
         prompt=tuple(pair.prompt for pair in held),
         winner=tuple(side[w] for side, w in zip(sides, used.winner, strict=True)),
         loser=tuple(side[1 - w] for side, w in zip(sides, used.winner, strict=True)),
+        bucket=tuple(pair.bucket for pair in held),
         margin=(scale * used.margin).astype(np.float32),
         weight=used.weight,
         about=about,
@@ -131,6 +137,8 @@ def _pair_table(pairs: Pairs, used: Signals, about: RunSignals, *, scale: float,
 def image_table(cache: Latents, *, signals: str, without: frozenset[str] = frozenset()) -> ImageTable:
     """Single images with the label that the signal gives them; the same image under the same prompt comes once a label.
 
+    An image that is in pairs of several buckets comes in that of the first.
+
     without: pairs that are held out.
 
     Raises:
@@ -138,14 +146,14 @@ def image_table(cache: Latents, *, signals: str, without: frozenset[str] = froze
     """
     known = read_signals(signals)
     row = {pair: i for i, pair in enumerate(known.pair_id)}
-    found: dict[tuple[str, str, int], None] = {}
+    found: dict[tuple[str, str, int], str] = {}
     for pair, held in cache.pairs.items():
         if pair not in row or pair in without:
             continue
         for image, labels in ((held.image_0, known.label_0), (held.image_1, known.label_1)):
             label = int(labels[row[pair]])
             if label != NO_LABEL:
-                found[image, held.prompt, label] = None
+                found.setdefault((image, held.prompt, label), held.bucket)
     desirable = np.array([label for *_, label in found], dtype=bool)
     if not len(desirable) or desirable.all() or not desirable.any():
         remedy = "make it with `finepref signals --kind kto`"
@@ -157,6 +165,7 @@ def image_table(cache: Latents, *, signals: str, without: frozenset[str] = froze
         ),
         image=tuple(image for image, *_ in found),
         prompt=tuple(prompt for _, prompt, _ in found),
+        bucket=tuple(found.values()),
         desirable=desirable,
         about=replace(about_signals(known), images=len(desirable), desirable=int(desirable.sum())),
     )

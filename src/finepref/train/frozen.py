@@ -31,7 +31,7 @@ from finepref.formats.cache import SHARD as NAME
 from finepref.formats.folders import REFERENCE, TRAJECTORIES
 from finepref.formats.frozenfolder import DRAWS, FrozenRecord, draws_table, places, read_frozen, write_frozen
 from finepref.objectives.core import mean_square
-from finepref.train.batches import Draw
+from finepref.train.batches import Draw, of_one_bucket
 from finepref.train.placement import place
 from finepref.train.step import Calls
 
@@ -199,10 +199,10 @@ def _compute(
     found: list[Tensor] | None = None
     for step in range(positions.start // per_step, -(-positions.stop // per_step)):  # draws of a step share strata
         inside = [p - positions.start for p in positions if p // per_step == step]
-        own = range(rank, -(-len(inside) // processes) * processes, processes)
-        for start in range(0, len(own), size):
-            part = own[start : start + size]
-            rows = [inside[min(k, len(inside) - 1)] for k in part]
+        row_of = [inside[min(k, len(inside) - 1)] for k in range(-(-len(inside) // processes) * processes)]
+        own = range(rank, len(row_of), processes)
+        for part in of_one_bucket([order[row] for row in row_of], own, run.source.table, size=size):
+            rows = [row_of[k] for k in part]
             places = [positions[row] - step * per_step for row in rows]
             sides = _of_reference(run, content, [order[row] for row in rows], step=step, positions=places, calls=calls)
             if found is None:

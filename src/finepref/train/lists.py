@@ -37,11 +37,15 @@ REMEDY = "make it with `finepref signals --kind posterior --form margin`, or --k
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ListTable:
-    """N sets of images of one prompt: id, prompt hash, image hashes, the best first. size: images of a draw."""
+    """N sets of images of one prompt: id, prompt hash, image hashes, the best first. size: images of a draw.
+
+    bucket: of all images, which have one shape.
+    """
 
     list_id: tuple[str, ...]
     prompt: tuple[str, ...]
     images: tuple[tuple[str, ...], ...]
+    bucket: tuple[str, ...]
     size: int
     about: RunSignals
 
@@ -68,7 +72,8 @@ def list_table(cache: Latents, *, signals: str, size: int, without: frozenset[st
         )
     place = np.array([row[pair] for pair, _ in kept])
     nodes: dict[tuple[str, str], int] = {}
-    ends = np.array([[nodes.setdefault((held.prompt, image), len(nodes)) for image in held[1:]] for _, held in kept])
+    shown = [(held.prompt, (held.image_0, held.image_1)) for _, held in kept]
+    ends = np.array([[nodes.setdefault((prompt, image), len(nodes)) for image in both] for prompt, both in shown])
     ahead = known.margin_0[place].astype(np.float64)  # how much better image 0 is than image 1
     scores, component = _scores(ends, ahead, len(nodes), antisymmetric=known.margin_1[place], where=signals)
     sets: dict[int, list[tuple[float, str]]] = {}
@@ -90,6 +95,7 @@ def list_table(cache: Latents, *, signals: str, size: int, without: frozenset[st
         ),
         prompt=tuple(prompts[number] for number in large),
         images=tuple(tuple(image for _, image in held) for held in large.values()),
+        bucket=(kept[0][1].bucket,) * len(large),
         size=size,
         about=replace(about_signals(known), images=len(nodes) - left, pairs=len(kept)),
     )
@@ -151,7 +157,7 @@ class ListSource:
         ids = [table.list_id[i] for i in rows]
         chosen = [self._chosen(draw) for draw in drawn]
         sides = {f"i{k}": [images[k] for images in chosen] for k in range(table.size)}
-        found, sizes = drawing.latents(sides, ids=ids, visits=visits)
+        found, sizes = drawing.latents(sides, ids=ids, visits=visits, bucket=table.bucket[rows[0]])
         prompts = drawing.prompts([table.prompt[i] for i in rows], ids=ids, visits=visits)
         conditions = [drawing.adapter.condition(prompts, each) for each in sizes]
         return ListBatch(

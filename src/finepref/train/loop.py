@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from finepref.core.interrupt import Interrupted, at_safe_places
 from finepref.core.progress import progress, say
 from finepref.formats.heldout import read_start
 from finepref.formats.metrics import StepMetrics, StepTiming, append_metrics, append_timing, cut_after
-from finepref.train.batches import Draw, ImageSource, micro_batches
+from finepref.train.batches import Draw, ImageSource, micro_batches, of_one_bucket
 from finepref.train.checkpoint import (
     CALLS,
     Counters,
@@ -114,7 +115,8 @@ def optimiser_step(run: Run, state: State, step: int) -> StepMetrics:
     """One optimiser step over this process' share of the step's draws; one reduction of statistics, none inside it."""
     options, world, path = run.config.train, run.world, run.adapter.path
     order = run.source.order(step=step, per_step=run.draws)
-    positions = range(world.rank, len(order), world.size)
+    share = of_one_bucket(order, range(world.rank, len(order), world.size), run.source.table, size=run.draws)
+    positions = [*chain(*share)]
     parameters = [p for _, p in state.named]
     state.optimizer.zero_grad(set_to_none=True)
     highest = 1.0 if path.alpha_bar is None else float(len(path.alpha_bar))
@@ -195,9 +197,9 @@ def _outputs(run: Run, calls: Calls, *, step: int, order: Sequence[Draw], positi
         yield from image_losses(
             lambda: (
                 (batch, run.levels(batch, step=step, positions=chunk))
-                for chunk, batch in micro_batches(source.batch, order, positions, size=size)
+                for chunk, batch in micro_batches(source, order, positions, size=size)
             ),
-            single=len(positions) <= size,
+            single=len(of_one_bucket(order, positions, source.table, size=size)) <= 1,
             adapter=adapter,
             method=method,
             seed=options.seed,
@@ -206,13 +208,13 @@ def _outputs(run: Run, calls: Calls, *, step: int, order: Sequence[Draw], positi
         )
         return
     if isinstance(source, ListSource):
-        for chunk, lists in micro_batches(source.batch, order, positions, size=options.micro_batch):
+        for chunk, lists in micro_batches(source, order, positions, size=options.micro_batch):
             levels = run.levels(lists, step=step, positions=chunk)
             yield list_loss(lists, t=levels, adapter=adapter, method=method, seed=options.seed, calls=calls)
         return
     plain = method.trajectory.name == "forward"
     size = max(options.place_batch, options.micro_batch) if run.inverts else options.micro_batch
-    for chunk, batch in micro_batches(source.batch, order, positions, size=size):
+    for chunk, batch in micro_batches(source, order, positions, size=size):
         in_step = plain and not options.stratified_t and method.levels is None
         t = None if in_step else run.levels(batch, step=step, positions=chunk)
         if t is None or plain:

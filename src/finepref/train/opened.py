@@ -66,8 +66,8 @@ def about_base(config: RunConfig) -> BaseRecord:
 def load_encoder(config: RunConfig, *, device: str) -> LatentEncoder:
     """The VAE and text encoders that a run's cache is made with."""
     model = config.model.model_dump(exclude={"init_from", "micro_conditioning", "quantize"})
-    precision = config.cache.mixed_precision
-    return LatentEncoder(**model, resolution=config.data.resolution, device=device, mixed_precision=precision)
+    precision, shape = config.cache.mixed_precision, config.data.model_dump(include={"resolution", "buckets"})
+    return LatentEncoder(**model, **shape, device=device, mixed_precision=precision)
 
 
 def load_adapter(config: RunConfig, *, reference: bool, device: str) -> Denoiser:
@@ -79,7 +79,6 @@ def load_adapter(config: RunConfig, *, reference: bool, device: str) -> Denoiser
         lora=config.lora,
         reference=reference,
         device=device,
-        resolution=config.data.resolution,
         sharded=config.train.distributed == "fsdp2",
         moving=config.train.reference.moves,
     )

@@ -28,7 +28,7 @@ from finepref.formats.cache import CachedPair, Pairs
 from finepref.formats.heldout import Agreement, Floats, HeldOutBucket, HeldOutMetrics
 from finepref.formats.preferences import read_pair_ids, winner_of
 from finepref.objectives.core import mean_square, wide
-from finepref.train.batches import Draw, Drawing, PairSource
+from finepref.train.batches import Draw, Drawing, PairSource, of_one_bucket
 from finepref.train.config import RunConfig
 from finepref.train.data import PairTable, voted_table, votes_of
 from finepref.train.levels import windowed
@@ -185,15 +185,14 @@ def evaluate(run: Run, state: State) -> Floats:
     """
     held, world = run.heldout, run.world
     assert held is not None
-    draws = [(row, visit) for row in range(len(held.source.table.pair_id)) for visit in range(held.draws)]
+    draws = [Draw(row, visit) for row in range(len(held.source.table.pair_id)) for visit in range(held.draws)]
     mine = range(len(draws)) if run.sharded else range(world.rank, len(draws), world.size)
     found = torch.zeros(len(draws), 4, dtype=torch.float64, device=world.device)
     size = max(run.config.train.place_batch, run.config.train.micro_batch)
     run.adapter.train_mode(False)
     with torch.no_grad(), as_left(state):
-        for begin in range(0, len(mine), size):
-            rows = mine[begin : begin + size]
-            found[torch.tensor(list(rows), device=world.device)] = _said(run, held, [Draw(*draws[row]) for row in rows])
+        for rows in of_one_bucket(draws, mine, held.source.table, size=size):
+            found[torch.tensor(rows, device=world.device)] = _said(run, held, [draws[row] for row in rows])
     run.adapter.train_mode(True)
     together = found if run.sharded else world.sum(found)
     return together.cpu().numpy().reshape(-1, held.draws, 4)
