@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import own_pairs
 import tiny
 from finepref.core import rng
-from finepref.core.images import square
+from finepref.core.buckets import Bucket
+from finepref.core.images import fitted
 from finepref.core.provenance import sha256_bytes
 from finepref.formats.metrics import StepMetrics
 from finepref.models.source import load_part, locate
@@ -148,7 +149,7 @@ class SameDraws:
 
     @staticmethod
     def _pixels(path: Path) -> torch.Tensor:
-        return torch.from_numpy(square(path.read_bytes(), RESOLUTION["tiny"])[0])
+        return torch.from_numpy(fitted(path.read_bytes(), Bucket(RESOLUTION["tiny"], RESOLUTION["tiny"]))[0])
 
     def of(self, step: int) -> tuple[list[Pair], list[Randomness]]:
         """(pairs, random numbers) of optimiser step `step`."""

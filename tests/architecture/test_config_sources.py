@@ -35,10 +35,10 @@ def test_every_value_has_its_source(name: str) -> None:
 
 
 def test_few_layers_and_nothing_stands_twice() -> None:
-    """At most 45 files, and no ten lines in a row that two of them share."""
+    """At most 60 files, and no ten lines in a row that two of them share."""
     blocks: dict[str, set[str]] = defaultdict(set)
     files = sorted(SHIPPED.rglob("*.yaml"))
-    assert len(files) == len(shipped_layers()) <= 50
+    assert len(files) == len(shipped_layers()) <= 60
     for file in files:
         lines = file.read_text(encoding="utf-8").splitlines()
         for start in range(len(lines) - 9):

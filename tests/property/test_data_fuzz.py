@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drawn import examples
-from finepref.core.images import Unreadable, square
+from finepref.core.buckets import Bucket
+from finepref.core.images import Unreadable, fitted
 from picture_files import kinds
 
 FILES = [*kinds().values()]
@@ -26,7 +27,7 @@ def test_any_bytes(data: bytes, cut: int, edits: list[tuple[int, int]], resoluti
     if cut < len(broken):
         broken = broken[: len(broken) - cut]
     try:
-        pixels, size = square(bytes(broken), resolution)
+        pixels, size = fitted(bytes(broken), Bucket(resolution, resolution))
     except Unreadable as error:
         reason = str(error)
     else:

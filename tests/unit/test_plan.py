@@ -19,6 +19,7 @@ import own_pairs
 import tiny
 from finepref.core.errors import ConfigError, InputError
 from finepref.diffusion.path import FLOW, scaled_linear
+from finepref.formats import layers
 from finepref.models.kernels import Checkpointing
 from finepref.models.lora import LoraSettings
 from finepref.plan.cards import GPUS, Gpu, gpus_of
@@ -417,3 +418,26 @@ def test_a_card_that_no_table_knows(tmp_path: Path) -> None:
     text = describe(plan_run(load_config("lab/dpo", words), gpus=[own], processes=1), prices={})
     assert "NVIDIA GeForce GTX 9999" in text
     assert "has no bf16: train.mixed_precision=fp16" in text
+
+
+SIZES = {"t4": "T4", "12gb": "12GB", "16gb": "16GB", "24gb": "24GB", "48gb": "48GB", "80gb": "A100"}
+
+
+@pytest.mark.parametrize(("card", "base"), [("t4", "sd15"), ("24gb", "sd15"), ("24gb", "flux")])
+def test_card_layers(tmp_path: Path, card: str, base: str) -> None:
+    """What a card's layer sets for a base fits that card without any recipe, and leaves less than half of it unused."""
+    own_pairs.make_folder(tmp_path / "data", pairs=2)
+    model = architectures.write_configs(tmp_path / "model", base)
+    words = [f"data.paths=[{tmp_path / 'data'}]", "cache.folder=cache", f"model.base={model}", "model.vae=null"]
+    (found,) = plan_run(load_config([base, "dpo", card], words), gpus=gpus_of([SIZES[card]]), processes=1).gpus
+    assert 0.5 * found.memory_gb < found.needed_gb < found.memory_gb
+
+
+def test_every_card_has_its_bases() -> None:
+    """A layer for a card builds with every base it has a part for, and the plan knows its size."""
+    for card, size in SIZES.items():
+        parts = [part for part in layers.read_layer(layers.shipped_layers()[f"card/{card}"]).parts if part]
+        assert parts
+        for part in parts:
+            make_method(load_config([part.removeprefix("on_"), "dpo", card], ["data.paths=[x]", "cache.folder=y"]))
+        assert gpus_of([size])[0].memory_gb >= 12

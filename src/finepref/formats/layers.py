@@ -2,7 +2,7 @@
 
 A layer holds sections (`train: {...}`) and parts (`on_sdxl: {train: {...}}`), sections that count on some bases only. A
 base layer says in `about.parts` which parts count on it (`[real, sdxl]`). `about` also says what a method is, how a
-data set is got, and `like: NAME`, the method whose layer lies below. Shipped layers write {base}, {data} in a value.
+data set is got, and `like: NAME`, the layer of its kind that lies below. Shipped ones write {base}, {data} in a value.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from finepref.formats.yamltext import plain, yaml_node
 
 SHIPPED = Path(__file__).resolve().parents[1] / "configs"
 KINDS = ("base", "data", "method", "recipe", "card")
+FLOW = "flow"
 COMMAND_LINE = "command line"
 MOST = 10_000  # settings of a layer
 Key = tuple[str, ...]
@@ -52,7 +53,7 @@ class About(BaseModel):
     parts: tuple[str, ...] = Field((), description="base: the parts of other layers that count on it")
     launch: str = Field("finepref", description="base: how a training is started")
     get: tuple[str, ...] = Field((), description="data: commands that get the data set")
-    like: str = Field("", description="method: the method that lies below it")
+    like: str = Field("", description="the layer of its kind that lies below it")
     bases: tuple[str, ...] = Field((), description="method: parts of the bases that it is for; none: every base")
     source: str = Field("", description="method: paper and equation, `code only` where the formula was read in code")
     deviations: str = Field("", description="method: where it differs from that")
@@ -176,8 +177,12 @@ def shipped_names(kind: str) -> list[str]:
 
 @cache
 def shipped_configs() -> tuple[str, ...]:
-    """Every `base/data/method` that is for each other; one name stands for a base and the data set of that name."""
-    bases, data_sets, found = shipped_names("base"), shipped_names("data"), []
+    """Every `base/data/method` that is for each other; one name stands for a base and the data set of that name.
+
+    Flow models are not among the bases: hardly anything is published on them, their layers are for people's own data.
+    """
+    bases = [name for name in shipped_names("base") if FLOW not in _parts(name)]
+    data_sets, found = shipped_names("data"), []
     for base, data, method in product(bases, data_sets, shipped_names("method")):
         fits = data == base if base in data_sets else data not in bases
         about = about_method(method)
@@ -207,9 +212,10 @@ def _chain(path: Path) -> list[Layer]:
     """A layer, and below it those that it is like."""
     layer = read_layer(path)
     like, known = layer.about.like, shipped_layers()
-    if like and f"method/{like}" not in known:
-        raise ConfigError(f"no method {like!r}", where=layer.name, remedy=nearest(like, shipped_names("method")))
-    return [*(_chain(known[f"method/{like}"]) if like else []), layer]
+    kind = layer.name.partition("/")[0] if layer.name in known else "method"
+    if like and f"{kind}/{like}" not in known:
+        raise ConfigError(f"no {kind} {like!r}", where=layer.name, remedy=nearest(like, shipped_names(kind)))
+    return [*(_chain(known[f"{kind}/{like}"]) if like else []), layer]
 
 
 def _merged(chain: Sequence[Layer]) -> About:
