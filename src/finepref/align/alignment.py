@@ -98,7 +98,7 @@ def plan_alignment(
     asked = Request(
         data=tuple(data), reading=tuple(words), layers=(*layers[:-1], str(out / LAYER)), own=own, out=out,
         prompts=prompts,
-        judges=tuple(judges) or (("lab-true", "lab-reward") if at_home else tuple(rewards)),
+        judges=tuple(judges) or (("lab-true", "lab-reward", "lab-diversity") if at_home else tuple(rewards)),
         sampling=("--steps", "10", "--guidance", "3") if layer == LAB else (), seed=seed,
     )  # fmt: skip
     return Alignment(

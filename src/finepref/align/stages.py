@@ -9,7 +9,7 @@ from pathlib import Path
 from finepref.align.choice import Choice
 
 PROMPTS, LAYER = "prompts.json", "align.yaml"
-JUDGED = 64  # held-out prompts that pictures are made of, at most
+JUDGED = 32  # held-out prompts that pictures are made of, at most: two each, so that one sees how alike they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,18 @@ def judging_stages(asked: Request) -> list[list[str]]:
     out, pictures = asked.out, asked.out / "eval"
     prompts = ["--prompts", asked.prompts or str(out / PROMPTS), "--limit", str(JUDGED)]
     models = ["--model", f"before={out / 'run@0'}", "--model", f"after={out / 'run'}"]
-    found = [["generate", *models, *prompts, "--seeds", str(asked.seed), *asked.sampling, "--out", str(pictures)]]
+    found = [
+        [
+            "generate",
+            *models,
+            *prompts,
+            "--seeds",
+            f"{asked.seed},{asked.seed + 1}",
+            *asked.sampling,
+            "--out",
+            str(pictures),
+        ]
+    ]
     if asked.judges:
         judges = [word for name in asked.judges for word in ("--scorer", name)]
         found += [["score", str(pictures), *judges], ["compare", str(pictures), "--baseline", "before"]]

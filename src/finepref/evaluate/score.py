@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from finepref.core.errors import InputError
 from finepref.core.images import Unreadable, open_rgb
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
+from finepref.evaluate.diversity import ALONE
 from finepref.evaluate.scorers.scorer import Scorer
 from finepref.evaluate.scorers.scorer_rows import SCORERS, as_scorers
 from finepref.formats.manifest import ImageRow, read_rows
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SAVE_SECONDS = 60.0
+UNSCORED = (math.nan, "not scored")
 
 Value = tuple[float, str]
 """A number, or nan and the reason why there is none."""
@@ -61,7 +63,13 @@ def scored_by(scorer: Scorer, seconds: float | None = None) -> ScoredBy:
         seconds,
         precision=None if precision == "no" else precision,
         judges_only=True if scorer.name in SCORERS and SCORERS[scorer.name].judges_only else None,
+        together=True if is_together(scorer) else None,
     )
+
+
+def is_together(scorer: Scorer) -> bool:
+    """Whether it takes all pictures that a model made of a prompt in one call."""
+    return bool(getattr(scorer, "together", False))
 
 
 def cache_of(rows: Iterable[Score | Reward]) -> Cache:
@@ -100,6 +108,19 @@ def score_items(
         if time.monotonic() - saved > SAVE_SECONDS:
             save()
             saved = time.monotonic()
+
+
+def score_together(items: Sequence[Item], groups: Sequence[Hashable], scorer: Scorer) -> list[Value]:
+    """The scores of items by a scorer that takes whole groups; groups: of every item, what it is scored among."""
+    members: dict[Hashable, list[int]] = {}
+    for place, group in enumerate(groups):
+        members.setdefault(group, []).append(place)
+    found: list[Value] = [(math.nan, ALONE)] * len(items)
+    for places in progress(list(members.values()), f"scores of {scorer.name}", unit="prompt"):
+        if len(places) > 1:
+            for place, value in zip(places, _score_batch([items[at] for at in places], scorer), strict=True):
+                found[place] = value
+    return found
 
 
 def release(scorer: Scorer) -> None:
@@ -169,12 +190,16 @@ def _score(
     items = [Item(row.image_sha256, row.prompt, row.prompt_sha256, row.image(folder).read, row.path) for row in images]
     found = read_scores(folder) if (folder / SCORES).is_file() else Scores((), {})
     cache, known = cache_of(found.rows), dict(found.scorers)
+    among = {(row.scorer, row.key): (row.value, row.reason) for row in found.rows if known[row.scorer].together}
 
     def save() -> Scores:
         rows = (
             Score(
                 row.model, row.prompt_set, row.prompt_index, row.prompt_sha256, row.seed, row.image_sha256,
-                name, about.fingerprint, *cache.get((about.fingerprint, *item.key), (math.nan, "not scored")),
+                name, about.fingerprint,
+                *(among.get((name, row.key), UNSCORED) if about.together else cache.get(
+                    (about.fingerprint, *item.key), UNSCORED
+                )),
             )
             for name, about in known.items()
             for row, item in zip(images, items, strict=True)
@@ -187,11 +212,16 @@ def _score(
         if overwrite:
             cache = {key: value for key, value in cache.items() if key[0] != scorer.fingerprint}
         known[scorer.name] = scored_by(scorer)
-        score_items(items, scorer, cache, batch_size=batch_size, save=save)
+        if is_together(scorer):
+            values = score_together(items, [row.key[:-1] for row in images], scorer)
+            among |= {(scorer.name, row.key): value for row, value in zip(images, values, strict=True)}
+        else:
+            score_items(items, scorer, cache, batch_size=batch_size, save=save)
         if len(scorers) > 1:
             release(scorer)
         found = save()
-        failed = [item.place for item in items if math.isnan(cache[scorer.fingerprint, *item.key][0])]
+        lost = {row.key for row in found.rows if row.scorer == scorer.name and math.isnan(row.value)}
+        failed = [row.path for row in images if row.key in lost]
         if failed:
             say(f"{scorer.name}: {len(failed)} of {len(images)} images have no score, first {failed[0]}")
     return found

@@ -13,7 +13,7 @@ from finepref.core.errors import InputError
 from finepref.core.ownership import check_file
 from finepref.core.progress import say
 from finepref.core.provenance import sha256_bytes
-from finepref.evaluate.score import Cache, Item, cache_of, release, score_items, scored_by
+from finepref.evaluate.score import Cache, Item, cache_of, is_together, release, score_items, scored_by
 from finepref.evaluate.scorers.scorer import Scorer
 from finepref.evaluate.scorers.scorer_rows import as_scorers
 from finepref.formats.preferences import ImageRef, Preference
@@ -58,6 +58,9 @@ def score_preferences(
     """
     index, count = shard
     chosen = as_scorers(scorers, precision)
+    for scorer in filter(is_together, chosen):
+        what = f"{scorer.name} says how far a model's pictures of one prompt are apart, and nothing of one picture"
+        raise InputError(what, where="scorer", remedy="name another for the pictures of pairs")
     if not 0 <= index < count:
         raise InputError(f"shard {index} of {count}", where="shard", remedy="count from 0: 0/4 to 3/4")
     out = Path(out)

@@ -72,9 +72,9 @@ def read_sheets(folder: str | Path, *, force: bool = False) -> Sheets:
             what = f"scores of '{name}' come from {len(found)} different scorers (fingerprints {listed})"
             remedy = "score everything with one of them, or compare anyway with --force"
             raise InputError(what, where=path, remedy=remedy)
-        higher = scores.scorers.get(name, ScoredBy("")).higher_is_better
+        about_it = scores.scorers.get(name, ScoredBy(""))
         trained = tuple(model for model in models if model in about.models and name in about.models[model].rewards)
-        metrics[name] = Metric(tuple(sorted(found)), higher, trained)
+        metrics[name] = Metric(tuple(sorted(found)), about_it.higher_is_better, trained, bool(about_it.together))
     tags = {(row.prompt_set, row.prompt_index): row.tags for row in images.values()}
     return Sheets(models, metrics, tuple(_sheet(name, rows, tags, path) for name, rows in sets.items()))
 

@@ -20,11 +20,15 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A scorer: its fingerprints (one unless forced), its direction, and the models whose training used it."""
+    """A scorer: its fingerprints (one unless forced), its direction, and the models whose training used it.
+
+    together: a number is of a picture among all of its prompt.
+    """
 
     fingerprints: tuple[str, ...]
     higher_is_better: bool
     used_in_training: tuple[str, ...]
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,8 @@ class Score:
 class ScoredBy:
     """A scorer: the hash of its weights and rules, its direction, and what its scores cost where that was measured.
 
-    precision: bf16 or fp16; None for float32, or a scorer that has no choice. judges_only: it is the truth, which no
-    training may read; None for others.
+    precision: bf16 or fp16; None for float32, or a scorer that has no choice. judges_only: no training may read it;
+    together: a number is of a picture among all of its prompt; None for others.
     """
 
     fingerprint: str
@@ -53,6 +53,7 @@ class ScoredBy:
     device_seconds: float | None = None
     precision: str | None = None
     judges_only: bool | None = None
+    together: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

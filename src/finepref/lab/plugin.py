@@ -11,7 +11,7 @@ from finepref.core.rows import Named, register
 from finepref.evaluate.scorers.scorer_rows import ScorerRow, Spec
 
 if TYPE_CHECKING:
-    from finepref.lab.scorers import LabScorer
+    from finepref.evaluate.scorers.scorer import Scorer
 
 
 def model_folder(variant: str) -> str:
@@ -28,11 +28,12 @@ def prompts(split: str) -> Sequence[str]:
     return world.prompts(split)
 
 
-def scorer(spec: Spec, device: str) -> LabScorer:
-    """`lab-reward` or `lab-true`."""
+def scorer(spec: Spec, device: str) -> Scorer:
+    """One of the lab's."""
     from finepref.lab import scorers
 
-    return scorers.lab_reward() if spec.name == "lab-reward" else scorers.lab_true()
+    made: Scorer = getattr(scorers, spec.name.replace("-", "_"))()
+    return made
 
 
 for _name, _variant in (("lab", "base"), ("lab:early", "early")):
@@ -40,6 +41,7 @@ for _name, _variant in (("lab", "base"), ("lab:early", "early")):
 for _split in ("train", "eval"):
     register(prompts=Named(name=f"lab-{_split}", load=partial(prompts, _split)))
 register(scorer=ScorerRow("lab-reward", "the lab's reward, learned from votes on its training prompts", make=scorer))
+register(scorer=ScorerRow("lab-diversity", "how far apart pictures of a prompt are", make=scorer, judges_only=True))
 register(
     scorer=ScorerRow("lab-true", "the lab's true quality, computed; never for training", make=scorer, judges_only=True)
 )

@@ -1,4 +1,4 @@
-"""The lab's two scorers behind the scorer protocol: learned `lab-reward`, and the computed true quality `lab-true`."""
+"""The lab's scorers: learned `lab-reward`, the computed true quality `lab-true`, and `lab-diversity`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import Image
 
 from finepref.core.errors import InputError
 from finepref.core.provenance import sha256_bytes, sha256_file
+from finepref.evaluate.diversity import DiversityScorer
 from finepref.lab import model, world
 
 OWN_IMPORTS = re.compile(r"(?:^from finepref\b.*\n)+", re.MULTILINE)
@@ -69,6 +70,15 @@ def lab_reward() -> LabScorer:
     files = {f.name: sha256_file(f) for f in model.part_files("reward")}
     fingerprint = sha256_bytes(json.dumps([files, _code(reward)], sort_keys=True).encode())
     return LabScorer("lab-reward", fingerprint, reward.scoring_function(model.read_part("reward")))
+
+
+def lab_diversity() -> DiversityScorer:
+    """How far apart a model's pictures of one prompt are, by their pixels less grey."""
+
+    def embed(images: Sequence[Image.Image]) -> NDArray[np.float64]:
+        return np.stack([_pixels(image).astype(np.float64).ravel() - 127.5 for image in images])
+
+    return DiversityScorer("lab-diversity", "lab pixels", embed)
 
 
 def lab_true() -> LabScorer:

@@ -15,7 +15,7 @@ from statistics import fmean
 from scipy import special
 
 from finepref.core.interval import Interval
-from finepref.formats.comparison import Comparison
+from finepref.formats.comparison import Comparison, PairRow
 from finepref.formats.heldout import HeldOutMetrics, look_of, looks_of, read_signal_share, start_far
 from finepref.formats.metrics import StepMetrics, read_metrics
 from finepref.formats.run import home_of, read_run
@@ -32,6 +32,8 @@ LONGER = 1.08
 """Times the start's length that predictions may have."""
 USUAL = 0.7
 """Share of pairs that a good scorer orders as people did: a signal that may reach it is not called wrong."""
+ALIKE = 0.25
+"""Share of the diversity within a prompt that a run may lose."""
 FLAT = 0.05
 """Mean weight of a pair's gradient, sigmoid(-u), below which almost no pair teaches any more."""
 
@@ -195,13 +197,32 @@ def saturated(steps: Sequence[StepMetrics]) -> RunFinding | None:
 
 
 def overoptimised(compared: Comparison, model: str) -> RunFinding | None:
-    """Whether pictures gain over the baseline by a judge that was trained on, and lose by one that was not."""
+    """Whether pictures gain over the baseline by a judge that was trained on and lose by others, or became alike.
+
+    Others are judges that were not trained on, and diversity within a prompt.
+    """
     rows = compared.pairs_of(model=model, against=compared.baseline)
     taught = {name for name, metric in compared.metrics.items() if model in metric.used_in_training}
     up = [row.metric for row in rows if row.metric in taught and row.win_low is not None and row.win_low > 0.5]
-    fair = [row for row in rows if not compared.trained(row)]
+    fair = [row for row in rows if not compared.trained(row) and not compared.metrics[row.metric].together]
     down = [row.metric for row in fair if row.win_high is not None and row.win_high < 0.5]
-    if not (up and down):
-        return None
-    what = f"It is over-optimised: {', '.join(up)}, which it learned from, went up, and {', '.join(down)} went down"
-    return RunFinding("overoptimised", what, "Stop earlier, or learn from the votes too")
+    alike = [words for row in rows if compared.metrics[row.metric].together and (words := _alike(row, compared))]
+    if up and (down or alike):
+        what = f"It is over-optimised: {', '.join(up)}, which it learned from, went up, and "
+        what += " and ".join([*([f"{', '.join(down)} went down"] if down else []), *alike])
+        return RunFinding("overoptimised", what, "Stop earlier, or learn from the votes too")
+    if alike:
+        return RunFinding("narrowed", f"Its pictures narrowed: {' and '.join(alike)}", "Stop earlier, or train slower")
+    return None
+
+
+def _alike(row: PairRow, compared: Comparison) -> str:
+    """That pictures of one prompt are clearly more alike than the baseline's; empty where they are not."""
+    before = next(
+        (each.mean for each in compared.models
+         if (each.model, each.metric, each.prompt_set) == (row.against, row.metric, row.prompt_set)), None,
+    )  # fmt: skip
+    lost = -row.mean_difference / before if before else 0.0
+    if row.difference_high is None or row.difference_high >= 0 or not lost > ALIKE:
+        return ""
+    return f"{row.metric} of the pictures of one prompt fell by {lost:.0%}"

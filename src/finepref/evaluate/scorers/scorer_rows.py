@@ -27,7 +27,7 @@ class ScorerRow:
     about: one line. family: of ours. weights: the published file. shape: name of the CLIP architecture.
     preprocess: the default variant. cleaned: CLIP's own text path. vocabulary: hub repository.
     official: (file name, SHA-256 or "") by which an official file is recognised. path: whether it is named NAME@PATH.
-    judges_only: it is the truth, which no training may read.
+    judges_only: no training may read it: it is the truth, or says nothing of a picture alone.
     make: (what was asked for, device) -> Scorer, where no network of a family makes it.
     """
 
@@ -172,7 +172,23 @@ def _published() -> Iterator[ScorerRow]:
         yield ScorerRow(**row, weights=weights)
 
 
+def _diversity() -> ScorerRow:
+    """Distances between a model's pictures of one prompt, on the weights of `clip-l`."""
+
+    def made(chosen: Spec, device: str) -> Scorer:
+        from finepref.evaluate.diversity import clip_diversity
+
+        return clip_diversity(chosen, device)
+
+    about = "how far a picture is from the others of its prompt: mean of 1 - cos of CLIP ViT-L/14 features (0 to 2)"
+    hub = hub_file("clip_l")
+    return ScorerRow("diversity", about, "clip", hub, "pil_round", shape="vit-l-14", judges_only=True, make=made)
+
+
 JUDGE = "a vision language model behind an OpenAI-compatible endpoint: judge@FILE.yaml"
 SCORERS = RowTable(
-    "scorer", ScorerRow, (*_published(), ScorerRow("judge", JUDGE, "judge", path=True, make=_judge)), check=check_scorer
+    "scorer",
+    ScorerRow,
+    (*_published(), _diversity(), ScorerRow("judge", JUDGE, "judge", path=True, make=_judge)),
+    check=check_scorer,
 )
