@@ -104,3 +104,16 @@ def test_plan_of_pictures_of_several_shapes(finepref, folder: Path) -> None:
     plain, shaped = (finepref("plan", "-c", folder / "run.yaml", *words)[1] for words in ((), ("data.buckets=true",)))
     assert "data.buckets: these are squares" in shaped
     assert [line for line in shaped.splitlines() if line in plain.splitlines()] == plain.splitlines()
+
+
+def test_plan_of_this_machine(finepref, folder: Path) -> None:
+    """`--gpu cpu`: its own memory, the parts and what Python takes, no hours."""
+    code, out, err = finepref("plan", "-c", folder / "run.yaml", "--gpu", "cpu", "--json")
+    assert code == 0, err
+    plan = json.loads(out)
+    (found,) = plan["gpus"]
+    assert found["needed_gb"] == pytest.approx(sum(plan["memory_gb"].values()) + 1.3)
+    assert (found["gpu"], found["hours"]) == ("cpu", None)
+    memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    assert found["memory_gb"] == pytest.approx(int(memory.split()[1]) * 1024 / 1e9, rel=0.01)
+    assert "On a CPU" in finepref("plan", "-c", folder / "run.yaml", "--gpu", "cpu")[1]

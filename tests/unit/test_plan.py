@@ -240,7 +240,8 @@ def _fields(counts: Counts) -> dict:
 
 
 def test_needed_memory_leaves_room() -> None:
-    assert needed_gb({"a": 19e9, "b": 19e9}) == pytest.approx(40 + 1.5)
+    assert needed_gb({"a": 19e9, "b": 19e9}, GPUS["H200"]) == pytest.approx(40 + 1.5)
+    assert needed_gb({"a": 19e9, "b": 19e9}, gpus_of(["cpu"])[0]) == pytest.approx(38 + 1.3)
 
 
 def fits_with(gpu: str, counts: Counts, **sections: object) -> tuple[str, ...]:

@@ -16,7 +16,9 @@ def command(
     overrides: Overrides = None,
     gpu: Annotated[
         list[str] | None,
-        typer.Option("--gpu", "--card", help="To plan for, repeatable: H200, RTX4090, T4, ..., or memory, as 24GB."),
+        typer.Option(
+            "--gpu", "--card", help="To plan for, repeatable: H200, RTX4090, T4, ..., memory, as 24GB, or cpu."
+        ),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="How many GPUs share the run.")] = 1,
     price: Annotated[

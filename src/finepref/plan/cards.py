@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,13 @@ class Gpu:
     source: str
     bf16: bool = True
 
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it is no card but this machine's own memory."""
+        return self.name == CPU
 
+
+CPU = "cpu"
 # Dense rates (no structured sparsity), from the makers' data sheets and architecture papers.
 _ALL = (
     Gpu("H200", 141, 989, 67, "NVIDIA H200 data sheet, SXM"),
@@ -49,7 +56,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:gb|gib|g)?", re.IGNORECASE)
 
 
 def gpus_of(names: Sequence[str]) -> list[Gpu]:
-    """Cards by name, in any case and with or without RTX and NVIDIA; `24GB` is a card of that size.
+    """Cards by name, in any case and with or without RTX and NVIDIA; `24GB` is a card of that size, `cpu` no card.
 
     Raises:
         ConfigError: an unknown name, or no memory.
@@ -59,6 +66,9 @@ def gpus_of(names: Sequence[str]) -> list[Gpu]:
 
 def gpu_of(name: str) -> Gpu:
     """One card; see `gpus_of`."""
+    if name.lower() == CPU:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+        return Gpu(CPU, memory, None, None, "this machine's memory")
     known = {_plain(each): gpu for each, gpu in GPUS.items()}
     if _plain(name) in known:
         return known[_plain(name)]

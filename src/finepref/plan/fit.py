@@ -102,7 +102,7 @@ def _fitting(gpu: Gpu, config: RunConfig, method: Method, count: Count, *, proce
     for size in _halvings(options.micro_batch):
         for place in _halvings(options.place_batch) if inverts(config, method) else (options.place_batch,):
             batch = {"train.micro_batch": size, "train.place_batch": place}
-            if needed_gb(memory_of(changed(config, batch), method, counts, processes=processes)) <= gpu.memory_gb:
+            if needed_gb(memory_of(changed(config, batch), method, counts, processes=processes), gpu) <= gpu.memory_gb:
                 return _spelled({key: value for key, value in batch.items() if value != own[key]})
     return None
 

@@ -23,6 +23,7 @@ BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 # by their own hours), 52-58 % (SDXL and FLUX forwards, compiled).
 GOOD, POOR = 0.5, 0.25
 RESERVED_GB, FRAGMENTS = 1.5, 0.05  # CUDA context and libraries; share of the memory lost between blocks
+PYTHON_GB = 1.3  # on a CPU: what imports and reading take, measured (benchmarks/plan_memory.py)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +225,7 @@ def cache_of(config: RunConfig, counts: Counts, *, images: int, prompts: int, pa
     )
 
 
-def needed_gb(memory: Mapping[str, float]) -> float:
-    """Memory that a GPU must have: the parts, what fragments take, and what CUDA itself takes."""
-    return sum(memory.values()) / GB / (1 - FRAGMENTS) + RESERVED_GB
+def needed_gb(memory: Mapping[str, float], gpu: Gpu) -> float:
+    """Memory that a GPU must have: the parts, what fragments take, and what CUDA itself takes; on a CPU, Python."""
+    parts = sum(memory.values()) / GB
+    return parts + PYTHON_GB if gpu.is_cpu else parts / (1 - FRAGMENTS) + RESERVED_GB

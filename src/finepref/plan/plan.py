@@ -45,11 +45,11 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
     images, prompts, pairs = data_sizes(config)
     work = work_of(config, method, counts, path, images=images, prompts=prompts, processes=processes)
     memory = memory_of(config, method, counts, processes=processes)
-    needed = needed_gb(memory)
 
     def on_gpu(gpu: Gpu) -> OnGpu:
         rate = gpu.full if config.train.mixed_precision == "no" else gpu.half
         hours = None if rate is None else _hours(work.run_flop, rate)
+        needed = needed_gb(memory, gpu)
         fits = needed <= gpu.memory_gb
         return OnGpu(
             gpu=gpu.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finepref.plan.needs import FRAGMENTS, GOOD, POOR, RESERVED_GB, OnGpu, Plan
+from finepref.plan.needs import FRAGMENTS, GOOD, POOR, PYTHON_GB, RESERVED_GB, OnGpu, Plan
 
 SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 FLOPS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
@@ -40,6 +40,11 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
         "",
         f"Time, estimate: {GOOD:.0%} to {POOR:.0%} of the data sheet's peak rate. Needed: the parts,",
         f"{RESERVED_GB:g} GB of CUDA's own and {FRAGMENTS:.0%} lost between blocks.",
+        *(
+            [f"On a CPU: the parts, and {PYTHON_GB:g} GB of Python's."]
+            if any(card.is_cpu for card in plan.cards)
+            else []
+        ),
         f"  {'GPU':<9}{'memory':>8}{'needed':>9}  {'GPU hours':<20}{'days on ' + str(plan.processes):<20}"
         + (f"{'cost':<20}" if prices else "")
         + "fits",

@@ -188,7 +188,7 @@ def evaluate(run: Run, state: State) -> Floats:
     draws = [Draw(row, visit) for row in range(len(held.source.table.pair_id)) for visit in range(held.draws)]
     mine = range(len(draws)) if run.sharded else range(world.rank, len(draws), world.size)
     found = torch.zeros(len(draws), 4, dtype=torch.float64, device=world.device)
-    size = max(run.config.train.place_batch, run.config.train.micro_batch)
+    size = run.config.train.micro_batch  # whose predictions with gradients fit, so these do
     run.adapter.train_mode(False)
     with torch.no_grad(), as_left(state):
         for rows in of_one_bucket(draws, mine, held.source.table, size=size):
