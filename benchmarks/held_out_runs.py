@@ -191,12 +191,14 @@ def report_early(rows: Sequence[Mapping[str, Any]]) -> str:
     """How far the kept step is below the best one, which is chosen on half of the prompts and judged on the other."""
     from finepref.formats.heldout import REMEDY, HeldOutMetrics
     from finepref.formats.records import as_record
-    from finepref.train.stopping import best_of
+    from finepref.train.stop_options import StopOptions
+    from finepref.train.stopping import ends, kept_of
 
     table: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         lines = [as_record(HeldOutMetrics, line, where="row", remedy=REMEDY) for line in row["looks"]]
-        best = best_of(lines)
+        over = next((n for n in range(1, len(lines)) if ends(lines[:n], row["start_far"], StopOptions())), len(lines))
+        best = kept_of(lines[:over], row["start_far"])
         assert best is not None
         held = {int(step): np.array(values) for step, values in row["quality"].items()}
         for half in (0, 1):

@@ -102,7 +102,9 @@ def test_a_run_with_early_stopping_is_made_longer(
     """One that ran to its end goes on with more steps, as the note "train longer" asks; one that was ended is done."""
     patience = 9 if kind == "ran" else 1
     words = (f"train.stop={{patience: {patience}}}", "train.lr_scheduler=constant", "validation.every=1")
-    monkeypatch.setattr(stopping, "merit", lambda line: -abs(line.step - (9 if kind == "ran" else 0)))
+    last = 9 if kind == "ran" else 0
+    monkeypatch.setattr(stopping, "sound", lambda lines, far: [line for line in lines if line.step <= last])
+    monkeypatch.setattr(stopping, "evidence", lambda lines: 9.0)
     run = train(world, tmp_path / "run", *words, "train.max_steps=2")
     assert read_run(run).steps == (2 if kind == "ran" else 1)
     longer = load_config(world / "run.yaml", [*HELD, *words, "train.max_steps=4"])

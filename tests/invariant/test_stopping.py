@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from finepref.core.errors import ConfigError, InputError
@@ -31,9 +35,10 @@ def train(world: Path, out: Path, *words: str, **how: Any) -> Path:
     return train_run(load_config(world / "run.yaml", [*WORDS, *words]), out, **how)
 
 
-def liked(step: int):
-    """A merit that likes a step best, and others the less the further they are."""
-    return lambda line: -abs(line.step - step)
+def like(patch: pytest.MonkeyPatch, step: int) -> None:
+    """Let looks up to a step be sound, and held-out pairs speak for the run."""
+    patch.setattr(stopping, "sound", lambda lines, far: [line for line in lines if line.step <= step])
+    patch.setattr(stopping, "evidence", lambda lines: 9.0)
 
 
 def left(run: Path, kind: str) -> dict[str, torch.Tensor]:
@@ -54,7 +59,7 @@ def line(step: int, lead: float, gain: float = 0.0) -> HeldOutMetrics:
 @pytest.mark.parametrize("best", [0, 4])
 def test_it_leaves_the_best_step(world: Path, tmp_path: Path, monkeypatch, kind: str, best: int) -> None:
     """It ends two looks after the best one, and leaves the weights of that step, or of the start, bit for bit."""
-    monkeypatch.setattr(stopping, "merit", liked(best))
+    like(monkeypatch, best)
     run = train(world, tmp_path / "run", *KINDS[kind])
     record = read_run(run)
     assert (record.steps, record.kept) == (best + 4, best)
@@ -74,7 +79,7 @@ def test_it_leaves_the_best_step(world: Path, tmp_path: Path, monkeypatch, kind:
 
 def test_a_second_call_is_done(world: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A run that ended early is finished, with and without resume; another patience is another run."""
-    monkeypatch.setattr(stopping, "merit", liked(2))
+    like(monkeypatch, 2)
     run = train(world, tmp_path / "run")
     for how in ({}, {"resume": True}, {"resume": "auto"}):
         train(world, run, **how)
@@ -86,7 +91,7 @@ def test_a_second_call_is_done(world: Path, tmp_path: Path, monkeypatch, capsys:
 @pytest.mark.parametrize("stop", [1, 2, 3, 5, 6, 7])
 def test_interrupted_it_decides_the_same(world: Path, tmp_path: Path, monkeypatch, stop: int) -> None:
     """Stopped after any step and resumed: the same lines, the same end, the same weights."""
-    monkeypatch.setattr(stopping, "merit", liked(4))
+    like(monkeypatch, 4)
     run = train(world, tmp_path / "run")
 
     class Stops(Callback):
@@ -110,14 +115,57 @@ def test_what_it_goes_by(world: Path, tmp_path: Path) -> None:
             train(world, tmp_path / "run", *words)
 
 
+def told(*looks: tuple[int, float, float], error: float = 0.1, pairs: int = 50) -> list[HeldOutMetrics]:
+    """Looks: step, lead and what winners lost at high noise in units of the start's error there."""
+    return [
+        replace(
+            line(step, lead, -lost * FAR), lead=Interval(lead, lead - 1.96 * error, lead + 1.96 * error), prompts=pairs
+        )
+        for step, lead, lost in looks
+    ]  # fmt: skip
+
+
+FAR = 0.02
+
+
+def steps(lines: list[HeldOutMetrics]) -> list[int]:
+    return [each.step for each in lines]
+
+
+def test_what_is_sound() -> None:
+    """Winners kept most of what they had at high noise, and the lead is the best one's within a standard error."""
+    start = (0, 0.0, 0.0)
+    assert steps(stopping.sound(told(start, (2, 0.5, 0.2), (4, 0.45, 1.4), (6, 0.9, 1.6)), FAR)) == [0, 2, 4]
+    assert steps(stopping.sound(told(start, (2, 0.5, 0.2), (4, 0.39, 0.2), (6, 0.41, 0.2)), FAR)) == [0, 2, 6]
+    assert steps(stopping.sound(told(start, (2, 0.5, 9.0)), FAR)) == [0]
+    assert steps(stopping.sound(told(start, (2, math.nan, 0.1)), FAR)) == [0]
+    gone = replace(told((2, 0.5, 0.1))[0], lead=Interval(0.5, math.nan, math.nan))  # of one prompt
+    assert steps(stopping.sound([*told(start), gone], FAR)) == [0, 2]
+
+
+def test_what_is_kept() -> None:
+    """The last sound look; the start where held-out pairs do not speak for the run by a standard error."""
+    lines = told((0, 0.0, 0.0), (2, 0.5, 0.2), (4, 0.45, 1.4), (6, 0.9, 1.6))
+    assert stopping.kept_of(lines, FAR) == lines[2]
+    assert stopping.kept_of(told((0, 0.0, 0.0), (2, 0.09, 0.1), (4, 0.1, 0.1)), FAR).step == 0
+    assert stopping.kept_of(told((0, 0.0, 0.0), (2, 0.12, 0.1), (4, 0.1, 0.1)), FAR).step == 4
+    assert stopping.kept_of(lines[:1], FAR) == lines[0]
+    assert stopping.kept_of([], FAR) is None
+
+
 def test_when_it_ends() -> None:
-    lines = [line(0, 0.0), line(2, 0.5), line(4, 0.4), line(6, 0.5)]
-    best = stopping.best_of(lines)
-    assert best is not None
-    assert best.step == 2  # the first of equals
-    assert stopping.ends(lines, StopOptions(patience=2))
-    assert not stopping.ends(lines, StopOptions(patience=3))
-    assert not stopping.ends(lines, None)
-    assert stopping.best_of([]) is None
-    assert stopping.best_of([line(0, 0.0), line(2, 0.5, -6.0)]) == line(0, 0.0)  # winners have become much worse
-    assert stopping.best_of([line(0, 0.0), line(2, 0.5, -4.0)]) == line(2, 0.5, -4.0)
+    """When so many looks in a row are not sound; a sound one begins the count anew."""
+    harmed = told((0, 0.0, 0.0), (2, 0.5, 0.1), (4, 0.5, 2.0), (6, 0.5, 2.0))
+    assert stopping.ends(harmed, FAR, StopOptions(patience=2))
+    assert not stopping.ends(harmed, FAR, StopOptions(patience=3))
+    assert not stopping.ends([*harmed[:3], *told((6, 0.5, 0.1))], FAR, StopOptions(patience=1))
+    assert not stopping.ends(harmed[:1], FAR, StopOptions(patience=1))
+
+
+@given(
+    st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 3)), min_size=1, max_size=12), st.integers(1, 12)
+)  # fmt: skip
+def test_the_last_sound_step_never_goes_back(looks: list[tuple[float, float]], cut: int) -> None:
+    """What a checkpoint was kept for is still the last sound one, or a later one is: no look makes it earlier."""
+    lines = told((0, 0.0, 0.0), *((2 * n + 2, lead, lost) for n, (lead, lost) in enumerate(looks)))
+    assert stopping.sound(lines[:cut], FAR)[-1].step <= stopping.sound(lines, FAR)[-1].step

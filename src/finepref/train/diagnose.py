@@ -22,6 +22,8 @@ from finepref.formats.run import home_of, read_run
 
 LEVEL = 0.95
 """Share of runs that learned nothing which are not called learned."""
+SPOKEN = 1.0
+"""Standard errors by which winners must lead, mean over all looks, lest early stopping leave the start."""
 SEEN = 0.6
 """A preference that a model ranks less often than this is not called learnable."""
 RISING = 0.1
@@ -96,7 +98,7 @@ def judge(
         advice = "Set data.validation_share to 0.1 or more" if not looks else "Set validation.every"
         found.append(RunFinding("unknown", f"It is not known whether it learned: {often}", advice))
     elif kept == 0:
-        found.append(RunFinding("start", "It left the base as it was: held-out pairs like no later step better"))
+        found.append(_left_the_start(looks))
     elif not all(math.isfinite(line.length) for line in looks):
         what = "Its predictions on held-out pairs overflowed"
         found.append(RunFinding("overflow", what, "Divide the learning rate by 10, or train in bf16"))
@@ -121,6 +123,16 @@ def evidence(looks: Sequence[HeldOutMetrics]) -> float:
 def _ratio(found: Interval) -> float:
     error = (found.high - found.low) / 3.92
     return found.value / error if error > 0 else math.nan
+
+
+def _left_the_start(looks: Sequence[HeldOutMetrics]) -> RunFinding:
+    strength, pairs = evidence(looks), looks[-1].pairs
+    if strength < SPOKEN:
+        what = f"winners lead losers by {strength:.1f} standard errors over all looks at {pairs} held-out pairs"
+        advice = "Take more pairs, or see whether people agree"
+        return RunFinding("start", f"It left the base as it was: {what}, and {SPOKEN:g} is asked", advice)
+    what = "It left the base as it was: every later look found winners harmed at high noise"
+    return RunFinding("start", what, "Divide the learning rate by 3")
 
 
 def learned(looks: Sequence[HeldOutMetrics], swapped: bool, *, stopped: bool) -> RunFinding:

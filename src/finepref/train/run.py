@@ -19,7 +19,6 @@ from finepref.data.latents import EMPTY_PROMPT, LatentCache, Latents
 from finepref.data.tokens import TokenLatents, prompt_texts
 from finepref.formats.folders import LEFT
 from finepref.formats.folders import RUN as RUN_FOLDER
-from finepref.formats.heldout import read_heldout
 from finepref.formats.run import is_finished, read_run
 from finepref.formats.sources import named_inputs
 from finepref.models.denoiser import Denoiser
@@ -40,7 +39,7 @@ from finepref.train.method import check_data, check_path, draws_per_step, invert
 from finepref.train.opened import about_base, load_adapter, open_latents
 from finepref.train.processes import World, check_sharding, join_world, shard, whole_tensors
 from finepref.train.state import Run, State, progress_of
-from finepref.train.stopping import ends, is_over, kept_step, put_kept
+from finepref.train.stopping import has_ended, is_over, kept_step, put_kept
 from finepref.train.unseen import unseen_pairs
 
 HANDED = ("base", "pairs.parquet", "signals.parquet")
@@ -267,7 +266,7 @@ def check_run(out: Path, config: RunConfig, *, resume: Resume, verify: bool = Fa
 def _check_length(out: Path, steps: int, config: RunConfig, *, resume: Resume) -> None:
     """Refuse a finished run of more steps than are asked for, and one of fewer that is not resumed."""
     wanted = config.train.max_steps
-    if is_finished(out) and ends(read_heldout(out), config.train.stop) and steps <= wanted:
+    if is_finished(out) and has_ended(out, config.train.stop) and steps <= wanted:
         return  # it ended early, which its settings decided
     if steps > wanted or (steps < wanted and not resume):
         more = f"add --resume to go on to {wanted}" if steps < wanted else f"what it was then is {out}@STEP, if kept"
@@ -284,7 +283,7 @@ def _finished(out: Path, prepared: Prepared, *, resume: Resume) -> bool:
         now = (prepared.table.about.sha256, prepared.base.base_sha256, prepared.base.init_sha256)
         if record.decides is None and then != now:  # of a version before
             raise InputError("it holds a finished run of another signal, base or start", where=out, remedy=OTHER)
-        early = record.kept is not None and ends(read_heldout(out), prepared.config.train.stop)
+        early = record.kept is not None and has_ended(out, prepared.config.train.stop)
         if record.steps == prepared.config.train.max_steps or early:
             return True
     last = newest_whole(out) if resume else None
@@ -334,7 +333,8 @@ def _finish(run: Run, state: State) -> None:
     kept = kept_step(run)
     if kept is not None:
         put_kept(run, state, kept)
-        say(f"held-out pairs like step {kept} of {state.step} best, and its weights are kept")
+        why = "the last that held-out pairs find sound" if kept else "held-out pairs do not speak for a later one"
+        say(f"the weights of step {kept} of {state.step} are kept: {why}")
     weights = whole_tensors(dict(state.named), keep=run.world.main) if run.sharded else None
     if run.world.main:
         mark(run.out, RUN_FOLDER, hashed=())  # a kill leaves no hashes of what was there before

@@ -6,14 +6,16 @@ The lines of heldout.jsonl decide, and nothing else: a run that was resumed deci
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from finepref.formats.heldout import HeldOutMetrics, read_heldout
+from finepref.formats.heldout import HeldOutMetrics, read_heldout, start_far
 from finepref.train.checkpoint import checkpoint_path, load_weights
+from finepref.train.diagnose import SPOKEN, evidence
 from finepref.train.processes import as_sharded
 from finepref.train.stop_options import StopOptions
 
@@ -21,45 +23,73 @@ if TYPE_CHECKING:
     from finepref.train.state import Run, State
 
 
-CAUTION = 0.1
-"""What a lost unit of the winners' own error costs in units of lead: measured on the lab (docs/LOG.md)."""
+HARM = 1.5
+"""Share of the start's error at high noise that winners may lose there: beyond it pictures are harmed (docs/LOG.md)."""
 
 
-def merit(line: HeldOutMetrics) -> float:
-    """How good a step is by pairs that it never saw: mean of A_w - A_l, plus a tenth of what winners gained far out.
+def sound(lines: Sequence[HeldOutMetrics], far: float) -> list[HeldOutMetrics]:
+    """The looks whose step may be kept, the start among them. far: the start's error of winners at high noise.
 
-    The lead alone goes on growing while a network unlearns to draw: its losers get worse faster than its winners. What
-    winners lose at high noise, where it is decided what a picture shows, tells that best. Predictions that overflowed
-    are worse than anything.
+    Neither harmed (at high noise, where it is decided what a picture shows, winners lost more than `HARM` of the
+    start's error), nor worse than the best of those by more than a standard error of its lead. The lead alone goes on
+    growing while a network unlearns to draw: its losers get worse faster than its winners.
     """
-    found = line.lead.value + CAUTION * line.gain_far
-    return found if math.isfinite(found) else -math.inf
+    whole = [line for line in lines if math.isfinite(line.lead.value) and -line.gain_far <= HARM * far]
+    if not whole:
+        return list(lines[:1])
+    best = max(whole, key=lambda line: line.lead.value).lead
+    slack = (best.high - best.low) / 3.92
+    least = best.value - (slack if math.isfinite(slack) else 0.0)
+    return [line for line in whole if line.lead.value >= least or line is lines[0]]
 
 
-def best_of(lines: Sequence[HeldOutMetrics]) -> HeldOutMetrics | None:
-    """The step that held-out pairs like best, the first of equals; None where none was looked at."""
-    return max(lines, key=merit, default=None)
+def kept_of(lines: Sequence[HeldOutMetrics], far: float) -> HeldOutMetrics | None:
+    """The look whose step is left: the last sound one, or the start where held-out pairs do not speak for the run.
+
+    None where none was looked at. Chosen as late as it is sound because looks are few and noisy: the best of them is
+    hardly better than the last (docs/LOG.md).
+    """
+    if not lines:
+        return None
+    return lines[0] if len(lines) > 1 and evidence(lines) < SPOKEN else sound(lines, far)[-1]
 
 
-def ends(lines: Sequence[HeldOutMetrics], options: StopOptions | None) -> bool:
-    """Whether the last `patience` looks found nothing better."""
-    best = best_of(lines)
-    return options is not None and best is not None and len(lines) - 1 - lines.index(best) >= options.patience
+def ends(lines: Sequence[HeldOutMetrics], far: float, options: StopOptions) -> bool:
+    """Whether not one of the last `patience` looks is sound."""
+    if len(lines) <= options.patience:
+        return False
+    found = sound(lines, far)
+    return not any(line in found for line in lines[-options.patience :])
+
+
+def has_ended(out: Path, options: StopOptions | None) -> bool:
+    """Whether the looks that a run folder holds end the run."""
+    return options is not None and ends(read_heldout(out), start_far(out), options)
 
 
 def is_over(run: Run) -> bool:
     """Whether the run ends here, on every process."""
     options = run.config.train.stop
-    over = run.world.main and options is not None and ends(read_heldout(run.out), options)
+    over = run.world.main and has_ended(run.out, options)
     return bool(over if run.world.size == 1 else run.world.highest(int(over)))
 
 
 def kept_step(run: Run) -> int | None:
     """The step that the run would leave now, on every process; None for its last one, as without early stopping."""
+    return _step(run, kept_of)
+
+
+def sound_step(run: Run) -> int | None:
+    """The last sound step, which is left if held-out pairs speak for the run in the end; None as of `kept_step`."""
+    return _step(run, lambda lines, far: sound(lines, far)[-1])
+
+
+def _step(run: Run, choose: Callable[[Sequence[HeldOutMetrics], float], HeldOutMetrics | None]) -> int | None:
     if run.config.train.stop is None:
         return None
-    best = best_of(read_heldout(run.out)) if run.world.main else None
-    step = -1 if best is None else best.step
+    lines = read_heldout(run.out) if run.world.main else ()
+    found = choose(lines, start_far(run.out)) if lines else None
+    step = -1 if found is None else found.step
     step = step if run.world.size == 1 else run.world.highest(step)
     return None if step < 0 else step
 
