@@ -25,6 +25,7 @@ from finepref.core.files import write_parquet
 from finepref.core.images import upright_size
 from finepref.data.latents import LatentCache
 from finepref.formats.metrics import HELDOUT
+from finepref.models.encoder import LatentEncoder
 from finepref.train.batches import Draw, micro_batches
 from finepref.train.config import RunConfig, load_config
 from finepref.train.frozen import ERRORS
@@ -234,12 +235,12 @@ def test_a_cache_of_the_version_before(world: Path, tmp_path: Path) -> None:
     [
         (["train.trajectory_cache=kept", *INVERTED], "train.trajectory_cache"),
         (["train.distributed=fsdp2"], "train.distributed"),
-        (["objective.name=plackett_luce", "signal.file=x.parquet", "data.list_size=3"], "data.list_size"),
+        (["objective.name=plackett_luce", "signal.file=x.parquet", "data.list_size=3"], "plackett_luce"),
     ],
 )
 def test_refused(world: Path, tmp_path: Path, words: list[str], what: str) -> None:
     """What takes one shape says so before anything is encoded."""
-    with pytest.raises(ConfigError, match=r"does not go with data\.buckets") as error:
+    with pytest.raises(ConfigError, match=r"data\.buckets: it does not go with") as error:
         train(world, tmp_path / "run", BUCKETS, *words)
     assert what in str(error.value)
     assert not (tmp_path / "cache").exists()
@@ -264,3 +265,26 @@ def test_sizes_are_those_of_the_files(world: Path, tmp_path: Path) -> None:
     """The pictures of these tests have six shapes."""
     files = [file for file in (world / "data").iterdir() if file.suffix in (".jpg", ".png", ".webp")]
     assert {upright_size(file.read_bytes())[::-1] for file in files} == {*own_pairs.SIZES}
+
+
+def test_a_killed_cache_keeps_its_shards(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images that wait for shards are bounded over all shapes together; what was written is not encoded again."""
+    folder, words = tmp_path / "cache", [BUCKETS, "cache.shard_size=6", "cache.batch_size=1"]
+    config = load_config(world / "run.yaml", [f"cache.folder={folder}", *words])
+    real, seen = LatentEncoder.encode_images, []
+
+    def counted(self: LatentEncoder, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(pixels.shape)
+        if len(seen) == 20 * 2:  # every image, and its mirror
+            raise KeyboardInterrupt
+        return real(self, pixels)
+
+    monkeypatch.setattr(LatentEncoder, "encode_images", counted)
+    with pytest.raises(KeyboardInterrupt):
+        open_latents(config, tmp_path, world=World(rank=0, size=1, device=torch.device("cpu")))
+    written = sum(pq.read_metadata(file).num_rows for file in (folder / "images").glob("*.parquet"))
+    assert written >= 2 * (19 - 6)
+    seen.clear()
+    cache = open_latents(config, tmp_path, world=World(rank=0, size=1, device=torch.device("cpu")))
+    assert len(seen) == 2 * 24 - written
+    assert cache.calls()["vae"] == 48

@@ -169,3 +169,31 @@ def test_the_last_sound_step_never_goes_back(looks: list[tuple[float, float]], c
     """What a checkpoint was kept for is still the last sound one, or a later one is: no look makes it earlier."""
     lines = told((0, 0.0, 0.0), *((2 * n + 2, lead, lost) for n, (lead, lost) in enumerate(looks)))
     assert stopping.sound(lines[:cut], FAR)[-1].step <= stopping.sound(lines, FAR)[-1].step
+
+
+def test_a_run_of_another_rule(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version before kept checkpoints by another rule: what it finished is finished, what it began goes on."""
+    with monkeypatch.context() as patch:
+        like(patch, 2)
+        run = train(world, tmp_path / "run")
+    assert read_run(run).steps == 6
+    train(world, run, resume="auto")  # the rule of now would not have ended it there
+    assert read_run(run).steps == 6
+
+    class Stops(Callback):
+        def on_step(self, state: Progress, metrics: object) -> bool:
+            return state.step == 5
+
+    with monkeypatch.context() as patch:
+        like(patch, 0)  # no checkpoint of step 2 or 4 is kept
+        part = train(world, tmp_path / "part", "train.stop={patience: 9}", callbacks=[Stops()])
+    like(monkeypatch, 4)
+    train(world, part, "train.stop={patience: 9}", resume=True)
+    assert read_run(part).kept == 0
+
+
+def test_pairs_of_one_prompt_do_not_speak() -> None:
+    """Nothing is known of a spread over prompts, so nothing but the start is left."""
+    lines = told((0, 0.0, 0.0), (2, 0.5, 0.2), (4, 0.6, 0.2), pairs=1)
+    alone = [replace(each, lead=Interval(each.lead.value, math.nan, math.nan)) for each in lines]
+    assert stopping.kept_of(alone, FAR) == alone[0]

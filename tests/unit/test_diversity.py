@@ -132,3 +132,32 @@ def test_pictures_that_narrowed(tmp_path: Path, new: float, narrow: bool) -> Non
             "taught, which it learned from, went up, and lab-diversity of the pictures of one prompt fell by"
             in found.text
         )
+
+
+def test_pictures_that_were_replaced(tmp_path: Path) -> None:
+    """A score of a group stands while all its pictures are the same; else it is to be made again, and says so."""
+    rows = make_folder(tmp_path, SETS, seeds=(0, 1), models=("base", "new"))
+    spread({"base": 1.0, "new": 0.3})(tmp_path, rows)
+    before = {row.key: row.value for row in score(tmp_path, ["lab-diversity"]).rows}
+    changed = rows[0].key
+    other = Image.fromarray(np.zeros((32, 32, 3), np.uint8))
+    other.save(tmp_path / rows[0].path)
+    write_rows(tmp_path, [replace(row, image_sha256=sha256_file(tmp_path / row.path)) for row in rows])
+    found = [row for row in score(tmp_path, ["lab-reward"]).rows if row.scorer == "lab-diversity"]
+    for row in found:
+        if row.key[:-1] == changed[:-1]:
+            assert (math.isnan(row.value), row.reason) == (True, "not scored")
+        else:
+            assert row.value == before[row.key]
+    again = {row.key: row.value for row in score(tmp_path, ["lab-diversity"]).rows if row.scorer == "lab-diversity"}
+    assert not math.isnan(again[changed])
+
+
+def test_the_only_readable_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is as alone as one without a second seed, and the command says why there is no number."""
+    rows = make_folder(tmp_path, {"own": ["a dog"]}, seeds=(0, 1), models=("base",))
+    (tmp_path / rows[1].path).write_bytes(b"no picture")
+    found = score(tmp_path, ["lab-diversity"])
+    assert found.rows[0].reason == ALONE
+    assert "changed after it was listed" in found.rows[1].reason
+    assert ALONE in capsys.readouterr().err

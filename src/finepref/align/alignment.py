@@ -21,6 +21,7 @@ from finepref.data.inspect import DataReport, inspect
 from finepref.data.latents import LatentCache
 from finepref.data.tokens import prompt_texts
 from finepref.evaluate.scorers.scorer_rows import parse
+from finepref.formats.cache import CACHE, read_cache
 from finepref.formats.layers import shipped_names
 from finepref.formats.preferences import Preferences
 from finepref.formats.reading import Reading
@@ -81,7 +82,7 @@ def plan_alignment(
     recipe = min(RECIPES, key=lambda size: abs(math.log(size / pairs)))
     written = (place or out) / LAYER
     layers = (layer, choice.method, f"pairs_{recipe}", str(written))
-    gpu, shaped = _card(card), 0 if get(choice.method).listed else _not_square(report)
+    gpu, shaped = _card(card), 0 if get(choice.method).listed else _not_square(report, out / "cache")
     held = {
         "model": {"base": base},
         "data": {"paths": list(data), **_read_as(reading), **({"buckets": True} if shaped else {})},
@@ -176,8 +177,10 @@ def _fitting(layers: Sequence[str], own: tuple[str, ...], gpu: Gpu | None) -> tu
     return chosen, plan_run(load_config(layers, chosen), gpus=[gpu], processes=1)
 
 
-def _not_square(report: DataReport) -> int:
-    """How many pictures have sides of two lengths."""
+def _not_square(report: DataReport, cache: Path) -> int:
+    """How many pictures have sides of two lengths; none where there is a cache in which all were cropped."""
+    if (cache / CACHE).is_file() and not read_cache(cache).shaping.buckets:
+        return 0
     return sum(count for size, count in report.sizes.items() if len({*size.split(" x ")}) == 2)
 
 

@@ -69,7 +69,8 @@ def command(
         return
     with own_folder(out, ALIGNMENT, inputs=named_inputs(data)):
         planned = plan_alignment(base, data, out, **given)
-        say("\n".join(planned.why))
+        for why in planned.why:
+            say(why)
         run_alignment(planned)
     run = out / "run"
     compared = read_comparison(out / "eval") if (out / "eval" / COMPARISON).is_file() else None

@@ -216,9 +216,7 @@ def fitted(data: bytes, bucket: Bucket) -> tuple[NDArray[np.uint8], ImageSize]:
     """
     image = open_rgb(data)
     width, height = image.size
-    short, long = min(width, height), max(width, height)
-    if long > MAX_ASPECT * short:
-        raise Unreadable(f"{width} x {height} is longer than {MAX_ASPECT}:1")
+    check_aspect(width, height)
     size = _covering(width, height, bucket)
     if size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR)
@@ -226,6 +224,16 @@ def fitted(data: bytes, bucket: Bucket) -> tuple[NDArray[np.uint8], ImageSize]:
     image = image.crop((left, top, left + bucket.width, top + bucket.height))
     pixels = np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
     return pixels, ImageSize(height, width, crop_top=top, crop_left=left, bucket=bucket)
+
+
+def check_aspect(width: int, height: int) -> None:
+    """Refuse a picture that training cannot use for its shape.
+
+    Raises:
+        Unreadable: one side is more than 32 times the other.
+    """
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise Unreadable(f"{width} x {height} is longer than {MAX_ASPECT}:1")
 
 
 def _covering(width: int, height: int, bucket: Bucket) -> tuple[int, int]:

@@ -36,7 +36,7 @@ HELD = 4  # batches of decoded images of all buckets that may wait for others of
 class CacheSettings:
     """flips: mirror images too. posterior: `mode` (mean alone) or `mean_std`. dtype: of the shards.
 
-    shard_size: images a shard. batch_size: images (or prompts) encoded at once.
+    shard_size: images that wait for a shard, and at most those of one. batch_size: images (or prompts) encoded at once.
     """
 
     flips: bool = False
@@ -144,8 +144,8 @@ class Builder:
             if not fine:
                 self.bad_images[sha] = f"its latent is not finite in {self.settings.dtype}"
         self.encoded_images += len(batch)
-        if shard.items >= self.settings.shard_size:
-            shard.write()
+        if sum(each.items for each in self.image_shards.values()) >= self.settings.shard_size:
+            max(self.image_shards.values(), key=lambda each: each.items).write()
 
     def _moments(self, pixels: Tensor) -> dict[str, Tensor]:
         mean, std = self.encoder.encode_images(pixels)

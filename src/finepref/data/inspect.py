@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finepref.core.images import Unreadable, decode, plain_size
+from finepref.core.images import Unreadable, check_aspect, decode, plain_size
 from finepref.core.progress import progress
 from finepref.data.hashed import HashedPairs
 from finepref.formats.preferences import (
@@ -138,6 +138,7 @@ def _open(data: bytes, sizes: Counter[str], changes: Counter[str], *, full: bool
             decoded = decode(data)
             size = decoded.image.size
             changes.update(decoded.changes)
+        check_aspect(*size)
     except Unreadable as error:
         return str(error)
     sizes[f"{size[0]} x {size[1]}"] += 1

@@ -22,7 +22,7 @@ from finepref.core.provenance import sha256_bytes
 from finepref.evaluate.diversity import ALONE
 from finepref.evaluate.scorers.scorer import Scorer
 from finepref.evaluate.scorers.scorer_rows import SCORERS, as_scorers
-from finepref.formats.manifest import ImageRow, read_rows
+from finepref.formats.manifest import ImageRow, Key, read_rows
 from finepref.formats.rewards import Reward
 from finepref.formats.scores import SCORES, Score, ScoredBy, Scores, own_scores, read_scores, write_scores
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SAVE_SECONDS = 60.0
 UNSCORED = (math.nan, "not scored")
+NOT_FINITE = "the scorer returned {}"
 
 Value = tuple[float, str]
 """A number, or nan and the reason why there is none."""
@@ -110,6 +111,22 @@ def score_items(
             saved = time.monotonic()
 
 
+def _of_groups(found: Scores, images: Sequence[ImageRow]) -> dict[tuple[str, Key], Value]:
+    """Scores of scorers that take whole groups, where every picture of the group is still the same."""
+    then: dict[Hashable, dict[Key, str]] = {}
+    now: dict[Hashable, dict[Key, str]] = {}
+    rows = [row for row in found.rows if row.scorer in found.scorers and found.scorers[row.scorer].together]
+    for row in rows:
+        then.setdefault((row.scorer, row.key[:-1]), {})[row.key] = row.image_sha256
+    for image in images:
+        now.setdefault(image.key[:-1], {})[image.key] = image.image_sha256
+    return {
+        (row.scorer, row.key): (row.value, row.reason)
+        for row in rows
+        if then[row.scorer, row.key[:-1]] == now.get(row.key[:-1])
+    }
+
+
 def score_together(items: Sequence[Item], groups: Sequence[Hashable], scorer: Scorer) -> list[Value]:
     """The scores of items by a scorer that takes whole groups; groups: of every item, what it is scored among."""
     members: dict[Hashable, list[int]] = {}
@@ -117,9 +134,9 @@ def score_together(items: Sequence[Item], groups: Sequence[Hashable], scorer: Sc
         members.setdefault(group, []).append(place)
     found: list[Value] = [(math.nan, ALONE)] * len(items)
     for places in progress(list(members.values()), f"scores of {scorer.name}", unit="prompt"):
-        if len(places) > 1:
-            for place, value in zip(places, _score_batch([items[at] for at in places], scorer), strict=True):
-                found[place] = value
+        values = _score_batch([items[at] for at in places], scorer)
+        for place, (value, reason) in zip(places, values, strict=True):
+            found[place] = (value, ALONE if reason == NOT_FINITE.format(math.nan) else reason)
     return found
 
 
@@ -147,7 +164,7 @@ def _score_batch(batch: Sequence[Item], scorer: Scorer) -> list[Value]:
         if values.shape != (len(images),):
             raise InputError(f"it returned shape {values.shape} for {len(images)} images", where=scorer.name)
         for position, value in zip(images, values.tolist(), strict=True):
-            found[position] = (value, "") if math.isfinite(value) else (math.nan, f"the scorer returned {value}")
+            found[position] = (value, "") if math.isfinite(value) else (math.nan, NOT_FINITE.format(value))
     return found
 
 
@@ -190,7 +207,7 @@ def _score(
     items = [Item(row.image_sha256, row.prompt, row.prompt_sha256, row.image(folder).read, row.path) for row in images]
     found = read_scores(folder) if (folder / SCORES).is_file() else Scores((), {})
     cache, known = cache_of(found.rows), dict(found.scorers)
-    among = {(row.scorer, row.key): (row.value, row.reason) for row in found.rows if known[row.scorer].together}
+    among = _of_groups(found, images)
 
     def save() -> Scores:
         rows = (
@@ -220,8 +237,9 @@ def _score(
         if len(scorers) > 1:
             release(scorer)
         found = save()
-        lost = {row.key for row in found.rows if row.scorer == scorer.name and math.isnan(row.value)}
-        failed = [row.path for row in images if row.key in lost]
+        lost = {row.key: row.reason for row in found.rows if row.scorer == scorer.name and math.isnan(row.value)}
+        failed = [(row.path, lost[row.key]) for row in images if row.key in lost]
         if failed:
-            say(f"{scorer.name}: {len(failed)} of {len(images)} images have no score, first {failed[0]}")
+            path, reason = failed[0]
+            say(f"{scorer.name}: {len(failed)} of {len(images)} images have no score, first {path}: {reason}")
     return found

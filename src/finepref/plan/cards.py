@@ -75,7 +75,7 @@ def gpu_of(name: str) -> Gpu:
     if (size := _SIZE.fullmatch(name.strip())) and 0 < float(size[1]) < 1000:
         memory = float(size[1])
         return Gpu(f"{memory:g}GB", memory, None, None, "its size alone")
-    remedy = f"{nearest(name.upper(), GPUS)}; or give its memory, as 24GB"
+    remedy = f"{nearest(name.upper(), (*GPUS, CPU))}; or give its memory, as 24GB"
     raise ConfigError(f"unknown GPU {name!r}", where="gpu", remedy=remedy)
 
 

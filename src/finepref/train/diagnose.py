@@ -97,11 +97,13 @@ def judge(
         often = "no held-out pair was looked at" if not looks else "held-out pairs were looked at once only"
         advice = "Set data.validation_share to 0.1 or more" if not looks else "Set validation.every"
         found.append(RunFinding("unknown", f"It is not known whether it learned: {often}", advice))
+    elif not all(math.isfinite(line.length) for line in looks):
+        what = "Its predictions on held-out pairs overflowed" + (
+            ", and it left the base as it was" if kept == 0 else ""
+        )
+        found.append(RunFinding("overflow", what, "Divide the learning rate by 10, or train in bf16"))
     elif kept == 0:
         found.append(_left_the_start(looks))
-    elif not all(math.isfinite(line.length) for line in looks):
-        what = "Its predictions on held-out pairs overflowed"
-        found.append(RunFinding("overflow", what, "Divide the learning rate by 10, or train in bf16"))
     else:
         left = look_of(looks, kept)
         found += [learned(looks, swapped, stopped=left is not looks[-1]), displaced(left, far), inflated(left)]
@@ -127,6 +129,9 @@ def _ratio(found: Interval) -> float:
 
 def _left_the_start(looks: Sequence[HeldOutMetrics]) -> RunFinding:
     strength, pairs = evidence(looks), looks[-1].pairs
+    if not math.isfinite(strength):
+        what = "It left the base as it was: the held-out pairs have one prompt, so that nothing speaks for a later step"
+        return RunFinding("start", what, "Hold out pairs of more prompts")
     if strength < SPOKEN:
         what = f"winners lead losers by {strength:.1f} standard errors over all looks at {pairs} held-out pairs"
         advice = "Take more pairs, or see whether people agree"

@@ -79,7 +79,11 @@ def train(run: Run, state: State) -> State:
             if _due(run, state) and not (came and state.step < options.max_steps):
                 look(run, state)
                 over = is_over(run)
-                if not (save or over) and state.step < options.max_steps and sound_step(run) == state.step:
+                if (
+                    not (save or over)
+                    and state.step < options.max_steps
+                    and sound_step(run, now=state.step) == state.step
+                ):
                     _checkpoint(run, state)
             if record.skipped_pairs is not None and state.skipped > options.max_skipped:
                 raise _skipped(run, state, f"the last pairs were {', '.join(record.skipped_pairs[:8])}")
@@ -303,7 +307,7 @@ def _checkpoint(run: Run, state: State) -> None:
             beside=state.beside(),
             leave=lambda folder, weights: leave(run, state, folder, weights),
             keep=run.config.train.checkpoints_keep,
-            spared=sound_step(run),
+            spared=sound_step(run, now=state.step),
             write=run.world.main,
         )
     for callback in run.callbacks if run.world.main else ():

@@ -115,13 +115,13 @@ def check_data(config: RunConfig, method: Method) -> None:
         if value is not None and not fits:
             raise ConfigError(f"it has no effect: objective {name} takes {taken}", where=option, remedy="leave it out")
     for option, given, why in (
-        ("data.list_size", needs.listed, "images of a list have one shape"),
+        (f"objective {name}", needs.listed, "images of a list have one shape"),
         ("train.trajectory_cache", config.train.trajectory_cache is not None, "what it keeps has one shape"),
         ("train.distributed", config.train.distributed == "fsdp2", "sharded networks make equally many calls each"),
     ):
         if config.data.buckets and given:
-            what = f"it does not go with data.buckets: {why}"
-            raise ConfigError(what, where=option, remedy="set data.buckets=false")
+            what = f"it does not go with {option}: {why}"
+            raise ConfigError(what, where="data.buckets", remedy="set data.buckets=false")
     if not needs.paired and config.signal.file is None:
         kind = "--kind posterior --form margin" if needs.listed else "--kind kto"
         what = f"objective {name} needs {'a ranking of images' if needs.listed else 'image labels'}"

@@ -39,7 +39,7 @@ from finepref.train.method import check_data, check_path, draws_per_step, invert
 from finepref.train.opened import about_base, load_adapter, open_latents
 from finepref.train.processes import World, check_sharding, join_world, shard, whole_tensors
 from finepref.train.state import Run, State, progress_of
-from finepref.train.stopping import has_ended, is_over, kept_step, put_kept
+from finepref.train.stopping import is_over, kept_step, put_kept
 from finepref.train.unseen import unseen_pairs
 
 HANDED = ("base", "pairs.parquet", "signals.parquet")
@@ -266,11 +266,17 @@ def check_run(out: Path, config: RunConfig, *, resume: Resume, verify: bool = Fa
 def _check_length(out: Path, steps: int, config: RunConfig, *, resume: Resume) -> None:
     """Refuse a finished run of more steps than are asked for, and one of fewer that is not resumed."""
     wanted = config.train.max_steps
-    if is_finished(out) and has_ended(out, config.train.stop) and steps <= wanted:
-        return  # it ended early, which its settings decided
+    if is_finished(out) and _ended_early(out) and steps <= wanted:
+        return  # which its settings decided
     if steps > wanted or (steps < wanted and not resume):
         more = f"add --resume to go on to {wanted}" if steps < wanted else f"what it was then is {out}@STEP, if kept"
         raise InputError(f"it holds a finished run of {steps} steps, not {wanted}", where=out, remedy=more)
+
+
+def _ended_early(out: Path) -> bool:
+    """Whether held-out pairs ended a finished run before its last step."""
+    record = read_run(out)
+    return record.kept is not None and record.steps < _config_of(out).train.max_steps
 
 
 def _finished(out: Path, prepared: Prepared, *, resume: Resume) -> bool:
@@ -283,8 +289,7 @@ def _finished(out: Path, prepared: Prepared, *, resume: Resume) -> bool:
         now = (prepared.table.about.sha256, prepared.base.base_sha256, prepared.base.init_sha256)
         if record.decides is None and then != now:  # of a version before
             raise InputError("it holds a finished run of another signal, base or start", where=out, remedy=OTHER)
-        early = record.kept is not None and has_ended(out, prepared.config.train.stop)
-        if record.steps == prepared.config.train.max_steps or early:
+        if record.steps == prepared.config.train.max_steps or _ended_early(out):
             return True
     last = newest_whole(out) if resume else None
     if last is not None:
@@ -330,7 +335,7 @@ def _finish(run: Run, state: State) -> None:
             for name, parameter in state.named:
                 parameter.copy_(state.average[name])
     run.adapter.train_mode(False)
-    kept = kept_step(run)
+    kept = kept_step(run, now=state.step)
     if kept is not None:
         put_kept(run, state, kept)
         why = "the last that held-out pairs find sound" if kept else "held-out pairs do not speak for a later one"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,7 +50,7 @@ def kept_of(lines: Sequence[HeldOutMetrics], far: float) -> HeldOutMetrics | Non
     """
     if not lines:
         return None
-    return lines[0] if len(lines) > 1 and evidence(lines) < SPOKEN else sound(lines, far)[-1]
+    return sound(lines, far)[-1] if len(lines) == 1 or evidence(lines) >= SPOKEN else lines[0]
 
 
 def ends(lines: Sequence[HeldOutMetrics], far: float, options: StopOptions) -> bool:
@@ -62,32 +61,31 @@ def ends(lines: Sequence[HeldOutMetrics], far: float, options: StopOptions) -> b
     return not any(line in found for line in lines[-options.patience :])
 
 
-def has_ended(out: Path, options: StopOptions | None) -> bool:
-    """Whether the looks that a run folder holds end the run."""
-    return options is not None and ends(read_heldout(out), start_far(out), options)
-
-
 def is_over(run: Run) -> bool:
     """Whether the run ends here, on every process."""
     options = run.config.train.stop
-    over = run.world.main and has_ended(run.out, options)
+    over = run.world.main and options is not None and ends(read_heldout(run.out), start_far(run.out), options)
     return bool(over if run.world.size == 1 else run.world.highest(int(over)))
 
 
-def kept_step(run: Run) -> int | None:
-    """The step that the run would leave now, on every process; None for its last one, as without early stopping."""
-    return _step(run, kept_of)
+def kept_step(run: Run, *, now: int) -> int | None:
+    """The step that the run leaves after step `now`, on every process; None for that, as without early stopping."""
+    return _step(run, kept_of, now=now)
 
 
-def sound_step(run: Run) -> int | None:
+def sound_step(run: Run, *, now: int) -> int | None:
     """The last sound step, which is left if held-out pairs speak for the run in the end; None as of `kept_step`."""
-    return _step(run, lambda lines, far: sound(lines, far)[-1])
+    return _step(run, lambda lines, far: sound(lines, far)[-1], now=now)
 
 
-def _step(run: Run, choose: Callable[[Sequence[HeldOutMetrics], float], HeldOutMetrics | None]) -> int | None:
+def _step(
+    run: Run, choose: Callable[[Sequence[HeldOutMetrics], float], HeldOutMetrics | None], *, now: int
+) -> int | None:
+    """Of the steps whose weights there are: a version before kept checkpoints by another rule."""
     if run.config.train.stop is None:
         return None
-    lines = read_heldout(run.out) if run.world.main else ()
+    looks = read_heldout(run.out) if run.world.main else ()
+    lines = [line for line in looks if line.step in (0, now) or checkpoint_path(run.out, line.step).is_dir()]
     found = choose(lines, start_far(run.out)) if lines else None
     step = -1 if found is None else found.step
     step = step if run.world.size == 1 else run.world.highest(step)
