@@ -130,7 +130,7 @@ def make_adapter(base: Path, config: RunConfig, device: torch.device) -> tuple[D
     adapter = Denoiser(
         source=source, kind=kind, network=policy, frozen=frozen, lora=lora, switch=Switch(policy) if lora else None,
         path=kind.path(json.loads((base / "scheduler/scheduler_config.json").read_text())),
-        resolution=config.data.resolution, device=device,
+        device=device,
         micro_conditioning=check_micro_conditioning(kind, None), vae=None,
     )  # fmt: skip
     return adapter, kind.shapes(policy.config)

@@ -66,7 +66,7 @@ def test_list_is_light_and_complete() -> None:
 def test_list_for_people(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("list") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 13  # ours, and the two of the lab
+    assert len(lines) == 15  # ours, and the three of the lab
     assert lines[2].split()[:3] == ["hpsv2.1", "tensor_aa", "Human"]
 
 

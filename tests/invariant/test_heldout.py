@@ -167,7 +167,7 @@ def test_a_callback_is_told(world: Path, tmp_path: Path) -> None:
 
 def test_how_far_voters_agree() -> None:
     """By hand: A over B twice and B over A once agree in one of three pairs of votes; sides do not matter."""
-    pairs = Pairs(["1", "2", "3", "4", "5"], ["p"] * 5, ["a", "b", "a", "a", "c"], ["b", "a", "b", "c", "d"])
+    pairs = Pairs(["1", "2", "3", "4", "5"], ["p"] * 5, ["a", "b", "a", "a", "c"], ["b", "a", "b", "c", "d"], ["8x8"] * 5)
     found = voters_agree(pairs, ["1", "2", "3", "4", "5"], np.array([1.0, 0.0, 0.0, 1.0, 0.5]))
     assert (found.pairs, found.share) == (1, pytest.approx(1 / 3))
     assert found.ceiling == 0.5
@@ -179,7 +179,7 @@ def test_how_far_voters_agree() -> None:
 def test_what_cannot_be_held_out(world: Path, tmp_path: Path) -> None:
     config = load_config(world / "run.yaml", list(HELD))
     with pytest.raises(ConfigError, match="all pairs have one prompt"):
-        held_out_ids(config, Pairs(["1", "2"], ["p", "p"], ["a", "b"], ["c", "d"]))
+        held_out_ids(config, Pairs(["1", "2"], ["p", "p"], ["a", "b"], ["c", "d"], ["8x8"] * 2))
     run = train(world, tmp_path / "run")
     assert math.isnan(read_agreement(run).share) or read_agreement(run).share >= 0
     with pytest.raises(InputError, match="of other held-out pairs"):
