@@ -167,7 +167,9 @@ def test_a_callback_is_told(world: Path, tmp_path: Path) -> None:
 
 def test_how_far_voters_agree() -> None:
     """By hand: A over B twice and B over A once agree in one of three pairs of votes; sides do not matter."""
-    pairs = Pairs(["1", "2", "3", "4", "5"], ["p"] * 5, ["a", "b", "a", "a", "c"], ["b", "a", "b", "c", "d"], ["8x8"] * 5)
+    pairs = Pairs(
+        ["1", "2", "3", "4", "5"], ["p"] * 5, ["a", "b", "a", "a", "c"], ["b", "a", "b", "c", "d"], ["8x8"] * 5
+    )
     found = voters_agree(pairs, ["1", "2", "3", "4", "5"], np.array([1.0, 0.0, 0.0, 1.0, 0.5]))
     assert (found.pairs, found.share) == (1, pytest.approx(1 / 3))
     assert found.ceiling == 0.5
