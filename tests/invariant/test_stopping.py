@@ -138,6 +138,8 @@ def test_what_is_sound() -> None:
     assert steps(stopping.sound(told(start, (2, 0.5, 0.2), (4, 0.45, 1.4), (6, 0.9, 1.6)), FAR)) == [0, 2, 4]
     assert steps(stopping.sound(told(start, (2, 0.5, 0.2), (4, 0.39, 0.2), (6, 0.41, 0.2)), FAR)) == [0, 2, 6]
     assert steps(stopping.sound(told(start, (2, 0.5, 9.0)), FAR)) == [0]
+    begun = replace(told(start)[0], lead=Interval(0.0, 0.0, 0.0))  # as the start's lead is known to be
+    assert steps(stopping.sound([begun, *told((2, -0.09, 0.1), (4, -0.11, 0.1))], FAR)) == [0, 2]
     assert steps(stopping.sound(told(start, (2, math.nan, 0.1)), FAR)) == [0]
     gone = replace(told((2, 0.5, 0.1))[0], lead=Interval(0.5, math.nan, math.nan))  # of one prompt
     assert steps(stopping.sound([*told(start), gone], FAR)) == [0, 2]

@@ -30,16 +30,20 @@ def sound(lines: Sequence[HeldOutMetrics], far: float) -> list[HeldOutMetrics]:
     """The looks whose step may be kept, the start among them. far: the start's error of winners at high noise.
 
     Neither harmed (at high noise, where it is decided what a picture shows, winners lost more than `HARM` of the
-    start's error), nor worse than the best of those by more than a standard error of its lead. The lead alone goes on
+    start's error), nor worse than the best of those by more than a standard error of a lead. The lead alone goes on
     growing while a network unlearns to draw: its losers get worse faster than its winners.
     """
     whole = [line for line in lines if math.isfinite(line.lead.value) and -line.gain_far <= HARM * far]
     if not whole:
         return list(lines[:1])
-    best = max(whole, key=lambda line: line.lead.value).lead
-    slack = (best.high - best.low) / 3.92
-    least = best.value - (slack if math.isfinite(slack) else 0.0)
-    return [line for line in whole if line.lead.value >= least or line is lines[0]]
+    best = max(whole, key=lambda line: line.lead.value)
+    return [line for line in whole if line is lines[0] or best.lead.value - line.lead.value <= _error(best, line)]
+
+
+def _error(*looks: HeldOutMetrics) -> float:
+    """The larger standard error of some leads; that of the start, whose lead is 0, is 0."""
+    errors = [(line.lead.high - line.lead.low) / 3.92 for line in looks]
+    return max((error for error in errors if math.isfinite(error)), default=0.0)
 
 
 def kept_of(lines: Sequence[HeldOutMetrics], far: float) -> HeldOutMetrics | None:
