@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import resource
 import shutil
@@ -21,12 +20,12 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from row_files import missing, read_all, run_all
 
 ROWS = Path(__file__).parent / "results" / "align"
 PAIRS, VOTERS, SEEDS = 300, 5, 20
@@ -92,8 +91,8 @@ def on_canvas(picture: np.ndarray, size: tuple[int, int]) -> Image.Image:
     return canvas
 
 
-def run(kind: str, seed: int, work: Path) -> dict[str, Any]:
-    """One command; what it says and what is true."""
+def run(job: tuple[str, int], work: Path) -> dict[str, Any]:
+    """One command; what it says and what is true. job: kind and seed."""
     import torch
     from held_out_runs import quality
 
@@ -102,6 +101,7 @@ def run(kind: str, seed: int, work: Path) -> dict[str, Any]:
     from finepref.train.diagnose import diagnose
 
     torch.set_num_threads(1)
+    kind, seed = job
     place = work / f"{kind}-{seed}"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
@@ -163,20 +163,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("align-work"))
     parser.add_argument("--report", action="store_true")
     asked = parser.parse_args()
-    ROWS.mkdir(parents=True, exist_ok=True)
     if asked.report:
-        print(report([json.loads(path.read_text()) for path in sorted(ROWS.glob("*.json"))]))
+        print(report(read_all(ROWS)))
         return
-    jobs = [(kind, seed) for kind in asked.kinds.split(",") for seed in range(asked.first)]
-    todo = [(kind, seed) for kind, seed in jobs if not (ROWS / f"{kind}-{seed}.json").is_file()]
-    print(f"{len(todo)} of {len(jobs)} runs are to do", flush=True)
-    with ProcessPoolExecutor(asked.workers) as pool:
-        running = {pool.submit(run, kind, seed, asked.work): (kind, seed) for kind, seed in todo}
-        for done in as_completed(running):
-            (kind, seed), row = running[done], done.result()
-            (ROWS / f"{kind}-{seed}.json").write_text(json.dumps(row) + "\n", encoding="utf-8")
-            gain = np.mean(row["after"]) - np.mean(row["before"])
-            print(f"{kind}-{seed}: {gain:+.3f}, {row['findings']}, {row['cpu_seconds']:.0f} CPU-s", flush=True)
+    jobs = {f"{kind}-{seed}": (kind, seed) for kind in asked.kinds.split(",") for seed in range(asked.first)}
+    for name, row in run_all(ROWS, missing(ROWS, jobs), run, asked.work, workers=asked.workers):
+        gain = np.mean(row["after"]) - np.mean(row["before"])
+        print(f"{name}: {gain:+.3f}, {row['findings']}, {row['cpu_seconds']:.0f} CPU-s", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from row_files import missing, run_all
 
 ROWS = Path(__file__).parent / "results" / "held-out"
 RATE, STEPS, EVERY, PAIRS = 6e-5, 96, 6, 300
@@ -262,24 +261,17 @@ def main() -> None:
     asked = parser.parse_args()
     make, seeds = SETS[asked.which]
     jobs = {f"{job.name}-{job.seed}": job for job in make(list(seeds)[: asked.first])}
-    ROWS.mkdir(parents=True, exist_ok=True)
     if asked.report:
         there = [ROWS / f"{name}.json" for name in jobs if (ROWS / f"{name}.json").is_file()]
         rows = [json.loads(path.read_text()) for path in there]
         print(report_early(rows) if asked.which == "early" else report_verdicts(rows))
         return
-    todo = {name: job for name, job in jobs.items() if not (ROWS / f"{name}.json").is_file()}
-    print(f"{len(todo)} of {len(jobs)} runs are to do", flush=True)
+    todo = missing(ROWS, jobs)
     for job in {(job.seed, job.signal): job for job in todo.values()}.values():  # one process makes what is shared
         ground(job, asked.work)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(asked.workers, mp_context=context) as pool:
-        running = {pool.submit(run, job, asked.work): name for name, job in todo.items()}
-        for done in as_completed(running):
-            name, row = running[done], done.result()
-            (ROWS / f"{name}.json").write_text(json.dumps(row) + "\n", encoding="utf-8")
-            ends = [float(np.mean(row["quality"][step])) for step in (0, STEPS)]
-            print(f"{name}: true quality {ends[0]:.3f} -> {ends[1]:.3f}", flush=True)
+    for name, row in run_all(ROWS, todo, run, asked.work, workers=asked.workers):
+        ends = [float(np.mean(row["quality"][step])) for step in (0, STEPS)]
+        print(f"{name}: true quality {ends[0]:.3f} -> {ends[1]:.3f}", flush=True)
 
 
 if __name__ == "__main__":

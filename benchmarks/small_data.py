@@ -11,17 +11,15 @@ judged: true quality of a picture of each of 60 prompts that no pair has, from e
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from row_files import missing, read_all, run_all
 
 ROWS = Path(__file__).parent / "results" / "small-data"
 SEEDS = 5
@@ -143,20 +141,14 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=SEEDS, help="only the first seeds")
     parser.add_argument("--report", action="store_true")
     asked = parser.parse_args()
-    ROWS.mkdir(parents=True, exist_ok=True)
     if asked.report:
-        print(report([json.loads(path.read_text()) for path in sorted(ROWS.glob("*.json"))]))
+        print(report(read_all(ROWS)))
         return
-    todo = [job for job in jobs(range(asked.first)) if not (ROWS / f"{job.name}.json").is_file()]
-    print(f"{len(todo)} runs are to do", flush=True)
-    for pairs, seed in sorted({(job.pairs, job.seed) for job in todo}):  # one process makes what is shared
+    todo = missing(ROWS, {job.name: job for job in jobs(range(asked.first))})
+    for pairs, seed in sorted({(job.pairs, job.seed) for job in todo.values()}):  # one process makes what is shared
         ground(pairs, seed, asked.work)
-    with ProcessPoolExecutor(asked.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(run, job, asked.work): job for job in todo}
-        for done in as_completed(running):
-            job, row = running[done], done.result()
-            (ROWS / f"{job.name}.json").write_text(json.dumps(row) + "\n", encoding="utf-8")
-            print(f"{job.name}: kept {row['kept']} of {row['last']}", flush=True)
+    for name, row in run_all(ROWS, todo, run, asked.work, workers=asked.workers):
+        print(f"{name}: kept {row['kept']} of {row['last']}", flush=True)
 
 
 if __name__ == "__main__":

@@ -63,18 +63,8 @@ def judging_stages(asked: Request) -> list[list[str]]:
     out, pictures = asked.out, asked.out / "eval"
     prompts = ["--prompts", asked.prompts or str(out / PROMPTS), "--limit", str(JUDGED)]
     models = ["--model", f"before={out / 'run@0'}", "--model", f"after={out / 'run'}"]
-    found = [
-        [
-            "generate",
-            *models,
-            *prompts,
-            "--seeds",
-            f"{asked.seed},{asked.seed + 1}",
-            *asked.sampling,
-            "--out",
-            str(pictures),
-        ]
-    ]
+    drawn = ["--seeds", f"{asked.seed},{asked.seed + 1}", *asked.sampling, "--out", str(pictures)]
+    found = [["generate", *models, *prompts, *drawn]]
     if asked.judges:
         judges = [word for name in asked.judges for word in ("--scorer", name)]
         found += [["score", str(pictures), *judges], ["compare", str(pictures), "--baseline", "before"]]
