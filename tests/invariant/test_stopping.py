@@ -199,3 +199,13 @@ def test_pairs_of_one_prompt_do_not_speak() -> None:
     lines = told((0, 0.0, 0.0), (2, 0.5, 0.2), (4, 0.6, 0.2), pairs=1)
     alone = [replace(each, lead=Interval(each.lead.value, math.nan, math.nan)) for each in lines]
     assert stopping.kept_of(alone, FAR) == alone[0]
+
+
+def test_all_looks_speak(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the start is left goes by every look, also by those whose checkpoints are gone."""
+    seen: list[list[int]] = []
+    like(monkeypatch, 99)
+    monkeypatch.setattr(stopping, "evidence", lambda lines: seen.append(steps(lines)) or 9.0)
+    run = train(world, tmp_path / "run")
+    assert len(checkpoints(run)) < 3
+    assert seen[-1] == [0, 2, 4, 6, 8, 10, 12]

@@ -111,7 +111,7 @@ def _held_out(run: Path) -> list[str]:
     if not lines:
         return []
     kept = look_of(lines, record.kept)
-    where = "the start: no step was better" if kept.step == 0 else f"step {kept.step} of {record.steps}"
+    where = "the start" if kept.step == 0 else f"step {kept.step} of {record.steps}"
     rate = kept.accuracy
     limits = "" if math.isnan(rate.low) else f" [{rate.low:.0%}, {rate.high:.0%}]"
     how = "against what people did" if record.swapped else "as people did"

@@ -12,3 +12,8 @@ class Interval:
     value: float
     low: float
     high: float
+
+    @property
+    def error(self) -> float:
+        """The standard error of which these would be 95 % limits."""
+        return (self.high - self.low) / 3.92

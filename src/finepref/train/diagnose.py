@@ -123,8 +123,7 @@ def evidence(looks: Sequence[HeldOutMetrics]) -> float:
 
 
 def _ratio(found: Interval) -> float:
-    error = (found.high - found.low) / 3.92
-    return found.value / error if error > 0 else math.nan
+    return found.value / found.error if found.error > 0 else math.nan
 
 
 def _left_the_start(looks: Sequence[HeldOutMetrics]) -> RunFinding:

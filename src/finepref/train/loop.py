@@ -79,11 +79,8 @@ def train(run: Run, state: State) -> State:
             if _due(run, state) and not (came and state.step < options.max_steps):
                 look(run, state)
                 over = is_over(run)
-                if (
-                    not (save or over)
-                    and state.step < options.max_steps
-                    and sound_step(run, now=state.step) == state.step
-                ):
+                goes_on = not (save or over) and state.step < options.max_steps
+                if goes_on and sound_step(run, now=state.step) == state.step:
                     _checkpoint(run, state)
             if record.skipped_pairs is not None and state.skipped > options.max_skipped:
                 raise _skipped(run, state, f"the last pairs were {', '.join(record.skipped_pairs[:8])}")

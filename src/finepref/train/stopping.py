@@ -42,8 +42,7 @@ def sound(lines: Sequence[HeldOutMetrics], far: float) -> list[HeldOutMetrics]:
 
 def _error(*looks: HeldOutMetrics) -> float:
     """The larger standard error of some leads; that of the start, whose lead is 0, is 0."""
-    errors = [(line.lead.high - line.lead.low) / 3.92 for line in looks]
-    return max((error for error in errors if math.isfinite(error)), default=0.0)
+    return max((line.lead.error for line in looks if math.isfinite(line.lead.error)), default=0.0)
 
 
 def kept_of(lines: Sequence[HeldOutMetrics], far: float) -> HeldOutMetrics | None:
@@ -54,7 +53,12 @@ def kept_of(lines: Sequence[HeldOutMetrics], far: float) -> HeldOutMetrics | Non
     """
     if not lines:
         return None
-    return sound(lines, far)[-1] if len(lines) == 1 or evidence(lines) >= SPOKEN else lines[0]
+    return sound(lines, far)[-1] if _speak(lines) else lines[0]
+
+
+def _speak(lines: Sequence[HeldOutMetrics]) -> bool:
+    """Whether held-out pairs speak for a run, by all its looks."""
+    return len(lines) == 1 or evidence(lines) >= SPOKEN
 
 
 def ends(lines: Sequence[HeldOutMetrics], far: float, options: StopOptions) -> bool:
@@ -74,24 +78,22 @@ def is_over(run: Run) -> bool:
 
 def kept_step(run: Run, *, now: int) -> int | None:
     """The step that the run leaves after step `now`, on every process; None for that, as without early stopping."""
-    return _step(run, kept_of, now=now)
+    return _step(run, now=now, speak=_speak)
 
 
 def sound_step(run: Run, *, now: int) -> int | None:
     """The last sound step, which is left if held-out pairs speak for the run in the end; None as of `kept_step`."""
-    return _step(run, lambda lines, far: sound(lines, far)[-1], now=now)
+    return _step(run, now=now, speak=lambda looks: True)
 
 
-def _step(
-    run: Run, choose: Callable[[Sequence[HeldOutMetrics], float], HeldOutMetrics | None], *, now: int
-) -> int | None:
-    """Of the steps whose weights there are: a version before kept checkpoints by another rule."""
+def _step(run: Run, *, now: int, speak: Callable[[Sequence[HeldOutMetrics]], bool]) -> int | None:
+    """As `kept_of`, of the steps whose weights there are: a version before kept checkpoints by another rule."""
     if run.config.train.stop is None:
         return None
-    looks = read_heldout(run.out) if run.world.main else ()
-    lines = [line for line in looks if line.step in (0, now) or checkpoint_path(run.out, line.step).is_dir()]
-    found = choose(lines, start_far(run.out)) if lines else None
-    step = -1 if found is None else found.step
+    step, looks = -1, read_heldout(run.out) if run.world.main else ()
+    if looks:
+        steps = [line.step for line in sound(looks, start_far(run.out))] if speak(looks) else [0]
+        step = [each for each in steps if each in (0, now) or checkpoint_path(run.out, each).is_dir()][-1]
     step = step if run.world.size == 1 else run.world.highest(step)
     return None if step < 0 else step
 
