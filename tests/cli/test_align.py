@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,6 +87,21 @@ def mine(folder: Path) -> Path:
     """A person's own folder: pictures of six sizes and a table with their names."""
     own_pairs.make_folder(folder, pairs=12)
     return folder
+
+
+@pytest.mark.parametrize("card", ["1.52GB", "1.6GB", "24GB"])
+def test_what_fits_a_card_is_words_of_the_commands(finepref, tmp_path: Path, card: str) -> None:
+    """Each word of what makes a run fit is an override of its own, and the plan with them is the one that fits."""
+    words = ("align", "--base", "lab", "--data", str(mine(tmp_path / "mine")), "--out", str(tmp_path / "out"))
+    shown = call(finepref, *words, "--card", card, "--dry-run").stdout
+    (train,) = (shlex.split(line) for line in shown.splitlines() if line.startswith("finepref train"))
+    own = [word for word in train if "=" in word]
+    assert ("lora.rank=8" in own) == (card == "1.52GB")
+    assert bool(own) == (card != "24GB")
+    assert shown.rstrip().endswith("yes")
+    (drawn,) = (line for line in shown.splitlines() if line.startswith("finepref generate"))
+    assert "--precision bf16" in drawn
+    assert "--offload" not in drawn
 
 
 def test_a_look_changes_nothing(finepref, tmp_path: Path) -> None:

@@ -6,14 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 import own_pairs
 import tiny
-from finepref.core.errors import ConfigError
+from finepref.core.errors import ConfigError, FineprefError, InputError
+from finepref.evaluate.generate import generate
+from finepref.formats.manifest import read_record, read_rows
 from finepref.models.export import export
 from finepref.models.load import load_adapter, load_pipeline
 from finepref.models.lora import LoraSettings
@@ -73,7 +77,37 @@ def test_trained_resumed_exported_and_loaded(world: Path, tmp_path: Path) -> Non
     merged = export(run, base, tmp_path / "merged", format="merged")
     assert (picture(load_pipeline(merged)) - moved).abs().max() < 1e-3
     export(run, base, tmp_path / "lora.safetensors", format="comfyui")
+    drawn_in_fewer_bits(run, tmp_path / "eval")
     assert json.loads((run / "run.json").read_text())["decides"]["settings"]["model.quantize"] == "int8"
+
+
+def drawn_in_fewer_bits(run: Path, out: Path) -> None:
+    """`generate` with int8 draws what was trained: near the pictures in full, with the LoRA on the short base."""
+    models, how = {"before": f"{run}@0", "after": str(run)}, {"steps": 2, "guidance": 2.0, "size": (32, 32)}
+    generate(models, ["a dog"], [0], out / "full", **how)
+    generate(models, ["a dog"], [0], out / "short", quantize="int8", **how)
+    full, short = (
+        [np.asarray(Image.open(out / name / row.path)).astype(int) for row in read_rows(out / name)]
+        for name in ("full", "short")
+    )
+    for plain, own in zip(full, short, strict=True):
+        assert np.abs(plain - own).max() > 0
+        assert np.abs(plain - own).mean() < 3
+    assert np.abs(short[0] - short[1]).max() > 0
+    said = [read_record(out / name).sampling["after/prompts"].get("quantize") for name in ("full", "short")]
+    assert said == [None, "int8"]
+
+
+def test_what_cannot_be_drawn_in_fewer_bits(tmp_path: Path) -> None:
+    for kind, said in (
+        ("nf4", "nf4 (has no kernels for a CPU|needs bitsandbytes)"),
+        ("int4", "unknown quantisation 'int4'"),
+    ):
+        with pytest.raises(FineprefError, match=said):
+            generate({"a": "lab"}, ["a dog"], [0], tmp_path / "out", quantize=kind)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'a' is loaded already"):
+        generate({"a": load_pipeline("lab")}, ["a dog"], [0], tmp_path / "out", quantize="int8")
+    assert not (tmp_path / "out").exists()
 
 
 def test_it_is_the_base_in_fewer_bits(world: Path) -> None:

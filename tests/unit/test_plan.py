@@ -424,14 +424,23 @@ def test_a_card_that_no_table_knows(tmp_path: Path) -> None:
 SIZES = {"t4": "T4", "12gb": "12GB", "16gb": "16GB", "24gb": "24GB", "48gb": "48GB", "80gb": "A100"}
 
 
-@pytest.mark.parametrize(("card", "base"), [("t4", "sd15"), ("24gb", "sd15"), ("24gb", "flux")])
+@pytest.mark.parametrize(
+    ("card", "base"), [("t4", "sd15"), ("24gb", "sd15"), ("24gb", "flux"), ("12gb", "sd3"), ("t4", "sdxl")]
+)
 def test_card_layers(tmp_path: Path, card: str, base: str) -> None:
-    """What a card's layer sets for a base fits that card without any recipe, and leaves less than half of it unused."""
+    """What a card's layer sets for a base fits that card without any recipe, and leaves less than half of it unused.
+
+    So does its cache.
+    """
     own_pairs.make_folder(tmp_path / "data", pairs=2)
     model = architectures.write_configs(tmp_path / "model", base)
     words = [f"data.paths=[{tmp_path / 'data'}]", "cache.folder=cache", f"model.base={model}", "model.vae=null"]
-    (found,) = plan_run(load_config([base, "dpo", card], words), gpus=gpus_of([SIZES[card]]), processes=1).gpus
+    config, (gpu,) = load_config([base, "dpo", card], words), gpus_of([SIZES[card]])
+    plan = plan_run(config, gpus=[gpu], processes=1)
+    (found,) = plan.gpus
     assert 0.5 * found.memory_gb < found.needed_gb < found.memory_gb
+    caching = plan.caching.apart_gb if config.cache.offload else plan.caching.together_gb
+    assert needed_gb({"cache": caching * 1e9}, gpu) < gpu.memory_gb
 
 
 def test_every_card_has_its_bases() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 from finepref.align.choice import Choice, choose
 from finepref.align.stages import LAYER, PROMPTS, Request, judging_stages, signal_stages, training_stages
 from finepref.align.timed import Stage, run_stage
+from finepref.core.device import default_device
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import write_json, write_text
 from finepref.core.rows import PROMPTS as PROMPT_SETS
@@ -26,11 +27,13 @@ from finepref.formats.layers import shipped_names
 from finepref.formats.preferences import Preferences
 from finepref.formats.reading import Reading
 from finepref.models.family import family_of
+from finepref.models.quantized import check_quantization
 from finepref.models.source import locate
 from finepref.plan.cards import Gpu, gpu_of
 from finepref.plan.methods import get
 from finepref.plan.needs import Plan
 from finepref.plan.plan import plan_run
+from finepref.plan.stage_memory import caching, stage_words
 from finepref.train.config import RunConfig, load_config
 from finepref.train.unseen import held_out_ids
 
@@ -67,7 +70,7 @@ def plan_alignment(
 
     Raises:
         InputError: no decided vote, a base that no recipe is for, or a card that nothing fits on.
-        ConfigError: nothing is held out, and no prompts are named.
+        ConfigError: nothing is held out, and no prompts are named; a quantisation that this machine cannot do.
     """
     report = inspect(list(data), reading=reading)
     pairs = report.decided
@@ -92,7 +95,15 @@ def plan_alignment(
     }
     write_text(written, yaml.safe_dump(held, sort_keys=False, allow_unicode=True))
     own, plan = _fitting(layers, tuple(overrides), gpu)
-    config = load_config(layers, own)
+    config, drawn = load_config(layers, own), list[str]()
+    if plan is not None:
+        caches, drawn = stage_words(config, plan.counts, plan.cards[0])
+        own = (*own, *caches)
+        config = load_config(layers, own)
+        plan = replace(plan, caching=caching(config, plan.counts))
+    if place is None:
+        check_quantization(config.model.quantize, default_device())
+        drawn = drawn if default_device() != "cpu" else [word for word in drawn if word != "--offload"]
     if prompts is None and not (config.data.validation_share or config.validation.pairs):
         what = "no pair is held out, so there are no prompts for pictures before and after"
         raise ConfigError(what, where="data.validation_share", remedy="name some with --prompts, or hold pairs out")
@@ -100,7 +111,7 @@ def plan_alignment(
         data=tuple(data), reading=tuple(words), layers=(*layers[:-1], str(out / LAYER)), own=own, out=out,
         prompts=prompts,
         judges=tuple(judges) or (("lab-true", "lab-reward", "lab-diversity") if at_home else tuple(rewards)),
-        sampling=("--steps", "10", "--guidance", "3") if layer == LAB else (), seed=seed,
+        sampling=(*(("--steps", "10", "--guidance", "3") if layer == LAB else ()), *drawn), seed=seed,
     )  # fmt: skip
     return Alignment(
         asked=asked, choice=choice, config=config, plan=plan,

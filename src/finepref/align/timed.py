@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from finepref.core.errors import FineprefError
 from finepref.core.progress import say
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 ENDED = (130, 143)  # exit codes of what a signal ended
 
 
@@ -36,7 +37,9 @@ class Timing:
 
 
 def run_stage(stage: Stage, *, workers: int, number: str) -> Timing:
-    """Run a stage's commands as processes, at most `workers` at once, each with its share of the cores.
+    """Run a stage's commands as processes, at most `workers` at once.
+
+    Each has its share of the cores, unless OMP_NUM_THREADS says how many: what else runs here is not known.
 
     Raises:
         FineprefError: a command failed; its own message is on stderr.
@@ -45,8 +48,8 @@ def run_stage(stage: Stage, *, workers: int, number: str) -> Timing:
     usages: list[tuple[float, float]] = []
     waiting = list(stage.commands)
     side_by_side = min(workers, len(waiting))
-    threads = max(1, (os.cpu_count() or 1) // side_by_side)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    threads = str(max(1, (os.cpu_count() or 1) // side_by_side))
+    environment = dict.fromkeys(THREADS, os.environ.get(THREADS[0], threads)) | os.environ
     for words in stage.commands:
         say(f"[{number}] finepref {shlex.join(words)}")
     while waiting:

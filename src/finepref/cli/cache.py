@@ -27,6 +27,9 @@ def command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start again (with --reference, the reference's caches alone).")
     ] = False,
+    offload: Annotated[
+        bool, typer.Option(help="The VAE is gone before the text encoders are read: less memory (cache.offload).")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
 ) -> None:
     """Encode every image and prompt of a run's data; resumes where it stopped. torchrun shares the work out.
@@ -43,7 +46,7 @@ def command(
     from finepref.train.processes import launched
     from finepref.train.run import fill_run
 
-    run = load_config(config, overrides or ())
+    run = load_config(config, [*(overrides or ()), *(["cache.offload=true"] if offload else [])])
     folder = out or (Path(run.cache.folder) if run.cache.folder else None)
     if folder is None:
         raise ConfigError("no cache folder is named", where="cache.folder", remedy="set it, or give --out")

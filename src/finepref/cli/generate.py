@@ -44,6 +44,7 @@ def command(
         ),
     ] = None,
     precision: Annotated[str, typer.Option(help="no (float32), bf16 or fp16, of all networks.")] = "no",
+    quantize: Annotated[str | None, typer.Option(help="int8 or nf4: the denoiser's weights in fewer bits.")] = None,
     offload: Annotated[bool, typer.Option(help="Only the network at work on the GPU: less memory, slower.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; does not change the noise.")] = 8,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first prompts of each set.")] = None,
@@ -64,9 +65,9 @@ def command(
     }  # fmt: skip
     settings: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     extras = _extras(controlnet, control_images, control_scale, refiner, refiner_start)
-    extras |= {"precision": precision, "offload": offload, "negative": negative}
+    extras |= {"precision": precision, "quantize": quantize, "offload": offload, "negative": negative}
     named = parse_models(model)
-    check_loading(named, precision, offload=offload)  # before a model is loaded to be known
+    check_loading(named, precision, quantize, offload=offload)  # before a model is loaded to be known
     files = [name.partition("=")[2] or name for name in prompts or ()]
     read: list[Any] = [*named.values(), *files, *filter(None, [control_images, negative])]
     check_folder(out, EVALUATION, inputs=read)

@@ -37,6 +37,7 @@ class CacheSettings:
     """flips: mirror images too. posterior: `mode` (mean alone) or `mean_std`. dtype: of the shards.
 
     shard_size: images that wait for a shard, and at most those of one. batch_size: images (or prompts) encoded at once.
+    offload: prompts are encoded after all images, for an encoder that holds one kind of network at a time.
     """
 
     flips: bool = False
@@ -44,6 +45,7 @@ class CacheSettings:
     dtype: str = "float16"
     shard_size: int = 4096
     batch_size: int = 32
+    offload: bool = False
 
 
 def shard_index(folder: Path, kind: Kind, *, square: Bucket) -> pa.Table:
@@ -68,7 +70,7 @@ class Builder:
         self.bad_images: dict[str, str] = {}
         self.decoding: deque[tuple[str, Future[Any]]] = deque()
         self.waiting: dict[str, list[tuple[str, NDArray[np.uint8], ImageSize]]] = {}
-        self.waiting_prompts: list[tuple[str, str]] = []
+        self.waiting_prompts: deque[tuple[str, str]] = deque()
         self.image_shards = {
             str(bucket): Gathering(folder, IMAGES, f"r{rank}" if bucket == square else f"r{rank}x{bucket}")
             for bucket in encoder.buckets
@@ -94,7 +96,7 @@ class Builder:
         if (sha,) not in self.prompts and owner(sha, self.world) == self.rank:
             self.prompts.add((sha,))
             self.waiting_prompts.append((sha, prompt))
-            if len(self.waiting_prompts) == self.settings.batch_size:
+            if len(self.waiting_prompts) == self.settings.batch_size and not self.settings.offload:
                 self._encode_prompts()
 
     def finish(self) -> None:
@@ -103,7 +105,8 @@ class Builder:
             self._take_decoded()
         for bucket in [*self.waiting]:
             self._encode_images(bucket)
-        self._encode_prompts()
+        while self.waiting_prompts:
+            self._encode_prompts()
         for shard in (*self.image_shards.values(), self.prompt_shard):
             shard.write()
 
@@ -153,9 +156,8 @@ class Builder:
         return {name: value.to(self.dtype).cpu() for name, value in kept.items()}
 
     def _encode_prompts(self) -> None:
-        if not self.waiting_prompts:
-            return
-        batch, self.waiting_prompts = self.waiting_prompts, []
+        size = min(self.settings.batch_size, len(self.waiting_prompts))
+        batch = [self.waiting_prompts.popleft() for _ in range(size)]
         began = time.perf_counter()
         encoded = self.encoder.encode_prompts([prompt for _, prompt in batch])
         tensors = {k: v.to(self.dtype).cpu() if v.is_floating_point() else v.cpu() for k, v in encoded.items()}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from finepref.core.device import Precision, default_device, device_name, free_memory
 from finepref.core.errors import InputError, check_word
@@ -23,6 +23,9 @@ from finepref.formats import manifest
 from finepref.formats.folders import EVALUATION
 from finepref.formats.manifest import FolderRecord, ImageRow, Key, Manifest, ModelRecord, PromptsRecord
 from finepref.formats.prompts import PromptSet, as_prompt_set, prompt_sha256
+
+if TYPE_CHECKING:
+    from finepref.models.quantized import Quantization
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]*")
 
@@ -42,6 +45,7 @@ def generate(
     control: Control | None = None,
     refiner: Refiner | None = None,
     precision: Precision = "no",
+    quantize: Quantization | None = None,
     negative: NamedModel | str | Path | None = None,
     offload: bool = False,
     batch_size: int = 8,
@@ -55,7 +59,7 @@ def generate(
         prompts: texts; a prompt file, or a set by name (`lab-eval`, `papv2`).
         seeds: distinct integers; an image's noise is a function of (prompt row, seed).
         out: folder; images go to `out/images/<model>/<set>/<row>_s<seed>.png`.
-        steps, guidance, scheduler, size, negative_prompt, noise, control, refiner, precision: see `Sampling`.
+        steps, guidance, scheduler, size, negative_prompt, noise, control, refiner, precision, quantize: see `Sampling`.
         negative: the model, trained on losers, that all others are guided away from (Diffusion-NPO); as in `models`.
         offload: keep only the network at work on the accelerator; slower, in less memory, the same images.
         batch_size: images per pipeline call, >= 1; does not change the noise.
@@ -68,7 +72,7 @@ def generate(
     Raises:
         InputError: an unusable name or setting, or the folder holds images of these names made in another way.
     """
-    check_loading(models, precision, offload=offload)
+    check_loading(models, precision, quantize, offload=offload)
     if negative is not None and offload:
         raise InputError("two networks work at once", where="negative", remedy="leave offload out")
     read = [each for each in (*models.values(), prompts, negative) if isinstance(each, str | Path)]
@@ -79,7 +83,9 @@ def generate(
 
         say_unless_losers(negative)
     away = None if negative is None else as_source(negative)
-    sampling = Sampling(steps, guidance, scheduler, size, negative_prompt, noise, control, refiner, precision, away)
+    sampling = Sampling(
+        steps, guidance, scheduler, size, negative_prompt, noise, control, refiner, precision, quantize, away
+    )
     sources = {name: as_source(model) for name, model in models.items()}
     _check(sources, prompt_set, seeds, batch_size)
     if scheduler is not None and scheduler not in SCHEDULERS:
@@ -118,7 +124,7 @@ def _fill(
             rows.pop((name, prompt_set.name, *key), None)
         started = time.perf_counter()
         batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
-        sampler = prepare(source.load("cpu" if offload else place, sampling.precision), sampling, offload=offload)
+        sampler = prepare(sampling.load(source, "cpu" if offload else place), sampling, offload=offload)
         manifest.write_rows(out, rows.values())
         manifest.write_record(out, record)
         for batch in progress(batches, f"images of {name}", unit="batch"):
@@ -150,14 +156,17 @@ def _check(sources: Mapping[str, NamedModel], prompts: PromptSet, seeds: Sequenc
         raise InputError(f"a batch of {batch_size}", where="batch size", remedy="use at least 1")
 
 
-def check_loading(models: Mapping[str, Any], precision: str, *, offload: bool) -> None:
-    """Refuse an unknown precision, offloading without effect, and either of pipelines that are loaded already."""
+def check_loading(models: Mapping[str, Any], precision: str, quantize: str | None, *, offload: bool) -> None:
+    """Refuse what this machine cannot do, offloading without effect, and any of it for pipelines that are loaded."""
+    from finepref.models.quantized import check_quantization
+
     check_word(precision, get_args(Precision), "precision", where="precision")
+    check_quantization(quantize, default_device(), where="quantize")
     if offload and default_device() == "cpu":
         what = "it has no effect: this machine's networks are on the CPU anyway"
         raise InputError(what, where="offload", remedy="leave it out")
     loaded = [name for name, model in models.items() if not isinstance(model, NamedModel | str | Path)]
-    if loaded and (offload or precision != "no"):
+    if loaded and (offload or quantize or precision != "no"):
         what = f"'{loaded[0]}' is loaded already, in its own precision and place"
         raise InputError(what, where="models", remedy="give its path, or load it so and leave the option out")
 

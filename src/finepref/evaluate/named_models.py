@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finepref.core.device import Precision
 from finepref.core.errors import InputError
@@ -15,6 +15,9 @@ from finepref.core.provenance import sha256_bytes, sha256_file
 from finepref.formats.folders import STATE
 from finepref.formats.run import at_start, at_step, is_finished, read_run
 
+if TYPE_CHECKING:
+    from finepref.models.quantized import Quantization
+
 NOT_WEIGHTS = ("checkpoints", "samples", "cache", *STATE)
 
 
@@ -22,12 +25,12 @@ NOT_WEIGHTS = ("checkpoints", "samples", "cache", *STATE)
 class NamedModel:
     """A model to generate with: how to load it, and what a reader of the results must know of it.
 
-    load: (device, precision) -> diffusers pipeline, called only when an image is missing. origin: path or hub id.
-    fingerprint: changes when the weights do. rewards: names of the scorers whose values its training used. pipeline:
-    diffusers class name.
+    load: (device, precision, quantisation) -> diffusers pipeline, called only when an image is missing. origin: path
+    or hub id. fingerprint: changes when the weights do. rewards: names of the scorers whose values its training used.
+    pipeline: diffusers class name.
     """
 
-    load: Callable[[str, Precision], Any]
+    load: Callable[[str, Precision, Quantization | None], Any]
     origin: str
     fingerprint: str
     rewards: tuple[str, ...] = ()
@@ -87,8 +90,8 @@ def as_source(model: NamedModel | str | Path | Any) -> NamedModel:
     if is_file(path):
         return replace(as_source(locate(path).folder), origin=path)
 
-    def load(device: str, precision: Precision) -> Any:
-        return open_pipeline(path, device=device, precision=precision)
+    def load(device: str, precision: Precision, quantize: Quantization | None = None) -> Any:
+        return open_pipeline(path, device=device, precision=precision, quantize=quantize)
 
     if run_of is not None:
         begun, vae = read_run(run_of), run_model_settings(run_of).get("vae")

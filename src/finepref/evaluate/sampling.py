@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from finepref.evaluate.named_models import NamedModel
+    from finepref.models.quantized import Quantization
 
 Noise = Literal["per-prompt", "shared"]
 SCHEDULERS = {
@@ -81,8 +82,9 @@ class Sampling:
 
     guidance is diffusers' guidance_scale. size is (width, height) in pixels. scheduler is a short name (`ddim`,
     `euler`, ...) or a diffusers class name. noise "shared" starts every prompt from the same noise (SDPO's protocol).
-    precision: of all networks; a VAE that asks for it (`force_upcast`) decodes in float32. negative: the model whose
-    denoiser stands for the negative half of guidance (`finepref.models.negative_network`).
+    precision: of all networks; a VAE that asks for it (`force_upcast`) decodes in float32. quantize: the denoiser's
+    linear weights in fewer bits (`finepref.models.quantized`). negative: the model whose denoiser stands for the
+    negative half of guidance (`finepref.models.negative_network`).
     """
 
     steps: int
@@ -94,6 +96,7 @@ class Sampling:
     control: Control | None = None
     refiner: Refiner | None = None
     precision: Precision = "no"
+    quantize: Quantization | None = None
     negative: NamedModel | None = None
 
     def __post_init__(self) -> None:
@@ -112,12 +115,16 @@ class Sampling:
             what = f"it has no effect at a guidance of {self.guidance:g}"
             raise InputError(what, where="negative", remedy="use a guidance above 1")
 
+    def load(self, model: NamedModel, device: str) -> Any:
+        """The pipeline of a model, in this precision."""
+        return model.load(device, self.precision, self.quantize)
+
     def record(self, rows: int) -> dict[str, Any]:
         """Everything that changes an image of a set of `rows` prompts, as JSON."""
         size, control = list(self.size) if self.size else None, self.control.record(rows) if self.control else None
         found = {**asdict(replace(self, negative=None)), "size": size, "control": control}
         found |= {"negative": None if self.negative is None else self.negative.fingerprint}
-        for name, usual in (("precision", "no"), ("negative", None)):
+        for name, usual in (("precision", "no"), ("quantize", None), ("negative", None)):
             if found[name] == usual:
                 del found[name]  # as in folders of earlier versions, which go on
         return found
@@ -197,7 +204,7 @@ def prepare(pipeline: Any, sampling: Sampling, *, offload: bool = False) -> Samp
     if sampling.negative is not None:
         from finepref.models.negative_network import negative_network
 
-        away = negative_network(pipeline, sampling.negative.load(str(pipeline.device), sampling.precision))
+        away = negative_network(pipeline, sampling.load(sampling.negative, str(pipeline.device)))
     refiner = load_refiner(pipeline, sampling.refiner) if sampling.refiner is not None else None
     if sampling.scheduler is not None:
         pipeline.scheduler = scheduler_class(sampling.scheduler).from_config(pipeline.scheduler.config)

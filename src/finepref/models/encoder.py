@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from finepref.core.buckets import Bucket, buckets_of
+from finepref.core.device import free_memory
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import read_object
 from finepref.core.provenance import hash_config, sha256_folder
@@ -36,6 +37,8 @@ class LatentEncoder:
         resolution: side of the square images in pixels. buckets: whether images have other shapes too.
         mixed_precision: the VAE (full-precision weights) runs under that autocast; text encoders are loaded in that
             type.
+        offload: one network at a time is on the device: the VAE is forgotten when text encoders are read, and the
+            reverse; of several text encoders those that do not work wait on the CPU.
         said: of the base, see `models.source.locate`.
 
     Raises:
@@ -54,6 +57,7 @@ class LatentEncoder:
         vae: str | None = None,
         device: str | torch.device = "cpu",
         mixed_precision: str = "no",
+        offload: bool = False,
         **said: Unpack[BaseOptions],
     ) -> None:
         self.source = locate(base, **said)
@@ -73,23 +77,35 @@ class LatentEncoder:
             self.buckets = buckets_of(resolution, multiple=unit)
         self.tokenizers = check_tokenizers(self.source, self.family)
         self._dtype = compute_dtype(mixed_precision)
+        self._apart, self._hooks = offload, list[Any]()
 
     @functools.cached_property
     def vae(self) -> Any:
         """The VAE on the device."""
+        self._make_room("pipe")
         return load_vae(self.source, self._vae_override).to(self.device)
 
     @functools.cached_property
     def pipe(self) -> Any:
         """The pipeline with its text encoders alone."""
+        self._make_room("vae")
         source, part = self.source, self.family.part
         held = [pair for pair in self.family.texts if source.has(pair[1])]
         dtype = self._dtype or torch.float32
-        encoders = {name: load_part(source, name, dtype=dtype).to(self.device) for _, name in held}
+        encoders = {name: load_part(source, name, dtype=dtype) for _, name in held}
+        if self._apart and len(encoders) > 1:
+            self._hooks = _taking_turns([*encoders.values()], self.device)
+        else:
+            encoders = {name: encoder.to(self.device) for name, encoder in encoders.items()}
         without: dict[str, Any] = {part: None, "vae": None, "scheduler": None}
         if len(held) < len(self.family.texts):
             without[part] = empty_part(source, part)  # asked how wide the states of an absent encoder are
         return assemble(source, without | encoders | self.tokenizers)
+
+    def _make_room(self, other: str) -> None:
+        if self._apart and self.__dict__.pop(other, None) is not None:
+            self._hooks = []
+            free_memory()
 
     def fingerprint(self) -> Mapping[str, str]:
         """Hashes of everything that shapes a latent or an embedding; nothing is loaded for it."""
@@ -119,6 +135,8 @@ class LatentEncoder:
         """Prompts -> name -> float32 [N,...], exactly what the pipeline feeds its denoiser; "" like any other."""
         with quiet():
             encoded = self.family.encode(self.pipe, prompts)
+        for hook in self._hooks:
+            hook.offload()
         self._check_range("embeddings", encoded.values(), remedy="use no or bf16")
         return {name: value.float() if value.is_floating_point() else value for name, value in encoded.items()}
 
@@ -126,6 +144,16 @@ class LatentEncoder:
         """Refuse what float16, which ends at 65504, has made infinite or nan on the way."""
         if self._dtype is torch.float16 and not all(bool(value.isfinite().all()) for value in values):
             raise InputError(f"the {what} of this model overflow in fp16", where="cache.mixed_precision", remedy=remedy)
+
+
+def _taking_turns(networks: Sequence[Any], device: torch.device) -> list[Any]:
+    """Hooks by which each network is on the device while it works, and the one before it no longer."""
+    from accelerate import cpu_offload_with_hook
+
+    hooks: list[Any] = []
+    for network in networks:
+        hooks.append(cpu_offload_with_hook(network, device, prev_module_hook=hooks[-1] if hooks else None)[1])
+    return hooks
 
 
 def reduction(vae: Path) -> int:

@@ -89,7 +89,8 @@ def load_adapter(
     micro = check_micro_conditioning(kind, micro_conditioning)
     dtype = compute_dtype(mixed_precision)
     check_quantization(quantize, device)
-    policy, start = _load_network(source, kind, init_from, quantize)
+    below = None if quantize is None else (quantize, torch.float32)
+    policy, start = _load_network(source, kind, init_from, below)
     texts = None
     if lora is not None and lora.text_encoder:
         texts = load_text_encoders(source, kind, check_tokenizers(source, kind))
@@ -158,20 +159,24 @@ def _attach(
     return dropout.install(named, lora.dropout, adapter=low_rank.POLICY, seed=seed)
 
 
-def open_pipeline(path: str, *, device: str | None = None, precision: Precision = "no") -> Any:
+def open_pipeline(
+    path: str, *, device: str | None = None, precision: Precision = "no", quantize: Quantization | None = None
+) -> Any:
     """A plain diffusers pipeline: of a run folder (base + trained part), a diffusers folder, a hub name, or the lab.
 
     `RUN@0` is what a finished run started from: its base with the run's own VAE and `model.init_from`.
 
     Args:
         precision: no (float32), bf16 or fp16, of all its networks, as diffusers' `torch_dtype`.
+        quantize: the denoiser's linear weights in fewer bits, see `models.quantized`.
 
     Raises:
         InputError: a folder that is neither a finished run nor a pipeline.
     """
     run = at_start(path)
     path = str(at_step(path)) if run is None else run
-    how: Any = {"device": device or default_device(), "precision": precision, "untrained": run is not None}
+    how: Any = {"device": device or default_device(), "precision": precision, "quantize": quantize}
+    how["untrained"] = run is not None
     if is_finished(path):
         record = read_run(path)
         said = BaseOptions(revision=record.revision) | said_of(path, record.base)
@@ -184,6 +189,9 @@ def open_pipeline(path: str, *, device: str | None = None, precision: Precision 
         raise InputError(what, where=path, remedy=remedy)
     source = locate(path)
     if is_guided(source.index):
+        if quantize is not None:
+            what = "a guided pipeline, whose two networks are not quantised here"
+            raise InputError(what, where=path, remedy="leave quantize out")
         dtype = compute_dtype(precision, where="precision") or torch.float32
         return open_guided(source, device=how["device"], dtype=dtype)
     return load_pipeline(path, **how)
@@ -196,6 +204,7 @@ def load_pipeline(
     family: str = "auto",
     device: str | torch.device = "cpu",
     precision: Precision = "no",
+    quantize: Quantization | None = None,
     untrained: bool = False,
     **said: Unpack[BaseOptions],
 ) -> Any:
@@ -205,6 +214,7 @@ def load_pipeline(
     that is not that of the run, by its content, is refused.
 
     Args:
+        precision, quantize: see `open_pipeline`.
         untrained: as the run was before its first step.
 
     Raises:
@@ -218,10 +228,12 @@ def load_pipeline(
     check_parts(source, kind, settings.get("vae"))
     tokenizers = check_tokenizers(source, kind)
     vae = load_vae(source, settings.get("vae"))
-    network, adapter = _load_network(source, kind, settings.get("init_from") if untrained else run)
     dtype = compute_dtype(precision, where="precision") or torch.float32
+    check_quantization(quantize, device, where="quantize")
+    below = None if quantize is None else (quantize, dtype)
+    network, adapter = _load_network(source, kind, settings.get("init_from") if untrained else run, below)
     with quiet():
-        held = {kind.part: network.to(dtype), "vae": vae.to(dtype), **tokenizers}
+        held = {kind.part: network if below else network.to(dtype), "vae": vae.to(dtype), **tokenizers}
     pipe = assemble(source, held, torch_dtype=dtype)
     if adapter is not None:
         names = text_parts(kind, source) if kind.embed is not None else []
@@ -234,16 +246,19 @@ def load_pipeline(
 
 
 def _load_network(
-    source: Source, kind: Family, start: str | FilePath | None, quantize: str | None = None
+    source: Source, kind: Family, start: str | FilePath | None, quantized: tuple[str, torch.dtype] | None
 ) -> tuple[Any, FilePath | None]:
     """(network with the full weights of `start`, LoRA file still to be put on it or None).
+
+    quantized: the kind, and the type that weights are taken back to at each call; None for float32 weights.
 
     A LoRA run lies on the full weights that it started from; one that started from a LoRA went on with that LoRA.
     """
     found = None if start is None else find_start(start, kind.part, source)
     below = found if found is None or found.lora is None else full_start(found.name, kind.part, source)
+    how: Any = {} if quantized is None else dict(zip(("quantize", "dtype"), quantized, strict=True))
     if below is None or below.weights is None:
-        network = load_part(source, kind.part, quantize=quantize)
+        network = load_part(source, kind.part, **how)
     else:
-        network = load_module(part_class(source, kind.part), below.weights, quantize=quantize)
+        network = load_module(part_class(source, kind.part), below.weights, **how)
     return network, None if found is None else found.lora

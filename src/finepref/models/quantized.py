@@ -1,4 +1,5 @@
-"""A frozen base in fewer bits, by diffusers' own quantisation: what a LoRA is trained on where memory is short.
+"""A frozen base in fewer bits, by diffusers' own quantisation: what a LoRA is trained on, and pictures are drawn with,
+where memory is short.
 
 int8: linear weights in 8 bits, one scale a row (torchao). nf4: in 4 bits, one scale for 64 numbers (bitsandbytes, which
 has no kernels for CPUs in diffusers). A forward takes the weights back to the network's own precision, so policy and
@@ -14,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from finepref.core.errors import ConfigError
+from finepref.core.errors import ConfigError, check_word
 
 Quantization = Literal["int8", "nf4"]
 BYTES: Mapping[str, float] = {"int8": 1.0, "nf4": 0.5 + 4.0 / 64}
@@ -22,23 +23,24 @@ BYTES: Mapping[str, float] = {"int8": 1.0, "nf4": 0.5 + 4.0 / 64}
 EXTRAS = {"int8": ("torchao", "quant"), "nf4": ("bitsandbytes", "bnb")}
 
 
-def check_quantization(kind: str | None, device: torch.device | str) -> None:
+def check_quantization(kind: str | None, device: torch.device | str, *, where: str = "model.quantize") -> None:
     """Refuse a quantisation that this machine cannot do.
 
     Raises:
-        ConfigError: its library is not installed, or it has no kernels here.
+        ConfigError: an unknown one, its library is not installed, or it has no kernels here.
     """
     if kind is None:
         return
+    check_word(kind, EXTRAS, "quantisation", where=where)
     import importlib.util
 
     library, extra = EXTRAS[kind]
     if importlib.util.find_spec(library) is None:
         remedy = f"pip install 'finepref[{extra}]'"
-        raise ConfigError(f"{kind} needs {library}, which is not installed", where="model.quantize", remedy=remedy)
+        raise ConfigError(f"{kind} needs {library}, which is not installed", where=where, remedy=remedy)
     if kind == "nf4" and torch.device(device).type == "cpu":
         what = "nf4 has no kernels for a CPU in diffusers"
-        raise ConfigError(what, where="model.quantize", remedy="use int8, or a GPU")
+        raise ConfigError(what, where=where, remedy="use int8, or a GPU")
 
 
 def config_of(kind: str | None, dtype: torch.dtype) -> Any:

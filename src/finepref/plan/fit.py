@@ -99,19 +99,25 @@ def _fitting(gpu: Gpu, config: RunConfig, method: Method, count: Count, *, proce
     """The batch sizes, largest first, with which a config fits, as overrides; None where none do."""
     counts, options = count(config), config.train
     own = {"train.micro_batch": options.micro_batch, "train.place_batch": options.place_batch}
-    for size in _halvings(options.micro_batch):
-        for place in _halvings(options.place_batch) if inverts(config, method) else (options.place_batch,):
+    for size in halvings(options.micro_batch):
+        for place in halvings(options.place_batch) if inverts(config, method) else (options.place_batch,):
             batch = {"train.micro_batch": size, "train.place_batch": place}
             if needed_gb(memory_of(changed(config, batch), method, counts, processes=processes), gpu) <= gpu.memory_gb:
                 return _spelled({key: value for key, value in batch.items() if value != own[key]})
     return None
 
 
-def _halvings(size: int) -> list[int]:
+def halvings(size: int) -> list[int]:
+    """A batch size and its halves down to one."""
     return [size >> n for n in range(size.bit_length())]
 
 
 def _spelled(change: Change) -> list[str]:
-    """As overrides of the command line."""
+    """As overrides of the command line, none of which has a space that a shell would split it at."""
+    change = {
+        key if leaf is None else f"{key}.{leaf}": held
+        for key, value in change.items()
+        for leaf, held in (value.items() if isinstance(value, Mapping) else [(None, value)])
+    }
     dumped = {key: yaml.safe_dump(value, default_flow_style=True) for key, value in change.items()}
     return [f"{key}={text.removesuffix(chr(10)).removesuffix('...').strip()}" for key, text in dumped.items()]

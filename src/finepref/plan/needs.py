@@ -35,8 +35,9 @@ class Counts:
     of Adafactor's second moments. latent: (C, h, w). condition: numbers of an image's conditions.
     forward_flop, training_flop: a forward; a forward with its backward, recomputation included.
     training_bytes, forward_bytes: most bytes alive at once beyond weights and gradients, with and without gradient.
-    vae_*, text_*: encoding one image and one prompt. decoder_parameters, decoder_bytes: what else a pipeline needs to
-    draw one image, weights and most bytes alive at once.
+    vae_*, text_*: encoding one image and one prompt. largest_text: parameters of the largest text encoder.
+    encoder_bytes: most bytes alive at once beyond weights while an image is encoded in float32. decoder_parameters,
+    decoder_bytes: what else a pipeline needs to draw one image, weights and most bytes alive at once.
     """
 
     parameters: int
@@ -56,6 +57,8 @@ class Counts:
     decoder_bytes: float
     text_parameters: int
     text_flop: float
+    largest_text: int = 0
+    encoder_bytes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,15 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageMemory:
+    """GB of a stage that takes `batch` images at once: all its networks held together, and one at a time (offload)."""
+
+    batch: int
+    together_gb: float
+    apart_gb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OnGpu:
     """Estimates for one GPU. hours: GPU hours at `GOOD` and `POOR` share of the peak; days: shared by all processes;
     None where only its size is known.
@@ -110,13 +122,17 @@ class OnGpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything `finepref plan` prints. cards: what is known of each of `gpus`, in their order."""
+    """Everything `finepref plan` prints. caching, drawing: the stages before and after. cards: what is known of each of
+    `gpus`, in their order.
+    """
 
     family: str
     counts: Counts
     work: Work
     memory_gb: Mapping[str, float]
     cache: Cache
+    caching: StageMemory
+    drawing: StageMemory
     processes: int
     gpus: tuple[OnGpu, ...]
     cards: tuple[Gpu, ...]

@@ -12,6 +12,7 @@ from finepref.plan.cards import Gpu
 from finepref.plan.fit import remedies
 from finepref.plan.needs import GB, GOOD, POOR, Counts, OnGpu, Plan, cache_of, memory_of, needed_gb, work_of
 from finepref.plan.skeleton import config_source, count
+from finepref.plan.stage_memory import caching, drawing
 from finepref.train.config import RunConfig
 from finepref.train.method import check_data, check_path, make_method
 from finepref.train.opened import cache_folder
@@ -67,6 +68,8 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
         work=work,
         memory_gb={name: value / GB for name, value in memory.items()},
         cache=cache_of(config, counts, images=images, prompts=prompts, pairs=pairs),
+        caching=caching(config, counts),
+        drawing=drawing(config, counts),
         processes=processes,
         gpus=tuple(map(on_gpu, gpus)),
         cards=tuple(gpus),

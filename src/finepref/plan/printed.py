@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finepref.plan.needs import FRAGMENTS, GOOD, POOR, PYTHON_GB, RESERVED_GB, OnGpu, Plan
+from finepref.plan.needs import FRAGMENTS, GOOD, POOR, PYTHON_GB, RESERVED_GB, OnGpu, Plan, StageMemory
 
 SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 FLOPS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
@@ -38,6 +38,10 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
     lines += [
         f"  {'together':<16}{sum(plan.memory_gb.values()):>9.2f} GB",
         "",
+        "Memory of the other stages, estimate (in brackets with --offload); what text encoders compute is left out",
+        f"  {'cache':<16}{_stage(plan.caching)} (cache.batch_size={plan.caching.batch})",
+        f"  {'generate':<16}{_stage(plan.drawing)} (--batch-size {plan.drawing.batch}, in the precision of training)",
+        "",
         f"Time, estimate: {GOOD:.0%} to {POOR:.0%} of the data sheet's peak rate. Needed: the parts,",
         f"{RESERVED_GB:g} GB of CUDA's own and {FRAGMENTS:.0%} lost between blocks.",
         *(
@@ -57,6 +61,10 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
         lines += [f"  {name:<9}{half:>6g}{full:>7g}   {source}" for name, half, full, source in rated]
     lines += [f"{card.name} has no bf16: train.mixed_precision=fp16" for card in plan.cards if not card.bf16]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _stage(found: StageMemory) -> str:
+    return f"{found.together_gb:>9.2f} GB [{found.apart_gb:.2f} GB]"
 
 
 def _row(found: OnGpu, prices: Mapping[str, float]) -> list[str]:

@@ -113,6 +113,7 @@ def count(
         condition=sum(math.prod(shape) for shape in shapes.values()),
         text_parameters=sum(size for size, _ in texts),
         text_flop=sum(flop for _, flop in texts),
+        largest_text=max(size for size, _ in texts),
         **images,
         **work,
     )
@@ -297,15 +298,17 @@ def _vae(source: Source, kind: Family, override: str | None, resolution: int) ->
     config, cls = read_object(folder / "config.json"), vae_class(source, folder)
     with reading(folder / "config.json", f"a config of {cls.__name__}"):
         vae = cls.from_config(config).eval()
-    with torch.no_grad(), Flops() as work:
-        mean, _ = kind.moments(vae, torch.zeros(1, 3, resolution, resolution))
+    pixels, weights = torch.zeros(1, 3, resolution, resolution), [*vae.parameters(), *vae.buffers()]
+    with torch.no_grad(), Peak([*weights, pixels]) as encoding, Flops() as work:
+        mean, _ = kind.moments(vae, pixels)
     latent = kind.decodable(mean)
-    with torch.no_grad(), Peak([*vae.parameters(), *vae.buffers(), latent]) as peak:
+    with torch.no_grad(), Peak([*weights, latent]) as peak:
         vae.decode(latent, return_dict=False)
     encoder = sum(p.numel() for name, p in vae.named_parameters() if not name.startswith(("decoder", "post_quant")))
     return tuple(mean.shape[1:]), {
         "vae_parameters": encoder,
         "vae_flop": float(work.total),
+        "encoder_bytes": float(encoding.highest),
         "decoder_parameters": sum(p.numel() for p in vae.parameters()) - encoder,
         "decoder_bytes": float(peak.highest),
     }

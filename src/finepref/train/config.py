@@ -90,6 +90,7 @@ class CacheSection(Options):
     dtype: Literal["float16", "float32", "bfloat16"] = told("float16", "storage type of the shards")
     shard_size: Positive = told(4096, "images a shard")
     batch_size: Positive = told(32, "images (or prompts) encoded at once")
+    offload: bool = told(False, "true = the VAE is gone before the text encoders are read: less memory, equal numbers")
 
 
 class SignalSection(Options):

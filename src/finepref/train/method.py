@@ -146,6 +146,9 @@ def _refuse_nonsense(config: RunConfig, method: Method) -> None:
     if config.lora is not None and config.lora.dora and config.train.mixed_precision != "no":
         what = "half precision rounds its lengths, so that policy and reference differ before the first step"
         raise ConfigError(what, where="lora.dora", remedy="set train.mixed_precision=no, or lora.dora=false")
+    if config.cache.online and config.cache.offload:
+        what = "it does not go with cache.online: every draw needs the VAE and the text encoders"
+        raise ConfigError(what, where="cache.offload", remedy="set one of them to false")
     if config.model.quantize is not None:
         _check_quantized(config)
     if config.signal.margin_scale != 1.0 and (config.signal.file is None or not needs.margin):

@@ -66,8 +66,8 @@ def about_base(config: RunConfig) -> BaseRecord:
 def load_encoder(config: RunConfig, *, device: str) -> LatentEncoder:
     """The VAE and text encoders that a run's cache is made with."""
     model = config.model.model_dump(exclude={"init_from", "micro_conditioning", "quantize"})
-    precision, shape = config.cache.mixed_precision, config.data.model_dump(include={"resolution", "buckets"})
-    return LatentEncoder(**model, **shape, device=device, mixed_precision=precision)
+    shape, cache = config.data.model_dump(include={"resolution", "buckets"}), config.cache
+    return LatentEncoder(**model, **shape, device=device, mixed_precision=cache.mixed_precision, offload=cache.offload)
 
 
 def load_adapter(config: RunConfig, *, reference: bool, device: str) -> Denoiser:
@@ -143,7 +143,7 @@ def open_latents(config: RunConfig, out: Path, *, world: World) -> Latents:
 
 
 def _cache_settings(config: RunConfig) -> CacheSettings:
-    section = config.cache.model_dump(include={"posterior", "dtype", "shard_size", "batch_size"})
+    section = config.cache.model_dump(include={"posterior", "dtype", "shard_size", "batch_size", "offload"})
     return CacheSettings(flips=config.data.flip, **section)
 
 
