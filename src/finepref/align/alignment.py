@@ -58,12 +58,13 @@ def plan_alignment(
     base: str, data: Sequence[str], out: Path, *,
     reading: Reading, words: Sequence[str], card: str | None, method: str, signal: Sequence[str],
     scorers: Sequence[str] | None, judges: Sequence[str], prompts: str | None, overrides: Sequence[str], seed: int,
-    place: Path | None = None,
+    run: Path | None = None, place: Path | None = None,
 ) -> Alignment:  # fmt: skip
     """Look at the data, the base and the card, and decide; writes the layer that holds what was decided.
 
     Args:
-        place: of that layer, where it is not written into `out`: a plan that is only looked at.
+        run: the run folder; None for `run` in `out`. place: of that layer, where it is not written into `out`: a plan
+            that is only looked at.
         words: how the data are read, as words of a command; reading: the same. card: None for what is in this machine.
         scorers: rewards to learn from; None: the lab's own where all prompts are the lab's, else none.
         judges: scorers of the pictures before and after; none: those of the lab in the same case, else `scorers`.
@@ -109,7 +110,7 @@ def plan_alignment(
         raise ConfigError(what, where="data.validation_share", remedy="name some with --prompts, or hold pairs out")
     asked = Request(
         data=tuple(data), reading=tuple(words), layers=(*layers[:-1], str(out / LAYER)), own=own, out=out,
-        prompts=prompts,
+        run=run or out / "run", prompts=prompts,
         judges=tuple(judges) or (("lab-true", "lab-reward", "lab-diversity") if at_home else tuple(rewards)),
         sampling=(*(("--steps", "10", "--guidance", "3") if layer == LAB else ()), *drawn), seed=seed,
     )  # fmt: skip

@@ -14,8 +14,8 @@ JUDGED = 32  # held-out prompts that pictures are made of, at most: two each, so
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What an alignment was asked for. reading: how the data are read, as words of a command. judges: scorers of the
-    pictures before and after; rewards among them are marked as trained on by the comparison.
+    """What an alignment was asked for. reading: how the data are read, as words of a command. run: the run folder.
+    judges: scorers of the pictures before and after; rewards among them are marked as trained on by the comparison.
     """
 
     data: tuple[str, ...]
@@ -23,6 +23,7 @@ class Request:
     layers: tuple[str, ...]
     own: tuple[str, ...]
     out: Path
+    run: Path
     prompts: str | None
     judges: tuple[str, ...]
     sampling: tuple[str, ...]
@@ -54,15 +55,15 @@ def signal_stages(asked: Request, choice: Choice) -> list[list[str]]:
 
 def training_stages(asked: Request) -> list[list[str]]:
     """Cache and run."""
-    run = [*(word for layer in asked.layers for word in ("-c", layer)), *asked.own]
-    return [["cache", *run], ["train", *run, "--out", str(asked.out / "run"), "--resume", "auto"]]
+    words = [*(word for layer in asked.layers for word in ("-c", layer)), *asked.own]
+    return [["cache", *words], ["train", *words, "--out", str(asked.run), "--resume", "auto"]]
 
 
 def judging_stages(asked: Request) -> list[list[str]]:
     """Pictures before and after, their scores, the comparison and the report."""
     out, pictures = asked.out, asked.out / "eval"
     prompts = ["--prompts", asked.prompts or str(out / PROMPTS), "--limit", str(JUDGED)]
-    models = ["--model", f"before={out / 'run@0'}", "--model", f"after={out / 'run'}"]
+    models = ["--model", f"before={asked.run}@0", "--model", f"after={asked.run}"]
     drawn = ["--seeds", f"{asked.seed},{asked.seed + 1}", *asked.sampling, "--out", str(pictures)]
     found = [["generate", *models, *prompts, *drawn]]
     if asked.judges:

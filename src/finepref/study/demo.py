@@ -1,4 +1,4 @@
-"""The demo: the main job on the embedded world, stage by stage, each a command on files. There is no private path."""
+"""The demo: `finepref align` on votes of the embedded world, beside Diffusion-DPO. Each stage is a command on files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from finepref.align.alignment import Alignment, plan_alignment
 from finepref.align.timed import Stage, Timing, run_stage
 from finepref.core import provenance
 from finepref.core.files import write_json
@@ -14,45 +15,13 @@ from finepref.core.outfolders import own_folder
 from finepref.core.progress import say
 from finepref.formats.comparison import read_comparison
 from finepref.formats.folders import DEMO
+from finepref.formats.reading import AS_IT_IS
 
 SEEDS = "0,1,2"
-BEST = "posterior"  # the best signal of the study (docs/study.md)
-PAIRS = ((BEST, "base"), ("dpo", "base"), (BEST, "dpo"))
+BEST, PLAIN = "posterior", "dpo"  # what `align` chooses for these votes, and what it is held against
+PAIRS = ((BEST, "base"), (PLAIN, "base"), (BEST, PLAIN))
 TRUTH, REWARD = "lab-true", "lab-reward"
 SAMPLING = ("--steps", "10", "--guidance", "3", "--batch-size", "64")
-
-
-def stages(out: Path, *, seed: int, quick: bool) -> list[Stage]:
-    """The commands of the demo, in order."""
-    votes, signals, evaluation = out / "votes.parquet", out / "signals.parquet", out / "eval"
-    shared = [f"data.paths=[{votes}]", f"cache.folder={out / 'cache'}", f"train.seed={seed}"]
-    shared += ["train.max_steps=4", "train.lr_warmup_steps=0"] if quick else []
-    best = ("-c", f"lab/{BEST}", f"signal.file={signals}", *shared)
-    dpo = ("-c", "lab/dpo", *shared)
-    models = ["base=lab", *(f"{name}={out / 'runs' / name}" for name in ("dpo", BEST))]
-    scored = ("--arena", out / "arena", "--rewards", out / "rewards.parquet")
-    fewer, limit = (["--count", "120", "--prompts", "12"], ["--limit", "4"]) if quick else ([], [])
-
-    def one(name: str, *words: object) -> Stage:
-        return Stage(name, (tuple(str(word) for word in words),))
-
-    train = tuple(
-        ("train", "--resume", "auto", *words, "--out", str(out / "runs" / name))
-        for name, words in (("dpo", dpo), (BEST, best))
-    )
-    made = ("--prompts", "lab-eval", "--seeds", SEEDS, *SAMPLING, *limit, "--out", evaluation)
-    return [
-        one("votes", "lab", "votes", "--out", votes, "--seed", seed, *fewer),
-        one("arena", "arena", votes, "--out", out / "arena"),
-        one("rewards", "score", votes, "--scorer", REWARD, "--out", out / "rewards.parquet"),
-        one("signals", "signals", votes, "--kind", BEST, *scored, "--out", signals),
-        one("cache", "cache", *best),
-        Stage("train", train),
-        one("generate", "generate", *(word for model in models for word in ("--model", model)), *made),
-        one("score", "score", evaluation, "--scorer", TRUTH, "--scorer", REWARD),
-        one("compare", "compare", evaluation, "--baseline", "base"),
-        one("report", "report", out, "--out", out / "report.html"),
-    ]
 
 
 def run_demo(out: Path, *, seed: int = 0, workers: int = 0, quick: bool = False) -> list[str]:
@@ -62,15 +31,57 @@ def run_demo(out: Path, *, seed: int = 0, workers: int = 0, quick: bool = False)
         InputError: something else stands at `out`.
         FineprefError: a stage failed.
     """
+    side_by_side = workers or min(2, os.cpu_count() or 1)
     with own_folder(out, DEMO):
-        plan = stages(out, seed=seed, quick=quick)
-        side_by_side = workers or min(2, os.cpu_count() or 1)
-        timings = [run_stage(stage, workers=side_by_side, number=f"{i}/{len(plan)}") for i, stage in enumerate(plan, 1)]
+        timings = [run_stage(_votes(out, seed=seed, quick=quick), workers=1, number="1")]
+        planned = _planned(out, seed=seed, quick=quick)
+        for why in planned.why:
+            say(why)
+        plan = _stages(out, planned, quick=quick)
+        for number, stage in enumerate(plan, start=2):
+            timings.append(run_stage(stage, workers=side_by_side, number=f"{number}/{len(plan) + 1}"))
         summary = summarise(out, timings, seed=seed)
         write_json(out / "summary.json", summary)
     for timing in timings:
         say(f"{timing.name:>9} {timing.seconds:6.1f} s   {timing.peak_memory_mb:6.0f} MB")
     return lines(out, summary)
+
+
+def _votes(out: Path, *, seed: int, quick: bool) -> Stage:
+    fewer = ("--count", "120", "--prompts", "12") if quick else ()
+    return Stage("votes", (("lab", "votes", "--out", str(out / "votes.parquet"), "--seed", str(seed), *fewer),))
+
+
+def _planned(out: Path, *, seed: int, quick: bool) -> Alignment:
+    """What `finepref align --base lab --data votes.parquet` decides."""
+    return plan_alignment(
+        "lab", [str(out / "votes.parquet")], out, reading=AS_IT_IS, words=(), card=None, method="auto", signal=(),
+        scorers=None, judges=(TRUTH, REWARD), prompts="lab-eval", seed=seed, run=out / "runs" / BEST,
+        overrides=("train.max_steps=4", "train.lr_warmup_steps=0") if quick else (),
+    )  # fmt: skip
+
+
+def _stages(out: Path, planned: Alignment, *, quick: bool) -> list[Stage]:
+    """The stages of `align` up to its run, its baseline beside that, and the pictures of both and of the base."""
+    *before, best = (tuple(words) for words in planned.before)
+    asked, evaluation, runs = planned.asked, str(out / "eval"), out / "runs"
+    layers = [PLAIN if layer == planned.choice.method else layer for layer in asked.layers]
+    words = [*(word for layer in layers for word in ("-c", layer)), *asked.own, "signal.file=null"]
+    plain = ("train", *words, "--out", str(runs / PLAIN), "--resume", "auto")
+    models = ["base=lab", *(f"{name}={runs / name}" for name in (PLAIN, BEST))]
+    named = [word for model in models for word in ("--model", model)]
+    limit = ["--limit", "4"] if quick else []
+    made = ["--prompts", str(asked.prompts), "--seeds", SEEDS, *SAMPLING, *limit, "--out", evaluation]
+    judges = [word for name in asked.judges for word in ("--scorer", name)]
+    after = (
+        ("generate", *named, *made), ("score", evaluation, *judges), ("compare", evaluation, "--baseline", "base"),
+        ("report", str(out), "--out", str(out / "report.html")),
+    )  # fmt: skip
+    return [
+        *(Stage("rewards" if each[0] == "score" else each[0], (each,)) for each in before),
+        Stage("train", (plain, best)),
+        *(Stage(each[0], (each,)) for each in after),
+    ]
 
 
 def summarise(out: Path, timings: list[Timing], *, seed: int) -> dict[str, Any]:
