@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,9 @@ def run(job: tuple[str, int], work: Path) -> dict[str, Any]:
     import torch
     from held_out_runs import quality
 
-    from finepref.formats.heldout import look_of, read_heldout
+    from finepref.formats.heldout import look_of, read_heldout, start_far
     from finepref.formats.run import read_run
-    from finepref.train.diagnose import diagnose
+    from finepref.train.diagnose import diagnose, evidence
 
     torch.set_num_threads(1)
     kind, seed = job
@@ -126,6 +127,7 @@ def run(job: tuple[str, int], work: Path) -> dict[str, Any]:
         "kind": kind, "seed": seed, "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "findings": [found.kind for found in diagnose(out)], "steps": record.steps, "kept": record.kept,
         "accuracy": look_of(looks, record.kept).accuracy.value, "method": record.method,
+        "looks": [asdict(look) for look in looks], "start_far": start_far(out), "evidence": evidence(looks),
         "before": quality("lab", seed), "after": quality(str(out), seed),
     }  # fmt: skip
     shutil.rmtree(place)

@@ -18,6 +18,7 @@ OTHERS = {
     ("study/demo.py", "win_rate"),  # summary.json of the demo
     ("study/demo.py", "peak_memory_mb"),
     ("lab/model.py", "fingerprint"),  # lab.json of the lab's models
+    ("collect/texts.py", "both_bad"),  # a word of the voter's page
     ("core/outfolders.py", "fingerprint"),  # finepref.json of every folder
 }
 """(file, word) where the word is a key of a file that is not exchanged."""

@@ -38,7 +38,7 @@ def train(world: Path, out: Path, *words: str, **how: Any) -> Path:
 def like(patch: pytest.MonkeyPatch, step: int) -> None:
     """Let looks up to a step be sound, and held-out pairs speak for the run."""
     patch.setattr(stopping, "sound", lambda lines, far: [line for line in lines if line.step <= step])
-    patch.setattr(stopping, "evidence", lambda lines: 9.0)
+    patch.setattr(stopping, "speaks", lambda lines: True)
 
 
 def left(run: Path, kind: str) -> dict[str, torch.Tensor]:
@@ -146,11 +146,11 @@ def test_what_is_sound() -> None:
 
 
 def test_what_is_kept() -> None:
-    """The last sound look; the start where held-out pairs do not speak for the run by a standard error."""
+    """The last sound look; the start where held-out pairs do not speak for the run: 2.4 standard errors, 50 prompts."""
     lines = told((0, 0.0, 0.0), (2, 0.5, 0.2), (4, 0.45, 1.4), (6, 0.9, 1.6))
     assert stopping.kept_of(lines, FAR) == lines[2]
-    assert stopping.kept_of(told((0, 0.0, 0.0), (2, 0.09, 0.1), (4, 0.1, 0.1)), FAR).step == 0
-    assert stopping.kept_of(told((0, 0.0, 0.0), (2, 0.12, 0.1), (4, 0.1, 0.1)), FAR).step == 4
+    assert stopping.kept_of(told((0, 0.0, 0.0), (2, 0.23, 0.1), (4, 0.24, 0.1)), FAR).step == 0
+    assert stopping.kept_of(told((0, 0.0, 0.0), (2, 0.24, 0.1), (4, 0.25, 0.1)), FAR).step == 4
     assert stopping.kept_of(lines[:1], FAR) == lines[0]
     assert stopping.kept_of([], FAR) is None
 
@@ -205,7 +205,7 @@ def test_all_looks_speak(world: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     """Whether the start is left goes by every look, also by those whose checkpoints are gone."""
     seen: list[list[int]] = []
     like(monkeypatch, 99)
-    monkeypatch.setattr(stopping, "evidence", lambda lines: seen.append(steps(lines)) or 9.0)
+    monkeypatch.setattr(stopping, "speaks", lambda lines: seen.append(steps(lines)) or True)
     run = train(world, tmp_path / "run")
     assert len(checkpoints(run)) < 3
     assert seen[-1] == [0, 2, 4, 6, 8, 10, 12]

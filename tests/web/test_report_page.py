@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -175,16 +176,30 @@ def test_sorting_filters_and_search(page: chromium.Page) -> None:
     assert page.run("[...document.querySelectorAll('.card p')].map(p => p.textContent)") == ["a plain prompt 7"]
 
 
+def vote_blind(page: chromium.Page) -> None:
+    page.run("[...document.querySelectorAll('.tools button')].find(b => b.textContent === 'Vote blind').click()")
+    when_ready(page)
+
+
+def when_ready(page: chromium.Page) -> None:
+    """Wait until the pair is shown: keys say nothing before."""
+    deadline = time.monotonic() + chromium.PATIENCE
+    while not page.run("!!document.querySelector('dialog[open] .ballot[aria-busy=false]')"):
+        assert time.monotonic() < deadline, "no pair is shown"
+
+
 def test_blind_votes_leave_as_csv_that_the_arena_reads(page: chromium.Page, tmp_path: Path) -> None:
     page.run("URL.createObjectURL = (blob) => { window.saved = blob; return '#'; }")
-    page.run("[...document.querySelectorAll('.tools button')].find(b => b.textContent === 'Vote blind').click()")
+    vote_blind(page)
     shown = page.run("document.querySelector('dialog[open]').textContent")
     shown += str(page.run("[...document.querySelectorAll('dialog[open] img')].map(i => i.alt)"))
     assert not any(model in shown for model in MODELS if model != "new")
     assert page.run("document.querySelectorAll('dialog[open] .duel img').length") == 2
     for name, code in [("ArrowLeft", 37), ("ArrowRight", 39), ("ArrowDown", 40)] * 30:
         page.key(name, code)
+        when_ready(page)
     page.key("Backspace", 8)
+    when_ready(page)
     page.run(
         "(() => { const i = document.querySelector('dialog[open] input'); i.value = 'An, \"expert\"'; "
         "i.dispatchEvent(new Event('input')); })()"
@@ -221,11 +236,12 @@ def test_images_without_scores_are_voted_on_and_the_votes_can_be_read(
         "Find"
     ]
     browser.run("URL.createObjectURL = (blob) => { window.saved = blob; return '#'; }")
-    browser.run("[...document.querySelectorAll('.tools button')].find(b => b.textContent === 'Vote blind').click()")
+    vote_blind(browser)
     pairs = 3 * len(PLAIN) - 2  # the lost image would have met two others
     assert f"0 of {pairs} pairs" in browser.run("document.querySelector('dialog[open]').textContent")
     for _ in range(pairs + 3):
         browser.key("ArrowLeft", 37)
+        when_ready(browser)
     browser.run(
         "[...document.querySelectorAll('dialog[open] button')].find(b => b.textContent === 'Save votes').click()"
     )
@@ -245,7 +261,7 @@ def test_a_phone_shows_every_metric_and_large_images_to_vote_on(page: chromium.P
         ".map(r => [r.left, r.right])"
     )
     assert all(0 <= left < right <= 390 for left, right in page.run(cells))
-    page.run("[...document.querySelectorAll('.tools button')].find(b => b.textContent === 'Vote blind').click()")
+    vote_blind(page)
     widths = page.run(
         "[...document.querySelectorAll('dialog[open] .duel button')].map(i => i.getBoundingClientRect().width)"
     )

@@ -9,8 +9,11 @@ from finepref.core.files import read_json
 from finepref.core.locks import HELD
 from finepref.core.outfolders import MARKER, FolderKind, own_files
 from finepref.core.ownership import has_footer
+from finepref.formats.answers import VOTES
 from finepref.formats.cache import CACHE as CACHE_RECORD
 from finepref.formats.cache import read_cache
+from finepref.formats.collection import PICTURES, is_study
+from finepref.formats.collection import STUDY as STUDY_RECORD
 from finepref.formats.comparison import COMPARISON
 from finepref.formats.controlmaps import MAPS
 from finepref.formats.frozenfolder import read_frozen
@@ -131,6 +134,10 @@ SCORER = FolderKind(
 )
 ALIGNMENT = FolderKind("alignment", "an alignment", ("align.yaml", "prompts.json"))
 DEMO = FolderKind("demo", "a demo", ("summary.json",), _is_demo)
+COLLECTION = FolderKind(
+    "collection", "a study of votes",
+    (STUDY_RECORD, VOTES, f"{VOTES}-wal", f"{VOTES}-shm", f"{PICTURES}/*.png"), is_study,
+)  # fmt: skip
 STUDY = FolderKind("study", "the rows of a study", ("*.json",), _is_study)
 WORK = FolderKind("study work", "the work of a study", (), _is_work)
 KSORT = FolderKind("ksort", "a K-Sort evaluation", (KSORT_RECORD, f"{TRANSCRIPTS}/*.json"), _is_ksort)

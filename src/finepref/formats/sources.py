@@ -17,6 +17,8 @@ from finepref.core.progress import say
 from finepref.core.provenance import hash_config, sha256_file
 from finepref.core.regular import read_regular
 from finepref.core.text import visible
+from finepref.formats.answers import VOTES
+from finepref.formats.collection import is_study, study_table
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.tables import SUFFIXES, Table, file_table, suffix_of, version_of
 from finepref.formats.textfiles import Line
@@ -58,6 +60,8 @@ def _behind(paths: Paths, reading: Reading) -> Iterator[Path | Table]:
         path = Path(name).expanduser()
         if _on_hub(name):
             yield _hub_table(str(name), reading.split)
+        elif is_study(path):
+            yield study_table(path)
         elif os.path.isdir(path) and (path / "w").is_dir() and (path / "l").is_dir():
             yield _twin_folders(path)
         else:
@@ -204,6 +208,8 @@ def _files(path: Path, split: str | None) -> list[Path]:
             remedy = f"save it as one of {', '.join(SUFFIXES)} (packed with gzip or zstd if you like)"
             raise InputError(f"unknown kind of file {path.suffix!r}", where=path, remedy=remedy)
         return [path]
+    if is_study(path):
+        return [path / VOTES]
     if os.path.isdir(path):
         return _inside(path, split)
     if os.path.exists(path):

@@ -31,8 +31,8 @@ from finepref.formats.store import hash_names
 from finepref.formats.tables import Batch, Table
 
 BOOKS = {"left": "model", "right": "model", "model": "model", "voter": "voter", "question": "question"}
-HASHED = ("left_image", "right_image", "image", "prompt", "group")
-MAY_LACK = ("prompt", "voter", "question")  # one without a name is one by itself
+HASHED = ("left_image", "right_image", "image", "prompt", "group", "game")
+MAY_LACK = ("prompt", "voter", "question", "game")  # one without a name is one by itself
 EVERY = "all"  # as a question: all of them
 CORRECT = "correct the row, or leave such rows out with --skip-bad-rows"
 NO_TIME = np.iinfo(np.int64).min
@@ -57,8 +57,7 @@ def take_batch(
             rows.reject_missing(role)
     found = _numbers(rows, layout, layout.dialect.vocabulary(reading.outcomes, layout.columns))
     found |= {"row": batch.number + offset, "at": batch.at}
-    if "prompt" in cells:
-        found["no_prompt"] = cells["prompt"].missing
+    found |= {f"no_{role}": cells[role].missing for role in ("prompt", "game") if role in cells}
     for role in HASHED:
         if role in cells:
             hashes = np.append(hash_names(cells[role].names), hash_names(pa.array([""])))

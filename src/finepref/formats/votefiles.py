@@ -246,7 +246,7 @@ def _vote_table(
         left, right = column("left"), column("right")
         found = {"left": nobody if left is None else left, "right": nobody if right is None else right}
         found["left_image"], found["right_image"] = codes("left_image", "right_image")
-        found["outcome"] = store.column("outcome")
+        found["outcome"], found["game"] = store.column("outcome"), _games(codes("game")[0], column("no_game"))
         found["share"], bad = column("share"), column("both_bad")
         found["share"] = None if found["share"] is None or np.isnan(found["share"]).all() else found["share"]
         found["both_bad"] = bad if bad is not None and bad.any() else None
@@ -264,6 +264,13 @@ def _vote_table(
         votes, layout, row[first], other, ids, sources, tuple(gathered.rejected), dict(gathered.left_out),
         dict(gathered.words), (*gathered.notes, *_alike(votes.models)),
     )  # fmt: skip
+
+
+def _games(game: Any, missing: Any) -> Any:
+    """[n] codes of the rankings that pairs came from, a pair of none by itself; None where no row names one."""
+    if game is None or missing.all():
+        return None
+    return np.where(missing, np.cumsum(missing) + game.max(), game)
 
 
 def _refuse_elsewhere(order: Rows, start: Rows, edges: Rows, sources: tuple[SourceRows, ...], column: str) -> None:

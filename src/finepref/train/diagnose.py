@@ -20,10 +20,8 @@ from finepref.formats.heldout import HeldOutMetrics, look_of, looks_of, read_sig
 from finepref.formats.metrics import StepMetrics, read_metrics
 from finepref.formats.run import home_of, read_run
 
-LEVEL = 0.95
+LEVEL = 0.99
 """Share of runs that learned nothing which are not called learned."""
-SPOKEN = 1.0
-"""Standard errors by which winners must lead, mean over all looks, lest early stopping leave the start."""
 SEEN = 0.6
 """A preference that a model ranks less often than this is not called learnable."""
 RISING = 0.1
@@ -122,6 +120,16 @@ def evidence(looks: Sequence[HeldOutMetrics]) -> float:
     return fmean(known) if known else math.nan
 
 
+def asked(looks: Sequence[HeldOutMetrics]) -> float:
+    """The standard errors that are asked for: Student's quantile of G - 1 degrees of freedom, G prompts."""
+    return float(special.stdtrit(looks[-1].prompts - 1, LEVEL))
+
+
+def speaks(looks: Sequence[HeldOutMetrics]) -> bool:
+    """Whether held-out pairs show that something was learned. False for one prompt."""
+    return evidence(looks) > asked(looks)
+
+
 def _ratio(found: Interval) -> float:
     return found.value / found.error if found.error > 0 else math.nan
 
@@ -131,10 +139,10 @@ def _left_the_start(looks: Sequence[HeldOutMetrics]) -> RunFinding:
     if not math.isfinite(strength):
         what = "It left the base as it was: the held-out pairs have one prompt, so that nothing speaks for a later step"
         return RunFinding("start", what, "Hold out pairs of more prompts")
-    if strength < SPOKEN:
+    if not speaks(looks):
         what = f"winners lead losers by {strength:.1f} standard errors over all looks at {pairs} held-out pairs"
         advice = "Take more pairs, or see whether people agree"
-        return RunFinding("start", f"It left the base as it was: {what}, and {SPOKEN:g} is asked", advice)
+        return RunFinding("start", f"It left the base as it was: {what}, and {asked(looks):.1f} are asked", advice)
     what = "It left the base as it was: every later look found winners harmed at high noise"
     return RunFinding("start", what, "Divide the learning rate by 3")
 
@@ -149,11 +157,10 @@ def learned(looks: Sequence[HeldOutMetrics], swapped: bool, *, stopped: bool) ->
     if not math.isfinite(strength):
         what = f"Too few pairs to tell whether it learned: the {last.pairs} held-out pairs have one prompt"
         return RunFinding("few", what, "Hold out pairs of more prompts")
-    asked = float(special.stdtrit(last.prompts - 1, LEVEL))
     seen = f"{last.pairs} held-out pairs of {last.prompts} prompts"
     lead = "losers lead winners" if swapped else "winners lead losers"
-    how = f"{lead} by {strength:.1f} standard errors over all looks at {seen}, and {asked:.1f} are asked"
-    if strength > asked:
+    how = f"{lead} by {strength:.1f} standard errors over all looks at {seen}, and {asked(looks):.1f} are asked"
+    if speaks(looks):
         rise = _rise(looks)
         if rise > RISING and not stopped:
             what = f"It is still learning: {how}; the last third of the looks added {rise:.0%} of the lead"

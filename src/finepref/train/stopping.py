@@ -14,7 +14,7 @@ from torch import Tensor
 
 from finepref.formats.heldout import HeldOutMetrics, read_heldout, start_far
 from finepref.train.checkpoint import checkpoint_path, load_weights
-from finepref.train.diagnose import SPOKEN, evidence
+from finepref.train.diagnose import speaks
 from finepref.train.processes import as_sharded
 from finepref.train.stop_options import StopOptions
 
@@ -58,7 +58,7 @@ def kept_of(lines: Sequence[HeldOutMetrics], far: float) -> HeldOutMetrics | Non
 
 def _speak(lines: Sequence[HeldOutMetrics]) -> bool:
     """Whether held-out pairs speak for a run, by all its looks."""
-    return len(lines) == 1 or evidence(lines) >= SPOKEN
+    return len(lines) == 1 or speaks(lines)
 
 
 def ends(lines: Sequence[HeldOutMetrics], far: float, options: StopOptions) -> bool:

@@ -1,17 +1,8 @@
 "use strict";
-// Builds every gallery from its JSON island. Text reaches the page as text only, never as markup.
+// Builds every gallery from its JSON island. Text reaches the page as text only, never as markup. ballot.js comes before.
 (() => {
   const PAGE = 24;
-  const make = (name, attributes = {}, ...children) => {
-    const node = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) {
-      if (key === "class") node.className = value;
-      else if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-      else if (value !== false && value !== null) node.setAttribute(key, value === true ? "" : value);
-    }
-    node.append(...children.filter((child) => child !== null));
-    return node;
-  };
+  const { make } = ballot;
   const digits = (value, sign) => {
     const text = Math.abs(value) >= 1000 || value === 0 ? value.toFixed(0) : Number(value.toPrecision(3)).toString();
     return (sign && value > 0 ? "+" : "") + text.replace("-", "\u2212");
@@ -161,22 +152,29 @@
     }
   }
 
+  const WORDS = {
+    progress: "{done} of {of} pairs", none: "No more pairs", no_prompt: "(empty prompt)", how_pair: "", loading: "Loading \u2026",
+    load_failed: "The images do not load.", saving: "", left: "left", right: "right", upper: "upper", lower: "lower", tie: "Tie",
+    left_picture: "left image", right_picture: "right image", upper_picture: "upper image", lower_picture: "lower image",
+    undo: "Undo", undo_none: "", zoom: "Zoom", submit: "Next", skip: "Skip", key_space: "Space",
+  };
+
   // Two images of one prompt and seed, sides drawn at random, names hidden; votes leave as csv for `finepref arena`.
   class Duel {
     constructor(gallery) {
       this.data = gallery.data;
       this.items = gallery.shown.filter((item) => Object.keys(item.images).length > 1);
       this.votes = [];
-      this.voter = "";
       this.dialog = make("dialog", { "aria-label": "Blind vote" });
-      if (this.data.tiny) this.dialog.classList.add("tinyset");
-      this.dialog.addEventListener("keydown", (event) => {
-        if (event.target.tagName === "INPUT") return;
-        const winner = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie" }[event.key];
-        if (winner) { event.preventDefault(); this.vote(winner); }
-        if (event.key === "Backspace") this.undo();
-      });
-      this.dialog.addEventListener("close", () => this.dialog.remove());
+      this.name = make("input", { type: "text", placeholder: "your name", "aria-label": "Your name" });
+      this.tallied = make("div");
+      this.reveal = make("button", { type: "button", onclick: () => this.tallied.replaceChildren(this.tally()) }, "Reveal");
+      this.keep = make("button", { class: "primary", type: "button", onclick: () => this.save() }, "Save votes");
+      const root = make("div");
+      this.ballot = new ballot.Ballot(root, this, WORDS, { choices: ["left", "tie", "right"], keys: this.dialog });
+      this.dialog.append(root, this.tallied, make("div", { class: "bar" }, this.reveal,
+        make("span", {}, this.name, " ", this.keep, " ", make("button", { type: "button", onclick: () => this.dialog.close() }, "Close"))));
+      this.dialog.addEventListener("close", () => { this.ballot.stop(); this.dialog.remove(); });
       gallery.root.append(this.dialog);
     }
 
@@ -194,28 +192,42 @@
         [this.deck[place], this.deck[other]] = [this.deck[other], this.deck[place]];
       }
       this.deck = this.deck.map(([item, one, other]) => (this.random(2) ? [item, one, other] : [item, other, one]));
-      this.draw();
       this.dialog.showModal();
+      this.ballot.start();
     }
 
-    vote(winner) {
-      const pair = this.deck[this.votes.length];
-      if (!pair) return;
-      const [item, left, right] = pair;
+    // The source of the ballot: next, answer, undo, progress.
+
+    async next() {
+      this.reveal.disabled = this.keep.disabled = this.votes.length === 0;
+      const place = this.votes.length;
+      if (place >= this.deck.length) return null;
+      const [item, left, right] = this.deck[place];
+      return { id: String(place), prompt: item.prompt, images: [item.images[left], item.images[right]], mode: "pair",
+        questions: [{ name: "winner", text: "Which image is better?" }], answers: null };
+    }
+
+    async answer(set, { winner }) {
+      const [item, left, right] = this.deck[this.votes.length];
       this.votes.push({ vote_id: crypto.randomUUID ? crypto.randomUUID() : String(Date.now() + this.votes.length), left, right, winner,
         left_image: item.paths[left], right_image: item.paths[right], prompt: item.prompt, time: new Date().toISOString() });
-      this.draw();
+      this.tallied.replaceChildren();
     }
 
-    undo() {
-      this.votes.pop();
-      this.draw();
+    async undo() {
+      const vote = this.votes.pop();
+      this.tallied.replaceChildren();
+      return vote ? { ...await this.next(), answers: { winner: vote.winner } } : null;
+    }
+
+    async progress() {
+      return { done: this.votes.length, of: this.deck.length };
     }
 
     csv() {
       const columns = ["vote_id", "left", "right", "winner", "left_image", "right_image", "prompt", "voter", "time"];
       const quoted = (value) => `"${String(value).replaceAll('"', '""')}"`;
-      const lines = this.votes.map((vote) => columns.map((name) => quoted(name === "voter" ? this.voter || "reader" : vote[name])).join(","));
+      const lines = this.votes.map((vote) => columns.map((name) => quoted(name === "voter" ? this.name.value || "reader" : vote[name])).join(","));
       return `${[columns.join(","), ...lines].join("\n")}\n`;
     }
 
@@ -232,28 +244,6 @@
       }
       return make("table", {}, make("thead", {}, make("tr", {}, ...["Model", "Wins", "Ties", "Losses"].map((word) => make("th", {}, word)))),
         make("tbody", {}, ...[...wins].map(([model, counts]) => make("tr", {}, make("th", {}, model), ...counts.map((n) => make("td", {}, String(n)))))));
-    }
-
-    draw(shown) {
-      const pair = this.deck[this.votes.length];
-      const side = (name, model) => make("button", { type: "button", "data-side": name, onclick: () => this.vote(name) },
-        make("img", { src: pair[0].images[model], alt: `${name} image` }), make("span", {}, name));
-      const name = make("input", { type: "text", value: this.voter, placeholder: "your name", "aria-label": "Your name" });
-      name.addEventListener("input", () => { this.voter = name.value; });
-      this.dialog.replaceChildren(
-        make("h3", {}, pair ? pair[0].prompt || "(empty prompt)" : "No more pairs"),
-        make("div", { class: "soft" }, `Which image is better? ${this.votes.length} of ${this.deck.length} pairs. `, make("span", { class: "keys" },
-          make("kbd", {}, "\u2190"), " ", make("kbd", {}, "\u2192"), " ", make("kbd", {}, "\u2193"), " tie, ", make("kbd", {}, "Backspace"), " undo")),
-        pair ? make("div", { class: "duel" }, side("left", pair[1]), side("right", pair[2])) : "",
-        shown ? this.tally() : "",
-        make("div", { class: "bar" },
-          make("span", {}, make("button", { type: "button", disabled: !pair, onclick: () => this.vote("tie") }, "Tie"), " ",
-            make("button", { type: "button", disabled: !this.votes.length, onclick: () => this.undo() }, "Undo"), " ",
-            make("button", { type: "button", disabled: !this.votes.length, onclick: () => this.draw(true) }, "Reveal")),
-          make("span", {}, name, " ", make("button", { class: "primary", type: "button", disabled: !this.votes.length, onclick: () => this.save() }, "Save votes"), " ",
-            make("button", { type: "button", onclick: () => this.dialog.close() }, "Close"))));
-      const focus = this.dialog.querySelector(".duel button") || this.dialog.querySelector("button");
-      if (!shown) focus.focus();
     }
   }
 

@@ -1,0 +1,162 @@
+"""`finepref collect`: a page on which people compare pictures, and the study that keeps their votes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from finepref.core.errors import InputError
+
+
+def command(
+    sources: Annotated[
+        list[str], typer.Argument(help="Evaluation folders, FOLDER or NAME=FOLDER; or a study, which goes on.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder of a new study.")] = None,
+    mode: Annotated[str | None, typer.Option(help="pair (default), rank (put in order), best (of several).")] = None,
+    images: Annotated[int | None, typer.Option(help="Pictures of a set: 3 to 6 to rank, 2 to 6 for the best.")] = None,
+    question: Annotated[
+        list[str] | None,
+        typer.Option(help='NAME="What is asked?", repeatable. With --export: whose votes are written.'),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="smpo-study (best of 4, three questions, 50 prompts), ksort.")] = "",
+    prompts: Annotated[
+        Path | None, typer.Option(help="csv with the columns file and prompt, or prompts in order of file name.")
+    ] = None,
+    voters: Annotated[str | None, typer.Option(help="Names with commas, or how many: a personal link each.")] = None,
+    gold: Annotated[
+        Path | None, typer.Option(help="Votes whose answer is known, shown now and then as a check.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Sets of a voter at most: 100; or a standard error: se=0.5.")
+    ] = None,
+    purpose: Annotated[str, typer.Option(help="order (of the models), or training (of pictures).")] = "order",
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
+    host: Annotated[str, typer.Option(help="Address to listen at; others reach 0.0.0.0.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
+    admin_token: Annotated[str | None, typer.Option(help="Of the owner's page; a new one by default.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Write the votes (.parquet or .csv) and end.")] = None,
+    backup: Annotated[Path | None, typer.Option(help="Copy votes.sqlite, also while it is served, and end.")] = None,
+    forget: Annotated[str | None, typer.Option(help="Remove a voter's name, and end.")] = None,
+    votes: Annotated[bool, typer.Option("--votes", help="With --forget: remove the votes too.")] = False,
+) -> None:
+    """Serve a page on which people compare pictures; every answer is on disk before the page goes on."""
+    from finepref.formats.collection import is_study
+
+    ending = [name for name, given in (("--export", export), ("--backup", backup), ("--forget", forget)) if given]
+    if len(ending) > 1:
+        raise InputError("only one of them at once", where=", ".join(ending), remedy="call it twice")
+    going_on = len(sources) == 1 and is_study(sources[0])
+    if votes and forget is None:
+        raise InputError("it has no effect without --forget", where="--votes", remedy="leave it out")
+    made = {
+        "--out": out, "--mode": mode, "--images": images, "--preset": preset, "--prompts": prompts, "--gold": gold,
+        "--target": target, "--purpose": None if purpose == "order" else purpose, "--seed": seed or None,
+        "--question": None if ending else question,
+    }  # fmt: skip
+    if going_on or ending:
+        if not going_on:
+            raise InputError("it is no study", where=sources[0], remedy="give the folder of one study")
+        idle = [name for name, given in made.items() if given]
+        if idle:
+            what = "it has no effect on a study that is there"
+            raise InputError(what, where=", ".join(idle), remedy="leave it out, or make another study")
+    folder = Path(sources[0]) if going_on else out
+    if folder is None:
+        raise InputError("a new study needs a folder", where="--out", remedy="name one")
+    if ending:
+        _end(folder, export, backup, forget, question or [], votes=votes)
+        return
+    asked: dict[str, Any] = {} if going_on else _options(mode, images, question or [], target, purpose)
+    if not going_on:
+        asked |= {"preset": preset, "prompts": prompts, "gold": gold, "seed": seed}
+    _serve(folder, [] if going_on else sources, asked, voters, host, port, admin_token)
+
+
+def _options(
+    mode: str | None, images: int | None, question: list[str], target: str | None, purpose: str
+) -> dict[str, Any]:
+    from finepref.core.errors import check_word
+    from finepref.core.text import clean_name, fault_of_name
+    from finepref.formats.collection import StudyQuestion
+
+    if mode is not None:
+        check_word(mode, ("pair", "rank", "best"), "mode", where="--mode")
+    check_word(purpose, ("order", "training"), "purpose", where="--purpose")
+    asked = []
+    for word in question:
+        name, equals, text = word.partition("=")
+        if not equals or not clean_name(name) or not text.strip() or fault_of_name(name):
+            raise InputError(
+                f"{word!r} is not NAME=TEXT", where="--question", remedy='write overall="Which is better?"'
+            )
+        asked.append(StudyQuestion(clean_name(name), text.strip()))
+    if len({each.name for each in asked}) < len(asked):
+        raise InputError("two questions of one name", where="--question", remedy="give each its own")
+    found: dict[str, Any] = {"mode": mode, "images": images, "questions": tuple(asked), "purpose": purpose}
+    if target is not None:
+        kind, _, number = target.rpartition("=")
+        try:
+            value = float(number) if kind == "se" else int(number)
+        except ValueError:
+            value = 0
+        if kind not in ("", "se") or not 0 < value < 1e9:
+            raise InputError(f"{target!r} is no target", where="--target", remedy="write 100, or se=0.5")
+        found |= {"error": value} if kind == "se" else {"votes": value}
+    return found
+
+
+def _serve(
+    folder: Path, sources: list[str], asked: dict[str, Any], voters: str | None, host: str, port: int, token: str | None
+) -> None:
+    from finepref.core.outfolders import own_folder
+    from finepref.core.progress import say
+    from finepref.formats.folders import COLLECTION
+
+    try:
+        from finepref.collect.founding import StudyOptions, found_study
+        from finepref.collect.serving import listen, open_study, serve
+    except ModuleNotFoundError as error:
+        what = f"the page needs {error.name}, which is not installed"
+        raise InputError(what, where="collect", remedy="pip install 'finepref[collect]'") from None
+    inputs = [source.partition("=")[2] or source for source in sources]
+    with own_folder(folder, COLLECTION, inputs=[each for each in inputs if Path(each).exists()]):
+        if sources:
+            found_study(folder, sources, StudyOptions(**asked))
+        listening = listen(host, port)
+        opened = open_study(folder, voters=_names(voters), host=host, owner=token)
+        place = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{listening.getsockname()[1]}"
+        for name, link in opened.links.items():
+            print(f"{name}: {place}{link}")
+        if opened.local is not None:
+            print(f"vote: {place}/")
+        print(f"owner: {place}{opened.owner}", flush=True)
+        say(f"every answer is kept in {folder}; Ctrl-C ends, `finepref collect {folder}` goes on")
+        serve(opened, listening)
+
+
+def _names(voters: str | None) -> list[str]:
+    if voters is None:
+        return []
+    if voters.strip().isdigit():
+        return [f"voter {number}" for number in range(1, int(voters) + 1)]
+    return [name for name in voters.split(",") if name.strip()]
+
+
+def _end(
+    folder: Path, export: Path | None, backup: Path | None, forget: str | None, question: list[str], *, votes: bool
+) -> None:
+    from finepref.collect.keeping import copy_votes, export_votes, forget_voter
+
+    if len(question) > 1 or (question and export is None):
+        raise InputError("one question, with --export", where="--question", remedy="leave it out")
+    if export is not None:
+        print(f"{export}: {export_votes(folder, export, question=question[0] if question else None)} votes")
+    elif backup is not None:
+        copy_votes(folder, backup)
+        print(backup)
+    else:
+        assert forget is not None
+        print(forget_voter(folder, forget, votes=votes))

@@ -1,0 +1,23 @@
+"""What a desk asks of whoever chooses the next set."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from finepref.formats.answers import Answer, ShownSet
+
+
+class Chooser(Protocol):
+    """Which pictures a voter sees next."""
+
+    def choose(self, voter: int) -> tuple[int, ...] | None:
+        """Ids of the pictures in the order shown, which count as out; None where nothing is left to ask."""
+
+    def answered(self, answer: Answer, shown: ShownSet) -> None:
+        """An answer that stands."""
+
+    def out(self, shown: ShownSet) -> None:
+        """A set that is out, or was answered, of an earlier start."""
+
+    def taken_back(self, shown: ShownSet) -> None:
+        """An answer was undone; the set is out again."""

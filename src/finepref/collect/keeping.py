@@ -1,0 +1,100 @@
+"""What an owner does with the votes of a study: export, backup, forgetting a voter."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+
+from finepref.core.errors import InputError, check_word
+from finepref.core.files import atomic_file
+from finepref.core.outfolders import own_folder
+from finepref.core.ownership import check_file
+from finepref.core.text import inert
+from finepref.formats import answers as kept
+from finepref.formats.collection import COLUMNS, PICTURES, read_study, study_table, with_files
+from finepref.formats.folders import COLLECTION
+from finepref.formats.preferences import Preferences, made_of, write_pairs
+from finepref.formats.reading import AS_IT_IS
+
+MADE = "study "
+
+
+def export_votes(folder: Path, out: Path, *, question: str | None = None) -> int:
+    """Write the votes as preferences: parquet with the pictures in it, or csv with their files; how many rows.
+
+    Raises:
+        InputError: another kind of file, several questions, an unknown one, or no vote yet.
+    """
+    questions = [each.name for each in read_study(folder).questions]
+    if question is not None:
+        check_word(question, questions, "question", where="--question")
+    check_file(out, _is_export, inputs=[folder], what="an export")
+    if out.suffix == ".parquet":
+        if question is None and len(questions) > 1:
+            remedy = f"choose one with --question: {', '.join(questions)}"
+            raise InputError("a pair cannot have the answers to several questions", where=out, remedy=remedy)
+        pairs = Preferences(data=[folder], reading=replace(AS_IT_IS, question=question))
+        return write_pairs(pairs, out, made=f"{MADE}{folder.name} {question or ''}".strip())
+    if out.suffix != ".csv":
+        raise InputError(f"unknown kind of file {out.suffix!r}", where=out, remedy="write .parquet or .csv")
+    buffer, count = io.StringIO(), 0
+    writer = csv.DictWriter(buffer, fieldnames=COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for line in study_table(folder).lines(None):
+        if question is None or line.cells["question"] == question:
+            cells = with_files(line.cells, folder)
+            writer.writerow({name: inert("" if value is None else value) for name, value in cells.items()})
+            count += 1
+    if not count:
+        raise InputError("nobody has voted yet", where=folder, remedy=f"see {PICTURES}/ and the owner's page")
+    with atomic_file(out) as temporary:
+        temporary.write_text(buffer.getvalue(), encoding="utf-8")
+    return count
+
+
+def _is_export(path: Path) -> bool:
+    if path.suffix == ".parquet":
+        return made_of(path).startswith(MADE)
+    return path.read_text(encoding="utf-8").partition("\n")[0] == ",".join(COLUMNS)
+
+
+def _is_copy(path: Path) -> bool:
+    with kept.reading_votes(path):
+        return True
+
+
+def copy_votes(folder: Path, out: Path) -> None:
+    """A whole copy of votes.sqlite, also while a server writes.
+
+    Raises:
+        InputError: something else is at `out`.
+    """
+    check_file(out, _is_copy, inputs=[folder], what="a copy of votes")
+    with atomic_file(out) as temporary:
+        temporary.unlink(missing_ok=True)
+        kept.backup(folder / kept.VOTES, temporary)
+
+
+def forget_voter(folder: Path, name: str, *, votes: bool) -> str:
+    """Remove a voter's name, and the votes where that is asked; what was done, in words.
+
+    Raises:
+        InputError: no such voter, or the study is served now.
+    """
+    with own_folder(folder, COLLECTION):
+        connection = kept.connect(folder / kept.VOTES)
+        try:
+            found = [each for each in kept.voters_of(connection) if each.name == name]
+            if not found:
+                known = [each.name for each in kept.voters_of(connection) if each.name]
+                check_word(name, known, "voter", where="--forget")
+            for voter in found:
+                kept.change_voter(connection, voter.id, name="", token=f"forgotten {voter.id}")
+                if votes:
+                    kept.remove_votes(connection, voter.id)
+            connection.execute("VACUUM")
+        finally:
+            connection.close()
+    return f"{name!r} is forgotten" + ("; the votes are removed" if votes else "; the votes stay, under a number")

@@ -1,0 +1,146 @@
+"""The owner's page of a study: boards, voters, and what can be done, behind a token of its own."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from finepref.arena.ratings import Ratings
+from finepref.collect.desk import CLOSED, OPEN, PAUSED, Desk, Seat, hashed
+from finepref.collect.pages import PAGES, read_body
+from finepref.collect.refusal import Refused
+from finepref.core.text import clean_name, fault_of_name
+from finepref.formats import answers as kept
+
+OWNER = "finepref_owner"
+TOKEN = "owner"  # a setting: hash of the owner's token
+EVERY = 1.0
+"""Seconds between boards at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoterLine:
+    """A voter as the owner sees them. seconds: median time of an answer, None before the first."""
+
+    id: int
+    name: str
+    state: str
+    done: int
+    waiting: int
+    seconds: float | None
+
+
+def owner_routes(desk: Desk, monotonic: Callable[[], float]) -> APIRouter:
+    """The routes of the owner. monotonic: seconds."""
+    routes, boards = APIRouter(), Boards(desk, monotonic)
+
+    def check(request: Request) -> None:
+        _check(desk, request.cookies.get(OWNER, ""))
+
+    @routes.get("/admin/{token}")
+    async def enter(token: str) -> Response:
+        _check(desk, token)
+        found = RedirectResponse("/admin", 303)
+        found.set_cookie(OWNER, token, httponly=True, samesite="strict", max_age=30 * 86400)
+        return found
+
+    @routes.get("/admin")
+    async def page(request: Request) -> Response:
+        check(request)
+        return HTMLResponse(PAGES.get_template("owner.html.j2").render(**_live(desk, boards)))
+
+    @routes.get("/admin-live")
+    async def live(request: Request) -> Response:
+        check(request)
+        return HTMLResponse(PAGES.get_template("owner_live.html.j2").render(**_live(desk, boards)))
+
+    @routes.post("/api/owner/state")
+    async def state(request: Request) -> Response:
+        check(request)
+        wanted = (await read_body(request)).get("state")
+        if wanted not in (OPEN, PAUSED, CLOSED):
+            raise Refused(422, "no such state")
+        desk.set_state(wanted)
+        return JSONResponse({"state": wanted})
+
+    @routes.post("/api/owner/voters")
+    async def invite(request: Request) -> Response:
+        check(request)
+        name = (await read_body(request)).get("name")
+        cleaned = clean_name(name) if isinstance(name, str) else ""
+        if not cleaned or fault_of_name(cleaned) or len(cleaned) > 100:
+            raise Refused(422, "a name of 1 to 100 characters that can be seen is wanted")
+        _, token = desk.invite(cleaned)
+        return JSONResponse({"link": f"/v/{token}"})
+
+    @routes.post("/api/owner/voters/{number}")
+    async def change(request: Request, number: int) -> Response:
+        check(request)
+        wanted = (await read_body(request)).get("state")
+        if wanted == "renew":
+            return JSONResponse({"link": f"/v/{desk.renew(number)}"})
+        if wanted not in ("active", "excluded"):
+            raise Refused(422, "no such state")
+        desk.change(number, state=wanted)
+        return JSONResponse({"state": wanted})
+
+    return routes
+
+
+def _check(desk: Desk, token: str) -> None:
+    kept_hash = kept.setting(desk.connection, TOKEN, "")
+    if not kept_hash or not hmac.compare_digest(kept_hash, hashed(token)):
+        raise Refused(401, "this is the owner's page", "open the link that `finepref collect` printed")
+
+
+class Boards:
+    """The boards of all questions, made anew at most once in `EVERY` seconds."""
+
+    def __init__(self, desk: Desk, monotonic: Callable[[], float]) -> None:
+        self.desk, self.monotonic = desk, monotonic
+        self.made, self.held = -math.inf, list[Ratings | None]()
+
+    def now(self) -> list[Ratings | None]:
+        """A board for every question; None before two models met."""
+        if self.monotonic() - self.made >= EVERY:
+            out = {number for number, seat in self.desk.seats.items() if seat.voter.state != "active"}
+            count = len(self.desk.about.questions)
+            self.held = [self.desk.tally.board(number, excluded=out) for number in range(count)]
+            self.made = self.monotonic()
+        return self.held
+
+
+def _live(desk: Desk, boards: Boards) -> dict[str, Any]:
+    """What the page shows."""
+    about, made = desk.about, boards.now()
+    found = [
+        {"name": question.name, "text": question.text, "rows": [] if ratings is None else ratings.table(),
+         "votes": 0 if ratings is None else ratings.votes, "pairs": 0 if ratings is None else undecided(ratings)}
+        for question, ratings in zip(about.questions, made, strict=True)
+    ]  # fmt: skip
+    lines = [line_of(desk, seat) for seat in desk.seats.values()]
+    return {
+        "state": desk.state(), "boards": found, "voters": lines, "done": sum(line.done for line in lines),
+        "models": len(about.models), "prompts": len(about.prompts), "mode": about.mode,
+    }  # fmt: skip
+
+
+def undecided(ratings: Ratings) -> int:
+    """Neighbours in the order whose intervals overlap."""
+    rows = sorted(ratings.table(), key=lambda row: -row.mu)
+    return sum(upper.low is None or lower.high is None or upper.low <= lower.high for upper, lower in pairwise(rows))
+
+
+def line_of(desk: Desk, seat: Seat) -> VoterLine:
+    """A voter as the owner sees them."""
+    times = kept.times_of(desk.connection, seat.voter.id)
+    median = statistics.median(times) / 1000 if times else None
+    return VoterLine(seat.voter.id, seat.voter.called, seat.voter.state, seat.done, len(seat.waiting), median)

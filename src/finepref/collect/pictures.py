@@ -1,0 +1,161 @@
+"""The pictures of a study: those of evaluation folders, or folders with files of equal names, and their prompts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from finepref.core.errors import InputError
+from finepref.core.text import clean_name, fault_of_name, fault_of_prompt, is_missing
+from finepref.formats.manifest import LINES, read_rows
+from finepref.formats.prompts import read_prompts
+from finepref.formats.records import read_csv
+from finepref.formats.sources import PICTURES
+
+_NAMED = re.compile(r"([^=/\\]+)=(.+)", re.DOTALL)
+_TEXT_KEYS = ("parameters", "prompt", "Description")
+"""Where tools keep a prompt in a PNG: AUTOMATIC1111's web UI, ours and others, NovelAI."""
+_USER_COMMENT = 0x9286
+_EXIF = 0x8769
+_AFTER = re.compile(r"\n(?:Negative prompt:|Steps:)")
+_FILE, _PROMPT = ("file", "file_name", "image", "name"), ("prompt", "caption", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPicture:
+    """A picture before it is in a study. key: equal for the pictures of all models that are compared.
+
+    prompt: empty where none is known. path: the file, which must lie in `root`.
+    """
+
+    model: str
+    key: str
+    prompt: str
+    path: Path
+    root: Path
+
+
+def find_pictures(sources: Sequence[str], *, prompts: Path | None = None) -> list[StudyPicture]:
+    """The pictures behind evaluation folders and folders of pictures, `NAME=FOLDER` or by the folder's own name.
+
+    Args:
+        prompts: a csv with the columns file and prompt, or a prompt file whose rows are the files in order of name;
+            without it what the pictures say themselves.
+
+    Raises:
+        InputError: nothing there, one name for two models, or no two models with a picture of one key.
+    """
+    found: list[StudyPicture] = []
+    for source in sources:
+        named = None if Path(source).exists() else _NAMED.fullmatch(source)
+        folder = Path(named[2] if named else source).expanduser()
+        if not folder.is_dir():
+            raise InputError("no such folder", where=folder, remedy="give FOLDER or NAME=FOLDER")
+        if named is None and (folder / LINES).is_file():
+            found += _of_evaluation(folder)
+        else:
+            found += _of_folder(_model_name(named[1] if named else folder.resolve().name, source), folder)
+    _check_models(found, sources)
+    if prompts is not None:
+        texts = _prompts(prompts, sorted({each.key for each in found}))
+        found = [StudyPicture(p.model, p.key, texts.get(p.key, p.prompt), p.path, p.root) for p in found]
+    return found
+
+
+def _of_evaluation(folder: Path) -> Iterator[StudyPicture]:
+    for row in read_rows(folder):
+        key = f"{row.prompt_set}/{row.prompt_index:05d}/{row.seed}"
+        yield StudyPicture(_model_name(row.model, folder), key, row.prompt, folder / row.path, folder)
+
+
+def _of_folder(model: str, folder: Path) -> Iterator[StudyPicture]:
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and not _hidden(p.relative_to(folder)))
+    if not files:
+        raise InputError("no picture in it", where=folder, remedy=f"put {', '.join(PICTURES)} files into it")
+    seen: dict[str, Path] = {}
+    for file in files:
+        key = file.relative_to(folder).with_suffix("").as_posix()
+        if key in seen:
+            raise InputError(f"{seen[key].name} has the same name", where=file, remedy="keep one of the two")
+        seen[key] = file
+        yield StudyPicture(model, key, said_by(file), file, folder)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _model_name(name: str, where: object) -> str:
+    cleaned = clean_name(name)
+    fault = "it is empty" if not cleaned else fault_of_name(cleaned)
+    if fault:
+        raise InputError(f"the name of a model: {fault}", where=where, remedy="write NAME=FOLDER")
+    return cleaned
+
+
+def _check_models(found: Sequence[StudyPicture], sources: Sequence[str]) -> None:
+    keys: dict[str, set[str]] = {}
+    for each in found:
+        held = keys.setdefault(each.key, set())
+        if each.model in held:
+            what = f"two pictures of {each.model!r} for {each.key!r}"
+            raise InputError(what, where=", ".join(sources), remedy="give every folder its own NAME=")
+        held.add(each.model)
+    if not any(len(models) > 1 for models in keys.values()):
+        what = "no two models have a picture of one prompt"
+        remedy = "give two folders whose files have equal names, or an evaluation folder with two models"
+        raise InputError(what, where=", ".join(sources), remedy=remedy)
+
+
+def _prompts(file: Path, keys: Sequence[str]) -> Mapping[str, str]:
+    """Key -> prompt."""
+    if file.suffix.lower() == ".csv":
+        rows = read_csv(file, ())
+        names = {name.casefold(): name for name in rows[0]}
+        picture, text = (next((names[n] for n in wanted if n in names), None) for wanted in (_FILE, _PROMPT))
+        if picture is not None and text is not None:
+            found = {Path(row[picture]).with_suffix("").as_posix(): row[text] for row in rows}
+            lacking = [key for key in keys if is_missing(found.get(key))]
+            if lacking:
+                raise InputError(f"no prompt for {lacking[0]!r}", where=file, remedy="write a row for every file")
+            return found
+    texts = read_prompts(file).prompts
+    if len(texts) != len(keys):
+        what = f"{len(texts)} prompts for {len(keys)} names of pictures"
+        raise InputError(what, where=file, remedy="give one a name in order, or a csv with the columns file and prompt")
+    return dict(zip(keys, texts, strict=True))
+
+
+def said_by(file: Path) -> str:
+    """The prompt that a picture's own text says; empty where it says none that can be used.
+
+    Text chunks of PNG as AUTOMATIC1111's web UI (`parameters`: the prompt, then settings), ComfyUI (`prompt`: a graph
+    of nodes, whose texts are not told apart, so that it is left) and others (`prompt`, `Description`) write them;
+    EXIF UserComment of JPEG and WebP.
+    """
+    try:
+        with Image.open(file) as image:
+            texts = [image.info.get(key) for key in _TEXT_KEYS]
+            comment = image.getexif().get_ifd(_EXIF).get(_USER_COMMENT)
+    except Exception:  # a broken picture is told when it is decoded
+        return ""
+    texts.append(_decoded(comment) if isinstance(comment, bytes) else comment)
+    for text in texts:
+        if isinstance(text, str) and not text.lstrip().startswith("{"):
+            prompt = _AFTER.split(text, maxsplit=1)[0].strip()
+            if not fault_of_prompt(prompt):
+                return prompt
+    return ""
+
+
+def _decoded(comment: bytes) -> str:
+    """An EXIF comment: eight bytes name its encoding."""
+    kind, text = comment[:8], comment[8:]
+    if kind.startswith(b"UNICODE"):
+        big = text[:1] == b"\x00" or text[:2] == b"\xfe\xff"
+        return text.decode("utf-16-be" if big else "utf-16-le", "replace").strip("\ufeff\x00")
+    return text.decode("utf-8", "replace").strip("\x00")

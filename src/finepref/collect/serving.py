@@ -1,0 +1,115 @@
+"""Serving a study: one process, one thread, until it is stopped; what is answered is on disk all the while."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finepref.collect.desk import Desk, Seat, hashed, open_desk
+from finepref.collect.owner import TOKEN
+from finepref.collect.plain_choice import FewestFirst
+from finepref.collect.site import make_site
+from finepref.core.errors import InputError
+from finepref.core.rng import numpy_generator
+from finepref.core.text import clean_name, fault_of_name
+from finepref.formats import answers as kept
+from finepref.formats.answers import PictureRow
+from finepref.formats.collection import read_study
+
+HERE = ("127.0.0.1", "localhost", "::1")
+ME = "me"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A study that is ready to be served. local: who votes without a link. links: name -> path of new voters' links.
+
+    owner: path of the owner's page with its token.
+    """
+
+    desk: Desk
+    local: Seat | None
+    links: dict[str, str]
+    owner: str
+
+
+def open_study(folder: Path, *, voters: Sequence[str], host: str, owner: str | None) -> Opened:
+    """Open a study whose folder the caller holds, and invite voters.
+
+    Args:
+        voters: names of new voters; those who are there already are left as they are.
+        owner: the owner's token; None: a new one.
+
+    Raises:
+        InputError: a host that others reach without any voter invited, a name that cannot be seen, a short token.
+    """
+    about = read_study(folder)
+    if owner is not None and len(owner) < 16:
+        raise InputError("a token of fewer than 16 characters", where="--admin-token", remedy="make it longer")
+    with kept.reading_votes(folder / kept.VOTES) as connection:
+        known = {each.name for each in kept.voters_of(connection)}
+    if not voters and not known - {ME} and host not in HERE:
+        what = "others reach this address, and nobody is invited"
+        raise InputError(what, where="--host", remedy="name voters with --voters, or leave --host out")
+    names = [_checked(name) for name in voters]
+
+    def chooser(pictures: Sequence[PictureRow]) -> FewestFirst:
+        return FewestFirst(pictures, images=about.images, chance=numpy_generator(about.seed, "sets"))
+
+    desk = open_desk(folder, chooser, time.time)
+    links = {}
+    for name in names:
+        if name not in known:
+            _, token = desk.invite(name)
+            links[name] = f"/v/{token}"
+    local = None
+    if host in HERE and not known - {ME} and not names:
+        local = next((seat for seat in desk.seats.values() if seat.voter.name == ME), None)
+        local = local or desk.seats[desk.invite(ME)[0].id]
+    token = owner or secrets.token_urlsafe(16)
+    kept.put_setting(desk.connection, TOKEN, hashed(token))
+    return Opened(desk, local, links, f"/admin/{token}")
+
+
+def _checked(name: str) -> str:
+    cleaned = clean_name(name)
+    fault = "it is empty" if not cleaned else fault_of_name(cleaned)
+    if fault or len(cleaned) > 100:
+        raise InputError(fault or "it is longer than 100 characters", where="--voters", remedy="give other names")
+    return cleaned
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        InputError: the port is taken, or no such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        remedy = "give another --port, or 0 for any that is free"
+        raise InputError(f"{host}:{port} cannot be used ({error.strerror})", where="--port", remedy=remedy) from None
+    return found
+
+
+def serve(opened: Opened, listening: socket.socket) -> None:
+    """Answer requests until the process is told to stop."""
+    import uvicorn
+
+    site = make_site(opened.desk, local=opened.local)
+    config = uvicorn.Config(
+        site, log_level="warning", access_log=False, server_header=False, date_header=False, timeout_keep_alive=30
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        opened.desk.connection.close()

@@ -1,0 +1,98 @@
+"""The votes of an open study as columns of numbers, so that a board costs no reading: as `finepref arena` reads them.
+
+A row is two pictures that an answer compares; see `formats.collection.study_table`, whose rows these are.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from finepref.arena.agreement import agreement
+from finepref.arena.engines import rate
+from finepref.arena.ratings import Ratings
+from finepref.formats.answers import Answer, PictureRow, ShownSet
+from finepref.formats.collection import CollectionRecord, compared, counts
+from finepref.formats.votes import Votes
+
+NUMBERS = ("answer", "question", "left", "right", "picture_0", "picture_1", "prompt", "voter", "game", "time")
+
+
+class VoteTally:
+    """Columns that grow with every answer; an answer that is undone counts no more."""
+
+    def __init__(self, about: CollectionRecord, pictures: Sequence[PictureRow]) -> None:
+        self.about, self.pictures = about, pictures
+        self.columns = {name: array("q") for name in NUMBERS}
+        self.share, self.stands = array("d"), bytearray()
+        self.bad = bytearray()
+        self.games = 0
+        self.last = 0
+
+    def add(self, answer: Answer, shown: ShownSet) -> None:
+        """Count an answer, the ids of which rise."""
+        self.last = max(self.last, answer.id)
+        if not counts(answer, shown):
+            return
+        said, held = json.loads(answer.answer), [self.pictures[number] for number in shown.pictures]
+        for a, b, share in compared(self.about.mode, said, len(held)):
+            row = (
+                answer.id, answer.question, held[a].model, held[b].model, held[a].id, held[b].id, held[a].prompt,
+                shown.voter, self.games, int(answer.answered_at * 1e6),
+            )  # fmt: skip
+            for name, value in zip(NUMBERS, row, strict=True):
+                self.columns[name].append(value)
+            self.share.append(share)
+            self.stands.append(1)
+            self.bad.append(said == "both_bad")
+        self.games += 1
+
+    def undone(self, answers: Collection[int]) -> None:
+        """Answers that count no more."""
+        held = np.frombuffer(self.columns["answer"], dtype=np.int64)
+        for number in answers:
+            for row in range(*np.searchsorted(held, [number, number + 1])):
+                self.stands[row] = 0
+
+    def __len__(self) -> int:
+        return len(self.share)
+
+    def votes(self, question: int, *, excluded: Collection[int] = ()) -> Votes:
+        """The votes on a question, without those of some voters; models and prompts that have some."""
+        held = {name: np.frombuffer(self.columns[name], dtype=np.int64) for name in NUMBERS}
+        share = np.frombuffer(self.share)
+        rows = np.frombuffer(self.stands, dtype=np.bool_) & (held["question"] == question)
+        if excluded:
+            rows &= ~np.isin(held["voter"], list(excluded))
+        at = np.flatnonzero(rows)
+        bad = np.frombuffer(self.bad, dtype=np.bool_)[at]
+        model, names = _dense(np.concatenate([held["left"][at], held["right"][at]]))
+        image, _ = _dense(np.concatenate([held["picture_0"][at], held["picture_1"][at]]))
+        return Votes(
+            models=tuple(self.about.models[number] for number in names), left=model[: len(at)], right=model[len(at) :],
+            outcome=np.sign(share[at] - 0.5).astype(np.int8), left_image=image[: len(at)],
+            right_image=image[len(at) :], prompt=_dense(held["prompt"][at])[0], voter=_dense(held["voter"][at])[0],
+            game=None if self.about.mode == "pair" else _dense(held["game"][at])[0],
+            both_bad=bad if bad.any() else None, time=held["time"][at],
+        )  # fmt: skip
+
+    def board(self, question: int, *, excluded: Collection[int] = ()) -> Ratings | None:
+        """The board of a question as `finepref arena` gives it; None before anything was decided between two models."""
+        votes = self.votes(question, excluded=excluded)
+        if len(votes) == 0 or len(votes.models) < 2:
+            return None
+        return replace(rate(votes), agreement=agreement(votes))
+
+
+def _dense(codes: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], list[int]]:
+    """(codes by first appearance, what each stands for), as a reader of a file numbers names."""
+    used, first, where = np.unique(codes, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    rank = np.empty(len(used), dtype=np.int64)
+    rank[order] = np.arange(len(used))
+    return rank[where], used[order].tolist()
