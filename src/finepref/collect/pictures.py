@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
+from finepref.core.encoded import open_header
 from finepref.core.errors import InputError
+from finepref.core.regular import read_regular
 from finepref.core.text import clean_name, fault_of_name, fault_of_prompt, is_missing
 from finepref.formats.manifest import LINES, read_rows
 from finepref.formats.prompts import read_prompts
@@ -138,7 +138,7 @@ def said_by(file: Path) -> str:
     EXIF UserComment of JPEG and WebP.
     """
     try:
-        with Image.open(file) as image:
+        with open_header(read_regular(file, root=None)) as image:
             texts = [image.info.get(key) for key in _TEXT_KEYS]
             comment = image.getexif().get_ifd(_EXIF).get(_USER_COMMENT)
     except Exception:  # a broken picture is told when it is decoded

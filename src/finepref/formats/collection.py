@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -97,7 +98,7 @@ class CollectionRecord:
 
 def is_study(folder: str | Path) -> bool:
     """Whether a folder holds a study."""
-    return (Path(folder) / STUDY).is_file() and (Path(folder) / VOTES).is_file()
+    return all(os.path.isfile(Path(folder) / name) for name in (STUDY, VOTES))  # False for a name that none can have
 
 
 def read_study(folder: str | Path) -> CollectionRecord:
