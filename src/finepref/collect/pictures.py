@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finepref.core.encoded import open_header
+from finepref.core.encoded import texts_in
 from finepref.core.errors import InputError
 from finepref.core.regular import read_regular
 from finepref.core.text import clean_name, fault_of_name, fault_of_prompt, is_missing
@@ -19,8 +19,6 @@ from finepref.formats.sources import PICTURES
 _NAMED = re.compile(r"([^=/\\]+)=(.+)", re.DOTALL)
 _TEXT_KEYS = ("parameters", "prompt", "Description")
 """Where tools keep a prompt in a PNG: AUTOMATIC1111's web UI, ours and others, NovelAI."""
-_USER_COMMENT = 0x9286
-_EXIF = 0x8769
 _AFTER = re.compile(r"\n(?:Negative prompt:|Steps:)")
 _FILE, _PROMPT = ("file", "file_name", "image", "name"), ("prompt", "caption", "text")
 
@@ -137,13 +135,9 @@ def said_by(file: Path) -> str:
     of nodes, whose texts are not told apart, so that it is left) and others (`prompt`, `Description`) write them;
     EXIF UserComment of JPEG and WebP.
     """
-    try:
-        with open_header(read_regular(file, root=None)) as image:
-            texts = [image.info.get(key) for key in _TEXT_KEYS]
-            comment = image.getexif().get_ifd(_EXIF).get(_USER_COMMENT)
-    except Exception:  # a broken picture is told when it is decoded
-        return ""
-    texts.append(_decoded(comment) if isinstance(comment, bytes) else comment)
+    said = texts_in(read_regular(file, root=None))
+    comment = said.get("UserComment")
+    texts = [*(said.get(key) for key in _TEXT_KEYS), _decoded(comment) if isinstance(comment, bytes) else comment]
     for text in texts:
         if isinstance(text, str) and not text.lstrip().startswith("{"):
             prompt = _AFTER.split(text, maxsplit=1)[0].strip()

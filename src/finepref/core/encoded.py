@@ -34,6 +34,9 @@ _TURNS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts that may say 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it writes to the terminal what is raised as well
 
 
+_EXIF, _USER_COMMENT = 0x8769, 0x9286
+
+
 class Unreadable(Exception):
     """An image that cannot be used; its text is the reason."""
 
@@ -71,6 +74,20 @@ def open_header(data: bytes) -> ImageFile.ImageFile:
             image.info |= {PROFILE: profile, FAULT: fault}
         return image
     raise Unreadable(why_unknown(data, said))
+
+
+def texts_in(data: bytes) -> dict[str, str | bytes]:
+    """What a picture says in words, by key: texts of a PNG; `UserComment` of EXIF, with its eight bytes of encoding.
+
+    Empty where it says nothing, or is no picture.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            found = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+            comment = image.getexif().get_ifd(_EXIF).get(_USER_COMMENT)
+    except Exception:  # a broken picture is told when it is decoded
+        return {}
+    return {**found, **({"UserComment": comment} if isinstance(comment, str | bytes) else {})}
 
 
 def broken(data: bytes, error: Exception) -> Unreadable:
