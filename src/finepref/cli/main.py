@@ -25,8 +25,8 @@ from finepref.core.text import visible
 # In the order of the journey. Every name is a module of this package (`-` is `_` there) that exposes `command`:
 # a function (one command) or a `typer.Typer` (a group of commands).
 COMMANDS: tuple[str, ...] = (
-    *("align", "data", "collect", "arena", "next", "signals", "cache", "train", "generate", "score", "compare", "report"),
-    *("export", "publish"),
+    *("align", "data", "collect", "arena", "next", "signals", "cache", "train", "generate", "score", "compare"),
+    *("report", "export", "publish"),
     *("control-maps", "scorers", "methods", "config", "plan", "lab", "demo", "doctor"),
 )
 
