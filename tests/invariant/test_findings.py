@@ -104,7 +104,7 @@ def test_a_run_with_early_stopping_is_made_longer(
     words = (f"train.stop={{patience: {patience}}}", "train.lr_scheduler=constant", "validation.every=1")
     last = 9 if kind == "ran" else 0
     monkeypatch.setattr(stopping, "sound", lambda lines, far: [line for line in lines if line.step <= last])
-    monkeypatch.setattr(stopping, "evidence", lambda lines: 9.0)
+    monkeypatch.setattr(stopping, "speaks", lambda lines: True)
     run = train(world, tmp_path / "run", *words, "train.max_steps=2")
     assert read_run(run).steps == (2 if kind == "ran" else 1)
     longer = load_config(world / "run.yaml", [*HELD, *words, "train.max_steps=4"])

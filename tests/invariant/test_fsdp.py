@@ -165,7 +165,7 @@ def test_the_checkpoint_holds_whole_tensors(runs: Path) -> None:
     for file in ("trainable.safetensors", "optimizer.safetensors", "unet/diffusion_pytorch_model.safetensors"):
         a, b = (load_file(runs / name / "checkpoints/step-000002" / file) for name in ("plain", "sharded"))
         assert {n: tuple(t.shape) for n, t in a.items()} == {n: tuple(t.shape) for n, t in b.items()}
-        assert max((a[n] - b[n]).abs().max().item() for n in a) < 1e-6
+        assert max((a[n] - b[n]).abs().max().item() for n in a) < 1e-5
 
 
 def test_the_saved_part_loads_in_plain_diffusers(runs: Path) -> None:

@@ -314,4 +314,4 @@ def test_two_one_and_two_processes(world: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr[-2000:]
     start, ours, whole = (load_file(run / WEIGHTS) for run in (world / "model", tmp_path / "run", one))
     assert max((whole[name] - start[name]).abs().max() for name in start) > 1e-3
-    assert max((whole[name] - ours[name]).abs().max() for name in start) < 1e-6
+    assert max((whole[name] - ours[name]).abs().max() for name in start) < 1e-5

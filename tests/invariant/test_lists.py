@@ -157,7 +157,7 @@ def test_a_run_on_lists(world: Path, tmp_path: Path, ranked) -> None:
     assert all(torch.equal(weights(whole)[name], weights(tmp_path / "half")[name]) for name in weights(whole))
     slow = "train.learning_rate=1e-4"  # a thousandth of a step is rounding: 2^-24 of weights near 1
     large, small = (train(world, tmp_path / f"m{n}", path, slow, f"train.micro_batch={n}") for n in (4, 1))
-    assert max((weights(large)[name] - weights(small)[name]).abs().max().item() for name in weights(whole)) < 1e-6
+    assert max((weights(large)[name] - weights(small)[name]).abs().max().item() for name in weights(whole)) < 1e-5
     more = ("train.reference={kind: ema, decay: 0.5}", "train.levels={low: 0.5, weights: [1, 2]}", "lora={rank: 4}")
     run = train(world, tmp_path / "more", path, *more, "lora.dropout=0.2")
     assert (run / "run.json").is_file()

@@ -52,7 +52,7 @@ def test_a_run(world: Path, tmp_path: Path, kind: str) -> None:
     assert farthest(train(world, tmp_path / "half", KINDS[kind], resume=True), whole) == 0.0
     assert (tmp_path / "half" / "metrics.jsonl").read_bytes() == lines
     if kind == "dropout":
-        assert farthest(train(world, tmp_path / "small", KINDS[kind], "train.micro_batch=1"), whole) < 1e-6
+        assert farthest(train(world, tmp_path / "small", KINDS[kind], "train.micro_batch=1"), whole) < 1e-5
         assert farthest(train(world, tmp_path / "other", {**KINDS[kind], "dropout": 0.0}), whole) > 1e-4
 
 

@@ -59,7 +59,7 @@ def test_an_average_is_that_of_its_definition(world: Path, tmp_path: Path, kind:
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     small = train(world, tmp_path / "small", EMA, *KINDS[kind], "train.micro_batch=1")
     for ours, theirs in zip(held(small, 4), held(run, 4), strict=True):
-        assert max((ours[name] - theirs[name]).abs().max().item() for name in theirs) < 1e-6
+        assert max((ours[name] - theirs[name]).abs().max().item() for name in theirs) < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["full", "lora"])
