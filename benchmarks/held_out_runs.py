@@ -16,7 +16,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,13 @@ def ground(job: Job, work: Path) -> tuple[Path, Path | None]:
     votes, rewards = folder / "votes.parquet", folder / "rewards.parquet"
     if not votes.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        make_votes(votes, seed=job.seed, votes=PAIRS, prompts=world.prompts("train"))
         if permuted:
-            _permute(votes, rng.numpy_generator(job.seed, "permuted winners"))
+            plain, _ = ground(replace(job, signal="dpo"), work)
+            shutil.copy2(plain, folder / "turned.parquet")
+            _permute(folder / "turned.parquet", rng.numpy_generator(job.seed, "permuted winners"))
+            (folder / "turned.parquet").rename(votes)
+        else:
+            make_votes(votes, seed=job.seed, votes=PAIRS, prompts=world.prompts("train"))
     prefs = read_preferences([votes])
     if not rewards.is_file():
         score_preferences(prefs, ["lab-reward"], rewards, inputs=[votes])

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from typing import Any
@@ -38,8 +39,10 @@ PAGES = Environment(loader=PackageLoader("finepref.collect"), autoescape=select_
 class Study:
     """What the server holds, and how it fails.
 
-    failures: statuses of the next answers that are sent; 0 drops the connection without an answer, -1 drops it after
-    the answer was kept. missing: places of pictures that are not there. gate: closed, nothing that is sent is answered.
+    failing: what becomes of every answer that is sent, until it is None: a status; 0 drops the connection without an
+    answer, -1 drops it after the answer was kept (a browser may try again by itself then). failures: statuses of the
+    next answers only. missing: places of pictures that are not there. gate: closed, nothing that is sent is answered.
+    late: closed, sets that were asked for are found, but not told yet.
     """
 
     mode: str = "pair"
@@ -49,9 +52,11 @@ class Study:
     of: int | None = 12
     prompts: Sequence[str] = ()
     state: str = "open"
+    failing: int | None = None
     failures: list[int] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
     gate: threading.Event = field(default_factory=threading.Event)
+    late: threading.Event = field(default_factory=threading.Event)
     answers: list[dict[str, Any]] = field(default_factory=list)
     waiting: list[int] = field(default_factory=list)
     revisions: dict[int, int] = field(default_factory=dict)
@@ -63,6 +68,7 @@ class Study:
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.late.set()
 
     def kept(self) -> dict[int, dict[str, Any]]:
         """Number of a set -> the answers that stand."""
@@ -117,22 +123,22 @@ class Study:
         self.waiting.insert(0, number)
         return 200, {"set": self.as_set(number)}
 
-    def picture(self, number: int, place: int) -> bytes:
-        """A picture that shows a shape in a colour of its place and set."""
-        width, height = self.size
-        hue = (37 * number + 90 * place) % 256
-        image = Image.new("HSV", self.size, (hue, 90, 225))
-        draw = ImageDraw.Draw(image)
-        for k in range(6):
-            x, y = (
-                width * ((k * 29 + number * 17 + place * 41) % 100) / 100,
-                height * ((k * 53 + place * 23) % 100) / 100,
-            )
-            r = width * (0.05 + 0.03 * k)
-            draw.ellipse((x - r, y - r, x + r, y + r), fill=((hue + 40 * k) % 256, 160, 120 + 20 * k))
-        buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, "PNG")
-        return buffer.getvalue()
+
+@cache
+def picture(number: int, place: int, size: tuple[int, int]) -> bytes:
+    """A picture that shows shapes in colours of its place and set, as PNG."""
+    width, height = size
+    hue = (37 * number + 90 * place) % 256
+    image = Image.new("HSV", size, (hue, 90, 225))
+    draw = ImageDraw.Draw(image)
+    for k in range(6):
+        x = width * ((k * 29 + number * 17 + place * 41) % 100) / 100
+        y = height * ((k * 53 + place * 23) % 100) / 100
+        r = width * (0.05 + 0.03 * k)
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=((hue + 40 * k) % 256, 160, 120 + 20 * k))
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _handler(study: Study) -> type[BaseHTTPRequestHandler]:
@@ -167,15 +173,18 @@ def _handler(study: Study) -> type[BaseHTTPRequestHandler]:
                 language = best_language(self.headers.get("Accept-Language", ""))
                 page = PAGES.get_template("vote.html.j2").render(language=language, texts=dict(texts(language)))
                 self.give(200, page.encode(), "text/html; charset=utf-8")
+            elif path == "/favicon.ico":
+                self.give(200, b"", "image/x-icon")
             elif path == "/api/state":
                 self.tell(200, study.standing())
             elif path == "/api/sets":
                 with study.lock:
-                    found = study.sets(int(query.partition("=")[2] or 2))
-                    self.tell(200, {"sets": found, **study.standing()})
+                    found = {"sets": study.sets(int(query.partition("=")[2] or 2)), **study.standing()}
+                study.late.wait(60)
+                self.tell(200, found)
             elif parts[:2] == ["api", "sets"] and len(parts) == 4 and path not in study.missing:
-                picture = study.picture(int(parts[2], 16), int(parts[3]))
-                self.give(200, picture, "image/png", Cache_Control="private, max-age=3600")
+                shown = picture(int(parts[2], 16), int(parts[3]), study.size)
+                self.give(200, shown, "image/png", Cache_Control="private, max-age=3600")
             else:
                 self.tell(404, {"error": "no such page", "remedy": ""})
 
@@ -190,7 +199,7 @@ def _handler(study: Study) -> type[BaseHTTPRequestHandler]:
                 with study.lock:
                     self.tell(*study.undo())
                 return
-            failure = study.failures.pop(0) if study.failures else 200
+            failure = study.failures.pop(0) if study.failures else 200 if study.failing is None else study.failing
             with study.lock:
                 status, answer = study.store(body) if failure in (200, -1) else (failure, {"error": "on demand"})
             if failure in (0, -1):
@@ -207,6 +216,7 @@ def serving(study: Study) -> Iterator[Study]:
     """The study on a free port of this machine; its address is set."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(study))
     server.daemon_threads = True
+    server.handle_error = lambda *args: None  # type: ignore[method-assign]  # a page that was left
     study.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
@@ -214,6 +224,7 @@ def serving(study: Study) -> Iterator[Study]:
         yield study
     finally:
         study.gate.set()
+        study.late.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -9,16 +9,23 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 600.0  # seconds until a browser counts as hung; no test depends on how fast it is
+PATIENCE = 20.0  # seconds after which a wait has been in vain: for hangs, not for speed
+STARTING = 60.0  # those of a browser that starts
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "headless_shell")
 
 
 def find() -> str | None:
     """The first Chromium on the path."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+class PageLeft(AssertionError):
+    """What was asked has no answer, because the page was left meanwhile."""
 
 
 class Page:
@@ -40,6 +47,13 @@ class Page:
                 "--headless",
                 "--no-sandbox",
                 "--disable-gpu",
+                "--disable-dev-shm-usage",  # containers have little of it
+                "--disable-background-timer-throttling",  # a second tab is not slower
+                "--disable-backgrounding-occluded-windows",
+                "--disable-renderer-backgrounding",
+                "--disable-component-update",
+                "--disable-background-networking",
+                "--no-first-run",
                 "--remote-debugging-pipe",
                 f"--user-data-dir={profile}",
                 "about:blank",
@@ -51,12 +65,46 @@ class Page:
         )
         os.close(to_child)
         os.close(from_child)
-        self._buffer, self._number, self._session = b"", 0, None
+        self._buffer, self._number = b"", 0
+        self._session: str | None = None
+        self._patience, self._finger = STARTING, time.time()
         self.events: list[dict[str, Any]] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._target = ""
+        self.new_tab()
+        self._patience = PATIENCE
+
+    def new_tab(self) -> None:
+        """Go on in a new tab; the one before is closed."""
+        old, self._target = self._target, self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._attach(self._target)
+        if old:
+            self.call("Target.closeTarget", targetId=old)
+
+    def _attach(self, target: str) -> str:
+        """Listen to a tab."""
+        before = self._session
+        session: str = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = session
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self._session = before
+        return session
+
+    @contextmanager
+    def second_tab(self) -> Iterator[Callable[[int], None]]:
+        """Drive another tab of the same browser; the function chooses which one (0, 1) is driven."""
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        sessions = [self._session, self._attach(target)]
+
+        def drive(number: int) -> None:
+            self._session = sessions[number]
+
+        drive(1)
+        try:
+            yield drive
+        finally:
+            drive(0)
+            self.call("Target.closeTarget", targetId=target)
 
     def close(self) -> None:
         """End this browser."""
@@ -75,11 +123,18 @@ class Page:
         while True:
             answer = self._receive()
             if answer.get("id") == self._number:
-                assert "error" not in answer, answer
+                self._check(answer)
                 return answer["result"]
 
+    @staticmethod
+    def _check(answer: dict[str, Any]) -> None:
+        said = answer.get("error", {}).get("message", "")
+        if any(words in said for words in ("context was destroyed", "navigated or closed", "Cannot find context")):
+            raise PageLeft(said)
+        assert "error" not in answer, answer
+
     def _receive(self) -> dict[str, Any]:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self._patience
         while b"\0" not in self._buffer:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._read], [], [], left)[0]:
@@ -117,9 +172,19 @@ class Page:
             extra = {"text": text} if text and kind == "keyDown" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code, **extra)
 
-    def size(self, width: int, height: int, *, dark: bool = False) -> None:
-        """Set the window, and light or dark."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+    def touch(self, kind: str, *where: tuple[float, float]) -> None:
+        """touchStart, touchMove or touchEnd of a finger whose clock goes on by a tenth of a second.
+
+        One that is faster is taken for a throw, after which Chromium gives no click for a while.
+        """
+        self._finger = max(self._finger + 0.1, time.time())
+        points = [{"x": x, "y": y} for x, y in where]
+        self.call("Input.dispatchTouchEvent", type=kind, touchPoints=points, timestamp=self._finger)
+
+    def size(self, width: int, height: int, *, dark: bool = False, touch: bool = False) -> None:
+        """Set the window, light or dark, and whether fingers touch it."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
+        self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=features)
 

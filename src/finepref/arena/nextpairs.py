@@ -117,9 +117,12 @@ def order_gain(informs: Floats, difference: Floats, variance: Floats) -> Floats:
     Args:
         informs: information of the vote about the difference. difference, variance: its mean and variance. One shape.
     """
-    u = difference / np.sqrt(variance)
-    explained = np.exp(2.0 * log_density(u) - log_ndtr(u) - log_ndtr(-u))
-    return np.asarray(0.5 * np.log1p(variance * informs * explained))
+    return np.asarray(0.5 * np.log1p(variance * informs * explained(difference / np.sqrt(variance))))
+
+
+def explained(u: Floats) -> Floats:
+    """w(u), the part of what is not known about a normal variable of mean u and variance 1 that its sign explains."""
+    return np.asarray(np.exp(2.0 * log_density(u) - log_ndtr(u) - log_ndtr(-u)))
 
 
 class _Covariance:

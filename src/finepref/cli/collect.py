@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +34,9 @@ def command(
         str | None, typer.Option(help="Sets of a voter at most: 100; or a standard error: se=0.5.")
     ] = None,
     purpose: Annotated[str, typer.Option(help="order (of the models), or training (of pictures).")] = "order",
+    choice: Annotated[
+        str | None, typer.Option(help="Of the next set: information (default), fewest-first, ksort.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
     host: Annotated[str, typer.Option(help="Address to listen at; others reach 0.0.0.0.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
@@ -41,20 +45,33 @@ def command(
     backup: Annotated[Path | None, typer.Option(help="Copy votes.sqlite, also while it is served, and end.")] = None,
     forget: Annotated[str | None, typer.Option(help="Remove a voter's name, and end.")] = None,
     votes: Annotated[bool, typer.Option("--votes", help="With --forget: remove the votes too.")] = False,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Who answers in place of people: lab, a scorer, pair-judge@FILE.yaml; needs --sets."),
+    ] = None,
+    sets: Annotated[
+        int | None, typer.Option(min=1, help="With --by: sets of the study that have an answer then.")
+    ] = None,
+    people: Annotated[int, typer.Option(min=1, help="With --by lab: how many simulated people.")] = 12,
 ) -> None:
     """Serve a page on which people compare pictures; every answer is on disk before the page goes on."""
-    from finepref.formats.collection import is_study
+    from finepref.core.errors import check_word
+    from finepref.formats.collection import CHOICES, is_study
 
-    ending = [name for name, given in (("--export", export), ("--backup", backup), ("--forget", forget)) if given]
+    ways = (("--export", export), ("--backup", backup), ("--forget", forget), ("--by", by))
+    ending = [name for name, given in ways if given]
     if len(ending) > 1:
         raise InputError("only one of them at once", where=", ".join(ending), remedy="call it twice")
     going_on = len(sources) == 1 and is_study(sources[0])
     if votes and forget is None:
         raise InputError("it has no effect without --forget", where="--votes", remedy="leave it out")
+    if (by is None) != (sets is None):
+        raise InputError("they go together", where="--by, --sets", remedy="say who answers, and how many sets")
     made = {
         "--out": out, "--mode": mode, "--images": images, "--preset": preset, "--prompts": prompts, "--gold": gold,
-        "--target": target, "--purpose": None if purpose == "order" else purpose, "--seed": seed or None,
-        "--question": None if ending else question,
+        "--target": target, "--purpose": None if purpose == "order" else purpose,
+        "--seed": None if by else seed or None,
+        "--question": None if ending else question, "--choice": choice,
     }  # fmt: skip
     if going_on or ending:
         if not going_on:
@@ -66,12 +83,17 @@ def command(
     folder = Path(sources[0]) if going_on else out
     if folder is None:
         raise InputError("a new study needs a folder", where="--out", remedy="name one")
+    if by is not None and sets is not None:
+        _answer(folder, by, sets, people, seed)
+        return
     if ending:
         _end(folder, export, backup, forget, question or [], votes=votes)
         return
     asked: dict[str, Any] = {} if going_on else _options(mode, images, question or [], target, purpose)
     if not going_on:
-        asked |= {"preset": preset, "prompts": prompts, "gold": gold, "seed": seed}
+        if choice is not None:
+            check_word(choice, CHOICES, "choice", where="--choice")
+        asked |= {"preset": preset, "prompts": prompts, "gold": gold, "seed": seed, "choice": choice}
     _serve(folder, [] if going_on else sources, asked, voters, host, port, admin_token)
 
 
@@ -145,15 +167,36 @@ def _names(voters: str | None) -> list[str]:
     return [name for name in voters.split(",") if name.strip()]
 
 
+def _answer(folder: Path, by: str, sets: int, people: int, seed: int) -> None:
+    from finepref.cli.answerers import answerers_of
+    from finepref.collect.answering import answer_sets
+    from finepref.collect.choices import chooser_of
+    from finepref.collect.desk import open_desk
+    from finepref.core.outfolders import own_folder
+    from finepref.formats.collection import read_study
+    from finepref.formats.folders import COLLECTION
+
+    voters, turned = answerers_of(by, people=people, seed=seed)
+    about = read_study(folder)
+    with own_folder(folder, COLLECTION):
+        desk = open_desk(folder, lambda pictures: chooser_of(pictures, about), time.time)
+        try:
+            done = answer_sets(desk, voters, sets=sets, turned=turned)
+        finally:
+            desk.connection.close()
+    print(f"{folder}: {done} sets have an answer")
+
+
 def _end(
     folder: Path, export: Path | None, backup: Path | None, forget: str | None, question: list[str], *, votes: bool
 ) -> None:
-    from finepref.collect.keeping import copy_votes, export_votes, forget_voter
+    from finepref.collect.keeping import checks_beside, copy_votes, export_votes, forget_voter
 
     if len(question) > 1 or (question and export is None):
         raise InputError("one question, with --export", where="--question", remedy="leave it out")
     if export is not None:
         print(f"{export}: {export_votes(folder, export, question=question[0] if question else None)} votes")
+        print(f"{checks_beside(export)}: checks on voters")
     elif backup is not None:
         copy_votes(folder, backup)
         print(backup)

@@ -44,6 +44,31 @@ def votes(
     print(out)
 
 
+@command.command("voters")
+def voters(
+    url: Annotated[str, typer.Option(help="The owner's link of a study; or a personal link, for one person.")],
+    count: Annotated[int, typer.Option(min=0, help="Honest people.")] = 1,
+    careless: Annotated[int, typer.Option(min=0, help="People who deal half of their answers.")] = 0,
+    one_sided: Annotated[int, typer.Option(min=0, help="People who take the first picture in four of five sets.")] = 0,
+    random: Annotated[int, typer.Option(min=0, help="People who deal all of their answers.")] = 0,
+    votes: Annotated[int, typer.Option(min=1, help="Sets that each answers at most.")] = 100,
+    pace: Annotated[float, typer.Option(min=0, help="Seconds between two sets of a person, on average.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the people, and what they see.")] = 0,
+) -> None:
+    """Let simulated people vote on a study of the lab's pictures, over HTTP as browsers do."""
+    from finepref.core.errors import InputError
+    from finepref.core.progress import progress
+    from finepref.lab.people import CARELESS, HONEST, ONE_SIDED, RANDOM
+    from finepref.lab.voting import people, vote
+
+    found = people({HONEST: count, CARELESS: careless, ONE_SIDED: one_sided, RANDOM: random}, seed=seed)
+    if not found:
+        raise InputError("nobody votes", where="--count", remedy="ask for one person or more")
+    with progress([], "votes", total=votes * len(found), unit="set") as bar:
+        visits = vote(url, found, votes=votes, seed=seed, pace=pace, told=lambda visit: bar.update())
+    print(f"{sum(len(visit.kept) for visit in visits)} sets answered by {len(visits)} people")
+
+
 @command.command("model")
 def model(
     out: Annotated[Path, typer.Option(help="The diffusers folder to write.")] = Path("lab-model"),

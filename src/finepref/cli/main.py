@@ -26,7 +26,7 @@ from finepref.core.text import visible
 # a function (one command) or a `typer.Typer` (a group of commands).
 COMMANDS: tuple[str, ...] = (
     *("align", "data", "collect", "arena", "next", "signals", "cache", "train", "generate", "score", "compare"),
-    *("report", "export", "publish"),
+    *("report", "export", "publish", "rounds"),
     *("control-maps", "scorers", "methods", "config", "plan", "lab", "demo", "doctor"),
 )
 

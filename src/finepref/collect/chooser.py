@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from finepref.formats.answers import Answer, ShownSet
@@ -19,5 +20,5 @@ class Chooser(Protocol):
     def out(self, shown: ShownSet) -> None:
         """A set that is out, or was answered, of an earlier start."""
 
-    def taken_back(self, shown: ShownSet) -> None:
-        """An answer was undone; the set is out again."""
+    def taken_back(self, answers: Sequence[Answer], shown: ShownSet) -> None:
+        """These answers to a set stood and are undone; the set is out again."""

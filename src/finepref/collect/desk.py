@@ -174,11 +174,21 @@ class Desk:
         if self.about.votes is not None:
             most = min(most, self.about.votes - seat.done)
         while len(seat.waiting) < most and (shown := self._next(seat)) is not None:
-            with self._writing():
-                kept.add_shown(self.connection, shown)
-            self._note(seat, shown)
-            seat.waiting.append(shown)
+            self._put(seat, shown)
         return seat.waiting[:most]
+
+    def show(self, seat: Seat, pictures: tuple[int, ...]) -> ShownSet:
+        """Put just these pictures before a voter, in this order."""
+        shown = ShownSet(secrets.token_hex(16), seat.voter.id, pictures, "plain", "", self.clock(), seat.shown)
+        self.chooser.out(shown)
+        self._put(seat, shown)
+        return shown
+
+    def _put(self, seat: Seat, shown: ShownSet) -> None:
+        with self._writing():
+            kept.add_shown(self.connection, shown)
+        self._note(seat, shown)
+        seat.waiting.append(shown)
 
     def _next(self, seat: Seat) -> ShownSet | None:
         number, about = seat.shown, self.about
@@ -274,10 +284,11 @@ class Desk:
         shown = kept.last_answered(self.connection, seat.voter.id)
         if shown is None or self.state() != OPEN:
             raise Refused(409, "there is nothing to take back")
-        self.tally.undone([each.id for each in kept.answers_of_set(self.connection, shown.id)])
+        held = kept.answers_of_set(self.connection, shown.id)
+        self.tally.undone([each.id for each in held])
         with self._writing():
             kept.undo_set(self.connection, shown.id)
-        self.chooser.taken_back(shown)
+        self.chooser.taken_back([each for each in held if not each.undone], shown)
         seat.waiting.insert(0, shown)
         seat.done -= 1
         return shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from finepref.core.rng import numpy_generator
 from finepref.formats.answers import VOTES, PictureRow, create
 from finepref.formats.collection import (
     PICTURES,
+    Choice,
     CollectionRecord,
     GoldSet,
     Mode,
@@ -39,7 +41,7 @@ SIZES: Mapping[str, tuple[int, int]] = {"pair": (2, 2), "rank": (3, 6), "best": 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyOptions:
-    """What a new study is asked for. None: what the preset says, else the usual."""
+    """What a new study is asked for. None: what the preset says, else the usual. id: a new one, where it is empty."""
 
     mode: Mode | None = None
     images: int | None = None
@@ -49,30 +51,33 @@ class StudyOptions:
     votes: int | None = None
     error: float | None = None
     purpose: str = "order"
+    choice: Choice | None = None
     preset: str = ""
     seed: int = 0
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyPreset:
-    """A published study. prompts: how many of them, drawn."""
+    """A published study. prompts: how many of them, drawn. choice: of the next set."""
 
     mode: Mode
     images: int
     questions: tuple[StudyQuestion, ...]
+    choice: Choice
     prompts: int | None = None
 
 
 PRESETS: Mapping[str, StudyPreset] = {
     "smpo-study": StudyPreset(  # SmPO-Diffusion, Appendix E
-        mode="best", images=4, prompts=50,
+        mode="best", images=4, prompts=50, choice="fewest-first",
         questions=(
             StudyQuestion("overall", "Which picture do you like best overall?"),
             StudyQuestion("appeal", "Which picture is the most beautiful to look at?"),
             StudyQuestion("alignment", "Which picture fits the text best?"),
         ),
     ),
-    "ksort": StudyPreset(mode="rank", images=4, questions=(ORDER,)),  # K-Sort Arena, K = 4, Rank mode
+    "ksort": StudyPreset(mode="rank", images=4, questions=(ORDER,), choice="ksort"),  # K-Sort Arena, K = 4, Rank mode
 }  # fmt: skip
 
 
@@ -83,6 +88,7 @@ def found_study(folder: Path, sources: Sequence[str], options: StudyOptions) -> 
         InputError: pictures that cannot be read, options that do not fit them, or another study is there.
     """
     preset = _preset(options)
+    choice = _choice(options, preset)
     found = find_pictures(sources, prompts=options.prompts)
     mode: Mode = options.mode or (preset.mode if preset else "pair")
     models = tuple(dict.fromkeys(each.model for each in found))
@@ -93,9 +99,11 @@ def found_study(folder: Path, sources: Sequence[str], options: StudyOptions) -> 
     texts = {each.key: each.prompt for each in kept}
     pictures = _encode(folder, kept, models, keys)
     record = CollectionRecord(
-        mode=mode, images=images, models=models, prompts=tuple(texts[key] for key in keys), seed=options.seed,
+        id=options.id or secrets.token_hex(4), mode=mode, images=images, models=models,
+        prompts=tuple(texts[key] for key in keys), seed=options.seed,
         questions=options.questions or (preset.questions if preset else (ASKED[mode],)), preset=options.preset,
         purpose="training" if options.purpose == "training" else "order", votes=options.votes, error=options.error,
+        choice=choice,
         sources=tuple(_sources(kept, pictures)), gold=_gold(options.gold, models, texts, keys, pictures, mode),
         gold_every=12 if options.gold else 0, repeat_every=25, provenance=provenance(seed=options.seed),
     )  # fmt: skip
@@ -126,6 +134,20 @@ def _preset(options: StudyOptions) -> StudyPreset | None:
         named = "--mode" if options.mode is not None else "--question"
         raise InputError(f"the preset {options.preset} fixes it", where=named, remedy="leave one of the two out")
     return PRESETS[options.preset]
+
+
+def _choice(options: StudyOptions, preset: StudyPreset | None) -> Choice:
+    found: Choice = options.choice or (preset.choice if preset else "information")
+    if found != "information":
+        idle = [("--purpose", options.purpose == "training"), ("--target", options.error is not None)]
+        for where, given in idle:
+            if given:
+                what = f"sets are chosen by {found}, on which it has no effect"
+                raise InputError(what, where=where, remedy="leave it out, or use --choice information")
+    elif options.purpose == "training" and options.error is not None:
+        what = "a standard error of ratings ends a study of the order, not one for training"
+        raise InputError(what, where="--target", remedy="give a number of sets, or use --purpose order")
+    return found
 
 
 def _check_size(mode: Mode, images: int, models: Sequence[str]) -> None:

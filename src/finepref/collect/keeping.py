@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from finepref.collect.studychecks import check_study
+from finepref.collect.tally import VoteTally
 from finepref.core.errors import InputError, check_word
 from finepref.core.files import atomic_file
 from finepref.core.outfolders import own_folder
 from finepref.core.ownership import check_file
+from finepref.core.provenance import provenance
 from finepref.core.text import inert
 from finepref.formats import answers as kept
 from finepref.formats.collection import COLUMNS, PICTURES, read_study, study_table, with_files
 from finepref.formats.folders import COLLECTION
 from finepref.formats.preferences import Preferences, made_of, write_pairs
 from finepref.formats.reading import AS_IT_IS
+from finepref.formats.voterchecks import QuestionChecks, is_checks, write_checks
 
 MADE = "study "
 
 
 def export_votes(folder: Path, out: Path, *, question: str | None = None) -> int:
     """Write the votes as preferences: parquet with the pictures in it, or csv with their files; how many rows.
+
+    The checks on all voters go beside, into `checks_beside(out)`.
 
     Raises:
         InputError: another kind of file, several questions, an unknown one, or no vote yet.
@@ -31,6 +38,30 @@ def export_votes(folder: Path, out: Path, *, question: str | None = None) -> int
     if question is not None:
         check_word(question, questions, "question", where="--question")
     check_file(out, _is_export, inputs=[folder], what="an export")
+    beside = check_file(checks_beside(out), is_checks, inputs=[folder], what="checks on voters")
+    count = _write_votes(folder, out, questions, question)
+    write_checks(beside, checks_of(folder), provenance())
+    return count
+
+
+def checks_beside(out: Path) -> Path:
+    """Where the checks on voters go that belong to exported votes."""
+    return out.with_name(f"{out.stem}.checks.json")
+
+
+def checks_of(folder: Path) -> tuple[QuestionChecks, ...]:
+    """The checks on the voters of a study, with boards as `finepref arena` gives them."""
+    about = read_study(folder)
+    with kept.reading_votes(folder / kept.VOTES) as connection:
+        tally = VoteTally(about, kept.pictures_of(connection))
+        for answer, shown in kept.answered_after(connection):
+            tally.add(answer, shown)
+        out = {each.id for each in kept.voters_of(connection) if each.state != "active"}
+        boards = [tally.board(number, excluded=out) for number in range(len(about.questions))]
+        return check_study(connection, about, boards)
+
+
+def _write_votes(folder: Path, out: Path, questions: Sequence[str], question: str | None) -> int:
     if out.suffix == ".parquet":
         if question is None and len(questions) > 1:
             remedy = f"choose one with --question: {', '.join(questions)}"

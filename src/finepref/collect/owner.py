@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 
 from finepref.arena.ratings import Ratings
 from finepref.collect.desk import CLOSED, OPEN, PAUSED, Desk, Seat, hashed
+from finepref.collect.ownerchecks import OwnerChecks, check_routes
 from finepref.collect.pages import PAGES, read_body
 from finepref.collect.refusal import Refused
 from finepref.core.text import clean_name, fault_of_name
@@ -44,6 +45,8 @@ def owner_routes(desk: Desk, monotonic: Callable[[], float]) -> APIRouter:
 
     def check(request: Request) -> None:
         _check(desk, request.cookies.get(OWNER, ""))
+
+    routes.include_router(check_routes(OwnerChecks(desk, boards.now), check))
 
     @routes.get("/admin/{token}")
     async def enter(token: str) -> Response:

@@ -46,5 +46,5 @@ class FewestFirst:
     def answered(self, answer: Answer, shown: ShownSet) -> None:
         """Nothing is learned from answers."""
 
-    def taken_back(self, shown: ShownSet) -> None:
+    def taken_back(self, answers: Sequence[Answer], shown: ShownSet) -> None:
         """The set is still out."""

@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from finepref.collect.choices import chooser_of
 from finepref.collect.desk import Desk, Seat, hashed, open_desk
 from finepref.collect.owner import TOKEN
-from finepref.collect.plain_choice import FewestFirst
 from finepref.collect.site import make_site
 from finepref.core.errors import InputError
-from finepref.core.rng import numpy_generator
 from finepref.core.text import clean_name, fault_of_name
 from finepref.formats import answers as kept
-from finepref.formats.answers import PictureRow
 from finepref.formats.collection import read_study
 
 HERE = ("127.0.0.1", "localhost", "::1")
@@ -57,10 +55,7 @@ def open_study(folder: Path, *, voters: Sequence[str], host: str, owner: str | N
         raise InputError(what, where="--host", remedy="name voters with --voters, or leave --host out")
     names = [_checked(name) for name in voters]
 
-    def chooser(pictures: Sequence[PictureRow]) -> FewestFirst:
-        return FewestFirst(pictures, images=about.images, chance=numpy_generator(about.seed, "sets"))
-
-    desk = open_desk(folder, chooser, time.time)
+    desk = open_desk(folder, lambda pictures: chooser_of(pictures, about), time.time)
     links = {}
     for name in names:
         if name not in known:

@@ -30,7 +30,7 @@ _ROWS: dict[str, tuple[str, str]] = {
     "loading": ("The pictures are loading …", "Die Bilder werden geladen …"),
     "load_failed": (
         "The pictures do not load. They are tried again by themselves; the set can be skipped.",
-        "Die Bilder lassen sich nicht laden. Es wird weiter versucht; die Aufgabe kann übersprungen werden.",
+        "Die Bilder lassen sich nicht laden. Es wird weiter versucht; die Aufgabe kann ausgelassen werden.",
     ),
     "saving": ("The answer is being saved …", "Die Antwort wird gespeichert …"),
     # Answers
@@ -40,7 +40,7 @@ _ROWS: dict[str, tuple[str, str]] = {
     "lower": ("Lower", "Unten"),
     "tie": ("Equal", "Gleich"),
     "both_bad": ("Both bad", "Beide schlecht"),
-    "skip": ("Skip", "Überspringen"),
+    "skip": ("Skip", "Auslassen"),
     "left_picture": ("left picture", "linkes Bild"),
     "right_picture": ("right picture", "rechtes Bild"),
     "upper_picture": ("upper picture", "oberes Bild"),
@@ -49,7 +49,7 @@ _ROWS: dict[str, tuple[str, str]] = {
     "place": ("place {n}", "Platz {n}"),
     "placed": ("place {n}", "Platz {n}"),
     "unplaced": ("no place yet", "noch ohne Platz"),
-    "first": ("best:", "das beste:"),
+    "first": ("best:", "beste:"),
     "tie_of": ("Pictures {one} and {other} are equal", "Bilder {one} und {other} sind gleich"),
     # Buttons
     "undo": ("Undo", "Zurück"),
@@ -125,7 +125,7 @@ def texts(language: str) -> Mapping[str, str]:
 
     Example:
         >>> texts("de")["skip"]
-        'Überspringen'
+        'Auslassen'
     """
     check_word(language, LANGUAGES, "language")
     return {name: row[_COLUMNS[language]] for name, row in _ROWS.items()}

@@ -198,6 +198,29 @@ def answered_after(connection: sqlite3.Connection, number: int = 0) -> Iterator[
         yield Answer(*values[:size]), _as_shown(values[size:])
 
 
+def newest_answers(connection: sqlite3.Connection, question: int, most: int) -> Iterator[tuple[Answer, ShownSet]]:
+    """Of every voter the newest answers to a question that stand, at most `most`, each with its set, in order."""
+    newest = "row_number() OVER (PARTITION BY shown.voter ORDER BY answer.id DESC) AS place"
+    joined = "JOIN shown ON shown.id = answer.shown"
+    ranked = f"SELECT answer.id AS held, {newest} FROM answer {joined} WHERE question = ? AND undone = 0"
+    query = f"SELECT answer.*, shown.* FROM ({ranked}) JOIN answer ON answer.id = held {joined}"
+    size = len(fields(Answer))
+    for values in connection.execute(f"{query} WHERE place <= ? ORDER BY answer.id", [question, most]):
+        yield Answer(*values[:size]), _as_shown(values[size:])
+
+
+def standing_answers(connection: sqlite3.Connection, question: int) -> int:
+    """How many answers to a question stand."""
+    query = "SELECT count(*) FROM answer WHERE question = ? AND undone = 0"
+    return int(connection.execute(query, [question]).fetchone()[0])
+
+
+def last_change(connection: sqlite3.Connection) -> tuple[int, int]:
+    """(the largest id of an answer, how many are undone): another pair means other answers."""
+    last, undone = connection.execute("SELECT max(id), total(undone) FROM answer").fetchone()
+    return int(last or 0), int(undone)
+
+
 def answers_of_set(connection: sqlite3.Connection, name: str) -> list[Answer]:
     """The answers to a set, undone ones too, in order."""
     return _rows(connection, Answer, "SELECT * FROM answer WHERE shown = ? ORDER BY id", [name])

@@ -35,6 +35,8 @@ from finepref.formats.textfiles import Line
 STUDY, PICTURES = "study.json", "pictures"
 VERSION = 1
 Mode = Literal["pair", "rank", "best"]
+Choice = Literal["information", "fewest-first", "ksort"]
+CHOICES: tuple[Choice, ...] = ("information", "fewest-first", "ksort")
 OUTCOMES = {"left": 1.0, "right": 0.0, "tie": 0.5, "both_bad": 0.5}
 """What is answered about a pair, as the share of the left."""
 SKIP = "skip"
@@ -72,10 +74,14 @@ class GoldSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionRecord:
-    """What study.json holds. images: of a set. votes: sets that a voter is asked for at most, None without end.
+    """What study.json holds.
+
+    id: tells its pairs from those of other studies. images: of a set. votes: sets that a voter is asked for at most,
+    None without end.
 
     error: of a rating, at which the order is known well enough to stop; None: until the order is certain. purpose:
-    `order` of the models, or `training`. gold_every, repeat_every: one in so many sets is one of these; 0: none.
+    `order` of the models, or `training`. choice: of the next set, by what its answer tells, of what was shown least, or
+    as K-Sort Arena does. gold_every, repeat_every: one in so many sets is one of these; 0: none.
     """
 
     mode: Mode
@@ -84,9 +90,11 @@ class CollectionRecord:
     models: tuple[str, ...]
     prompts: tuple[str, ...]
     sources: tuple[StudySource, ...]
+    id: str = ""
     seed: int = 0
     preset: str = ""
     purpose: Literal["order", "training"] = "order"
+    choice: Choice = "information"
     votes: int | None = None
     error: float | None = None
     gold: tuple[GoldSet, ...] = ()
@@ -138,6 +146,14 @@ def counts(answer: Answer, shown: ShownSet) -> bool:
     return not answer.undone and shown.kind == "plain" and answer.answer != json.dumps(SKIP)
 
 
+def voted_on(folder: Path) -> set[int]:
+    """Places of the questions that somebody who is not excluded has voted on."""
+    with reading_votes(folder / VOTES) as connection:
+        active = {each.id for each in voters_of(connection) if each.state == "active"}
+        found = answered_after(connection)
+        return {answer.question for answer, shown in found if shown.voter in active and counts(answer, shown)}
+
+
 def compared(mode: Mode, said: Any, size: int) -> Iterator[tuple[int, int, float]]:
     """(position, position, share of the first) of every two pictures that an answer compares.
 
@@ -163,7 +179,7 @@ def rows_of(
     time = datetime.datetime.fromtimestamp(answer.answered_at, datetime.UTC).isoformat()
     for a, b, share in compared(about.mode, said, len(held)):
         yield {
-            "pair_id": f"{answer.id}-{a}-{b}", "prompt": about.prompts[held[a].prompt],
+            "pair_id": f"{about.id}-{answer.id}-{a}-{b}", "prompt": about.prompts[held[a].prompt],
             "image_0": f"{PICTURES}/{held[a].name}", "image_1": f"{PICTURES}/{held[b].name}",
             "label": share, "model_0": about.models[held[a].model], "model_1": about.models[held[b].model],
             "voter": voter, "weight": 1.0, "both_bad": said == "both_bad",

@@ -28,6 +28,7 @@ from finepref.formats.quarantine import QUARANTINE
 from finepref.formats.questions import QUESTIONS, read_questions
 from finepref.formats.ratings import LEADERBOARD, RATINGS, read_ratings
 from finepref.formats.rewards import is_rewards
+from finepref.formats.rounds import ROUNDS
 from finepref.formats.run import RUN as RUN_RECORD
 from finepref.formats.run import is_finished, read_run
 from finepref.formats.scores import SCORES
@@ -138,6 +139,7 @@ COLLECTION = FolderKind(
     "collection", "a study of votes",
     (STUDY_RECORD, VOTES, f"{VOTES}-wal", f"{VOTES}-shm", f"{PICTURES}/*.png"), is_study,
 )  # fmt: skip
+LOOP = FolderKind("rounds", "rounds of a closed loop", (ROUNDS, "round-*/align.yaml"))
 STUDY = FolderKind("study", "the rows of a study", ("*.json",), _is_study)
 WORK = FolderKind("study work", "the work of a study", (), _is_work)
 KSORT = FolderKind("ksort", "a K-Sort evaluation", (KSORT_RECORD, f"{TRANSCRIPTS}/*.json"), _is_ksort)

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import torch
 
 from finepref.core.device import Precision, default_device
-from finepref.core.errors import InputError
+from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import read_object
 from finepref.formats.run import RUN, at_start, at_step, is_finished, read_run
 from finepref.models import dropout
@@ -61,6 +61,7 @@ def load_adapter(
     seed: int = 0,
     sharded: bool = False,
     moving: bool = False,
+    from_base: bool = False,
     **said: Unpack[BaseOptions],
 ) -> Denoiser:
     """The denoiser of `base` as trainable policy, with its frozen reference.
@@ -76,12 +77,13 @@ def load_adapter(
         quantize: the frozen weights below a LoRA in fewer bits, see `models.quantized`.
         seed: of the LoRA initialisation and its dropout.
         moving: the reference will be changed: it has weights of its own, in full precision.
+        from_base: the reference is the base without `init_from`.
         sharded: leave the networks on the CPU, for whoever shards them over several devices.
         said: of the base, see `models.source.locate`.
 
     Raises:
         InputError: no such model, or a file that leaves weights at random.
-        ConfigError: an option that the family does not have.
+        ConfigError: an option that the family does not have; a LoRA on a start's full weights against the base.
     """
     source = locate(base, **said)
     kind = family_of(source, family)
@@ -91,6 +93,8 @@ def load_adapter(
     check_quantization(quantize, device)
     below = None if quantize is None else (quantize, torch.float32)
     policy, start = _load_network(source, kind, init_from, below)
+    if from_base and lora is not None:
+        _check_on_base(init_from, start, kind, source)
     texts = None
     if lora is not None and lora.text_encoder:
         texts = load_text_encoders(source, kind, check_tokenizers(source, kind))
@@ -106,7 +110,9 @@ def load_adapter(
     use_checkpointing(policy, gradient_checkpointing)
     if channels_last:
         use_channels_last(policy, family=kind.name, part=kind.part)
-    place, frozen = torch.device(device), freeze_copy(policy) if reference and lora is None else None
+    place = torch.device(device)
+    copied = _load_network(source, kind, None, below)[0] if from_base and lora is None else policy
+    frozen = freeze_copy(copied) if reference and lora is None else None
     unchanged = [None if moving else frozen] if lora is None else [*networks.values()]
     for network in filter(None, unchanged if dtype is not None else ()):
         assert dtype is not None
@@ -123,7 +129,7 @@ def load_adapter(
         kind=kind,
         network=policy,
         frozen=frozen,
-        switch=low_rank.Switch(*networks.values()) if reference and lora is not None else None,
+        switch=low_rank.Switch(*networks.values(), bare=from_base) if reference and lora is not None else None,
         lora=lora is not None,
         drawn=drawn,
         texts=texts,
@@ -132,6 +138,13 @@ def load_adapter(
         micro_conditioning=micro,
         vae=vae,
     )
+
+
+def _check_on_base(name: str | FilePath | None, start: FilePath | None, kind: Family, source: Source) -> None:
+    """Refuse a LoRA that does not lie on the base's own weights, which are no more at hand."""
+    if start is None or name is None or full_start(name, kind.part, source) is not None:
+        what = "a LoRA that lies on a start's full weights cannot be compared with the base"
+        raise ConfigError(what, where="train.reference.kind", remedy="frozen, or start from a LoRA")
 
 
 def _attach(

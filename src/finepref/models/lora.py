@@ -136,18 +136,19 @@ def attach_from(network: Any, held: LoraFile) -> None:
 
 
 class Switch:
-    """Turns networks' adapters off (or to their frozen copies) for a reference pass, without walking the networks."""
+    """Turns networks' adapters off (or to their frozen copies) for a reference pass, without walking the networks.
 
-    def __init__(self, *networks: nn.Module) -> None:
+    bare: off, also where there is a frozen copy of what a run started from.
+    """
+
+    def __init__(self, *networks: nn.Module, bare: bool = False) -> None:
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         layers: list[Any] = [
             layer for each in networks for layer in each.modules() if isinstance(layer, BaseTunerLayer)
         ]
-        self.places = [
-            (layer, *(("_active_adapter", [REFERENCE]) if REFERENCE in layer.lora_A else ("_disable_adapters", True)))
-            for layer in layers
-        ]
+        copied, off = ("_active_adapter", [REFERENCE]), ("_disable_adapters", True)
+        self.places = [(layer, *(copied if REFERENCE in layer.lora_A and not bare else off)) for layer in layers]
 
     @contextmanager
     def reference(self) -> Iterator[None]:

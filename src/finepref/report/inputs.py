@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from finepref.arena.agreement import agreement
+from finepref.arena.engines import rate
 from finepref.arena.ratings import Ratings, load_ratings
 from finepref.core.errors import InputError
 from finepref.core.files import read_json
 from finepref.core.provenance import sha256_file
 from finepref.evaluate.sheets import Sheet, read_sheets
+from finepref.formats.collection import is_study, read_study, voted_on
 from finepref.formats.comparison import COMPARISON, Comparison, Metric, read_comparison
 from finepref.formats.heldout import read_heldout
 from finepref.formats.ksortresult import KSORT, KSortRecord, is_ksort, read_ksort
@@ -21,8 +24,10 @@ from finepref.formats.manifest import LINES, Manifest, read_manifest
 from finepref.formats.metrics import METRICS, read_metrics
 from finepref.formats.ratings import RATINGS
 from finepref.formats.records import as_record
+from finepref.formats.rounds import ROUNDS, RoundsRecord, read_rounds
 from finepref.formats.run import CHECKPOINTS, RUN, RunRecord, at_step, home_of, is_finished, read_run
 from finepref.formats.scores import SCORES
+from finepref.formats.votefiles import read_votes
 
 SAMPLES = "samples.json"
 DEPTH = 2
@@ -82,7 +87,7 @@ class RunFolder:
 
 @dataclass(frozen=True, slots=True)
 class ArenaFolder:
-    """The ratings of an arena folder."""
+    """The ratings of an arena folder, or of one question of a study."""
 
     name: str
     ratings: Ratings
@@ -97,6 +102,24 @@ class KSortFolder:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundsFolder:
+    """A folder of rounds."""
+
+    name: str
+    folder: Path
+    record: RoundsRecord
+
+
+@dataclass(frozen=True, slots=True)
+class VotesFolder:
+    """A study of votes. boards: a question each, none before two models met."""
+
+    name: str
+    folder: Path
+    boards: tuple[ArenaFolder, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """Everything a report shows, in the order in which it was found."""
 
@@ -104,6 +127,8 @@ class Inputs:
     runs: tuple[RunFolder, ...]
     arenas: tuple[ArenaFolder, ...]
     ksorts: tuple[KSortFolder, ...] = ()
+    rounds: tuple[RoundsFolder, ...] = ()
+    studies: tuple[VotesFolder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +154,34 @@ def find_inputs(folders: Iterable[str | Path]) -> Inputs:
             raise InputError("no such folder", where=root, remedy="give folders that the other commands wrote")
         for folder in _walk(root, DEPTH):
             found.setdefault(folder.resolve(), None)
+    studies = _read(_study, [folder for folder in found if is_study(folder)])
     inputs = Inputs(
         _read(_evaluation, [folder for folder in found if (folder / LINES).is_file()]),
         _read(_run, [folder for folder in found if _is_run(folder)]),
-        _read(_arena, [folder for folder in found if (folder / RATINGS).is_file()]),
+        (
+            *_read(_arena, [folder for folder in found if (folder / RATINGS).is_file()]),
+            *(board for study in studies for board in study.boards),
+        ),
         _read(_ksort, [folder for folder in found if is_ksort(folder)]),
+        _read(_rounds, [folder for folder in found if (folder / ROUNDS).is_file()]),
+        studies,
     )
-    if not (inputs.evaluations or inputs.runs or inputs.arenas or inputs.ksorts):
-        nothing = f"no arena ({RATINGS}), run ({RUN}, {METRICS}), evaluation ({LINES}) or K-Sort evaluation ({KSORT})"
+    if not any(getattr(inputs, name) for name in Inputs.__slots__):
+        nothing = (
+            f"no arena ({RATINGS}), run ({RUN}, {METRICS}), evaluation ({LINES}), K-Sort evaluation ({KSORT}), rounds "
+            f"({ROUNDS}) or study of votes"
+        )
         raise InputError(nothing, where=", ".join(map(str, roots)), remedy="run the stage that writes one")
     return inputs
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
     yield folder
-    if depth:
+    if (folder / ROUNDS).is_file():  # of its rounds the runs, and the last one's board and pictures
+        rounds = [folder / f"round-{played.number:02d}" for played in read_rounds(folder).rounds]
+        yield from (each / "run" for each in rounds)
+        yield from (rounds[-1] / name for name in ("board", "eval") if rounds)
+    elif depth:
         for child in sorted(folder.iterdir()):
             if child.is_dir() and child.name not in SKIPPED and not child.name.startswith("."):
                 yield from _walk(child, depth - 1)
@@ -208,6 +246,20 @@ def _run(name: str, folder: Path) -> RunFolder:
 
 def _arena(name: str, folder: Path) -> ArenaFolder:
     return ArenaFolder(name, load_ratings(folder))
+
+
+def _study(name: str, folder: Path) -> VotesFolder:
+    found, questions, voted = [], read_study(folder).questions, voted_on(folder)
+    for question in (questions[place] for place in sorted(voted)):
+        table = read_votes(folder, question=question.name)
+        if len(table.votes.models) > 1:
+            ratings = replace(rate(table), agreement=agreement(table.votes))
+            found.append(ArenaFolder(name if len(questions) == 1 else f"{name}: {question.name}", ratings))
+    return VotesFolder(name, folder, tuple(found))
+
+
+def _rounds(name: str, folder: Path) -> RoundsFolder:
+    return RoundsFolder(name, folder, read_rounds(folder))
 
 
 def _ksort(name: str, folder: Path) -> KSortFolder:

@@ -15,12 +15,14 @@ from finepref.core.progress import say
 from finepref.core.provenance import provenance
 from finepref.formats.comparison import Comparison
 from finepref.report import curves, results, thumbnails
+from finepref.report.best_votes import best_votes
 from finepref.report.charts import heat_map
 from finepref.report.costs import costs, placed
 from finepref.report.inputs import EvaluationFolder, Inputs, RunFolder, find_inputs
 from finepref.report.kit import Cell, TextTable, render, table
 from finepref.report.own import own_report
 from finepref.report.paper_tables import published
+from finepref.report.rounds_card import rounds_cards
 from finepref.report.standings import Standings, standings
 from finepref.report.wording import NONE, duration, number, significant, whole
 
@@ -71,11 +73,12 @@ def _record(inputs: Inputs, *, title: str | None, metric: str | None, budget: in
     runs = _in_model_order(inputs)
     made = provenance()
     return {
-        "title": title or _heading(evaluations, runs, boards), "evaluations": evaluations,
+        "title": title or _heading(inputs, evaluations, runs, boards), "evaluations": evaluations,
         "tiles": _tiles(inputs, runs, boards), "runs": curves.run_table(runs) if runs else None,
         "findings": curves.findings(runs, inputs.evaluations),
         "costs": costs(runs), "placed": placed(inputs.ksorts), "curves": curves.curves(runs),
-        "strips": _strips(runs), "made": made,
+        "strips": _strips(runs), "made": made, "rounds": rounds_cards(inputs.rounds),
+        "best": [(study.name, shares) for study in inputs.studies if (shares := best_votes(study.folder))],
         "arenas": [
             {"name": arena.name, "standings": board, "gap_map": _gap_map(board)}
             for arena, board in zip(inputs.arenas, boards, strict=True)
@@ -84,7 +87,9 @@ def _record(inputs: Inputs, *, title: str | None, metric: str | None, budget: in
     }  # fmt: skip
 
 
-def _heading(evaluations: Sequence[Mapping[str, Any]], runs: Sequence[RunFolder], boards: Sequence[Standings]) -> str:
+def _heading(
+    inputs: Inputs, evaluations: Sequence[Mapping[str, Any]], runs: Sequence[RunFolder], boards: Sequence[Standings]
+) -> str:
     """What is compared, in a line."""
     if evaluations:
         return str(evaluations[0]["headline"])
@@ -92,7 +97,7 @@ def _heading(evaluations: Sequence[Mapping[str, Any]], runs: Sequence[RunFolder]
         return f"Training of {results.side_by_side([run.name for run in runs])}"
     if boards:
         return f"{whole(len(boards[0].ratings.models))} models by {whole(boards[0].votes)} votes"
-    return "Places on the K-Sort leaderboard"
+    return "Places on the K-Sort leaderboard" if inputs.ksorts else "Nothing was voted on yet"
 
 
 def _evaluation(evaluation: EvaluationFolder, metric: str | None, budget: int) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def _axes(method: str) -> dict[str, Any]:
         "prompt_dropout": config.data.prompt_dropout,
         "desirable_share": config.data.desirable_share,
         **({"swap": True} if config.signal.swap else {}),
-        **({"reference": config.train.reference.model_dump()} if config.train.reference.moves else {}),
+        **({"reference": config.train.reference.model_dump()} if config.train.reference.kind != "frozen" else {}),
         **({} if config.train.levels.whole else {"levels": config.train.levels.model_dump()}),
     }
 

@@ -168,18 +168,21 @@ def _check_quantized(config: RunConfig) -> None:
 
 
 def _check_reference(config: RunConfig, method: Method) -> None:
-    """Refuse a moving reference where there is none, and what only a frozen one can give beforehand."""
+    """Refuse another reference than the start where there is none, and what only that can give beforehand."""
     options = config.train
-    if not options.reference.moves:
+    if options.reference.kind == "frozen":
         return
+    if options.reference.kind == "base" and config.model.init_from is None:
+        what = "the run starts from the base, which is its frozen reference"
+        raise ConfigError(what, where="train.reference.kind", remedy="frozen, or name a model.init_from")
     if not needs_reference(config, method) and options.reference_cache is None and options.trajectory_cache is None:
         what = f"objective {method.objective.name} is compared with no reference"
         raise ConfigError(what, where="train.reference.kind", remedy="frozen")
     for name in ("reference_cache", "trajectory_cache"):
         if getattr(options, name) is not None:
-            what = "it holds what a frozen reference says, and this one moves"
+            what = "it holds what the start says, and the reference is another one"
             raise ConfigError(what, where=f"train.{name}", remedy="null, or train.reference.kind: frozen")
-    if options.distributed == "fsdp2":
+    if options.reference.moves and options.distributed == "fsdp2":
         what = "a sharded reference is not moved here"
         raise ConfigError(what, where="train.reference.kind", remedy="frozen, or train.distributed: ddp")
 

@@ -15,9 +15,10 @@ from finepref.core.options import Options, told
 class ReferenceOptions(Options):
     """What the policy is compared with."""
 
-    kind: Literal["frozen", "ema", "refresh"] = told(
+    kind: Literal["frozen", "base", "ema", "refresh"] = told(
         "frozen",
-        "frozen = the start; ema = a running average of the policy; refresh = a copy of it every so many steps",
+        "frozen = the start; base = the base without model.init_from; ema = a running average of the policy; refresh = "
+        "a copy of it every so many steps",
     )
     decay: float | None = told(None, "ema: what stays of the average in a step (Linear-DPO: 0.99 to 0.995)", ge=0, lt=1)
     every: int | None = told(None, "refresh: optimiser steps between two copies", ge=1)
@@ -35,7 +36,7 @@ class ReferenceOptions(Options):
     @property
     def moves(self) -> bool:
         """Whether it is another one later."""
-        return self.kind != "frozen"
+        return self.kind in ("ema", "refresh")
 
 
 @torch.no_grad()

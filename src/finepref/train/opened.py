@@ -81,6 +81,7 @@ def load_adapter(config: RunConfig, *, reference: bool, device: str) -> Denoiser
         device=device,
         sharded=config.train.distributed == "fsdp2",
         moving=config.train.reference.moves,
+        from_base=config.train.reference.kind == "base",
     )
 
 

@@ -79,7 +79,7 @@
     constructor(changed) {
       Object.assign(this, { changed, outbox: new Outbox(), sets: [], seen: new Map(), given: new Set(), state: "open", note: "" });
       Object.assign(this, { counts: { done: 0, of: null }, down: false, late: false, stuck: false, blocked: null, failures: 0 });
-      Object.assign(this, { flushing: null, fetching: null, timer: 0, mended: [], last: 0 });
+      Object.assign(this, { flushing: null, fetching: null, timer: 0, mended: [], last: 0, heard: 0, there: new Set() });
       for (const entry of this.outbox.all()) if (entry.parked) this.outbox.put({ ...entry, parked: false });
     }
 
@@ -124,6 +124,7 @@
       const { status, data } = await ask("/api/undo", {});
       if (passes(status)) throw new Error(texts.undo_offline);
       if (status !== 200) return null;
+      this.heard += 1;
       this.sets = [data.set, ...this.sets.filter((one) => one.id !== data.set.id)];
       this.counts = data.progress || { ...this.counts, done: this.counts.done - 1 };
       this.state = data.state || "open";
@@ -131,7 +132,12 @@
     }
 
     async progress() {
-      return { done: this.counts.done + this.outbox.waiting().length, of: this.counts.of };
+      return { done: this.done(), of: this.counts.of };
+    }
+
+    // Answers that were kept, and those that wait; an answer may be both, as long as its acknowledgement is on the way.
+    done() {
+      return this.counts.done + this.outbox.waiting().filter(({ set, revision }) => !this.there.has(named(set, revision))).length;
     }
 
     found(set) {
@@ -160,14 +166,19 @@
     }
 
     async ahead() {
+      const { heard } = this;
       const more = this.outbox.waiting().length;
       const { status, data, wait } = await ask(`/api/sets?count=${AHEAD + more}`);
       if (status !== 200) {
         this.failed(status, data, wait);
         return false;
       }
+      if (this.heard !== heard) return this.ahead(); // an answer came meanwhile, which this does not know of
       this.sets = data.sets;
-      this.calm();
+      const out = new Set(data.sets.map(({ id, revision }) => named(id, revision)));
+      const names = this.outbox.waiting().map(({ set, revision }) => named(set, revision));
+      this.there = new Set(data.state === "open" || data.state === "done" ? names.filter((name) => !out.has(name)) : []);
+      if (names.length === 0) this.calm(); // what waits is still to be tried again
       this.told(data);
       return true;
     }
@@ -189,7 +200,7 @@
         else if (status === 409 || status === 404) { if (!await this.clash(entry, status, data)) return false; }
         else if (status === 401 || status === 403 || passes(status)) { this.failed(status, data, wait); return false; }
         else this.refuse(entry, data);
-        if (status === 200) this.told(data);
+        if (status === 200) { this.heard += 1; this.told(data); }
       }
       this.late = false;
       this.calm();
@@ -301,9 +312,9 @@
     if (turned && !hidden) vote.focus();
     notes();
     vote.refresh();
-    const { done, of } = server.counts;
+    const { of } = server.counts;
     at("bar").hidden = of === null;
-    if (of !== null) Object.assign(at("bar"), { max: Math.max(of, 1), value: Math.min(done + server.outbox.waiting().length, of) });
+    if (of !== null) Object.assign(at("bar"), { max: Math.max(of, 1), value: Math.min(server.done(), of) });
     clearTimeout(polling);
     if (server.ended && server.state === "paused") polling = setTimeout(look, POLL * (0.5 + Math.random()));
   }

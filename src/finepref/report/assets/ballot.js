@@ -98,11 +98,12 @@ const ballot = (() => {
         const width = (node.clientWidth - gap * (columns - 1)) / columns - edge;
         const height = (node.clientHeight - gap * (rows - 1)) / rows - edge - mark;
         const widths = ratios.map((ratio) => Math.floor(Math.max(24, Math.min(width, height * ratio))));
-        return { columns, widths, least: Math.min(...widths) };
+        return { columns, widths, least: Math.min(...widths), empty: rows * columns - images.length };
       });
       const narrow = matchMedia("(pointer: coarse)").matches || node.clientWidth < 440;
-      const best = images.length === 2 && !narrow ? found[1]
-        : found.reduce((one, other) => (other.least >= one.least ? other : one));
+      // More columns only for clearly larger pictures, or where fewer would leave a place empty.
+      const larger = (one, other) => other.least > 1.05 * one.least || (other.least > 0.95 * one.least && other.empty < one.empty);
+      const best = images.length === 2 && !narrow ? found[1] : found.reduce((one, other) => (larger(one, other) ? other : one));
       node.style.setProperty("--columns", best.columns);
       frames.forEach((frame, place) => {
         frame.style.width = `${best.widths[place]}px`;
@@ -160,7 +161,7 @@ const ballot = (() => {
       root.classList.add("ballot");
       for (const [name, value] of [["tabindex", "-1"], ["role", "group"], ["aria-labelledby", "prompt"]]) root.setAttribute(name, value);
       root.replaceChildren(...(options.count ? [] : [this.count]), this.prompt, this.how, this.stage.node, this.message,
-        this.asks, make("div", { class: "steer" }, this.undoing, this.zooming, this.submitting));
+        make("div", { class: "foot" }, this.asks, make("div", { class: "steer" }, this.undoing, this.zooming, this.submitting)));
       this.listen();
       this.become("waiting");
     }
@@ -329,11 +330,12 @@ const ballot = (() => {
       for (const node of this.stage.node.querySelectorAll(".shot")) {
         const place = Number(node.dataset.place);
         const rank = rankOf(now.groups, place);
-        const chosen = now.value === place || now.value === ["left", "right"][place] || rank !== null;
-        const words = this.set.mode === "pair" ? this.texts[this.side(["left", "right"][place])] : String(place + 1);
+        const pair = this.set.mode === "pair";
+        const chosen = rank !== null || now.value === (pair ? ["left", "right"][place] : place);
+        const words = pair ? this.texts[this.side(["left", "right"][place])] : String(place + 1);
         node.querySelector("img").alt = this.named(place);
-        node.querySelector(".mark").replaceChildren(...(this.set.mode === "pair" ? [cap(SIGNS[["left", "right"][place]]), " "] : []),
-          words, rank === null ? "" : make("span", { class: "rank" }, fill(this.texts.place, { n: rank })));
+        node.querySelector(".mark").replaceChildren(...(pair ? [cap(SIGNS[["left", "right"][place]])] : []), words,
+          rank === null ? "" : make("span", { class: "rank" }, fill(this.texts.place, { n: rank })));
         node.classList.toggle("chosen", chosen);
         if (rank !== null || this.set.mode !== "rank") node.setAttribute("aria-pressed", String(chosen));
         else node.removeAttribute("aria-pressed");
@@ -352,7 +354,7 @@ const ballot = (() => {
         "data-value": value, "data-id": `${at}.${value}`, "aria-pressed": String(question.value === value), "aria-keyshortcuts": shortcut,
         onclick: (event) => { this.clicked(event); this.choose(at, value); } }, cap(sign), words);
       const arrow = (value) => Object.keys(ARROWS).find((name) => ARROWS[name] === value);
-      const skip = choice("skip", this.texts.skip, this.texts.key_space, "Space");
+      const skip = choice("skip", this.texts.skip, this.many ? "\u2423" : this.texts.key_space, "Space");
       let answers = [];
       if (mode === "pair") {
         answers = this.choices.filter((value) => value !== "skip" && (this.many || (value !== "left" && value !== "right")))
@@ -565,6 +567,8 @@ const ballot = (() => {
       event.preventDefault();
       if (event.repeat && !event.shiftKey) return;
       this.input = "key";
+      // From now on the keys are the page's: Enter goes on, and does not press the button that was chosen last.
+      if (target instanceof Element && target.closest("button") && !event.shiftKey && !/^(z|Z|Escape)$/.test(key)) this.focus();
       does();
     }
 
@@ -591,6 +595,8 @@ const ballot = (() => {
       const heard = new AbortController();
       let ghost = null;
       const move = (now) => {
+        if (now.pointerId !== event.pointerId) return;
+        if (now.buttons === 0) { end(now); return; } // let go where nobody heard of it
         if (!ghost && Math.hypot(now.clientX - event.clientX, now.clientY - event.clientY) < MOVED) return;
         if (!ghost && (this.looks || this.state !== "open")) return;
         if (!ghost) {
@@ -604,6 +610,7 @@ const ballot = (() => {
         this.under(now, place, at);
       };
       const end = (now) => {
+        if (now.pointerId !== event.pointerId) return;
         heard.abort();
         if (!ghost) return;
         ghost.remove();
@@ -613,8 +620,9 @@ const ballot = (() => {
         if (found) this.drop(place, found);
         else this.redraw();
       };
-      node.addEventListener("pointermove", move, { signal: heard.signal });
-      for (const name of ["pointerup", "pointercancel"]) node.addEventListener(name, end, { signal: heard.signal });
+      // On the whole page: a fast pointer has left the picture before its first move is heard.
+      document.addEventListener("pointermove", move, { signal: heard.signal });
+      for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, end, { signal: heard.signal });
     }
 
     // Where a dragged picture would fall, which is marked: beside the nearest picture of the order, or onto it: a tie.

@@ -1,0 +1,217 @@
+"""Rounds of a closed loop, each a folder of what the stage commands wrote: a second call goes on where the first ended.
+
+generate -> collect -> arena -> signals -> cache -> train -> generate, score, compare -> once more, or the end
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from finepref.align.alignment import Alignment, plan_alignment
+from finepref.align.timed import Stage, Timing, run_stage
+from finepref.collect.founding import StudyOptions, found_study
+from finepref.core.errors import InputError, check_word
+from finepref.core.outfolders import own_folder
+from finepref.core.progress import say
+from finepref.formats import answers as kept
+from finepref.formats.comparison import Comparison, read_comparison
+from finepref.formats.folders import COLLECTION
+from finepref.formats.reading import AS_IT_IS
+from finepref.formats.rounds import ROUNDS, PlayedRound, RoundGain, RoundsRecord, read_rounds, write_rounds
+from finepref.formats.run import read_run
+from finepref.rounds.verdict import best_of, why_ended
+
+PEOPLE = "people"
+BASE, LAST, NOW = "base", "last", "now"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundsRequest:
+    """What the rounds are asked for.
+
+    also: NAME=MODEL, whose pictures are shown in every round. images: pictures of a prompt that each model makes.
+    sets: answered in a round. by: people, or who answers in their place (`finepref collect --by`). held_out: prompts
+    that the models are judged on. scorers: learned from beside the votes; judges: not. reference: last or base, what a
+    run that starts from the last model is compared with. card, method, signal, overrides: as in `finepref align`.
+    """
+
+    base: str
+    out: Path
+    prompts: str
+    held_out: str
+    rounds: int
+    sets: int
+    by: str
+    people: int
+    images: int
+    judges: tuple[str, ...]
+    also: tuple[str, ...] = ()
+    scorers: tuple[str, ...] = ()
+    sampling: tuple[str, ...] = ()
+    card: str | None = None
+    method: str = "auto"
+    signal: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    reference: str = LAST
+    limit: int | None = None
+    seed: int = 0
+
+    def identity(self) -> dict[str, str]:
+        """What a further call must not change: all but the number of rounds, the card and the place."""
+        names = [name for name in self.__slots__ if name not in ("out", "rounds", "card")]
+        return {name: str(getattr(self, name)) for name in names}
+
+
+def play(asked: RoundsRequest) -> RoundsRecord | str:
+    """Play rounds in a folder that the caller holds, until a rule ends them; or say what they wait for.
+
+    Raises:
+        InputError: the folder holds rounds that were asked for otherwise, or no judge is named.
+        FineprefError: a stage failed; the same call goes on.
+    """
+    if not asked.judges:
+        raise InputError("nobody judges the rounds", where="--judge", remedy="name a scorer that is not learned from")
+    if both := {*asked.judges} & {*asked.scorers}:
+        what = f"{', '.join(sorted(both))} would judge what is learned from it"
+        raise InputError(what, where="--judge", remedy="name another judge")
+    check_word(asked.reference, (LAST, BASE), "reference", where="--reference")
+    there = (asked.out / ROUNDS).is_file()
+    record = read_rounds(asked.out) if there else RoundsRecord(asked.identity())
+    if record.asked != asked.identity():
+        other = [name for name, value in asked.identity().items() if record.asked.get(name) != value]
+        what = f"it holds rounds with another {', '.join(other)}"
+        raise InputError(what, where=asked.out, remedy="ask for the same, or name another folder")
+    if not there:
+        write_rounds(asked.out, record)
+    while not (ended := why_ended(record.rounds, most=asked.rounds)):
+        played = play_round(asked, record)
+        if isinstance(played, str):
+            return played
+        rounds = (*record.rounds, played)
+        record = replace(record, rounds=rounds, best=best_of(rounds), ended="")
+        write_rounds(asked.out, record)
+        for line in lines_of(played):
+            say(line)
+    record = replace(record, ended=ended)
+    write_rounds(asked.out, record)
+    return record
+
+
+def folder_of(asked: RoundsRequest, number: int) -> Path:
+    """Where a round lies."""
+    return asked.out / f"round-{number:02d}"
+
+
+def model_of(asked: RoundsRequest, number: int) -> str:
+    """The model that a round trained; the base for 0."""
+    return asked.base if number == 0 else str(folder_of(asked, number) / "run")
+
+
+def standing(record: RoundsRecord) -> list[int]:
+    """Numbers of the rounds whose models differ from the one before, the base (0) first."""
+    return [0, *(played.number for played in record.rounds if played.kept)]
+
+
+def play_round(asked: RoundsRequest, record: RoundsRecord) -> PlayedRound | str:
+    """The next round, or what it waits for."""
+    number = len(record.rounds) + 1
+    folder, timings = folder_of(asked, number), list[Timing]()
+
+    def stage(*words: str) -> None:
+        timings.append(run_stage(Stage(words[0], (words,)), workers=1, number=f"round {number}"))
+
+    stage(*_pictures(asked, record, number))
+    study = folder / "study"
+    with own_folder(study, COLLECTION, inputs=[folder / "pictures"]):
+        options = StudyOptions(purpose="training", seed=asked.seed + number, id=f"round-{number}")
+        found_study(study, [str(folder / "pictures")], options)
+    answered = count_answered(study)
+    if answered < asked.sets:
+        if asked.by == PEOPLE:
+            how = f"`finepref collect {study}` shows them; call `finepref rounds` again when they are answered"
+            return f"round {number} waits for votes: {answered} of {asked.sets} sets have an answer; {how}"
+        drawn = ["--people", str(asked.people), "--seed", str(asked.seed + number)]
+        stage("collect", str(study), "--by", asked.by, "--sets", str(asked.sets), *drawn)
+        answered = count_answered(study)
+    studies = [str(folder_of(asked, each) / "study") for each in range(1, number + 1)]
+    stage("arena", *studies, "--out", str(folder / "board"))
+    before = standing(record)[-1]
+    for words in _training(asked, number, before, study).before:
+        stage(*words)
+    eval_folder = folder / "eval"
+    models = {BASE: asked.base, NOW: model_of(asked, number)}
+    models |= {LAST: model_of(asked, before)} if before else {}
+    named = [word for name, model in models.items() for word in ("--model", f"{name}={model}")]
+    limit = [] if asked.limit is None else ["--limit", str(asked.limit)]
+    drawn = [*limit, "--seeds", f"{asked.seed},{asked.seed + 1}", *asked.sampling]
+    stage("generate", *named, "--prompts", asked.held_out, *drawn, "--out", str(eval_folder))
+    judges = [word for name in (*asked.judges, *asked.scorers) for word in ("--scorer", name)]
+    stage("score", str(eval_folder), *judges)
+    stage("compare", str(eval_folder), "--baseline", BASE)
+    compared = read_comparison(eval_folder)
+    return PlayedRound(
+        number=number, model=model_of(asked, number), sets=answered, kept=read_run(folder / "run").kept or 0,
+        gains=tuple(
+            _gain(compared, name, trained=name in asked.scorers, last=LAST if before else BASE)
+            for name in compared.metrics
+        ),
+        seconds=sum(each.seconds for each in timings), cpu_seconds=sum(each.cpu_seconds for each in timings),
+    )  # fmt: skip
+
+
+def _pictures(asked: RoundsRequest, record: RoundsRecord, number: int) -> Sequence[str]:
+    """Pictures of the current model, the one before it, and others; new noise in every round."""
+    named = [f"{f'round-{each}' if each else BASE}={model_of(asked, each)}" for each in standing(record)[-2:]]
+    words = [word for model in (*named, *asked.also) for word in ("--model", model)]
+    first = 1000 * number + asked.seed * 1_000_000
+    seeds = ",".join(str(first + each) for each in range(asked.images))
+    limit = [] if asked.limit is None else ["--limit", str(asked.limit)]
+    out = ["--out", str(folder_of(asked, number) / "pictures")]
+    return ("generate", *words, "--prompts", asked.prompts, *limit, "--seeds", seeds, *asked.sampling, *out)
+
+
+def _training(asked: RoundsRequest, number: int, before: int, study: Path) -> Alignment:
+    """The signals, the cache and the run of a round, which starts from the model of round `before`."""
+    start = [f"model.init_from={model_of(asked, before)}"] if before else []
+    start += ["train.reference={kind: base}"] if before and asked.reference == BASE else []
+    return plan_alignment(
+        asked.base, [str(study)], folder_of(asked, number), reading=AS_IT_IS, words=(), card=asked.card,
+        method=asked.method, signal=asked.signal, scorers=asked.scorers, judges=asked.judges, prompts=asked.held_out,
+        overrides=(*start, *asked.overrides), seed=asked.seed + number,
+    )  # fmt: skip
+
+
+def count_answered(study: Path) -> int:
+    """Sets of a study with an answer that stands."""
+    with kept.reading_votes(study / kept.VOTES) as connection:
+        return len({shown.id for answer, shown in kept.answered_after(connection) if not answer.undone})
+
+
+def _gain(compared: Comparison, metric: str, *, trained: bool, last: str) -> RoundGain:
+    sign = 1.0 if compared.metrics[metric].higher_is_better else -1.0
+
+    def difference(against: str) -> tuple[float, float, float]:
+        row = compared.pair(NOW, against, metric)
+        low = row.mean_difference if row.difference_low is None else row.difference_low
+        high = row.mean_difference if row.difference_high is None else row.difference_high
+        low, high = sorted((sign * low, sign * high))
+        return sign * row.mean_difference, low, high
+
+    return RoundGain(metric, trained, *difference(last), *difference(BASE))
+
+
+def lines_of(played: PlayedRound) -> list[str]:
+    """A round in plain words."""
+    head = f"round {played.number}: {played.sets} sets answered, {played.cpu_seconds:.0f} CPU-s"
+    if played.kept == 0:
+        head += "; its votes did not show that it learned, so the model is left as it was"
+    found = [head]
+    for gain in played.gains:
+        note = " (learned from)" if gain.trained else ""
+        found.append(
+            f"  {gain.metric}{note}: {gain.last:+.3f} [{gain.last_low:+.3f}, {gain.last_high:+.3f}] on the model "
+            f"before, {gain.base:+.3f} [{gain.base_low:+.3f}, {gain.base_high:+.3f}] on the base"
+        )
+    return found
