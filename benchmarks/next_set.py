@@ -421,9 +421,8 @@ def report(rows: list[dict[str, Any]]) -> str:
                     ratio = ""
                     if "random" in own and rule != "random":
                         ratio = "{:.2f} [{:.2f}, {:.2f}]".format(*shown(draws["random"][what] / draws[rule][what]))
-                    cells += [
-                        f"{values:,.0f} [{low:,.0f}, {high:,.0f}] | {ratio} | {own[rule][what].count(0)} of {own[rule]['seeds']}"
-                    ]
+                    censored = f"{own[rule][what].count(0)} of {own[rule]['seeds']}"
+                    cells += [f"{values:,.0f} [{low:,.0f}, {high:,.0f}] | {ratio} | {censored}"]
                     if rule != "next" and "next" in own:
                         less = np.quantile(draws["next"][what] - draws[rule][what], (0.025, 0.975))
                         if less[0] > 0:

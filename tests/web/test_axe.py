@@ -144,6 +144,10 @@ def test_the_owners_page(browser: chromium.Page, tmp_path: Path, width: int, tou
         until(lambda: "/v/" in text(browser, "#told"), "a link")
         until(lambda: "cleo" in text(browser, "#live"), "the new voter")
         assert browser.run("document.querySelectorAll('#live tbody tr').length") >= 3
+        click(browser, "[data-do=check]")
+        until(lambda: "anna (excluded): nothing stands out" in text(browser, "#checked"), "the checks")
+        browser.run("document.querySelectorAll('#checked details').forEach((each) => { each.open = true; })")
+        assert "3 decided answers are too few to tell a favoured place" in text(browser, "#checked")
         audit(browser)
         assert browser.run("document.documentElement.scrollWidth") <= width
 

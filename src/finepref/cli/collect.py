@@ -55,18 +55,12 @@ def command(
     people: Annotated[int, typer.Option(min=1, help="With --by lab: how many simulated people.")] = 12,
 ) -> None:
     """Serve a page on which people compare pictures; every answer is on disk before the page goes on."""
-    from finepref.core.errors import check_word
-    from finepref.formats.collection import CHOICES, is_study
+    from finepref.formats.collection import is_study
 
-    ways = (("--export", export), ("--backup", backup), ("--forget", forget), ("--by", by))
-    ending = [name for name, given in ways if given]
-    if len(ending) > 1:
-        raise InputError("only one of them at once", where=", ".join(ending), remedy="call it twice")
+    ways = {"--export": export, "--backup": backup, "--forget": forget, "--by": by}
+    ending = [name for name, given in ways.items() if given]
+    _check_ending(ending, forget, by, sets, votes=votes)
     going_on = len(sources) == 1 and is_study(sources[0])
-    if votes and forget is None:
-        raise InputError("it has no effect without --forget", where="--votes", remedy="leave it out")
-    if (by is None) != (sets is None):
-        raise InputError("they go together", where="--by, --sets", remedy="say who answers, and how many sets")
     made = {
         "--out": out, "--mode": mode, "--images": images, "--preset": preset, "--prompts": prompts, "--gold": gold,
         "--target": target, "--purpose": None if purpose == "order" else purpose,
@@ -74,12 +68,7 @@ def command(
         "--question": None if ending else question, "--choice": choice,
     }  # fmt: skip
     if going_on or ending:
-        if not going_on:
-            raise InputError("it is no study", where=sources[0], remedy="give the folder of one study")
-        idle = [name for name, given in made.items() if given]
-        if idle:
-            what = "it has no effect on a study that is there"
-            raise InputError(what, where=", ".join(idle), remedy="leave it out, or make another study")
+        _check_idle(sources, [name for name, given in made.items() if given], going_on=going_on)
     folder = Path(sources[0]) if going_on else out
     if folder is None:
         raise InputError("a new study needs a folder", where="--out", remedy="name one")
@@ -89,24 +78,42 @@ def command(
     if ending:
         _end(folder, export, backup, forget, question or [], votes=votes)
         return
-    asked: dict[str, Any] = {} if going_on else _options(mode, images, question or [], target, purpose)
+    asked: dict[str, Any] = {} if going_on else _options(mode, images, question or [], target, purpose, choice)
     if not going_on:
-        if choice is not None:
-            check_word(choice, CHOICES, "choice", where="--choice")
-        asked |= {"preset": preset, "prompts": prompts, "gold": gold, "seed": seed, "choice": choice}
+        asked |= {"preset": preset, "prompts": prompts, "gold": gold, "seed": seed}
     _serve(folder, [] if going_on else sources, asked, voters, host, port, admin_token)
 
 
+def _check_ending(ending: list[str], forget: str | None, by: str | None, sets: int | None, *, votes: bool) -> None:
+    if len(ending) > 1:
+        raise InputError("only one of them at once", where=", ".join(ending), remedy="call it twice")
+    if votes and forget is None:
+        raise InputError("it has no effect without --forget", where="--votes", remedy="leave it out")
+    if (by is None) != (sets is None):
+        raise InputError("they go together", where="--by, --sets", remedy="say who answers, and how many sets")
+
+
+def _check_idle(sources: list[str], idle: list[str], *, going_on: bool) -> None:
+    """Refuse options that only make a study."""
+    if not going_on:
+        raise InputError("it is no study", where=sources[0], remedy="give the folder of one study")
+    if idle:
+        what = "it has no effect on a study that is there"
+        raise InputError(what, where=", ".join(idle), remedy="leave it out, or make another study")
+
+
 def _options(
-    mode: str | None, images: int | None, question: list[str], target: str | None, purpose: str
+    mode: str | None, images: int | None, question: list[str], target: str | None, purpose: str, choice: str | None
 ) -> dict[str, Any]:
     from finepref.core.errors import check_word
     from finepref.core.text import clean_name, fault_of_name
-    from finepref.formats.collection import StudyQuestion
+    from finepref.formats.collection import CHOICES, StudyQuestion
 
     if mode is not None:
         check_word(mode, ("pair", "rank", "best"), "mode", where="--mode")
     check_word(purpose, ("order", "training"), "purpose", where="--purpose")
+    if choice is not None:
+        check_word(choice, CHOICES, "choice", where="--choice")
     asked = []
     for word in question:
         name, equals, text = word.partition("=")
@@ -118,6 +125,7 @@ def _options(
     if len({each.name for each in asked}) < len(asked):
         raise InputError("two questions of one name", where="--question", remedy="give each its own")
     found: dict[str, Any] = {"mode": mode, "images": images, "questions": tuple(asked), "purpose": purpose}
+    found["choice"] = choice
     if target is not None:
         kind, _, number = target.rpartition("=")
         try:

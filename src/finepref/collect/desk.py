@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from finepref.collect.chooser import Chooser
+from finepref.collect.fitting import shown_file
 from finepref.collect.refusal import Refused
 from finepref.collect.tally import VoteTally
 from finepref.core.errors import InputError
 from finepref.formats import answers as kept
 from finepref.formats.answers import Answer, PictureRow, ShownSet, StudyVoter
-from finepref.formats.collection import OUTCOMES, PICTURES, SKIP, CollectionRecord, read_study
+from finepref.formats.collection import OUTCOMES, SKIP, CollectionRecord, read_study
 
 OPEN, PAUSED, CLOSED, DONE = "open", "paused", "closed", "done"
 REMEMBERED = 200  # last sets of a voter, of which one is asked again
@@ -236,7 +237,7 @@ class Desk:
         pictures = self.shown(seat, name).pictures
         if not 0 <= position < len(pictures):
             raise Refused(404, "no such picture")
-        return self.folder / PICTURES / self.pictures[pictures[position]].name
+        return shown_file(self.folder, self.pictures[pictures[position]])
 
     def revision(self, name: str) -> int:
         """How often the answers to a set were undone."""

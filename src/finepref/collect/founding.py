@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from finepref.collect.fitting import fit_pictures
 from finepref.collect.pictures import StudyPicture, find_pictures
 from finepref.core.errors import InputError, check_word
 from finepref.core.files import atomic_file
@@ -98,6 +99,7 @@ def found_study(folder: Path, sources: Sequence[str], options: StudyOptions) -> 
     keys = list(dict.fromkeys(each.key for each in kept))
     texts = {each.key: each.prompt for each in kept}
     pictures = _encode(folder, kept, models, keys)
+    fit_pictures(folder, pictures, [texts[key] for key in keys])
     record = CollectionRecord(
         id=options.id or secrets.token_hex(4), mode=mode, images=images, models=models,
         prompts=tuple(texts[key] for key in keys), seed=options.seed,
