@@ -25,7 +25,7 @@ def study(place: Path, sizes: dict[str, tuple[int, int]]) -> Path:
 
 
 def test_smaller_ones_are_shown_enlarged_and_kept_as_they_are(tmp_path: Path) -> None:
-    sizes = {"a": (16, 24), "bb": (32, 48), "ccc": (31, 47)}
+    sizes = {"a": (16, 24), "bb": (32, 48), "ccc": (30, 45)}
     folder = study(tmp_path, sizes)
     with kept.reading_votes(folder / kept.VOTES) as connection:
         pictures = kept.pictures_of(connection)
