@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 20.0  # seconds after which a wait has been in vain: for hangs, not for speed
+PATIENCE = 30.0  # seconds after which a wait has been in vain: for hangs, not for speed
 STARTING = 60.0  # those of a browser that starts
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "headless_shell")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.metadata import distribution
@@ -145,6 +146,8 @@ def test_the_owners_page(browser: chromium.Page, tmp_path: Path, width: int, tou
         until(lambda: "cleo" in text(browser, "#live"), "the new voter")
         assert browser.run("document.querySelectorAll('#live tbody tr').length") >= 3
         click(browser, "[data-do=check]")
+        until(lambda: text(browser, "#checked"), "the checks")
+        click(browser, "[data-do=check]")
         until(lambda: "anna (excluded): nothing stands out" in text(browser, "#checked"), "the checks")
         browser.run("document.querySelectorAll('#checked details').forEach((each) => { each.open = true; })")
         assert "3 decided answers are too few to tell a favoured place" in text(browser, "#checked")
@@ -163,8 +166,8 @@ def test_the_report_and_the_arena_page(browser: chromium.Page, tmp_path: Path) -
     (tmp_path / "votes.csv").write_text("\n".join(["left,right,winner,voter", *votes]), encoding="utf-8")
     run_arena([tmp_path / "votes.csv"], tmp_path / "arena", ArenaRequest(validate=2), page=write_page)
     report([tmp_path], tmp_path / "report.html")
-    browser.size(1280, 900)
-    for file in ("report.html", "arena/arena.html"):
+    for file, width in itertools.product(("report.html", "arena/arena.html"), (390, 1280)):
+        browser.size(width, 900)
         browser.open(tmp_path / file)
         audit(browser)
     browser.open(tmp_path / "report.html")

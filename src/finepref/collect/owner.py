@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -25,6 +26,8 @@ OWNER = "finepref_owner"
 TOKEN = "owner"  # a setting: hash of the owner's token
 EVERY = 1.0
 """Seconds between boards at least."""
+REST = 10.0
+"""Times as long as a board took, until the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,12 @@ def owner_routes(desk: Desk, monotonic: Callable[[], float]) -> APIRouter:
     @routes.get("/admin")
     async def page(request: Request) -> Response:
         check(request)
-        return HTMLResponse(PAGES.get_template("owner.html.j2").render(**_live(desk, boards)))
+        return HTMLResponse(PAGES.get_template("owner.html.j2").render(**_live(desk, await boards.now())))
 
     @routes.get("/admin-live")
     async def live(request: Request) -> Response:
         check(request)
-        return HTMLResponse(PAGES.get_template("owner_live.html.j2").render(**_live(desk, boards)))
+        return HTMLResponse(PAGES.get_template("owner_live.html.j2").render(**_live(desk, await boards.now())))
 
     @routes.post("/api/owner/state")
     async def state(request: Request) -> Response:
@@ -105,25 +108,32 @@ def _check(desk: Desk, token: str) -> None:
 
 
 class Boards:
-    """The boards of all questions, made anew at most once in `EVERY` seconds."""
+    """The boards of all questions, made beside the server, so that voters do not wait: at most once in `EVERY` seconds,
+    and so seldom that they take a small part of the time.
+    """
 
     def __init__(self, desk: Desk, monotonic: Callable[[], float]) -> None:
-        self.desk, self.monotonic = desk, monotonic
-        self.made, self.held = -math.inf, list[Ratings | None]()
+        self.desk, self.monotonic, self.lock = desk, monotonic, asyncio.Lock()
+        self.due, self.held = -math.inf, list[Ratings | None]()
 
-    def now(self) -> list[Ratings | None]:
+    async def now(self) -> list[Ratings | None]:
         """A board for every question; None before two models met."""
-        if self.monotonic() - self.made >= EVERY:
-            out = {number for number, seat in self.desk.seats.items() if seat.voter.state != "active"}
-            count = len(self.desk.about.questions)
-            self.held = [self.desk.tally.board(number, excluded=out) for number in range(count)]
-            self.made = self.monotonic()
+        async with self.lock:
+            began = self.monotonic()
+            if began >= self.due:
+                out = {number for number, seat in self.desk.seats.items() if seat.voter.state != "active"}
+                tally, count = self.desk.tally.copy(), len(self.desk.about.questions)
+                self.held = await asyncio.to_thread(
+                    lambda: [tally.board(number, excluded=out) for number in range(count)]
+                )
+                took = self.monotonic() - began
+                self.due = began + max(EVERY, REST * took)
         return self.held
 
 
-def _live(desk: Desk, boards: Boards) -> dict[str, Any]:
-    """What the page shows."""
-    about, made = desk.about, boards.now()
+def _live(desk: Desk, made: Sequence[Ratings | None]) -> dict[str, Any]:
+    """What the page shows. made: the boards."""
+    about = desk.about
     found = [
         {"name": question.name, "text": question.text, "rows": [] if ratings is None else ratings.table(),
          "votes": 0 if ratings is None else ratings.votes, "pairs": 0 if ratings is None else undecided(ratings)}

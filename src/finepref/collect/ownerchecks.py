@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from threading import Lock
 from typing import Any
 
@@ -25,14 +25,14 @@ class OwnerChecks:
     They are made in a thread with a connection of its own, so that voters do not wait; one at a time.
     """
 
-    def __init__(self, desk: Desk, boards: Callable[[], Sequence[Ratings | None]]) -> None:
+    def __init__(self, desk: Desk, boards: Callable[[], Awaitable[Sequence[Ratings | None]]]) -> None:
         self.desk, self.boards, self.lock = desk, boards, Lock()
         self.state: Any = None
         self.held = tuple[QuestionChecks, ...]()
 
     async def now(self) -> tuple[QuestionChecks, ...]:
         """The checks on the answers that are on disk."""
-        return await asyncio.to_thread(self._read, list(self.boards()))
+        return await asyncio.to_thread(self._read, list(await self.boards()))
 
     def _read(self, boards: Sequence[Ratings | None]) -> tuple[QuestionChecks, ...]:
         with self.lock, kept.reading_votes(self.desk.folder / kept.VOTES) as connection:

@@ -59,6 +59,13 @@ class VoteTally:
             for row in range(*np.searchsorted(held, [number, number + 1])):
                 self.stands[row] = 0
 
+    def copy(self) -> VoteTally:
+        """What is counted now, for another thread."""
+        found = VoteTally(self.about, self.pictures)
+        found.columns = {name: column[:] for name, column in self.columns.items()}
+        found.share, found.stands, found.bad = self.share[:], self.stands[:], self.bad[:]
+        return found
+
     def __len__(self) -> int:
         return len(self.share)
 
