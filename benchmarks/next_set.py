@@ -15,8 +15,9 @@ it) stand in the right order with 95 % (lead >= 1.645 of its standard deviations
 the true order is 0.95, and is so at the next two looks too. Looks and new ratings: every M - 1 pairs, or every 20th
 part of the sets so far if that is more. All rules are rated by the same estimator, the batch engine (probit, normal
 prior) by Newton's method on counts; Laplace's covariance, for ranks of n wider by (n + 1)/3
-(`collect.openorders.row_share`). A run ends after 20,000 pairs or 6,000 rankings; what is not there by then is
-censored: means count it as that many sets, so that they are means of min(T, most), the same for every rule.
+(`collect.openorders.row_share`). A run ends after 20,000 pairs or 6,000 rankings (llmfao: 60,000 or 20,000); what is
+not there by then is censored: means count it as that many sets, so that they are means of min(T, most), the same for
+every rule.
 
     random    models drawn
     fewest    models with the fewest sets, equals drawn
@@ -61,9 +62,9 @@ from finepref.collect.openorders import (
     fit_orders,
     informs,
     laplacian,
-    pair_gains,
     pair_share,
     row_share,
+    vote_gains,
 )
 from finepref.core.provenance import versions
 from finepref.core.rng import numpy_generator
@@ -74,7 +75,8 @@ ROWS = Path(__file__).parent / "results" / "next-set"
 WORLDS, SIZES = ("pickapic", "hpdv3", "llmfao"), {"pair": 2, "rank": 4}
 DECIDED, SURE, TAU, IN_A_ROW = 0.4, 1.645, 0.95, 3
 SEEDS, SHARE, REPLICATES = 50, 20, 10_000
-MOST = {"pair": 20_000, "rank": 6_000}  # sets
+MOST = {"pair": 20_000, "rank": 6_000}  # sets; of 59 models:
+MOST_OF_MANY = {"pair": 60_000, "rank": 20_000}
 MODES = {2: "pair", 4: "rank"}
 EXACT_UP_TO = 20  # models for which ASAP updates all posteriors
 PRIOR = (C / SIGMA0) ** 2
@@ -88,6 +90,11 @@ def world(name: str) -> Array:
     if name == "llmfao":
         return rate(read_votes([SHARED / "llmfao_votes.csv"]).votes).mu
     return np.array(load_board(f"arenapo-{name}").mu)
+
+
+def limit(name: str, mode: str) -> int:
+    """Sets after which a run ends."""
+    return (MOST_OF_MANY if name == "llmfao" else MOST)[mode]
 
 
 def drawn(runs: int, models: int, size: int, rng: np.random.Generator) -> Rule:
@@ -296,20 +303,27 @@ def ours(runs: int, models: int, size: int, rng: np.random.Generator) -> Rule:
     share, certain, own = pair_share(MODES[size], size), certain_from(models), np.arange(size)
 
     def propose(active: Array, mu: Array, covariance: Array, number: int) -> Array:
-        x, now, runs_, found = (mu - MU0) / C, covariance / C**2, np.arange(len(active))[:, None], []
-        told = share * informs(x)
-        settled = now
+        x, settled, runs_, found = (mu - MU0) / C, covariance / C**2, np.arange(len(active))[:, None], []
+        told, now, draw = share * informs(x), settled, 1.0 + 1e-9 * rng.random((len(active), len(i)))
+        lead, told_pair = np.abs(x[:, i] - x[:, j]), told[:, i, j]
+
+        def worth(covariance: Array) -> Array:
+            diagonal = np.diagonal(covariance, axis1=1, axis2=2)
+            variance = diagonal[:, i] + diagonal[:, j] - 2.0 * covariance[:, i, j]
+            return vote_gains(lead, variance, told_pair, certain=certain) * draw
+
         for _ in range(number):
-            gains = pair_gains(x, now, told, certain=certain)
-            closed = ~gains.any(axis=(1, 2))
-            if closed.any():
-                gains[closed] = pair_gains(x[closed], settled[closed], told[closed], certain=certain)
-                gains[closed & ~gains.any(axis=(1, 2))] = 1.0  # nothing is open; the truth says otherwise
-            gains *= 1.0 + 1e-9 * rng.random(gains.shape)
-            first = np.argmax(gains[:, i, j], axis=1)
+            gains = worth(now)
+            if (closed := ~gains.any(axis=1)).any():
+                gains[closed] = worth(settled)[closed]
+                gains[closed & ~gains.any(axis=1)] = draw[0]  # nothing is open; the truth says otherwise
+            first = np.argmax(gains, axis=1)
             some = np.stack([i[first], j[first]], axis=1)
+            if size > 2:
+                among = np.zeros_like(told)
+                among[:, i, j] = among[:, j, i] = gains
             while some.shape[1] < size:
-                total = gains[runs_, some].sum(axis=1)
+                total = among[runs_, some].sum(axis=1)
                 np.put_along_axis(total, some, -1.0, axis=1)
                 some = np.append(some, np.argmax(total, axis=1)[:, None], axis=1)
             found.append(some)
@@ -330,7 +344,7 @@ RULES: dict[str, Callable[[int, int, int, np.random.Generator], Rule]] = {
 def simulate(name: str, mode: str, rule: str, seeds: int) -> dict[str, Any]:
     """Sets until the order is decided, and until tau is reached, of `seeds` runs side by side; 0: not after `MOST`."""
     began, mu, size = time.process_time(), world(name), SIZES[mode]
-    m, share, most = len(mu), row_share(mode, size), MOST[mode]
+    m, share, most = len(mu), row_share(mode, size), limit(name, mode)
     rng = numpy_generator(0, "next set", name, mode, rule)
     truth = np.stack([mu[numpy_generator(seed, "truth", name).permutation(m)] for seed in range(seeds)])
     wins, x, active = np.zeros((seeds, m, m)), np.zeros((seeds, m)), np.arange(seeds)
@@ -433,7 +447,7 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 def means(row: dict[str, Any], what: str) -> Array:
     """[1 + replicates] the mean over seeds, and its bootstrap; runs that were not done count as `MOST` sets."""
-    most = MOST[row["mode"]]
+    most = limit(row["world"], row["mode"])
     values = np.where(np.array(row[what]) == 0, most, np.minimum(row[what], most)).astype(float)
     rng = numpy_generator(0, "next set bootstrap", row["world"], row["mode"], row["rule"], what)
     again = values[rng.integers(0, len(values), (REPLICATES, len(values)))].mean(axis=1)

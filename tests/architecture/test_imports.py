@@ -30,6 +30,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "plan": {"train", "data"},
     "evaluate": {"data"},
     "study": {"lab", "align"},
+    "rounds": {"align"},
     "cli": {"lab"},
     "lab": {"core", "formats", "arena", "signals", "diffusion", "objectives", "models", "evaluate"},
 }

@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.special import ndtr
 
 from finepref.arena.image import Duels, infer
+from finepref.collect.openorders import pair_gains
 
 EXAMPLE = np.array([[0, 1, 2, 3, 1], [1, 0, 2, 3, 1], [1, 2, 0, 3, 1], [1, 2, 3, 0, 1], [1, 2, 3, 1, 0]], dtype=float)
 """How often each of five was chosen over each other, in the readme of github.com/gfxdisp/asap @ 06289f4."""
@@ -79,7 +80,7 @@ def test_our_rule_in_the_simulation_is_the_product_rule(rules: Any, size: int) -
         x, now = (mu[run] - 25.0) / rules.C, covariance[run] / rules.C**2
         told = share * rules.informs(x)
         for sets in range(2):
-            gains = rules.pair_gains(x, now, told, certain=rules.certain_from(7))
+            gains = pair_gains(x, now, told, certain=rules.certain_from(7))
             chosen = found[run, sets]
             assert gains[chosen[0], chosen[1]] == pytest.approx(gains.max())
             among = np.zeros((7, 7))

@@ -251,6 +251,17 @@ def test_too_many_requests_are_told_to_wait(tmp_path: Path) -> None:
     assert voter.post("/api/undo", {}).status_code == 409
 
 
+def test_a_person_whose_link_leads_nowhere_sees_a_page(voter: Voter) -> None:
+    """As a page where a browser opened it, in its language; as JSON where a script asks."""
+    for path, status in (("/v/nobody", 404), ("/admin/guess", 401)):
+        told = voter("GET", path, headers={"Accept": "text/html,*/*", "Accept-Language": "de"})
+        assert told.status_code == status
+        assert told.headers["content-type"].startswith("text/html")
+        assert "Dieser Link öffnet die Seite nicht" in told.text
+        assert "default-src" in told.headers["content-security-policy"]
+        assert voter("GET", path).json()["error"]
+
+
 def test_headers_keep_pages_to_themselves(voter: Voter) -> None:
     for path in ("/api/state", "/api/nothing", "/static/nothing"):
         headers = voter("GET", path).headers

@@ -30,6 +30,9 @@ def command(
     gold: Annotated[
         Path | None, typer.Option(help="Votes whose answer is known, shown now and then as a check.")
     ] = None,
+    gold_every: Annotated[
+        int | None, typer.Option(min=2, help="One set in so many is of --gold; 12 by default.")
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="Sets of a voter at most: 100; or a standard error: se=0.5.")
     ] = None,
@@ -63,7 +66,8 @@ def command(
     going_on = len(sources) == 1 and is_study(sources[0])
     made = {
         "--out": out, "--mode": mode, "--images": images, "--preset": preset, "--prompts": prompts, "--gold": gold,
-        "--target": target, "--purpose": None if purpose == "order" else purpose,
+        "--gold-every": gold_every, "--target": target,
+        "--purpose": None if purpose == "order" else purpose,
         "--seed": None if by else seed or None,
         "--question": None if ending else question, "--choice": choice,
     }  # fmt: skip
@@ -80,7 +84,7 @@ def command(
         return
     asked: dict[str, Any] = {} if going_on else _options(mode, images, question or [], target, purpose, choice)
     if not going_on:
-        asked |= {"preset": preset, "prompts": prompts, "gold": gold, "seed": seed}
+        asked |= {"preset": preset, "prompts": prompts, "gold": gold, "gold_every": gold_every, "seed": seed}
     _serve(folder, [] if going_on else sources, asked, voters, host, port, admin_token)
 
 

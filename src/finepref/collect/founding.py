@@ -37,6 +37,7 @@ USUAL = StudyQuestion("overall", "Which picture is better?")
 BEST = StudyQuestion("overall", "Which picture is the best?")
 ORDER = StudyQuestion("overall", "Put the pictures in order, the best one first.")
 ASKED: Mapping[str, StudyQuestion] = {"pair": USUAL, "best": BEST, "rank": ORDER}
+GOLD_EVERY = 12
 SIZES: Mapping[str, tuple[int, int]] = {"pair": (2, 2), "rank": (3, 6), "best": (2, 6)}
 
 
@@ -56,6 +57,7 @@ class StudyOptions:
     preset: str = ""
     seed: int = 0
     id: str = ""
+    gold_every: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,8 @@ def found_study(folder: Path, sources: Sequence[str], options: StudyOptions) -> 
         InputError: pictures that cannot be read, options that do not fit them, or another study is there.
     """
     preset = _preset(options)
+    if options.gold_every is not None and options.gold is None:
+        raise InputError("it has no effect without --gold", where="--gold-every", remedy="leave it out")
     choice = _choice(options, preset)
     found = find_pictures(sources, prompts=options.prompts)
     mode: Mode = options.mode or (preset.mode if preset else "pair")
@@ -107,7 +111,8 @@ def found_study(folder: Path, sources: Sequence[str], options: StudyOptions) -> 
         purpose="training" if options.purpose == "training" else "order", votes=options.votes, error=options.error,
         choice=choice,
         sources=tuple(_sources(kept, pictures)), gold=_gold(options.gold, models, texts, keys, pictures, mode),
-        gold_every=12 if options.gold else 0, repeat_every=25, provenance=provenance(seed=options.seed),
+        gold_every=(options.gold_every or GOLD_EVERY) if options.gold else 0, repeat_every=25,
+        provenance=provenance(seed=options.seed),
     )  # fmt: skip
     if not all(texts.values()):
         say("some pictures have no prompt: votes on them can be rated, but not trained on (name them with --prompts)")

@@ -100,14 +100,20 @@ def pair_gains(x: Floats, covariance: Floats, told: Floats, *, certain: float, e
             whose models have it are not asked either.
     """
     own = np.diagonal(covariance, axis1=-2, axis2=-1)
-    variance = np.maximum(own[..., :, None] + own[..., None, :] - 2.0 * covariance, SMALLEST)
-    u = np.abs(x[..., :, None] - x[..., None, :]) / np.sqrt(variance)
-    weight = TABLE[np.minimum(u * FINEST, len(TABLE) - 1).astype(np.int64)]
-    asked = u < certain
+    variance = own[..., :, None] + own[..., None, :] - 2.0 * covariance
+    found = vote_gains(np.abs(x[..., :, None] - x[..., None, :]), variance, told, certain=certain)
     if enough:
         wide = errors(covariance) > enough
-        asked &= wide[..., :, None] | wide[..., None, :]
-    return np.asarray(np.where(asked, 0.5 * weight * np.log1p(variance * told), 0.0))
+        found *= wide[..., :, None] | wide[..., None, :]
+    return found
+
+
+def vote_gains(lead: Floats, variance: Floats, told: Floats, *, certain: float) -> Floats:
+    """The same of pairs that differ by `lead` with this variance; one shape."""
+    variance = np.maximum(variance, SMALLEST)
+    u = lead / np.sqrt(variance)
+    weight = TABLE[np.minimum(u * FINEST, len(TABLE) - 1).astype(np.int64)]
+    return np.asarray((u < certain) * (0.5 * weight) * np.log1p(variance * told))
 
 
 def errors(covariance: Floats) -> Floats:

@@ -138,14 +138,14 @@ def make_site(desk: Desk, *, local: Seat | None = None, monotonic: Callable[[], 
                 _check_origin(request)
             found: Response = await answer(request)
         except Refused as refused:
-            found = _refusal(refused)
+            found = _refusal(request, refused)
         for name, value in HEADERS.items():
             found.headers.setdefault(name, value)
         return found
 
     @site.exception_handler(Refused)
     async def told(request: Request, refused: Refused) -> Response:
-        return _refusal(refused)
+        return _refusal(request, refused)
 
     site.include_router(_pages(door))
     site.include_router(_api(door))
@@ -254,6 +254,11 @@ def _check_origin(request: Request) -> None:
         raise Refused(403, "the request does not come from a page of this server", "open the page again")
 
 
-def _refusal(refused: Refused) -> Response:
+def _refusal(request: Request, refused: Refused) -> Response:
+    """As a page where a person opened one, else as JSON."""
+    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+        language = best_language(request.headers.get("accept-language", ""))
+        words = {"language": language, "texts": dict(texts(language)), "error": refused.error, "remedy": refused.remedy}
+        return HTMLResponse(PAGES.get_template("refused.html.j2").render(**words), refused.status)
     body = {"error": refused.error, "remedy": refused.remedy}
     return JSONResponse(body, refused.status, {"Retry-After": "1"} if refused.status == 429 else None)

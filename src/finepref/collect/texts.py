@@ -33,6 +33,7 @@ _ROWS: dict[str, tuple[str, str]] = {
         "Die Bilder lassen sich nicht laden. Es wird weiter versucht; die Aufgabe kann ausgelassen werden.",
     ),
     "saving": ("The answer is being saved …", "Die Antwort wird gespeichert …"),
+    "no_entry": ("This link does not open the page", "Dieser Link öffnet die Seite nicht"),
     # Answers
     "left": ("Left", "Links"),
     "right": ("Right", "Rechts"),

@@ -36,7 +36,7 @@ class RoundGain:
 class PlayedRound:
     """A round that is over. number: from 1. model: of the run it trained. sets: that were answered in it.
 
-    kept: the step of its run that is kept; 0: it left the model as it was. seconds, cpu_seconds: of its stages.
+    kept: the step of its run that is kept; 0: it left the model as it was. seconds, processor_seconds: of its stages.
     """
 
     number: int
@@ -45,7 +45,7 @@ class PlayedRound:
     kept: int
     gains: tuple[RoundGain, ...]
     seconds: float
-    cpu_seconds: float
+    processor_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

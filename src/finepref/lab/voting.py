@@ -46,6 +46,18 @@ class Visit:
     asked: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Hall:
+    """Where people vote. sight: what every picture is worth, once somebody looked. votes, pace: see `visit_all`."""
+
+    home: str
+    crowd: voters.Crowd
+    votes: int
+    pace: float
+    told: Callable[[Visit], None]
+    sight: dict[tuple[bytes, str], Judgement] = field(default_factory=dict)
+
+
 def people(counts: Mapping[str, int], *, seed: int) -> list[Person]:
     """So many of each kind, numbered through; their names say kind, seed and number."""
     kinds = [kind for kind in KINDS for _ in range(counts.get(kind, 0))]
@@ -82,11 +94,10 @@ async def visit_all(
             links = [where.path or "/"]
         else:
             raise InputError(f"{len(found)} people share one link", where=url, remedy="give the owner's link")
-    crowd = voters.crowd(seed, voters=len(found))
-    sight: dict[tuple[bytes, str], Judgement] = {}
+    hall = _Hall(home, voters.crowd(seed, voters=len(found)), votes, pace, told)
     visits = [Visit(person) for person in found]
     jobs = (
-        _visit(home, link, visit, crowd, sight, votes, pace, rng.numpy_generator(seed, "voters", place), told)
+        _visit(hall, link, visit, rng.numpy_generator(seed, "voters", place))
         for place, (link, visit) in enumerate(zip(links, visits, strict=True))
     )
     async with asyncio.TaskGroup() as group:
@@ -141,46 +152,34 @@ async def _invite(owner: httpx2.AsyncClient, person: Person) -> str:
     return str(answer.json()["link"])
 
 
-async def _visit(
-    home: str,
-    link: str,
-    visit: Visit,
-    crowd: voters.Crowd,
-    sight: dict[tuple[bytes, str], Judgement],
-    votes: int,
-    pace: float,
-    chance: np.random.Generator,
-    told: Callable[[Visit], None],
-) -> None:
+async def _visit(hall: _Hall, link: str, visit: Visit, chance: np.random.Generator) -> None:
     """One person's visit, from the link to the last set."""
-    await asyncio.sleep(pace * float(chance.random()))
-    async with _client(home) as client:
+    await asyncio.sleep(hall.pace * float(chance.random()))
+    async with _client(hall.home) as client:
         await _told(client, "GET", link)
-        while len(visit.kept) < votes:
+        while len(visit.kept) < hall.votes:
             began = time.perf_counter()
             sets = (await _told(client, "GET", "/api/sets", params={"count": 2})).json()["sets"]
             visit.asked.append(time.perf_counter() - began)
             if not sets:
                 return
-            for each in itertools.islice(sets, votes - len(visit.kept)):
-                await _answer(client, each, visit, crowd, sight, chance)
-                told(visit)
-                await asyncio.sleep(pace * float(chance.uniform(0.5, 1.5)))
+            for each in itertools.islice(sets, hall.votes - len(visit.kept)):
+                await _answer(hall, client, each, visit, chance)
+                hall.told(visit)
+                await asyncio.sleep(hall.pace * float(chance.uniform(0.5, 1.5)))
 
 
 async def _answer(
-    client: httpx2.AsyncClient,
-    each: Mapping[str, Any],
-    visit: Visit,
-    crowd: voters.Crowd,
-    sight: dict[tuple[bytes, str], Judgement],
-    chance: np.random.Generator,
+    hall: _Hall, client: httpx2.AsyncClient, each: Mapping[str, Any], visit: Visit, chance: np.random.Generator
 ) -> None:
     """Look at a set's pictures, answer its questions, and wait until that is kept."""
-    judged = [_judged((await _told(client, "GET", image)).content, each["prompt"], sight) for image in each["images"]]
+    judged = [
+        _judged((await _told(client, "GET", image)).content, each["prompt"], hall.sight) for image in each["images"]
+    ]
     shown = Judgement(*(np.concatenate([getattr(one, name) for one in judged]) for name in Judgement.__slots__))
     said = {
-        question["name"]: answer_of(visit.person, crowd, shown, each["mode"], chance) for question in each["questions"]
+        question["name"]: answer_of(visit.person, hall.crowd, shown, each["mode"], chance)
+        for question in each["questions"]
     }
     looked = int(1000 * float(np.exp(chance.normal(0.5, 0.4))))
     body = {"set": each["id"], "revision": each["revision"], "answers": said, "milliseconds": looked, **DEALT}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Any, Unpack
 
@@ -108,20 +108,16 @@ def load_adapter(
     if texts is not None:
         texts.freeze_unread()
     use_checkpointing(policy, gradient_checkpointing)
-    if channels_last:
-        use_channels_last(policy, family=kind.name, part=kind.part)
     place = torch.device(device)
     copied = _load_network(source, kind, None, below)[0] if from_base and lora is None else policy
+    for network in {policy, copied} if channels_last else ():
+        use_channels_last(network, family=kind.name, part=kind.part)
     frozen = freeze_copy(copied) if reference and lora is None else None
     unchanged = [None if moving else frozen] if lora is None else [*networks.values()]
-    for network in filter(None, unchanged if dtype is not None else ()):
-        assert dtype is not None
-        store_half(network, dtype)
-    for network in filter(None, (*networks.values(), frozen)):
-        if not sharded:
-            network.to(place)
-        if dtype is not None:
-            autocast_forward(network, place, dtype, widened=network in (policy, frozen))
+    if dtype is not None:
+        _in_half(filter(None, unchanged), filter(None, (*networks.values(), frozen)), place, dtype, policy, frozen)
+    for network in filter(None, () if sharded else (*networks.values(), frozen)):
+        network.to(place)
     for network in filter(None, (policy, frozen) if compile else ()):
         network.compile()
     return Denoiser(
@@ -138,6 +134,16 @@ def load_adapter(
         micro_conditioning=micro,
         vae=vae,
     )
+
+
+def _in_half(
+    stored: Iterable[Any], called: Iterable[Any], place: torch.device, dtype: torch.dtype, *widened: Any
+) -> None:
+    """Keep the weights of some networks in half precision, and compute in it in all that are called."""
+    for network in stored:
+        store_half(network, dtype)
+    for network in called:
+        autocast_forward(network, place, dtype, widened=network in widened)
 
 
 def _check_on_base(name: str | FilePath | None, start: FilePath | None, kind: Family, source: Source) -> None:

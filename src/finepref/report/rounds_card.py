@@ -60,7 +60,7 @@ def _gains(rounds: Sequence[PlayedRound]) -> TextTable:
                     _interval(gain.last, gain.last_low, gain.last_high),
                     _interval(gain.base, gain.base_low, gain.base_high),
                     (f"step {played.kept}" if played.kept else "the model before") if first else "",
-                    duration(played.cpu_seconds) if first else "",
+                    duration(played.processor_seconds) if first else "",
                 )
             )  # fmt: skip
     head = ("Round", "Sets answered", "Scorer", "Gain on the model before", "Gain on the base", "Kept", "CPU time")

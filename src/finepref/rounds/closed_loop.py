@@ -157,7 +157,7 @@ def play_round(asked: RoundsRequest, record: RoundsRecord) -> PlayedRound | str:
             _gain(compared, name, trained=name in asked.scorers, last=LAST if before else BASE)
             for name in compared.metrics
         ),
-        seconds=sum(each.seconds for each in timings), cpu_seconds=sum(each.cpu_seconds for each in timings),
+        seconds=sum(each.seconds for each in timings), processor_seconds=sum(each.cpu_seconds for each in timings),
     )  # fmt: skip
 
 
@@ -204,7 +204,7 @@ def _gain(compared: Comparison, metric: str, *, trained: bool, last: str) -> Rou
 
 def lines_of(played: PlayedRound) -> list[str]:
     """A round in plain words."""
-    head = f"round {played.number}: {played.sets} sets answered, {played.cpu_seconds:.0f} CPU-s"
+    head = f"round {played.number}: {played.sets} sets answered, {played.processor_seconds:.0f} CPU-s"
     if played.kept == 0:
         head += "; its votes did not show that it learned, so the model is left as it was"
     found = [head]
