@@ -11,6 +11,7 @@ from finepref.collect.texts import FALLBACK, LANGUAGES, best_language, texts
 from finepref.core.errors import InputError
 
 MADE = {
+    "no_entry",  # of the page of a link that leads nowhere
     *(f"{state}_{part}" for state in ("paused", "done", "closed") for part in ("title", "text")),
     *(f"how_{mode}" for mode in ("pair", "rank", "best")),
     *(f"{side}_picture" for side in ("left", "right", "upper", "lower")),
