@@ -71,6 +71,7 @@ class InformedChoice:
         self.about, self.size, self.chance = about, about.images, numpy_generator(about.seed, "sets")
         self.model = np.array([each.model for each in pictures], dtype=np.int64)
         self.prompt = np.array([each.prompt for each in pictures], dtype=np.int64)
+        self.cells = [(each.model, each.prompt) for each in pictures]  # numbers of Python, for one at a time
         self.table = np.full((m, len(about.prompts)), -1, dtype=np.int64)
         self.table[self.model, self.prompt] = np.arange(len(pictures))
         self.has = self.table >= 0
@@ -130,8 +131,7 @@ class InformedChoice:
         return self.seen[voter]
 
     def _meet(self, seen: _Seen, pictures: Sequence[int]) -> None:
-        for a, b in itertools.combinations(pictures, 2):
-            i, j, prompt = int(self.model[a]), int(self.model[b]), int(self.prompt[a])
+        for (i, prompt), (j, _) in itertools.combinations([self.cells[picture] for picture in pictures], 2):
             prompts = seen.met.setdefault((min(i, j), max(i, j)), set())
             if prompt not in prompts:
                 prompts.add(prompt)
@@ -143,19 +143,21 @@ class InformedChoice:
         """A plain set that is out with a voter."""
         seen = self._seen(voter)
         self._meet(seen, pictures)
-        for a, b in itertools.combinations(self.model[[*pictures]].tolist(), 2):
-            self.ahead[a, b] += 1
-            seen.lead[a] += 1
-            seen.lead[b] -= 1
-        self.times[[*pictures]] += 1
+        for (i, _), (j, _) in itertools.combinations([self.cells[picture] for picture in pictures], 2):
+            self.ahead[i, j] += 1
+            seen.lead[i] += 1
+            seen.lead[j] -= 1
+        for picture in pictures:
+            self.times[picture] += 1
         for question in range(len(self.wins)):
             self._outside(question, pictures, 1.0)
-        held = np.array(pictures)
-        self.precision[held] += picture_precision(1.0 / self.precision[held], self.pair_share)
+        if self.about.purpose == "training":
+            held = np.array(pictures)
+            self.precision[held] += picture_precision(1.0 / self.precision[held], self.pair_share)
 
     def _outside(self, question: int, pictures: tuple[int, ...], times: float) -> None:
-        for a, b in itertools.permutations(self.model[[*pictures]].tolist(), 2):
-            self.out_now[question, a, b] += times
+        for (i, _), (j, _) in itertools.permutations([self.cells[picture] for picture in pictures], 2):
+            self.out_now[question, i, j] += times
 
     def _count(self, answer: Answer, shown: ShownSet, times: float) -> None:
         """Count an answer in place of the set that was out, or the other way round."""
@@ -163,7 +165,7 @@ class InformedChoice:
         if not counts(answer, shown):
             return
         for a, b, part in compared(self.about.mode, json.loads(answer.answer), self.size):
-            i, j = self.model[shown.pictures[a]], self.model[shown.pictures[b]]
+            i, j = self.cells[shown.pictures[a]][0], self.cells[shown.pictures[b]][0]
             self.wins[answer.question, i, j] += times * part
             self.wins[answer.question, j, i] += times * (1.0 - part)
 

@@ -2,8 +2,8 @@
 
 In units of c, the quality of a picture varies around that of its model by N(0, rho/2), and a vote's noise by
 N(0, 1 - rho). Of what is not known of a difference, the sign of an even vote explains 2/pi. That a vote on equals tells
-most is left out on purpose: who asks about close pictures only learns least of how large differences are, and the gaps
-from such votes are worse (benchmarks/next_pictures.py).
+most is left out on purpose: with few votes a prompt, gaps from votes on close pictures were worse on human scores
+(benchmarks/next_pictures.py).
 """
 
 from __future__ import annotations
