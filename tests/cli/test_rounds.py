@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from finepref.align.timed import Stage, Timing
+from finepref.core.errors import InputError
 from finepref.formats.rounds import read_rounds
 from finepref.rounds import closed_loop
 
@@ -110,6 +111,11 @@ def test_people_are_waited_for(tmp_path: Path, finepref: Run, stages: list[tuple
     [
         (("--judge", "lab-reward"), "would judge what is learned from it"),
         (("--by", "nobody", "--rounds", "1"), "nobody"),
+        (("--judge", "nosuch"), "nosuch"),
+        (("--scorer", "lab-nosuch"), "lab-nosuch"),
+        (("--method", "nosuch"), "nosuch"),
+        (("--also", "base=lab"), "is a name of the rounds' own models"),
+        (("train.nosuch=1",), "nosuch"),
     ],
 )
 def test_what_cannot_be(
@@ -119,3 +125,24 @@ def test_what_cannot_be(
     assert code == 2
     assert said in err
     assert not any(words[0] == "generate" for words in stages)
+    assert not (tmp_path / "rounds" / "rounds.json").exists()
+
+
+def test_prompts_that_are_not_there(tmp_path: Path, finepref: Run, stages: list[tuple[str, ...]]) -> None:
+    words = ["nowhere.txt" if word == "lab-eval" else word for word in WORDS]
+    code, _, err = finepref(*words, "--by", "lab", "--out", tmp_path / "rounds")
+    assert code == 2
+    assert "nowhere.txt" in err
+    assert not stages
+
+
+def test_a_reward_is_known_by_its_name_however_it_is_spelled(tmp_path: Path) -> None:
+    """A judge of that name would judge what is learned from it."""
+    place = tmp_path / "clip"
+    place.mkdir()
+    request = closed_loop.RoundsRequest(
+        base="lab", out=tmp_path, prompts="lab-train", held_out="lab-eval", rounds=1, sets=1, by="lab", people=1,
+        images=1, judges=("pickscore",), scorers=(f"pickscore@{place}",),
+    )  # fmt: skip
+    with pytest.raises(InputError, match="pickscore would judge what is learned from it"):
+        closed_loop.check_asked(request)

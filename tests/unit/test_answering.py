@@ -111,6 +111,18 @@ def test_both_orders_show_a_preference_for_a_side(tmp_path: Path) -> None:
     assert sorted(models[0] for _, _, models in found) == [0] * 6 + [1] * 6
 
 
+@pytest.mark.parametrize(("state", "said"), [("paused", "the study is paused"), ("excluded", "b is excluded")])
+def test_who_may_not_answer(tmp_path: Path, state: str, said: str) -> None:
+    folder = study(tmp_path)
+    desk = desk_of(folder)
+    voter, _ = desk.invite("b")
+    desk.change(voter.id, state=state) if state == "excluded" else desk.set_state(state)
+    with pytest.raises(InputError, match=said):
+        answer_sets(desk, {"b": scored(Brightness(True))}, sets=6)
+    desk.connection.close()
+    assert answered(folder) == []
+
+
 @pytest.mark.parametrize(
     ("reply", "said"),
     [("Image 1", "left"), ("reasons\nimage 2.", "right"), ("**Image 2**", "right"), ("Equal", "tie")],

@@ -77,7 +77,7 @@ def plan_alignment(
     pairs = report.decided
     if not pairs:
         raise InputError("nobody decided one of its pairs", where=", ".join(data), remedy="see `finepref data inspect`")
-    layer = _base_layer(base)
+    layer = base_layer(base)
     for spec in (*(scorers or ()), *judges):
         parse(spec)
     at_home = layer == LAB and _of_the_lab(data, reading)
@@ -149,7 +149,7 @@ def _of_the_lab(data: Sequence[str], reading: Reading) -> bool:
     return all(pair.prompt in known for pair in Preferences(data=list(data), reading=reading, images=False))
 
 
-def _base_layer(base: str) -> str:
+def base_layer(base: str) -> str:
     """The shipped layer that a base is trained by: that of its name, or of its family."""
     source = locate(base)
     family = family_of(source).name

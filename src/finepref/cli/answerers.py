@@ -44,9 +44,9 @@ def answerers_of(by: str, *, people: int, seed: int) -> tuple[Mapping[str, Answe
         from finepref.evaluate.scorers.pair_judge import load_pair_judge
 
         file = Path(by.removeprefix(JUDGE)).expanduser()
-        return {file.stem: load_pair_judge(file)}, True
+        return {f"{file.stem} (model)": load_pair_judge(file)}, True
     from finepref.collect.answering import scored
     from finepref.evaluate.scorers.scorer_rows import make
 
     scorer = make(by)
-    return {scorer.name: scored(scorer)}, False
+    return {f"{scorer.name} (scorer)": scored(scorer)}, False

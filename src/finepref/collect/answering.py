@@ -5,7 +5,7 @@ Their answers are votes like any other, so that ratings, signals and the checks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL.Image import Image
 from scipy.stats import rankdata
 
 from finepref.collect.desk import Desk, Seat
+from finepref.collect.refusal import Refused
 from finepref.core.errors import InputError
 from finepref.core.images import open_rgb_file
 from finepref.core.progress import progress
@@ -41,6 +42,13 @@ def answer_sets(desk: Desk, voters: Mapping[str, Answerer], *, sets: int, turned
     Raises:
         InputError: the study gives no more sets, or it is paused or closed.
     """
+    try:
+        return _answer_all(desk, voters, sets, turned=turned)
+    except Refused as refused:
+        raise InputError(refused.error, where=desk.folder, remedy=refused.remedy or "call it again") from None
+
+
+def _answer_all(desk: Desk, voters: Mapping[str, Answerer], sets: int, *, turned: bool) -> int:
     seats = {name: _seat(desk, name) for name in voters}
     if turned:
         seats |= {name + TURNED: _seat(desk, name + TURNED) for name in voters}
@@ -49,14 +57,13 @@ def answer_sets(desk: Desk, voters: Mapping[str, Answerer], *, sets: int, turned
         for name in cycle(voters):
             if done >= sets:
                 break
-            found = desk.sets(seats[name], 1)
+            found = desk.sets(seats[name], 1) if seats[name].voter.state == "active" else []
             idle = 0 if found else idle + 1
             if idle == len(voters):
-                what = f"nothing is left to ask after {done} of {sets} sets"
-                raise InputError(what, where=desk.folder, remedy="ask for fewer, or add pictures")
+                raise _ended(desk, seats.values(), done, sets)
             for shown in found:
                 shows = [(name, shown)]
-                if turned:
+                if turned and shown.kind == "plain":  # known and repeated ones are no votes
                     shows.append((name + TURNED, desk.show(seats[name + TURNED], shown.pictures[::-1])))
                 for who, each in shows:
                     _answer(desk, seats[who], each, voters[name])
@@ -64,6 +71,19 @@ def answer_sets(desk: Desk, voters: Mapping[str, Answerer], *, sets: int, turned
                 bar.update(len(shows))
     desk.commit()
     return done
+
+
+def _ended(desk: Desk, seats: Iterable[Seat], done: int, sets: int) -> InputError:
+    """Why no voter is given a further set."""
+    out = [seat.voter.called for seat in seats if seat.voter.state != "active"]
+    state = desk.state(next(iter(seats)))
+    if out:
+        return InputError(f"{out[0]} is excluded from it", where=desk.folder, remedy="take them back as its owner")
+    if state in ("paused", "closed"):
+        return InputError(f"the study is {state}", where=desk.folder, remedy="open it on its owner's page")
+    why = "every voter has as many as the study asks for" if state == "done" else "nothing is left to ask"
+    remedy = "ask for fewer, let more answer, or make a study with more pictures"
+    return InputError(f"{why} after {done} of {sets} sets", where=desk.folder, remedy=remedy)
 
 
 def _seat(desk: Desk, name: str) -> Seat:

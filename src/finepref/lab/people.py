@@ -102,4 +102,4 @@ def answerers(count: int, *, seed: int) -> dict[str, Callable[[Sequence[Image], 
 
         return answer
 
-    return {f"person {number + 1}": one(Person("", HONEST, number)) for number in range(count)}
+    return {f"person {number + 1} (simulated)": one(Person("", HONEST, number)) for number in range(count)}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx2
 import numpy as np
@@ -84,7 +84,7 @@ async def visit_all(
     Raises:
         InputError: no such page, several people for one link, or pictures that are not of the lab's world.
     """
-    where = urlsplit(url)
+    where = _split(url)
     home = f"{where.scheme}://{where.netloc}"
     async with _client(home) as owner:
         if where.path.startswith(OWNER):
@@ -104,6 +104,17 @@ async def visit_all(
         for job in jobs:
             group.create_task(job)
     return visits
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        where = urlsplit(url)
+        whole = where.scheme in ("http", "https") and bool(where.hostname)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise InputError("no address of a page", where=url, remedy="give the link as `finepref collect` printed it")
+    return where
 
 
 def vote(url: str, found: Sequence[Person], **how: Any) -> list[Visit]:
@@ -149,7 +160,16 @@ def path_of(client: httpx2.AsyncClient, path: str) -> str:
 
 async def _invite(owner: httpx2.AsyncClient, person: Person) -> str:
     answer = await _told(owner, "POST", "/api/owner/voters", json={"name": person.name})
-    return str(answer.json()["link"])
+    return str(_said(answer, "link"))
+
+
+def _said(answer: httpx2.Response, key: str) -> Any:
+    """A value of what the server says as JSON."""
+    try:
+        return answer.json()[key]
+    except (ValueError, KeyError, TypeError):
+        what = "what answers here is no page of `finepref collect`"
+        raise InputError(what, where=str(answer.url.copy_with(path="/")), remedy="check the address") from None
 
 
 async def _visit(hall: _Hall, link: str, visit: Visit, chance: np.random.Generator) -> None:
@@ -159,7 +179,7 @@ async def _visit(hall: _Hall, link: str, visit: Visit, chance: np.random.Generat
         await _told(client, "GET", link)
         while len(visit.kept) < hall.votes:
             began = time.perf_counter()
-            sets = (await _told(client, "GET", "/api/sets", params={"count": 2})).json()["sets"]
+            sets = _said(await _told(client, "GET", "/api/sets", params={"count": 2}), "sets")
             visit.asked.append(time.perf_counter() - began)
             if not sets:
                 return

@@ -9,19 +9,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from finepref.align.alignment import Alignment, plan_alignment
+from finepref.align.alignment import Alignment, base_layer, plan_alignment
 from finepref.align.timed import Stage, Timing, run_stage
 from finepref.collect.founding import StudyOptions, found_study
 from finepref.core.errors import InputError, check_word
 from finepref.core.outfolders import own_folder
 from finepref.core.progress import say
+from finepref.data.prompt_sets import load_prompt_set
+from finepref.evaluate.named_models import parse_models
+from finepref.evaluate.scorers.scorer_rows import parse
 from finepref.formats import answers as kept
+from finepref.formats.collection import counts
 from finepref.formats.comparison import Comparison, read_comparison
 from finepref.formats.folders import COLLECTION
 from finepref.formats.reading import AS_IT_IS
 from finepref.formats.rounds import ROUNDS, PlayedRound, RoundGain, RoundsRecord, read_rounds, write_rounds
 from finepref.formats.run import read_run
+from finepref.plan.methods import get
 from finepref.rounds.verdict import best_of, why_ended
+from finepref.train.config import load_config
 
 PEOPLE = "people"
 BASE, LAST, NOW = "base", "last", "now"
@@ -59,8 +65,8 @@ class RoundsRequest:
     seed: int = 0
 
     def identity(self) -> dict[str, str]:
-        """What a further call must not change: all but the number of rounds, the card and the place."""
-        names = [name for name in self.__slots__ if name not in ("out", "rounds", "card")]
+        """What a further call must not change: all but the numbers of rounds and of sets, the card and the place."""
+        names = [name for name in self.__slots__ if name not in ("out", "rounds", "sets", "card")]
         return {name: str(getattr(self, name)) for name in names}
 
 
@@ -71,12 +77,7 @@ def play(asked: RoundsRequest) -> RoundsRecord | str:
         InputError: the folder holds rounds that were asked for otherwise, or no judge is named.
         FineprefError: a stage failed; the same call goes on.
     """
-    if not asked.judges:
-        raise InputError("nobody judges the rounds", where="--judge", remedy="name a scorer that is not learned from")
-    if both := {*asked.judges} & {*asked.scorers}:
-        what = f"{', '.join(sorted(both))} would judge what is learned from it"
-        raise InputError(what, where="--judge", remedy="name another judge")
-    check_word(asked.reference, (LAST, BASE), "reference", where="--reference")
+    check_asked(asked)
     there = (asked.out / ROUNDS).is_file()
     record = read_rounds(asked.out) if there else RoundsRecord(asked.identity())
     if record.asked != asked.identity():
@@ -97,6 +98,29 @@ def play(asked: RoundsRequest) -> RoundsRecord | str:
     record = replace(record, ended=ended)
     write_rounds(asked.out, record)
     return record
+
+
+def check_asked(asked: RoundsRequest) -> None:
+    """Refuse what would only be found when people have voted.
+
+    Raises:
+        InputError: no judge, or one that is learned from; a scorer, method, reference, model or prompt set that is not
+            there. ConfigError: an override that no run has.
+    """
+    check_word(asked.reference, (LAST, BASE), "reference", where="--reference")
+    judges, scorers = ({parse(spec).name for spec in specs} for specs in (asked.judges, asked.scorers))
+    if not judges:
+        raise InputError("nobody judges the rounds", where="--judge", remedy="name a scorer that is not learned from")
+    if both := judges & scorers:
+        what = f"{', '.join(sorted(both))} would judge what is learned from it"
+        raise InputError(what, where="--judge", remedy="name another judge")
+    for name in (asked.prompts, asked.held_out):
+        load_prompt_set(name)
+    if taken := parse_models(asked.also).keys() & {BASE, *(f"round-{each}" for each in range(asked.rounds + 1))}:
+        what = f"{', '.join(sorted(taken))} is a name of the rounds' own models"
+        raise InputError(what, where="--also", remedy="give it another name")
+    method = get("dpo" if asked.method == "auto" else asked.method)
+    load_config((base_layer(asked.base), method.name, "pairs_300"), asked.overrides)
 
 
 def folder_of(asked: RoundsRequest, number: int) -> Path:
@@ -151,10 +175,11 @@ def play_round(asked: RoundsRequest, record: RoundsRecord) -> PlayedRound | str:
     stage("score", str(eval_folder), *judges)
     stage("compare", str(eval_folder), "--baseline", BASE)
     compared = read_comparison(eval_folder)
+    learned = {parse(spec).name for spec in asked.scorers}
     return PlayedRound(
         number=number, model=model_of(asked, number), sets=answered, kept=read_run(folder / "run").kept or 0,
         gains=tuple(
-            _gain(compared, name, trained=name in asked.scorers, last=LAST if before else BASE)
+            _gain(compared, name, trained=name in learned, last=LAST if before else BASE)
             for name in compared.metrics
         ),
         seconds=sum(each.seconds for each in timings), processor_seconds=sum(each.cpu_seconds for each in timings),
@@ -184,9 +209,11 @@ def _training(asked: RoundsRequest, number: int, before: int, study: Path) -> Al
 
 
 def count_answered(study: Path) -> int:
-    """Sets of a study with an answer that stands."""
+    """Sets of a study with a vote: not skipped, known or repeated ones, nor those of excluded voters."""
     with kept.reading_votes(study / kept.VOTES) as connection:
-        return len({shown.id for answer, shown in kept.answered_after(connection) if not answer.undone})
+        active = {each.id for each in kept.voters_of(connection) if each.state == "active"}
+        found = kept.answered_after(connection)
+        return len({shown.id for answer, shown in found if shown.voter in active and counts(answer, shown)})
 
 
 def _gain(compared: Comparison, metric: str, *, trained: bool, last: str) -> RoundGain:
