@@ -20,8 +20,16 @@ WORDS = (
     "rounds", "--base", "lab", "--prompts", "lab-train", "--held-out", "lab-eval", "--judge", "lab-true", "--scorer",
     "lab-reward", "--sets", "16", "--limit", "10", "--steps", "2", "--guidance", "2", "--people", "3",
     "--images", "2", "train.max_steps=3", "train.pairs_per_step=4", "train.micro_batch=4", "train.lr_warmup_steps=0",
-    "validation.draws=1", "--also", "early=lab",
+    "validation.draws=1",
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def early(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A second model, whose pictures are others."""
+    from finepref.lab.model import materialise
+
+    return "--also", f"early={materialise(tmp_path_factory.mktemp('early') / 'model', 'early')}"
 
 
 @pytest.fixture
@@ -49,11 +57,12 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
 
 
 def test_two_rounds_and_one_that_was_ended(
-    tmp_path: Path, finepref: Run, stages: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path: Path, finepref: Run, stages: list[tuple[str, ...]], early: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """Each round starts from the one before; ended in the middle and called again, the weights are the same bits."""
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    code, out, err = finepref(*WORDS, "--by", "lab", "--rounds", "2", "--out", whole)
+    code, out, err = finepref(*WORDS, *early, "--by", "lab", "--rounds", "2", "--out", whole)
     assert code == 0, err
     found = read_rounds(whole)
     assert [played.number for played in found.rounds] == [1, 2]
@@ -69,9 +78,9 @@ def test_two_rounds_and_one_that_was_ended(
     assert metrics == {"lab-true": False, "lab-reward": True}
 
     done = len(stages)
-    assert finepref(*WORDS, "--by", "lab", "--rounds", "2", "--out", whole)[0] == 0
+    assert finepref(*WORDS, *early, "--by", "lab", "--rounds", "2", "--out", whole)[0] == 0
     assert len(stages) == done
-    code, _, err = finepref(*WORDS, "--by", "lab", "--rounds", "2", "--seed", "1", "--out", whole)
+    code, _, err = finepref(*WORDS, *early, "--by", "lab", "--rounds", "2", "--seed", "1", "--out", whole)
     assert code == 2
     assert "another seed" in err
 
@@ -84,11 +93,11 @@ def test_two_rounds_and_one_that_was_ended(
         return real(stage, workers=workers, number=number)
 
     monkeypatch.setattr(closed_loop, "run_stage", ends)
-    assert finepref(*WORDS, "--by", "lab", "--rounds", "2", "--out", halves)[0] == 130
+    assert finepref(*WORDS, *early, "--by", "lab", "--rounds", "2", "--out", halves)[0] == 130
     left[0] = 10
-    assert finepref(*WORDS, "--by", "lab", "--rounds", "2", "--out", halves)[0] == 130
+    assert finepref(*WORDS, *early, "--by", "lab", "--rounds", "2", "--out", halves)[0] == 130
     left[0] = 99
-    assert finepref(*WORDS, "--by", "lab", "--rounds", "2", "--out", halves)[0] == 0
+    assert finepref(*WORDS, *early, "--by", "lab", "--rounds", "2", "--out", halves)[0] == 0
     for number in ("round-01", "round-02"):
         ours, theirs = weights(halves / number), weights(whole / number)
         assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
@@ -96,13 +105,15 @@ def test_two_rounds_and_one_that_was_ended(
     assert strip(read_rounds(halves)) == strip(found)
 
 
-def test_people_are_waited_for(tmp_path: Path, finepref: Run, stages: list[tuple[str, ...]]) -> None:
+def test_people_are_waited_for(
+    tmp_path: Path, finepref: Run, stages: list[tuple[str, ...]], early: tuple[str, str]
+) -> None:
     out = tmp_path / "rounds"
-    code, said, err = finepref(*WORDS, "--by", "people", "--rounds", "1", "--out", out)
+    code, said, err = finepref(*WORDS, *early, "--by", "people", "--rounds", "1", "--out", out)
     assert code == 0, err
     assert "round 1 waits for votes: 0 of 16 sets have an answer" in said
     assert finepref("collect", out / "round-01" / "study", "--by", "lab", "--sets", "16")[0] == 0
-    assert finepref(*WORDS, "--by", "people", "--rounds", "1", "--out", out)[0] == 0
+    assert finepref(*WORDS, *early, "--by", "people", "--rounds", "1", "--out", out)[0] == 0
     assert read_rounds(out).rounds[0].sets == 16
 
 
@@ -116,12 +127,14 @@ def test_people_are_waited_for(tmp_path: Path, finepref: Run, stages: list[tuple
         (("--method", "nosuch"), "nosuch"),
         (("--also", "base=lab"), "is a name of the rounds' own models"),
         (("train.nosuch=1",), "nosuch"),
+        ((), "nothing to be compared with"),
     ],
 )
 def test_what_cannot_be(
     tmp_path: Path, finepref: Run, stages: list[tuple[str, ...]], change: tuple[str, ...], said: str
 ) -> None:
-    code, _, err = finepref(*WORDS, *change, "--out", tmp_path / "rounds")
+    also = () if "--also" in change or change == () else ("--also", "early=lab")
+    code, _, err = finepref(*WORDS, *also, *change, "--out", tmp_path / "rounds")
     assert code == 2
     assert said in err
     assert not any(words[0] == "generate" for words in stages)
@@ -130,7 +143,7 @@ def test_what_cannot_be(
 
 def test_prompts_that_are_not_there(tmp_path: Path, finepref: Run, stages: list[tuple[str, ...]]) -> None:
     words = ["nowhere.txt" if word == "lab-eval" else word for word in WORDS]
-    code, _, err = finepref(*words, "--by", "lab", "--out", tmp_path / "rounds")
+    code, _, err = finepref(*words, "--also", "early=lab", "--by", "lab", "--out", tmp_path / "rounds")
     assert code == 2
     assert "nowhere.txt" in err
     assert not stages
@@ -142,7 +155,7 @@ def test_a_reward_is_known_by_its_name_however_it_is_spelled(tmp_path: Path) -> 
     place.mkdir()
     request = closed_loop.RoundsRequest(
         base="lab", out=tmp_path, prompts="lab-train", held_out="lab-eval", rounds=1, sets=1, by="lab", people=1,
-        images=1, judges=("pickscore",), scorers=(f"pickscore@{place}",),
+        images=1, also=("early=lab",), judges=("pickscore",), scorers=(f"pickscore@{place}",),
     )  # fmt: skip
     with pytest.raises(InputError, match="pickscore would judge what is learned from it"):
         closed_loop.check_asked(request)

@@ -29,7 +29,7 @@ from finepref.collect.site import make_site
 from finepref.formats.answers import PictureRow
 from finepref.formats.collection import read_study
 
-HERE, MODELS, PROMPTS, SETS, HASHES = "http://study.test", 2, 220, 200, 4096
+HERE, MODELS, PROMPTS, SETS, HASHES, USED = "http://study.test", 2, 220, 200, 4096, 20
 SIZES = ((16, 16), (24, 24))  # a model each
 
 
@@ -124,14 +124,19 @@ def features(found: list[list[str]]) -> np.ndarray:
 
 
 def named_right(table: np.ndarray, model: np.ndarray) -> int:
-    """How many of the second half a ridge regression names that learned from the first half."""
+    """How many of the second half a ridge regression names that learned from the first half.
+
+    It uses the words that go best with the model there.
+    """
     half = len(table) // 2
     scale = table[:half].std(0)
-    used = scale > 0
-    known, asked = ((part[:, used] - table[:half, used].mean(0)) / scale[used] for part in (table[:half], table[half:]))
+    used = np.flatnonzero(scale > 0)
     target = 2.0 * model[:half] - 1
-    kernel = known @ known.T
-    weights = known.T @ np.linalg.solve(kernel + 10.0 * np.eye(half), target - target.mean())
+    known = (table[:half, used] - table[:half, used].mean(0)) / scale[used]
+    best = np.argsort(-np.abs(known.T @ (target - target.mean())), kind="stable")[:USED]
+    known, used = known[:, best], used[best]
+    asked = (table[half:, used] - table[:half, used].mean(0)) / scale[used]
+    weights = np.linalg.solve(known.T @ known + 10.0 * np.eye(len(used)), known.T @ (target - target.mean()))
     return int(((asked @ weights + target.mean() > 0) == (model[half:] == 1)).sum())
 
 
@@ -151,9 +156,9 @@ def test_nothing_tells_the_model(tmp_path: Path, leak: bool, monkeypatch: pytest
     if leak:
         assert chance.sf(picture_names - 1) < 1e-6
         return
-    assert chance.sf(picture_names - 1) > 1e-3
+    assert chance.sf(picture_names - 1) > 1e-4
     first = model[::2]  # of the set as a whole: which model stands first
-    assert binom(SETS // 2, 0.5).sf(named_right(features(whole), first) - 1) > 1e-3
+    assert binom(SETS // 2, 0.5).sf(named_right(features(whole), first) - 1) > 1e-4
     everything = b" ".join(word.encode() for own in (*found, *whole) for word in own)
     assert b"secret" not in everything
     assert b"model0" not in everything

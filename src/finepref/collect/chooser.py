@@ -17,8 +17,14 @@ class Chooser(Protocol):
     def answered(self, answer: Answer, shown: ShownSet) -> None:
         """An answer that stands."""
 
-    def out(self, shown: ShownSet) -> None:
-        """A set that is out, or was answered, of an earlier start."""
+    def out(self, shown: ShownSet, answers: Sequence[Answer] = ()) -> None:
+        """A set that is out, or was answered, of an earlier start. answers: to it, that stand."""
 
     def taken_back(self, answers: Sequence[Answer], shown: ShownSet) -> None:
         """These answers to a set stood and are undone; the set is out again."""
+
+    def left(self, shown: ShownSet) -> None:
+        """A set that is out counts no more, as that of a voter who is excluded; that they saw it stays so."""
+
+    def unseen(self, shown: ShownSet) -> None:
+        """A set that counts no more could not be kept: nobody saw it."""

@@ -8,40 +8,29 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import secrets
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from finepref.collect.chooser import Chooser
 from finepref.collect.fitting import shown_file
-from finepref.collect.refusal import Refused
+from finepref.collect.refusal import Refused, checked_answer
+from finepref.collect.seats import ACTIVE, AHEAD, ME, fault_of_voter, gold_for, repeat_for
+from finepref.collect.seats import Seat as Seat
 from finepref.collect.tally import VoteTally
+from finepref.collect.transaction import Transaction
 from finepref.core.errors import InputError
+from finepref.core.regular import read_regular
 from finepref.formats import answers as kept
 from finepref.formats.answers import Answer, PictureRow, ShownSet, StudyVoter
-from finepref.formats.collection import OUTCOMES, SKIP, CollectionRecord, read_study
+from finepref.formats.collection import PICTURES, CollectionRecord, read_study
+from finepref.formats.standing import standing_sets
 
 OPEN, PAUSED, CLOSED, DONE = "open", "paused", "closed", "done"
-REMEMBERED = 200  # last sets of a voter, of which one is asked again
-AHEAD = 4
-"""Sets that a voter may have at most: the one that is looked at, and those that are loaded."""
-
-
-@dataclass(slots=True)
-class Seat:
-    """What is known of a voter while the study is open. waiting: the sets that are out with them, oldest first."""
-
-    voter: StudyVoter
-    waiting: list[ShownSet] = field(default_factory=list)
-    shown: int = 0
-    done: int = 0
-    plain: deque[ShownSet] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
-    gold: set[tuple[int, ...]] = field(default_factory=set)
+PICTURE_NAME = re.compile(r"[0-9a-f]{24}\.png")
 
 
 class Desk:
@@ -61,6 +50,7 @@ class Desk:
         self.folder, self.connection, self.clock, self.make_chooser = folder, connection, clock, make_chooser
         self.about: CollectionRecord = read_study(folder)
         self.pictures: Sequence[PictureRow] = kept.pictures_of(connection)
+        self.transaction = Transaction(connection)
         self._take_up()
 
     def commit(self) -> None:
@@ -69,64 +59,56 @@ class Desk:
         Raises:
             Refused: the disk is full, or gone; nothing since the last commit has happened then.
         """
-        if not self.connection.in_transaction:
-            return
-        try:
-            self.connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            self.give_up()
-            raise Refused(503, f"it could not be kept ({error})", "it is sent again by itself") from None
+        self.transaction.commit()
 
     def give_up(self) -> None:
-        """Forget what was not committed, and read again what was."""
-        if self.connection.in_transaction:
-            self.connection.execute("ROLLBACK")
-        self._take_up()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Write within the open transaction, or begin one; a disk that is full ends it."""
-        try:
-            if not self.connection.in_transaction:
-                self.connection.execute("BEGIN IMMEDIATE")
-            yield
-        except sqlite3.Error as error:
-            self.give_up()
-            raise Refused(503, f"it could not be kept ({error})", "it is sent again by itself") from None
+        """Take back what was not committed."""
+        self.transaction.give_up()
 
     def _take_up(self) -> None:
         """What was shown and answered before."""
         self.chooser, self.tally = self.make_chooser(self.pictures), VoteTally(self.about, self.pictures)
         self.seats = {each.id: Seat(each) for each in kept.voters_of(self.connection)}
         self.by_token = {each.voter.token: number for number, each in self.seats.items()}
-        stand = {shown.id for shown in kept.open_sets(self.connection)}
-        for number, seat in self.seats.items():
-            for shown in kept.shown_to(self.connection, number):
-                self._note(seat, shown)
-                self.chooser.out(shown)
-                if shown.id in stand:
-                    seat.waiting.append(shown)
-                else:
-                    seat.done += 1
-        for answer, shown in kept.answered_after(self.connection):
-            if not answer.undone:
-                self.chooser.answered(answer, shown)
+        self.connection.execute("PRAGMA cache_size = -131072")  # KiB at most: half of the time of a start
+        for shown, answers in standing_sets(self.connection):
+            seat = self.seats[shown.voter]
+            seat.note(shown)
+            if answers:
+                seat.done += 1
+            else:
+                seat.waiting.append(shown)
+            for answer in answers:
                 self.tally.add(answer, shown)
-
-    def _note(self, seat: Seat, shown: ShownSet) -> None:
-        seat.shown += 1
-        if shown.kind == "plain":
-            seat.plain.append(shown)
-        elif shown.kind == "gold":
-            seat.gold.add(tuple(sorted(shown.pictures)))
+            if seat.voter.state == ACTIVE:
+                self.chooser.out(shown, answers)
+            else:
+                self.chooser.out(shown)
+                self.chooser.left(shown)
+        self.tally.sort()
 
     # Voters
 
     def invite(self, name: str) -> tuple[StudyVoter, str]:
-        """(a new voter, the secret token of the personal link, which is kept nowhere)."""
-        self.commit()
+        """(a new voter, the secret token of the personal link, which is kept nowhere).
+
+        Raises:
+            Refused: the name of another voter, or one that is kept for this machine; or the disk is full.
+        """
+        fault = fault_of_voter(name, (seat.voter for seat in self.seats.values()))
+        if fault:
+            raise Refused(409, fault, "give another name")
+        return self._add(name)
+
+    def local(self) -> Seat:
+        """The seat of who votes on this machine without a link."""
+        there = next((seat for seat in self.seats.values() if seat.voter.name == ME), None)
+        return there or self.seats[self._add(ME)[0].id]
+
+    def _add(self, name: str) -> tuple[StudyVoter, str]:
         token = secrets.token_urlsafe(16)
-        voter = kept.add_voter(self.connection, name=name, token=hashed(token), at=self.clock())
+        with self.transaction.alone():
+            voter = kept.add_voter(self.connection, name=name, token=hashed(token), at=self.clock())
         self.seats[voter.id] = Seat(voter)
         self.by_token[voter.token] = voter.id
         return voter, token
@@ -138,15 +120,27 @@ class Desk:
         return seat if seat is not None and hmac.compare_digest(seat.voter.token, hashed(token)) else None
 
     def change(self, number: int, **changes: str) -> None:
-        """Set the name, token hash or state of a voter."""
+        """Set the name, token hash or state of a voter; the answers of one who is excluded choose no sets any more."""
         if number not in self.seats:
             raise Refused(404, f"no voter {number}")
-        self.commit()
         seat = self.seats[number]
-        kept.change_voter(self.connection, number, **changes)
-        self.by_token.pop(seat.voter.token, None)
+        with self.transaction.alone():
+            kept.change_voter(self.connection, number, **changes)
+        before = seat.voter
         seat.voter = next(each for each in kept.voters_of(self.connection) if each.id == number)
+        self.by_token.pop(before.token, None)
         self.by_token[seat.voter.token] = number
+        if (before.state == ACTIVE) != (seat.voter.state == ACTIVE):
+            self._steer(number, counts=seat.voter.state == ACTIVE)
+
+    def _steer(self, number: int, *, counts: bool) -> None:
+        """Let the answers of a voter choose sets, or not; what the voter saw stays seen."""
+        for shown, answers in standing_sets(self.connection, number):
+            if counts:
+                self.chooser.out(shown, answers)
+            else:
+                self.chooser.taken_back(answers, shown)
+                self.chooser.left(shown)
 
     def renew(self, number: int) -> str:
         """A new secret token for a voter whose link was lost; the old one is no link any more."""
@@ -156,8 +150,12 @@ class Desk:
 
     def set_state(self, state: str) -> None:
         """Open, pause or close the study."""
-        self.commit()
-        kept.put_setting(self.connection, "state", state)
+        self.set("state", state)
+
+    def set(self, name: str, value: str) -> None:
+        """Keep a setting of the owner."""
+        with self.transaction.alone():
+            kept.put_setting(self.connection, name, value)
 
     # Sets
 
@@ -169,7 +167,7 @@ class Desk:
 
     def sets(self, seat: Seat, count: int) -> list[ShownSet]:
         """The sets that are out with a voter, filled up to `count` with new ones; fewer where nothing is left."""
-        if self.state(seat) != OPEN:
+        if self.state(seat) != OPEN or seat.voter.state != ACTIVE:
             return []
         most = min(count, AHEAD)
         if self.about.votes is not None:
@@ -180,49 +178,35 @@ class Desk:
 
     def show(self, seat: Seat, pictures: tuple[int, ...]) -> ShownSet:
         """Put just these pictures before a voter, in this order."""
+        self._check_open(seat)
         shown = ShownSet(secrets.token_hex(16), seat.voter.id, pictures, "plain", "", self.clock(), seat.shown)
         self.chooser.out(shown)
         self._put(seat, shown)
         return shown
 
     def _put(self, seat: Seat, shown: ShownSet) -> None:
-        with self._writing():
+        """Put a set before a voter; the chooser knows of it already."""
+        if shown.kind == "plain":
+            self.transaction.back(lambda: self.chooser.unseen(shown), lambda: self.chooser.left(shown))
+        with self.transaction.writing():
             kept.add_shown(self.connection, shown)
-        self._note(seat, shown)
+        self.transaction.back(seat.as_now())
+        seat.note(shown)
         seat.waiting.append(shown)
 
     def _next(self, seat: Seat) -> ShownSet | None:
         number, about = seat.shown, self.about
         kind, known, pictures = "plain", "", None
         if about.gold_every and number % about.gold_every == about.gold_every - 1:
-            kind, known, pictures = self._gold(seat)
+            kind, known, pictures = gold_for(seat, about.gold)
         elif about.repeat_every and number % about.repeat_every == about.repeat_every - 1:
-            kind, known, pictures = self._repeat(seat)
+            kind, known, pictures = repeat_for(seat)
         if pictures is None:
             kind, known, pictures = "plain", "", self.chooser.choose(seat.voter.id)
         if pictures is None:
             return None
         name = secrets.token_hex(16)
         return ShownSet(name, seat.voter.id, pictures, kind, known, self.clock(), number)
-
-    def _gold(self, seat: Seat) -> tuple[str, str, tuple[int, ...] | None]:
-        free = [each for each in self.about.gold if tuple(sorted(each.pictures)) not in seat.gold]
-        if not free:
-            return "plain", "", None
-        one, turned = secrets.choice(free), secrets.randbelow(2)
-        pictures = one.pictures[::-1] if turned else one.pictures
-        return "gold", "right" if one.better != turned else "left", pictures
-
-    def _repeat(self, seat: Seat) -> tuple[str, str, tuple[int, ...] | None]:
-        """An earlier set in another order, the voter's answer to which stands; not one of the last few."""
-        waiting = {each.id for each in seat.waiting}
-        free = [each for each in list(seat.plain)[:-AHEAD] if each.id not in waiting]
-        if not free:
-            return "plain", "", None
-        earlier = secrets.choice(free)
-        order = list(earlier.pictures)
-        secrets.SystemRandom().shuffle(order)
-        return "repeat", earlier.id, tuple(order)
 
     def shown(self, seat: Seat, name: str) -> ShownSet:
         """A set of this voter by its id."""
@@ -237,7 +221,18 @@ class Desk:
         pictures = self.shown(seat, name).pictures
         if not 0 <= position < len(pictures):
             raise Refused(404, "no such picture")
-        return shown_file(self.folder, self.pictures[pictures[position]])
+        picture = self.pictures[pictures[position]]
+        found = shown_file(self.folder, picture)
+        if not PICTURE_NAME.fullmatch(picture.name) or found.is_symlink():
+            raise Refused(404, "this picture is no file of the study", "tell the owner of the study")
+        return found
+
+    def picture_bytes(self, seat: Seat, name: str, position: int) -> bytes:
+        """What is in it."""
+        try:
+            return read_regular(self.picture(seat, name, position), root=self.folder / PICTURES, what="picture")
+        except InputError:
+            raise Refused(410, "this picture is not there any more", "tell the owner of the study") from None
 
     def revision(self, name: str) -> int:
         """How often the answers to a set were undone."""
@@ -253,26 +248,29 @@ class Desk:
             Refused: no such set, an answer that does not fit it, the study is not open, or other answers are there.
         """
         shown = self.shown(seat, name)
-        values = [self._checked(shown, said, question.name) for question in self.about.questions]
+        mode, size = self.about.mode, len(shown.pictures)
+        values = [checked_answer(mode, size, said.get(each.name), each.name) for each in self.about.questions]
         if len(said) != len(values):
             raise Refused(422, "answers to other questions than those of the study")
         held = kept.answers_of_set(self.connection, name)
-        same = [each.answer for each in held if each.revision == revision]
+        same = [each for each in held if each.revision == revision]
         if same:
-            if same == values:
+            if [each.answer for each in same] == values:
                 return False
             raise Refused(409, "another answer to this set is there already", "go on to the next set")
-        if revision != (max(each.revision for each in held) + 1 if held else 0):
+        stands = any(not each.undone for each in held)
+        if stands or revision != (max(each.revision for each in held) + 1 if held else 0):
             raise Refused(409, "this set was answered or undone elsewhere", "load the page again")
-        if self.state() != OPEN or seat.voter.state != "active":
-            raise Refused(409, f"the study is {self.state()}", "ask its owner")
+        self._check_open(seat)
         now = self.clock()
         new = [
             Answer(0, name, number, value, revision, now, **measured)  # type: ignore[arg-type]
             for number, value in enumerate(values)
         ]
-        with self._writing():
+        with self.transaction.writing():
             new = kept.add_answers(self.connection, new)
+        cut = self.tally.as_now()
+        self.transaction.back(seat.as_now(), cut, lambda: self.chooser.taken_back(new, shown))
         seat.waiting = [each for each in seat.waiting if each.id != name]
         seat.done += 1
         for answer in new:
@@ -280,19 +278,43 @@ class Desk:
             self.tally.add(answer, shown)
         return True
 
-    def undo(self, seat: Seat) -> ShownSet:
-        """Take the last answer of a voter back; the set is out again."""
+    def _check_open(self, seat: Seat) -> None:
+        if self.state() != OPEN:
+            raise Refused(409, f"the study is {self.state()}", "ask its owner")
+        if seat.voter.state != ACTIVE:
+            raise Refused(403, "this link is closed", "ask the owner of the study")
+
+    def undo(self, seat: Seat, name: str | None = None) -> ShownSet:
+        """Take the last answer of a voter back; the set is out again.
+
+        Args:
+            name: of the set that the voter means: where its answer was taken back already, nothing happens.
+
+        Raises:
+            Refused: nothing to take back, or another set was answered last.
+        """
         shown = kept.last_answered(self.connection, seat.voter.id)
-        if shown is None or self.state() != OPEN:
+        if name is not None and (shown is None or shown.id != name):
+            again = next((each for each in seat.waiting if each.id == name), None)
+            if again is not None and self.revision(name):
+                return again
+            raise Refused(409, "this set was not answered last", "load the page again")
+        if shown is None or self.state() != OPEN or seat.voter.state != ACTIVE:
             raise Refused(409, "there is nothing to take back")
-        held = kept.answers_of_set(self.connection, shown.id)
-        self.tally.undone([each.id for each in held])
-        with self._writing():
+        held = [each for each in kept.answers_of_set(self.connection, shown.id) if not each.undone]
+        with self.transaction.writing():
             kept.undo_set(self.connection, shown.id)
-        self.chooser.taken_back([each for each in held if not each.undone], shown)
+        self.transaction.back(seat.as_now(), lambda: self._count_again(held, shown))
+        self.tally.undone([each.id for each in held])
+        self.chooser.taken_back(held, shown)
         seat.waiting.insert(0, shown)
         seat.done -= 1
         return shown
+
+    def _count_again(self, answers: Sequence[Answer], shown: ShownSet) -> None:
+        self.tally.undone([each.id for each in answers], stands=1)
+        for answer in answers:
+            self.chooser.answered(answer, shown)
 
     def last_answers(self, name: str) -> dict[str, Any] | None:
         """Question -> answer, as it was before it was undone last."""
@@ -301,22 +323,9 @@ class Desk:
         last = [each for each in held if each.revision == newest]
         return {self.about.questions[each.question].name: json.loads(each.answer) for each in last} or None
 
-    def _checked(self, shown: ShownSet, said: Mapping[str, Any], question: str) -> str:
-        """An answer as it is kept."""
-        value, size = said.get(question), len(shown.pictures)
-        fits = value == SKIP
-        if self.about.mode == "pair":
-            fits = fits or (isinstance(value, str) and value in OUTCOMES)
-        elif self.about.mode == "best":
-            fits = fits or (type(value) is int and 0 <= value < size)
-        else:
-            ranks = value if isinstance(value, list) else []
-            whole = len(ranks) == size and all(type(each) is int and 1 <= each <= size for each in ranks)
-            fits = fits or (whole and 1 in ranks)
-        if not fits:
-            raise Refused(422, f"an answer to {question!r} that does not fit mode {self.about.mode}")
-        assert value is not None
-        return kept.as_json(value)
+
+def _unkept(error: sqlite3.Error) -> Refused:
+    return Refused(503, f"it could not be kept ({error})", "it is sent again by itself; the owner may make room")
 
 
 def hashed(token: str) -> str:

@@ -10,8 +10,7 @@ been answered. K-Sort Arena's rule is here for its preset. Nobody is shown two p
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,9 +29,10 @@ from finepref.collect.openorders import (
     row_share,
 )
 from finepref.collect.picture_gains import RHO, picture_gains, picture_precision
+from finepref.collect.said import comparisons
 from finepref.core.rng import numpy_generator
 from finepref.formats.answers import Answer, PictureRow, ShownSet
-from finepref.formats.collection import CollectionRecord, compared, counts
+from finepref.formats.collection import CollectionRecord
 
 Codes = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -61,6 +61,7 @@ class InformedChoice:
 
     wins: [Q, M, M] of every question, halves for ties. out_now: [Q, M, M] pairs in sets that are out. ahead: [M, M] how
     often a model stood before another. times, precision: [K] how often a picture was shown, and what that tells of it.
+    held: of a study for training, the sets that count of every prompt.
 
     Args:
         pictures: by id, at most one of a model and prompt. about: the study; its `choice` is "information" or "ksort".
@@ -83,6 +84,7 @@ class InformedChoice:
         self.places = np.array([*itertools.permutations(range(self.size))])
         self.row_share, self.pair_share = row_share(about.mode, self.size), pair_share(about.mode, self.size)
         self.precision = np.full(len(pictures), 2.0 / RHO)
+        self.held = dict[int, list[tuple[int, ...]]]()
 
     def choose(self, voter: int) -> tuple[int, ...] | None:
         """Ids of pictures in the order shown, which are out from now on.
@@ -101,12 +103,35 @@ class InformedChoice:
                 return None
         return None
 
-    def out(self, shown: ShownSet) -> None:
+    def out(self, shown: ShownSet, answers: Sequence[Answer] = ()) -> None:
         """A set of an earlier start; known and repeated ones tell nothing, but were seen."""
         if shown.kind == "plain":
-            self._hold(shown.voter, shown.pictures)
+            self._hold(shown.voter, shown.pictures, but={answer.question for answer in answers})
+            for answer in answers:
+                self._win(answer, shown, 1.0)
         else:
             self._meet(self._seen(shown.voter), shown.pictures)
+
+    def left(self, shown: ShownSet) -> None:
+        """A set that is out counts no more; its pictures stay seen."""
+        if shown.kind == "plain":
+            self._place(self._seen(shown.voter), shown.pictures, -1)
+            for question in range(len(self.wins)):
+                self._outside(question, shown.pictures, -1.0)
+            if self.about.purpose == "training":
+                held = self.held[self.cells[shown.pictures[0]][1]]
+                held.remove(shown.pictures)
+                self._learn_again(held, shown.pictures)
+
+    def unseen(self, shown: ShownSet) -> None:
+        """Nobody saw it."""
+        if shown.kind == "plain":
+            seen = self._seen(shown.voter)
+            for (i, prompt), (j, _) in itertools.combinations([self.cells[each] for each in shown.pictures], 2):
+                seen.met[min(i, j), max(i, j)].discard(prompt)
+                seen.busy[prompt] -= 1
+                seen.many[i, j] -= 1
+                seen.many[j, i] -= 1
 
     def answered(self, answer: Answer, shown: ShownSet) -> None:
         """An answer that stands, to a set that is out."""
@@ -139,21 +164,37 @@ class InformedChoice:
                 seen.many[i, j] += 1
                 seen.many[j, i] += 1
 
-    def _hold(self, voter: int, pictures: tuple[int, ...]) -> None:
-        """A plain set that is out with a voter."""
+    def _hold(self, voter: int, pictures: tuple[int, ...], *, but: Collection[int] = ()) -> None:
+        """A plain set that is out with a voter. but: questions that are answered."""
         seen = self._seen(voter)
         self._meet(seen, pictures)
-        for (i, _), (j, _) in itertools.combinations([self.cells[picture] for picture in pictures], 2):
-            self.ahead[i, j] += 1
-            seen.lead[i] += 1
-            seen.lead[j] -= 1
-        for picture in pictures:
-            self.times[picture] += 1
+        self._place(seen, pictures, 1)
         for question in range(len(self.wins)):
-            self._outside(question, pictures, 1.0)
+            if question not in but:
+                self._outside(question, pictures, 1.0)
         if self.about.purpose == "training":
-            held = np.array(pictures)
-            self.precision[held] += picture_precision(1.0 / self.precision[held], self.pair_share)
+            self.held.setdefault(self.cells[pictures[0]][1], []).append(pictures)
+            self._learn(pictures)
+
+    def _place(self, seen: _Seen, pictures: tuple[int, ...], times: int) -> None:
+        """Count where the pictures of a set stand, or count it no more."""
+        for (i, _), (j, _) in itertools.combinations([self.cells[picture] for picture in pictures], 2):
+            self.ahead[i, j] += times
+            seen.lead[i] += times
+            seen.lead[j] -= times
+        for picture in pictures:
+            self.times[picture] += times
+
+    def _learn(self, pictures: tuple[int, ...]) -> None:
+        held = np.array(pictures)
+        self.precision[held] += picture_precision(1.0 / self.precision[held], self.pair_share)
+
+    def _learn_again(self, sets: Sequence[tuple[int, ...]], gone: tuple[int, ...]) -> None:
+        """What the sets of one prompt tell, after one of them is gone: a set tells less the more is known before."""
+        of_prompt = self.table[:, self.cells[gone[0]][1]]
+        self.precision[of_prompt[of_prompt >= 0]] = 2.0 / RHO
+        for pictures in sets:
+            self._learn(pictures)
 
     def _outside(self, question: int, pictures: tuple[int, ...], times: float) -> None:
         for (i, _), (j, _) in itertools.permutations([self.cells[picture] for picture in pictures], 2):
@@ -162,12 +203,15 @@ class InformedChoice:
     def _count(self, answer: Answer, shown: ShownSet, times: float) -> None:
         """Count an answer in place of the set that was out, or the other way round."""
         self._outside(answer.question, shown.pictures, -times)
-        if not counts(answer, shown):
-            return
-        for a, b, part in compared(self.about.mode, json.loads(answer.answer), self.size):
+        self._win(answer, shown, times)
+
+    def _win(self, answer: Answer, shown: ShownSet, times: float) -> None:
+        for a, b, part in comparisons(self.about.mode, answer.answer, self.size):
             i, j = self.cells[shown.pictures[a]][0], self.cells[shown.pictures[b]][0]
-            self.wins[answer.question, i, j] += times * part
-            self.wins[answer.question, j, i] += times * (1.0 - part)
+            if part > 0.0:
+                self.wins[answer.question, i, j] += times * part
+            if part < 1.0:
+                self.wins[answer.question, j, i] += times * (1.0 - part)
 
     # The choice
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,22 @@ from pathlib import Path
 from finepref.collect.studychecks import check_study
 from finepref.collect.tally import VoteTally
 from finepref.core.errors import InputError, check_word
-from finepref.core.files import atomic_file
+from finepref.core.files import atomic_file, followed
 from finepref.core.outfolders import own_folder
 from finepref.core.ownership import check_file
 from finepref.core.provenance import provenance
 from finepref.core.text import inert
 from finepref.formats import answers as kept
-from finepref.formats.collection import COLUMNS, PICTURES, read_study, study_table, with_files
+from finepref.formats.answerfile import has_log, log_of
+from finepref.formats.collection import (
+    COLUMNS,
+    PICTURES,
+    STUDY,
+    checked_answers,
+    read_study,
+    study_table,
+    with_files,
+)
 from finepref.formats.folders import COLLECTION
 from finepref.formats.preferences import Preferences, made_of, write_pairs
 from finepref.formats.reading import AS_IT_IS
@@ -54,7 +64,7 @@ def checks_of(folder: Path) -> tuple[QuestionChecks, ...]:
     about = read_study(folder)
     with kept.reading_votes(folder / kept.VOTES) as connection:
         tally = VoteTally(about, kept.pictures_of(connection))
-        for answer, shown in kept.answered_after(connection):
+        for answer, shown in checked_answers(connection, about):
             tally.add(answer, shown)
         out = {each.id for each in kept.voters_of(connection) if each.state != "active"}
         boards = [tally.board(number, excluded=out) for number in range(len(about.questions))]
@@ -91,18 +101,26 @@ def _is_export(path: Path) -> bool:
     return path.read_text(encoding="utf-8").partition("\n")[0] == ",".join(COLUMNS)
 
 
-def _is_copy(path: Path) -> bool:
-    with kept.reading_votes(path):
-        return True
-
-
 def copy_votes(folder: Path, out: Path) -> None:
     """A whole copy of votes.sqlite, also while a server writes.
 
     Raises:
-        InputError: something else is at `out`.
+        InputError: something else is at `out`, such as the votes of another study, or it lies in a study.
     """
-    check_file(out, _is_copy, inputs=[folder], what="a copy of votes")
+
+    def is_copy(path: Path) -> bool:
+        """Of this study: with its pictures, and no voter who was never there."""
+        with kept.reading_votes(folder / kept.VOTES) as here, kept.reading_votes(path) as there:
+            made = {(each.id, each.made_at) for each in kept.voters_of(here)}
+            known = made >= {(each.id, each.made_at) for each in kept.voters_of(there)}
+            return known and kept.pictures_of(here) == kept.pictures_of(there)
+
+    beside = followed(out).parent / STUDY
+    if os.path.lexists(beside):
+        raise InputError(f"it lies beside a {STUDY}, in a study", where=out, remedy="name a file in another folder")
+    place = check_file(out, is_copy, inputs=[folder], what="a copy of this study's votes")
+    if has_log(place):
+        raise InputError("it is in use, or was: a log lies beside it", where=log_of(place), remedy="name another file")
     with atomic_file(out) as temporary:
         temporary.unlink(missing_ok=True)
         kept.backup(folder / kept.VOTES, temporary)
@@ -111,16 +129,20 @@ def copy_votes(folder: Path, out: Path) -> None:
 def forget_voter(folder: Path, name: str, *, votes: bool) -> str:
     """Remove a voter's name, and the votes where that is asked; what was done, in words.
 
+    name: the pseudonym, or `forgotten voter 3` of one whose name is removed already.
+
     Raises:
         InputError: no such voter, or the study is served now.
     """
+    if not name.strip():
+        raise InputError("no name", where="--forget", remedy="write the name of a voter")
     with own_folder(folder, COLLECTION):
         connection = kept.connect(folder / kept.VOTES)
         try:
-            found = [each for each in kept.voters_of(connection) if each.name == name]
+            voters = kept.voters_of(connection)
+            found = [each for each in voters if each.name == name] or [each for each in voters if each.called == name]
             if not found:
-                known = [each.name for each in kept.voters_of(connection) if each.name]
-                check_word(name, known, "voter", where="--forget")
+                check_word(name, [each.called for each in voters], "voter", where="--forget")
             for voter in found:
                 kept.change_voter(connection, voter.id, name="", token=f"forgotten {voter.id}")
                 if votes:
@@ -128,4 +150,6 @@ def forget_voter(folder: Path, name: str, *, votes: bool) -> str:
             connection.execute("VACUUM")
         finally:
             connection.close()
-    return f"{name!r} is forgotten" + ("; the votes are removed" if votes else "; the votes stay, under a number")
+    if votes:
+        return f"{name!r} is forgotten; the votes are removed"
+    return f"{name!r} is forgotten; the votes stay, of {', '.join(repr(f'forgotten voter {v.id}') for v in found)}"

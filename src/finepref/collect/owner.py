@@ -17,12 +17,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from finepref.arena.ratings import Ratings
 from finepref.collect.desk import CLOSED, OPEN, PAUSED, Desk, Seat, hashed
 from finepref.collect.ownerchecks import OwnerChecks, check_routes
-from finepref.collect.pages import PAGES, read_body
+from finepref.collect.pages import PAGES, cookie_of, read_body
 from finepref.collect.refusal import Refused
 from finepref.core.text import clean_name, fault_of_name
 from finepref.formats import answers as kept
 
-OWNER = "finepref_owner"
+OWNER = "owner"
 TOKEN = "owner"  # a setting: hash of the owner's token
 EVERY = 1.0
 """Seconds between boards at least."""
@@ -47,7 +47,7 @@ def owner_routes(desk: Desk, monotonic: Callable[[], float]) -> APIRouter:
     routes, boards = APIRouter(), Boards(desk, monotonic)
 
     def check(request: Request) -> None:
-        _check(desk, request.cookies.get(OWNER, ""))
+        _check(desk, request.cookies.get(cookie_of(desk, OWNER), ""))
 
     routes.include_router(check_routes(OwnerChecks(desk, boards.now), check))
 
@@ -55,7 +55,7 @@ def owner_routes(desk: Desk, monotonic: Callable[[], float]) -> APIRouter:
     async def enter(token: str) -> Response:
         _check(desk, token)
         found = RedirectResponse("/admin", 303)
-        found.set_cookie(OWNER, token, httponly=True, samesite="strict", max_age=30 * 86400)
+        found.set_cookie(cookie_of(desk, OWNER), token, httponly=True, samesite="strict", max_age=30 * 86400)
         return found
 
     @routes.get("/admin")

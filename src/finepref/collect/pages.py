@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import Any
 
 from fastapi import Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from finepref.collect.desk import Desk
 from finepref.collect.refusal import Refused
 from finepref.core.files import parse_json
 
@@ -35,3 +38,11 @@ async def read_body(request: Request) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Refused(400, "a JSON object is wanted")
     return found
+
+
+def cookie_of(desk: Desk, name: str) -> str:
+    """The name of a cookie of this study, since a browser gives a cookie to every server of one host."""
+    study = desk.about.id
+    if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", study):
+        study = hashlib.sha256(study.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"finepref_{name}" + (f"_{study}" if study else "")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finepref.core.encoded import texts_in
-from finepref.core.errors import InputError
+from finepref.core.errors import InputError, cut
+from finepref.core.progress import say
 from finepref.core.regular import read_regular
-from finepref.core.text import clean_name, fault_of_name, fault_of_prompt, is_missing
+from finepref.core.text import clean_name, fault_of_name, fault_of_prompt, is_missing, visible
 from finepref.formats.manifest import LINES, read_rows
 from finepref.formats.prompts import read_prompts
 from finepref.formats.records import read_csv
@@ -20,6 +22,9 @@ _NAMED = re.compile(r"([^=/\\]+)=(.+)", re.DOTALL)
 _TEXT_KEYS = ("parameters", "prompt", "Description")
 """Where tools keep a prompt in a PNG: AUTOMATIC1111's web UI, ours and others, NovelAI."""
 _AFTER = re.compile(r"\n(?:Negative prompt:|Steps:)")
+_TURNING = re.compile("[\x80-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Controls of terminals, and what turns the direction of the text around it; marks of one direction may be."""
+LONGEST_NAME = 100
 _FILE, _PROMPT = ("file", "file_name", "image", "name"), ("prompt", "caption", "text")
 
 
@@ -45,23 +50,51 @@ def find_pictures(sources: Sequence[str], *, prompts: Path | None = None) -> lis
             without it what the pictures say themselves.
 
     Raises:
-        InputError: nothing there, one name for two models, or no two models with a picture of one key.
+        InputError: nothing there, one name for two models, no two models with a picture of one key, a prompt that
+            cannot be shown, or two of one key without `prompts`.
     """
     found: list[StudyPicture] = []
     for source in sources:
-        named = None if Path(source).exists() else _NAMED.fullmatch(source)
+        named = None if os.path.exists(source) else _NAMED.fullmatch(source)
         folder = Path(named[2] if named else source).expanduser()
-        if not folder.is_dir():
-            raise InputError("no such folder", where=folder, remedy="give FOLDER or NAME=FOLDER")
+        if not os.path.isdir(folder):  # also for a name that none can have
+            raise InputError("no such folder", where=cut(str(folder)), remedy="give FOLDER or NAME=FOLDER")
         if named is None and (folder / LINES).is_file():
             found += _of_evaluation(folder)
         else:
             found += _of_folder(_model_name(named[1] if named else folder.resolve().name, source), folder)
     _check_models(found, sources)
-    if prompts is not None:
-        texts = _prompts(prompts, sorted({each.key for each in found}))
-        found = [StudyPicture(p.model, p.key, texts.get(p.key, p.prompt), p.path, p.root) for p in found]
-    return found
+    keys = sorted({each.key for each in found})
+    texts = _said(found) if prompts is None else _prompts(prompts, keys)
+    return [replace(each, prompt=texts[each.key]) for each in found]
+
+
+def _said(found: Sequence[StudyPicture]) -> Mapping[str, str]:
+    """Key -> the prompt that its pictures say: the first that is not empty."""
+    by: dict[str, StudyPicture] = {}
+    for each in found:
+        first = by.setdefault(each.key, each)
+        if is_missing(each.prompt):
+            continue
+        fault = _fault_of_text(each.prompt)
+        if fault:
+            raise InputError(fault, where=each.path, remedy="give the prompts with --prompts")
+        if not is_missing(first.prompt) and first.prompt != each.prompt:
+            what = f"its prompt is {_short(each.prompt)}, that of {first.path} is {_short(first.prompt)}"
+            raise InputError(what, where=each.path, remedy="say with --prompts which one is right")
+        by[each.key] = each if is_missing(first.prompt) else first
+    return {key: "" if is_missing(each.prompt) else each.prompt for key, each in by.items()}
+
+
+def _short(text: str) -> str:
+    line = visible(cut(text))
+    return repr(line if len(line) <= 60 else f"{line[:57]}...")
+
+
+def _fault_of_text(text: str) -> str:
+    """Why a text cannot be a prompt, else nothing."""
+    found = _TURNING.search(text)
+    return f"the prompt holds the character {visible(found.group())}" if found else fault_of_prompt(text)
 
 
 def _of_evaluation(folder: Path) -> Iterator[StudyPicture]:
@@ -90,8 +123,10 @@ def _hidden(path: Path) -> bool:
 def _model_name(name: str, where: object) -> str:
     cleaned = clean_name(name)
     fault = "it is empty" if not cleaned else fault_of_name(cleaned)
+    if len(cleaned) > LONGEST_NAME:
+        fault = f"it has {len(cleaned)} characters, more than {LONGEST_NAME}"
     if fault:
-        raise InputError(f"the name of a model: {fault}", where=where, remedy="write NAME=FOLDER")
+        raise InputError(f"the name of a model: {fault}", where=cut(str(where)), remedy="write NAME=FOLDER")
     return cleaned
 
 
@@ -116,16 +151,43 @@ def _prompts(file: Path, keys: Sequence[str]) -> Mapping[str, str]:
         names = {name.casefold(): name for name in rows[0]}
         picture, text = (next((names[n] for n in wanted if n in names), None) for wanted in (_FILE, _PROMPT))
         if picture is not None and text is not None:
-            found = {Path(row[picture]).with_suffix("").as_posix(): row[text] for row in rows}
-            lacking = [key for key in keys if is_missing(found.get(key))]
-            if lacking:
-                raise InputError(f"no prompt for {lacking[0]!r}", where=file, remedy="write a row for every file")
-            return found
+            return _by_file(file, [(row[picture], row[text]) for row in rows], keys)
     texts = read_prompts(file).prompts
     if len(texts) != len(keys):
         what = f"{len(texts)} prompts for {len(keys)} names of pictures"
         raise InputError(what, where=file, remedy="give one a name in order, or a csv with the columns file and prompt")
+    for number, line in enumerate(texts, start=1):
+        if line:
+            _refuse_prompt(line, f"{file}, prompt {number}")
     return dict(zip(keys, texts, strict=True))
+
+
+def _by_file(file: Path, rows: Sequence[tuple[str, str]], keys: Sequence[str]) -> Mapping[str, str]:
+    """Key -> prompt, from rows of a file's name and its prompt."""
+    found: dict[str, str] = {}
+    for number, (name, prompt) in enumerate(rows, start=1):
+        where, path = f"{file}, row {number}", Path(name)
+        if not path.name:
+            raise InputError(f"{name!r} is no name of a file", where=where, remedy="write 000.png, or sub/000.png")
+        key = path.with_suffix("").as_posix()
+        if key in found:
+            raise InputError(f"{visible(key)!r} stands twice", where=where, remedy="keep one row for every file")
+        if not is_missing(prompt):
+            _refuse_prompt(prompt, where)
+        found[key] = prompt
+    lacking = [key for key in keys if is_missing(found.get(key))]
+    if lacking:
+        raise InputError(f"no prompt for {lacking[0]!r}", where=file, remedy="write a row for every file")
+    unknown = sorted(found.keys() - {*keys})
+    if unknown:
+        say(f"{file}: {len(unknown)} of {len(rows)} rows are of files that no folder has, such as {_short(unknown[0])}")
+    return found
+
+
+def _refuse_prompt(text: str, where: str) -> None:
+    fault = _fault_of_text(text)
+    if fault:
+        raise InputError(fault, where=where, remedy="take the character out")
 
 
 def said_by(file: Path) -> str:
@@ -141,7 +203,7 @@ def said_by(file: Path) -> str:
     for text in texts:
         if isinstance(text, str) and not text.lstrip().startswith("{"):
             prompt = _AFTER.split(text, maxsplit=1)[0].strip()
-            if not fault_of_prompt(prompt):
+            if not _fault_of_text(prompt):
                 return prompt
     return ""
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from finepref.formats.answers import as_json
+from finepref.formats.collection import OUTCOMES, SKIP, Mode
+
 DEVICES, INPUTS = ("phone", "tablet", "desktop"), ("key", "mouse", "touch")
 LONGEST = 24 * 3600 * 1000
 
@@ -34,3 +37,23 @@ def measures(body: Mapping[str, Any]) -> dict[str, Any]:
             raise Refused(422, f"{name} is none of {', '.join(words)}")
         found[name] = body[name]
     return found
+
+
+def checked_answer(mode: Mode, size: int, value: Any, question: str) -> str:
+    """An answer to a question about `size` pictures, as it is kept.
+
+    Raises:
+        Refused: it does not fit.
+    """
+    fits = value == SKIP
+    if mode == "pair":
+        fits = fits or (isinstance(value, str) and value in OUTCOMES)
+    elif mode == "best":
+        fits = fits or (type(value) is int and 0 <= value < size)
+    else:
+        ranks = value if isinstance(value, list) else []
+        whole = len(ranks) == size and all(type(each) is int and 1 <= each <= size for each in ranks)
+        fits = fits or (whole and 1 in ranks)
+    if not fits:
+        raise Refused(422, f"an answer to {question!r} that does not fit mode {mode}")
+    return as_json(value)

@@ -12,14 +12,18 @@ from pathlib import Path
 from finepref.collect.choices import chooser_of
 from finepref.collect.desk import Desk, Seat, hashed, open_desk
 from finepref.collect.owner import TOKEN
+from finepref.collect.refusal import Refused
+from finepref.collect.seats import ME, fault_of_voter
 from finepref.collect.site import make_site
 from finepref.core.errors import InputError
 from finepref.core.text import clean_name, fault_of_name
 from finepref.formats import answers as kept
+from finepref.formats.answers import StudyVoter
 from finepref.formats.collection import read_study
 
 HERE = ("127.0.0.1", "localhost", "::1")
-ME = "me"
+MOST = 1000
+"""New voters at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +53,39 @@ def open_study(folder: Path, *, voters: Sequence[str], host: str, owner: str | N
     if owner is not None and len(owner) < 16:
         raise InputError("a token of fewer than 16 characters", where="--admin-token", remedy="make it longer")
     with kept.reading_votes(folder / kept.VOTES) as connection:
-        known = {each.name for each in kept.voters_of(connection)}
-    if not voters and not known - {ME} and host not in HERE:
+        there = kept.voters_of(connection)
+    others = {each.name for each in there} - {ME, ""}
+    if not voters and not others and host not in HERE:
         what = "others reach this address, and nobody is invited"
         raise InputError(what, where="--host", remedy="name voters with --voters, or leave --host out")
-    names = [_checked(name) for name in voters]
+    names = _checked_names(voters, there)
 
     desk = open_desk(folder, lambda pictures: chooser_of(pictures, about), time.time)
-    links = {}
-    for name in names:
-        if name not in known:
-            _, token = desk.invite(name)
-            links[name] = f"/v/{token}"
-    local = None
-    if host in HERE and not known - {ME} and not names:
-        local = next((seat for seat in desk.seats.values() if seat.voter.name == ME), None)
-        local = local or desk.seats[desk.invite(ME)[0].id]
-    token = owner or secrets.token_urlsafe(16)
-    kept.put_setting(desk.connection, TOKEN, hashed(token))
+    token, local = owner or secrets.token_urlsafe(16), None
+    try:
+        links = {name: f"/v/{desk.invite(name)[1]}" for name in names if name not in others}
+        if host in HERE and not others and not names:
+            local = desk.local()
+        desk.set(TOKEN, hashed(token))
+    except Refused as refused:
+        desk.connection.close()
+        raise InputError(refused.error, where=folder, remedy="make room on the disk, then try again") from None
     return Opened(desk, local, links, f"/admin/{token}")
+
+
+def _checked_names(voters: Sequence[str], there: Sequence[StudyVoter]) -> list[str]:
+    """The names of voters that are wanted; those that are there may be among them."""
+    if len(voters) > MOST:
+        raise InputError(f"{len(voters)} voters at once", where="--voters", remedy=f"invite {MOST} at most, then more")
+    names = [_checked(name) for name in voters]
+    known = {each.name for each in there if each.name != ME}
+    for place, name in enumerate(names):
+        fault = "" if name in known else fault_of_voter(name, there)
+        if name in names[:place]:
+            fault = f"{name!r} is there twice"
+        if fault:
+            raise InputError(fault, where="--voters", remedy="give other names")
+    return names
 
 
 def _checked(name: str) -> str:

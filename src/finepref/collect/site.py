@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,12 +21,13 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 
 from finepref.collect.desk import Desk, Seat
 from finepref.collect.owner import owner_routes
-from finepref.collect.pages import PAGES, read_body
+from finepref.collect.pages import PAGES, cookie_of, read_body
 from finepref.collect.refusal import Refused, measures
 from finepref.collect.texts import best_language, texts
 from finepref.formats.answers import ShownSet
 
-VOTER = "finepref_voter"
+VOTER = "voter"
+OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 RATE, BURST = 5.0, 40.0
 """Requests that write, of one voter: a second in the long run, and at once."""
 GATHER = 0.002
@@ -69,7 +71,7 @@ class Keeper:
     """One commit for all requests that wait for one."""
 
     def __init__(self, desk: Desk) -> None:
-        self.desk, self.waiting = desk, list[asyncio.Future[None]]()
+        self.desk, self.waiting = desk, list[tuple[asyncio.Future[None], int]]()
 
     async def kept(self) -> None:
         """Return when everything that was written so far is on disk.
@@ -83,19 +85,23 @@ class Keeper:
         done = loop.create_future()
         if not self.waiting:
             loop.call_later(GATHER, self._commit)
-        self.waiting.append(done)
+        self.waiting.append((done, self.desk.transaction.given_up))
         await done
 
     def _commit(self) -> None:
         waiting, self.waiting = self.waiting, []
+        refused = Refused(503, "it could not be kept", "it is sent again by itself")
         try:
             self.desk.commit()
-        except Refused as refused:
-            for each in waiting:
-                each.set_exception(Refused(refused.status, refused.error, refused.remedy))
-        else:
-            for each in waiting:
+        except Refused as found:
+            refused = found
+        for each, before in waiting:
+            if each.done():  # its request was ended
+                continue
+            if self.desk.transaction.given_up == before:
                 each.set_result(None)
+            else:  # now, or with what somebody else wrote meanwhile
+                each.set_exception(Refused(refused.status, refused.error, refused.remedy))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ class Door:
         Raises:
             Refused: nobody, or somebody who is excluded.
         """
-        seat = self.desk.voter_of(request.cookies.get(VOTER, "")) or self.local
+        seat = self.desk.voter_of(request.cookies.get(cookie_of(self.desk, VOTER), "")) or self.local
         if seat is None:
             raise Refused(401, "no voter is known here", "open your personal link again")
         if seat.voter.state != "active":
@@ -134,6 +140,8 @@ def make_site(desk: Desk, *, local: Seat | None = None, monotonic: Callable[[], 
     @site.middleware("http")
     async def guard(request: Request, answer: Any) -> Response:
         try:
+            if local is not None:
+                _check_host(request)
             if request.method == "POST":
                 _check_origin(request)
             found: Response = await answer(request)
@@ -165,7 +173,7 @@ def _pages(door: Door) -> APIRouter:
         if door.desk.voter_of(token) is None:
             raise Refused(404, "no such link", "ask the owner of the study for yours")
         found = RedirectResponse("/vote", 303)
-        found.set_cookie(VOTER, token, httponly=True, samesite="lax", max_age=365 * 86400)
+        found.set_cookie(cookie_of(door.desk, VOTER), token, httponly=True, samesite="lax", max_age=365 * 86400)
         return found
 
     @routes.get("/vote")
@@ -202,7 +210,7 @@ def _api(door: Door) -> APIRouter:
 
     @routes.get("/sets/{name}/{position}")
     async def picture(request: Request, name: str, position: int) -> Response:
-        content = desk.picture(door.seat(request), name, position).read_bytes()
+        content = desk.picture_bytes(door.seat(request), name, position)
         return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
 
     @routes.post("/answers")
@@ -221,7 +229,10 @@ def _api(door: Door) -> APIRouter:
     async def undo(request: Request) -> Response:
         seat = door.seat(request)
         door.limit.take(seat.voter.id)
-        shown = desk.undo(seat)
+        name = (await read_body(request)).get("set")
+        if not isinstance(name, str | None):
+            raise Refused(422, "set is no id")
+        shown = desk.undo(seat, name)
         await door.keeper.kept()
         return JSONResponse({"set": as_set(desk, shown), **standing(desk, seat)})
 
@@ -249,9 +260,19 @@ def as_set(desk: Desk, shown: ShownSet) -> dict[str, Any]:
 
 def _check_origin(request: Request) -> None:
     """Refuse what another site's page sends in a voter's name."""
-    origin = request.headers.get("origin", "")
-    if urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower() or not origin:
+    try:
+        origin = urlsplit(request.headers.get("origin", ""))
+    except ValueError:
+        origin = urlsplit("")
+    host = request.headers.get("host", "").lower()
+    if origin.scheme not in ("http", "https") or not host or origin.netloc.lower() != host:
         raise Refused(403, "the request does not come from a page of this server", "open the page again")
+
+
+def _check_host(request: Request) -> None:
+    """Refuse what came under another name: a page of that name could read everything, and vote."""
+    if not OWN_HOST.fullmatch(request.headers.get("host", "")):
+        raise Refused(403, "this study answers on this machine only", "open it as http://localhost with its port")
 
 
 def _refusal(request: Request, refused: Refused) -> Response:

@@ -5,9 +5,8 @@ A row is two pictures that an answer compares; see `formats.collection.study_tab
 
 from __future__ import annotations
 
-import json
 from array import array
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +15,13 @@ import numpy.typing as npt
 from finepref.arena.agreement import agreement
 from finepref.arena.engines import rate
 from finepref.arena.ratings import Ratings
-from finepref.formats.answers import Answer, PictureRow, ShownSet
-from finepref.formats.collection import CollectionRecord, compared, counts
+from finepref.collect.said import comparisons
+from finepref.formats.answers import Answer, PictureRow, ShownSet, as_json
+from finepref.formats.collection import CollectionRecord
 from finepref.formats.votes import Votes
 
 NUMBERS = ("answer", "question", "left", "right", "picture_0", "picture_1", "prompt", "voter", "game", "time")
+BOTH_BAD = as_json("both_bad")
 
 
 class VoteTally:
@@ -28,50 +29,71 @@ class VoteTally:
 
     def __init__(self, about: CollectionRecord, pictures: Sequence[PictureRow]) -> None:
         self.about, self.pictures = about, pictures
-        self.columns = {name: array("q") for name in NUMBERS}
-        self.share, self.stands = array("d"), bytearray()
-        self.bad = bytearray()
+        self.rows, self.answer, self.share = array("q"), array("q"), array("d")
+        self.stands, self.bad = bytearray(), bytearray()
         self.games = 0
         self.last = 0
 
     def add(self, answer: Answer, shown: ShownSet) -> None:
-        """Count an answer, the ids of which rise."""
+        """Count an answer, the ids of which rise, or are sorted after."""
         self.last = max(self.last, answer.id)
-        if not counts(answer, shown):
+        if answer.undone or shown.kind != "plain":
             return
-        said, held = json.loads(answer.answer), [self.pictures[number] for number in shown.pictures]
-        for a, b, share in compared(self.about.mode, said, len(held)):
-            row = (
-                answer.id, answer.question, held[a].model, held[b].model, held[a].id, held[b].id, held[a].prompt,
-                shown.voter, self.games, int(answer.answered_at * 1e6),
-            )  # fmt: skip
-            for name, value in zip(NUMBERS, row, strict=True):
-                self.columns[name].append(value)
+        found = comparisons(self.about.mode, answer.answer, len(shown.pictures))
+        for a, b, share in found:
+            one, other = self.pictures[shown.pictures[a]], self.pictures[shown.pictures[b]]
+            self.rows.extend((
+                answer.id, answer.question, one.model, other.model, one.id, other.id, one.prompt, shown.voter,
+                self.games, int(answer.answered_at * 1e6),
+            ))  # fmt: skip
+            self.answer.append(answer.id)
             self.share.append(share)
             self.stands.append(1)
-            self.bad.append(said == "both_bad")
-        self.games += 1
+            self.bad.append(answer.answer == BOTH_BAD)
+        self.games += bool(found)
 
-    def undone(self, answers: Collection[int]) -> None:
-        """Answers that count no more."""
-        held = np.frombuffer(self.columns["answer"], dtype=np.int64)
+    def undone(self, answers: Collection[int], *, stands: int = 0) -> None:
+        """Answers that count no more; or again, with 1."""
+        held = np.frombuffer(self.answer, dtype=np.int64)
         for number in answers:
             for row in range(*np.searchsorted(held, [number, number + 1])):
-                self.stands[row] = 0
+                self.stands[row] = stands
+
+    def sort(self) -> None:
+        """Put answers that were added in another order into that of their ids."""
+        order = np.argsort(np.frombuffer(self.answer, dtype=np.int64), kind="stable")
+        self.rows = array("q", self._rows()[order].tobytes())
+        self.answer = array("q", np.frombuffer(self.answer, dtype=np.int64)[order].tobytes())
+        self.share = array("d", np.frombuffer(self.share)[order].tobytes())
+        self.stands, self.bad = (bytearray(np.frombuffer(held, np.uint8)[order]) for held in (self.stands, self.bad))
+
+    def as_now(self) -> Callable[[], None]:
+        """What takes all back that is added from now on."""
+        rows, games, last = len(self), self.games, self.last
+
+        def cut() -> None:
+            del self.rows[rows * len(NUMBERS) :], self.answer[rows:], self.share[rows:]
+            del self.stands[rows:], self.bad[rows:]
+            self.games, self.last = games, last
+
+        return cut
 
     def copy(self) -> VoteTally:
         """What is counted now, for another thread."""
         found = VoteTally(self.about, self.pictures)
-        found.columns = {name: column[:] for name, column in self.columns.items()}
-        found.share, found.stands, found.bad = self.share[:], self.stands[:], self.bad[:]
+        found.rows, found.answer, found.share = self.rows[:], self.answer[:], self.share[:]
+        found.stands, found.bad = self.stands[:], self.bad[:]
         return found
+
+    def _rows(self) -> npt.NDArray[np.int64]:
+        return np.frombuffer(self.rows, dtype=np.int64).reshape(-1, len(NUMBERS))
 
     def __len__(self) -> int:
         return len(self.share)
 
     def votes(self, question: int, *, excluded: Collection[int] = ()) -> Votes:
         """The votes on a question, without those of some voters; models and prompts that have some."""
-        held = {name: np.frombuffer(self.columns[name], dtype=np.int64) for name in NUMBERS}
+        held = dict(zip(NUMBERS, self._rows().T, strict=True))
         share = np.frombuffer(self.share)
         rows = np.frombuffer(self.stands, dtype=np.bool_) & (held["question"] == question)
         if excluded:

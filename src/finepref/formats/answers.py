@@ -1,8 +1,6 @@
-"""votes.sqlite of a study: its pictures, its voters, what they were shown, and every answer, undone ones too.
+"""What votes.sqlite of a study holds: pictures, voters, what they were shown, and every answer, undone ones too.
 
-One process writes (the folder is held); any may read. What is committed is on disk: the journal is a write-ahead log
-that every commit flushes (`synchronous = FULL`). Answers are in the order of their `id`,
-not of the clock.
+Answers are in the order of their `id`, not of the clock.
 """
 
 from __future__ import annotations
@@ -10,31 +8,33 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from finepref.core.errors import InputError
+from finepref.formats.answerfile import (
+    REMEDY,
+    TABLES,
+    VERSION,
+    VOTES,
+    backup,
+    connect,
+    damaged,
+    opened,
+    reading_votes,
+    whole,
+)
 
-VOTES = "votes.sqlite"
-VERSION = 1
+__all__ = [
+    "KINDS", "REMEDY", "VOTES", "Answer", "PictureRow", "ShownSet", "StudyVoter", "add_answers", "add_shown",
+    "add_voter", "answered_after", "answers_of_set", "as_json", "backup", "change_voter", "connect", "create",
+    "damaged", "last_answered", "last_change", "newest_answers", "open_sets", "pictures_of", "put_setting",
+    "reading_votes", "remove_votes", "setting", "shown_by_id", "shown_to", "standing_answers", "times_of", "undo_set",
+    "voters_of", "whole",
+]  # fmt: skip
+
 KINDS = ("plain", "gold", "repeat")
-_TABLES = """
-CREATE TABLE picture (id INTEGER PRIMARY KEY, model INTEGER NOT NULL, prompt INTEGER NOT NULL, name TEXT NOT NULL,
-    sha256 TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL);
-CREATE TABLE voter (id INTEGER PRIMARY KEY, name TEXT NOT NULL, token TEXT NOT NULL UNIQUE, state TEXT NOT NULL,
-    made_at REAL NOT NULL);
-CREATE TABLE shown (id TEXT PRIMARY KEY, voter INTEGER NOT NULL REFERENCES voter (id), pictures TEXT NOT NULL,
-    kind TEXT NOT NULL, known TEXT NOT NULL, shown_at REAL NOT NULL, number INTEGER NOT NULL);
-CREATE TABLE answer (id INTEGER PRIMARY KEY AUTOINCREMENT, shown TEXT NOT NULL REFERENCES shown (id),
-    question INTEGER NOT NULL, answer TEXT NOT NULL, revision INTEGER NOT NULL, answered_at REAL NOT NULL,
-    milliseconds INTEGER NOT NULL, loaded INTEGER NOT NULL, device TEXT NOT NULL, input TEXT NOT NULL,
-    undone INTEGER NOT NULL DEFAULT 0, UNIQUE (shown, question, revision));
-CREATE INDEX shown_of_voter ON shown (voter, number);
-CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
-REMEDY = "take the last backup, or begin the study again in another folder"
 Row = TypeVar("Row")
 
 
@@ -66,8 +66,8 @@ class StudyVoter:
 
     @property
     def called(self) -> str:
-        """The name in tables: the pseudonym, or the number of one that was forgotten."""
-        return self.name or f"voter {self.id}"
+        """The name in tables: the pseudonym, or of one that was forgotten a number, which nobody can be called."""
+        return self.name or f"forgotten voter {self.id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,95 +107,51 @@ class Answer:
     undone: int = 0
 
 
+_TABLE = {"PictureRow": "picture", "StudyVoter": "voter", "ShownSet": "shown", "Answer": "answer"}
+
+
 def create(path: Path, pictures: Sequence[PictureRow]) -> None:
     """A new file with the pictures of a study; written under a temporary name by the caller."""
-    with _opened(path, "rwc") as connection, connection:
+    with opened(path, "rwc") as connection, connection:
         connection.execute("PRAGMA synchronous = OFF")  # the caller flushes it
-        connection.executescript(_TABLES)
-        connection.executemany(f"INSERT INTO picture VALUES ({_marks(PictureRow)})", map(astuple, pictures))
+        connection.executescript(TABLES)
+        connection.executemany(_put(PictureRow), map(astuple, pictures))
         connection.execute(f"PRAGMA user_version = {VERSION}")
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection that writes. The caller closes it.
-
-    Raises:
-        InputError: no such file, not of this program, of a newer version, or damaged.
-    """
-    connection = sqlite3.connect(_address(path, "rw"), uri=True, isolation_level=None, check_same_thread=False)
-    try:
-        _check(connection, path)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise InputError(f"it cannot be read ({error})", where=path, remedy=REMEDY) from None
-    except InputError:
-        connection.close()
-        raise
-    return connection
-
-
-@contextmanager
-def reading_votes(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that only reads, also while a server writes.
-
-    Raises:
-        InputError: see `connect`.
-    """
-    if not path.is_file():
-        raise InputError("no such file", where=path, remedy=REMEDY)
-    try:
-        with _opened(path, "ro") as connection:
-            _check(connection, path)
-            yield connection
-    except sqlite3.DatabaseError as error:
-        raise InputError(f"it cannot be read ({error})", where=path, remedy=REMEDY) from None
-
-
-def backup(path: Path, out: Path) -> None:
-    """A whole copy of the file, also while a server writes; `out` is new and written under a temporary name."""
-    with reading_votes(path) as source, _opened(out, "rwc") as target:
-        source.backup(target)
 
 
 def pictures_of(connection: sqlite3.Connection) -> list[PictureRow]:
     """All pictures, by id."""
-    return _rows(connection, PictureRow, "SELECT * FROM picture ORDER BY id")
+    return _rows(connection, PictureRow, f"SELECT {_names(PictureRow)} FROM picture ORDER BY id")
 
 
 def voters_of(connection: sqlite3.Connection) -> list[StudyVoter]:
     """All voters, by id."""
-    return _rows(connection, StudyVoter, "SELECT * FROM voter ORDER BY id")
+    return _rows(connection, StudyVoter, f"SELECT {_names(StudyVoter)} FROM voter ORDER BY id")
 
 
 def shown_to(connection: sqlite3.Connection, voter: int) -> list[ShownSet]:
     """All sets that a voter was shown, in order."""
-    return [
-        _as_shown(values)
-        for values in connection.execute("SELECT * FROM shown WHERE voter = ? ORDER BY number", [voter])
-    ]
+    query = f"SELECT {_names(ShownSet)} FROM shown WHERE voter = ? ORDER BY number"
+    return [_as_shown(connection, values) for values in connection.execute(query, [voter])]
 
 
 def open_sets(connection: sqlite3.Connection) -> list[ShownSet]:
     """All sets that are out: shown, and without an answer that stands."""
-    query = "SELECT * FROM shown WHERE NOT EXISTS (SELECT 1 FROM answer WHERE answer.shown = shown.id AND undone = 0)"
-    return [_as_shown(values) for values in connection.execute(f"{query} ORDER BY rowid")]
+    stands = "SELECT 1 FROM answer WHERE answer.shown = shown.id AND undone = 0"
+    query = f"SELECT {_names(ShownSet)} FROM shown WHERE NOT EXISTS ({stands}) ORDER BY rowid"
+    return [_as_shown(connection, values) for values in connection.execute(query)]
 
 
 def shown_by_id(connection: sqlite3.Connection, name: str) -> ShownSet | None:
     """The set of this id."""
-    found = connection.execute("SELECT * FROM shown WHERE id = ?", [name]).fetchone()
-    return None if found is None else _as_shown(found)
+    found = connection.execute(f"SELECT {_names(ShownSet)} FROM shown WHERE id = ?", [name]).fetchone()
+    return None if found is None else _as_shown(connection, found)
 
 
 def answered_after(connection: sqlite3.Connection, number: int = 0) -> Iterator[tuple[Answer, ShownSet]]:
     """All answers with a larger id, undone ones too, each with its set."""
-    query = "SELECT answer.*, shown.* FROM answer JOIN shown ON shown.id = answer.shown WHERE answer.id > ?"
-    size = len(fields(Answer))
-    for values in connection.execute(f"{query} ORDER BY answer.id", [number]):
-        yield Answer(*values[:size]), _as_shown(values[size:])
+    query = f"SELECT {_names(Answer)}, {_names(ShownSet)} FROM answer JOIN shown ON shown.id = answer.shown"
+    return _answered(connection, f"{query} WHERE answer.id > ? ORDER BY answer.id", [number])
 
 
 def newest_answers(connection: sqlite3.Connection, question: int, most: int) -> Iterator[tuple[Answer, ShownSet]]:
@@ -203,10 +159,8 @@ def newest_answers(connection: sqlite3.Connection, question: int, most: int) -> 
     newest = "row_number() OVER (PARTITION BY shown.voter ORDER BY answer.id DESC) AS place"
     joined = "JOIN shown ON shown.id = answer.shown"
     ranked = f"SELECT answer.id AS held, {newest} FROM answer {joined} WHERE question = ? AND undone = 0"
-    query = f"SELECT answer.*, shown.* FROM ({ranked}) JOIN answer ON answer.id = held {joined}"
-    size = len(fields(Answer))
-    for values in connection.execute(f"{query} WHERE place <= ? ORDER BY answer.id", [question, most]):
-        yield Answer(*values[:size]), _as_shown(values[size:])
+    query = f"SELECT {_names(Answer)}, {_names(ShownSet)} FROM ({ranked}) JOIN answer ON answer.id = held {joined}"
+    return _answered(connection, f"{query} WHERE place <= ? ORDER BY answer.id", [question, most])
 
 
 def standing_answers(connection: sqlite3.Connection, question: int) -> int:
@@ -223,14 +177,15 @@ def last_change(connection: sqlite3.Connection) -> tuple[int, int]:
 
 def answers_of_set(connection: sqlite3.Connection, name: str) -> list[Answer]:
     """The answers to a set, undone ones too, in order."""
-    return _rows(connection, Answer, "SELECT * FROM answer WHERE shown = ? ORDER BY id", [name])
+    return _rows(connection, Answer, f"SELECT {_names(Answer)} FROM answer WHERE shown = ? ORDER BY id", [name])
 
 
 def last_answered(connection: sqlite3.Connection, voter: int) -> ShownSet | None:
     """The set that a voter answered last, whose answers stand."""
-    query = "SELECT shown.* FROM shown JOIN answer ON answer.shown = shown.id WHERE shown.voter = ? AND undone = 0"
-    found = connection.execute(f"{query} ORDER BY answer.id DESC LIMIT 1", [voter]).fetchone()
-    return None if found is None else _as_shown(found)
+    query = f"SELECT {_names(ShownSet)} FROM shown JOIN answer ON answer.shown = shown.id"
+    order = "WHERE shown.voter = ? AND undone = 0 ORDER BY answer.id DESC LIMIT 1"
+    found = connection.execute(f"{query} {order}", [voter]).fetchone()
+    return None if found is None else _as_shown(connection, found)
 
 
 def times_of(connection: sqlite3.Connection, voter: int, most: int = 200) -> list[int]:
@@ -258,7 +213,7 @@ def change_voter(connection: sqlite3.Connection, voter: int, **changes: str) -> 
 def add_shown(connection: sqlite3.Connection, shown: ShownSet) -> None:
     """Keep what is put before a voter."""
     held = [shown.id, shown.voter, json.dumps(shown.pictures), shown.kind, shown.known, shown.shown_at, shown.number]
-    connection.execute(f"INSERT INTO shown VALUES ({_marks(ShownSet)})", held)
+    connection.execute(_put(ShownSet), held)
 
 
 def add_answers(connection: sqlite3.Connection, answers: Sequence[Answer]) -> list[Answer]:
@@ -297,52 +252,56 @@ def put_setting(connection: sqlite3.Connection, name: str, value: str) -> None:
     connection.execute(put, [name, value])
 
 
-@contextmanager
-def whole(connection: sqlite3.Connection) -> Iterator[None]:
-    """All that is written within, or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        if connection.in_transaction:  # a full disk has ended it already
-            connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
+def _table(kind: type) -> str:
+    return _TABLE[kind.__name__]
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found > VERSION:
-        raise InputError(f"version {found} is not known here", where=path, remedy="use the finepref that wrote it")
-    named = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if found < 1 or not {"picture", "voter", "shown", "answer", "setting"} <= named:
-        raise InputError("it is not the votes of a study", where=path, remedy=REMEDY)
+def _names(kind: type) -> str:
+    """The columns of a table in the order of a row's fields; others that it has are left."""
+    return ", ".join(f"{_table(kind)}.{field.name}" for field in fields(kind))
 
 
-def _address(path: Path, mode: str) -> str:
-    return f"{path.absolute().as_uri()}?mode={mode}"
+def _put(kind: type) -> str:
+    names = [field.name for field in fields(kind)]
+    return f"INSERT INTO {_table(kind)} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
 
 
-@contextmanager
-def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(_address(path, mode), uri=True)
-    try:
-        yield connection
-    finally:
-        connection.close()
+@cache
+def _types(kind: type) -> tuple[type, ...]:
+    """What SQLite gives for every field; a list of numbers is kept as text."""
+    return tuple({"int": int, "float": float}.get(str(field.type), str) for field in fields(kind))
 
 
-def _marks(kind: type) -> str:
-    return ", ".join("?" * len(fields(kind)))
+def _row(connection: sqlite3.Connection, kind: type[Row], values: Sequence[Any]) -> Row:
+    """A row as it is kept, its values of their types.
+
+    Raises:
+        InputError: one is of another.
+    """
+    if tuple(map(type, values)) != _types(cast(Any, kind)):
+        raise damaged(connection, f"{_table(kind)} {values[0]!r} has a value of another type")
+    return kind(*values)
 
 
 def _rows(connection: sqlite3.Connection, kind: type[Row], query: str, given: Sequence[Any] = ()) -> list[Row]:
-    return [kind(*values) for values in connection.execute(query, given)]
+    return [_row(connection, kind, values) for values in connection.execute(query, given)]
 
 
-def _as_shown(values: Sequence[Any]) -> ShownSet:
-    name, voter, pictures, *rest = values
-    return ShownSet(name, voter, tuple(json.loads(pictures)), *rest)
+def _answered(connection: sqlite3.Connection, query: str, given: Sequence[Any]) -> Iterator[tuple[Answer, ShownSet]]:
+    size = len(fields(Answer))
+    for values in connection.execute(query, given):
+        yield _row(connection, Answer, values[:size]), _as_shown(connection, values[size:])
+
+
+def _as_shown(connection: sqlite3.Connection, values: Sequence[Any]) -> ShownSet:
+    kept = _row(connection, ShownSet, values)
+    try:
+        found = json.loads(str(kept.pictures))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(type(each) is int for each in found):
+        raise damaged(connection, f"the pictures of set {kept.id!r} are no list of numbers")
+    return ShownSet(kept.id, kept.voter, tuple(found), kept.kind, kept.known, kept.shown_at, kept.number)
 
 
 def as_json(value: Mapping[str, Any] | Sequence[int] | str | int) -> str:

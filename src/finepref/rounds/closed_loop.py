@@ -114,6 +114,12 @@ def check_asked(asked: RoundsRequest) -> None:
     if both := judges & scorers:
         what = f"{', '.join(sorted(both))} would judge what is learned from it"
         raise InputError(what, where="--judge", remedy="name another judge")
+    if not asked.also:
+        what = "the first round has one model, and its pictures have nothing to be compared with"
+        raise InputError(what, where="--also", remedy="name another model: a rival, or an earlier version")
+    if asked.prompts == asked.held_out:
+        what = "the prompts that are judged on are those that are voted on"
+        raise InputError(what, where="--held-out", remedy="name others")
     for name in (asked.prompts, asked.held_out):
         load_prompt_set(name)
     if taken := parse_models(asked.also).keys() & {BASE, *(f"round-{each}" for each in range(asked.rounds + 1))}:

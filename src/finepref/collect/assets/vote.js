@@ -80,6 +80,7 @@
       Object.assign(this, { changed, outbox: new Outbox(), sets: [], seen: new Map(), given: new Set(), state: "open", note: "" });
       Object.assign(this, { counts: { done: 0, of: null }, down: false, late: false, stuck: false, blocked: null, failures: 0 });
       Object.assign(this, { flushing: null, fetching: null, timer: 0, mended: [], last: 0, heard: 0, there: new Set() });
+      this.order = []; // ids of the sets that this page answered, the last one last
       for (const entry of this.outbox.all()) if (entry.parked) this.outbox.put({ ...entry, parked: false });
     }
 
@@ -105,6 +106,7 @@
       this.last = Math.max(Date.now(), this.last + 1);
       this.note = "";
       this.given.add(named(id, revision));
+      this.order = [...this.order.filter((one) => one !== id), id];
       const entry = { set: id, revision, answers, ...measures, at: this.last, tried: false };
       const lasts = this.outbox.has(id, revision) || this.outbox.put(entry);
       if (!lasts) while (this.outbox.has(id, revision)) { if (!await this.flush()) await sleep(FIRST); }
@@ -118,11 +120,14 @@
       if (last && !last.tried && this.seen.has(last.set)) {
         this.outbox.drop(last);
         this.given.delete(named(last.set, last.revision));
+        this.order = this.order.filter((one) => one !== last.set);
         return this.found({ ...this.seen.get(last.set), answers: last.answers });
       }
       if (last && !await this.flush()) throw new Error(texts.undo_offline);
-      const { status, data } = await ask("/api/undo", {});
+      const [set] = this.order.slice(-1); // so that a request that is sent again takes back no other answer
+      const { status, data } = await ask("/api/undo", set === undefined ? {} : { set });
       if (passes(status)) throw new Error(texts.undo_offline);
+      this.order = status === 200 ? this.order.slice(0, -1) : [];
       if (status !== 200) return null;
       this.heard += 1;
       this.sets = [data.set, ...this.sets.filter((one) => one.id !== data.set.id)];
@@ -224,6 +229,7 @@
         this.refuse(entry, refused);
       } else {
         this.outbox.drop(entry);
+        this.order = this.order.filter((one) => one !== entry.set);
         this.sets = [];
         this.note = texts.elsewhere;
       }
@@ -232,6 +238,7 @@
 
     refuse(entry, { error, remedy }) {
       this.outbox.drop(entry);
+      this.order = this.order.filter((one) => one !== entry.set);
       this.given.delete(named(entry.set, entry.revision));
       this.note = ballot.fill(texts.refused, { error: [error, remedy].filter((words) => words).join("; ") });
       this.changed();
