@@ -92,6 +92,8 @@ def command(
         {"--host": host, "--port": port, "--voters": voters, "--admin-token": admin_token}, people, ending=ending
     )
     folder = Path(sources[0]) if going_on else out
+    if folder is None and len(sources) == 1 and not Path(sources[0]).exists():
+        raise InputError("no such study", where=sources[0], remedy="check its name; a new one needs --out")
     if folder is None:
         raise InputError("a new study needs a folder", where="--out", remedy="name one")
     if by is not None and sets is not None:

@@ -43,7 +43,7 @@ def command(
     from finepref.cli.answerers import check_by
     from finepref.core.outfolders import own_folder
     from finepref.formats.folders import LOOP
-    from finepref.rounds.closed_loop import PEOPLE, RoundsRequest, lines_of, model_of, play
+    from finepref.rounds.closed_loop import PEOPLE, RoundsRequest, model_of, play
 
     if by != PEOPLE:
         check_by(by)
@@ -61,6 +61,5 @@ def command(
     if isinstance(found, str):
         print(found)
         return
-    print("\n".join(line for played in found.rounds for line in lines_of(played)))
     print(f"ended: {found.ended}")
     print(f"result: {model_of(asked, found.best)}" + ("" if found.best else " (the base: no round was better)"))

@@ -32,7 +32,8 @@ def why_ended(rounds: Sequence[PlayedRound], *, most: int) -> str:
     recent = rounds[-PATIENCE:]
     if len(recent) == PATIENCE and not any(_gained(each) for each in recent):
         return f"rounds {recent[0].number} to {last.number} gained nothing that is certain"
-    return f"{most} rounds were asked for" if len(rounds) >= most else ""
+    asked = "1 round was" if most == 1 else f"{most} rounds were"
+    return f"{asked} asked for" if len(rounds) >= most else ""
 
 
 def best_of(rounds: Sequence[PlayedRound]) -> int:
