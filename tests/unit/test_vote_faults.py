@@ -15,11 +15,12 @@ import pytest
 from tests.unit.test_vote_site import MEASURED, Clock, Voter, desk_of, quick_disk, study
 
 from finepref.collect.choices import chooser_of
-from finepref.collect.desk import Desk, Seat, hashed, open_desk
+from finepref.collect.desk import Desk, hashed, open_desk
 from finepref.collect.keeping import forget_voter
 from finepref.collect.owner import TOKEN
 from finepref.collect.plain_choice import FewestFirst
 from finepref.collect.refusal import Refused
+from finepref.collect.seats import Seat
 from finepref.collect.serving import open_study
 from finepref.collect.site import Keeper
 from finepref.collect.tally import NUMBERS

@@ -13,8 +13,9 @@ import numpy as np
 from PIL.Image import Image
 from scipy.stats import rankdata
 
-from finepref.collect.desk import Desk, Seat
+from finepref.collect.desk import Desk
 from finepref.collect.refusal import Refused
+from finepref.collect.seats import ACTIVE, Seat
 from finepref.core.errors import InputError
 from finepref.core.images import open_rgb_file
 from finepref.core.progress import progress
@@ -57,7 +58,7 @@ def _answer_all(desk: Desk, voters: Mapping[str, Answerer], sets: int, *, turned
         for name in cycle(voters):
             if done >= sets:
                 break
-            found = desk.sets(seats[name], 1) if seats[name].voter.state == "active" else []
+            found = desk.sets(seats[name], 1) if seats[name].voter.state == ACTIVE else []
             idle = 0 if found else idle + 1
             if idle == len(voters):
                 raise _ended(desk, seats.values(), done, sets)
@@ -75,7 +76,7 @@ def _answer_all(desk: Desk, voters: Mapping[str, Answerer], sets: int, *, turned
 
 def _ended(desk: Desk, seats: Iterable[Seat], done: int, sets: int) -> InputError:
     """Why no voter is given a further set."""
-    out = [seat.voter.called for seat in seats if seat.voter.state != "active"]
+    out = [seat.voter.called for seat in seats if seat.voter.state != ACTIVE]
     state = desk.state(next(iter(seats)))
     if out:
         return InputError(f"{out[0]} is excluded from it", where=desk.folder, remedy="take them back as its owner")

@@ -18,8 +18,7 @@ from typing import Any
 from finepref.collect.chooser import Chooser
 from finepref.collect.fitting import shown_file
 from finepref.collect.refusal import Refused, checked_answer
-from finepref.collect.seats import ACTIVE, AHEAD, ME, fault_of_voter, gold_for, repeat_for
-from finepref.collect.seats import Seat as Seat
+from finepref.collect.seats import ACTIVE, AHEAD, ME, Seat, fault_of_voter, gold_for, repeat_for
 from finepref.collect.tally import VoteTally
 from finepref.collect.transaction import Transaction
 from finepref.core.errors import InputError
@@ -322,10 +321,6 @@ class Desk:
         newest = max((each.revision for each in held), default=0)
         last = [each for each in held if each.revision == newest]
         return {self.about.questions[each.question].name: json.loads(each.answer) for each in last} or None
-
-
-def _unkept(error: sqlite3.Error) -> Refused:
-    return Refused(503, f"it could not be kept ({error})", "it is sent again by itself; the owner may make room")
 
 
 def hashed(token: str) -> str:

@@ -15,10 +15,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from finepref.arena.ratings import Ratings
-from finepref.collect.desk import CLOSED, OPEN, PAUSED, Desk, Seat, hashed
+from finepref.collect.desk import CLOSED, OPEN, PAUSED, Desk, hashed
 from finepref.collect.ownerchecks import OwnerChecks, check_routes
 from finepref.collect.pages import PAGES, cookie_of, read_body
 from finepref.collect.refusal import Refused
+from finepref.collect.seats import ACTIVE, Seat
 from finepref.core.text import clean_name, fault_of_name
 from finepref.formats import answers as kept
 
@@ -121,7 +122,7 @@ class Boards:
         async with self.lock:
             began = self.monotonic()
             if began >= self.due:
-                out = {number for number, seat in self.desk.seats.items() if seat.voter.state != "active"}
+                out = {number for number, seat in self.desk.seats.items() if seat.voter.state != ACTIVE}
                 tally, count = self.desk.tally.copy(), len(self.desk.about.questions)
                 self.held = await asyncio.to_thread(
                     lambda: [tally.board(number, excluded=out) for number in range(count)]

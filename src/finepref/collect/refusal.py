@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finepref.formats.answers import as_json
-from finepref.formats.collection import OUTCOMES, SKIP, Mode
+from finepref.formats.collection import Mode, fits_answer
 
 DEVICES, INPUTS = ("phone", "tablet", "desktop"), ("key", "mouse", "touch")
 LONGEST = 24 * 3600 * 1000
@@ -45,15 +45,6 @@ def checked_answer(mode: Mode, size: int, value: Any, question: str) -> str:
     Raises:
         Refused: it does not fit.
     """
-    fits = value == SKIP
-    if mode == "pair":
-        fits = fits or (isinstance(value, str) and value in OUTCOMES)
-    elif mode == "best":
-        fits = fits or (type(value) is int and 0 <= value < size)
-    else:
-        ranks = value if isinstance(value, list) else []
-        whole = len(ranks) == size and all(type(each) is int and 1 <= each <= size for each in ranks)
-        fits = fits or (whole and 1 in ranks)
-    if not fits:
+    if not fits_answer(mode, value, size):
         raise Refused(422, f"an answer to {question!r} that does not fit mode {mode}")
     return as_json(value)

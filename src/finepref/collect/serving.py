@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finepref.collect.choices import chooser_of
-from finepref.collect.desk import Desk, Seat, hashed, open_desk
+from finepref.collect.desk import Desk, hashed, open_desk
 from finepref.collect.owner import TOKEN
 from finepref.collect.refusal import Refused
-from finepref.collect.seats import ME, fault_of_voter
+from finepref.collect.seats import ME, Seat, fault_of_voter
 from finepref.collect.site import make_site
 from finepref.core.errors import InputError
 from finepref.core.text import clean_name, fault_of_name

@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from finepref.collect.desk import Desk, Seat
+from finepref.collect.desk import Desk
 from finepref.collect.owner import owner_routes
 from finepref.collect.pages import PAGES, cookie_of, read_body
 from finepref.collect.refusal import Refused, measures
+from finepref.collect.seats import ACTIVE, Seat
 from finepref.collect.texts import best_language, texts
 from finepref.formats.answers import ShownSet
 
@@ -122,7 +123,7 @@ class Door:
         seat = self.desk.voter_of(request.cookies.get(cookie_of(self.desk, VOTER), "")) or self.local
         if seat is None:
             raise Refused(401, "no voter is known here", "open your personal link again")
-        if seat.voter.state != "active":
+        if seat.voter.state != ACTIVE:
             raise Refused(403, "this link is closed", "ask the owner of the study")
         return seat
 

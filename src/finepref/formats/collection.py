@@ -176,11 +176,10 @@ def study_table(folder: Path) -> Table:
         wanted = {*(COLUMNS if columns is None else columns)}
         with reading_votes(folder / VOTES) as connection:
             pictures = {each.id: each for each in pictures_of(connection)}
-            names = {each.id: each.called for each in voters_of(connection) if each.state == "active"}
-            for answer, shown in checked_answers(connection, about):
-                if counts(answer, shown) and shown.voter in names:
-                    for cells in rows_of(about, answer, shown, pictures, voter=names[shown.voter]):
-                        yield Line(answer.id, {name: cells[name] for name in wanted})
+            names = {each.id: each.called for each in voters_of(connection)}
+            for answer, shown in votes_of(connection, about):
+                for cells in rows_of(about, answer, shown, pictures, voter=names[shown.voter]):
+                    yield Line(answer.id, {name: cells[name] for name in wanted})
 
     version = "\n".join(_versions(folder))
     return Table(folder, COLUMNS, folder, version, lines, unit="answer")
@@ -195,9 +194,15 @@ def voted_on(folder: Path) -> set[int]:
     """Places of the questions that somebody who is not excluded has voted on."""
     about = read_study(folder)
     with reading_votes(folder / VOTES) as connection:
-        active = {each.id for each in voters_of(connection) if each.state == "active"}
-        found = checked_answers(connection, about)
-        return {answer.question for answer, shown in found if shown.voter in active and counts(answer, shown)}
+        return {answer.question for answer, _ in votes_of(connection, about)}
+
+
+def votes_of(connection: sqlite3.Connection, about: CollectionRecord) -> Iterator[tuple[Answer, ShownSet]]:
+    """The answers that are votes, of voters who are not excluded, each with its set; see `checked_answers`."""
+    active = {each.id for each in voters_of(connection) if each.state == "active"}
+    for answer, shown in checked_answers(connection, about):
+        if counts(answer, shown) and shown.voter in active:
+            yield answer, shown
 
 
 def checked_answers(connection: sqlite3.Connection, about: CollectionRecord) -> Iterator[tuple[Answer, ShownSet]]:
@@ -280,8 +285,11 @@ def _fits(mode: Mode, text: str, size: int) -> bool:
         said = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    if as_json(said) != text:
-        return False
+    return as_json(said) == text and fits_answer(mode, said, size)
+
+
+def fits_answer(mode: Mode, said: Any, size: int) -> bool:
+    """Whether a value, as JSON gives it, is an answer to a set of `size` pictures."""
     if said == SKIP:
         return True
     if mode == "pair":

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from finepref.evaluate.stats import bootstrap_means
-from finepref.formats.answers import VOTES, answered_after, pictures_of, reading_votes, voters_of
-from finepref.formats.collection import counts, read_study
+from finepref.formats.answers import VOTES, pictures_of, reading_votes
+from finepref.formats.collection import read_study, votes_of
 from finepref.report.kit import Cell, TextTable, table
 from finepref.report.wording import NONE, percent, whole
 
@@ -25,11 +25,8 @@ def best_votes(folder: Path) -> TextTable | None:
     rows: list[list[tuple[int, list[float]]]] = [[] for _ in about.questions]
     with reading_votes(folder / VOTES) as connection:
         pictures = pictures_of(connection)
-        active = {each.id for each in voters_of(connection) if each.state == "active"}
-        for answer, shown in answered_after(connection):
-            if not counts(answer, shown) or shown.voter not in active:
-                continue
-            held = [pictures[number - pictures[0].id] for number in shown.pictures]
+        for answer, shown in votes_of(connection, about):
+            held = [pictures[number] for number in shown.pictures]
             won = [np.nan] * len(about.models)
             for place, picture in enumerate(held):
                 won[picture.model] = float(place == json.loads(answer.answer))

@@ -19,7 +19,7 @@ from finepref.data.prompt_sets import load_prompt_set
 from finepref.evaluate.named_models import parse_models
 from finepref.evaluate.scorers.scorer_rows import parse
 from finepref.formats import answers as kept
-from finepref.formats.collection import counts
+from finepref.formats.collection import read_study, votes_of
 from finepref.formats.comparison import Comparison, read_comparison
 from finepref.formats.folders import COLLECTION
 from finepref.formats.reading import AS_IT_IS
@@ -217,9 +217,7 @@ def _training(asked: RoundsRequest, number: int, before: int, study: Path) -> Al
 def count_answered(study: Path) -> int:
     """Sets of a study with a vote: not skipped, known or repeated ones, nor those of excluded voters."""
     with kept.reading_votes(study / kept.VOTES) as connection:
-        active = {each.id for each in kept.voters_of(connection) if each.state == "active"}
-        found = kept.answered_after(connection)
-        return len({shown.id for answer, shown in found if shown.voter in active and counts(answer, shown)})
+        return len({shown.id for _, shown in votes_of(connection, read_study(study))})
 
 
 def _gain(compared: Comparison, metric: str, *, trained: bool, last: str) -> RoundGain:
