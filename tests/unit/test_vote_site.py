@@ -21,6 +21,7 @@ from finepref.collect.site import BURST, make_site
 from finepref.core.errors import InputError
 from finepref.formats import answers as kept
 from finepref.formats.collection import StudyQuestion, read_study
+from quick_disk import make_quick
 
 MEASURED = {"milliseconds": 900, "loaded": 40, "device": "desktop", "input": "key"}
 HERE = "http://study.test"
@@ -101,16 +102,7 @@ class Voter:
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk may take a fifth of a second to flush; nothing here rests on it."""
-    connect = kept.connect
-
-    def quick(path: Path) -> Any:
-        connection = connect(path)
-        connection.execute("PRAGMA synchronous = OFF")
-        return connection
-
-    monkeypatch.setattr(kept, "connect", quick)
-    monkeypatch.setattr("os.fsync", lambda handle: None)
+    make_quick(monkeypatch)
 
 
 @pytest.fixture

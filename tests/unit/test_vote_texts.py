@@ -11,7 +11,6 @@ from finepref.collect.texts import FALLBACK, LANGUAGES, best_language, texts
 from finepref.core.errors import InputError
 
 MADE = {
-    "no_entry",  # of the page of a link that leads nowhere
     *(f"{state}_{part}" for state in ("paused", "done", "closed") for part in ("title", "text")),
     *(f"how_{mode}" for mode in ("pair", "rank", "best")),
     *(f"{side}_picture" for side in ("left", "right", "upper", "lower")),
@@ -26,6 +25,7 @@ def used() -> set[str]:
         ("finepref.report", "assets/ballot.js"),
         ("finepref.collect", "assets/vote.js"),
         ("finepref.collect", "templates/vote.html.j2"),
+        ("finepref.collect", "templates/refused.html.j2"),
     )
     sources = [resources.files(package).joinpath(name).read_text(encoding="utf-8") for package, name in files]
     return {name for text in sources for name in re.findall(r"\btexts\.(?!py\b)(\w+)", text)}

@@ -17,7 +17,7 @@ from hands import CODES, READY, click, press, ready, shown, tap, text, until, vi
 from study_site import LOOKS, MODELS, found, running
 
 from finepref.collect.keeping import export_votes
-from finepref.formats import answers as kept
+from quick_disk import make_quick
 
 pytestmark = [
     pytest.mark.web,
@@ -40,16 +40,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Page]
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk may take a fifth of a second to flush; nothing here rests on it."""
-    connect = kept.connect
-
-    def quick(path: Path) -> Any:
-        connection = connect(path)
-        connection.execute("PRAGMA synchronous = OFF")
-        return connection
-
-    monkeypatch.setattr(kept, "connect", quick)
-    monkeypatch.setattr("os.fsync", lambda handle: None)
+    make_quick(monkeypatch)
 
 
 class Voter:

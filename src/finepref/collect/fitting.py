@@ -50,9 +50,14 @@ def fit_pictures(folder: Path, pictures: Sequence[PictureRow], prompts: Sequence
         if out.is_file() and out.stat().st_size:
             continue
         image = open_rgb_file(place / row.name).resize(size, Image.Resampling.LANCZOS)
-        with temporary(place) as made:
-            image.save(made, "PNG", compress_level=4)
-            os.replace(made, out)
+        put_png(image, out)
+
+
+def put_png(image: Image.Image, out: Path) -> None:
+    """Write a picture, whole or not at all."""
+    with temporary(out.parent) as made:
+        image.save(made, "PNG", compress_level=4)
+        os.replace(made, out)
 
 
 def _largest(rows: Sequence[PictureRow]) -> tuple[int, int]:

@@ -12,13 +12,12 @@ from typing import Any
 
 from PIL import Image
 
-from finepref.collect.fitting import fit_pictures
+from finepref.collect.fitting import fit_pictures, put_png
 from finepref.collect.knownsets import gold_sets
 from finepref.collect.pictures import StudyPicture, find_pictures
 from finepref.core.errors import InputError, check_word
 from finepref.core.files import atomic_file
 from finepref.core.images import open_rgb_file
-from finepref.core.locks import temporary
 from finepref.core.progress import progress, say
 from finepref.core.provenance import provenance, sha256_bytes, sha256_file
 from finepref.core.rng import numpy_generator
@@ -287,9 +286,7 @@ def _encode(folder: Path, found: Sequence[StudyPicture], rows: Sequence[PictureR
         each, row = given
         image = open_rgb_file(each.path, root=each.root)
         if not _is_kept(place / row.name, image):
-            with temporary(place) as made:
-                image.save(made, "PNG", compress_level=4)
-                os.replace(made, place / row.name)
+            put_png(image, place / row.name)
         return replace(row, width=image.width, height=image.height)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

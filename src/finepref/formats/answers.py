@@ -28,8 +28,8 @@ from finepref.formats.answerfile import (
 
 __all__ = [
     "KINDS", "REMEDY", "VOTES", "Answer", "PictureRow", "ShownSet", "StudyVoter", "add_answers", "add_shown",
-    "add_voter", "answered_after", "answers_of_set", "as_json", "backup", "change_voter", "connect", "create",
-    "damaged", "last_answered", "last_change", "newest_answers", "open_sets", "pictures_of", "put_setting",
+    "add_voter", "answered_after", "answers_of_set", "as_json", "backup", "change_voter", "columns_of", "connect",
+    "create", "damaged", "last_answered", "last_change", "newest_answers", "open_sets", "pictures_of", "put_setting",
     "reading_votes", "remove_votes", "setting", "shown_by_id", "shown_to", "standing_answers", "times_of", "undo_set",
     "voters_of", "whole",
 ]  # fmt: skip
@@ -121,36 +121,36 @@ def create(path: Path, pictures: Sequence[PictureRow]) -> None:
 
 def pictures_of(connection: sqlite3.Connection) -> list[PictureRow]:
     """All pictures, by id."""
-    return _rows(connection, PictureRow, f"SELECT {_names(PictureRow)} FROM picture ORDER BY id")
+    return _rows(connection, PictureRow, f"SELECT {columns_of(PictureRow)} FROM picture ORDER BY id")
 
 
 def voters_of(connection: sqlite3.Connection) -> list[StudyVoter]:
     """All voters, by id."""
-    return _rows(connection, StudyVoter, f"SELECT {_names(StudyVoter)} FROM voter ORDER BY id")
+    return _rows(connection, StudyVoter, f"SELECT {columns_of(StudyVoter)} FROM voter ORDER BY id")
 
 
 def shown_to(connection: sqlite3.Connection, voter: int) -> list[ShownSet]:
     """All sets that a voter was shown, in order."""
-    query = f"SELECT {_names(ShownSet)} FROM shown WHERE voter = ? ORDER BY number"
+    query = f"SELECT {columns_of(ShownSet)} FROM shown WHERE voter = ? ORDER BY number"
     return [_as_shown(connection, values) for values in connection.execute(query, [voter])]
 
 
 def open_sets(connection: sqlite3.Connection) -> list[ShownSet]:
     """All sets that are out: shown, and without an answer that stands."""
     stands = "SELECT 1 FROM answer WHERE answer.shown = shown.id AND undone = 0"
-    query = f"SELECT {_names(ShownSet)} FROM shown WHERE NOT EXISTS ({stands}) ORDER BY rowid"
+    query = f"SELECT {columns_of(ShownSet)} FROM shown WHERE NOT EXISTS ({stands}) ORDER BY rowid"
     return [_as_shown(connection, values) for values in connection.execute(query)]
 
 
 def shown_by_id(connection: sqlite3.Connection, name: str) -> ShownSet | None:
     """The set of this id."""
-    found = connection.execute(f"SELECT {_names(ShownSet)} FROM shown WHERE id = ?", [name]).fetchone()
+    found = connection.execute(f"SELECT {columns_of(ShownSet)} FROM shown WHERE id = ?", [name]).fetchone()
     return None if found is None else _as_shown(connection, found)
 
 
 def answered_after(connection: sqlite3.Connection, number: int = 0) -> Iterator[tuple[Answer, ShownSet]]:
     """All answers with a larger id, undone ones too, each with its set."""
-    query = f"SELECT {_names(Answer)}, {_names(ShownSet)} FROM answer JOIN shown ON shown.id = answer.shown"
+    query = f"SELECT {columns_of(Answer)}, {columns_of(ShownSet)} FROM answer JOIN shown ON shown.id = answer.shown"
     return _answered(connection, f"{query} WHERE answer.id > ? ORDER BY answer.id", [number])
 
 
@@ -159,7 +159,9 @@ def newest_answers(connection: sqlite3.Connection, question: int, most: int) -> 
     newest = "row_number() OVER (PARTITION BY shown.voter ORDER BY answer.id DESC) AS place"
     joined = "JOIN shown ON shown.id = answer.shown"
     ranked = f"SELECT answer.id AS held, {newest} FROM answer {joined} WHERE question = ? AND undone = 0"
-    query = f"SELECT {_names(Answer)}, {_names(ShownSet)} FROM ({ranked}) JOIN answer ON answer.id = held {joined}"
+    query = (
+        f"SELECT {columns_of(Answer)}, {columns_of(ShownSet)} FROM ({ranked}) JOIN answer ON answer.id = held {joined}"
+    )
     return _answered(connection, f"{query} WHERE place <= ? ORDER BY answer.id", [question, most])
 
 
@@ -177,12 +179,12 @@ def last_change(connection: sqlite3.Connection) -> tuple[int, int]:
 
 def answers_of_set(connection: sqlite3.Connection, name: str) -> list[Answer]:
     """The answers to a set, undone ones too, in order."""
-    return _rows(connection, Answer, f"SELECT {_names(Answer)} FROM answer WHERE shown = ? ORDER BY id", [name])
+    return _rows(connection, Answer, f"SELECT {columns_of(Answer)} FROM answer WHERE shown = ? ORDER BY id", [name])
 
 
 def last_answered(connection: sqlite3.Connection, voter: int) -> ShownSet | None:
     """The set that a voter answered last, whose answers stand."""
-    query = f"SELECT {_names(ShownSet)} FROM shown JOIN answer ON answer.shown = shown.id"
+    query = f"SELECT {columns_of(ShownSet)} FROM shown JOIN answer ON answer.shown = shown.id"
     order = "WHERE shown.voter = ? AND undone = 0 ORDER BY answer.id DESC LIMIT 1"
     found = connection.execute(f"{query} {order}", [voter]).fetchone()
     return None if found is None else _as_shown(connection, found)
@@ -256,7 +258,7 @@ def _table(kind: type) -> str:
     return _TABLE[kind.__name__]
 
 
-def _names(kind: type) -> str:
+def columns_of(kind: type) -> str:
     """The columns of a table in the order of a row's fields; others that it has are left."""
     return ", ".join(f"{_table(kind)}.{field.name}" for field in fields(kind))
 

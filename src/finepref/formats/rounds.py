@@ -10,6 +10,8 @@ from finepref.core.files import write_json
 from finepref.formats.records import read_record
 
 ROUNDS = "rounds.json"
+BASE, LAST, NOW = "base", "last", "now"
+"""What the models of a round are called where it is judged: the base, the one before, and its own."""
 VERSION = 1
 REMEDY = "run `finepref rounds` again in this folder"
 
@@ -59,6 +61,11 @@ class RoundsRecord:
     rounds: tuple[PlayedRound, ...] = ()
     best: int = 0
     ended: str = ""
+
+
+def round_folder(folder: Path, number: int) -> Path:
+    """Where a round of a folder lies."""
+    return folder / f"round-{number:02d}"
 
 
 def read_rounds(folder: Path) -> RoundsRecord:

@@ -7,9 +7,12 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import fields
 
-from finepref.formats.answers import Answer, ShownSet
+from finepref.formats.answers import Answer, ShownSet, columns_of
 
-_QUERY = "SELECT shown.*, answer.* FROM shown LEFT JOIN answer ON answer.shown = shown.id AND answer.undone = 0"
+_QUERY = (
+    f"SELECT {columns_of(ShownSet)}, {columns_of(Answer)} FROM shown "
+    "LEFT JOIN answer ON answer.shown = shown.id AND answer.undone = 0"
+)
 
 
 def standing_sets(connection: sqlite3.Connection, voter: int | None = None) -> Iterator[tuple[ShownSet, list[Answer]]]:

@@ -24,7 +24,7 @@ from finepref.formats.manifest import LINES, Manifest, read_manifest
 from finepref.formats.metrics import METRICS, read_metrics
 from finepref.formats.ratings import RATINGS
 from finepref.formats.records import as_record
-from finepref.formats.rounds import ROUNDS, RoundsRecord, read_rounds
+from finepref.formats.rounds import ROUNDS, RoundsRecord, read_rounds, round_folder
 from finepref.formats.run import CHECKPOINTS, RUN, RunRecord, at_step, home_of, is_finished, read_run
 from finepref.formats.scores import SCORES
 from finepref.formats.votefiles import read_votes
@@ -178,7 +178,7 @@ def find_inputs(folders: Iterable[str | Path]) -> Inputs:
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
     yield folder
     if (folder / ROUNDS).is_file():  # of its rounds the runs, and the last one's board and pictures
-        rounds = [folder / f"round-{played.number:02d}" for played in read_rounds(folder).rounds]
+        rounds = [round_folder(folder, played.number) for played in read_rounds(folder).rounds]
         yield from (each / "run" for each in rounds)
         yield from (rounds[-1] / name for name in ("board", "eval") if rounds)
     elif depth:

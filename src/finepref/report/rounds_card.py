@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finepref.formats.manifest import LINES, read_rows
-from finepref.formats.rounds import PlayedRound
+from finepref.formats.rounds import BASE, NOW, PlayedRound, round_folder
 from finepref.report.inputs import RoundsFolder
 from finepref.report.kit import Cell, TextTable, table
 from finepref.report.thumbnails import data_uri, evenly
 from finepref.report.wording import duration, number, significant, whole
 
 PROMPTS, ROUNDS = 3, 8
-BASE, NOW = "base", "now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def _interval(value: float, low: float, high: float) -> Cell:
 
 def _strips(folder: RoundsFolder) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
     """The same prompts and noise under the base and under the model of each round."""
-    places = {played.number: folder.folder / f"round-{played.number:02d}" / "eval" for played in folder.record.rounds}
+    places = {played.number: round_folder(folder.folder, played.number) / "eval" for played in folder.record.rounds}
     kept = {number: place for number, place in places.items() if (place / LINES).is_file()}
     if not kept:
         return ()

@@ -23,14 +23,24 @@ from finepref.formats.collection import read_study, votes_of
 from finepref.formats.comparison import Comparison, read_comparison
 from finepref.formats.folders import COLLECTION
 from finepref.formats.reading import AS_IT_IS
-from finepref.formats.rounds import ROUNDS, PlayedRound, RoundGain, RoundsRecord, read_rounds, write_rounds
+from finepref.formats.rounds import (
+    BASE,
+    LAST,
+    NOW,
+    ROUNDS,
+    PlayedRound,
+    RoundGain,
+    RoundsRecord,
+    read_rounds,
+    round_folder,
+    write_rounds,
+)
 from finepref.formats.run import read_run
 from finepref.plan.methods import get
 from finepref.rounds.verdict import best_of, why_ended
 from finepref.train.config import load_config
 
 PEOPLE = "people"
-BASE, LAST, NOW = "base", "last", "now"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +141,7 @@ def check_asked(asked: RoundsRequest) -> None:
 
 def folder_of(asked: RoundsRequest, number: int) -> Path:
     """Where a round lies."""
-    return asked.out / f"round-{number:02d}"
+    return round_folder(asked.out, number)
 
 
 def model_of(asked: RoundsRequest, number: int) -> str:

@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL.Image import Image
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from finepref.core.errors import InputError, nearest
 from finepref.core.progress import say
@@ -30,23 +30,26 @@ NUMBER = (
 """A number behind signs; reading it takes time in proportion to the reply, as no pattern of a person's own would."""
 
 
+def _with_place(question: str) -> str:
+    if PLACE not in question:
+        raise ValueError(f"the question must contain {PLACE}")
+    return question
+
+
+Question = Annotated[str, AfterValidator(_with_place)]
+"""What a judge is asked, with a place for the prompt."""
+
+
 class JudgeSettings(EndpointSettings):
     """An endpoint, the question, and how a number is read from the reply."""
 
-    question: str = Field(description="what is asked; {prompt} stands for the image's prompt")
+    question: Question = Field(description="what is asked; {prompt} stands for the image's prompt")
     number_after: str = Field(min_length=1, description="words before the number; the last time that they stand counts")
     low: float = Field(allow_inf_nan=False, description="smallest number that is a valid reply")
     high: float = Field(allow_inf_nan=False, description="largest number that is a valid reply")
     higher_is_better: bool = True
     workers: int = Field(4, ge=1, le=1000, description="questions under way at once")
     transcripts: Path | None = Field(None, description="folder of the transcripts; default: beside the file")
-
-    @field_validator("question")
-    @classmethod
-    def _has_place(cls, value: str) -> str:
-        if PLACE not in value:
-            raise ValueError(f"the question must contain {PLACE}")
-        return value
 
     @model_validator(mode="after")
     def _ordered(self) -> JudgeSettings:
@@ -115,7 +118,10 @@ class JudgeScorer:
 def load_judge_scorer(path: Path, *, name: str) -> JudgeScorer:
     """The judge that a YAML file describes. Transcripts go to `transcripts`, by default `FILE.transcripts/`."""
     settings: JudgeSettings = read_settings(path, JudgeSettings)
-    folder = settings.transcripts or path.with_suffix(".transcripts")
-    if not folder.is_absolute():
-        folder = path.parent / folder
-    return JudgeScorer(name, settings, Endpoint(settings, folder))
+    return JudgeScorer(name, settings, endpoint_beside(path, settings, settings.transcripts))
+
+
+def endpoint_beside(path: Path, settings: EndpointSettings, transcripts: Path | None) -> Endpoint:
+    """The endpoint that a file describes. transcripts: as the file names them; None: `FILE.transcripts/`."""
+    folder = transcripts or path.with_suffix(".transcripts")
+    return Endpoint(settings, folder if folder.is_absolute() else path.parent / folder)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from finepref.core.errors import InputError
 from finepref.core.progress import say
-from finepref.evaluate.scorers.judge import Endpoint, EndpointSettings, Unparsable, picture
-from finepref.evaluate.scorers.judge_scorer import PLACE, read_settings
+from finepref.evaluate.scorers.judge import EndpointSettings, Unparsable, picture
+from finepref.evaluate.scorers.judge_scorer import PLACE, Question, endpoint_beside, read_settings
 
 LABELS = ("Image 1", "Image 2")
 QUESTION = f"""Image 1 and Image 2 were made for this description:
@@ -27,17 +27,10 @@ REPLY = re.compile(r"\W*(?:image\s*#?\s*([12])|(equal))\W*", re.IGNORECASE)
 class PairJudgeSettings(EndpointSettings):
     """An endpoint, and what it is asked of two pictures."""
 
-    question: str = Field(
+    question: Question = Field(
         QUESTION, description='{prompt} stands for the prompt; asks for "Image 1", "Image 2" or "equal"'
     )
     transcripts: Path | None = Field(None, description="folder of the transcripts; default: beside the file")
-
-    @field_validator("question")
-    @classmethod
-    def _says_of_what(cls, value: str) -> str:
-        if PLACE not in value:
-            raise ValueError(f"the question must contain {PLACE}")
-        return value
 
 
 def preferred(reply: str) -> str:
@@ -65,8 +58,7 @@ def load_pair_judge(path: Path) -> Callable[[Sequence[Image], str, str], Any]:
             whose sets are no pairs.
     """
     settings: PairJudgeSettings = read_settings(path, PairJudgeSettings)
-    folder = settings.transcripts or path.with_suffix(".transcripts")
-    endpoint = Endpoint(settings, folder if folder.is_absolute() else path.parent / folder)
+    endpoint = endpoint_beside(path, settings, settings.transcripts)
 
     def answer(pictures: Sequence[Image], prompt: str, mode: str) -> str:
         if mode != "pair":
