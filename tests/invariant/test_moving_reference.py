@@ -94,14 +94,14 @@ def test_a_step_that_was_not_applied_moves_no_average(world: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((EMA, "train.reference_cache=known"), "it holds what a frozen reference says, and this one moves"),
+        ((EMA, "train.reference_cache=known"), "it holds what the start says, and the reference is another one"),
         ((EMA, "objective={name: sft}"), "objective sft is compared with no reference"),
         ((EMA, "train.distributed=fsdp2"), "a sharded reference is not moved here"),
         (("train.reference={kind: ema}",), "kind ema needs decay"),
         (("train.reference={kind: refresh}",), "kind refresh needs every"),
         (("train.reference={decay: 0.9}",), "decay has an effect on kind ema alone"),
         (("train.reference={kind: ema, decay: 0.9, every: 2}",), "every has an effect on kind refresh alone"),
-        (("train.reference={kind: emaa, decay: 0.9}",), "Input should be 'frozen', 'ema' or 'refresh'"),
+        (("train.reference={kind: emaa, decay: 0.9}",), "Input should be 'frozen', 'base', 'ema' or 'refresh'"),
         (("train.levels={low: 0.6, high: 0.5}",), "low must lie below high"),
         (("train.levels={weights: [0, 0]}",), "weights must not be negative, and not all zero"),
         (("train.levels={weights: [-1, 1]}",), "weights must not be negative, and not all zero"),
