@@ -15,6 +15,7 @@ from scipy.stats import norm
 
 from finepref.core.errors import InputError
 from finepref.formats import answers as kept
+from finepref.formats.collection import read_study
 from finepref.formats.votefiles import read_votes
 from finepref.lab import crowd as voters
 from finepref.lab.people import CARELESS, HONEST, KINDS, ONE_SIDED, RANDOM, Person, answer_of, places
@@ -59,6 +60,39 @@ def test_places_and_the_best() -> None:
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return make_pictures(tmp_path_factory.mktemp("pictures"), 12)
+
+
+def test_a_study_is_made_and_answered_in_one_call(sources: list[str], tmp_path: Path) -> None:
+    words = ["collect", *sources, "--out", str(tmp_path / "study"), "--by", "lab", "--sets", "5", "--seed", "3"]
+    told = subprocess.run([sys.executable, "-m", "finepref", *words], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout) == (0, f"{tmp_path / 'study'}: 5 sets have an answer\n"), told.stderr
+    assert read_study(tmp_path / "study").seed == 3
+    words[words.index("lab")] = "labb"
+    told = subprocess.run([sys.executable, "-m", "finepref", *words], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (2, "finepref: --by: unknown voter 'labb'; did you mean 'lab'?\n")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_server_that_is_ended_says_where_the_answers_are(
+    sources: list[str], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    words = [sys.executable, "-m", "finepref", "collect", *sources, "--out", str(tmp_path / "study"), "--port", "0"]
+    one = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert one.stdout is not None
+    while not one.stdout.readline().startswith("owner: "):
+        assert one.poll() is None
+    two = subprocess.run(
+        [*words[:4], str(tmp_path / "study"), "--port", "0"], capture_output=True, text=True, check=False
+    )
+    assert two.returncode == 2
+    assert "another finepref serves this study, or writes it; end that one first" in two.stderr
+    one.send_signal(number)
+    _, said = one.communicate(timeout=300)
+    kept_in = f"finepref: every answer is kept in {tmp_path / 'study'}; `finepref collect {tmp_path / 'study'}` goes on"
+    assert (one.returncode, said.splitlines()[-1]) == (code, kept_in)
 
 
 def test_the_command_votes_and_the_better_model_leads(sources: list[str], tmp_path: Path) -> None:

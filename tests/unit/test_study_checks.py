@@ -41,11 +41,13 @@ def record(**changes: Any) -> CollectionRecord:
 
 def write(folder: Path, about: CollectionRecord, rows: list[tuple[ShownSet, list[tuple[int, Any, int]]]]) -> None:
     """A study with sets and their answers (question, what was said, undone)."""
-    folder.mkdir()
+    (folder / "pictures").mkdir(parents=True)
     pictures = [
         PictureRow(number, number % 4, number // 4, f"{number}.png", "0" * 64, 8, 8)
         for number in range(4 * len(about.prompts))
     ]
+    for picture in pictures:
+        (folder / "pictures" / picture.name).touch()
     kept.create(folder / VOTES, pictures)
     write_study(folder, about)
     connection = kept.connect(folder / VOTES)

@@ -15,16 +15,21 @@ from typing import Any
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from tests.evaluation_folder import make_folder
 from tests.unit.test_vote_site import Voter, desk_of, folders, study
 from typer.testing import CliRunner
 
 from finepref.cli.collect import _address, _check_served, _names
 from finepref.cli.main import build
+from finepref.collect.choices import chooser_of
+from finepref.collect.desk import open_desk
 from finepref.collect.founding import StudyOptions, found_study
 from finepref.collect.keeping import copy_votes, export_votes, forget_voter
+from finepref.collect.pictures import find_pictures
 from finepref.core.errors import InputError
 from finepref.formats import answers as kept
-from finepref.formats.collection import GoldSet, check_votes, is_study, read_study, study_table, voted_on
+from finepref.formats.collection import GoldSet, is_study, read_study
+from finepref.formats.studyvotes import study_table, voted_on
 
 
 @pytest.fixture(autouse=True)
@@ -302,6 +307,17 @@ def test_other_pictures_change_nothing(tmp_path: Path) -> None:
     assert files_of(folder) == before
 
 
+def test_an_evaluation_folder_of_one_model_may_have_another_name(tmp_path: Path) -> None:
+    prompts = {"own": ["a cat", "a dog"]}
+    for name in ("one", "two"):
+        make_folder(tmp_path / name, prompts, models=["base"])
+    make_folder(tmp_path / "both", prompts, models=["base", "new"])
+    found = find_pictures([f"old={tmp_path / 'one'}", f"now={tmp_path / 'two'}"])
+    assert {(each.model, each.prompt) for each in found} == {(m, p) for m in ("old", "now") for p in prompts["own"]}
+    with pytest.raises(InputError, match="cannot name the 2 models"):
+        find_pictures([f"x={tmp_path / 'both'}"])
+
+
 # Known answers
 
 
@@ -360,6 +376,7 @@ ROWS = {
     "late": "UPDATE answer SET answered_at = 1e300 WHERE id = 2",
     "endless": "UPDATE answer SET answered_at = 9e999 WHERE id = 2",
     "no time": "UPDATE answer SET answered_at = 'x' WHERE id = 2",
+    "twice": "UPDATE answer SET shown = (SELECT shown FROM answer WHERE id = 1), revision = 9 WHERE id = 2",
     "picture": "UPDATE shown SET pictures = '[0,99]' WHERE id = (SELECT shown FROM answer WHERE id = 2)",
     "one picture": "UPDATE shown SET pictures = '[0]' WHERE id = (SELECT shown FROM answer WHERE id = 2)",
     "kind": "UPDATE shown SET kind = 'odd' WHERE id = (SELECT shown FROM answer WHERE id = 2)",
@@ -391,8 +408,13 @@ def folder(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "study"))
 
 
+def opened(folder: Path) -> None:
+    """As a server opens a study."""
+    open_desk(folder, lambda pictures: chooser_of(pictures, read_study(folder)), lambda: 0.0).connection.close()
+
+
 def readers(folder: Path) -> Iterator[Callable[[], object]]:
-    yield lambda: check_votes(folder)
+    yield lambda: opened(folder)
     yield lambda: list(study_table(folder).lines(None))
     yield lambda: export_votes(folder, folder.parent / "x.csv")
     yield lambda: voted_on(folder)
@@ -456,12 +478,12 @@ def test_a_set_that_is_out_and_a_picture_that_is_gone(folder: Path) -> None:
     kept.add_shown(connection, kept.ShownSet("new", 1, (0, 99), "plain", "", 1.0, 99))
     connection.close()
     with pytest.raises(InputError, match="set 'new': a picture that is not there"):
-        check_votes(folder)
+        opened(folder)
     damage(folder, "DELETE FROM shown WHERE id = 'new'")
-    check_votes(folder)
+    opened(folder)
     sorted((folder / "pictures").iterdir())[0].unlink()
     with pytest.raises(InputError, match=r"\.png: the picture is gone"):
-        check_votes(folder)
+        opened(folder)
 
 
 def test_a_study_that_may_only_be_read(whole: Path) -> None:

@@ -69,7 +69,7 @@ def state_of(desk: Desk) -> dict[Any, Any]:
     found: dict[Any, Any] = {
         number: (
             seat.voter, sorted((s.number, s.id) for s in seat.waiting), seat.shown, seat.done,
-            [s.id for s in seat.plain], seat.gold,
+            seat.gold,
         )
         for number, seat in desk.seats.items()
     }  # fmt: skip

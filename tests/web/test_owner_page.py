@@ -7,7 +7,7 @@ from pathlib import Path
 
 import chromium
 import pytest
-from hands import CODES, press, shown, text, until, visit
+from hands import CODES, click, press, shown, text, until, visit
 from study_site import found, running
 
 pytestmark = [
@@ -62,6 +62,24 @@ def test_voters_and_states_by_the_keyboard(page: chromium.Page, tmp_path: Path) 
         until(lambda: HOSTILE[::-1] in text(page, "#live"), "the new voter")
         assert page.run("typeof window.pwned") == "undefined"
         assert page.problems() == []
+
+
+def test_a_new_link_is_asked_about_and_seen_where_the_button_is(page: chromium.Page, tmp_path: Path) -> None:
+    with running(found(tmp_path, prompts=2), voters=["anna"]) as site:
+        page.size(390, 700)
+        visit(page, site.owner, lands=f"{site.address}/admin")
+        page.run("window.asked = []; window.confirm = (words) => { asked.push(words); return asked.length > 1 }")
+        click(page, "[data-state=renew]")
+        until(lambda: page.run("asked.length") == 1, "a question")
+        visit_old = next(iter(site.links.values()))
+        click(page, "[data-state=renew]")
+        until(lambda: "/v/" in text(page, "#told"), "a link")
+        assert "open nothing" in page.run("asked[1]")
+        box = page.run("(() => { const r = told.getBoundingClientRect(); return [r.top, r.bottom] })()")
+        assert 0 <= box[0] < box[1] <= 700, "seen, wherever the page was scrolled to"
+        visit(page, visit_old)
+        assert "This link does not open the page" in text(page, "body")
+    page.size(1280, 900)
 
 
 def test_boards_come_by_themselves_and_a_server_that_is_gone_is_told(page: chromium.Page, tmp_path: Path) -> None:

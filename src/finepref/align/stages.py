@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,15 +61,27 @@ def training_stages(asked: Request) -> list[list[str]]:
 
 def judging_stages(asked: Request) -> list[list[str]]:
     """Pictures before and after, their scores, the comparison and the report."""
-    out, pictures = asked.out, asked.out / "eval"
-    prompts = ["--prompts", asked.prompts or str(out / PROMPTS), "--limit", str(JUDGED)]
-    models = ["--model", f"before={asked.run}@0", "--model", f"after={asked.run}"]
-    drawn = ["--seeds", f"{asked.seed},{asked.seed + 1}", *asked.sampling, "--out", str(pictures)]
-    found = [["generate", *models, *prompts, *drawn]]
-    if asked.judges:
-        judges = [word for name in asked.judges for word in ("--scorer", name)]
-        found += [["score", str(pictures), *judges], ["compare", str(pictures), "--baseline", "before"]]
-    return [*found, ["report", str(out), "--out", str(out / "report.html")]]
+    out, models = asked.out, {"before": f"{asked.run}@0", "after": str(asked.run)}
+    drawn = ["--limit", str(JUDGED), *asked.sampling]
+    prompts = asked.prompts or str(out / PROMPTS)
+    compared = comparing_stages(models, prompts, out / "eval", judges=asked.judges, drawn=drawn, seed=asked.seed)
+    return [*compared, ["report", str(out), "--out", str(out / "report.html")]]
+
+
+def comparing_stages(
+    models: Mapping[str, str], prompts: str, out: Path, *, judges: Sequence[str], drawn: Sequence[str], seed: int
+) -> list[list[str]]:
+    """Two pictures of a prompt by every model, their scores, and the comparison with the first model.
+
+    drawn: further words of `generate`. Without judges there are the pictures alone.
+    """
+    named = [word for name, model in models.items() for word in ("--model", f"{name}={model}")]
+    seeds = ["--seeds", f"{seed},{seed + 1}"]
+    found = [["generate", *named, "--prompts", prompts, *seeds, *drawn, "--out", str(out)]]
+    if judges:
+        scorers = [word for name in judges for word in ("--scorer", name)]
+        found += [["score", str(out), *scorers], ["compare", str(out), "--baseline", next(iter(models))]]
+    return found
 
 
 def loading(run: Path, *, lora: bool, base: str) -> Sequence[str]:

@@ -18,12 +18,21 @@ def check_by(by: str) -> None:
     Raises:
         InputError: see `answerers_of`.
     """
-    from finepref.evaluate.scorers.scorer_rows import parse
-
     if by.startswith(JUDGE):
         answerers_of(by, people=1, seed=0)
     elif by != LAB:
-        parse(by)
+        parse_scorer(by)
+
+
+def parse_scorer(by: str) -> None:
+    """See that it is a scorer's spec; where its name is of no scorer, say who else may answer."""
+    from finepref.core.errors import check_word
+    from finepref.evaluate.scorers.scorer_rows import SCORERS, parse
+
+    name = by.partition("@")[0].partition(":")[0]
+    if name not in SCORERS:
+        check_word(name, [LAB, f"{JUDGE}FILE.yaml", *SCORERS], "voter", where="--by")
+    parse(by)
 
 
 def answerers_of(by: str, *, people: int, seed: int) -> tuple[Mapping[str, Answerer], bool]:
@@ -48,5 +57,6 @@ def answerers_of(by: str, *, people: int, seed: int) -> tuple[Mapping[str, Answe
     from finepref.collect.answering import scored
     from finepref.evaluate.scorers.scorer_rows import make
 
+    parse_scorer(by)
     scorer = make(by)
     return {f"{scorer.name} (scorer)": scored(scorer)}, False

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,9 +86,9 @@ def command(
     made = {
         "--out": out, "--mode": mode, "--images": images, "--preset": preset, "--prompts": prompts, "--gold": gold,
         "--gold-every": gold_every, "--target": target, "--purpose": purpose, "--seed": None if by else seed,
-        "--question": None if ending else question, "--choice": choice,
+        "--question": None if ending and by is None else question, "--choice": choice,
     }  # fmt: skip
-    if going_on or ending:
+    if going_on or (ending and by is None):
         _check_idle(sources, _given(made), going_on=going_on)
     _check_served(
         {"--host": host, "--port": port, "--voters": voters, "--admin-token": admin_token}, people, ending=ending
@@ -96,17 +98,18 @@ def command(
         raise InputError("no such study", where=sources[0], remedy="check its name; a new one needs --out")
     if folder is None:
         raise InputError("a new study needs a folder", where="--out", remedy="name one")
-    if by is not None and sets is not None:
-        _answer(folder, by, sets, PEOPLE if people is None else people, seed or 0)
-        return
-    if ending:
+    if ending and by is None:
         _end(folder, export, backup, forget, question or [], votes=votes)
         return
     asked: dict[str, Any] = {} if going_on else _options(mode, images, question or [], target, purpose, choice)
     if not going_on:
         asked |= dict(preset=_preset(preset), prompts=prompts, gold=gold, gold_every=gold_every, seed=seed or 0)
+    new = [] if going_on else sources
+    if by is not None and sets is not None:
+        _answer(folder, new, asked, by, sets=sets, people=PEOPLE if people is None else people, seed=seed or 0)
+        return
     where = HERE if host is None else host, PORT if port is None else port
-    _serve(folder, [] if going_on else sources, asked, voters, where, admin_token)
+    _serve(folder, new, asked, voters, where, admin_token)
 
 
 def _given(options: dict[str, Any]) -> list[str]:
@@ -202,22 +205,14 @@ def _serve(
     where: tuple[str, int],
     token: str | None,
 ) -> None:
-    from finepref.core.outfolders import own_folder
     from finepref.core.progress import say
-    from finepref.formats.collection import check_votes
-    from finepref.formats.folders import COLLECTION
 
     try:
-        from finepref.collect.founding import StudyOptions, found_study
         from finepref.collect.serving import listen, open_study, serve
     except ModuleNotFoundError as error:
         what = f"the page needs {error.name}, which is not installed"
         raise InputError(what, where="collect", remedy="pip install 'finepref[collect]'") from None
-    inputs = [source.partition("=")[2] or source for source in sources]
-    with own_folder(folder, COLLECTION, inputs=[each for each in inputs if os.path.exists(each)]):
-        if sources:
-            found_study(folder, sources, StudyOptions(**asked))
-        check_votes(folder)
+    with _held_study(folder, sources, asked):
         host, port = where
         listening = listen(host, port)
         opened = open_study(folder, voters=_names(voters), host=host, owner=token)
@@ -229,6 +224,20 @@ def _serve(
         print(f"owner: {place}{opened.owner}", flush=True)
         say(f"every answer is kept in {folder}; Ctrl-C ends, `finepref collect {folder}` goes on")
         serve(opened, listening)
+
+
+@contextmanager
+def _held_study(folder: Path, sources: list[str], asked: dict[str, Any]) -> Iterator[None]:
+    """Hold the folder of a study, which is made where there are sources."""
+    from finepref.collect.founding import StudyOptions, found_study
+    from finepref.core.outfolders import own_folder
+    from finepref.formats.folders import COLLECTION
+
+    inputs = [source.partition("=")[2] or source for source in sources]
+    with own_folder(folder, COLLECTION, inputs=[each for each in inputs if os.path.exists(each)]):
+        if sources:
+            found_study(folder, sources, StudyOptions(**asked))
+        yield
 
 
 def _address(host: str, port: int) -> str:
@@ -249,19 +258,18 @@ def _names(voters: str | None) -> list[str]:
     return names
 
 
-def _answer(folder: Path, by: str, sets: int, people: int, seed: int) -> None:
+def _answer(
+    folder: Path, sources: list[str], asked: dict[str, Any], by: str, *, sets: int, people: int, seed: int
+) -> None:
     from finepref.cli.answerers import answerers_of
     from finepref.collect.answering import answer_sets
     from finepref.collect.choices import chooser_of
     from finepref.collect.desk import open_desk
-    from finepref.core.outfolders import own_folder
-    from finepref.formats.collection import check_votes, read_study
-    from finepref.formats.folders import COLLECTION
+    from finepref.formats.collection import read_study
 
     voters, turned = answerers_of(by, people=people, seed=seed)
-    about = read_study(folder)
-    with own_folder(folder, COLLECTION):
-        check_votes(folder)
+    with _held_study(folder, sources, asked):
+        about = read_study(folder)
         desk = open_desk(folder, lambda pictures: chooser_of(pictures, about), time.time)
         try:
             done = answer_sets(desk, voters, sets=sets, turned=turned)

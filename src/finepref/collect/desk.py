@@ -18,7 +18,7 @@ from typing import Any
 from finepref.collect.chooser import Chooser
 from finepref.collect.fitting import shown_file
 from finepref.collect.refusal import Refused, checked_answer
-from finepref.collect.seats import ACTIVE, AHEAD, ME, Seat, fault_of_voter, gold_for, repeat_for
+from finepref.collect.seats import ACTIVE, AHEAD, ME, REMEMBERED, Seat, fault_of_voter, gold_for, repeat_for
 from finepref.collect.tally import VoteTally
 from finepref.collect.transaction import Transaction
 from finepref.core.errors import InputError
@@ -26,7 +26,7 @@ from finepref.core.regular import read_regular
 from finepref.formats import answers as kept
 from finepref.formats.answers import Answer, PictureRow, ShownSet, StudyVoter
 from finepref.formats.collection import PICTURES, CollectionRecord, read_study
-from finepref.formats.standing import standing_sets
+from finepref.formats.studyvotes import check_pictures, checked_pictures, checked_sets
 
 OPEN, PAUSED, CLOSED, DONE = "open", "paused", "closed", "done"
 PICTURE_NAME = re.compile(r"[0-9a-f]{24}\.png")
@@ -48,7 +48,7 @@ class Desk:
     ) -> None:
         self.folder, self.connection, self.clock, self.make_chooser = folder, connection, clock, make_chooser
         self.about: CollectionRecord = read_study(folder)
-        self.pictures: Sequence[PictureRow] = kept.pictures_of(connection)
+        self.pictures: Sequence[PictureRow] = checked_pictures(connection, self.about)
         self.transaction = Transaction(connection)
         self._take_up()
 
@@ -69,8 +69,7 @@ class Desk:
         self.chooser, self.tally = self.make_chooser(self.pictures), VoteTally(self.about, self.pictures)
         self.seats = {each.id: Seat(each) for each in kept.voters_of(self.connection)}
         self.by_token = {each.voter.token: number for number, each in self.seats.items()}
-        self.connection.execute("PRAGMA cache_size = -131072")  # KiB at most: half of the time of a start
-        for shown, answers in standing_sets(self.connection):
+        for shown, answers in checked_sets(self.connection, self.about):
             seat = self.seats[shown.voter]
             seat.note(shown)
             if answers:
@@ -84,7 +83,6 @@ class Desk:
             else:
                 self.chooser.out(shown)
                 self.chooser.left(shown)
-        self.tally.sort()
 
     # Voters
 
@@ -134,7 +132,7 @@ class Desk:
 
     def _steer(self, number: int, *, counts: bool) -> None:
         """Let the answers of a voter choose sets, or not; what the voter saw stays seen."""
-        for shown, answers in standing_sets(self.connection, number):
+        for shown, answers in checked_sets(self.connection, self.about, number):
             if counts:
                 self.chooser.out(shown, answers)
             else:
@@ -199,7 +197,8 @@ class Desk:
         if about.gold_every and number % about.gold_every == about.gold_every - 1:
             kind, known, pictures = gold_for(seat, about.gold)
         elif about.repeat_every and number % about.repeat_every == about.repeat_every - 1:
-            kind, known, pictures = repeat_for(seat)
+            earlier = kept.plain_before(self.connection, seat.voter.id, skip=AHEAD, most=REMEMBERED)
+            kind, known, pictures = repeat_for(seat, earlier)
         if pictures is None:
             kind, known, pictures = "plain", "", self.chooser.choose(seat.voter.id)
         if pictures is None:
@@ -334,11 +333,16 @@ def open_desk(
     """Open a study whose folder the caller holds.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, something in it cannot be, or a picture is gone.
     """
     connection = kept.connect(folder / kept.VOTES)
     try:
-        return Desk(folder, connection, make_chooser, clock)
+        desk = Desk(folder, connection, make_chooser, clock)
+        check_pictures(folder, desk.pictures)
+        return desk
+    except InputError:
+        connection.close()
+        raise
     except (sqlite3.DatabaseError, ValueError) as error:
         connection.close()
         raise InputError(f"it cannot be read ({error})", where=folder / kept.VOTES, remedy=kept.REMEDY) from None

@@ -19,18 +19,11 @@ from finepref.core.provenance import provenance
 from finepref.core.text import inert
 from finepref.formats import answers as kept
 from finepref.formats.answerfile import has_log, log_of
-from finepref.formats.collection import (
-    COLUMNS,
-    PICTURES,
-    STUDY,
-    checked_answers,
-    read_study,
-    study_table,
-    with_files,
-)
+from finepref.formats.collection import PICTURES, STUDY, read_study
 from finepref.formats.folders import COLLECTION
 from finepref.formats.preferences import Preferences, made_of, write_pairs
 from finepref.formats.reading import AS_IT_IS
+from finepref.formats.studyvotes import COLUMNS, checked_answers, study_table, with_files
 from finepref.formats.voterchecks import QuestionChecks, is_checks, write_checks
 
 MADE = "study "

@@ -59,8 +59,8 @@ def find_pictures(sources: Sequence[str], *, prompts: Path | None = None) -> lis
         folder = Path(named[2] if named else source).expanduser()
         if not os.path.isdir(folder):  # also for a name that none can have
             raise InputError("no such folder", where=cut(str(folder)), remedy="give FOLDER or NAME=FOLDER")
-        if named is None and (folder / LINES).is_file():
-            found += _of_evaluation(folder)
+        if (folder / LINES).is_file():
+            found += _of_evaluation(folder, named[1] if named else None)
         else:
             found += _of_folder(_model_name(named[1] if named else folder.resolve().name, source), folder)
     _check_models(found, sources)
@@ -97,10 +97,16 @@ def _fault_of_text(text: str) -> str:
     return f"the prompt holds the character {visible(found.group())}" if found else fault_of_prompt(text)
 
 
-def _of_evaluation(folder: Path) -> Iterator[StudyPicture]:
-    for row in read_rows(folder):
+def _of_evaluation(folder: Path, name: str | None) -> Iterator[StudyPicture]:
+    """The pictures of an evaluation folder; those of its only model under another name, where one is given."""
+    rows = read_rows(folder)
+    models = list(dict.fromkeys(row.model for row in rows))
+    if name is not None and len(models) != 1:
+        what = f"{name} cannot name the {len(models)} models of an evaluation folder"
+        raise InputError(what, where=folder, remedy="give the folder alone: its models have names")
+    for row in rows:
         key = f"{row.prompt_set}/{row.prompt_index:05d}/{row.seed}"
-        yield StudyPicture(_model_name(row.model, folder), key, row.prompt, folder / row.path, folder)
+        yield StudyPicture(_model_name(name or row.model, folder), key, row.prompt, folder / row.path, folder)
 
 
 def _of_folder(model: str, folder: Path) -> Iterator[StudyPicture]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -28,23 +27,20 @@ class Seat:
     waiting: list[ShownSet] = field(default_factory=list)
     shown: int = 0
     done: int = 0
-    plain: deque[ShownSet] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     gold: set[tuple[int, ...]] = field(default_factory=set)
 
     def note(self, shown: ShownSet) -> None:
         """A set that is put before the voter."""
         self.shown += 1
-        if shown.kind == "plain":
-            self.plain.append(shown)
-        elif shown.kind == "gold":
+        if shown.kind == "gold":
             self.gold.add(tuple(sorted(shown.pictures)))
 
     def as_now(self) -> Callable[[], None]:
         """What makes it again as it is now."""
-        held = [*self.waiting], self.shown, self.done, self.plain.copy(), {*self.gold}
+        held = [*self.waiting], self.shown, self.done, {*self.gold}
 
         def restore() -> None:
-            self.waiting, self.shown, self.done, self.plain, self.gold = held
+            self.waiting, self.shown, self.done, self.gold = held
 
         return restore
 
@@ -59,16 +55,16 @@ def gold_for(seat: Seat, gold: Sequence[GoldSet]) -> tuple[str, str, tuple[int, 
     return "gold", "right" if one.better != turned else "left", pictures
 
 
-def repeat_for(seat: Seat) -> tuple[str, str, tuple[int, ...] | None]:
-    """(kind, its id, pictures) of an earlier set in another order, whose answer stands; not one of the last few."""
+def repeat_for(seat: Seat, earlier: Sequence[ShownSet]) -> tuple[str, str, tuple[int, ...] | None]:
+    """(kind, its id, pictures) of one of some earlier sets in another order, whose answer stands."""
     waiting = {each.id for each in seat.waiting}
-    free = [each for each in list(seat.plain)[:-AHEAD] if each.id not in waiting]
+    free = [each for each in earlier if each.id not in waiting]
     if not free:
         return "plain", "", None
-    earlier = secrets.choice(free)
-    order = list(earlier.pictures)
+    one = secrets.choice(free)
+    order = list(one.pictures)
     secrets.SystemRandom().shuffle(order)
-    return "repeat", earlier.id, tuple(order)
+    return "repeat", one.id, tuple(order)
 
 
 def fault_of_voter(name: str, voters: Iterable[StudyVoter]) -> str:

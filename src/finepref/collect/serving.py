@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from finepref.collect.refusal import Refused
 from finepref.collect.seats import ME, Seat, fault_of_voter
 from finepref.collect.site import make_site
 from finepref.core.errors import InputError
+from finepref.core.interrupt import Interrupted
 from finepref.core.text import clean_name, fault_of_name
 from finepref.formats import answers as kept
 from finepref.formats.answers import StudyVoter
@@ -122,7 +124,11 @@ def serve(opened: Opened, listening: socket.socket) -> None:
     config = uvicorn.Config(
         site, log_level="warning", access_log=False, server_header=False, date_header=False, timeout_keep_alive=30
     )
+    folder = opened.desk.folder
     try:
         uvicorn.Server(config).run(sockets=[listening])
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        number = signal.SIGINT if isinstance(stopped, KeyboardInterrupt) else signal.SIGTERM
+        raise Interrupted(f"every answer is kept in {folder}; `finepref collect {folder}` goes on", number) from None
     finally:
         opened.desk.connection.close()

@@ -1,6 +1,6 @@
 """The votes of an open study as columns of numbers, so that a board costs no reading: as `finepref arena` reads them.
 
-A row is two pictures that an answer compares; see `formats.collection.study_table`, whose rows these are.
+A row is two pictures that an answer compares; see `formats.studyvotes.study_table`, whose rows these are.
 """
 
 from __future__ import annotations
@@ -32,11 +32,9 @@ class VoteTally:
         self.rows, self.answer, self.share = array("q"), array("q"), array("d")
         self.stands, self.bad = bytearray(), bytearray()
         self.games = 0
-        self.last = 0
 
     def add(self, answer: Answer, shown: ShownSet) -> None:
-        """Count an answer, the ids of which rise, or are sorted after."""
-        self.last = max(self.last, answer.id)
+        """Count an answer; their ids rise."""
         if answer.undone or shown.kind != "plain":
             return
         found = comparisons(self.about.mode, answer.answer, len(shown.pictures))
@@ -59,22 +57,14 @@ class VoteTally:
             for row in range(*np.searchsorted(held, [number, number + 1])):
                 self.stands[row] = stands
 
-    def sort(self) -> None:
-        """Put answers that were added in another order into that of their ids."""
-        order = np.argsort(np.frombuffer(self.answer, dtype=np.int64), kind="stable")
-        self.rows = array("q", self._rows()[order].tobytes())
-        self.answer = array("q", np.frombuffer(self.answer, dtype=np.int64)[order].tobytes())
-        self.share = array("d", np.frombuffer(self.share)[order].tobytes())
-        self.stands, self.bad = (bytearray(np.frombuffer(held, np.uint8)[order]) for held in (self.stands, self.bad))
-
     def as_now(self) -> Callable[[], None]:
         """What takes all back that is added from now on."""
-        rows, games, last = len(self), self.games, self.last
+        rows, games = len(self), self.games
 
         def cut() -> None:
             del self.rows[rows * len(NUMBERS) :], self.answer[rows:], self.share[rows:]
             del self.stands[rows:], self.bad[rows:]
-            self.games, self.last = games, last
+            self.games = games
 
         return cut
 

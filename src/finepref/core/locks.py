@@ -19,6 +19,8 @@ from pathlib import Path
 from finepref.core.errors import InputError
 
 LOCK = ".finepref-lock"
+BUSY = ("another finepref is writing here", "wait until it is done, or name another file or folder")
+"""What is said where another process holds a name, and what is to be done."""
 HELD = re.compile(r"\.finepref-(?:[0-9a-f]{12}\.tmp|lock(?:-[0-9a-z]+)?)")
 
 
@@ -36,11 +38,12 @@ def temporary(parent: Path, *, folder: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path, *, place: Path, wait: bool = False) -> Iterator[None]:
+def locked(path: Path, *, place: Path, wait: bool = False, said: tuple[str, str] = BUSY) -> Iterator[None]:
     """Hold a lock file, which is removed at the end.
 
     Args:
-        place: what it stands for, in the error. wait: until the other is done, instead of refusing.
+        place: what it stands for, in the error. wait: until the other is done, instead of refusing. said: the error and
+            its remedy.
 
     Raises:
         InputError: another process holds it.
@@ -48,8 +51,7 @@ def locked(path: Path, *, place: Path, wait: bool = False) -> Iterator[None]:
     try:
         handle = _held(path, wait=wait)
     except BlockingIOError:
-        remedy = "wait until it is done, or name another file or folder"
-        raise InputError("another finepref is writing here", where=place, remedy=remedy) from None
+        raise InputError(said[0], where=place, remedy=said[1]) from None
     try:
         yield
     finally:

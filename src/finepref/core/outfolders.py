@@ -18,7 +18,7 @@ from typing import Any
 
 from finepref.core.errors import FineprefError, InputError
 from finepref.core.files import followed, fsync, matches, write_json
-from finepref.core.locks import HELD, LOCK, collect, locked, remove, temporary
+from finepref.core.locks import BUSY, HELD, LOCK, collect, locked, remove, temporary
 from finepref.core.ownership import REMEDY, VERSION, Inputs, made, refuse_inputs, remove_empty, safely
 from finepref.core.provenance import sha256_file
 from finepref.core.seal import CHANGED
@@ -33,13 +33,15 @@ class FolderKind:
     """A kind of output folder.
 
     name: as in `finepref.json`. words: in sentences. own: patterns of the relative names of the files that we write.
-    before: whether a folder without `finepref.json` is one that an older version wrote.
+    before: whether a folder without `finepref.json` is one that an older version wrote. held: what is said, and what is
+    to be done, where another process writes.
     """
 
     name: str
     words: str
     own: tuple[str, ...] = ()
     before: Callable[[Path], bool] = lambda _: False
+    held: tuple[str, str] = BUSY
 
 
 def check_folder(out: str | Path, kind: FolderKind, *, inputs: Inputs = ()) -> Path:
@@ -89,7 +91,7 @@ def own_folder(
     """
     place = check_folder(out, kind, inputs=inputs)
     lock = place / (f"{LOCK}-{part}" if part else LOCK)
-    with made(place), locked(lock, place=Path(out), wait=wait):
+    with made(place), locked(lock, place=Path(out), wait=wait, said=kind.held):
         check_folder(out, kind)  # as it is now that it is held
         collect(place, deep=True)
         _settle(place)

@@ -9,9 +9,9 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from finepref.formats.answerfile import (
     REMEDY,
@@ -29,9 +29,9 @@ from finepref.formats.answerfile import (
 __all__ = [
     "KINDS", "REMEDY", "VOTES", "Answer", "PictureRow", "ShownSet", "StudyVoter", "add_answers", "add_shown",
     "add_voter", "answered_after", "answers_of_set", "as_json", "backup", "change_voter", "columns_of", "connect",
-    "create", "damaged", "last_answered", "last_change", "newest_answers", "open_sets", "pictures_of", "put_setting",
-    "reading_votes", "remove_votes", "setting", "shown_by_id", "shown_to", "standing_answers", "times_of", "undo_set",
-    "voters_of", "whole",
+    "create", "damaged", "last_answered", "last_change", "newest_answers", "open_sets", "pictures_of", "plain_before",
+    "put_setting", "reading_votes", "remove_votes", "second_answer", "setting", "shown_by_id", "shown_to",
+    "standing_answers", "times_of", "undo_set", "voters_of", "whole",
 ]  # fmt: skip
 
 KINDS = ("plain", "gold", "repeat")
@@ -135,11 +135,19 @@ def shown_to(connection: sqlite3.Connection, voter: int) -> list[ShownSet]:
     return [_as_shown(connection, values) for values in connection.execute(query, [voter])]
 
 
-def open_sets(connection: sqlite3.Connection) -> list[ShownSet]:
-    """All sets that are out: shown, and without an answer that stands."""
+def open_sets(connection: sqlite3.Connection, voter: int | None = None) -> list[ShownSet]:
+    """The sets that are out with a voter, or with all: shown, and without an answer that stands."""
     stands = "SELECT 1 FROM answer WHERE answer.shown = shown.id AND undone = 0"
-    query = f"SELECT {columns_of(ShownSet)} FROM shown WHERE NOT EXISTS ({stands}) ORDER BY rowid"
-    return [_as_shown(connection, values) for values in connection.execute(query)]
+    where, given = _of_voter(voter)
+    query = f"SELECT {columns_of(ShownSet)} FROM shown WHERE NOT EXISTS ({stands}){where} ORDER BY rowid"
+    return [_as_shown(connection, values) for values in connection.execute(query, given)]
+
+
+def plain_before(connection: sqlite3.Connection, voter: int, *, skip: int, most: int) -> list[ShownSet]:
+    """At most `most` of the plain sets that a voter was shown, newest first, without the newest `skip`."""
+    query = f"SELECT {columns_of(ShownSet)} FROM shown WHERE voter = ? AND kind = 'plain'"
+    found = connection.execute(f"{query} ORDER BY number DESC LIMIT ? OFFSET ?", [voter, most, skip])
+    return [_as_shown(connection, values) for values in found]
 
 
 def shown_by_id(connection: sqlite3.Connection, name: str) -> ShownSet | None:
@@ -148,10 +156,17 @@ def shown_by_id(connection: sqlite3.Connection, name: str) -> ShownSet | None:
     return None if found is None else _as_shown(connection, found)
 
 
-def answered_after(connection: sqlite3.Connection, number: int = 0) -> Iterator[tuple[Answer, ShownSet]]:
-    """All answers with a larger id, undone ones too, each with its set."""
+def answered_after(
+    connection: sqlite3.Connection, number: int = 0, voter: int | None = None
+) -> Iterator[tuple[Answer, ShownSet]]:
+    """All answers, or those of a voter, with a larger id, undone ones too, each with its set."""
     query = f"SELECT {columns_of(Answer)}, {columns_of(ShownSet)} FROM answer JOIN shown ON shown.id = answer.shown"
-    return _answered(connection, f"{query} WHERE answer.id > ? ORDER BY answer.id", [number])
+    where, given = _of_voter(voter)
+    return _answered(connection, f"{query} WHERE answer.id > ?{where} ORDER BY answer.id", [number, *given])
+
+
+def _of_voter(voter: int | None) -> tuple[str, list[int]]:
+    return ("", []) if voter is None else (" AND shown.voter = ?", [voter])
 
 
 def newest_answers(connection: sqlite3.Connection, question: int, most: int) -> Iterator[tuple[Answer, ShownSet]]:
@@ -169,6 +184,13 @@ def standing_answers(connection: sqlite3.Connection, question: int) -> int:
     """How many answers to a question stand."""
     query = "SELECT count(*) FROM answer WHERE question = ? AND undone = 0"
     return int(connection.execute(query, [question]).fetchone()[0])
+
+
+def second_answer(connection: sqlite3.Connection) -> int | None:
+    """The id of an answer that stands beside another to the same question about the same set; None: there is none."""
+    twice = "SELECT max(id) FROM answer WHERE undone = 0 GROUP BY shown, question HAVING count(*) > 1 LIMIT 1"
+    found = connection.execute(twice).fetchone()
+    return None if found is None else int(found[0])
 
 
 def last_change(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -275,14 +297,13 @@ def _types(kind: type) -> tuple[type, ...]:
 
 
 def _row(connection: sqlite3.Connection, kind: type[Row], values: Sequence[Any]) -> Row:
-    """A row as it is kept, its values of their types.
-
-    Raises:
-        InputError: one is of another.
-    """
-    if tuple(map(type, values)) != _types(cast(Any, kind)):
-        raise damaged(connection, f"{_table(kind)} {values[0]!r} has a value of another type")
+    _check_types(connection, kind, values)
     return kind(*values)
+
+
+def _check_types(connection: sqlite3.Connection, kind: type, values: Sequence[Any]) -> None:
+    if tuple(map(type, values)) != _types(kind):
+        raise damaged(connection, f"{_table(kind)} {values[0]!r} has a value of another type")
 
 
 def _rows(connection: sqlite3.Connection, kind: type[Row], query: str, given: Sequence[Any] = ()) -> list[Row]:
@@ -296,14 +317,22 @@ def _answered(connection: sqlite3.Connection, query: str, given: Sequence[Any]) 
 
 
 def _as_shown(connection: sqlite3.Connection, values: Sequence[Any]) -> ShownSet:
-    kept = _row(connection, ShownSet, values)
+    _check_types(connection, ShownSet, values)
+    pictures = _numbers(values[2])
+    if pictures is None:
+        raise damaged(connection, f"the pictures of set {values[0]!r} are no list of numbers")
+    return ShownSet(values[0], values[1], pictures, *values[3:])
+
+
+@lru_cache(maxsize=65536)
+def _numbers(text: str) -> tuple[int, ...] | None:
+    """A list of numbers that is kept as text; None: it is another thing."""
     try:
-        found = json.loads(str(kept.pictures))
+        found = json.loads(text)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, list) or not all(type(each) is int for each in found):
-        raise damaged(connection, f"the pictures of set {kept.id!r} are no list of numbers")
-    return ShownSet(kept.id, kept.voter, tuple(found), kept.kind, kept.known, kept.shown_at, kept.number)
+        return None
+    whole_numbers = isinstance(found, list) and all(type(each) is int for each in found)
+    return tuple(found) if whole_numbers else None
 
 
 def as_json(value: Mapping[str, Any] | Sequence[int] | str | int) -> str:

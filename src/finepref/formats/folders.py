@@ -138,6 +138,7 @@ DEMO = FolderKind("demo", "a demo", ("summary.json",), _is_demo)
 COLLECTION = FolderKind(
     "collection", "a study of votes",
     (STUDY_RECORD, VOTES, f"{VOTES}-wal", f"{VOTES}-shm", f"{PICTURES}/*.png"), is_study,
+    ("another finepref serves this study, or writes it", "end that one first, with Ctrl-C where it runs"),
 )  # fmt: skip
 LOOP = FolderKind("rounds", "rounds of a closed loop", (ROUNDS, "round-*/align.yaml"))
 STUDY = FolderKind("study", "the rows of a study", ("*.json",), _is_study)

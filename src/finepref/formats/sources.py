@@ -18,8 +18,9 @@ from finepref.core.provenance import hash_config, sha256_file
 from finepref.core.regular import read_regular
 from finepref.core.text import visible
 from finepref.formats.answers import VOTES
-from finepref.formats.collection import is_study, study_table
+from finepref.formats.collection import is_study
 from finepref.formats.reading import AS_IT_IS, Reading
+from finepref.formats.studyvotes import study_table
 from finepref.formats.tables import SUFFIXES, Table, file_table, suffix_of, version_of
 from finepref.formats.textfiles import Line
 

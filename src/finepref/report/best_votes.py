@@ -9,7 +9,8 @@ import numpy as np
 
 from finepref.evaluate.stats import bootstrap_means
 from finepref.formats.answers import VOTES, pictures_of, reading_votes
-from finepref.formats.collection import read_study, votes_of
+from finepref.formats.collection import read_study
+from finepref.formats.studyvotes import votes_of
 from finepref.report.kit import Cell, TextTable, table
 from finepref.report.wording import NONE, percent, whole
 

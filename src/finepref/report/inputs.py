@@ -16,7 +16,7 @@ from finepref.core.errors import InputError
 from finepref.core.files import read_json
 from finepref.core.provenance import sha256_file
 from finepref.evaluate.sheets import Sheet, read_sheets
-from finepref.formats.collection import is_study, read_study, voted_on
+from finepref.formats.collection import is_study, read_study
 from finepref.formats.comparison import COMPARISON, Comparison, Metric, read_comparison
 from finepref.formats.heldout import read_heldout
 from finepref.formats.ksortresult import KSORT, KSortRecord, is_ksort, read_ksort
@@ -27,6 +27,7 @@ from finepref.formats.records import as_record
 from finepref.formats.rounds import ROUNDS, RoundsRecord, read_rounds, round_folder
 from finepref.formats.run import CHECKPOINTS, RUN, RunRecord, at_step, home_of, is_finished, read_run
 from finepref.formats.scores import SCORES
+from finepref.formats.studyvotes import voted_on
 from finepref.formats.votefiles import read_votes
 
 SAMPLES = "samples.json"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finepref.align.alignment import Alignment, base_layer, plan_alignment
+from finepref.align.stages import comparing_stages
 from finepref.align.timed import Stage, Timing, run_stage
 from finepref.collect.founding import StudyOptions, found_study
 from finepref.core.errors import InputError, check_word
@@ -19,7 +20,7 @@ from finepref.data.prompt_sets import load_prompt_set
 from finepref.evaluate.named_models import parse_models
 from finepref.evaluate.scorers.scorer_rows import parse
 from finepref.formats import answers as kept
-from finepref.formats.collection import read_study, votes_of
+from finepref.formats.collection import read_study
 from finepref.formats.comparison import Comparison, read_comparison
 from finepref.formats.folders import COLLECTION
 from finepref.formats.reading import AS_IT_IS
@@ -36,6 +37,7 @@ from finepref.formats.rounds import (
     write_rounds,
 )
 from finepref.formats.run import read_run
+from finepref.formats.studyvotes import votes_of
 from finepref.plan.methods import get
 from finepref.rounds.verdict import best_of, why_ended
 from finepref.train.config import load_config
@@ -183,13 +185,9 @@ def play_round(asked: RoundsRequest, record: RoundsRecord) -> PlayedRound | str:
     eval_folder = folder / "eval"
     models = {BASE: asked.base, NOW: model_of(asked, number)}
     models |= {LAST: model_of(asked, before)} if before else {}
-    named = [word for name, model in models.items() for word in ("--model", f"{name}={model}")]
-    limit = [] if asked.limit is None else ["--limit", str(asked.limit)]
-    drawn = [*limit, "--seeds", f"{asked.seed},{asked.seed + 1}", *asked.sampling]
-    stage("generate", *named, "--prompts", asked.held_out, *drawn, "--out", str(eval_folder))
-    judges = [word for name in (*asked.judges, *asked.scorers) for word in ("--scorer", name)]
-    stage("score", str(eval_folder), *judges)
-    stage("compare", str(eval_folder), "--baseline", BASE)
+    judges, drawing = (*asked.judges, *asked.scorers), (*_limit(asked), *asked.sampling)
+    for words in comparing_stages(models, asked.held_out, eval_folder, judges=judges, drawn=drawing, seed=asked.seed):
+        stage(*words)
     compared = read_comparison(eval_folder)
     learned = {parse(spec).name for spec in asked.scorers}
     return PlayedRound(
@@ -208,9 +206,12 @@ def _pictures(asked: RoundsRequest, record: RoundsRecord, number: int) -> Sequen
     words = [word for model in (*named, *asked.also) for word in ("--model", model)]
     first = 1000 * number + asked.seed * 1_000_000
     seeds = ",".join(str(first + each) for each in range(asked.images))
-    limit = [] if asked.limit is None else ["--limit", str(asked.limit)]
     out = ["--out", str(folder_of(asked, number) / "pictures")]
-    return ("generate", *words, "--prompts", asked.prompts, *limit, "--seeds", seeds, *asked.sampling, *out)
+    return ("generate", *words, "--prompts", asked.prompts, *_limit(asked), "--seeds", seeds, *asked.sampling, *out)
+
+
+def _limit(asked: RoundsRequest) -> list[str]:
+    return [] if asked.limit is None else ["--limit", str(asked.limit)]
 
 
 def _training(asked: RoundsRequest, number: int, before: int, study: Path) -> Alignment:

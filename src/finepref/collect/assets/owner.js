@@ -72,6 +72,8 @@
     if (!button) return;
     const { do: what, state, id } = button.dataset;
     if (what === "state") post("/api/owner/state", { state });
+    const renewed = "The voter's old link will open nothing any more. Make a new one?";
+    if (what === "voter" && state === "renew" && !confirm(renewed)) return;
     if (what === "voter") post(`/api/owner/voters/${id}`, { state });
     if (what === "check") check();
     if (what === "invite") post("/api/owner/voters", { name: document.getElementById("name").value });
