@@ -19,8 +19,7 @@ from finepref.collect.desk import CLOSED, OPEN, PAUSED, Desk, hashed
 from finepref.collect.ownerchecks import OwnerChecks, check_routes
 from finepref.collect.pages import PAGES, cookie_of, read_body
 from finepref.collect.refusal import Refused
-from finepref.collect.seats import ACTIVE, Seat
-from finepref.core.text import clean_name, fault_of_name
+from finepref.collect.seats import ACTIVE, Seat, clean_voter
 from finepref.formats import answers as kept
 
 OWNER = "owner"
@@ -82,9 +81,9 @@ def owner_routes(desk: Desk, monotonic: Callable[[], float]) -> APIRouter:
     async def invite(request: Request) -> Response:
         check(request)
         name = (await read_body(request)).get("name")
-        cleaned = clean_name(name) if isinstance(name, str) else ""
-        if not cleaned or fault_of_name(cleaned) or len(cleaned) > 100:
-            raise Refused(422, "a name of 1 to 100 characters that can be seen is wanted")
+        cleaned, fault = clean_voter(name) if isinstance(name, str) else ("", "it is no text")
+        if fault:
+            raise Refused(422, f"the name: {fault}", "give another name")
         _, token = desk.invite(cleaned)
         return JSONResponse({"link": f"/v/{token}"})
 

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from finepref.core.text import clean_name, fault_of_name
 from finepref.formats.answers import ShownSet, StudyVoter
 from finepref.formats.collection import GoldSet
 
@@ -14,6 +15,7 @@ ACTIVE = "active"
 ME = "me"
 """Who votes on the machine itself, without a link."""
 FORGOTTEN = re.compile(r"forgotten voter [0-9]+")
+LONGEST = 100  # characters of a name
 REMEMBERED = 200  # last sets of a voter, of which one is asked again
 AHEAD = 4
 """Sets that a voter may have at most: the one that is looked at, and those that are loaded."""
@@ -65,6 +67,13 @@ def repeat_for(seat: Seat, earlier: Sequence[ShownSet]) -> tuple[str, str, tuple
     order = list(one.pictures)
     secrets.SystemRandom().shuffle(order)
     return "repeat", one.id, tuple(order)
+
+
+def clean_voter(name: str) -> tuple[str, str]:
+    """(a voter's name as it is kept, what is wrong with it; empty: nothing)."""
+    cleaned = clean_name(name)
+    fault = fault_of_name(cleaned) if cleaned else "it is empty"
+    return cleaned, fault or ("it is longer than 100 characters" if len(cleaned) > LONGEST else "")
 
 
 def fault_of_voter(name: str, voters: Iterable[StudyVoter]) -> str:

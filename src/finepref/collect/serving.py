@@ -14,11 +14,10 @@ from finepref.collect.choices import chooser_of
 from finepref.collect.desk import Desk, hashed, open_desk
 from finepref.collect.owner import TOKEN
 from finepref.collect.refusal import Refused
-from finepref.collect.seats import ME, Seat, fault_of_voter
+from finepref.collect.seats import ME, Seat, clean_voter, fault_of_voter
 from finepref.collect.site import make_site
 from finepref.core.errors import InputError
 from finepref.core.interrupt import Interrupted
-from finepref.core.text import clean_name, fault_of_name
 from finepref.formats import answers as kept
 from finepref.formats.answers import StudyVoter
 from finepref.formats.collection import read_study
@@ -91,10 +90,9 @@ def _checked_names(voters: Sequence[str], there: Sequence[StudyVoter]) -> list[s
 
 
 def _checked(name: str) -> str:
-    cleaned = clean_name(name)
-    fault = "it is empty" if not cleaned else fault_of_name(cleaned)
-    if fault or len(cleaned) > 100:
-        raise InputError(fault or "it is longer than 100 characters", where="--voters", remedy="give other names")
+    cleaned, fault = clean_voter(name)
+    if fault:
+        raise InputError(fault, where="--voters", remedy="give other names")
     return cleaned
 
 
