@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shlex
 from pathlib import Path
 from typing import NamedTuple
@@ -112,6 +113,7 @@ def test_a_look_changes_nothing(finepref, tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
     lines = shown.stdout.splitlines()
     assert [line.split(":")[0] for line in lines[:4]] == ["data", "signal", "recipe", "card"]
+    assert "at most 50 steps of 8 pairs at rate 3e-05, 20% of the pairs held out; under 50 pairs" in lines[2]
     assert "16 are no squares and keep their shape (data.buckets)" in lines[0]
     commands = [line.split()[1] for line in lines[4:]]
     assert commands == ["cache", "train", "generate", "report"]
@@ -119,22 +121,46 @@ def test_a_look_changes_nothing(finepref, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_from_pictures_and_a_table(finepref, tmp_path: Path) -> None:
-    """The whole way on a person's own folder, twice: the second call skips what is done; nothing of theirs changes."""
+    """The whole way on a person's own folder, twice: the second call does nothing again; nothing of theirs changes.
+
+    Twelve pairs show nothing: the base is left as it was, and nothing is drawn, exported or published.
+    """
     data, out = mine(tmp_path / "mine"), tmp_path / "out"
     theirs = {path: path.read_bytes() for path in data.iterdir()}
     words = ["align", "--base", "lab", "--data", str(data), "--out", str(out), *SMALL]
     first = call(finepref, *words)
-    for said in ("kept: ", "held-out pairs that it ranks as people did", "in diffusers: ", "in ComfyUI: ", "report: "):
+    for said in ("The model was not changed.", "held-out pairs as people did; a coin: 50%", "report: "):
         assert said in first.stdout
-    assert "no scorer judged the pictures" in first.stdout  # the lab's do not know all of these prompts
+    assert "in diffusers: " not in first.stdout
+    assert "generate: left out, since the run left the base as it was" in first.stderr
+    assert not (out / "eval").exists()
     assert (out / "report.html").is_file()
     assert read_heldout(out / "run")
-    assert read_run(out / "run").kept is not None
+    assert read_run(out / "run").kept == 0
     held = yaml.safe_load((out / "align.yaml").read_text())["data"]
     assert held == {"paths": [str(data)], "buckets": True}
     weights = (out / "run" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     again = call(finepref, *words)
-    assert "finished already" in again.stderr
+    assert again.stderr.count(": done before") == 3
+    assert again.stdout == first.stdout
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    refused = {
+        "another seed": [*words, "--seed", "1"], "another method": [*words, "--method", "ipo"],
+        "another overrides": [*words, "train.weight_decay=0.5"],
+    }  # fmt: skip
+    for said, other in refused.items():
+        assert said in call(finepref, *other, code=2).stderr
+    written = (data / "metadata.csv").stat().st_mtime_ns
+    (data / "metadata.csv").write_bytes((data / "metadata.csv").read_bytes() + b" ")
+    assert "state of its data" in call(finepref, *words, code=2).stderr
+    (data / "metadata.csv").write_bytes(theirs[data / "metadata.csv"])
+    os.utime(data / "metadata.csv", ns=(written, written))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    (out / "align.yaml").write_text((out / "align.yaml").read_text() + "# mine\n")
+    assert "align.yaml: it is not as this alignment wrote it" in call(finepref, *words, code=2).stderr
+    assert "no other model to publish" in call(finepref, "publish", f"{out}/run", "--to", f"{out}-pub", code=2).stderr
+    assert "did you mean" in call(finepref, "publish", str(out), "--to", f"{out}-pub", code=2).stderr
     assert (out / "run" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
     assert {path: path.read_bytes() for path in data.iterdir()} == theirs
 
@@ -144,7 +170,8 @@ def test_votes_of_the_lab(finepref, tmp_path: Path) -> None:
     """With names of models and the lab's reward: ratings, rewards, the posterior, and two judges at the end."""
     votes, out = tmp_path / "votes.parquet", tmp_path / "out"
     call(finepref, "lab", "votes", "--out", str(votes), "--count", "60", "--prompts", "8")
-    told = call(finepref, "align", "--base", "lab", "--data", str(votes), "--out", str(out), *SMALL)
+    words = ("align", "--base", "lab", "--data", str(votes), "--out", str(out), *SMALL, "train.stop=null")
+    told = call(finepref, *words)
     assert "signal: posterior, trained by posterior" in told.stderr
     assert "lab-true: the picture after is better in" in told.stdout
     assert "lab-reward (which it learned from): the picture after is better in" in told.stdout
@@ -155,10 +182,17 @@ def test_votes_of_the_lab(finepref, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--base", "nowhere/at/all"), "no such model"), (("--card", "H101"), "unknown GPU"),
+        (("--base", "nowhere/at/all"), "no such model"), (("--card", "H101"), "--card: unknown GPU"),
         (("--method", "arenapo"), "needs the models"), (("--scorer", "lab-rewards"), "did you mean"),
         (("data.validation_share=0", "train.stop=null"), "name some with --prompts, or hold pairs out"),
         (("train.nope=1",), "unknown key"), (("--data", "nothing.csv"), "no such file"),
+        (("data.paths=[x.csv]",), "data.paths: align looks at the data and the base, and sets this itself; use --data"),
+        (("train={seed: 7}",), "use --seed"), (("model.base=x",), "use --base"), (("cache.folder=x",), "use --out"),
+        (("signal.file=x",), "use --signal"), (("--prompts", "no.json"), "no.json"),
+        (("--method", "dpo", "--scorer", "lab-reward"), "dpo with the votes alone learns from no scorer"),
+        (("--scorer", "lab-reward", "--scorer", "lab-reward"), "--scorer: a scorer is named twice"),
+        (("--scorer", "lab-true"), "no training may read lab-true"),
+        (("objective.reduction=nothing",), "reduction"), (("--method", "kto", "data.list_size=4"), "data.list_size"),
     ],
 )  # fmt: skip
 def test_refusals(finepref, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
@@ -169,6 +203,29 @@ def test_refusals(finepref, tmp_path: Path, words: tuple[str, ...], said: str) -
     told = call(finepref, "align", *kept, *words, "--out", str(tmp_path / "out"), "--dry-run", code=2)
     assert said in told.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_card_that_is_not_in_this_machine(finepref, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finepref.align.alignment.default_device", lambda: "cpu")
+    words = ("align", "--base", "lab", "--data", str(mine(tmp_path / "mine")), "--out", str(tmp_path / "out"))
+    told = call(finepref, *words, "--card", "T4", code=2)
+    assert "--card: this machine has no GPU, and T4 is the card of another one" in told.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_prompt_and_a_model_folder_of_the_lab(finepref, tmp_path: Path) -> None:
+    data = mine(tmp_path / "mine")
+    model, out = tmp_path / "model", str(tmp_path / "out")
+    call(finepref, "lab", "model", "--out", str(model))
+    shown = call(finepref, "align", "--base", str(model), "--data", str(data), "--out", out, "--dry-run").stdout
+    assert "-c lab " in shown
+    assert "--steps 10 --guidance 3" in shown
+    rows = list(csv.reader((data / "metadata.csv").read_text().splitlines()))
+    place = rows[0].index("prompt")
+    with (data / "metadata.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([rows[0], *([*row[:place], "one", *row[place + 1 :]] for row in rows[1:])])
+    told = call(finepref, "align", "--base", "lab", "--data", str(data), "--out", out, "--dry-run", code=2)
+    assert "all pairs have one prompt, so that none can be held out" in told.stderr
 
 
 def test_nobody_decided(finepref, tmp_path: Path) -> None:

@@ -113,6 +113,13 @@ def test_refusals(tmp_path: Path) -> None:
     (run / "run.json").unlink()
     with pytest.raises(InputError, match="no finished run"):
         publish(run, **given)
+    for kept, said in ((0, "no other model to publish"), (None, "it holds a publication")):
+        again = finished(tmp_path / f"kept {kept}", "lora", kept=kept)
+        if kept is None:
+            publish(again, **given)
+        with pytest.raises(InputError, match=said):
+            publish(again, **given)
+    publish(again, **given, overwrite=True)
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "README.md").write_text("mine")
     with pytest.raises(InputError):
@@ -135,7 +142,7 @@ def test_results_and_pictures(tmp_path: Path) -> None:
     manifest = json.loads((seen / "manifest.json").read_text())
     manifest["models"]["after"]["fingerprint"] = as_source(run).fingerprint
     (seen / "manifest.json").write_text(json.dumps(manifest))
-    publish(run, repository="me/mine", folder=to, formats=(), licence="mit", evaluation=None)
+    publish(run, repository="me/mine", folder=to, formats=(), licence="mit", evaluation=None, overwrite=True)
     text = (to / "README.md").read_text()
     table = [line for line in text.splitlines() if line.startswith("| ") and "[" in line]
     assert table

@@ -1,10 +1,10 @@
-"""From pairs to a better model and a report: the plan, and its stages one after the other."""
+"""From pairs to a better model and a report: what is decided, and the stages."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,16 @@ from typing import Any
 import yaml
 
 from finepref.align.choice import Choice, choose
-from finepref.align.stages import LAYER, PROMPTS, Request, judging_stages, signal_stages, training_stages
-from finepref.align.timed import Stage, run_stage
+from finepref.align.stages import LAYER, Request, judging_stages, signal_stages, training_stages
 from finepref.core.device import default_device
 from finepref.core.errors import ConfigError, InputError
-from finepref.core.files import write_json, write_text
+from finepref.core.files import write_text
 from finepref.core.rows import PROMPTS as PROMPT_SETS
 from finepref.data.inspect import DataReport, inspect
-from finepref.data.latents import LatentCache
-from finepref.data.tokens import prompt_texts
+from finepref.data.prompt_sets import load_prompt_set
 from finepref.evaluate.scorers.scorer_rows import parse
 from finepref.formats.cache import CACHE, read_cache
+from finepref.formats.folders import LAB_MODEL
 from finepref.formats.layers import shipped_names
 from finepref.formats.preferences import Preferences
 from finepref.formats.reading import Reading
@@ -35,9 +34,15 @@ from finepref.plan.needs import Plan
 from finepref.plan.plan import plan_run
 from finepref.plan.stage_memory import caching, stage_words
 from finepref.train.config import RunConfig, load_config
-from finepref.train.unseen import held_out_ids
+from finepref.train.method import check_data, make_method
 
 RECIPES = (50, 300, 3000, 100_000)
+FEWEST = RECIPES[0]
+OPTIONS = {
+    "model.base": "--base", "data.paths": "--data", "cache.folder": "--out", "signal.file": "--signal",
+    "train.seed": "--seed",
+}  # fmt: skip
+"""What a run is told by options of `align`, and by which."""
 LAB = "lab"
 
 
@@ -78,15 +83,23 @@ def plan_alignment(
     if not pairs:
         raise InputError("nobody decided one of its pairs", where=", ".join(data), remedy="see `finepref data inspect`")
     layer = base_layer(base)
-    for spec in (*(scorers or ()), *judges):
-        parse(spec)
+    _check_scorers(tuple(scorers or ()), judges)
+    if prompts is not None:
+        load_prompt_set(prompts)
     at_home = layer == LAB and _of_the_lab(data, reading)
     rewards = scorers if scorers is not None else ("lab-reward",) if at_home else ()
     choice = choose(report, method=method, signal=signal, scorers=rewards)
+    if scorers and not choice.scorers:
+        what = f"{choice.method} with {' + '.join(choice.kinds) or 'the votes alone'} learns from no scorer"
+        raise InputError(what, where="--scorer", remedy="name it with --judge, or leave --method and --signal out")
     recipe = min(RECIPES, key=lambda size: abs(math.log(size / pairs)))
     written = (place or out) / LAYER
     layers = (layer, choice.method, f"pairs_{recipe}", str(written))
-    gpu, shaped = _card(card), 0 if get(choice.method).listed else _not_square(report, out / "cache")
+    gpu = _card(card)
+    if gpu is not None and place is None and default_device() == "cpu":
+        what = f"this machine has no GPU, and {card} is the card of another one"
+        raise InputError(what, where="--card", remedy="see the plan for it with --dry-run, or leave --card out")
+    shaped = 0 if get(choice.method).listed else _not_square(report, out / "cache")
     held = {
         "model": {"base": base},
         "data": {"paths": list(data), **_read_as(reading), **({"buckets": True} if shaped else {})},
@@ -94,9 +107,15 @@ def plan_alignment(
         "signal": {"file": str(out / "signals.parquet") if choice.kinds else None},
         "train": {"seed": seed, "mixed_precision": "no" if gpu is None else "bf16" if gpu.bf16 else "fp16"},
     }
-    write_text(written, yaml.safe_dump(held, sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(held, sort_keys=False, allow_unicode=True)
+    if written.is_file() and written.read_text(encoding="utf-8") != text:
+        what = "it is not as this alignment wrote it: it was changed, or the card is another one"
+        raise InputError(what, where=written, remedy="put it back, or name a new --out; nothing was changed")
+    write_text(written, text)
+    _check_own(load_config(layers, tuple(overrides)), held)
     own, plan = _fitting(layers, tuple(overrides), gpu)
     config, drawn = load_config(layers, own), list[str]()
+    check_data(config, make_method(config))
     if plan is not None:
         caches, drawn = stage_words(config, plan.counts, plan.cards[0])
         own = (*own, *caches)
@@ -108,6 +127,10 @@ def plan_alignment(
     if prompts is None and not (config.data.validation_share or config.validation.pairs):
         what = "no pair is held out, so there are no prompts for pictures before and after"
         raise ConfigError(what, where="data.validation_share", remedy="name some with --prompts, or hold pairs out")
+    if prompts is None and config.data.validation_share and report.prompts < 2:
+        what = "all pairs have one prompt, so that none can be held out"
+        remedy = "take pairs of several prompts; or give data.validation_share=0 train.stop=null and --prompts"
+        raise InputError(what, where=", ".join(data), remedy=remedy)
     asked = Request(
         data=tuple(data), reading=tuple(words), layers=(*layers[:-1], str(out / LAYER)), own=own, out=out,
         run=run or out / "run", prompts=prompts,
@@ -117,30 +140,35 @@ def plan_alignment(
     return Alignment(
         asked=asked, choice=choice, config=config, plan=plan,
         before=[*signal_stages(asked, choice), *training_stages(asked)], after=judging_stages(asked),
-        why=_reasons(report, pairs, choice, recipe, gpu, own, shaped),
+        why=_reasons(report, pairs, choice, recipe, gpu, own[len(overrides) :], shaped, config),
     )  # fmt: skip
 
 
-def run_alignment(planned: Alignment) -> None:
-    """Run the stages, each a command of its own; what is finished is skipped.
+def _check_scorers(scorers: Sequence[str], judges: Sequence[str]) -> None:
+    """Refuse what is no scorer, is named twice, or may not be learned from."""
+    for option, specs in (("--scorer", scorers), ("--judge", judges)):
+        if len({*specs}) < len(specs):
+            raise InputError("a scorer is named twice", where=option, remedy="name it once")
+        for spec in specs:
+            kind = parse(spec).kind
+            if option == "--scorer" and kind.judges_only:
+                what = f"no training may read {kind.name}: it is the truth, or says nothing of a picture alone"
+                raise InputError(what, where=option, remedy="name it with --judge")
+
+
+def _check_own(config: RunConfig, held: Mapping[str, Any]) -> None:
+    """Refuse overrides of what the options of `align` say.
 
     Raises:
-        FineprefError: a stage failed; its own message is on stderr.
+        ConfigError: names the option.
     """
-    every = [*planned.before, *planned.after]
-    for number, words in enumerate(every, start=1):
-        if number == len(planned.before) + 1 and planned.asked.prompts is None:
-            _write_prompts(planned)
-        run_stage(Stage(words[0], (tuple(words),)), workers=1, number=f"{number}/{len(every)}")
-
-
-def _write_prompts(planned: Alignment) -> None:
-    """The prompts of the held-out pairs, of which pictures are made before and after."""
-    config = planned.config
-    cache = LatentCache(str(config.cache.folder))
-    wanted = {cache.pairs[each].prompt for each in held_out_ids(config, cache.pairs)}
-    texts = prompt_texts(config.data.paths, reading=config.data.reading(), wanted=sorted(wanted))
-    write_json(planned.asked.out / PROMPTS, [texts[sha] for sha in sorted(wanted)])
+    said = config.model_dump()
+    for section, keys in held.items():
+        for key, value in keys.items():
+            found = said[section][key]
+            if f"{section}.{key}" in OPTIONS and (list(found) if isinstance(value, list) else found) != value:
+                what = "align looks at the data and the base, and sets this itself"
+                raise ConfigError(what, where=f"{section}.{key}", remedy=f"use {OPTIONS[f'{section}.{key}']}")
 
 
 def _of_the_lab(data: Sequence[str], reading: Reading) -> bool:
@@ -153,7 +181,7 @@ def base_layer(base: str) -> str:
     """The shipped layer that a base is trained by: that of its name, or of its family."""
     source = locate(base)
     family = family_of(source).name
-    layer = LAB if base == LAB else family
+    layer = LAB if base == LAB or (source.folder / LAB_MODEL).is_file() else family
     if layer not in shipped_names("base"):
         known = ", ".join(shipped_names("base"))
         raise InputError(f"no recipe is shipped for the family {family}", where=base, remedy=f"there are: {known}")
@@ -163,7 +191,10 @@ def base_layer(base: str) -> str:
 def _card(name: str | None) -> Gpu | None:
     """The card of that name, or the one in this machine; None for a CPU."""
     if name is not None:
-        return None if name.lower() == "cpu" else gpu_of(name)
+        try:
+            return None if name.lower() == "cpu" else gpu_of(name)
+        except ConfigError as error:
+            raise InputError(error.what, where="--card", remedy=error.remedy) from None
     import torch
 
     if not torch.cuda.is_available():
@@ -204,14 +235,19 @@ def _read_as(reading: Reading) -> dict[str, Any]:
 
 
 def _reasons(
-    report: DataReport, pairs: int, choice: Choice, recipe: int, gpu: Gpu | None, own: Sequence[str], shaped: int
-) -> tuple[str, ...]:
+    report: DataReport, pairs: int, choice: Choice, recipe: int, gpu: Gpu | None, own: Sequence[str], shaped: int,
+    config: RunConfig,
+) -> tuple[str, ...]:  # fmt: skip
     signal = " + ".join(choice.kinds) or "the votes"
+    train, share = config.train, config.data.validation_share
+    steps = f"{train.max_steps} steps of {train.pairs_per_step} pairs at rate {train.learning_rate:g}"
+    held = f"{share:.0%} of the pairs held out" if share else "the pairs of validation.pairs held out"
     card = "no GPU: float32 on the CPU" if gpu is None else f"{gpu.name}, {gpu.memory_gb:.0f} GB"
     return (
         f"data: {pairs:,} decided pairs of {report.prompts:,} prompts, {report.images:,} pictures"
         + (f"; {shaped:,} are no squares and keep their shape (data.buckets)" if shaped else ""),
         f"signal: {signal}, trained by {choice.method}; {choice.why}",
-        f"recipe: pairs_{recipe}, the nearest one",
+        f"recipe: pairs_{recipe}, the nearest one: at most {steps}, {held}"
+        + (f"; under {FEWEST} pairs nothing was tried, and they are likely too few" if pairs < FEWEST else ""),
         f"card: {card}" + (f"; to fit it: {' '.join(own)}" if own and gpu is not None else ""),
     )

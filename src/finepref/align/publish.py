@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from finepref.core.errors import InputError, check_word
 from finepref.core.outfolders import MARKER, check_folder, whole_folder
+from finepref.core.rows import BASES
 from finepref.evaluate.named_models import as_source
 from finepref.formats.folders import PUBLISHED
 from finepref.formats.manifest import LINES, read_manifest
@@ -24,7 +25,7 @@ SUFFIX = ".safetensors"
 def publish(
     run: str | Path, *,
     repository: str | None, folder: str | Path | None, formats: Sequence[str], licence: str | None,
-    evaluation: str | Path | None, private: bool = False, half: bool = False,
+    evaluation: str | Path | None, private: bool = False, half: bool = False, overwrite: bool = False,
 ) -> str:  # fmt: skip
     """Write a run with its card into a folder, or upload it; the folder, or the address on the hub.
 
@@ -32,24 +33,33 @@ def publish(
         repository: NAME or OWNER/NAME on the hub; the title of the card. folder: where it is written, and nothing is
             uploaded then. formats: of `export`; none: a LoRA for diffusers and ComfyUI, else a whole pipeline.
         licence: of the card; None for that of a known base. evaluation: pictures of the run and of others, with their
-            comparison; None for `eval` beside the run, where it is there and of this run.
+            comparison; None for `eval` beside the run, where it is there and of this run. overwrite: replace what was
+            published into `folder` before.
 
     Raises:
-        InputError: no finished run, an unknown format or licence, neither folder nor name, pictures of other runs.
+        InputError: no finished run, or one that left the base as it was; an unknown format or licence, neither folder
+            nor name, pictures of other runs.
     """
     place = Path(at_step(run))
     if not is_finished(place):
-        raise InputError("no finished run", where=run, remedy="finish it with `finepref train --resume`")
+        inside = is_finished(place / "run")
+        remedy = f"did you mean {run}/run?" if inside else "finish it with `finepref train --resume`"
+        raise InputError("no finished run", where=run, remedy=remedy)
     if repository is None and folder is None:
         raise InputError("nowhere to put it", where="publish", remedy="give --repo NAME, or --to FOLDER")
     record, config = read_run(place), read_yaml(place / "config.yaml", remedy="give a run that is whole")
+    step = home_of(place)[1]
+    if step == 0 or (step is None and record.kept == 0):
+        what = "it left the base as it was, so there is no other model to publish"
+        raise InputError(what, where=run, remedy="name another step, as RUN@STEP, or train on more pairs")
     has_lora = (place / lora.FILE).is_file()
-    chosen = list(formats) or (["diffusers", "comfyui"] if has_lora else ["merged"])
+    apart = has_lora and record.base not in BASES  # diffusers can load the base by its name
+    chosen = list(formats) or (["diffusers", "comfyui"] if apart else ["merged"])
     for each in chosen:
         check_word(each, FORMATS, "format", where="--format")
     if "merged" in chosen and len(chosen) > 1:
         raise InputError("a whole pipeline stands alone in a folder", where="--format", remedy="name merged alone")
-    title, known = repository or Path(str(folder)).name, check_licence(licence, record.base)
+    title, known = repository or Path(str(folder)).resolve().name, check_licence(licence, record.base)
     seen = home_of(place)[0].parent / "eval" if evaluation is None else Path(evaluation)
     if evaluation is not None and not seen.is_dir():
         raise InputError("no such folder", where=evaluation, remedy="give what `finepref generate` wrote")
@@ -57,12 +67,13 @@ def publish(
     if evaluation is not None and model is None:
         remedy = "give what `finepref generate --model NAME=RUN` wrote for this run"
         raise InputError(f"none of its pictures is of {run}", where=evaluation, remedy=remedy)
+    if folder is not None and (Path(folder) / MARKER).is_file() and not overwrite:
+        raise InputError("it holds a publication", where=folder, remedy="name another folder, or --overwrite it")
     with TemporaryDirectory() as own:
         target = Path(own) / "published" if folder is None else check_folder(folder, PUBLISHED, inputs=[place])
         with whole_folder(target, PUBLISHED) as made:
             _weights(place, made, chosen, half=half)
-            where = repository or Path(str(folder)).name
-            code, also = _loading(record.base, where, chosen)
+            code, also = _loading(record.base, title, chosen)
             write_card(
                 place, made, title=title, licence=known, code=code, also=also, config=config,
                 evaluation=None if model is None else seen, model=model or "",

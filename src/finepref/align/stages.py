@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finepref.align.choice import Choice
+from finepref.core.rows import BASES
 
 PROMPTS, LAYER = "prompts.json", "align.yaml"
 JUDGED = 32  # held-out prompts that pictures are made of, at most: two each, so that one sees how alike they are
@@ -86,10 +87,10 @@ def comparing_stages(
 
 def loading(run: Path, *, lora: bool, base: str) -> Sequence[str]:
     """How the result is loaded elsewhere, as lines to print."""
-    if lora:
+    if lora and base not in BASES:
         diffusers = f'DiffusionPipeline.from_pretrained("{base}").load_lora_weights("{run}")'
         comfy = f"finepref export {run} --format comfyui --out LORA.safetensors"
     else:
         diffusers = f'finepref export {run} --format merged --out X; DiffusionPipeline.from_pretrained("X")'
-        comfy = f"finepref export {run} --format single-file --out MODEL.safetensors"
+        comfy = f"finepref export {run} --format {'comfyui' if lora else 'single-file'} --out MODEL.safetensors"
     return (f"in diffusers: {diffusers}", f"in ComfyUI:   {comfy}")

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from finepref.core.errors import FineprefError
-from finepref.core.progress import say
+from finepref.core.progress import BAR, say
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 ENDED = (130, 143)  # exit codes of what a signal ended
@@ -64,7 +64,7 @@ def _side_by_side(batch: Sequence[tuple[str, ...]], environment: dict[str, str])
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "finepref", *words],
-            env={**environment, "FINEPREF_BAR": str(i)},
+            env={**environment, BAR: str(i)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )

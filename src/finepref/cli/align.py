@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +11,6 @@ import typer
 
 from finepref.cli.asked import with_reading
 from finepref.cli.config import Overrides
-from finepref.formats.comparison import Comparison
 from finepref.formats.reading import AS_IT_IS, Reading
 
 
@@ -44,23 +42,24 @@ def command(
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Look at the data, choose the signal and the recipe, train, and say what came of it."""
-    from finepref.align.alignment import plan_alignment, run_alignment
-    from finepref.align.stages import loading
+    from finepref.align.alignment import plan_alignment
+    from finepref.align.carrying import begun, run_alignment
+    from finepref.align.outcome import outcome
     from finepref.core.outfolders import check_folder, own_folder
     from finepref.core.progress import say
-    from finepref.formats.comparison import COMPARISON, read_comparison
     from finepref.formats.folders import ALIGNMENT
-    from finepref.formats.sources import named_inputs
+    from finepref.formats.sources import named_inputs, stamp_of
     from finepref.plan.printed import describe
-    from finepref.train.diagnose import diagnose
 
     given: dict[str, Any] = {
         "reading": reading, "words": _words(reading), "card": card, "method": method, "signal": signal or (),
         "scorers": scorer, "judges": judge or (), "prompts": prompts, "overrides": overrides or (),
         "seed": seed,
     }  # fmt: skip
+    asked = {name: str(value) for name, value in given.items() if name not in ("reading", "judges")} | {"base": base}
     if dry_run:
         check_folder(out, ALIGNMENT, inputs=named_inputs(data))
+        begun(out, asked, stamp_of(data, reading))
         with TemporaryDirectory() as place:
             planned = plan_alignment(base, data, out, place=Path(place), **given)
         print("\n".join([*planned.why, *(f"finepref {shlex.join(each)}" for each in planned.before + planned.after)]))
@@ -68,15 +67,12 @@ def command(
             print(describe(planned.plan, prices={}))
         return
     with own_folder(out, ALIGNMENT, inputs=named_inputs(data)):
+        record = begun(out, asked, stamp_of(data, reading))
         planned = plan_alignment(base, data, out, **given)
         for why in planned.why:
             say(why)
-        run_alignment(planned)
-    run = out / "run"
-    compared = read_comparison(out / "eval") if (out / "eval" / COMPARISON).is_file() else None
-    print("\n".join([*_held_out(run), *map(str, diagnose(run, compared)), *_judged(compared)]))
-    print("\n".join(loading(run, lora=planned.config.lora is not None, base=base)))
-    print(f"report: {(out / 'report.html').resolve().as_uri()}")
+        run_alignment(planned, record)
+    print("\n".join(outcome(planned, base)))
 
 
 def _words(reading: Reading) -> list[str]:
@@ -87,37 +83,4 @@ def _words(reading: Reading) -> list[str]:
     for name in ("encoding", "split", "question", "images"):
         value = getattr(reading, name)
         found += [] if value is None else [f"--{name}", str(value)]
-    return found
-
-
-def _judged(compared: Comparison | None) -> list[str]:
-    """What the scorers say of the pictures after against those before."""
-    if compared is None:
-        return ["no scorer judged the pictures: look at them in the report, where you can vote blind"]
-    found = []
-    for row in compared.pairs_of(model="after"):
-        limits = "" if row.win_low is None or row.win_high is None else f" [{row.win_low:.0%}, {row.win_high:.0%}]"
-        trained = " (which it learned from)" if compared.trained(row) else ""
-        found.append(f"{row.metric}{trained}: the picture after is better in {row.win_rate:.0%}{limits} of {row.n}")
-    return found
-
-
-def _held_out(run: Path) -> list[str]:
-    """What held-out pairs say of the run."""
-    from finepref.formats.heldout import look_of, read_agreement, read_heldout
-    from finepref.formats.run import read_run
-
-    record, lines = read_run(run), read_heldout(run)
-    if not lines:
-        return []
-    kept = look_of(lines, record.kept)
-    where = "the start" if kept.step == 0 else f"step {kept.step} of {record.steps}"
-    rate = kept.accuracy
-    limits = "" if math.isnan(rate.low) else f" [{rate.low:.0%}, {rate.high:.0%}]"
-    how = "against what people did" if record.swapped else "as people did"
-    found = [f"kept: {where}", f"held-out pairs that it ranks {how}: {rate.value:.0%}{limits} of {kept.pairs}"]
-    found[1] += " (the start: 50%)"
-    agreement = read_agreement(run)
-    if agreement is not None and agreement.pairs:
-        found.append(f"two people agree on {agreement.share:.0%} of {agreement.pairs} pairs that several judged")
     return found

@@ -19,6 +19,7 @@ import typer
 from finepref.cli.repeats import refuse_repeats
 from finepref.core.errors import FineprefError, InputError
 from finepref.core.interrupt import Interrupted
+from finepref.core.progress import is_stage
 from finepref.core.rows import ENVIRONMENT, load_plugin, named_plugins, row_fault, table
 from finepref.core.text import visible
 
@@ -121,12 +122,12 @@ def main() -> None:
     except FineprefError as error:
         _stop(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _stop(STOPPED, 130)
+        _stop(STOPPED, 130, stopped=True)
     except SystemExit as error:
         if (ended := _interrupted(error)) is not None:  # which the command line library made an exit
-            _stop(str(ended), ended.exit_code) if str(ended) else sys.exit(ended.exit_code)
+            _stop(str(ended), ended.exit_code, stopped=True) if str(ended) else sys.exit(ended.exit_code)
         if error.code in (130, 143):
-            _stop(STOPPED, error.code)
+            _stop(STOPPED, error.code, stopped=True)
         raise
     except BrokenPipeError:
         sys.exit(141)
@@ -143,7 +144,7 @@ def main() -> None:
 
 STOPPED = (
     "stopped before the end; whole results and checkpoints are kept, and nothing half-written stands in their place: "
-    "run the same command again to go on (train: with --resume)"
+    "run the same command again to go on"
 )
 
 
@@ -165,8 +166,10 @@ def _too_late() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _stop(sentence: str, code: int | str | None) -> NoReturn:
-    print(f"finepref: {visible(sentence)}", file=sys.stderr)
+def _stop(sentence: str, code: int | str | None, *, stopped: bool = False) -> NoReturn:
+    """End with a sentence. stopped: by a signal, of which the command that runs this one as a stage tells itself."""
+    if not (stopped and is_stage()):
+        print(f"finepref: {visible(sentence)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -21,9 +21,11 @@ def command(
     ] = None,
     private: Annotated[bool, typer.Option(help="A private repository.")] = False,
     half: Annotated[bool, typer.Option("--half", help="merged, single-file: all weights in float16.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was published into --to.")] = False,
 ) -> None:
     """Weights in the chosen formats, a model card with results and limits, and pictures."""
     from finepref.align.publish import publish
 
     given = {"formats": format or (), "licence": license, "evaluation": evaluation, "private": private, "half": half}
+    given["overwrite"] = overwrite
     print(publish(run, repository=repo, folder=to, **given))  # type: ignore[arg-type]

@@ -101,6 +101,8 @@ def _hash(table: Any) -> str:
     return hash_config({name: None if column is None else list(column) for name, column in columns.items()})
 
 
+NOTHING = 0.005
+"""Share of the way from a coin to certainty below which votes are not foretold at all."""
 PLAIN = [each for each in signature(command, eval_str=True).parameters.values() if each.name != "own"]
 
 
@@ -156,4 +158,5 @@ def _card(kind: str, about: Mapping[str, Any]) -> str:
     if "overruled" in about:
         told += f"; {about['overruled']:.1%} of the votes overruled; votes foretold {about['explained']:.1%} of the way"
         told += " from a coin to certainty"
+        told += "; nothing tells these pictures apart" if about["explained"] < NOTHING else ""
     return told

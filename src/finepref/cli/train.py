@@ -31,7 +31,7 @@ def command(
 
     Ctrl-C ends it after the step, with a checkpoint. Each checkpoint can be used as OUT@STEP.
     """
-    from finepref.core.progress import say
+    from finepref.core.progress import is_stage, say
     from finepref.train.config import load_config
     from finepref.train.run import train_run
 
@@ -41,6 +41,8 @@ def command(
         words.remove(AUTO)
     config_ = load_config(config, words)
     print(train_run(config_, out, resume=AUTO if either else resume, overwrite=overwrite, verify=verify))
+    if is_stage():
+        return
     start = "start" if out.name != "start" else "base"
     trained = f"--negative {out}" if config_.signal.swap else f"--model {out.name}={out}"
     say(f"next: finepref generate --model {start}={out}@0 {trained} --prompts FILE --out DIR")

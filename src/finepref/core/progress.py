@@ -15,6 +15,13 @@ from tqdm import tqdm
 from finepref.core.text import visible
 
 Item = TypeVar("Item")
+BAR = "FINEPREF_BAR"
+"""The variable that a command finds when another one runs it as a stage: the line of its bar."""
+
+
+def is_stage() -> bool:
+    """Whether another command runs this one, and says itself how to go on."""
+    return BAR in os.environ
 
 
 def progress(
@@ -28,7 +35,7 @@ def progress(
 ) -> tqdm[Item]:
     """Iterate with a progress bar on stderr; on a pipe it is redrawn every ten seconds instead of every frame.
 
-    Commands that run side by side are given a line each by FINEPREF_BAR. done: how many were done before these.
+    Commands that run side by side are given a line each by the variable `BAR`. done: how many were done before these.
     """
     return tqdm(
         items,
@@ -40,7 +47,7 @@ def progress(
         file=sys.stderr,
         dynamic_ncols=True,
         mininterval=0.2 if sys.stderr.isatty() else 10.0,
-        position=int(os.environ.get("FINEPREF_BAR", "0")) or None,
+        position=int(os.environ.get(BAR, "0")) or None,
         leave=True,
     )
 

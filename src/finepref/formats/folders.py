@@ -9,6 +9,7 @@ from finepref.core.files import read_json
 from finepref.core.locks import HELD
 from finepref.core.outfolders import MARKER, FolderKind, own_files
 from finepref.core.ownership import has_footer
+from finepref.formats.alignmentrecord import ALIGNED
 from finepref.formats.answers import VOTES
 from finepref.formats.cache import CACHE as CACHE_RECORD
 from finepref.formats.cache import read_cache
@@ -43,6 +44,7 @@ STATE = ("trainable.safetensors", "optimizer.safetensors", "average.safetensors"
 """What a checkpoint holds beside it, to go on from."""
 CHECKPOINT = (*STATE, *LEFT, MARKER)
 SAMPLES = ("[0-9]*-[0-9]*.png", "samples.json")
+LAB_MODEL = "lab.json"
 PIPELINE = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model")
 
 
@@ -67,7 +69,7 @@ def _is_pairs(folder: Path) -> bool:
 
 
 def _is_model(folder: Path) -> bool:
-    return {"variant", "fingerprint", "files"} <= {*read_json(folder / "lab.json")}
+    return {"variant", "fingerprint", "files"} <= {*read_json(folder / LAB_MODEL)}
 
 
 def _is_scorer(folder: Path) -> bool:
@@ -129,11 +131,11 @@ EVALUATION = FolderKind("evaluation", "an evaluation", (LINES, RECORD, SCORES, C
 PAIRS = FolderKind("pairs", "pairs made from scores", ("pairs.parquet", "rewards.parquet"), _is_pairs)
 EXPORT = FolderKind("export", "an exported run")
 PUBLISHED = FolderKind("published", "a published run")
-MODEL = FolderKind("lab model", "a model of the lab", (*PIPELINE, "lab.json"), _is_model)
+MODEL = FolderKind("lab model", "a model of the lab", (*PIPELINE, LAB_MODEL), _is_model)
 SCORER = FolderKind(
     "scorer", "a converted scorer", ("finepref_scorer.json", "model.safetensors", "config.json"), _is_scorer
 )
-ALIGNMENT = FolderKind("alignment", "an alignment", ("align.yaml", "prompts.json"))
+ALIGNMENT = FolderKind("alignment", "an alignment", ("align.yaml", "prompts.json", ALIGNED))
 DEMO = FolderKind("demo", "a demo", ("summary.json",), _is_demo)
 COLLECTION = FolderKind(
     "collection", "a study of votes",

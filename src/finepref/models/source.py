@@ -122,7 +122,9 @@ def locate(base: str | Path, **said: Unpack[BaseOptions]) -> Source:
         folder = _download_pipeline(name, said.get("revision"), variant)
     else:
         beside = next((f"{name}{end}" for end in WEIGHTS if os.path.isfile(os.path.expanduser(f"{name}{end}"))), None)
-        remedy = "give a diffusers folder, a .safetensors checkpoint or a hub name owner/name"
+        remedy = (
+            f"give a diffusers folder, a .safetensors checkpoint, a hub name owner/name, or one of {', '.join(BASES)}"
+        )
         remedy = f"did you mean {beside}?" if beside else remedy
         raise InputError("no such model folder", where=name, remedy=remedy)
     refuse_changed(folder, remedy=DAMAGED)

@@ -16,6 +16,7 @@ from PIL.Image import Resampling
 
 from finepref.core.errors import InputError
 from finepref.core.images import open_rgb_file
+from finepref.core.progress import say
 from finepref.formats.comparison import COMPARISON, Comparison, read_comparison
 from finepref.formats.heldout import HeldOutMetrics, looks_of, read_agreement
 from finepref.formats.manifest import LINES, ImageRow, read_manifest
@@ -63,6 +64,8 @@ def check_licence(name: str | None, base: str) -> str:
     found = BASES.get(base) if name is None else name
     if found is None:
         raise InputError(f"the licence of {base} is not known here", where="licence", remedy="name it with --license")
+    if base in BASES and found != BASES[base]:
+        say(f"licence {found}, though the card of {base} says {BASES[base]}")
     if found not in LICENCES:
         close = difflib.get_close_matches(found.lower(), sorted(LICENCES), n=1)
         remedy = f"did you mean {close[0]!r}?" if close else "see huggingface.co/docs/hub/repositories-licenses"

@@ -14,10 +14,11 @@ from statistics import fmean
 
 from scipy import special
 
+from finepref.core.errors import InputError
 from finepref.core.interval import Interval
 from finepref.formats.comparison import Comparison, PairRow
 from finepref.formats.heldout import HeldOutMetrics, look_of, looks_of, read_signal_share, start_far
-from finepref.formats.metrics import StepMetrics, read_metrics
+from finepref.formats.metrics import HELDOUT, StepMetrics, read_metrics
 from finepref.formats.run import home_of, read_run
 
 LEVEL = 0.99
@@ -30,6 +31,9 @@ LOST_FAR = 5.0
 """Times the start's error at high noise that winners may lose there."""
 LONGER = 1.08
 """Times the start's length that predictions may have."""
+FAINT = 0.5
+"""Standard errors under which a lead foretells nothing of more pairs."""
+CHANCE = "where {:.1f} tell it from chance"
 USUAL = 0.7
 """Share of pairs that a good scorer orders as people did: a signal that may reach it is not called wrong."""
 ALIKE = 0.25
@@ -68,8 +72,11 @@ def diagnose(run: Path, compared: Comparison | None = None, *, model: str = "aft
     home, until = home_of(run)
     steps = tuple(line for line in read_metrics(home) if until is None or line.step <= until)
     record = read_run(run)
-    signal, far = read_signal_share(run), start_far(run)
-    found = judge(looks_of(run), steps, kept=record.kept, signal=signal, far=far, swapped=record.swapped)
+    signal, far, looks = read_signal_share(run), start_far(run), looks_of(run)
+    if not looks and record.kept is not None:
+        what = "it is gone, and by it the run chose the step that it kept"
+        raise InputError(what, where=home / HELDOUT, remedy="put it back, or train again in another folder")
+    found = judge(looks, steps, kept=record.kept, signal=signal, far=far, swapped=record.swapped)
     more = None if compared is None else overoptimised(compared, model)
     return found if more is None else (*found, more)
 
@@ -121,7 +128,7 @@ def evidence(looks: Sequence[HeldOutMetrics]) -> float:
 
 
 def asked(looks: Sequence[HeldOutMetrics]) -> float:
-    """The standard errors that are asked for: Student's quantile of G - 1 degrees of freedom, G prompts."""
+    """The standard errors that tell a lead from chance: Student's quantile of G - 1 degrees of freedom, G prompts."""
     return float(special.stdtrit(looks[-1].prompts - 1, LEVEL))
 
 
@@ -140,9 +147,9 @@ def _left_the_start(looks: Sequence[HeldOutMetrics]) -> RunFinding:
         what = "It left the base as it was: the held-out pairs have one prompt, so that nothing speaks for a later step"
         return RunFinding("start", what, "Hold out pairs of more prompts")
     if not speaks(looks):
-        what = f"winners lead losers by {strength:.1f} standard errors over all looks at {pairs} held-out pairs"
-        advice = "Take more pairs, or see whether people agree"
-        return RunFinding("start", f"It left the base as it was: {what}, and {asked(looks):.1f} are asked", advice)
+        what = f"winners lead losers by {strength:.1f} standard errors at {pairs} held-out pairs, {CHANCE}"
+        what = f"It left the base as it was: {what.format(asked(looks))}"
+        return RunFinding("start", what, f"{_more(looks)}, or see whether people agree on them")
     what = "It left the base as it was: every later look found winners harmed at high noise"
     return RunFinding("start", what, "Divide the learning rate by 3")
 
@@ -159,7 +166,7 @@ def learned(looks: Sequence[HeldOutMetrics], swapped: bool, *, stopped: bool) ->
         return RunFinding("few", what, "Hold out pairs of more prompts")
     seen = f"{last.pairs} held-out pairs of {last.prompts} prompts"
     lead = "losers lead winners" if swapped else "winners lead losers"
-    how = f"{lead} by {strength:.1f} standard errors over all looks at {seen}, and {asked(looks):.1f} are asked"
+    how = f"{lead} by {strength:.1f} standard errors at {seen}, {CHANCE.format(asked(looks))}"
     if speaks(looks):
         rise = _rise(looks)
         if rise > RISING and not stopped:
@@ -172,7 +179,15 @@ def learned(looks: Sequence[HeldOutMetrics], swapped: bool, *, stopped: bool) ->
         what = f"It found no preference that it could learn: {how}; at most {most:.0%} of them are ranked right"
         return RunFinding("none", what, "Look at the pairs: do people agree, and do winners differ from losers")
     what = f"Too few pairs to tell whether it learned: {how}; as many as {most:.0%} may be ranked right"
-    return RunFinding("few", what, "Hold out more pairs")
+    return RunFinding("few", what, _more(looks))
+
+
+def _more(looks: Sequence[HeldOutMetrics]) -> str:
+    """How many pairs would be enough if their lead stayed as it is: its standard errors grow as their root."""
+    strength = evidence(looks)
+    if strength < FAINT:
+        return "Take more pairs"
+    return f"Take more pairs: {math.ceil((asked(looks) / strength) ** 2)} times as many would do with such a lead"
 
 
 def _rise(looks: Sequence[HeldOutMetrics]) -> float:

@@ -56,5 +56,5 @@ class TrainSection(Options):
     seed: int = told(0, "of every draw: order, t, noise, flips, dropped prompts")
     checkpoint_every: Count = told(500, "optimiser steps; 0 = only at the end")
     checkpoints_keep: Positive = told(2, "older checkpoints are removed")
-    stop: StopOptions | None = told(None, "end early by held-out pairs and keep the best step, as {patience: 3}")
+    stop: StopOptions | None = told(None, "end early by held-out pairs and keep the last sound step, as {patience: 3}")
     max_skipped: Count = told(10, "stop after this many steps skipped for non-finite gradients")
