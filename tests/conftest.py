@@ -9,6 +9,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 import drawn  # noqa: F401  (loads the profile of the property tests, before a test module reads it)
+from nightly import LONG
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
@@ -20,6 +21,14 @@ install_import_hook(["finepref.diffusion", "finepref.objectives"], "shape_checke
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the long tests."""
+    for item in items:
+        if item.nodeid.startswith(LONG):
+            item.add_marker(pytest.mark.nightly)
 
 
 @pytest.fixture(scope="session")
