@@ -47,17 +47,14 @@ NAMED = ("arenapo", "image")  # kinds whose table says which model made a pictur
 
 def make_folder(folder: Path, kind: str, seed: int) -> None:
     """PNG files and votes.csv of a seed; the pictures are the same for all kinds but wide, and kept beside it."""
+    from held_out_runs import pictures_of
+
     from finepref.core import rng
-    from finepref.lab import crowd, makers, model, world
+    from finepref.lab import crowd, world
     from finepref.lab.ballots import cast
 
     prompts = world.prompts("train")
-    kept = folder.parent.parent / f"pictures-{seed}.npz"
-    if not kept.is_file():
-        pipelines = {variant: model.pipeline(variant) for variant in sorted({maker.variant for maker in makers.MAKERS})}
-        np.savez(kept, **makers.make_images(pipelines, prompts, seed=seed, makers=makers.MAKERS))
-    with np.load(kept) as held:
-        images = {maker.name: held[maker.name] for maker in makers.MAKERS}
+    images = pictures_of(seed, folder.parent.parent)
     ballots = cast(images, prompts, seed=seed, votes=PAIRS)
     names, chance = list(images), rng.numpy_generator(seed, "align runs", kind)
     share = ballots.share

@@ -26,13 +26,17 @@ import pyarrow.parquet as pq
 from row_files import missing, run_all
 
 ROWS = Path(__file__).parent / "results" / "held-out"
-RATE, STEPS, EVERY, PAIRS = 6e-5, 96, 6, 300
-PROMPTS = 60
+RATE, STEPS, PROMPTS = 6e-5, 96, 60
+FEW, MANY = (300, 0.2, 6, 8), (900, 0.33, 24, 4)
+"""Votes, share of them held out, steps between looks, draws of a look: for early stopping, and for verdicts."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run. factor: of the rate. words: overrides. signal: how the sidecar is made. judged: all looks, or the ends."""
+    """A run. factor: of the rate. words: overrides. signal: how the sidecar is made. judged: all looks, or the ends.
+
+    size: votes, share held out, steps between looks, draws of a look.
+    """
 
     name: str
     seed: int
@@ -41,6 +45,7 @@ class Job:
     factor: float = 1.0
     judged: str = "ends"
     words: tuple[str, ...] = field(default=())
+    size: tuple[int, float, int, int] = FEW
 
 
 def early(seeds: Sequence[int]) -> Iterator[Job]:
@@ -52,14 +57,26 @@ def early(seeds: Sequence[int]) -> Iterator[Job]:
 
 def verdicts(seeds: Sequence[int]) -> Iterator[Job]:
     for seed in seeds:
-        yield Job("healthy", seed)
-        yield Job("rate-10", seed, factor=10.0)
-        yield Job("lambda-3", seed, "arenapo", "paper", words=("signal.margin_scale=3",))
-        yield Job("wrong-reward", seed, "reward_soft", "wrong")
-        yield Job("permuted", seed, signal="permuted", method="dpo")
+        yield Job("healthy", seed, size=MANY)
+        yield Job("rate-10", seed, factor=10.0, size=MANY)
+        yield Job("lambda-3", seed, "arenapo", "paper", words=("signal.margin_scale=3",), size=MANY)
+        yield Job("wrong-reward", seed, "reward_soft", "wrong", size=MANY)
+        yield Job("permuted", seed, signal="permuted", method="dpo", size=MANY)
 
 
 SETS = {"early": (early, range(10)), "verdicts": (verdicts, (*range(10), *range(100, 120)))}
+
+
+def pictures_of(seed: int, work: Path) -> dict[str, Any]:
+    """Maker -> pictures of the lab's prompts for training; drawn once a seed, and kept beside the runs."""
+    from finepref.lab import makers, model, world
+
+    kept = work / f"pictures-{seed}.npz"
+    if not kept.is_file():
+        pipelines = {variant: model.pipeline(variant) for variant in sorted({maker.variant for maker in makers.MAKERS})}
+        np.savez(kept, **makers.make_images(pipelines, world.prompts("train"), seed=seed, makers=makers.MAKERS))
+    with np.load(kept) as held:
+        return {maker.name: held[maker.name] for maker in makers.MAKERS}
 
 
 def ground(job: Job, work: Path) -> tuple[Path, Path | None]:
@@ -72,15 +89,15 @@ def ground(job: Job, work: Path) -> tuple[Path, Path | None]:
     from finepref.formats.rewards import read_rewards
     from finepref.formats.signals import write_signals
     from finepref.lab import world
-    from finepref.lab.ballots import make_votes
+    from finepref.lab.ballots import vote_table as lab_votes
     from finepref.plan.methods import get
     from finepref.signals.make import signals_of, vote_table
     from finepref.train.config import load_config
     from finepref.train.opened import make_cache
     from finepref.train.processes import World
 
-    permuted = job.signal == "permuted"
-    folder = work / (f"seed-{job.seed}" + ("-permuted" if permuted else ""))
+    permuted, count = job.signal == "permuted", job.size[0]
+    folder = work / (f"seed-{job.seed}-{count}" + ("-permuted" if permuted else ""))
     votes, rewards = folder / "votes.parquet", folder / "rewards.parquet"
     if not votes.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +107,8 @@ def ground(job: Job, work: Path) -> tuple[Path, Path | None]:
             _permute(folder / "turned.parquet", rng.numpy_generator(job.seed, "permuted winners"))
             (folder / "turned.parquet").rename(votes)
         else:
-            make_votes(votes, seed=job.seed, votes=PAIRS, prompts=world.prompts("train"))
+            images = pictures_of(job.seed, work)
+            pq.write_table(lab_votes(images, world.prompts("train"), seed=job.seed, votes=count), votes)
     prefs = read_preferences([votes])
     if not rewards.is_file():
         score_preferences(prefs, ["lab-reward"], rewards, inputs=[votes])
@@ -166,17 +184,18 @@ def run(job: Job, work: Path) -> dict[str, Any]:
     from finepref.train.run import train_run
 
     torch.set_num_threads(1)
-    votes, signals = ground(job, work)
+    (votes, signals), (_, share, every, draws) = ground(job, work), job.size
     words = [
-        f"data.paths=[{votes}]", f"cache.folder={votes.parent / 'cache'}", "data.validation_share=0.2",
-        f"validation.every={EVERY}", f"train.checkpoint_every={EVERY}", "train.checkpoints_keep=99",
+        f"data.paths=[{votes}]", f"cache.folder={votes.parent / 'cache'}", f"data.validation_share={share}",
+        f"validation.every={every}", f"validation.draws={draws}", f"train.checkpoint_every={every}",
+        "train.checkpoints_keep=99",
         f"train.max_steps={STEPS}", "train.pairs_per_step=16", "train.micro_batch=16", "train.lr_warmup_steps=5",
         f"train.learning_rate={RATE * job.factor}", f"train.seed={job.seed}",
         *([] if signals is None else [f"signal.file={signals}"]), *job.words,
     ]  # fmt: skip
     out = work / "runs" / f"{job.name}-{job.seed}"
     train_run(load_config(f"lab/{job.method}", words), out, overwrite=True)
-    steps = range(EVERY, STEPS + 1, EVERY) if job.judged == "looks" else [STEPS]
+    steps = range(every, STEPS + 1, every) if job.judged == "looks" else [STEPS]
     found = {0: quality("lab", job.seed)} | {step: quality(f"{out}@{step}", job.seed) for step in steps}
     looks = [asdict(line) for line in read_heldout(out)]
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
