@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,8 +90,10 @@ class Server:
         return f"http://localhost:{self.port}/admin/{self.token}"
 
     def end(self, how: int = signal.SIGINT) -> None:
-        self.process.send_signal(how)
-        self.process.wait()
+        while self.process.poll() is None:  # one that comes while Python imports may be lost
+            self.process.send_signal(how)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(20)
         assert self.process.stdout is not None
         self.process.stdout.close()
 

@@ -245,6 +245,7 @@ def _reasons(
     card = "no GPU: float32 on the CPU" if gpu is None else f"{gpu.name}, {gpu.memory_gb:.0f} GB"
     return (
         f"data: {pairs:,} decided pairs of {report.prompts:,} prompts, {report.images:,} pictures"
+        + (f"; {report.repeated:,} pairs are there more than once" if report.repeated else "")
         + (f"; {shaped:,} are no squares and keep their shape (data.buckets)" if shaped else ""),
         f"signal: {signal}, trained by {choice.method}; {choice.why}",
         f"recipe: pairs_{recipe}, the nearest one: at most {steps}, {held}"

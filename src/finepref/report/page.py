@@ -93,6 +93,8 @@ def _heading(
     """What is compared, in a line."""
     if evaluations:
         return str(evaluations[0]["headline"])
+    if runs and all(run.record is not None and run.record.kept == 0 for run in runs):
+        return "The model was left as it was" if len(runs) == 1 else "All runs left their model as it was"
     if runs:
         return f"Training of {results.side_by_side([run.name for run in runs])}"
     if boards:
