@@ -20,7 +20,8 @@ from finepref.formats.answers import Answer, PictureRow, ShownSet, as_json
 from finepref.formats.collection import CollectionRecord
 from finepref.formats.votes import Votes
 
-NUMBERS = ("answer", "question", "left", "right", "picture_0", "picture_1", "prompt", "voter", "game", "time")
+NUMBERS = ("question", "left", "right", "picture_0", "picture_1", "prompt", "voter", "game")
+"""Columns of `VoteTally.rows`, four bytes each: a study may have a million answers."""
 BOTH_BAD = as_json("both_bad")
 
 
@@ -29,7 +30,7 @@ class VoteTally:
 
     def __init__(self, about: CollectionRecord, pictures: Sequence[PictureRow]) -> None:
         self.about, self.pictures = about, pictures
-        self.rows, self.answer, self.share = array("q"), array("q"), array("d")
+        self.rows, self.answer, self.time, self.share = array("i"), array("q"), array("q"), array("f")
         self.stands, self.bad = bytearray(), bytearray()
         self.games = 0
 
@@ -41,10 +42,10 @@ class VoteTally:
         for a, b, share in found:
             one, other = self.pictures[shown.pictures[a]], self.pictures[shown.pictures[b]]
             self.rows.extend((
-                answer.id, answer.question, one.model, other.model, one.id, other.id, one.prompt, shown.voter,
-                self.games, int(answer.answered_at * 1e6),
+                answer.question, one.model, other.model, one.id, other.id, one.prompt, shown.voter, self.games,
             ))  # fmt: skip
             self.answer.append(answer.id)
+            self.time.append(int(answer.answered_at * 1e6))
             self.share.append(share)
             self.stands.append(1)
             self.bad.append(answer.answer == BOTH_BAD)
@@ -62,7 +63,7 @@ class VoteTally:
         rows, games = len(self), self.games
 
         def cut() -> None:
-            del self.rows[rows * len(NUMBERS) :], self.answer[rows:], self.share[rows:]
+            del self.rows[rows * len(NUMBERS) :], self.answer[rows:], self.time[rows:], self.share[rows:]
             del self.stands[rows:], self.bad[rows:]
             self.games = games
 
@@ -71,12 +72,12 @@ class VoteTally:
     def copy(self) -> VoteTally:
         """What is counted now, for another thread."""
         found = VoteTally(self.about, self.pictures)
-        found.rows, found.answer, found.share = self.rows[:], self.answer[:], self.share[:]
+        found.rows, found.time, found.share = self.rows[:], self.time[:], self.share[:]
         found.stands, found.bad = self.stands[:], self.bad[:]
         return found
 
-    def _rows(self) -> npt.NDArray[np.int64]:
-        return np.frombuffer(self.rows, dtype=np.int64).reshape(-1, len(NUMBERS))
+    def _rows(self) -> npt.NDArray[np.int32]:
+        return np.frombuffer(self.rows, dtype=np.int32).reshape(-1, len(NUMBERS))
 
     def __len__(self) -> int:
         return len(self.share)
@@ -84,7 +85,7 @@ class VoteTally:
     def votes(self, question: int, *, excluded: Collection[int] = ()) -> Votes:
         """The votes on a question, without those of some voters; models and prompts that have some."""
         held = dict(zip(NUMBERS, self._rows().T, strict=True))
-        share = np.frombuffer(self.share)
+        share, time = np.frombuffer(self.share, dtype=np.float32), np.frombuffer(self.time, dtype=np.int64)
         rows = np.frombuffer(self.stands, dtype=np.bool_) & (held["question"] == question)
         if excluded:
             rows &= ~np.isin(held["voter"], list(excluded))
@@ -97,7 +98,7 @@ class VoteTally:
             outcome=np.sign(share[at] - 0.5).astype(np.int8), left_image=image[: len(at)],
             right_image=image[len(at) :], prompt=_dense(held["prompt"][at])[0], voter=_dense(held["voter"][at])[0],
             game=None if self.about.mode == "pair" else _dense(held["game"][at])[0],
-            both_bad=bad if bad.any() else None, time=held["time"][at],
+            both_bad=bad if bad.any() else None, time=time[at],
         )  # fmt: skip
 
     def board(self, question: int, *, excluded: Collection[int] = ()) -> Ratings | None:
@@ -108,10 +109,12 @@ class VoteTally:
         return replace(rate(votes), agreement=agreement(votes))
 
 
-def _dense(codes: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], list[int]]:
+def _dense(codes: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], list[int]]:
     """(codes by first appearance, what each stands for), as a reader of a file numbers names."""
-    used, first, where = np.unique(codes, return_index=True, return_inverse=True)
-    order = np.argsort(first, kind="stable")
-    rank = np.empty(len(used), dtype=np.int64)
-    rank[order] = np.arange(len(used))
-    return rank[where], used[order].tolist()
+    n = len(codes)
+    first = np.full(codes.max(initial=-1) + 1, n)
+    first[codes[::-1]] = np.arange(n - 1, -1, -1)  # of equal codes the last one written stays: the first
+    order = np.argsort(first, kind="stable")[: np.count_nonzero(first < n)]
+    rank = np.empty(len(first), dtype=np.int32)
+    rank[order] = np.arange(len(order))
+    return rank[codes], order.tolist()
