@@ -12,6 +12,8 @@ from safetensors.numpy import load_file
 
 from finepref.align.timed import Stage, Timing
 from finepref.core.errors import InputError
+from finepref.formats.collection import read_study
+from finepref.formats.ratings import read_ratings
 from finepref.formats.rounds import read_rounds
 from finepref.rounds import closed_loop
 
@@ -105,16 +107,18 @@ def test_two_rounds_and_one_that_was_ended(
     assert strip(read_rounds(halves)) == strip(found)
 
 
-def test_people_are_waited_for(
-    tmp_path: Path, finepref: Run, stages: list[tuple[str, ...]], early: tuple[str, str]
+def test_people_are_waited_for_and_one_model_is_enough(
+    tmp_path: Path, finepref: Run, stages: list[tuple[str, ...]]
 ) -> None:
     out = tmp_path / "rounds"
-    code, said, err = finepref(*WORDS, *early, "--by", "people", "--rounds", "1", "--out", out)
+    code, said, err = finepref(*WORDS, "--by", "people", "--rounds", "1", "--out", out)
     assert code == 0, err
     assert "round 1 waits for votes: 0 of 16 sets have an answer" in said
+    assert read_study(out / "round-01" / "study").models == ("base, seed 1000", "base, seed 1001")
     assert finepref("collect", out / "round-01" / "study", "--by", "lab", "--sets", "16")[0] == 0
-    assert finepref(*WORDS, *early, "--by", "people", "--rounds", "1", "--out", out)[0] == 0
+    assert finepref(*WORDS, "--by", "people", "--rounds", "1", "--out", out)[0] == 0
     assert read_rounds(out).rounds[0].sets == 16
+    assert [row.name for row in read_ratings(out / "round-01" / "board").models] == ["base"]
 
 
 @pytest.mark.parametrize(
@@ -127,14 +131,15 @@ def test_people_are_waited_for(
         (("--method", "nosuch"), "nosuch"),
         (("--also", "base=lab"), "is a name of the rounds' own models"),
         (("train.nosuch=1",), "nosuch"),
-        ((), "nothing to be compared with"),
+        (("--images", "1"), "nothing to be compared with"),
     ],
 )
 def test_what_cannot_be(
     tmp_path: Path, finepref: Run, stages: list[tuple[str, ...]], change: tuple[str, ...], said: str
 ) -> None:
-    also = () if "--also" in change or change == () else ("--also", "early=lab")
-    code, _, err = finepref(*WORDS, *also, *change, "--out", tmp_path / "rounds")
+    also = () if "--also" in change or "--images" in change else ("--also", "early=lab")
+    at = WORDS.index("--images") if "--images" in change else len(WORDS)
+    code, _, err = finepref(*WORDS[:at], *WORDS[at + 2 :], *also, *change, "--out", tmp_path / "rounds")
     assert code == 2
     assert said in err
     assert not any(words[0] == "generate" for words in stages)

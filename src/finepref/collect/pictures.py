@@ -25,6 +25,8 @@ _AFTER = re.compile(r"\n(?:Negative prompt:|Steps:)")
 _TURNING = re.compile("[\x80-\x9f\u202a-\u202e\u2066-\u2069]")
 """Controls of terminals, and what turns the direction of the text around it; marks of one direction may be."""
 LONGEST_NAME = 100
+OF_SEED = ", seed "
+"""Between the name of a model and a seed, where seeds are compared."""
 _FILE, _PROMPT = ("file", "file_name", "image", "name"), ("prompt", "caption", "text")
 
 
@@ -32,7 +34,8 @@ _FILE, _PROMPT = ("file", "file_name", "image", "name"), ("prompt", "caption", "
 class StudyPicture:
     """A picture before it is in a study. key: equal for the pictures of all models that are compared.
 
-    prompt: empty where none is known. path: the file, which must lie in `root`.
+    prompt: empty where none is known. path: the file, which must lie in `root`. seed: of its noise, and `row`: the key
+    without it, in an evaluation folder.
     """
 
     model: str
@@ -40,10 +43,14 @@ class StudyPicture:
     prompt: str
     path: Path
     root: Path
+    seed: int | None = None
+    row: str = ""
 
 
 def find_pictures(sources: Sequence[str], *, prompts: Path | None = None) -> list[StudyPicture]:
     """The pictures behind evaluation folders and folders of pictures, `NAME=FOLDER` or by the folder's own name.
+
+    Of one model alone with pictures from several seeds, each seed takes the place of a model.
 
     Args:
         prompts: a csv with the columns file and prompt, or a prompt file whose rows are the files in order of name;
@@ -63,6 +70,9 @@ def find_pictures(sources: Sequence[str], *, prompts: Path | None = None) -> lis
             found += _of_evaluation(folder, named[1] if named else None)
         else:
             found += _of_folder(_model_name(named[1] if named else folder.resolve().name, source), folder)
+    if len({each.model for each in found}) == 1 and len({each.seed for each in found} - {None}) > 1:
+        found = [replace(each, model=f"{each.model}{OF_SEED}{each.seed}", key=each.row) for each in found]
+        say(f"one model: its pictures from {len({each.seed for each in found})} seeds are compared")
     _check_models(found, sources)
     keys = sorted({each.key for each in found})
     texts = _said(found) if prompts is None else _prompts(prompts, keys)
@@ -105,8 +115,8 @@ def _of_evaluation(folder: Path, name: str | None) -> Iterator[StudyPicture]:
         what = f"{name} cannot name the {len(models)} models of an evaluation folder"
         raise InputError(what, where=folder, remedy="give the folder alone: its models have names")
     for row in rows:
-        key = f"{row.prompt_set}/{row.prompt_index:05d}/{row.seed}"
-        yield StudyPicture(_model_name(name or row.model, folder), key, row.prompt, folder / row.path, folder)
+        key, model = f"{row.prompt_set}/{row.prompt_index:05d}", _model_name(name or row.model, folder)
+        yield StudyPicture(model, f"{key}/{row.seed}", row.prompt, folder / row.path, folder, row.seed, key)
 
 
 def _of_folder(model: str, folder: Path) -> Iterator[StudyPicture]:
@@ -146,7 +156,7 @@ def _check_models(found: Sequence[StudyPicture], sources: Sequence[str]) -> None
         held.add(each.model)
     if not any(len(models) > 1 for models in keys.values()):
         what = "no two models have a picture of one prompt"
-        remedy = "give two folders whose files have equal names, or an evaluation folder with two models"
+        remedy = "give two folders whose files have equal names, or an evaluation folder with two models or seeds"
         raise InputError(what, where=", ".join(sources), remedy=remedy)
 
 

@@ -13,6 +13,7 @@ from finepref.align.alignment import Alignment, base_layer, plan_alignment
 from finepref.align.stages import comparing_stages
 from finepref.align.timed import Stage, Timing, run_stage
 from finepref.collect.founding import StudyOptions, found_study
+from finepref.collect.pictures import OF_SEED
 from finepref.core.errors import InputError, check_word
 from finepref.core.outfolders import own_folder
 from finepref.core.progress import say
@@ -126,9 +127,10 @@ def check_asked(asked: RoundsRequest) -> None:
     if both := judges & scorers:
         what = f"{', '.join(sorted(both))} would judge what is learned from it"
         raise InputError(what, where="--judge", remedy="name another judge")
-    if not asked.also:
+    if not asked.also and asked.images < 2:
         what = "the first round has one model, and its pictures have nothing to be compared with"
-        raise InputError(what, where="--also", remedy="name another model: a rival, or an earlier version")
+        remedy = "let each model make two pictures of a prompt with --images 2, or name another model with --also"
+        raise InputError(what, where="--images", remedy=remedy)
     if asked.prompts == asked.held_out:
         what = "the prompts that are judged on are those that are voted on"
         raise InputError(what, where="--held-out", remedy="name others")
@@ -178,7 +180,7 @@ def play_round(asked: RoundsRequest, record: RoundsRecord) -> PlayedRound | str:
         stage("collect", str(study), "--by", asked.by, "--sets", str(asked.sets), *drawn)
         answered = count_answered(study)
     studies = [str(folder_of(asked, each) / "study") for each in range(1, number + 1)]
-    stage("arena", *studies, "--out", str(folder / "board"))
+    stage("arena", *studies, *_merges(studies), "--out", str(folder / "board"))
     before = standing(record)[-1]
     for words in _training(asked, number, before, study).before:
         stage(*words)
@@ -208,6 +210,12 @@ def _pictures(asked: RoundsRequest, record: RoundsRecord, number: int) -> Sequen
     seeds = ",".join(str(first + each) for each in range(asked.images))
     out = ["--out", str(folder_of(asked, number) / "pictures")]
     return ("generate", *words, "--prompts", asked.prompts, *_limit(asked), "--seeds", seeds, *asked.sampling, *out)
+
+
+def _merges(studies: Sequence[str]) -> list[str]:
+    """The seeds of a model that had nothing but its own pictures beside it are that model on the board."""
+    names = {name for study in studies for name in read_study(study).models if OF_SEED in name}
+    return [word for name in sorted(names) for word in ("--merge", f"{name}={name.rpartition(OF_SEED)[0]}")]
 
 
 def _limit(asked: RoundsRequest) -> list[str]:
