@@ -74,7 +74,7 @@ def state_of(desk: Desk) -> dict[Any, Any]:
         for number, seat in desk.seats.items()
     }  # fmt: skip
     rows = np.delete(tally._rows(), NUMBERS.index("game"), axis=1).tolist()
-    whole = zip(rows, tally.answer, tally.time, tally.share, tally.bad, tally.stands, strict=True)
+    whole = zip(rows, tally.answer, tally.time, tally.outcome, tally.bad, tally.stands, strict=True)
     found["tally"] = [row for row in whole if row[-1]]
     if isinstance(chooser, FewestFirst):
         met = {k: {one: two for one, two in m.beside.items() if two} for k, m in chooser.met.items()}

@@ -20,7 +20,7 @@ from finepref.formats.answers import Answer, PictureRow, ShownSet, as_json
 from finepref.formats.collection import CollectionRecord
 from finepref.formats.votes import Votes
 
-NUMBERS = ("question", "left", "right", "picture_0", "picture_1", "prompt", "voter", "game")
+NUMBERS = ("question", "picture_0", "picture_1", "voter", "game")
 """Columns of `VoteTally.rows`, four bytes each: a study may have a million answers."""
 BOTH_BAD = as_json("both_bad")
 
@@ -30,7 +30,7 @@ class VoteTally:
 
     def __init__(self, about: CollectionRecord, pictures: Sequence[PictureRow]) -> None:
         self.about, self.pictures = about, pictures
-        self.rows, self.answer, self.time, self.share = array("i"), array("q"), array("q"), array("f")
+        self.rows, self.answer, self.time, self.outcome = array("i"), array("q"), array("q"), array("b")
         self.stands, self.bad = bytearray(), bytearray()
         self.games = 0
 
@@ -40,13 +40,10 @@ class VoteTally:
             return
         found = comparisons(self.about.mode, answer.answer, len(shown.pictures))
         for a, b, share in found:
-            one, other = self.pictures[shown.pictures[a]], self.pictures[shown.pictures[b]]
-            self.rows.extend((
-                answer.question, one.model, other.model, one.id, other.id, one.prompt, shown.voter, self.games,
-            ))  # fmt: skip
+            self.rows.extend((answer.question, shown.pictures[a], shown.pictures[b], shown.voter, self.games))
             self.answer.append(answer.id)
             self.time.append(int(answer.answered_at * 1e6))
-            self.share.append(share)
+            self.outcome.append((share > 0.5) - (share < 0.5))
             self.stands.append(1)
             self.bad.append(answer.answer == BOTH_BAD)
         self.games += bool(found)
@@ -63,7 +60,7 @@ class VoteTally:
         rows, games = len(self), self.games
 
         def cut() -> None:
-            del self.rows[rows * len(NUMBERS) :], self.answer[rows:], self.time[rows:], self.share[rows:]
+            del self.rows[rows * len(NUMBERS) :], self.answer[rows:], self.time[rows:], self.outcome[rows:]
             del self.stands[rows:], self.bad[rows:]
             self.games = games
 
@@ -72,7 +69,7 @@ class VoteTally:
     def copy(self) -> VoteTally:
         """What is counted now, for another thread."""
         found = VoteTally(self.about, self.pictures)
-        found.rows, found.time, found.share = self.rows[:], self.time[:], self.share[:]
+        found.rows, found.time, found.outcome = self.rows[:], self.time[:], self.outcome[:]
         found.stands, found.bad = self.stands[:], self.bad[:]
         return found
 
@@ -80,23 +77,25 @@ class VoteTally:
         return np.frombuffer(self.rows, dtype=np.int32).reshape(-1, len(NUMBERS))
 
     def __len__(self) -> int:
-        return len(self.share)
+        return len(self.outcome)
 
     def votes(self, question: int, *, excluded: Collection[int] = ()) -> Votes:
         """The votes on a question, without those of some voters; models and prompts that have some."""
         held = dict(zip(NUMBERS, self._rows().T, strict=True))
-        share, time = np.frombuffer(self.share, dtype=np.float32), np.frombuffer(self.time, dtype=np.int64)
+        outcome, time = np.frombuffer(self.outcome, dtype=np.int8), np.frombuffer(self.time, dtype=np.int64)
+        model, prompt = np.array([(each.model, each.prompt) for each in self.pictures], dtype=np.int32).T
         rows = np.frombuffer(self.stands, dtype=np.bool_) & (held["question"] == question)
         if excluded:
             rows &= ~np.isin(held["voter"], list(excluded))
         at = np.flatnonzero(rows)
         bad = np.frombuffer(self.bad, dtype=np.bool_)[at]
-        model, names = _dense(np.concatenate([held["left"][at], held["right"][at]]))
-        image, _ = _dense(np.concatenate([held["picture_0"][at], held["picture_1"][at]]))
+        shown = np.concatenate([held["picture_0"][at], held["picture_1"][at]])
+        (made_by, names), (image, _) = _dense(model[shown]), _dense(shown)
         return Votes(
-            models=tuple(self.about.models[number] for number in names), left=model[: len(at)], right=model[len(at) :],
-            outcome=np.sign(share[at] - 0.5).astype(np.int8), left_image=image[: len(at)],
-            right_image=image[len(at) :], prompt=_dense(held["prompt"][at])[0], voter=_dense(held["voter"][at])[0],
+            models=tuple(self.about.models[number] for number in names), outcome=outcome[at],
+            left=made_by[: len(at)], right=made_by[len(at) :], left_image=image[: len(at)],
+            right_image=image[len(at) :], prompt=_dense(prompt[shown[: len(at)]])[0],
+            voter=_dense(held["voter"][at])[0],
             game=None if self.about.mode == "pair" else _dense(held["game"][at])[0],
             both_bad=bad if bad.any() else None, time=time[at],
         )  # fmt: skip
