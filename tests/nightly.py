@@ -1,6 +1,6 @@
-"""Tests that take long and that others stand in for from day to day: `scripts/nightly` runs them, `scripts/test` not.
+"""Tests that take long: `scripts/nightly` runs them, `scripts/test` does not.
 
-The beginning of a test's name is enough. Those that stand in for them are named behind.
+The beginning of a test's name is enough. What stands in for one from day to day, where something does, is named behind.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ LONG = (
         f"tests/unit/test_backbone_pages.py::test_a_page_shows_what_plan_prints[{family}]"
         for family in ("sd15", "sdxl", "sd3", "flux", "qwen_image")
     ),  # [sana]
+    "tests/fuzz/test_fuzz.py::test_no_input_does_what_none_may_do[600]",  # [200]
     "tests/unit/test_step_benchmark.py::test_every_variant_of_a_gpu_measurement_runs",  # its other tests
     "tests/unit/test_step_benchmark.py::test_losses_and_gradient_norms_are_equal",
     "tests/unit/test_step_benchmark.py::test_the_full_size_measurement_runs",

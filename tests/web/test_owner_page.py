@@ -71,13 +71,13 @@ def test_a_new_link_is_asked_about_and_seen_where_the_button_is(page: chromium.P
         page.run("window.asked = []; window.confirm = (words) => { asked.push(words); return asked.length > 1 }")
         click(page, "[data-state=renew]")
         until(lambda: page.run("asked.length") == 1, "a question")
-        visit_old = next(iter(site.links.values()))
+        old = next(iter(site.links.values()))
         click(page, "[data-state=renew]")
         until(lambda: "/v/" in text(page, "#told"), "a link")
         assert "open nothing" in page.run("asked[1]")
         box = page.run("(() => { const r = told.getBoundingClientRect(); return [r.top, r.bottom] })()")
         assert 0 <= box[0] < box[1] <= 700, "seen, wherever the page was scrolled to"
-        visit(page, visit_old)
+        visit(page, old)
         assert "This link does not open the page" in text(page, "body")
     page.size(1280, 900)
 

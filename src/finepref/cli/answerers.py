@@ -21,10 +21,10 @@ def check_by(by: str) -> None:
     if by.startswith(JUDGE):
         answerers_of(by, people=1, seed=0)
     elif by != LAB:
-        parse_scorer(by)
+        _parse_scorer(by)
 
 
-def parse_scorer(by: str) -> None:
+def _parse_scorer(by: str) -> None:
     """See that it is a scorer's spec; where its name is of no scorer, say who else may answer."""
     from finepref.core.errors import check_word
     from finepref.evaluate.scorers.scorer_rows import SCORERS, parse
@@ -57,6 +57,6 @@ def answerers_of(by: str, *, people: int, seed: int) -> tuple[Mapping[str, Answe
     from finepref.collect.answering import scored
     from finepref.evaluate.scorers.scorer_rows import make
 
-    parse_scorer(by)
+    _parse_scorer(by)
     scorer = make(by)
     return {f"{scorer.name} (scorer)": scored(scorer)}, False

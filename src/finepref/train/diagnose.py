@@ -147,8 +147,8 @@ def _left_the_start(looks: Sequence[HeldOutMetrics]) -> RunFinding:
         what = "It left the base as it was: the held-out pairs have one prompt, so that nothing speaks for a later step"
         return RunFinding("start", what, "Hold out pairs of more prompts")
     if not speaks(looks):
-        what = f"winners lead losers by {strength:.1f} standard errors at {pairs} held-out pairs, {CHANCE}"
-        what = f"It left the base as it was: {what.format(asked(looks))}"
+        what = f"winners lead losers by {strength:.1f} standard errors at {pairs} held-out pairs"
+        what = f"It left the base as it was: {what}, {CHANCE.format(asked(looks))}"
         return RunFinding("start", what, f"{_more(looks)}, or see whether people agree on them")
     what = "It left the base as it was: every later look found winners harmed at high noise"
     return RunFinding("start", what, "Divide the learning rate by 3")
