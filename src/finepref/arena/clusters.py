@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from finepref.arena.blocks import slices
+from finepref.arena.counts import weights
 from finepref.arena.normal import Ints
 from finepref.core.errors import InputError, check_word
 from finepref.formats.votes import Votes
@@ -68,7 +69,7 @@ def spread(votes: Votes, codes: Ints | None) -> Spread:
     sizes, rows_in, alone = np.zeros(1), np.zeros(1), 0.0
     for rows in slices(len(votes)):
         counted = np.asarray(votes.left[rows] != votes.right[rows])
-        weight = counted.astype(np.float64) if votes.weight is None else counted * votes.weight[rows]
+        weight = counted * weights(votes, rows)
         if codes is None:
             alone += float(weight.sum())
             continue
@@ -137,7 +138,7 @@ def few_clusters(votes: Votes, codes: Ints) -> npt.NDArray[np.bool_]:
         counted = votes.left[rows] != votes.right[rows]
         code = np.tile(np.asarray(codes[rows], dtype=np.int64)[counted], 2)
         model = np.concatenate([votes.left[rows][counted], votes.right[rows][counted]])
-        weight = np.ones(len(code)) if votes.weight is None else np.tile(votes.weight[rows][counted], 2)
+        weight = np.tile(weights(votes, rows)[counted], 2)
         named_ = code >= 0
         alone += np.bincount(model[~named_], weight[~named_], m)
         sizes = sizes + csr_matrix((weight[named_], (code[named_], model[named_])), shape=sizes.shape)

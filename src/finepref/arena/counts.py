@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -116,9 +117,15 @@ def parts(votes: Votes, rows: slice = slice(None)) -> tuple[Floats, Floats, Floa
         share = votes.share[rows]
         told = (share, 1.0 - share, np.zeros(len(share)))
         found = [np.where(np.isnan(share), plain, shared) for plain, shared in zip(found, told, strict=True)]
-    weight = 1.0 if votes.weight is None else votes.weight[rows]
+    weight = weights(votes, rows)
     left, right, tie = (weight * part for part in found)
     return left, right, tie
+
+
+def weights(votes: Votes, rows: Any = slice(None)) -> Floats:
+    """[n] how many votes each of these rows counts as."""
+    weight = np.ones(len(votes.left[rows])) if votes.weight is None else votes.weight[rows]
+    return weight if votes.repeats is None else weight * votes.repeats[rows]
 
 
 def both_bad(votes: Votes) -> Floats | None:
@@ -126,8 +133,7 @@ def both_bad(votes: Votes) -> Floats | None:
     if votes.both_bad is None:
         return None
     rows = np.flatnonzero(votes.both_bad & (votes.left != votes.right))
-    weight = np.ones(len(rows)) if votes.weight is None else votes.weight[rows]
-    m = len(votes.models)
+    weight, m = weights(votes, rows), len(votes.models)
     return np.asarray(np.bincount(votes.left[rows], weight, m) + np.bincount(votes.right[rows], weight, m))
 
 
@@ -153,7 +159,7 @@ def count_sides(votes: Votes) -> PairCounts:
 
 def _dense(votes: Votes, m: int) -> Floats:
     """[3, M * M] right won, tie, left won; the left model times M plus the right one."""
-    plain, cells = not is_weighted(votes), np.zeros(3 * m * m)
+    plain, cells = votes.repeats is None and not is_weighted(votes), np.zeros(3 * m * m)
     for rows in slices(len(votes), CHUNK):
         key = votes.left[rows].astype(np.int64)
         key *= m

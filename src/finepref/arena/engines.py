@@ -232,12 +232,12 @@ def _ratings(
     votes: Votes, counts: PairCounts, settings: RatingSettings, told: tuple[str, ...], **found: Any
 ) -> Ratings:  # fmt: skip
     wins, losses, ties = counts.record().T
-    own = sum(int(np.count_nonzero(votes.left[rows] == votes.right[rows])) for rows in slices(len(votes)))
+    own = sum(votes.take(rows).take(votes.left[rows] == votes.right[rows]).total for rows in slices(len(votes)))
     voters = None if votes.voter is None else clusters.named(votes.voter)
     return Ratings(
         models=votes.models, settings=settings, wins=wins, losses=losses, ties=ties, component=counts.components(),
         warnings=doubts.of_models(counts, votes.models) + told, voters=voters, both_bad=both_bad(votes),
-        counted=VoteCount(read=len(votes), used=len(votes) - own, self=own), **found,
+        counted=VoteCount(read=votes.total, used=votes.total - own, self=own), **found,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from finepref.formats.ratings import BoardRecord
 from finepref.formats.validation import Validation
 from finepref.formats.votefiles import VoteTable
 
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 SAMPLE = 200_000  # votes from which the quantiles of gaps are drawn up
 
 
@@ -76,9 +77,13 @@ def summarise(table: VoteTable, ratings: Ratings, kinds: Sequence[KindOfGap]) ->
     rows = np.arange(0, n, max(1, n // SAMPLE))
     found = []
     for kind in kinds:
-        values = kind.of(table, ratings, rows)
-        decided = values[~np.isnan(values)]
-        if len(decided):
-            quantiles = np.quantile(decided, (0.05, 0.25, 0.5, 0.75, 0.95))
-            found.append(GapSummary(kind.name, quantiles, float(decided.mean()), kind.rho))
+        values, times = kind.of(table, ratings, rows), table.votes.repeats
+        decided = ~np.isnan(values)
+        if decided.any():
+            counted = None if times is None else times[rows][decided]
+            held = values[decided]
+            quantiles = np.quantile(
+                held, QUANTILES, weights=counted, method="linear" if times is None else "inverted_cdf"
+            )
+            found.append(GapSummary(kind.name, quantiles, float(np.average(held, weights=counted)), kind.rho))
     return tuple(found)

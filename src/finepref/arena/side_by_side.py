@@ -64,7 +64,7 @@ def run_arenas(
             return held
     with whole_folder(out, BOARDS, fingerprint=fingerprint_of(made)) as folder:
         with temporary(folder.parent, folder=True) as scratch:
-            table = read_as(votes, options.reading, skip_bad_rows=options.skip_bad_rows, spill=scratch)
+            table = read_as(votes, options.reading, skip_bad_rows=options.skip_bad_rows, spill=scratch, repeated=True)
             names = table.votes.questions or ()
             del table
         boards, refused = [], []

@@ -17,8 +17,10 @@ from finepref.arena.rho import RhoCurve, estimate_rho
 from finepref.core.errors import InputError
 from finepref.formats.gaps import GapChunk
 from finepref.formats.votefiles import VoteTable
+from finepref.formats.votes import Rows
 
 CHUNK = 1 << 20  # rows of gaps.parquet in one group
+Places = Iterator[tuple[Rows, Rows]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,9 +72,15 @@ def _of_images(row: GapRow, table: VoteTable, ratings: Ratings, rho: float, scra
 
 
 def gap_chunks(
-    table: VoteTable, ratings: Ratings, kinds: Sequence[KindOfGap], divided_by: Mapping[str, float]
+    table: VoteTable, ratings: Ratings, kinds: Sequence[KindOfGap], divided_by: Mapping[str, float], *, places: Places
 ) -> Iterator[GapChunk]:
-    """The rows of gaps.parquet."""
+    """The rows of gaps.parquet. places: where equal votes are one row of the table, which row each vote is."""
+    if table.votes.repeats is not None:
+        every = {kind.name: kind.of(table, ratings, slice(None)) / divided_by[kind.name] for kind in kinds}
+        for row, at in together(places, CHUNK):
+            gaps = {name: values[at] for name, values in every.items()}
+            yield GapChunk(row=row, other_row=None, vote_id=None, gaps=gaps)
+        return
     for rows in slices(len(table.votes), CHUNK):
         yield GapChunk(
             row=table.row[rows],
@@ -80,6 +88,23 @@ def gap_chunks(
             vote_id=None if table.ids is None else table.ids.slice(rows.start, rows.stop - rows.start),
             gaps={kind.name: kind.of(table, ratings, rows) / divided_by[kind.name] for kind in kinds},
         )
+
+
+def together(places: Places, size: int) -> Places:
+    """The same with at least `size` rows at a time, but for the last ones."""
+    held: list[tuple[Rows, Rows]] = []
+    for each in places:
+        held.append(each)
+        if sum(len(row) for row, _ in held) >= size:
+            yield _joined(held)
+            held = []
+    if held:
+        yield _joined(held)
+
+
+def _joined(held: Sequence[tuple[Rows, Rows]]) -> tuple[Rows, Rows]:
+    row, at = (np.concatenate(each) for each in zip(*held, strict=True))
+    return row, at
 
 
 def mean_gaps(table: VoteTable, ratings: Ratings, kinds: Sequence[KindOfGap]) -> dict[str, float]:
@@ -90,9 +115,10 @@ def mean_gaps(table: VoteTable, ratings: Ratings, kinds: Sequence[KindOfGap]) ->
     """
     total, count = {kind.name: 0.0 for kind in kinds}, 0
     for rows in slices(len(table.votes), CHUNK):
-        count += int(np.count_nonzero(table.votes.outcome[rows]))
+        times = 1 if table.votes.repeats is None else table.votes.repeats[rows]
+        count += int(np.sum(times * (table.votes.outcome[rows] != 0)))
         for kind in kinds:
-            total[kind.name] += float(np.nansum(kind.of(table, ratings, rows)))
+            total[kind.name] += float(np.nansum(times * kind.of(table, ratings, rows)))
     for name, value in total.items():
         if value <= 0:
             raise InputError(f"the mean gap of kind {name} is not positive", remedy="leave --normalise out")

@@ -16,7 +16,7 @@ from finepref.arena.ratings import Ratings, save_ratings
 from finepref.arena.selection import merged, read_merges, without_voters
 from finepref.arena.settings import DEFAULTS, RatingOptions
 from finepref.arena.validate import validate
-from finepref.arena.votegaps import KindOfGap, gap_chunks, kinds_of_gap, mean_gaps
+from finepref.arena.votegaps import KindOfGap, Places, gap_chunks, kinds_of_gap, mean_gaps
 from finepref.core.errors import InputError, check_word
 from finepref.core.locks import temporary
 from finepref.core.outfolders import check_folder, settle, whole_folder
@@ -27,6 +27,7 @@ from finepref.formats.gaps import GAPS, GapsRecord, write_gaps
 from finepref.formats.quarantine import QUARANTINE, LeftOut, write_quarantine
 from finepref.formats.ratings import LEADERBOARD, RATINGS, read_ratings, write_leaderboard
 from finepref.formats.reading import AS_IT_IS, Reading
+from finepref.formats.revisited import places
 from finepref.formats.sources import find_files
 from finepref.formats.store import IN_MEMORY
 from finepref.formats.validation import VALIDATION, write_validation
@@ -51,11 +52,12 @@ class ArenaRequest:
     merge: tuple[str, ...] = ()
     skip_bad_rows: bool = False
     overwrite: bool = False
+    gaps: bool = True
 
     def config(self) -> dict[str, Any]:
         """All that decides the result, by name."""
         held = asdict(self) | {"overwrite": None}
-        del held["reading"]
+        del held["reading"], held["gaps"]
         return {**held.pop("rating"), **held, **self.reading.config()}
 
 
@@ -88,8 +90,8 @@ def run_arena(
         if not read_ratings(out).is_of(made):
             remedy = "give another --out, or --overwrite to replace it"
             raise InputError("holds an arena of other votes or settings", where=out, remedy=remedy)
-        asked = {PAGE: page is not None, VALIDATION: options.validate is not None}
-        wanted = (RATINGS, LEADERBOARD, GAPS, *(name for name, is_asked in asked.items() if is_asked))
+        asked = {PAGE: page is not None, VALIDATION: options.validate is not None, GAPS: options.gaps}
+        wanted = (RATINGS, LEADERBOARD, *(name for name, is_asked in asked.items() if is_asked))
         if all((out / name).exists() for name in wanted):
             say(f"{out}: already holds the arena of these votes and settings")
             return None
@@ -99,20 +101,23 @@ def run_arena(
         whole_folder(out, ARENA, fingerprint=fingerprint_of(made)) as folder,
         temporary(folder.parent, folder=True) as scratch,
     ):
-        table = read_as(
+        read = read_as(
             votes, options.reading, skip_bad_rows=options.skip_bad_rows, spill=scratch, in_memory=in_memory,
-            on_rows=_tell(),
+            on_rows=_tell(), repeated=_only_counts(options),
         )  # fmt: skip
-        _say_what_was_read(table)
-        say(f"{len(table.votes):,} votes on {len(table.votes.models):,} models ({table.layout.schema})")
-        table, ratings = _rated(table, options)
+        _say_what_was_read(read)
+        say(f"{read.votes.total:,} votes on {len(read.votes.models):,} models ({read.layout.schema})")
+        table, ratings = _rated(read, options)
         kinds, curve, warnings = kinds_of_gap(table, ratings, scratch, rho=options.rho, seed=seed)
         ratings = replace(ratings, warnings=ratings.warnings + warnings)
         validation = None
         if options.validate is not None:
             validation = validate(table.votes, folds=options.validate, chosen=options.rating, seed=seed)
         found = examine(table, ratings, kinds, curve=curve, validation=validation, board=board, seed=seed)
-        _write(folder, found, kinds, made, normalise=options.normalise)
+        _write(folder, found, made)
+        if options.gaps:
+            second = places(votes, options.reading, read, skip_bad_rows=options.skip_bad_rows)
+            _write_gaps(folder, found, kinds, made, normalise=options.normalise, places=second)
         if page is not None:
             page(folder / PAGE, found, made)
         save_ratings(folder / RATINGS, ratings, provenance=made, outcome_words=table.outcome_words)
@@ -161,16 +166,34 @@ def _tell() -> Callable[[int], None]:
     return on_rows
 
 
-def _write(out: Path, found: Findings, kinds: Sequence[KindOfGap], made: Mapping[str, Any], *, normalise: str) -> None:
+def _only_counts(options: ArenaRequest) -> bool:
+    """Whether it is enough to know how often each vote was cast."""
+    rating = options.rating
+    return rating.engine == "batch" and rating.interval in ("auto", "laplace") and options.validate is None
+
+
+def _write(out: Path, found: Findings, made: Mapping[str, Any]) -> None:
+    table, ratings = found.table, found.ratings
+    write_leaderboard(out / LEADERBOARD, ratings.table())
+    if found.validation is not None:
+        write_validation(out / VALIDATION, found.validation, provenance=made)
+    if table.rejected:
+        write_quarantine(out / QUARANTINE, [LeftOut(where, reason) for where, reason in table.rejected])
+
+
+def _write_gaps(
+    out: Path,
+    found: Findings,
+    kinds: Sequence[KindOfGap],
+    made: Mapping[str, Any],
+    *,
+    normalise: str,
+    places: Places,
+) -> None:
     table, ratings = found.table, found.ratings
     means = mean_gaps(table, ratings, kinds) if normalise == "mean" else {kind.name: 1.0 for kind in kinds}
     record = GapsRecord(
         engine=ratings.engine, settings=ratings.settings.given(), layout=table.layout.about(),
         rho={kind.name: kind.rho for kind in kinds if kind.rho is not None}, normalise=normalise, divided_by=means,
     )  # fmt: skip
-    write_gaps(out / GAPS, gap_chunks(table, ratings, kinds, means), record, provenance=made)
-    write_leaderboard(out / LEADERBOARD, ratings.table())
-    if found.validation is not None:
-        write_validation(out / VALIDATION, found.validation, provenance=made)
-    if table.rejected:
-        write_quarantine(out / QUARANTINE, [LeftOut(where, reason) for where, reason in table.rejected])
+    write_gaps(out / GAPS, gap_chunks(table, ratings, kinds, means, places=places), record, provenance=made)

@@ -69,6 +69,7 @@ def command(
     reading: Reading = AS_IT_IS,
     skip_bad_rows: Annotated[bool, Option("--skip-bad-rows", help="List bad rows instead of stopping.")] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace another arena in --out.")] = False,
+    gaps: Annotated[bool, Option("--gaps/--no-gaps", help="Write gaps.parquet: one row a vote.")] = True,
     as_json: Annotated[bool, Option("--json", help="Print the ratings as JSON.")] = False,
 ) -> None:
     """Rate models from votes: ratings.json, leaderboard.csv, gaps.parquet and arena.html."""
@@ -81,7 +82,7 @@ def command(
         reading=replace(reading, columns={**reading.columns, **columns(command, given)}),
         rating=RatingOptions(**{field.name: given[field.name] for field in fields(RatingOptions)}),
         rho=rho, normalise=normalise, validate=validate, compare_board=compare_board, skip_bad_rows=skip_bad_rows,
-        overwrite=overwrite, drop_voter=tuple(drop_voter or ()), merge=tuple(merge or ()),
+        overwrite=overwrite, gaps=gaps, drop_voter=tuple(drop_voter or ()), merge=tuple(merge or ()),
     )  # fmt: skip
     if reading.question == EVERY:
         from finepref.arena.side_by_side import run_arenas

@@ -135,13 +135,14 @@ def as_text(column: pa.Array, *, name: str, where: object) -> pa.Array:
 
 @dataclass
 class Checked:
-    """Rows read together. at: [n] place of each; good: [n] those that are votes so far."""
+    """Rows read together. at: [n] place of each; good: [n] those that are votes so far; repeats: as of a batch."""
 
     table: Table
     at: npt.NDArray[np.int64]
     cells: Mapping[str, Cells]
     gathered: Gathered
     good: Bools
+    repeats: npt.NDArray[np.int64] | None = None
 
     def reject(self, bad: Bools, what: str, remedy: str = LEAVE_OUT) -> None:
         """Refuse the first bad row, or leave bad rows out on request."""
@@ -167,7 +168,8 @@ class Checked:
 
     def leave_out(self, rows: Bools, reason: str) -> None:
         """Leave out rows that say themselves that they hold no vote."""
-        count = int((rows & self.good).sum())
+        lost = rows & self.good
+        count = int(lost.sum() if self.repeats is None else self.repeats[lost].sum())
         if count:
             self.gathered.left_out[reason] += count
         self.good[rows] = False

@@ -36,6 +36,7 @@ class Store:
         self.chunks: dict[str, list[Any]] = {}
         self.types: dict[str, Any] = {}
         self.rows = 0
+        self.repeats = 0
         self.on_disk = False
         self._names: Any = None
 
@@ -47,6 +48,18 @@ class Store:
         self.chunks.setdefault(name, []).append(chunk)
         self.types[name] = chunk.type if isinstance(chunk, pa.Array) else chunk.dtype
         self.rows += len(chunk) if name == "row" else 0
+        self.repeats += int(chunk.sum()) if name == "repeats" else 0
+
+    @property
+    def votes(self) -> int:
+        """How many votes the rows are: their column `repeats` says how many each is."""
+        return self.repeats if "repeats" in self else self.rows
+
+    def replace(self, columns: dict[str, Any]) -> None:
+        """Other columns instead of all that are there; they are in memory."""
+        self.chunks, self.rows, self.repeats = {}, 0, 0
+        for name, values in columns.items():
+            self.add(name, values)
 
     def settle(self) -> None:
         """Between batches: move what is in memory to the files, if there is too much of it."""

@@ -34,14 +34,16 @@ from finepref.formats.textfiles import (
 
 Row = Mapping[str, Any]
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-ROWS = 1 << 17  # rows of one batch of columns
+ROWS = 1 << 17  # lines of text of one batch of columns
+PARQUET_ROWS = 1 << 18
 _ROWS_WITH_IMAGES = 64
 
 
 class Batch(NamedTuple):
     """Rows of some columns, text as strings or dictionaries. at: [n] place of each. faults: rows that are not there.
 
-    number: [n] of each row among all of the batch, faults included; size: how many those are.
+    number: [n] of each row among all of the batch, faults included; size: how many those are. repeats: [n] how many
+    equal rows each stands for; None: itself.
     """
 
     columns: pa.RecordBatch
@@ -49,6 +51,7 @@ class Batch(NamedTuple):
     number: npt.NDArray[np.int64]
     size: int
     faults: Sequence[Line] = ()
+    repeats: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,7 @@ def _as_in_a_file(value: Any) -> Any:
 
 def _parquet_lines(path: Path, wanted: Sequence[str] | None) -> Iterator[Line]:
     names = None if wanted is None else list(wanted)
-    with reading(path, PARQUET), pq.ParquetFile(path) as file:
+    with reading(path, PARQUET), pq.ParquetFile(path, pre_buffer=False) as file:
         schema = pa.schema([field.with_type(_without_nanoseconds(field.type)) for field in file.schema_arrow])
         batches = file.iter_batches(_ROWS_WITH_IMAGES, columns=names)
         whole = (batch.cast(pa.schema(map(schema.field, batch.schema.names)), safe=False) for batch in batches)
@@ -195,9 +198,10 @@ def _without_nanoseconds(kind: pa.DataType) -> pa.DataType:
 def _parquet_batches(path: Path, wanted: Sequence[str], text: Sequence[str]) -> Iterator[Batch]:
     """Batches of a parquet file; text: columns that become dictionaries."""
     coded = [name for name in text if name in wanted]
-    with reading(path, PARQUET), pq.ParquetFile(path, read_dictionary=coded, memory_map=bool(text)) as file:
+    options = {"read_dictionary": coded, "pre_buffer": False}  # buffers are kept to the end
+    with reading(path, PARQUET), pq.ParquetFile(path, **options) as file:
         start = 0
-        for columns in file.iter_batches(ROWS, columns=list(wanted), use_threads=False):
+        for columns in file.iter_batches(PARQUET_ROWS, columns=list(wanted), use_threads=False):
             number = np.arange(columns.num_rows)
             yield Batch(columns, start + number, number, columns.num_rows)
             start += columns.num_rows

@@ -46,7 +46,7 @@ def take_batch(
     gathered.take_faults(list(batch.faults), table)
     columns = batch.columns
     cells = {role: cells_of(columns, name, table.path) for role, name in layout.columns.items() if role != "id"}
-    rows = Checked(table, batch.at, cells, gathered, np.ones(columns.num_rows, dtype=bool))
+    rows = Checked(table, batch.at, cells, gathered, np.ones(columns.num_rows, dtype=bool), batch.repeats)
     if "has_label" in cells:
         said = np.array([has_vote(word) for word in cells["has_label"].words], dtype=bool)
         rows.leave_out(~said[cells["has_label"].codes], "nobody voted")
@@ -57,6 +57,7 @@ def take_batch(
             rows.reject_missing(role)
     found = _numbers(rows, layout, layout.dialect.vocabulary(reading.outcomes, layout.columns))
     found |= {"row": batch.number + offset, "at": batch.at}
+    found |= {} if batch.repeats is None else {"repeats": batch.repeats}
     found |= {f"no_{role}": cells[role].missing for role in ("prompt", "game") if role in cells}
     for role in HASHED:
         if role in cells:

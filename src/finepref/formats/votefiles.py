@@ -21,9 +21,10 @@ from finepref.formats.layout import ALONE, Layout, elsewhere, layout_of
 from finepref.formats.outcomes import canonical
 from finepref.formats.ratings import SourceRows
 from finepref.formats.reading import Reading
+from finepref.formats.repeated import as_it_is, can_repeat, is_full, join, once
 from finepref.formats.sources import Paths, tables
 from finepref.formats.store import IN_MEMORY, Store, hash_names
-from finepref.formats.tables import Batch, memory_table, text_column
+from finepref.formats.tables import Batch, Table, memory_table, text_column
 from finepref.formats.votebatch import EVERY, NO_TIME, take_batch
 from finepref.formats.votes import Games, Rows, Votes
 
@@ -36,10 +37,10 @@ class VoteTable:
     """Votes and where each one stands in its files.
 
     row: [n] number of each vote's row over all files in order, counted from 0 (K-wise: of its left item), other: the
-    right item's row or None. ids: [n] names of the votes, where there is an id column. sources: the files. rejected:
-    (place, reason) of rows that were left out on request. left_out: reason -> how many rows, those that say themselves
-    that they hold no vote among them. outcome_words: outcome word -> how it was taken. notes: sentences on what was
-    read otherwise than it stands in the file.
+    right item's row or None. Both are empty where equal votes are one row. ids: [n] names of the votes, where there
+    is an id column. sources: the files. rejected: (place, reason) of rows that were left out on request. left_out:
+    reason -> how many rows, those that say themselves that they hold no vote among them. outcome_words: outcome word ->
+    how it was taken. notes: sentences on what was read otherwise than it stands in the file.
     """
 
     votes: Votes
@@ -114,8 +115,12 @@ def read_as(
     spill: Path | None = None,
     in_memory: int = IN_MEMORY,
     on_rows: Callable[[int], None] | None = None,
+    repeated: bool = False,
 ) -> VoteTable:
-    """`read_votes` with a record of how the tables are to be read."""
+    """`read_votes` with a record of how the tables are to be read.
+
+    repeated: equal votes may be one row, with `Votes.repeats`, where nothing but their place tells them apart.
+    """
     opened = tables(paths, reading)
     gathered, layout, offset = Gathered(Store(spill, in_memory), skip_bad_rows), None, 0
     sources: list[SourceRows] = []
@@ -129,7 +134,10 @@ def read_as(
         gathered.notes.update(dict.fromkeys(table.notes))
         rows, places, last = 0, 0, -1
         for batch in table.batches(layout.wanted):
-            take_batch(batch, layout, gathered, table, reading=reading, offset=offset)
+            if repeated and can_repeat(layout):
+                _take_once(batch, layout, gathered, table, reading=reading)
+            else:
+                take_batch(batch, layout, gathered, table, reading=reading, offset=offset)
             gathered.store.settle()
             offset += batch.size
             rows += batch.size
@@ -140,7 +148,7 @@ def read_as(
             if on_rows is not None:
                 on_rows(offset)
         rows = rows if layout.dialect.flatten is None else places
-        edges.append(gathered.store.rows)
+        edges.append(gathered.store.votes)
         sources.append(SourceRows(path=str(table.path), rows=rows, used=edges[-1] - edges[-2]))
     assert layout is not None
     if reading.question is not None and "question" not in layout.columns:
@@ -152,6 +160,19 @@ def read_as(
     ids = layout.columns.get("id")
     unique = ids in OWN_IDS or "id" in reading.columns
     return _vote_table(gathered, layout, tuple(sources), np.array(edges), unique_ids=unique)
+
+
+def _take_once(batch: Batch, layout: Layout, gathered: Gathered, table: Table, *, reading: Reading) -> None:
+    """`take_batch` of a batch's equal rows once each; a refusal names the row as it stands in the file."""
+    listed = gathered.skip  # every bad row, with its place
+    seen = as_it_is(batch).batch._replace(at=batch.at) if listed else once(batch).batch
+    try:
+        take_batch(seen, layout, gathered, table, reading=reading, offset=0)
+    except InputError:
+        take_batch(batch, layout, gathered, table, reading=reading, offset=0)
+        raise
+    if is_full(gathered.store):
+        join(gathered.store)
 
 
 def _check_said(reading: Reading, gathered: Gathered) -> None:
@@ -208,6 +229,8 @@ def _vote_table(
 ) -> VoteTable:
     """Everything that was read, as votes; of rankings, all pairs of their items. edges: of the files in the store."""
     store, where = gathered.store, Path(sources[0].path)
+    if "repeats" in store:
+        join(store)
 
     def codes(*roles: str) -> list[Any]:
         return store.codes(*roles)[0] if all(role in store for role in roles) else [None] * len(roles)
@@ -250,7 +273,7 @@ def _vote_table(
         found["share"], bad = column("share"), column("both_bad")
         found["share"] = None if found["share"] is None or np.isnan(found["share"]).all() else found["share"]
         found["both_bad"] = bad if bad is not None and bad.any() else None
-    plain = {"prompt": prompt, "voter": column("voter"), "weight": column("weight"), "question": column("question")}
+    plain = {"prompt": prompt} | {name: column(name) for name in ("voter", "weight", "question", "repeats")}
     found |= {name: None if values is None else values[first] for name, values in plain.items()}
     found["time"] = _times(gathered, column("time"), first)
     names = {f"{book}s": tuple(known) for book, known in gathered.books.items()}
@@ -260,8 +283,9 @@ def _vote_table(
     )  # fmt: skip
     if compared is not None or layout.dialect.flatten is not None:
         sources = _used(sources, edges, store.column("at"), compared)
+    row = row[first] if votes.repeats is None else row[:0]
     return VoteTable(
-        votes, layout, row[first], other, ids, sources, tuple(gathered.rejected), dict(gathered.left_out),
+        votes, layout, row, other, ids, sources, tuple(gathered.rejected), dict(gathered.left_out),
         dict(gathered.words), (*gathered.notes, *_alike(votes.models)),
     )  # fmt: skip
 

@@ -60,7 +60,8 @@ class Votes:
     voters: the names of the voter codes where they are known. games: the games themselves, for K-wise votes.
     weight: [n] how many votes a row stands for, >= 0; None: one each. share: [n] the left's share of them in [0, 1],
     nan where the row is decided by `outcome` alone; None: everywhere. both_bad: [n] whether a tie says neither is good.
-    time: [n] int64, orders the votes. question: [n] codes of `questions`, what was asked.
+    time: [n] int64, orders the votes. question: [n] codes of `questions`, what was asked. repeats: [n] int64, how many
+    equal votes a row is, which `finepref arena` reads as one row where it can; None: one each.
     """
 
     models: tuple[str, ...]
@@ -80,9 +81,15 @@ class Votes:
     time: npt.NDArray[np.int64] | None = None
     question: Ints | None = None
     questions: tuple[str, ...] | None = None
+    repeats: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.left)
+
+    @property
+    def total(self) -> int:
+        """How many votes the rows are."""
+        return len(self) if self.repeats is None else int(self.repeats.sum())
 
     @property
     def has_images(self) -> bool:
@@ -110,7 +117,7 @@ class Votes:
         """The votes of these rows (indices, mask or slice); the models stay. K-wise games become their pairs."""
         names = (
             *("left", "right", "outcome", "left_image", "right_image", "prompt", "voter", "game"),
-            *("weight", "share", "both_bad", "time", "question"),
+            *("weight", "share", "both_bad", "time", "question", "repeats"),
         )
         held = {name: getattr(self, name) for name in names}
         picked: dict[str, Any] = {name: values if values is None else values[rows] for name, values in held.items()}

@@ -49,7 +49,7 @@ def _tiles(found: Findings, shown: Standings) -> list[tuple[str, str]]:
     """The arena in figures."""
     votes = found.table.votes
     rows = [
-        (weight(shown.votes or len(votes)), "votes"), (whole(len(votes.models)), "models"),
+        (weight(shown.votes or votes.total), "votes"), (whole(len(votes.models)), "models"),
         (percent(float(found.ratings.ties.sum() / max(found.ratings.games.sum(), 1e-9)), 0), "ties"),
     ]  # fmt: skip
     coded = {
