@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +123,8 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="DuckDB and polars too")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    parts = make(int(asked.votes), asked.work)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # a child's peak begins with its parent's
+        parts = pool.submit(make, int(asked.votes), asked.work).result()
     python, arena = sys.executable, asked.work / "arena"
     finepref = (python, "-m", "finepref", "arena", *parts, "--out", arena)
     scripts = {"scanner": SCANNER} | ({"duckdb": DUCKDB, "polars": POLARS} if asked.peers else {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finepref import Votes
 from finepref.arena import whole
+from finepref.arena.orders import MOST_VOTES, order_sensitivity
 from finepref.arena.settings import RatingOptions
 from finepref.arena.whole import ArenaRequest, run_arena
 from finepref.core.errors import InputError
@@ -171,3 +174,13 @@ def test_every_row_can_be_had_back(rows: list[tuple[Any, ...]]) -> None:
     assert found.batch.repeats is not None
     np.testing.assert_array_equal(found.batch.repeats, np.bincount(found.became))
     assert len(found.batch.at) == len({tuple(row) for row in rows})
+
+
+@pytest.mark.parametrize("many", [4, 10**4, 10**10])
+def test_order_is_looked_at_whatever_the_number(many: int) -> None:
+    plain = Votes.from_columns(
+        left=["a", "a", "b", "a"], right=["b", "c", "c", "b"], outcome=["left", "tie", "left", "right"]
+    )
+    found = order_sensitivity(replace(plain, repeats=np.full(4, many)), shuffles=2)
+    assert found is not None
+    assert found.votes == min(4 * many, MOST_VOTES)

@@ -17,6 +17,7 @@ from finepref.formats.votes import Votes
 
 SHUFFLES = 10
 MOST_VOTES = 15_000
+MOST_HELD_BACK = 10**9  # votes from which NumPy draws without putting back; beyond, it makes no difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,7 @@ def order_sensitivity(
         return None
     chance = numpy_generator(seed, "order votes")
     if votes.repeats is not None:
-        most = min(MOST_VOTES, votes.total)
-        drawn = chance.multivariate_hypergeometric(votes.repeats, most, method="marginals")
-        votes = replace(votes.take(np.repeat(np.arange(len(votes)), drawn)), repeats=None)
+        votes = replace(votes.take(np.repeat(np.arange(len(votes)), _drawn(votes.repeats, chance))), repeats=None)
     elif len(votes) > MOST_VOTES:
         votes = votes.take(np.sort(chance.choice(len(votes), MOST_VOTES, replace=False)))
     mus = np.array(
@@ -65,6 +64,16 @@ def order_sensitivity(
         preset, shuffles, len(votes), mus.std(axis=0, ddof=1), float(np.mean(ahead < behind)) if varied else 0.0,
         len(set(np.argmax(mus, axis=1).tolist())), kendall,
     )  # fmt: skip
+
+
+def _drawn(repeats: npt.NDArray[np.int64], chance: np.random.Generator) -> npt.NDArray[np.int64]:
+    """[n] how many of the equal votes of each row are among the 15,000 that are drawn."""
+    total = int(repeats.sum())
+    if total <= MOST_VOTES:
+        return repeats
+    if total < MOST_HELD_BACK:
+        return chance.multivariate_hypergeometric(repeats, MOST_VOTES, method="marginals")
+    return chance.multinomial(MOST_VOTES, repeats / total)
 
 
 def information(ratings: Ratings, difference: Floats) -> Floats:

@@ -35,7 +35,7 @@ from finepref.formats.textfiles import (
 Row = Mapping[str, Any]
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 ROWS = 1 << 17  # lines of text of one batch of columns
-PARQUET_ROWS = 1 << 18
+PARQUET_ROWS = 1 << 19
 _ROWS_WITH_IMAGES = 64
 
 
