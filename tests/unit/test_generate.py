@@ -122,7 +122,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     )  # killed in the middle of a line
     again = FakePipeline()
     generate({"a": source(again)}, PROMPTS, [0, 1], tmp_path / "cut", batch_size=2)
-    assert len(again.calls) == 1
+    assert len(again.calls) == 2
     assert manifest.read_bytes() == (tmp_path / "whole" / LINES).read_bytes()
 
 
@@ -135,15 +135,16 @@ def test_a_finished_folder_loads_no_model(tmp_path: Path) -> None:
     generate({"a": dataclasses.replace(source(FakePipeline()), load=load)}, PROMPTS, [0], tmp_path)
 
 
-def test_a_damaged_or_missing_image_is_made_again(tmp_path: Path) -> None:
-    generate({"a": source(FakePipeline())}, PROMPTS, [0], tmp_path)
+def test_the_unit_of_a_damaged_or_missing_image_is_made_again(tmp_path: Path) -> None:
+    generate({"a": source(FakePipeline())}, PROMPTS, [0], tmp_path, batch_size=2)
     before = (tmp_path / LINES).read_bytes()
-    (tmp_path / "images/a/few/00000_s0.png").unlink()
-    (tmp_path / "images/a/few/00002_s0.png").write_bytes(b"broken")
-    pipeline = FakePipeline()
-    generate({"a": source(pipeline)}, PROMPTS, [0], tmp_path, batch_size=1)
-    assert [call[0] for call in pipeline.calls] == [["a red circle"], ["a red circle"]]
-    assert (tmp_path / LINES).read_bytes() == before
+    for name, calls in (("00000_s0", ["a red circle", "a blue square"]), ("00002_s0", ["a red circle"])):
+        path = tmp_path / f"images/a/few/{name}.png"
+        path.write_bytes(b"broken") if calls[1:] else path.unlink()
+        pipeline = FakePipeline()
+        generate({"a": source(pipeline)}, PROMPTS, [0], tmp_path, batch_size=1)
+        assert [call[0] for call in pipeline.calls] == [[prompt] for prompt in calls]
+        assert (tmp_path / LINES).read_bytes() == before
 
 
 def test_a_folder_takes_more_prompts_seeds_sets_and_models(tmp_path: Path) -> None:

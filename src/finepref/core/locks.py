@@ -59,6 +59,18 @@ def locked(path: Path, *, place: Path, wait: bool = False, said: tuple[str, str]
         os.close(handle)
 
 
+def is_held(path: Path) -> bool:
+    """Whether another process, or another holder in this one, has this lock now."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    try:
+        return _lock(handle, wait=False) is False
+    finally:
+        os.close(handle)
+
+
 def collect(folder: Path, *, deep: bool = False) -> None:
     """Remove what killed processes left in a folder (deep: and below it); what a process holds stays."""
     for place, names, files in os.walk(folder):

@@ -6,22 +6,23 @@ import io
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from finepref.core.device import Precision, default_device, device_name, free_memory
 from finepref.core.errors import InputError, check_word
 from finepref.core.files import atomic_file
-from finepref.core.outfolders import check_folder, own_folder
+from finepref.core.locks import BUSY
+from finepref.core.outfolders import check_folder
 from finepref.core.progress import progress, say
-from finepref.core.provenance import provenance, sha256_bytes, sha256_file
+from finepref.core.provenance import provenance, sha256_bytes
 from finepref.data.prompt_sets import load_prompt_set
 from finepref.evaluate.named_models import NamedModel, as_source
 from finepref.evaluate.sampling import SCHEDULERS, Control, Noise, Refiner, Sampler, Sampling, prepare, scheduler_class
-from finepref.formats import manifest
+from finepref.evaluate.units import Unit, Writer, units_of, writer
 from finepref.formats.folders import EVALUATION
-from finepref.formats.manifest import FolderRecord, ImageRow, Key, Manifest, ModelRecord, PromptsRecord
+from finepref.formats.manifest import FolderRecord, ImageRow, Manifest, ModelRecord, PromptsRecord
 from finepref.formats.prompts import PromptSet, as_prompt_set, prompt_sha256
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def generate(
         steps, guidance, scheduler, size, negative_prompt, noise, control, refiner, precision, quantize: see `Sampling`.
         negative: the model, trained on losers, that all others are guided away from (Diffusion-NPO); as in `models`.
         offload: keep only the network at work on the accelerator; slower, in less memory, the same images.
-        batch_size: images per pipeline call, >= 1; does not change the noise.
+        batch_size: images per pipeline call, >= 1; does not change the noise. The first call in a folder makes it the
+            unit that processes share out: any number may work on one folder at once, and each takes what nobody has.
         protocol: name of the protocol these settings come from, for the record.
         overwrite: generate again what is there with other settings, instead of refusing.
 
@@ -90,57 +92,80 @@ def generate(
     _check(sources, prompt_set, seeds, batch_size)
     if scheduler is not None and scheduler not in SCHEDULERS:
         scheduler_class(scheduler)
-    with own_folder(out, EVALUATION) as folder:
-        is_there = (folder / manifest.LINES).is_file()
-        rows = {row.key: row for row in manifest.read_rows(folder, partial=True)} if is_there else {}
-        record = _merged_record(folder, sources, prompt_set, sampling, rows, overwrite=overwrite)
-        slots = dict.fromkeys((f"{name}/{prompt_set.name}" for name in sources if protocol), protocol or "")
-        record = replace(record, protocols={**record.protocols, **slots})
-        wanted = [(row, seed) for row in range(len(prompt_set)) for seed in seeds]
-        todo = (sources, prompt_set, sampling, rows, record, wanted)
-        return _fill(folder, *todo, batch_size=batch_size, offload=offload)
+    made = _Made(sources, prompt_set, sampling, tuple(seeds), batch_size, protocol or "", overwrite)
+    with writer(out) as hand:
+        with hand.record() as record:
+            record = made.merged(record, hand)  # refused before anything is loaded or written
+        for name in sources:
+            _fill(hand, made, name, record, offload=offload)
+        with hand.record() as known:
+            record = made.merged(known, hand)
+            hand.keep(record)
+            return Manifest(tuple(hand.rows.values()), record)
 
 
-def _fill(
-    out: Path,
-    sources: Mapping[str, NamedModel],
-    prompt_set: PromptSet,
-    sampling: Sampling,
-    rows: dict[Key, ImageRow],
-    record: FolderRecord,
-    wanted: Sequence[tuple[int, int]],
-    *,
-    batch_size: int,
-    offload: bool,
-) -> Manifest:
-    """Make what is missing of every model, one after the other. Nothing is written before the first is loaded."""
-    place = default_device()
-    for name, source in sources.items():
-        missing = [key for key in wanted if not _finished(out, rows.get((name, prompt_set.name, *key)))]
-        if not missing:
-            say(f"{name}: all {len(wanted)} images are there")
-            continue
-        for key in missing:
-            rows.pop((name, prompt_set.name, *key), None)
-        started = time.perf_counter()
-        batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
-        sampler = prepare(sampling.load(source, "cpu" if offload else place), sampling, offload=offload)
-        manifest.write_rows(out, rows.values())
-        manifest.write_record(out, record)
-        for batch in progress(batches, f"images of {name}", unit="batch"):
-            done = _sample(sampler, name, prompt_set, batch, out)
-            manifest.append_rows(out, done)
-            rows.update({row.key: row for row in done})
-        del sampler  # before the next model is loaded
-        free_memory()
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What is to be made."""
+
+    sources: Mapping[str, NamedModel]
+    prompts: PromptSet
+    sampling: Sampling
+    seeds: tuple[int, ...]
+    batch_size: int
+    protocol: str
+    overwrite: bool
+
+    def slot(self, name: str) -> str:
+        """A model's images of the prompts, by name."""
+        return f"{name}/{self.prompts.name}"
+
+    def units(self, name: str, record: FolderRecord) -> list[Unit]:
+        """The units of a model."""
+        block = record.blocks[self.slot(name)]
+        return units_of(name, self.prompts.name, rows=len(self.prompts), seeds=self.seeds, block=block)
+
+    def merged(self, record: FolderRecord, hand: Writer) -> FolderRecord:
+        """The folder's record with these models."""
+        record = _merged_record(record, hand, self)
+        blocks = {self.slot(name): record.blocks.get(self.slot(name), self.batch_size) for name in self.sources}
+        slots = {self.slot(name): self.protocol for name in self.sources if self.protocol}
+        return replace(record, protocols={**record.protocols, **slots}, blocks={**record.blocks, **blocks})
+
+
+def _fill(hand: Writer, made: _Made, name: str, record: FolderRecord, *, offload: bool) -> None:
+    """Make what is missing of a model. Nothing is written before it is loaded."""
+    units = made.units(name, record)
+    hand.forget_lost(units)
+    missing = [unit for unit in units if not hand.is_made(unit)]
+    if not missing:
+        say(f"{name}: all {len(made.prompts) * len(made.seeds)} images are there")
+        return
+    started = time.perf_counter()
+    _run(hand, made, name, units, offload=offload)
+    free_memory()  # before the next model is loaded
+    with hand.record() as record:
         about = record.models[name]
         seconds = round(about.seconds + time.perf_counter() - started, 2)
-        about = replace(about, seconds=seconds, device=device_name(place))
-        record = replace(record, models={**record.models, name: about})
-    ordered = sorted(rows.values(), key=lambda row: (row.prompt_set, row.prompt_index, row.seed))
-    manifest.write_rows(out, ordered)
-    manifest.write_record(out, record)
-    return Manifest(tuple(ordered), record)
+        about = replace(about, seconds=seconds, device=device_name(default_device()))
+        hand.keep(replace(record, models={**record.models, name: about}))
+
+
+def _run(hand: Writer, made: _Made, name: str, units: Sequence[Unit], *, offload: bool) -> None:
+    """Load a model and make its units; the model is gone at the end."""
+    pipeline = made.sampling.load(made.sources[name], "cpu" if offload else default_device())
+    sampler = prepare(pipeline, made.sampling, offload=offload)
+    with hand.record() as known:
+        hand.keep(made.merged(known, hand))
+    hand.forget_lost(units)
+    missing = [unit for unit in units if not hand.is_made(unit)]
+
+    def make(unit: Unit) -> list[ImageRow]:
+        parts = [unit.rows[start : start + made.batch_size] for start in range(0, len(unit.rows), made.batch_size)]
+        return [row for rows in parts for row in _sample(sampler, unit, made.prompts, rows, hand.folder)]
+
+    for _ in progress(hand.work(missing, make), f"images of {name}", total=len(missing), unit="batch"):
+        pass
 
 
 def _check(sources: Mapping[str, NamedModel], prompts: PromptSet, seeds: Sequence[int], batch_size: int) -> None:
@@ -171,38 +196,34 @@ def check_loading(models: Mapping[str, Any], precision: str, quantize: str | Non
         raise InputError(what, where="models", remedy="give its path, or load it so and leave the option out")
 
 
-def _merged_record(
-    out: Path,
-    sources: Mapping[str, NamedModel],
-    prompts: PromptSet,
-    sampling: Sampling,
-    rows: dict[Key, ImageRow],
-    *,
-    overwrite: bool,
-) -> FolderRecord:
+def _merged_record(record: FolderRecord, hand: Writer, made: _Made) -> FolderRecord:
     """The folder's record with these models; images made in another way are refused, or forgotten to be made again."""
-    record = manifest.read_record(out)
-    models, settings = dict(record.models), dict(record.sampling)
-    now = sampling.record(len(prompts))
-    for name, source in sources.items():
-        slot, known = f"{name}/{prompts.name}", models.get(name)
-        have = [row for row in rows.values() if row.model == name]
-        here = [row for row in have if row.prompt_set == prompts.name]
-        changed = bool(here) and (settings.get(slot) != now or not all(_same(row, prompts) for row in here))
-        if changed or (have and (known is None or known.fingerprint != source.fingerprint)):
-            if not overwrite:
+    models, settings, blocks = dict(record.models), dict(record.sampling), dict(record.blocks)
+    now, busy = made.sampling.record(len(made.prompts)), not hand.is_alone()
+    for name, source in made.sources.items():
+        slot, known = made.slot(name), models.get(name)
+        have = [row for row in hand.rows.values() if row.model == name]
+        here = [row for row in have if row.prompt_set == made.prompts.name]
+        begun = busy and slot in settings  # another process may be at it, though nothing is listed yet
+        changed = (here or begun) and (settings.get(slot) != now or not all(_same(row, made.prompts) for row in here))
+        if changed or ((have or begun) and (known is None or known.fingerprint != source.fingerprint)):
+            if not made.overwrite:
                 what = f"it holds images of '{name}' made with other weights, settings or prompts"
                 remedy = "write to another folder, or start again with --overwrite"
-                raise InputError(what, where=out, remedy=remedy)
+                raise InputError(what, where=hand.folder, remedy=remedy)
+            if busy:
+                raise InputError(BUSY[0], where=hand.folder, remedy=BUSY[1])
             for row in have:
-                del rows[row.key]
-            have = []
-        spent = (known.seconds, known.device) if have and known is not None else ()
+                del hand.rows[row.key]
+            have, here = [], []
+        if not (here or begun):
+            blocks.pop(slot, None)
+        spent = (known.seconds, known.device) if known is not None and (have or begun) else ()
         models[name] = ModelRecord(source.origin, source.fingerprint, source.rewards, source.pipeline, *spent)
         settings[slot] = now
-    sets = {**record.prompt_sets, prompts.name: PromptsRecord(prompts.sha256, len(prompts))}
-    made = provenance(config={"sampling": now})
-    return replace(record, models=models, sampling=settings, prompt_sets=sets, provenance=made)
+    sets = {**record.prompt_sets, made.prompts.name: PromptsRecord(made.prompts.sha256, len(made.prompts))}
+    about = provenance(config={"sampling": now})
+    return replace(record, models=models, sampling=settings, blocks=blocks, prompt_sets=sets, provenance=about)
 
 
 def _same(row: ImageRow, prompts: PromptSet) -> bool:
@@ -210,26 +231,21 @@ def _same(row: ImageRow, prompts: PromptSet) -> bool:
     return row.prompt_index >= len(prompts) or row.prompt == prompts.prompts[row.prompt_index]
 
 
-def _finished(out: Path, row: ImageRow | None) -> bool:
-    return row is not None and (out / row.path).is_file() and sha256_file(out / row.path) == row.image_sha256
-
-
-def _sample(
-    sampler: Sampler, name: str, prompts: PromptSet, batch: Sequence[tuple[int, int]], out: Path
-) -> list[ImageRow]:
-    """The images of these (prompt row, seed), written below `out`."""
-    found, sampling = [], sampler.sampling
-    images = sampler.sample([prompts.prompts[row] for row, _ in batch], batch)
-    for (row, seed), image in zip(batch, images, strict=True):
-        relative, text = f"images/{name}/{prompts.name}/{row:05d}_s{seed}.png", prompts.prompts[row]
+def _sample(sampler: Sampler, unit: Unit, prompts: PromptSet, rows: Sequence[int], out: Path) -> list[ImageRow]:
+    """The images of these rows of a unit, written below `out`."""
+    found, sampling, seed = [], sampler.sampling, unit.seed
+    images = sampler.sample([prompts.prompts[row] for row in rows], [(row, seed) for row in rows])
+    for row, image in zip(rows, images, strict=True):
+        relative, text = f"images/{unit.model}/{prompts.name}/{row:05d}_s{seed}.png", prompts.prompts[row]
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
         with atomic_file(out / relative) as temporary:
             temporary.write_bytes(buffer.getvalue())
         found.append(
             ImageRow(
-                name, prompts.name, row, text, prompt_sha256(text), seed, relative, sha256_bytes(buffer.getvalue()),
-                sampler.scheduler, sampling.steps, sampling.guidance, image.size, prompts.tags_of(row),
+                unit.model, prompts.name, row, text, prompt_sha256(text), seed, relative,
+                sha256_bytes(buffer.getvalue()), sampler.scheduler, sampling.steps, sampling.guidance, image.size,
+                prompts.tags_of(row),
             )
         )  # fmt: skip
     return found

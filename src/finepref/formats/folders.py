@@ -22,7 +22,7 @@ from finepref.formats.gaps import GAPS, is_gaps
 from finepref.formats.heldout import START
 from finepref.formats.ksortresult import KSORT as KSORT_RECORD
 from finepref.formats.ksortresult import TRANSCRIPTS
-from finepref.formats.manifest import LINES, RECORD, read_record
+from finepref.formats.manifest import LINES, PARTS, RECORD, read_record
 from finepref.formats.metrics import HELDOUT, METRICS, TIMING, read_timing
 from finepref.formats.pickapic import SCHEMA
 from finepref.formats.quarantine import QUARANTINE
@@ -127,7 +127,9 @@ REFERENCE, TRAJECTORIES = (
     for name, record in (("reference", "reference.json"), ("trajectory", "trajectories.json"))
 )  # fmt: skip
 CONTROL_MAPS = FolderKind("control maps", "control maps", ("[0-9]*.png", MAPS))
-EVALUATION = FolderKind("evaluation", "an evaluation", (LINES, RECORD, SCORES, COMPARISON), _is_evaluation)
+EVALUATION = FolderKind(
+    "evaluation", "an evaluation", (LINES, RECORD, f"{PARTS}/*.jsonl", SCORES, COMPARISON), _is_evaluation
+)
 PAIRS = FolderKind("pairs", "pairs made from scores", ("pairs.parquet", "rewards.parquet"), _is_pairs)
 EXPORT = FolderKind("export", "an exported run")
 PUBLISHED = FolderKind("published", "a published run")

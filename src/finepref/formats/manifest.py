@@ -1,4 +1,7 @@
-"""The manifest of an evaluation folder: one line an image, and what the whole folder was made with."""
+"""The manifest of an evaluation folder: one line an image, and what the whole folder was made with.
+
+While images are made, each process that makes some lists them in a part of its own; readers put the parts together.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from finepref.formats.pairrows import ImageRef
 
 LINES = "manifest.jsonl"
 RECORD = "manifest.json"
+PARTS = "manifest-parts"
 VERSION = 1
 
 Key = tuple[str, str, int, int]
@@ -87,12 +91,16 @@ class SampledWith:
 
 @dataclass(frozen=True, slots=True)
 class FolderRecord:
-    """What the folder was made with: models and prompt sets by name, settings and protocols by model/set."""
+    """What the folder was made with: models and prompt sets by name, settings and protocols by model/set.
+
+    blocks: by model/set, how many prompts are one unit of work.
+    """
 
     models: Mapping[str, ModelRecord] = field(default_factory=dict)
     sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     prompt_sets: Mapping[str, PromptsRecord] = field(default_factory=dict)
     protocols: Mapping[str, str] = field(default_factory=dict)
+    blocks: Mapping[str, int] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -114,14 +122,14 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 
 def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
-    """Read `manifest.jsonl`.
+    """Read `manifest.jsonl` and its parts.
 
     Args:
         folder: the evaluation folder.
         partial: the file may end in the middle of a line (a killed run that will be resumed); that line is left out.
 
     Returns:
-        The rows in file order.
+        The rows in file order, those of the parts at the end.
 
     Raises:
         InputError: no manifest, a broken line, a missing field, an image elsewhere, or the same image listed twice.
@@ -129,29 +137,55 @@ def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
     path = Path(folder) / LINES
     if not path.is_file():
         raise InputError("no manifest of images", where=path, remedy="run `finepref generate` into this folder first")
+    parts = {part: read_part(part)[0] for part in parts_of(folder)}  # before the manifest, which they may move into
     with reading(path, "a manifest", remedy="generate the folder again"):
         text = path.read_text(encoding="utf-8")
+    rows = _rows(text[: text.rfind("\n") + 1] if partial else text, path)
+    for listed in parts.values():
+        rows |= {row.key: row for row in listed}
+    if not rows and not partial:
+        raise InputError("it lists no image", where=path, remedy="run `finepref generate` into this folder first")
+    return list(rows.values())
+
+
+def _rows(text: str, path: Path) -> dict[Key, ImageRow]:
     rows: dict[Key, ImageRow] = {}
-    for place, row in records.parse_lines(ImageRow, text[: text.rfind("\n") + 1] if partial else text, path):
+    for place, row in records.parse_lines(ImageRow, text, path):
         if Path(row.path).is_absolute() or ".." in Path(row.path).parts:
             raise InputError(f"{row.path!r} leaves the folder", where=place, remedy="images lie below the manifest")
         if row.key in rows:
             raise InputError(f"{row.model}, prompt {row.prompt_index}, seed {row.seed} is listed twice", where=place)
         rows[row.key] = row
-    if not rows and not partial:
-        raise InputError("it lists no image", where=path, remedy="run `finepref generate` into this folder first")
-    return list(rows.values())
+    return rows
+
+
+def parts_of(folder: str | Path) -> list[Path]:
+    """The parts of a manifest."""
+    return sorted((Path(folder) / PARTS).glob("*.jsonl"))
+
+
+def read_part(part: Path, start: int = 0) -> tuple[list[ImageRow], int]:
+    """The rows of a part from a byte of it on, whole lines only, and the byte to go on from; none where it is gone."""
+    try:
+        with reading(part, "a part of a manifest", remedy="generate the folder again"), open(part, "rb") as handle:
+            handle.seek(start)
+            held = handle.read()
+    except InputError:
+        if part.exists():
+            raise
+        return [], start
+    whole = held[: held.rfind(b"\n") + 1]
+    return [*_rows(whole.decode("utf-8"), part).values()], start + len(whole)
 
 
 def _line(row: ImageRow) -> str:
     return json.dumps(asdict(row), ensure_ascii=False) + "\n"
 
 
-def append_rows(folder: str | Path, rows: Sequence[ImageRow]) -> None:
-    """Append finished images and fsync, so that a killed run loses at most the batch it was in."""
-    path = Path(folder) / LINES
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as handle:
+def append_rows(part: Path, rows: Sequence[ImageRow]) -> None:
+    """Append finished images to a part and fsync, so that a killed process loses at most the unit it was at."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with open(part, "a", encoding="utf-8") as handle:
         handle.writelines(_line(row) for row in rows)
         handle.flush()
         os.fsync(handle.fileno())
