@@ -14,13 +14,18 @@ import pytest
 import torch
 from PIL import Image
 
+from evaluation_folder import Table, make_folder
 from finepref.core.errors import InputError
 from finepref.core.rng import numpy_generator
+from finepref.evaluate import score as scoring
 from finepref.evaluate.generate import generate
 from finepref.evaluate.named_models import NamedModel
-from finepref.evaluate.units import Unit, writer
+from finepref.evaluate.score import score
+from finepref.evaluate.units import ImageUnit, maker
 from finepref.formats.manifest import LINES, PARTS, read_manifest, read_rows
 from finepref.formats.prompts import PromptSet
+from finepref.formats.scores import PARTS as SCORE_PARTS
+from finepref.formats.scores import read_scores
 
 PROMPTS = PromptSet("few", tuple(f"prompt {row}" for row in range(23)))
 SEEDS = (0, 3)
@@ -83,6 +88,66 @@ def test_four_processes_and_a_kill(tmp_path: Path, attempt: int) -> None:
     assert not [*out.rglob(".finepref-*.tmp")]
 
 
+def judge(out: Path, rank: int) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "3"}
+    rows = read_rows(out)
+    for name in ("metric", "other"):
+        score(
+            out,
+            [SlowTable(rows, lambda row: row.prompt_index + row.seed / 10, name=name, fingerprint=name)],
+            batch_size=3,
+        )
+
+
+class SlowTable(Table):
+    def score(self, images: Any, prompts: Any) -> Any:
+        time.sleep(0.01)
+        return super().score(images, prompts)
+
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_three_processes_score_and_one_is_killed(tmp_path: Path, attempt: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "UNIT", 5)
+    prompts = {"set": [f"a dog {row}" for row in range(20)]}
+    for name in ("one", "three"):
+        make_folder(tmp_path / name, prompts, seeds=(0, 1))
+    judge(tmp_path / "one", 0)
+    out, fork = tmp_path / "three", multiprocessing.get_context("fork")
+    hands = [fork.Process(target=judge, args=(out, rank)) for rank in range(3)]
+    for hand in hands:
+        hand.start()
+    time.sleep(float(numpy_generator(attempt, "many scorers").uniform(0.05, 0.4)))
+    assert hands[1].pid is not None
+    os.kill(hands[1].pid, signal.SIGKILL)
+    for hand in hands:
+        hand.join()
+    assert [hands[0].exitcode, hands[2].exitcode] == [0, 0]
+    assert read_scores(out) == read_scores(tmp_path / "one")
+    assert not (out / SCORE_PARTS).exists()
+
+
+def test_what_a_killed_process_scored_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "UNIT", 4)
+    rows = make_folder(tmp_path, {"set": ["a dog"] * 10})
+
+    class Fails(Table):
+        def score(self, images: Any, prompts: Any) -> Any:
+            if self.seen >= 8:
+                raise KeyboardInterrupt
+            return super().score(images, prompts)
+
+    first, other, again = (make(rows, lambda row: float(row.prompt_index)) for make in (Fails, Table, Table))
+    with pytest.raises(KeyboardInterrupt):
+        score(tmp_path, [first])
+    other.name, other.fingerprint = "other", "print of another"
+    score(tmp_path, [other])
+    assert (tmp_path / SCORE_PARTS).is_dir()
+    score(tmp_path, [again])
+    assert first.seen + again.seen == other.seen == 20
+    assert not (tmp_path / SCORE_PARTS).exists()
+    assert {row.scorer for row in read_scores(tmp_path).rows} == {"metric", "other"}
+
+
 def test_another_batch_size_shares_the_units(tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
     hands = [fork.Process(target=work, args=(tmp_path / "out", 0.1 * at, at, size)) for at, size in enumerate((4, 3))]
@@ -124,12 +189,12 @@ def test_a_torn_part_is_read_up_to_its_last_whole_line(tmp_path: Path) -> None:
 
 
 def test_a_unit_that_fails_is_free_again(tmp_path: Path) -> None:
-    unit = Unit("a", "few", 0, (0, 1))
+    unit = ImageUnit("a", "few", 0, (0, 1))
 
-    def fails(_: Unit) -> Any:
+    def fails(_: ImageUnit) -> Any:
         raise KeyError
 
-    with writer(tmp_path / "out") as hand, pytest.raises(KeyError):
+    with maker(tmp_path / "out") as hand, pytest.raises(KeyError):
         next(hand.work([unit], fails))
-    with writer(tmp_path / "out") as hand, pytest.raises(KeyError):
+    with maker(tmp_path / "out") as hand, pytest.raises(KeyError):
         next(hand.work([unit], fails))

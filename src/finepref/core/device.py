@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from finepref.core.errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
@@ -26,6 +28,25 @@ def default_device() -> str:
 
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return "cpu" if found is None else found.type
+
+
+def work_device() -> str:
+    """`default_device`; where several processes of a machine share the work (LOCAL_RANK), this one's, made current.
+
+    Raises:
+        InputError: there are more processes than devices.
+    """
+    import torch
+
+    kind, rank = default_device(), os.environ.get("LOCAL_RANK")
+    if rank is None or kind in ("cpu", "mps"):
+        return kind
+    count = torch.accelerator.device_count()
+    if int(rank) >= count:
+        what = f"process {rank} of this machine has no {kind} device of its own: there are {count}"
+        raise InputError(what, where="LOCAL_RANK", remedy=f"start {count} processes (--nproc_per_node {count})")
+    use_device(torch.device(kind, int(rank)))
+    return f"{kind}:{rank}"
 
 
 def own_device(number: int) -> torch.device:

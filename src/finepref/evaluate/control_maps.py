@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finepref.core.device import default_device
+from finepref.core.device import work_device
 from finepref.core.errors import ConfigError, InputError, check_word, nearest
 from finepref.core.files import read_object, reading
 from finepref.core.images import Unreadable, open_rgb
@@ -126,7 +126,7 @@ def depth(name: str) -> tuple[dict[str, Any], Draw]:
     if config.get("depth_estimation_type", "relative") != "relative":
         what = "it gives distances, which are dark where a scene is near"
         raise InputError(what, where=file, remedy="use a model of relative depth")
-    device = default_device()
+    device = work_device()
     network = load_module(cls, folder).to(device)
     with quiet(), reading(folder, "a whole depth model", remedy="it needs a preprocessor_config.json"):
         processor = DPTImageProcessorPil.from_pretrained(str(folder))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from finepref.core.device import Precision, default_device, device_name, free_memory
+from finepref.core.device import Precision, default_device, device_name, free_memory, work_device
 from finepref.core.errors import InputError, check_word
 from finepref.core.files import atomic_file
 from finepref.core.locks import BUSY
@@ -20,7 +20,7 @@ from finepref.core.provenance import provenance, sha256_bytes
 from finepref.data.prompt_sets import load_prompt_set
 from finepref.evaluate.named_models import NamedModel, as_source
 from finepref.evaluate.sampling import SCHEDULERS, Control, Noise, Refiner, Sampler, Sampling, prepare, scheduler_class
-from finepref.evaluate.units import Unit, Writer, units_of, writer
+from finepref.evaluate.units import Images, ImageUnit, forget_lost, keep, maker, recording, units_of
 from finepref.formats.folders import EVALUATION
 from finepref.formats.manifest import FolderRecord, ImageRow, Manifest, ModelRecord, PromptsRecord
 from finepref.formats.prompts import PromptSet, as_prompt_set, prompt_sha256
@@ -93,15 +93,15 @@ def generate(
     if scheduler is not None and scheduler not in SCHEDULERS:
         scheduler_class(scheduler)
     made = _Made(sources, prompt_set, sampling, tuple(seeds), batch_size, protocol or "", overwrite)
-    with writer(out) as hand:
-        with hand.record() as record:
+    with maker(out) as hand:
+        with recording(hand) as record:
             record = made.merged(record, hand)  # refused before anything is loaded or written
         for name in sources:
             _fill(hand, made, name, record, offload=offload)
-        with hand.record() as known:
+        with recording(hand) as known:
             record = made.merged(known, hand)
-            hand.keep(record)
-            return Manifest(tuple(hand.rows.values()), record)
+            keep(hand, record)
+            return Manifest(tuple(hand.known.values()), record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +120,12 @@ class _Made:
         """A model's images of the prompts, by name."""
         return f"{name}/{self.prompts.name}"
 
-    def units(self, name: str, record: FolderRecord) -> list[Unit]:
+    def units(self, name: str, record: FolderRecord) -> list[ImageUnit]:
         """The units of a model."""
         block = record.blocks[self.slot(name)]
         return units_of(name, self.prompts.name, rows=len(self.prompts), seeds=self.seeds, block=block)
 
-    def merged(self, record: FolderRecord, hand: Writer) -> FolderRecord:
+    def merged(self, record: FolderRecord, hand: Images) -> FolderRecord:
         """The folder's record with these models."""
         record = _merged_record(record, hand, self)
         blocks = {self.slot(name): record.blocks.get(self.slot(name), self.batch_size) for name in self.sources}
@@ -133,10 +133,10 @@ class _Made:
         return replace(record, protocols={**record.protocols, **slots}, blocks={**record.blocks, **blocks})
 
 
-def _fill(hand: Writer, made: _Made, name: str, record: FolderRecord, *, offload: bool) -> None:
+def _fill(hand: Images, made: _Made, name: str, record: FolderRecord, *, offload: bool) -> None:
     """Make what is missing of a model. Nothing is written before it is loaded."""
     units = made.units(name, record)
-    hand.forget_lost(units)
+    forget_lost(hand, units)
     missing = [unit for unit in units if not hand.is_made(unit)]
     if not missing:
         say(f"{name}: all {len(made.prompts) * len(made.seeds)} images are there")
@@ -144,23 +144,23 @@ def _fill(hand: Writer, made: _Made, name: str, record: FolderRecord, *, offload
     started = time.perf_counter()
     _run(hand, made, name, units, offload=offload)
     free_memory()  # before the next model is loaded
-    with hand.record() as record:
+    with recording(hand) as record:
         about = record.models[name]
         seconds = round(about.seconds + time.perf_counter() - started, 2)
-        about = replace(about, seconds=seconds, device=device_name(default_device()))
-        hand.keep(replace(record, models={**record.models, name: about}))
+        about = replace(about, seconds=seconds, device=device_name(work_device()))
+        keep(hand, replace(record, models={**record.models, name: about}))
 
 
-def _run(hand: Writer, made: _Made, name: str, units: Sequence[Unit], *, offload: bool) -> None:
+def _run(hand: Images, made: _Made, name: str, units: Sequence[ImageUnit], *, offload: bool) -> None:
     """Load a model and make its units; the model is gone at the end."""
-    pipeline = made.sampling.load(made.sources[name], "cpu" if offload else default_device())
+    pipeline = made.sampling.load(made.sources[name], "cpu" if offload else work_device())
     sampler = prepare(pipeline, made.sampling, offload=offload)
-    with hand.record() as known:
-        hand.keep(made.merged(known, hand))
-    hand.forget_lost(units)
+    with recording(hand) as known:
+        keep(hand, made.merged(known, hand))
+    forget_lost(hand, units)
     missing = [unit for unit in units if not hand.is_made(unit)]
 
-    def make(unit: Unit) -> list[ImageRow]:
+    def make(unit: ImageUnit) -> list[ImageRow]:
         parts = [unit.rows[start : start + made.batch_size] for start in range(0, len(unit.rows), made.batch_size)]
         return [row for rows in parts for row in _sample(sampler, unit, made.prompts, rows, hand.folder)]
 
@@ -196,13 +196,13 @@ def check_loading(models: Mapping[str, Any], precision: str, quantize: str | Non
         raise InputError(what, where="models", remedy="give its path, or load it so and leave the option out")
 
 
-def _merged_record(record: FolderRecord, hand: Writer, made: _Made) -> FolderRecord:
+def _merged_record(record: FolderRecord, hand: Images, made: _Made) -> FolderRecord:
     """The folder's record with these models; images made in another way are refused, or forgotten to be made again."""
     models, settings, blocks = dict(record.models), dict(record.sampling), dict(record.blocks)
     now, busy = made.sampling.record(len(made.prompts)), not hand.is_alone()
     for name, source in made.sources.items():
         slot, known = made.slot(name), models.get(name)
-        have = [row for row in hand.rows.values() if row.model == name]
+        have = [row for row in hand.known.values() if row.model == name]
         here = [row for row in have if row.prompt_set == made.prompts.name]
         begun = busy and slot in settings  # another process may be at it, though nothing is listed yet
         changed = (here or begun) and (settings.get(slot) != now or not all(_same(row, made.prompts) for row in here))
@@ -214,7 +214,7 @@ def _merged_record(record: FolderRecord, hand: Writer, made: _Made) -> FolderRec
             if busy:
                 raise InputError(BUSY[0], where=hand.folder, remedy=BUSY[1])
             for row in have:
-                del hand.rows[row.key]
+                del hand.known[row.key]
             have, here = [], []
         if not (here or begun):
             blocks.pop(slot, None)
@@ -231,7 +231,7 @@ def _same(row: ImageRow, prompts: PromptSet) -> bool:
     return row.prompt_index >= len(prompts) or row.prompt == prompts.prompts[row.prompt_index]
 
 
-def _sample(sampler: Sampler, unit: Unit, prompts: PromptSet, rows: Sequence[int], out: Path) -> list[ImageRow]:
+def _sample(sampler: Sampler, unit: ImageUnit, prompts: PromptSet, rows: Sequence[int], out: Path) -> list[ImageRow]:
     """The images of these rows of a unit, written below `out`."""
     found, sampling, seed = [], sampler.sampling, unit.seed
     images = sampler.sample([prompts.prompts[row] for row in rows], [(row, seed) for row in rows])

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from finepref.core.device import Precision, default_device
+from finepref.core.device import Precision, work_device
 from finepref.core.errors import InputError, nearest
 from finepref.core.provenance import sha256_bytes, sha256_file
 from finepref.core.rng import torch_generator
@@ -217,7 +217,7 @@ def prepare(pipeline: Any, sampling: Sampling, *, offload: bool = False) -> Samp
         if getattr(each, "watermark", None) is not None:
             each.watermark = None
         if offload:
-            each.enable_model_cpu_offload(device=default_device())
+            each.enable_model_cpu_offload(device=work_device())
     return Sampler(pipeline, sampling, refiner, away)
 
 

@@ -13,7 +13,7 @@ from finepref.core.errors import InputError
 from finepref.core.ownership import check_file
 from finepref.core.progress import say
 from finepref.core.provenance import sha256_bytes
-from finepref.evaluate.score import Cache, Item, cache_of, is_together, release, score_items, scored_by
+from finepref.evaluate.scored_items import Cache, Item, cache_of, is_together, release, score_items, scored_by
 from finepref.evaluate.scorers.scorer import Scorer
 from finepref.evaluate.scorers.scorer_rows import as_scorers
 from finepref.formats.preferences import ImageRef, Preference

@@ -32,6 +32,7 @@ from finepref.formats.rewards import is_rewards
 from finepref.formats.rounds import ROUNDS
 from finepref.formats.run import RUN as RUN_RECORD
 from finepref.formats.run import is_finished, read_run
+from finepref.formats.scores import PARTS as SCORE_PARTS
 from finepref.formats.scores import SCORES
 from finepref.formats.validation import VALIDATION
 
@@ -128,7 +129,10 @@ REFERENCE, TRAJECTORIES = (
 )  # fmt: skip
 CONTROL_MAPS = FolderKind("control maps", "control maps", ("[0-9]*.png", MAPS))
 EVALUATION = FolderKind(
-    "evaluation", "an evaluation", (LINES, RECORD, f"{PARTS}/*.jsonl", SCORES, COMPARISON), _is_evaluation
+    "evaluation",
+    "an evaluation",
+    (LINES, RECORD, f"{PARTS}/*.jsonl", SCORES, f"{SCORE_PARTS}/*.jsonl", COMPARISON),
+    _is_evaluation,
 )
 PAIRS = FolderKind("pairs", "pairs made from scores", ("pairs.parquet", "rewards.parquet"), _is_pairs)
 EXPORT = FolderKind("export", "an exported run")

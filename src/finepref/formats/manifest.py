@@ -5,9 +5,7 @@ While images are made, each process that makes some lists them in a part of its 
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from finepref.core.errors import InputError, cut
 from finepref.core.files import reading, write_json, write_text
 from finepref.formats import records
 from finepref.formats.pairrows import ImageRef
+from finepref.formats.writerparts import Parts, line_of
 
 LINES = "manifest.jsonl"
 RECORD = "manifest.json"
@@ -137,63 +136,36 @@ def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
     path = Path(folder) / LINES
     if not path.is_file():
         raise InputError("no manifest of images", where=path, remedy="run `finepref generate` into this folder first")
-    parts = {part: read_part(part)[0] for part in parts_of(folder)}  # before the manifest, which they may move into
+    parts = parts_of(folder)
+    listed = [row for part in parts.files() for row in parts.read(part)[0]]  # first: they may move into the manifest
     with reading(path, "a manifest", remedy="generate the folder again"):
         text = path.read_text(encoding="utf-8")
-    rows = _rows(text[: text.rfind("\n") + 1] if partial else text, path)
-    for listed in parts.values():
-        rows |= {row.key: row for row in listed}
+    rows: dict[Key, ImageRow] = {}
+    for place, row in records.parse_lines(ImageRow, text[: text.rfind("\n") + 1] if partial else text, path):
+        if row.key in rows:
+            raise InputError(f"{row.model}, prompt {row.prompt_index}, seed {row.seed} is listed twice", where=place)
+        _check_place(row, place)
+        rows[row.key] = row
+    rows |= {row.key: row for row in listed}
     if not rows and not partial:
         raise InputError("it lists no image", where=path, remedy="run `finepref generate` into this folder first")
     return list(rows.values())
 
 
-def _rows(text: str, path: Path) -> dict[Key, ImageRow]:
-    rows: dict[Key, ImageRow] = {}
-    for place, row in records.parse_lines(ImageRow, text, path):
-        if Path(row.path).is_absolute() or ".." in Path(row.path).parts:
-            raise InputError(f"{row.path!r} leaves the folder", where=place, remedy="images lie below the manifest")
-        if row.key in rows:
-            raise InputError(f"{row.model}, prompt {row.prompt_index}, seed {row.seed} is listed twice", where=place)
-        rows[row.key] = row
-    return rows
-
-
-def parts_of(folder: str | Path) -> list[Path]:
+def parts_of(folder: str | Path) -> Parts[ImageRow]:
     """The parts of a manifest."""
-    return sorted((Path(folder) / PARTS).glob("*.jsonl"))
+    return Parts(Path(folder) / PARTS, ImageRow, "generate the folder again", _check_place)
 
 
-def read_part(part: Path, start: int = 0) -> tuple[list[ImageRow], int]:
-    """The rows of a part from a byte of it on, whole lines only, and the byte to go on from; none where it is gone."""
-    try:
-        with reading(part, "a part of a manifest", remedy="generate the folder again"), open(part, "rb") as handle:
-            handle.seek(start)
-            held = handle.read()
-    except InputError:
-        if part.exists():
-            raise
-        return [], start
-    whole = held[: held.rfind(b"\n") + 1]
-    return [*_rows(whole.decode("utf-8"), part).values()], start + len(whole)
-
-
-def _line(row: ImageRow) -> str:
-    return json.dumps(asdict(row), ensure_ascii=False) + "\n"
-
-
-def append_rows(part: Path, rows: Sequence[ImageRow]) -> None:
-    """Append finished images to a part and fsync, so that a killed process loses at most the unit it was at."""
-    part.parent.mkdir(parents=True, exist_ok=True)
-    with open(part, "a", encoding="utf-8") as handle:
-        handle.writelines(_line(row) for row in rows)
-        handle.flush()
-        os.fsync(handle.fileno())
+def _check_place(row: ImageRow, place: str) -> None:
+    """Refuse an image that does not lie below the manifest."""
+    if Path(row.path).is_absolute() or ".." in Path(row.path).parts:
+        raise InputError(f"{row.path!r} leaves the folder", where=place, remedy="images lie below the manifest")
 
 
 def write_rows(folder: str | Path, rows: Iterable[ImageRow]) -> None:
     """Write the whole `manifest.jsonl` at once."""
-    write_text(Path(folder) / LINES, "".join(_line(row) for row in rows))
+    write_text(Path(folder) / LINES, "".join(map(line_of, rows)))
 
 
 def read_record(folder: str | Path) -> FolderRecord:

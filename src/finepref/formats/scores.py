@@ -14,8 +14,10 @@ from finepref.core.ownership import has_footer, own_file
 from finepref.core.provenance import provenance
 from finepref.formats import records
 from finepref.formats.manifest import LINES, Key
+from finepref.formats.writerparts import Parts
 
 SCORES = "scores.parquet"
+PARTS = "scores-parts"
 VERSION = 1
 
 
@@ -54,6 +56,28 @@ class ScoredBy:
     precision: str | None = None
     judges_only: bool | None = None
     together: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartScore:
+    """A number, or null and the reason, while several processes score. among: what else it was scored among, hashed."""
+
+    fingerprint: str
+    image_sha256: str
+    prompt_sha256: str
+    value: float | None
+    reason: str = ""
+    among: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What a score is a function of."""
+        return (self.fingerprint, self.image_sha256, self.prompt_sha256, self.among)
+
+
+def parts_of(folder: Path) -> Parts[PartScore]:
+    """The parts of `scores.parquet`."""
+    return Parts(folder / PARTS, PartScore, "remove the part and score again")
 
 
 @dataclass(frozen=True, slots=True)

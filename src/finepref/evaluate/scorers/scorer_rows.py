@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from finepref.core.device import Precision, default_device
+from finepref.core.device import Precision, work_device
 from finepref.core.errors import InputError, check_word
 from finepref.core.rows import RowTable
 from finepref.evaluate.scorers.hub_files import PublishedFile, UrlFile, fetch, hub_file, published
@@ -110,11 +110,11 @@ def make(spec: str, *, device: str | None = None, precision: Precision = "no") -
     if chosen.kind.make is None:
         from finepref.evaluate.scorers.families import make_scorer
 
-        return make_scorer(chosen, device or default_device(), precision)
+        return make_scorer(chosen, device or work_device(), precision)
     if precision != "no":
         what = f"{chosen.name} has one precision"
         raise InputError(what, where="precision", remedy="leave it out, or score the others apart")
-    made = chosen.kind.make(chosen, device or default_device())
+    made = chosen.kind.make(chosen, device or work_device())
     for name in (member for member in vars(Scorer) if not member.startswith("_")):
         if not hasattr(made, name):
             remedy = "see evaluate/scorers/scorer"
