@@ -23,6 +23,7 @@ LONG = (
     "tests/invariant/test_fsdp.py::test_overflows_are_shared",
     "tests/invariant/test_fsdp.py::test_a_sharded",
     "tests/invariant/test_fsdp.py::test_the_",
+    "tests/invariant/test_restarts.py::test_a_killed_process_changes_nothing",  # test_an_attempt_knows_nothing
     "tests/invariant/test_going_on.py::test_two_one_and_two_processes",  # test_training: two processes, and resumed
     "tests/invariant/test_heldout.py::test_two_processes_say_the_same",
     *(

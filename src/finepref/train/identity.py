@@ -24,7 +24,14 @@ from finepref.train.unseen import HeldOutPairs, hold_out
 FREE = (
     *("validation", "log", "train.checkpoint_every", "train.checkpoints_keep", "train.max_skipped"),
     *("train.micro_batch", "train.place_batch", "train.gradient_checkpointing", "train.compile", "train.channels_last"),
-    *("train.distributed", "train.reference_cache", "cache.batch_size", "cache.shard_size", "cache.offload"),
+    *(
+        "train.distributed",
+        "train.timeout_minutes",
+        "train.reference_cache",
+        "cache.batch_size",
+        "cache.shard_size",
+        "cache.offload",
+    ),
 )
 """Keys, or sections, that decide what is shown and kept, how fast a run is and how much memory it takes: a run may go
 on under others. Sums are then taken in another order, so that numbers are equal up to rounding only."""

@@ -8,22 +8,28 @@ leaves hold whole tensors, as without sharding.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import DistError, PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from finepref.core.device import default_device, own_device, use_device
-from finepref.core.errors import ConfigError
+from finepref.core.errors import CheckFailed, ConfigError, first_line
 from finepref.core.progress import say
 from finepref.models.denoiser import Denoiser
 from finepref.train.config import RunConfig
 from finepref.train.method import Method, draws_per_step, inverts
 
+LOST = re.compile(r"gloo|[Cc]onnection (closed|reset|refused)|[Tt]imed out|watchdog", re.I)
+"""How a backend says that another process is gone."""
 UNITS = ("TransformerBlock", "ResnetBlock2D")  # endings of the class names of what is gathered at once
 
 
@@ -88,20 +94,48 @@ def launched() -> World:
 
 
 @contextmanager
-def join_world() -> Iterator[World]:
-    """Join the processes that the launcher started; leave them at the end."""
-    world = launched()
+def join_world(timeout_minutes: float) -> Iterator[World]:
+    """Join the processes that the launcher started; leave them at the end.
+
+    Args:
+        timeout_minutes: how long one waits for the others.
+
+    Raises:
+        CheckFailed: another process ended, or did not answer in time.
+    """
+    world, wait = launched(), timedelta(minutes=timeout_minutes)
     use_device(world.device)
     if world.main and world.device.type != default_device():
         say(f"{default_device()} has no float64 here, which training needs: this runs on the CPU")
     started = world.size > 1 and not dist.is_initialized()
-    if started:
-        dist.init_process_group(dist.Backend.default_device_backend_map[world.device.type])
     try:
-        yield world
-    finally:
         if started:
+            _join(world, wait)
+        yield world
+    except (RuntimeError, DistError) as error:  # gloo says it with a RuntimeError
+        if world.size == 1 or not (isinstance(error, DistError) or LOST.search(str(error))):
+            raise
+        what = f"process {world.rank} of {world.size} lost another one, which ended or did not answer in time"
+        remedy = "see what that one said; --resume auto goes on from the last checkpoint"
+        told = re.sub(r"^\[\S*\] ", "", first_line(error)).split(". This is", 1)[0]  # without gloo's own file and line
+        raise CheckFailed(f"{what} ({told})", remedy=remedy) from None
+    finally:
+        if started and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _join(world: World, wait: timedelta) -> None:
+    """Meet the others of this attempt. torchrun keeps its store over restarts, with the addresses of those who ended:
+    each attempt that is begun has a space of its own in it (pytorch/pytorch#135712).
+    """
+    store, rank, size = next(iter(rendezvous("env://", timeout=wait)))
+    begun = store.add("finepref/begun", 0)
+    attempt = f"finepref/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-{begun}"
+    backend = dist.Backend.default_device_backend_map[world.device.type]
+    dist.init_process_group(backend, store=PrefixStore(attempt, store), rank=rank, world_size=size, timeout=wait)
+    dist.barrier()
+    if world.main:
+        store.add("finepref/begun", 1)
 
 
 _ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))

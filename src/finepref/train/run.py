@@ -76,7 +76,7 @@ def train_run(
     if not overwrite:
         check_run(out, config, resume=resume, verify=verify)
     compared = 0
-    with join_world() as world, ExitStack() as held:
+    with join_world(config.train.timeout_minutes) as world, ExitStack() as held:
         if world.main:
             recover(out, RUN_FOLDER, begun=_is_begun)
             held.enter_context(own_folder(out, RUN_FOLDER))
@@ -155,7 +155,7 @@ def fill_run(config: RunConfig, content: Content, *, overwrite: bool = False) ->
     if folder is None:
         raise ConfigError("no folder is named", where=f"train.{content.option}", remedy="name one to fill")
     check_folder(folder, content.folder, inputs=_inputs(config, Path(folder)))
-    with join_world() as world:
+    with join_world(config.train.timeout_minutes) as world:
         base = about_base(config)
         prepared = prepare(config, cache=open_latents(config, Path(), world=world), base=base)
         unknown = ("reference_cache",) if content is ERRORS else ("reference_cache", "trajectory_cache")

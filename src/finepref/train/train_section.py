@@ -47,6 +47,7 @@ class TrainSection(Options):
     compile: bool = told(False, "torch.compile of the whole network; the first steps take minutes")
     channels_last: bool = told(False, "N H W C layout of convolutions (UNets only)")
     distributed: Literal["ddp", "fsdp2"] = told("ddp", "fsdp2 shards parameters, gradients and optimiser state")
+    timeout_minutes: float = told(30.0, "how long processes wait for one of them before all end", gt=0.0)
     ema_decay: float | None = told(None, "null = no average of the weights; else that is saved", ge=0.0, lt=1.0)
     reference: ReferenceOptions = told(ReferenceOptions(), "whether the reference moves, as {kind: ema, decay: 0.995}")
     levels: LevelOptions = told(LevelOptions(), "a window of the noise path, and weights in it, as {low: 0.5}")
