@@ -237,7 +237,7 @@ def report_early(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 RIGHT = {
-    "healthy": "it learned, and nothing is wrong", "rate-10": "displaced", "lambda-3": "inflated",
+    "healthy": "it learned, and nothing is wrong", "rate-10": "displaced", "lambda-3": "margins out of reach",
     "wrong-reward": "misled", "permuted": "no preference, or too few pairs to tell",
 }  # fmt: skip
 
@@ -270,7 +270,7 @@ def _kinds(row: Mapping[str, Any]) -> set[str]:
 
 def _is_right(name: str, kinds: set[str]) -> bool:
     sound = kinds <= {"learned", "learning"}
-    found = {"rate-10": "displaced", "lambda-3": "inflated", "wrong-reward": "misled"}
+    found = {"rate-10": "displaced", "lambda-3": "overasked", "wrong-reward": "misled"}
     return sound if name == "healthy" else found[name] in kinds if name in found else bool(kinds & {"none", "few"})
 
 

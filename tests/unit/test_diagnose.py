@@ -16,7 +16,7 @@ from finepref.evaluate.score import score
 from finepref.evaluate.stats import bootstrap_means
 from finepref.formats.heldout import HeldOutMetrics
 from finepref.formats.metrics import StepMetrics
-from finepref.train.diagnose import FLAT, LONGER, LOST_FAR, RunFinding, evidence, judge, overoptimised
+from finepref.train.diagnose import FLAT, LONGER, LOST_FAR, OUT_OF_REACH, RunFinding, evidence, judge, overoptimised
 
 PAIRS = 50
 
@@ -66,13 +66,20 @@ def test_what_is_wrong(inside: bool) -> None:
     lost = [*SOUND[:-1], replace(last, gain_far=-(LOST_FAR + 0.1 * away) * 0.5)]
     long = [*SOUND[:-1], replace(last, length=LONGER + 0.01 * away)]
     steps = [*(step(n, 0.5) for n in range(18)), *(step(n, FLAT - 0.01 * away) for n in (18, 19))]
+    far = [step(0, 0.9), *(step(n, OUT_OF_REACH + 0.01 * away) for n in range(1, 20))]
     found = {
         "displaced": kinds(lost, far=0.5),
         "inflated": kinds(long),
         "misled": kinds(SOUND, signal=Interval(0.6, 0.5 - 0.01 * away, 0.69)),
         "saturated": kinds(SOUND, steps),
+        "overasked": kinds(SOUND, far),
     }
     assert found == {name: ["learned"] if inside else ["learned", name] for name in found}
+
+
+def test_pairs_that_start_even_have_no_margin_to_miss() -> None:
+    """Weights above one half alone are those of a run that goes the wrong way, which held-out pairs tell."""
+    assert kinds(SOUND, [step(0, 0.5), *(step(n, 0.8) for n in range(1, 20))]) == ["learned"]
 
 
 def test_the_step_that_was_kept_is_judged() -> None:

@@ -29,8 +29,11 @@ RISING = 0.1
 """Share of all that was gained which the last third of the looks must add for a run to be still learning."""
 LOST_FAR = 5.0
 """Times the start's error at high noise that winners may lose there."""
-LONGER = 1.08
-"""Times the start's length that predictions may have."""
+LONGER = 1.15
+"""Times the start's length that predictions may have; of healthy runs they have up to 1.08."""
+OUT_OF_REACH = 0.57
+"""Mean weight of a pair's gradient, sigmoid(-u), above which pairs do not reach their margins: up to 0.48 where they
+do, or where there is none, from 0.66 with margins times 3."""
 FAINT = 0.5
 """Standard errors under which a lead foretells nothing of more pairs."""
 CHANCE = "where {:.1f} tell it from chance"
@@ -112,7 +115,7 @@ def judge(
     else:
         left = look_of(looks, kept)
         found += [learned(looks, swapped, stopped=left is not looks[-1]), displaced(left, far), inflated(left)]
-    found += [misled(signal), saturated(steps)]
+    found += [misled(signal), overasked(steps), saturated(steps)]
     return tuple(each for each in found if each is not None)
 
 
@@ -222,6 +225,17 @@ def inflated(line: HeldOutMetrics) -> RunFinding | None:
         return None
     what = f"Its predictions are {line.length - 1:.0%} longer than the start's, which over-saturates pictures"
     return RunFinding("inflated", what, "Lower the margins or the learning rate, or generate with less guidance")
+
+
+def overasked(steps: Sequence[StepMetrics]) -> RunFinding | None:
+    """Whether margins are larger than what pairs come to, so that it pushes on whatever a pair has become."""
+    weights = [line.means["sigmoid_minus_u"] for line in steps if "sigmoid_minus_u" in line.means]
+    later = [weight for weight in weights[len(weights) // 2 :] if math.isfinite(weight)]
+    if not later or not (weights[0] > OUT_OF_REACH and fmean(later) > OUT_OF_REACH):
+        return None
+    what = "Its margins are out of reach: in the second half of the steps a pair's gradient still has "
+    what += f"{fmean(later):.2f} of its full weight, where a pair that is even has 0.50"
+    return RunFinding("overasked", what, "Lower the margins (signal.margin_scale), by half at first")
 
 
 def saturated(steps: Sequence[StepMetrics]) -> RunFinding | None:
