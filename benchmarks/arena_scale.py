@@ -101,7 +101,7 @@ def make(votes: int, folder: Path) -> list[Path]:
 
 
 def measured(*command: str | Path) -> dict[str, Any]:
-    """CPU seconds, peak memory in MB and the last line of what a process said."""
+    """CPU seconds, peak memory in MB and the figure that a process said last."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
     with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, env=environment, text=True) as child:
         assert child.stdout is not None
@@ -111,7 +111,11 @@ def measured(*command: str | Path) -> dict[str, Any]:
     if child.returncode:
         return {"failed": child.returncode}
     seconds = round(used.ru_utime + used.ru_stime, 2)
-    return {"cpu_seconds": seconds, "peak_mb": round(used.ru_maxrss / 1000), "said": said[-1] if said else ""}
+    return {
+        "cpu_seconds": seconds,
+        "peak_mb": round(used.ru_maxrss / 1000),
+        "said": said[-1] if said and not said[-1].startswith("page") else "",
+    }
 
 
 def main() -> None:
@@ -142,7 +146,8 @@ def main() -> None:
     for name, row in found.items():
         print(name, row)
     if asked.out is not None:
-        command = " ".join(["python benchmarks/arena_scale.py", *sys.argv[1:]])
+        words = ["DIR" if word == str(asked.work) else word for word in sys.argv[1:]]
+        command = " ".join(["python benchmarks/arena_scale.py", *words])
         write_json(asked.out, {"command": command, "votes": asked.votes, "versions": versions(), "rows": found})
 
 

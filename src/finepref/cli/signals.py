@@ -95,10 +95,20 @@ def command(
 
 def _hash(table: Any) -> str:
     """Of everything that was read."""
-    from finepref.core.provenance import hash_config
+    import hashlib
 
-    columns = {name: getattr(table, name) for name in table.__slots__}
-    return hash_config({name: None if column is None else list(column) for name, column in columns.items()})
+    import numpy as np
+
+    from finepref.formats.textcolumn import content_of
+
+    digest = hashlib.sha256()
+    for name in table.__slots__:
+        column = getattr(table, name)
+        digest.update(name.encode())
+        pieces = [] if column is None else [column.tobytes()] if isinstance(column, np.ndarray) else content_of(column)
+        for piece in pieces:
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 NOTHING = 0.005

@@ -19,6 +19,7 @@ from finepref.core import files
 from finepref.core.errors import InputError
 from finepref.core.ownership import has_footer, own_file
 from finepref.formats.records import as_record, read_columns
+from finepref.formats.textcolumn import as_arrow, picked
 
 NO_LABEL = -1
 REMEDY = "write the signals again with `finepref signals`"
@@ -38,7 +39,7 @@ class Signals:
     label_0, label_1: [n] int8, -1 for none. meta: the footer (kinds, engine, rewards, extremes, counts, inputs).
     """
 
-    pair_id: tuple[str, ...]
+    pair_id: Sequence[str]
     winner: npt.NDArray[np.int8]
     margin_0: npt.NDArray[np.float32]
     margin_1: npt.NDArray[np.float32]
@@ -86,20 +87,20 @@ class Signals:
     def take(self, rows: npt.NDArray[Any]) -> Signals:
         """These rows, in this order."""
         arrays = {name: getattr(self, name)[rows] for name in TYPES}
-        return Signals(pair_id=tuple(self.pair_id[row] for row in rows.tolist()), meta=self.meta, **arrays)
+        return Signals(pair_id=picked(self.pair_id, rows), meta=self.meta, **arrays)
 
 
 def from_columns(pair_id: Sequence[str], columns: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> Signals:
     """The record of these columns [n], by name; one that is not given is `UNSET` (the winner is always given)."""
     held = {name: columns[name] if name in columns else np.full(len(pair_id), UNSET[name]) for name in TYPES}
-    return Signals(pair_id=tuple(pair_id), meta=meta, **{name: held[name].astype(kind) for name, kind in TYPES.items()})
+    return Signals(pair_id=pair_id, meta=meta, **{name: held[name].astype(kind) for name, kind in TYPES.items()})
 
 
 def write_signals(path: str | Path, signals: Signals, *, provenance: Mapping[str, Any]) -> None:
     """Write the sidecar; its footer holds `signals.meta` and the provenance."""
     arrays = {name: getattr(signals, name) for name in TYPES}
     columns = {name: pa.array(v, mask=v == NO_LABEL if name in LABELS else None) for name, v in arrays.items()}
-    table = pa.table({"pair_id": pa.array(signals.pair_id, pa.string()), **columns})
+    table = pa.table({"pair_id": as_arrow(signals.pair_id), **columns})
     files.write_parquet(path, table, {**signals.meta, "provenance": dict(provenance)})
 
 

@@ -35,7 +35,8 @@ from finepref.formats.textfiles import (
 Row = Mapping[str, Any]
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 ROWS = 1 << 17  # lines of text of one batch of columns
-PARQUET_ROWS = 1 << 19
+PARQUET_ROWS, PARQUET_BYTES = 1 << 19, 16e6  # at most in one batch of a parquet file
+RECURS = 8.0  # bytes of a cell up to which a column of text is one of words that recur
 _ROWS_WITH_IMAGES = 64
 
 
@@ -196,15 +197,29 @@ def _without_nanoseconds(kind: pa.DataType) -> pa.DataType:
 
 
 def _parquet_batches(path: Path, wanted: Sequence[str], text: Sequence[str]) -> Iterator[Batch]:
-    """Batches of a parquet file; text: columns that become dictionaries."""
-    coded = [name for name in text if name in wanted]
-    options = {"read_dictionary": coded, "pre_buffer": False}  # buffers are kept to the end
-    with reading(path, PARQUET), pq.ParquetFile(path, **options) as file:
-        start = 0
-        for columns in file.iter_batches(PARQUET_ROWS, columns=list(wanted), use_threads=False):
-            number = np.arange(columns.num_rows)
-            yield Batch(columns, start + number, number, columns.num_rows)
-            start += columns.num_rows
+    """Batches of a parquet file; text: columns that become dictionaries, where the same words recur."""
+    with reading(path, PARQUET):
+        size = _sizes(pq.read_metadata(path))
+        coded = [name for name in text if name in wanted and size.get(name, 0.0) <= RECURS]
+        total = sum(size[name] for name in wanted if name in size)
+        rows = max(1, min(PARQUET_ROWS, int(PARQUET_BYTES / max(total, 1.0))))
+        options = {"read_dictionary": coded, "pre_buffer": False, "buffer_size": 1 << 20}  # buffers are kept to the end
+        with pq.ParquetFile(path, **options) as file:
+            start = 0
+            for columns in file.iter_batches(rows, columns=list(wanted), use_threads=False):
+                number = np.arange(columns.num_rows)
+                yield Batch(columns, start + number, number, columns.num_rows)
+                start += columns.num_rows
+
+
+def _sizes(meta: pq.FileMetaData) -> dict[str, float]:
+    """Bytes that a cell of each column takes before it is packed, on average."""
+    found: dict[str, float] = {}
+    for group in (meta.row_group(number) for number in range(meta.num_row_groups)):
+        for column in (group.column(place) for place in range(meta.num_columns)):
+            name = column.path_in_schema.split(".")[0]
+            found[name] = found.get(name, 0.0) + column.total_uncompressed_size / max(meta.num_rows, 1)
+    return found
 
 
 def _text_batch(table: Table, lines: list[Line], wanted: Sequence[str]) -> Batch:

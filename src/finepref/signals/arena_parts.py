@@ -17,6 +17,7 @@ from finepref.arena.rho import estimate_rho
 from finepref.core.errors import InputError
 from finepref.formats.ratings import RatingSettings
 from finepref.formats.rewards import Rewards
+from finepref.formats.textcolumn import are_there, picked
 from finepref.formats.votes import Votes
 from finepref.signals.parts import TIE, Floats, Part, SignalVotes
 
@@ -107,28 +108,25 @@ def named_votes(votes: SignalVotes, kind: str, *, images: bool, wanted: bool) ->
     Raises:
         InputError: no vote names its models, or not all name their images.
     """
-    named = np.array([None not in pair for pair in zip(votes.model_0, votes.model_1, strict=True)])
+    named = are_there(votes.model_0) & are_there(votes.model_1)
     unvoted = np.isnan(votes.label) if votes.count is None else np.isnan(votes.label) | (votes.count == 0)
     rows = np.flatnonzero(named & ~unvoted if images else named)
     if not len(rows):
         raise InputError("the votes name no models", where=f"kind {kind}", remedy="use kind binary or uniform")
 
-    def column(values: Sequence[str | None]) -> list[str]:
-        return [str(values[row]) for row in rows.tolist()]
-
-    sides: list[list[str] | None] = [None, None]
+    sides: list[Any] = [None, None]
     if images or wanted:
-        if any(values[row] is None for values in (votes.image_0, votes.image_1) for row in rows.tolist()):
+        if not all(are_there(values)[rows].all() for values in (votes.image_0, votes.image_1)):
             remedy = "use kind truncated" + (" or selection" if images else ", or give rho")
             raise InputError("the votes do not name their images", where=f"kind {kind}", remedy=remedy)
-        sides = [column(votes.image_0), column(votes.image_1)]
+        sides = [picked(votes.image_0, rows).arrow, picked(votes.image_1, rows).arrow]
     found = Votes.from_columns(
-        left=column(votes.model_0),
-        right=column(votes.model_1),
+        left=picked(votes.model_0, rows).arrow,
+        right=picked(votes.model_1, rows).arrow,
         outcome=np.where(np.isnan(votes.label), TIE, votes.label)[rows],
         left_image=sides[0],
         right_image=sides[1],
-        prompt=None if votes.prompt is None else column(votes.prompt),
+        prompt=None if votes.prompt is None else picked(votes.prompt, rows).arrow,
         weight=None if votes.count is None else np.where(unvoted, 1.0, votes.count)[rows],
     )
     return found, rows

@@ -37,7 +37,7 @@ def controlled(signals: Signals, control: str, *, seed: int = 0) -> Signals:
         what = "margins and weights are the same for every pair, so a control has no effect"
         raise InputError(what, where="control", remedy="leave it out, or name a kind that tells pairs apart")
     if control == "permute":
-        order = np.argsort(np.array(signals.pair_id, dtype=object), kind="stable")
+        order = np.argsort(np.array([*signals.pair_id], dtype=object), kind="stable")
         rows = np.empty(len(order), dtype=np.int64)
         rows[order] = order[numpy_generator(seed, "signal control").permutation(len(signals))]
         won, lost, weight = won[rows], lost[rows], signals.weight[rows]

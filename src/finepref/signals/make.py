@@ -14,9 +14,11 @@ from finepref.arena.ratings import Ratings, load_ratings
 from finepref.core.errors import InputError, nearest
 from finepref.core.options import Options, read_options
 from finepref.core.progress import progress
+from finepref.formats.paircolumns import columns_of
 from finepref.formats.preferences import Preference, Preferences
 from finepref.formats.rewards import Rewards, read_rewards, scorers_in
 from finepref.formats.signals import TYPES, Signals, from_columns
+from finepref.formats.textcolumn import distinct
 from finepref.signals import parts
 from finepref.signals.control import controlled
 from finepref.signals.kinds import SIGNALS, SignalRow
@@ -125,6 +127,9 @@ def rewards_for(
 def vote_table(prefs: Iterable[Preference], *, named_images: bool) -> SignalVotes:
     """What kinds of signal look at. named_images: read the images where the data do not name them otherwise."""
     held = prefs if isinstance(prefs, Preferences) else list(prefs)
+    quick = columns_of(held) if isinstance(held, Preferences) else None
+    if quick is not None and not (named_images and (None in quick.image_0 or None in quick.image_1)):
+        return parts.table_of(quick)
     for images in (False, True):
         votes = replace(held, images=images) if isinstance(held, Preferences) else held
         if isinstance(held, Preferences) and held.quarantine is not None:
@@ -187,7 +192,7 @@ def combine(pair_id: Sequence[str], label: npt.ArrayLike, parts: Mapping[str, Pa
     winner = voted(label)
     ties = np.asarray(label, dtype=np.float64) == TIE
     count = len(winner)
-    if len(set(pair_id)) != len(pair_id):
+    if distinct(pair_id) < len(pair_id):
         raise InputError("a pair id occurs twice", where="pair_id", remedy="name a column with unique ids")
     columns: dict[str, npt.NDArray[Any]] = {}
     set_by: dict[str, str] = {}
@@ -204,7 +209,7 @@ def combine(pair_id: Sequence[str], label: npt.ArrayLike, parts: Mapping[str, Pa
                 raise InputError(f"kinds {set_by[name]} and {kind} both set the {what}", remedy="leave one of them out")
             set_by[name], columns[name] = kind, value
     own = {f"{kind}.{key}": value for kind, part in parts.items() for key, value in part.meta.items()}
-    whole = from_columns([str(pair) for pair in pair_id], {"winner": winner, **columns}, own)
+    whole = from_columns(pair_id, {"winner": winner, **columns}, own)
     undecided = ~ties & (whole.winner < 0)
     missing = ~ties & ~undecided & ~(np.isfinite(whole.margin) & np.isfinite(whole.weight))
     keep = np.flatnonzero(~(ties | undecided | missing))

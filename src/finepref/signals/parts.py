@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from finepref.core.errors import InputError
 from finepref.core.provenance import sha256_bytes
+from finepref.formats.paircolumns import PairColumns
 from finepref.formats.pairrows import ImageRef, Preference
 from finepref.formats.rewards import Rewards
+from finepref.formats.textcolumn import are_there, codes_of
 from finepref.signals.smooth import PICKSCORE_EXTREMES, smoothed
 from finepref.signals.smooth import extremes as extremes_of
 
@@ -55,6 +57,15 @@ def vote_table(votes: Iterable[Preference]) -> SignalVotes:
     several = count if (count != 1.0).any() else None
     values = np.array(label, dtype=np.float64)
     return SignalVotes(pair_id, values, model_0, model_1, image_0, image_1, several, prompt)
+
+
+def table_of(columns: PairColumns) -> SignalVotes:
+    """Preferences that were read as columns; an image is called by the data set's name."""
+    several = columns.weight if (columns.weight != 1.0).any() else None
+    return SignalVotes(
+        columns.pair_id, columns.label, columns.model_0, columns.model_1, columns.image_0, columns.image_1, several,
+        columns.prompt,
+    )  # fmt: skip
 
 
 def _name(image: ImageRef) -> str | None:
@@ -184,13 +195,11 @@ def desirable(votes: SignalVotes, *, desirable: str) -> Part:
     if desirable == "per_pair":
         label_0 = np.where(won_0, 1, np.where(lost_0, 0, -1)).astype(np.int8)
         return Part(label_0=label_0, label_1=np.where(label_0 < 0, -1, 1 - label_0).astype(np.int8))
-    images = [*votes.image_0, *votes.image_1]
-    if None in images:
+    if not (are_there(votes.image_0).all() and are_there(votes.image_1).all()):
         raise InputError("the votes do not name their images", where="kind kto", remedy="use desirable per_pair")
-    names, codes = np.unique(np.asarray(images, object).astype(str), return_inverse=True)
-    left, right = codes[: len(winner)], codes[len(winner) :]
-    wins = np.bincount(np.concatenate([left[won_0], right[lost_0]]), minlength=len(names)) > 0
-    losses = np.bincount(np.concatenate([left[lost_0], right[won_0]]), minlength=len(names)) > 0
+    (left, right), count = codes_of(votes.image_0, votes.image_1)
+    wins = np.bincount(np.concatenate([left[won_0], right[lost_0]]), minlength=count) > 0
+    losses = np.bincount(np.concatenate([left[lost_0], right[won_0]]), minlength=count) > 0
     good, bad = (wins, losses) if desirable == "any_win" else (wins & ~losses, losses & ~wins)
     of_image = np.where(good, 1, np.where(bad, 0, -1)).astype(np.int8)
     counts = {"desirable_images": int((of_image == 1).sum()), "undesirable_images": int((of_image == 0).sum())}

@@ -123,7 +123,7 @@ def _pair_table(pairs: Pairs, used: Signals, about: RunSignals, *, scale: float,
     held = [pairs[pair] for pair in used.pair_id]
     sides = [(pair.image_0, pair.image_1) for pair in held]
     return PairTable(
-        pair_id=used.pair_id,
+        pair_id=tuple(used.pair_id),
         prompt=tuple(pair.prompt for pair in held),
         winner=tuple(side[w] for side, w in zip(sides, used.winner, strict=True)),
         loser=tuple(side[1 - w] for side, w in zip(sides, used.winner, strict=True)),
