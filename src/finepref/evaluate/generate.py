@@ -142,7 +142,7 @@ def _fill(hand: Images, made: _Made, name: str, record: FolderRecord, *, offload
         say(f"{name}: all {len(made.prompts) * len(made.seeds)} images are there")
         return
     started = time.perf_counter()
-    _run(hand, made, name, units, offload=offload)
+    _run(hand, made, name, offload=offload)
     free_memory()  # before the next model is loaded
     with recording(hand) as record:
         about = record.models[name]
@@ -151,12 +151,14 @@ def _fill(hand: Images, made: _Made, name: str, record: FolderRecord, *, offload
         keep(hand, replace(record, models={**record.models, name: about}))
 
 
-def _run(hand: Images, made: _Made, name: str, units: Sequence[ImageUnit], *, offload: bool) -> None:
+def _run(hand: Images, made: _Made, name: str, *, offload: bool) -> None:
     """Load a model and make its units; the model is gone at the end."""
     pipeline = made.sampling.load(made.sources[name], "cpu" if offload else work_device())
     sampler = prepare(pipeline, made.sampling, offload=offload)
     with recording(hand) as known:
-        keep(hand, made.merged(known, hand))
+        record = made.merged(known, hand)
+        keep(hand, record)
+    units = made.units(name, record)  # as whoever came first cuts them
     forget_lost(hand, units)
     missing = [unit for unit in units if not hand.is_made(unit)]
 

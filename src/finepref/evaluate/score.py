@@ -139,9 +139,7 @@ def score(
             rows = [row for part in hand.parts.files() for row in hand.parts.read(part)[0]]
             if first:  # what a killed process left
                 rows = [row for row in rows if row.value is not None and row.fingerprint not in prints]
-                hand.parts.remove()
-                if rows:
-                    hand.parts.append(hand.parts.place / f"{hand.name}.jsonl", rows)
+                hand.parts.replace(rows)
             told = {
                 key: PartScore(key[0], key[1], key[2], value, reason, key[3])
                 for key, (value, reason) in work.told.items()
@@ -153,9 +151,7 @@ def score(
     def leave() -> None:
         if hand.is_alone():  # what a process that was killed or refused has made stays
             rows = [row for part in hand.parts.files() for row in hand.parts.read(part)[0]]
-            hand.parts.remove()
-            if rows := [row for row in rows if row.key not in work.told]:
-                hand.parts.append(hand.parts.place / f"{hand.name}.jsonl", rows)
+            hand.parts.replace([row for row in rows if row.key not in work.told])
 
     with hand.at_work(begin=begin, leave=leave):
         for scorer in made:

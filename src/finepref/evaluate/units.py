@@ -63,7 +63,7 @@ def keep(hand: Images, record: FolderRecord) -> None:
         ordered = sorted(hand.known.values(), key=lambda row: (*row.key[1:], place.get(row.model, -1)))
         manifest.write_rows(hand.folder, ordered)
         hand.known = {row.key: row for row in ordered}
-        hand.parts.remove()
+        hand.parts.replace([])
         hand.read = {}
     manifest.write_record(hand.folder, record)
 

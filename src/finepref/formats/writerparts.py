@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,9 +64,12 @@ class Parts(Generic[Row]):
             handle.flush()
             os.fsync(handle.fileno())
 
-    def remove(self) -> None:
-        """Remove all parts: what is in them stands in the file."""
-        for part in self.files():
+    def replace(self, rows: Sequence[Row]) -> None:
+        """Hold these rows instead of all parts: those that do not stand in the file. A kill leaves them all."""
+        before = self.files()
+        if rows:
+            self.append(self.place / f"{uuid.uuid4().hex[:11]}.jsonl", rows)
+        for part in before:
             part.unlink()
         remove_empty(self.place)
 
