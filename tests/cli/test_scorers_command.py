@@ -21,7 +21,7 @@ from finepref.core.provenance import sha256_file
 from finepref.evaluate.scorers import verify
 from finepref.evaluate.scorers.scorer_rows import make
 from finepref.evaluate.scorers.weights import read_state
-from finepref.formats.manifest import ImageRow, append_rows
+from finepref.formats.manifest import ImageRow, write_rows
 from finepref.formats.prompts import prompt_sha256
 from tiny_endpoint import endpoint
 from tiny_ksort import brightest_first, write_data
@@ -101,7 +101,7 @@ def test_score_command_takes_a_local_spec(official: Path, tmp_path: Path, monkey
         rows.append(
             ImageRow("m", "p", index, prompt, prompt_sha256(prompt), 0, f"{index}.png", digest, "x", 1, 1.0, (60, 50))
         )
-    append_rows(folder, rows)
+    write_rows(folder, rows)
     monkeypatch.setattr(sys, "argv", ["finepref", "score", str(folder), "--scorer", spec])
     with pytest.raises(SystemExit) as stop:
         main()
@@ -251,7 +251,7 @@ def test_ksort_from_prompts_to_score(run: Run, tmp_path: Path, capsys: pytest.Ca
             rows.append(
                 ImageRow(model, "k", index, prompt, "", 0, path.name, sha256_file(path), "ddim", 1, 1.0, (16, 16))
             )
-    append_rows(folder, rows)
+    write_rows(folder, rows)
     with endpoint(brightest_first) as script:
         (tmp_path / "judge.yaml").write_text(yaml.safe_dump({"base_url": script.url, "model": "m", "retries": 0}))
         words = ("ksort", data, "--images", folder, "--judge", tmp_path / "judge.yaml", "--limit", 4)

@@ -88,8 +88,12 @@ def test_four_processes_and_a_kill(tmp_path: Path, attempt: int) -> None:
     assert not [*out.rglob(".finepref-*.tmp")]
 
 
-def judge(out: Path, rank: int) -> None:
+def judge_as(rank: int, out: Path) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "3"}
+    judge(out)
+
+
+def judge(out: Path) -> None:
     rows = read_rows(out)
     for name in ("metric", "other"):
         score(
@@ -111,9 +115,9 @@ def test_three_processes_score_and_one_is_killed(tmp_path: Path, attempt: int, m
     prompts = {"set": [f"a dog {row}" for row in range(20)]}
     for name in ("one", "three"):
         make_folder(tmp_path / name, prompts, seeds=(0, 1))
-    judge(tmp_path / "one", 0)
+    judge(tmp_path / "one")
     out, fork = tmp_path / "three", multiprocessing.get_context("fork")
-    hands = [fork.Process(target=judge, args=(out, rank)) for rank in range(3)]
+    hands = [fork.Process(target=judge_as, args=(rank, out)) for rank in range(3)]
     for hand in hands:
         hand.start()
     time.sleep(float(numpy_generator(attempt, "many scorers").uniform(0.05, 0.4)))

@@ -39,7 +39,7 @@ def test_the_accelerator_of_torch_is_the_device(
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert device.default_device() == kind
     assert launched().device == torch.device(trains)
-    with join_world():
+    with join_world(1.0):
         assert ("no float64" in capsys.readouterr().err) == (trains == "cpu")
 
 
