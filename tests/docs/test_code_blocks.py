@@ -177,6 +177,8 @@ def check_command(words: list[str]) -> None:
     """Refuse a command that could not start."""
     from typer.main import get_command
 
+    words = " ".join(words).replace("--resume auto", "--resume").split(" ")  # `auto` is a word of its own there
+
     from finepref.cli.main import build
     from finepref.train.config import load_config
 
