@@ -30,6 +30,13 @@ def default_device() -> str:
     return "cpu" if found is None else found.type
 
 
+def launched_as() -> tuple[int, int, int]:
+    """How many processes the launcher (torchrun, accelerate) started, which this is, and which on its machine."""
+    names = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+    size, rank, local = (int(os.environ.get(name, alone)) for name, alone in names)
+    return size, rank, local
+
+
 def work_device() -> str:
     """`default_device`; where several processes of a machine share the work (LOCAL_RANK), this one's, made current.
 
@@ -38,14 +45,14 @@ def work_device() -> str:
     """
     import torch
 
-    kind, rank = default_device(), os.environ.get("LOCAL_RANK")
-    if rank is None or kind in ("cpu", "mps"):
+    kind, (_, _, rank) = default_device(), launched_as()
+    if "LOCAL_RANK" not in os.environ or kind in ("cpu", "mps"):
         return kind
     count = torch.accelerator.device_count()
-    if int(rank) >= count:
+    if rank >= count:
         what = f"process {rank} of this machine has no {kind} device of its own: there are {count}"
         raise InputError(what, where="LOCAL_RANK", remedy=f"start {count} processes (--nproc_per_node {count})")
-    use_device(torch.device(kind, int(rank)))
+    use_device(torch.device(kind, rank))
     return f"{kind}:{rank}"
 
 

@@ -20,9 +20,9 @@ from finepref.core.provenance import provenance, sha256_bytes
 from finepref.data.prompt_sets import load_prompt_set
 from finepref.evaluate.named_models import NamedModel, as_source
 from finepref.evaluate.sampling import SCHEDULERS, Control, Noise, Refiner, Sampler, Sampling, prepare, scheduler_class
-from finepref.evaluate.units import Images, ImageUnit, forget_lost, keep, maker, recording, units_of
+from finepref.evaluate.units import Images, ImageUnit, keep, lost_images, maker, recording, units_of
 from finepref.formats.folders import EVALUATION
-from finepref.formats.manifest import FolderRecord, ImageRow, Manifest, ModelRecord, PromptsRecord
+from finepref.formats.manifest import FolderRecord, ImageRow, Key, Manifest, ModelRecord, PromptsRecord
 from finepref.formats.prompts import PromptSet, as_prompt_set, prompt_sha256
 
 if TYPE_CHECKING:
@@ -136,13 +136,12 @@ class _Made:
 def _fill(hand: Images, made: _Made, name: str, record: FolderRecord, *, offload: bool) -> None:
     """Make what is missing of a model. Nothing is written before it is loaded."""
     units = made.units(name, record)
-    forget_lost(hand, units)
-    missing = [unit for unit in units if not hand.is_made(unit)]
-    if not missing:
+    lost = lost_images(hand, units)
+    if not lost and all(map(hand.is_made, units)):
         say(f"{name}: all {len(made.prompts) * len(made.seeds)} images are there")
         return
     started = time.perf_counter()
-    _run(hand, made, name, offload=offload)
+    _run(hand, made, name, lost, offload=offload)
     free_memory()  # before the next model is loaded
     with recording(hand) as record:
         about = record.models[name]
@@ -151,15 +150,16 @@ def _fill(hand: Images, made: _Made, name: str, record: FolderRecord, *, offload
         keep(hand, replace(record, models={**record.models, name: about}))
 
 
-def _run(hand: Images, made: _Made, name: str, *, offload: bool) -> None:
-    """Load a model and make its units; the model is gone at the end."""
+def _run(hand: Images, made: _Made, name: str, lost: Sequence[Key], *, offload: bool) -> None:
+    """Load a model and make its units, and those of images that were lost; the model is gone at the end."""
     pipeline = made.sampling.load(made.sources[name], "cpu" if offload else work_device())
     sampler = prepare(pipeline, made.sampling, offload=offload)
     with recording(hand) as known:
         record = made.merged(known, hand)
         keep(hand, record)
     units = made.units(name, record)  # as whoever came first cuts them
-    forget_lost(hand, units)
+    for key in lost:
+        hand.known.pop(key, None)
     missing = [unit for unit in units if not hand.is_made(unit)]
 
     def make(unit: ImageUnit) -> list[ImageRow]:

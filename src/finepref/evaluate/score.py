@@ -135,23 +135,18 @@ def score(
     def begin() -> None:
         with own_scores(folder):
             work.read()
-            first = hand.is_alone()
-            rows = [row for part in hand.parts.files() for row in hand.parts.read(part)[0]]
-            if first:  # what a killed process left
-                rows = [row for row in rows if row.value is not None and row.fingerprint not in prints]
-                hand.parts.replace(rows)
-            told = {
-                key: PartScore(key[0], key[1], key[2], value, reason, key[3])
+            if hand.is_alone():  # what a killed process left
+                left = [row for row in hand.parts.rows() if row.value is not None and row.fingerprint not in prints]
+                hand.parts.replace(left)
+            hand.begin_with(
+                PartScore(key[0], key[1], key[2], value, reason, key[3])
                 for key, (value, reason) in work.told.items()
                 if key[0] not in prints and not math.isnan(value)
-            }
-            hand.known = {row.key: row for row in (*told.values(), *rows)}
-            hand.read = {part: hand.parts.read(part)[1] for part in hand.parts.files()}
+            )
 
     def leave() -> None:
         if hand.is_alone():  # what a process that was killed or refused has made stays
-            rows = [row for part in hand.parts.files() for row in hand.parts.read(part)[0]]
-            hand.parts.replace([row for row in rows if row.key not in work.told])
+            hand.parts.replace([row for row in hand.parts.rows() if row.key not in work.told])
 
     with hand.at_work(begin=begin, leave=leave):
         for scorer in made:

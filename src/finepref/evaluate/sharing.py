@@ -7,14 +7,14 @@ another. The last process to leave joins the parts.
 
 from __future__ import annotations
 
-import os
 import uuid
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from finepref.core.device import launched_as
 from finepref.core.locks import LOCK, is_held, locked
 from finepref.core.provenance import hash_config
 from finepref.formats.writerparts import Parts
@@ -77,6 +77,11 @@ class Hand(Generic[Row]):
     def _lock(self, name: str) -> Path:
         return self.folder / f"{LOCK}-at{self.file}{name}"
 
+    def begin_with(self, rows: Iterable[Row]) -> None:
+        """Know of these rows, and of what other processes have listed until now."""
+        self.known, self.read = {self.key(row): row for row in rows}, {}
+        self.news()
+
     def news(self) -> None:
         """Read what other processes have made since."""
         for part in self.parts.files():
@@ -122,6 +127,6 @@ class Hand(Generic[Row]):
 
 def _turned(units: Sequence[Work]) -> list[Work]:
     """The units, beginning with those of this process's share under torchrun."""
-    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
-    at = len(units) * rank // world
+    size, rank, _ = launched_as()
+    at = len(units) * rank // size
     return [*units[at:], *units[:at]]

@@ -50,9 +50,7 @@ def recording(hand: Images) -> Iterator[FolderRecord]:
 
 def _read(hand: Images) -> FolderRecord:
     there = (hand.folder / manifest.LINES).is_file()
-    rows = manifest.read_rows(hand.folder, partial=True) if there else []
-    hand.known = {row.key: row for row in rows}
-    hand.read = {part: hand.parts.read(part)[1] for part in hand.parts.files()}
+    hand.begin_with(manifest.read_rows(hand.folder, partial=True) if there else [])
     return manifest.read_record(hand.folder)
 
 
@@ -62,19 +60,19 @@ def keep(hand: Images, record: FolderRecord) -> None:
         place = {name: number for number, name in enumerate(record.models)}
         ordered = sorted(hand.known.values(), key=lambda row: (*row.key[1:], place.get(row.model, -1)))
         manifest.write_rows(hand.folder, ordered)
-        hand.known = {row.key: row for row in ordered}
         hand.parts.replace([])
-        hand.read = {}
+        hand.begin_with(ordered)
     manifest.write_record(hand.folder, record)
 
 
-def forget_lost(hand: Images, units: Iterable[ImageUnit]) -> None:
-    """Forget images that are not there any more, or not as they were listed."""
-    for key in [key for unit in units for key in unit.keys if key in hand.known]:
-        row = hand.known[key]
-        path = hand.folder / row.path
-        if not (path.is_file() and sha256_file(path) == row.image_sha256):
-            del hand.known[key]
+def lost_images(hand: Images, units: Iterable[ImageUnit]) -> list[Key]:
+    """Images that are not there any more, or not as they were listed."""
+    rows = [hand.known[key] for unit in units for key in unit.keys if key in hand.known]
+    return [row.key for row in rows if not _is_there(hand.folder / row.path, row.image_sha256)]
+
+
+def _is_there(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256_file(path) == digest
 
 
 @contextmanager

@@ -136,8 +136,7 @@ def read_rows(folder: str | Path, *, partial: bool = False) -> list[ImageRow]:
     path = Path(folder) / LINES
     if not path.is_file():
         raise InputError("no manifest of images", where=path, remedy="run `finepref generate` into this folder first")
-    parts = parts_of(folder)
-    listed = [row for part in parts.files() for row in parts.read(part)[0]]  # first: they may move into the manifest
+    listed = parts_of(folder).rows()  # first: they may move into the manifest
     with reading(path, "a manifest", remedy="generate the folder again"):
         text = path.read_text(encoding="utf-8")
     rows: dict[Key, ImageRow] = {}

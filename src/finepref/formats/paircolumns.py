@@ -18,10 +18,9 @@ from finepref.core.errors import InputError
 from finepref.core.progress import progress
 from finepref.core.text import fault_of_prompt
 from finepref.formats.dialects import PICTURES
-from finepref.formats.pairrows import Met, PairRows, bad_name, pair_rows
-from finepref.formats.preferences import Preferences
+from finepref.formats.pairrows import PairRows, bad_name
+from finepref.formats.preferences import Preferences, open_rows
 from finepref.formats.repeated import once
-from finepref.formats.sources import tables
 from finepref.formats.tables import Batch, are_missing
 from finepref.formats.textcolumn import TextColumn, distinct
 from finepref.formats.textfiles import Line
@@ -63,13 +62,7 @@ def columns_of(preferences: Preferences) -> PairColumns | None:
     Raises:
         InputError: a column is missing, or the table is of no known dialect.
     """
-    reading, met, account = preferences.reading, Met(), preferences.account
-    if reading.images is not None:
-        return None
-    sources = [
-        pair_rows(table, reading, images=False, account=account, met=met, number=number)
-        for number, table in enumerate(tables(preferences.data, reading))
-    ]
+    sources = open_rows(preferences.data, preferences.reading, images=False, account=preferences.account)
     if not all(map(_is_plain, sources)):
         return None
     try:

@@ -198,18 +198,23 @@ def said_of(label: float) -> str:
     return SAID[winner] if winner is not None else SAID[3] if math.isnan(label) else SAID[2]
 
 
-def _identified(
-    data: Paths | Table, reading: Reading, *, images: bool, account: Account
-) -> Iterator[tuple[int, str, Draft]]:
-    """(number of the row over all files, pair id, draft); a row that could not be read has no id."""
+def open_rows(data: Paths | Table, reading: Reading, *, images: bool, account: Account) -> list[PairRows]:
+    """The tables of pairs, each in its dialect, to be gone through once together. images: whether pictures are read."""
     found = tables(data, reading)
     if reading.images is not None:
         found = [replace(table, root=Path(reading.images).expanduser()) for table in found]
     met = Met()
-    opened = [
+    return [
         pair_rows(table, reading, images=images, account=account, met=met, number=number)
         for number, table in enumerate(found)
     ]
+
+
+def _identified(
+    data: Paths | Table, reading: Reading, *, images: bool, account: Account
+) -> Iterator[tuple[int, str, Draft]]:
+    """(number of the row over all files, pair id, draft); a row that could not be read has no id."""
+    opened = open_rows(data, reading, images=images, account=account)
     own = _own_ids_unique(opened)
     seen: dict[tuple[str, ...], int] = {}
     hashes: dict[Path, str] = {}

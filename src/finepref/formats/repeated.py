@@ -26,7 +26,7 @@ def can_repeat(layout: Layout) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Once:
-    """A batch with equal rows once. `at` and `number` of `batch` count its own rows.
+    """A batch with equal rows once. `number` of `batch` counts its own rows.
 
     key: [n] a number for what each row of the whole batch says; rows: which row of `batch` has that number.
     """
@@ -41,14 +41,18 @@ class Once:
         return np.asarray(self.rows[self.key])
 
 
-def as_it_is(batch: Batch) -> Once:
-    """Every row by itself."""
+def _each(batch: Batch) -> Once:
     at = np.arange(batch.columns.num_rows)
-    return Once(batch._replace(at=at, number=at, repeats=np.ones(len(at), dtype=np.int64)), at, at)
+    return Once(batch._replace(number=at, repeats=np.ones(len(at), dtype=np.int64)), at, at)
 
 
-def once(batch: Batch) -> Once:
-    """The batch with equal rows once; as it is where there are as many combinations of values as rows."""
+def once(batch: Batch, *, each: bool = False) -> Once:
+    """The batch with equal rows once; as it is where there are as many combinations of values as rows.
+
+    each: every row by itself, with its own place: for who lists bad rows.
+    """
+    if each:
+        return _each(batch)
     held, size = [], 1
     most = max(FEWEST, batch.columns.num_rows)
     key = np.zeros(batch.columns.num_rows, dtype=np.int32)
@@ -57,7 +61,7 @@ def once(batch: Batch) -> Once:
         values = encoded.dictionary
         size *= len(values) + 1
         if size > most:
-            return as_it_is(batch)
+            return _each(batch)
         codes = encoded.indices.fill_null(len(values)) if encoded.null_count else encoded.indices
         key *= len(values) + 1
         key += codes.to_numpy(zero_copy_only=False)

@@ -10,7 +10,7 @@ from finepref.core.errors import InputError
 from finepref.formats.cells import Gathered
 from finepref.formats.layout import layout_of
 from finepref.formats.reading import Reading
-from finepref.formats.repeated import as_it_is, once
+from finepref.formats.repeated import once
 from finepref.formats.sources import Paths, tables
 from finepref.formats.store import Store
 from finepref.formats.votebatch import take_batch
@@ -34,7 +34,7 @@ def places(paths: Paths, reading: Reading, read: VoteTable, *, skip_bad_rows: bo
     for number, table in enumerate(tables(paths, reading)):
         table, layout = layout_of(table, reading, number=number)
         for batch in table.batches(layout.wanted):
-            seen = as_it_is(batch) if skip_bad_rows else once(batch)  # every bad row is listed
+            seen = once(batch, each=skip_bad_rows)
             held = {book: {name: code for code, name in enumerate(names)} for book, names in books.items()}
             gathered = Gathered(Store(None), skip_bad_rows, held)
             take_batch(seen.batch, layout, gathered, table, reading=reading, offset=0)

@@ -21,7 +21,7 @@ from finepref.formats.layout import ALONE, Layout, elsewhere, layout_of
 from finepref.formats.outcomes import canonical
 from finepref.formats.ratings import SourceRows
 from finepref.formats.reading import Reading
-from finepref.formats.repeated import as_it_is, can_repeat, is_full, join, once
+from finepref.formats.repeated import can_repeat, is_full, join, once
 from finepref.formats.sources import Paths, tables
 from finepref.formats.store import IN_MEMORY, Store, hash_names
 from finepref.formats.tables import Batch, Table, memory_table, text_column
@@ -164,10 +164,8 @@ def read_as(
 
 def _take_once(batch: Batch, layout: Layout, gathered: Gathered, table: Table, *, reading: Reading) -> None:
     """`take_batch` of a batch's equal rows once each; a refusal names the row as it stands in the file."""
-    listed = gathered.skip  # every bad row, with its place
-    seen = as_it_is(batch).batch._replace(at=batch.at) if listed else once(batch).batch
     try:
-        take_batch(seen, layout, gathered, table, reading=reading, offset=0)
+        take_batch(once(batch, each=gathered.skip).batch, layout, gathered, table, reading=reading, offset=0)
     except InputError:
         take_batch(batch, layout, gathered, table, reading=reading, offset=0)
         raise

@@ -56,6 +56,10 @@ class Parts(Generic[Row]):
             rows.append(row)
         return rows, start + len(whole)
 
+    def rows(self) -> list[Row]:
+        """The rows of all parts."""
+        return [row for part in self.files() for row in self.read(part)[0]]
+
     def append(self, part: Path, rows: Sequence[Row]) -> None:
         """Add rows to a part and fsync, so that a killed process loses at most the unit it was at."""
         self.place.mkdir(parents=True, exist_ok=True)

@@ -227,9 +227,14 @@ def inflated(line: HeldOutMetrics) -> RunFinding | None:
     return RunFinding("inflated", what, "Lower the margins or the learning rate, or generate with less guidance")
 
 
+def _weights(steps: Sequence[StepMetrics]) -> list[float]:
+    """Mean weight of a pair's gradient in every step that has one."""
+    return [line.means["sigmoid_minus_u"] for line in steps if "sigmoid_minus_u" in line.means]
+
+
 def overasked(steps: Sequence[StepMetrics]) -> RunFinding | None:
     """Whether margins are larger than what pairs come to, so that it pushes on whatever a pair has become."""
-    weights = [line.means["sigmoid_minus_u"] for line in steps if "sigmoid_minus_u" in line.means]
+    weights = _weights(steps)
     later = [weight for weight in weights[len(weights) // 2 :] if math.isfinite(weight)]
     if not later or not (weights[0] > OUT_OF_REACH and fmean(later) > OUT_OF_REACH):
         return None
@@ -240,7 +245,7 @@ def overasked(steps: Sequence[StepMetrics]) -> RunFinding | None:
 
 def saturated(steps: Sequence[StepMetrics]) -> RunFinding | None:
     """Whether almost every pair is won so clearly that it teaches nothing more."""
-    weights = [line.means["sigmoid_minus_u"] for line in steps if "sigmoid_minus_u" in line.means]
+    weights = _weights(steps)
     last = [weight for weight in weights[-max(1, len(weights) // 10) :] if math.isfinite(weight)]
     if not last or fmean(last) >= FLAT:
         return None

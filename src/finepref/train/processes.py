@@ -21,7 +21,7 @@ from torch.distributed import DistError, PrefixStore  # type: ignore[attr-define
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from finepref.core.device import default_device, own_device, use_device
+from finepref.core.device import default_device, launched_as, own_device, use_device
 from finepref.core.errors import CheckFailed, ConfigError, first_line
 from finepref.core.progress import say
 from finepref.models.denoiser import Denoiser
@@ -89,7 +89,7 @@ def _reduce_flat(gradients: list[Tensor]) -> None:
 
 def launched() -> World:
     """This process among those that the launcher started, which need not be joined to share work by hash."""
-    size, rank, local = (int(os.environ.get(name, default)) for name, default in _ENVIRONMENT)
+    size, rank, local = launched_as()
     return World(rank=rank, size=size, device=own_device(local))
 
 
@@ -136,9 +136,6 @@ def _join(world: World, wait: timedelta) -> None:
     dist.barrier()
     if world.main:
         store.add("finepref/begun", 1)
-
-
-_ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 
 
 def check_sharding(config: RunConfig, method: Method, world: World) -> None:
