@@ -17,6 +17,7 @@ import own_pairs
 import tiny
 from finepref.cli.main import main
 from finepref.core.errors import ConfigError
+from finepref.data.convert import convert
 from finepref.data.latents import LatentCache
 from finepref.models import encoder
 from finepref.train.config import load_config
@@ -56,10 +57,11 @@ def test_cache_then_refusal_of_another_resolution(
 def test_processes_print_one_summary_of_them_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As torchrun starts them, one after the other: the last to finish speaks for both."""
+    """As torchrun starts them, one after the other: the one that finishes it speaks for both."""
     tiny.sd15(tmp_path / "model")
     own_pairs.make_folder(tmp_path / "data", pairs=4)
-    words = [f"model.base={tmp_path / 'model'}", f"data.paths=[{tmp_path / 'data'}]", "data.resolution=32"]
+    convert([tmp_path / "data"], tmp_path / "pairs.parquet")
+    words = [f"model.base={tmp_path / 'model'}", f"data.paths=[{tmp_path / 'pairs.parquet'}]", "data.resolution=32"]
     monkeypatch.setattr(sys, "argv", ["finepref", "cache", "-c", "lab/dpo", *words, "--out", str(tmp_path / "cache")])
     monkeypatch.setenv("WORLD_SIZE", "2")
     found = []
@@ -71,8 +73,8 @@ def test_processes_print_one_summary_of_them_all(
         found.append(capsys.readouterr())
     out = [each.out.partition(": ")[2] for each in found]
     said = "4 pairs, 8 images ({} encoded now), 5 prompts, 0 pairs dropped\n"
-    assert out == ["", said.format(8), "", said.format(0)]
-    assert "process 0 of 2 is done: " in found[0].err
+    assert out == [said.format(8), "", said.format(0), ""]
+    assert "this process is done: 0 images and 0 prompts encoded; another speaks for all" in found[1].err
 
 
 @pytest.mark.parametrize("family", ["sd15", "sd3"])

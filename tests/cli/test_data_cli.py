@@ -46,7 +46,7 @@ def test_inspect_validate_convert(votes: Path, tmp_path: Path) -> None:
     checked = finepref("data", "validate", votes, "--json")
     assert checked.returncode == 1
     assert json.loads(checked.stdout)["problems"] == [
-        {"row": 2, "pair_id": "2", "reason": "image_0: text, not a picture", "where": ""}
+        {"row": 2, "pair_id": "2", "reason": "image_0: text, not a picture", "where": f"{votes}: row 2"}
     ]
     assert "1 pairs are unusable" in checked.stderr
     assert "Traceback" not in checked.stderr

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +24,12 @@ from finepref.core.buckets import Bucket
 from finepref.core.errors import InputError
 from finepref.core.images import fitted
 from finepref.core.provenance import sha256_bytes
-from finepref.data.building import CacheSettings, owner
+from finepref.data.building import CacheSettings
 from finepref.data.cache import cache_from, shaping_of, stamp_of
 from finepref.data.latents import EMPTY_PROMPT, LatentCache
 from finepref.data.shards import read_index, shard_names, write_shard
 from finepref.data.uncached import OnlineLatents
+from finepref.formats import stretches
 from finepref.formats.preferences import PAIRS, ImageRef
 from finepref.formats.reading import Reading
 from finepref.train.data import pair_table
@@ -358,8 +362,8 @@ def test_encoder_calls_are_counted_by_what_is_held(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         cache_from(data, Plain(stop_after=8), tmp_path / "resumed", settings=settings)
     assert cache_from(data, Plain(), tmp_path / "resumed", settings=settings).encoded_images < 9
-    for rank in range(2):
-        cache_from(data, Plain(), tmp_path / "two", settings=settings, rank=rank, world=2)
+    with ThreadPoolExecutor(2) as pool:
+        [*pool.map(lambda each: cache_from(data, each, tmp_path / "two", settings=settings), (Plain(), Plain()))]
     for name in ("resumed", "two"):
         assert LatentCache(tmp_path / name).calls() == {"vae": 18, "text": 4}
 
@@ -403,54 +407,96 @@ def test_a_part_that_the_version_before_did_not_record(tmp_path: Path) -> None:
         cache_from(data, other, tmp_path / "new", settings=SMALL)
 
 
-def test_processes_share_the_work_and_the_last_one_writes_the_index(tmp_path: Path) -> None:
-    data = pairs_file(tmp_path / "pairs.parquet", SIDES, broken=[3])
+def test_processes_share_the_work_and_one_of_them_writes_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three at once, each of which waits at its first image until all have one: every part of the data is read once."""
+    monkeypatch.setattr(stretches, "LEAST", 2)
+    data = groups_of_two(pairs_file(tmp_path / "pairs.parquet", SIDES, broken=[3]))
     cache_from(data, Plain(), tmp_path / "one", settings=SMALL)
-    encoders = [Plain(), Plain(), Plain()]
-    for rank in (2, 0, 1):
-        summary = cache_from(data, encoders[rank], tmp_path / "three", settings=SMALL, rank=rank, world=3)
-        assert summary.complete == (rank == 1)
-        assert summary.complete or summary.encoded_images == len(encoders[rank].seen)
-    assert (summary.pairs, summary.encoded_images, summary.encoded_prompts) == (5, 8, 4)  # of all three
+    together, reads = Barrier(3, timeout=60), []
+
+    class Waiting(Plain):
+        def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+            if not self.seen:
+                together.wait()
+            return super().encode_images(pixels)
+
+    watched(monkeypatch, reads)
+    encoders = [Waiting(), Waiting(), Waiting()]
+    with ThreadPoolExecutor(3) as pool:
+        found = [*pool.map(lambda each: cache_from(data, each, tmp_path / "three", settings=SMALL), encoders)]
+    assert sorted(reads) == [0, 2, 4]
+    assert sorted(summary.complete for summary in found) == [False, False, True]
+    (whole,) = (summary for summary in found if summary.complete)
     seen = [sha for encoder in encoders for sha in encoder.seen]
-    assert len(seen) == len(set(seen)) == 8
+    assert len({*seen}) == 8
+    assert (whole.pairs, whole.images, whole.encoded_images, whole.encoded_prompts) == (5, 8, len(seen), 4)
     assert sorted(text for encoder in encoders for text in encoder.texts) == ["", "prompt ", "prompt x", "prompt xx"]
     one, three = LatentCache(tmp_path / "one"), LatentCache(tmp_path / "three")
     assert dict(one.pairs) == dict(three.pairs)
     shas = [pair.image_0 for pair in one.pairs.values()]
     assert torch.equal(one.latents(shas)[0], three.latents(shas)[0])
     assert (tmp_path / "three" / "quarantine.jsonl").read_text() == (tmp_path / "one" / "quarantine.jsonl").read_text()
-    assert not list((tmp_path / "three").glob("done-*"))
-    again = [cache_from(data, Plain(), tmp_path / "three", settings=SMALL, rank=rank, world=3) for rank in range(3)]
-    assert [each.complete for each in again] == [True, False, False]
+    assert not (tmp_path / "three" / "read").exists()
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    ranks = []
+    for rank in ("0", "1", "2"):
+        monkeypatch.setenv("RANK", rank)
+        ranks.append(cache_from(data, Plain(), tmp_path / "three", settings=SMALL).complete)
+    assert ranks == [True, False, False]
 
 
-def test_what_a_killed_process_left_is_not_taken_for_work_done_now(tmp_path: Path) -> None:
-    """Rank 1 was done when rank 0 was killed, and then lost a shard: its old file says nothing of what it does now."""
-    data, out = pairs_file(tmp_path / "pairs.parquet", SIDES), tmp_path / "cache"
+def watched(monkeypatch: pytest.MonkeyPatch, reads: list[int]) -> None:
+    """Note the first row of every part of a parquet file whose images are read."""
+    read = stretches.parquet_rows
 
-    def make(rank: int, **options: int) -> bool:
-        return cache_from(data, Plain(**options), out, settings=SMALL, rank=rank, world=2).complete
+    def noted(path: Path, within: range) -> Callable:
+        rows = read(path, within)
+        return lambda wanted: (reads.append(within.start) if "image_0" in wanted else None, rows(wanted))[1]
 
-    assert not make(1)
-    (left,) = out.glob("done-*-1.json")
-    lost = min(out.glob("images/r1-*.safetensors"))
-    lost.unlink()
-    assert not make(0)  # the faster one
-    (mine,) = out.glob("done-*-0.json")
-    old = left.read_bytes()
+    monkeypatch.setattr(stretches, "parquet_rows", noted)
+
+
+def groups_of_two(path: Path) -> Path:
+    """The same table in row groups of two rows."""
+    pq.write_table(pq.read_table(path), path, row_group_size=2)
+    return path
+
+
+def test_what_a_killed_process_read_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had two of three parts; of one a shard is lost then, and what it left of another data set says nothing."""
+    monkeypatch.setattr(stretches, "LEAST", 2)
+    data, out = groups_of_two(pairs_file(tmp_path / "pairs.parquet", SIDES)), tmp_path / "cache"
+    cache_from(data, Plain(), tmp_path / "one", settings=SMALL)
     with pytest.raises(KeyboardInterrupt):
-        make(1, stop_after=0)
-    assert (left.exists(), mine.exists()) == (False, True)
-    left.write_bytes(old)
-    assert make(1)
-    shas = [sha256_bytes(image(i)) for i in range(9)]
-    assert {owner(sha, 2) for sha in shas} == {0, 1}
-    assert LatentCache(out).latents(shas)[0].shape[0] == 9
-    assert not list(out.glob("done-*"))
-    left.write_bytes(old)
-    cache_from(data, Plain(), out, settings=SMALL, overwrite=True)
-    assert not left.exists()
+        cache_from(data, Plain(stop_after=6), out, settings=SMALL)
+    left = sorted(path.name for path in (out / "read").glob("*.pairs.parquet"))
+    assert len(left) == 2
+    reads = []
+    watched(monkeypatch, reads)
+
+    def again(expected: list[int]) -> None:
+        reads.clear()
+        assert cache_from(data, Plain(), out, settings=SMALL).complete
+        assert reads == expected
+        assert dict(LatentCache(out).pairs) == dict(LatentCache(tmp_path / "one").pairs)
+        shas = [sha256_bytes(image(i)) for i in range(9)]
+        assert torch.equal(LatentCache(out).latents(shas)[0], LatentCache(tmp_path / "one").latents(shas)[0])
+        assert not (out / "read").exists()
+
+    saved = shutil.copytree(out, tmp_path / "saved")
+    again([4])
+    shutil.rmtree(out)
+    shutil.copytree(saved, out)
+    next(iter(sorted((out / "images").glob("*n00001-*.safetensors")))).unlink()
+    again([2, 4])
+    shutil.rmtree(out)
+    shutil.copytree(saved, out)
+    more = groups_of_two(pairs_file(tmp_path / "more.parquet", SIDES[2:]))
+    reads.clear()
+    assert cache_from(more, Plain(), out, settings=SMALL).pairs == 4
+    assert reads == [0, 2]
 
 
 def test_a_latent_that_is_not_finite_is_quarantined(tmp_path: Path) -> None:

@@ -186,7 +186,8 @@ def latent_cache(name: str) -> Callable[[Path], Made]:
             write_shard(folder / kind.name, "r0-00000", held, index)
             named = index.append_column(stored.SHARD, pa.array(["r0-00000"] * len(index)))
             stored.write_items(folder, kind, named)
-        stored.write_pairs(folder, [stored.CachedRow("a", "p", "i0", "i1", "8x8", 1.0)])
+        row = stored.CachedRow("a", "p", "i0", "i1", "8x8", 1.0)
+        stored.write_pairs(folder, pa.Table.from_pylist([row._asdict()]))
         stored.write_cache(folder, stored.CacheRecord(shaping=shaping, complete=True))
 
         def read(_: Path) -> Any:

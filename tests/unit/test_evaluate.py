@@ -16,11 +16,12 @@ from evaluation_folder import Table, make_folder
 from finepref.core.errors import InputError
 from finepref.core.files import parquet_meta
 from finepref.core.rows import PROMPTS as SETS
+from finepref.evaluate import scored_pairs
 from finepref.evaluate.papers import best_and_second, load_tables, same_metric, tables_for
 from finepref.evaluate.protocols import choose_prompts, choose_scorers, family_of, load_protocol, names
 from finepref.evaluate.published_counts import counts_lines, read_counts
 from finepref.evaluate.score import score
-from finepref.evaluate.scored_pairs import score_preferences, shard_path
+from finepref.evaluate.scored_pairs import score_preferences
 from finepref.formats.manifest import LINES, read_rows
 from finepref.formats.preferences import ImageRef, Preference
 from finepref.formats.rewards import read_rewards, scorers_in
@@ -171,18 +172,16 @@ def test_rewards_of_preferences(tmp_path: Path) -> None:
     assert again.seen == 7
 
 
-def test_shards_of_rewards_make_the_whole(tmp_path: Path) -> None:
-    whole = pq.read_table(score_preferences(_pairs(7), [Red()], tmp_path / "whole.parquet")).to_pylist()
+def test_shards_of_rewards_make_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scored_pairs, "BLOCK", 2)
+    whole = pq.read_table(score_preferences(_pairs(7), [Red(), Blue()], tmp_path / "whole.parquet")).to_pylist()
     out = tmp_path / "r.parquet"
     for index in (2, 0):
-        assert score_preferences(_pairs(7), [Red()], out, shard=(index, 3)) == shard_path(out, index, 3)
-    assert not out.exists()
-    assert score_preferences(_pairs(7), [Red()], out, shard=(1, 3)) == out
-
-    def key(row):
-        return (row["pair_id"], row["side"])
-
-    assert sorted(pq.read_table(out).to_pylist(), key=key) == sorted(whole, key=key)
+        score_preferences(_pairs(7), [Red(), Blue()], out, shard=(index, 3))
+        assert not out.exists()
+    score_preferences(_pairs(7), [Red(), Blue()], out, shard=(1, 3))
+    assert pq.read_table(out).to_pylist() == whole
+    assert [path.name for path in tmp_path.iterdir() if path != out] == ["whole.parquet"]
 
 
 @pytest.mark.parametrize(("shard", "said"), [((3, 3), "shard 3 of 3"), ((-1, 2), "shard -1 of 2")])

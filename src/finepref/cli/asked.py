@@ -43,6 +43,18 @@ def pairs_of(given: Sequence[str] | None, option: str, form: str, example: str) 
     return found
 
 
+def share_of(shard: str) -> tuple[int, int]:
+    """`--shard INDEX/COUNT` as numbers.
+
+    Raises:
+        InputError: it is of another form.
+    """
+    index, slash, count = shard.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal()):
+        raise InputError(f"'{shard}' is not INDEX/COUNT", where="--shard", remedy="write 0/4")
+    return int(index), int(count)
+
+
 def _reading(
     format: Format = "auto",
     column: Columns = None,

@@ -77,4 +77,4 @@ def command(
         print(json.dumps(record) if as_json else "\n".join(lines))
     else:
         encoded = f"{summary.encoded_images} images and {summary.encoded_prompts} prompts encoded"
-        say(f"process {world.rank} of {world.size} is done: {encoded}; one process speaks for all")
+        say(f"this process is done: {encoded}; another speaks for all")

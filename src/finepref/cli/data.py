@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finepref.cli.asked import with_reading
+from finepref.cli.asked import share_of, with_reading
+from finepref.core.device import launched_as
 from finepref.formats.reading import AS_IT_IS, Reading
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ command = typer.Typer(help="Preference data: inspect, validate, convert, pair.",
 
 Data = Annotated[list[str], typer.Argument(help="Files, folders or patterns of one preference data set.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Look at this many pairs only.")]
+Shard = Annotated[str, typer.Option(help="INDEX/COUNT: this share of the data alone.")]
+Parts = Annotated[
+    Path | None,
+    typer.Option(help="Folder in which any number of processes share the reading, each a part; all report the whole."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
@@ -28,10 +34,12 @@ def inspect_command(
     data: Data,
     reading: Reading = AS_IT_IS,
     limit: Limit = None,
+    shard: Shard = "0/1",
+    parts: Parts = None,
     as_json: AsJson = False,
 ) -> None:
     """Counts, ties, models, voters and image sizes; images are opened but not decoded."""
-    _report(data, reading, limit, as_json, full=False)
+    _report(data, reading, limit, shard, parts, as_json, full=False)
 
 
 @command.command("validate")
@@ -40,13 +48,15 @@ def validate_command(
     data: Data,
     reading: Reading = AS_IT_IS,
     limit: Limit = None,
+    shard: Shard = "0/1",
+    parts: Parts = None,
     as_json: AsJson = False,
 ) -> None:
     """Decode every image; list what is unusable; exit 1 if anything is."""
     from finepref.core.errors import CheckFailed
 
-    report = _report(data, reading, limit, as_json, full=True)
-    if report.problems:
+    report = _report(data, reading, limit, shard, parts, as_json, full=True)
+    if report is not None and report.problems:
         raise CheckFailed(
             f"{len(report.problems)} pairs are unusable",
             where=", ".join(data),
@@ -85,11 +95,32 @@ def pair_command(
     print(f"{out}: {counts['pairs']} pairs of {counts['prompts']} prompts, {counts['skipped']} images without a score")
 
 
-def _report(data: list[str], reading: Reading, limit: int | None, as_json: bool, *, full: bool) -> DataReport:
-    from finepref.data.inspect import inspect
+def _report(
+    data: list[str], reading: Reading, limit: int | None, shard: str, parts: Path | None, as_json: bool, *, full: bool
+) -> DataReport | None:
+    """Print what the data hold; None where a share of them is still to be read."""
+    from finepref.core.errors import ConfigError
+    from finepref.core.progress import say
+    from finepref.data.inspect import inspect, inspect_together
 
-    report = inspect(data, reading=reading, limit=limit, full=full)
-    print(json.dumps(asdict(report)) if as_json else _text(report))
+    mine = share_of(shard)
+    if parts is None:
+        if launched_as()[0] > 1:
+            raise ConfigError("several processes would each read all", where="--parts", remedy="name a folder")
+        report = inspect(data, reading=reading, limit=limit, full=full, shard=mine)
+    else:
+        if limit is not None:
+            raise ConfigError("a limit is of one process", where="--limit", remedy="leave it or --parts out")
+        found = inspect_together(data, parts, reading=reading, full=full, shard=mine)
+        if found is None:
+            say(f"share {shard} is read; who reads the last of them with --parts {parts} reports the whole")
+            return None
+        report = found
+    lines = _text(report)
+    if parts is None and mine[1] > 1:
+        lines = f"share {shard} of the data alone; pairs that recur in another are not seen\n{lines}"
+    if launched_as()[1] == 0:
+        print(json.dumps(asdict(report)) if as_json else lines)
     return report
 
 

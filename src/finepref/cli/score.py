@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finepref.cli.asked import with_reading
+from finepref.cli.asked import share_of, with_reading
 from finepref.core.errors import InputError
 from finepref.formats.reading import AS_IT_IS, Reading
 
@@ -22,7 +22,7 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Rewards file of a preference data set.")] = None,
     precision: Annotated[str, typer.Option(help="no (float32), bf16 or fp16, of scorers on a network.")] = "no",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; does not change a score.")] = 16,
-    shard: Annotated[str, typer.Option(help="INDEX/COUNT of a data set that several processes share.")] = "0/1",
+    shard: Annotated[str, typer.Option(help="INDEX/COUNT: this share of the data alone.")] = "0/1",
     reading: Reading = AS_IT_IS,
     overwrite: Annotated[bool, typer.Option(help="Score again what has a score.")] = False,
 ) -> None:
@@ -49,16 +49,13 @@ def command(
     from finepref.core.progress import say
     from finepref.evaluate.scored_pairs import score_preferences
 
-    index, slash, count = shard.partition("/")
-    if not (slash and index.isdigit() and count.isdigit()):
-        raise InputError(f"'{shard}' is not INDEX/COUNT", where="--shard", remedy="write 0/4")
     dropped: list[Quarantined] = []
     written = score_preferences(
         Preferences(data=data, reading=reading, quarantine=dropped),
         specs,
         out,
         inputs=data,
-        shard=(int(index), int(count)),
+        shard=share_of(shard),
         **how,
     )
     if dropped:

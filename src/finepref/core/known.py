@@ -52,13 +52,13 @@ def _known(path: Path, what: str, make: Callable[[], str]) -> str:
         return make()
     state, notes = _state(path), _notes(path.parent)
     held = _read(notes).get(path.name, {})
-    if held.get("state") != state or held.get("ends") != _ends(path):
+    if held.get("state") != state or held.get("ends") != ends_sha256(path):
         held = {"state": state}
     if what not in held:
         made = make()
         if not made or state != _state(path):
             return made
-        held |= {what: made, "ends": _ends(path)}
+        held |= {what: made, "ends": ends_sha256(path)}
         _write(notes, path.parent, {**_read(notes), path.name: held})
     return str(held[what])
 
@@ -69,12 +69,12 @@ def _state(path: Path) -> str:
     return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
 
 
-def _ends(path: Path) -> str:
-    """A hash of the first and the last MiB."""
+def ends_sha256(path: Path) -> str:
+    """Hex SHA-256 of the first and the last MiB of a file (of a smaller one, of all of it)."""
     ends = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         ends.update(file.read(_END))
-        file.seek(-_END, os.SEEK_END)
+        file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - _END))
         ends.update(file.read(_END))
     return ends.hexdigest()
 

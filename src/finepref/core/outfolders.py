@@ -226,6 +226,13 @@ def remove_files(folder: Path, names: Iterable[str]) -> None:
                 break
 
 
+def remove_marked(folder: Path) -> None:
+    """Remove a folder of ours that holds nothing, or nothing but its mark."""
+    if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {MARKER}:
+        (folder / MARKER).unlink(missing_ok=True)
+        remove_empty(folder)
+
+
 @contextmanager
 def replacing(
     folder: Path, kind: FolderKind, *, again: bool, begun: Callable[[Path], bool], whole: Callable[[Path], bool]

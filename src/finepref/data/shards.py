@@ -6,7 +6,7 @@ The index is written last: a shard without it does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,10 @@ def write_shard(folder: Path, name: str, tensors: Mapping[str, Tensor], index: p
     write_parquet(folder / f"{name}.parquet", index)
 
 
-def shard_names(folder: Path) -> list[str]:
-    """Names of the complete shards in a folder, sorted."""
-    return sorted(p.stem for p in folder.glob("*.parquet") if _is_whole(p.with_suffix(".safetensors")))
+def shard_names(folder: Path, *, known: Collection[str] = ()) -> list[str]:
+    """Names of the complete shards in a folder, sorted, those left out that are `known`."""
+    found = (path for path in folder.glob("*.parquet") if path.stem not in known)
+    return sorted(path.stem for path in found if _is_whole(path.with_suffix(".safetensors")))
 
 
 def _is_whole(path: Path) -> bool:
@@ -67,13 +68,15 @@ def _opened(path: Path) -> Any:
         return safe_open(path, framework="pt")
 
 
-def read_index(folder: Path, schema: pa.Schema, *, before: Mapping[str, str] | None = None) -> pa.Table:
+def read_index(
+    folder: Path, schema: pa.Schema, *, before: Mapping[str, str] | None = None, known: Collection[str] = ()
+) -> pa.Table:
     """The indexes of all shards of a folder as one table, with the name of the shard in a column.
 
-    before: as of `read_columns`.
+    before: as of `read_columns`. known: names of shards that are left out.
     """
     parts = []
-    for name in shard_names(folder):
+    for name in shard_names(folder, known=known):
         part = read_columns(folder / f"{name}.parquet", schema, before=before)
         parts.append(part.append_column(SHARD, pa.array([name] * part.num_rows, pa.string())))
     full = schema.append(pa.field(SHARD, pa.string()))

@@ -18,12 +18,14 @@ from finepref.core.errors import InputError
 from finepref.core.images import ImageSize, Unreadable, fitted
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
-from finepref.data.hashed import HashedPairs
+from finepref.data.hashed import HashedStretch
 from finepref.data.latents import EMPTY_PROMPT
 from finepref.formats.cache import Shaping, pairs_of
-from finepref.formats.preferences import ImageRef, Preferences
+from finepref.formats.joinedparts import joined
+from finepref.formats.preferences import ImageRef
 from finepref.formats.prompts import prompt_sha256
 from finepref.formats.reading import AS_IT_IS, Reading
+from finepref.formats.stretches import named, open_stretches
 from finepref.models.encoder import LatentEncoder
 
 Item = TypeVar("Item")
@@ -61,27 +63,30 @@ class OnlineLatents:
         )  # fmt: skip
         self._images: dict[str, ImageRef] = {}
         self._texts: dict[str, str] = {EMPTY_PROMPT: ""}
-        bad: dict[str, str] = {}
-        held, read = 0, HashedPairs([], buckets=encoder.buckets)
-        preferences = Preferences(data=paths, reading=reading, quarantine=read.rejected)
-        for prompt, bucket, images in read.read(progress(preferences, "read", unit="pair")):
+        bad: set[str] = set()
+        held, opened = 0, open_stretches(paths, reading)
+        parts = [HashedStretch(opened, stretch, buckets=encoder.buckets) for stretch in opened.stretches()]
+        pairs = ((part, *found) for part in parts for found in part.read())
+        for part, prompt, bucket, images in progress(pairs, "read", unit="pair"):
             self._texts[prompt_sha256(prompt)] = prompt
-            for sha in images.keys() - self._images.keys() - bad.keys():
+            for sha in images.keys() - self._images.keys() - bad:
                 image, content = images[sha]
                 try:
                     fitted(content, bucket_of(bucket))
                 except Unreadable as error:
-                    bad[sha] = str(error)
+                    bad.add(sha)
+                    part.images[sha] = (str(error), "", "")
                     continue
                 self._images[sha] = image
                 held += 0 if image.path is not None else len(content)
                 if held > IN_MEMORY:
                     remedy = "make a cache, or keep the images as files"
                     raise InputError(f"the tables hold more than {IN_MEMORY} bytes of images", remedy=remedy)
-        good, self.quarantined = read.sorted_out(bad)
-        if not good:
+        whole = joined([part.part() for part in parts], where=named(opened), question=reading.question)
+        self.quarantined = whole.left_out
+        if not len(whole.pairs):
             raise InputError("no pair is usable", remedy="see `finepref data validate`")
-        self.pairs, self.labels = pairs_of(good)
+        self.pairs, self.labels = pairs_of(whole.pairs)
         for each in self.quarantined[:3]:
             say(f"row {each.row} (pair {each.pair_id}) dropped: {each.reason}")
         if self.quarantined:

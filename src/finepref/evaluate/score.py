@@ -11,11 +11,11 @@ from finepref.core.device import Precision
 from finepref.core.locks import collect
 from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
+from finepref.data.sharing import Hand
 from finepref.evaluate.diversity import ALONE
 from finepref.evaluate.scored_items import NOT_FINITE, Item, Value, is_together, release, scored_by, values_of
 from finepref.evaluate.scorers.scorer import Scorer
 from finepref.evaluate.scorers.scorer_rows import as_scorers
-from finepref.evaluate.sharing import Hand
 from finepref.formats.manifest import ImageRow, Key, read_rows
 from finepref.formats.scores import (
     SCORES,

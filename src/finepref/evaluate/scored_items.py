@@ -71,7 +71,9 @@ def cache_of(rows: Iterable[Reward]) -> Cache:
     return {(row.fingerprint, row.image_sha256, row.prompt_sha256): (row.value, row.reason) for row in rows}
 
 
-def score_items(items: Sequence[Item], scorer: Scorer, cache: Cache, *, batch_size: int = 16) -> None:
+def score_items(
+    items: Sequence[Item], scorer: Scorer, cache: Cache, *, batch_size: int = 16, hidden: bool = False
+) -> None:
     """Fill `cache` with the scores of the items it does not have a number for.
 
     Args:
@@ -79,6 +81,7 @@ def score_items(items: Sequence[Item], scorer: Scorer, cache: Cache, *, batch_si
         scorer: the scorer.
         cache: changed in place.
         batch_size: images per call of the scorer, >= 1.
+        hidden: show no bar.
 
     Raises:
         InputError: the scorer returned another number of scores than images.
@@ -87,7 +90,7 @@ def score_items(items: Sequence[Item], scorer: Scorer, cache: Cache, *, batch_si
     missing = {item.key: item for item in items if math.isnan(cache.get((scorer.fingerprint, *item.key), unknown)[0])}
     todo = list(missing.values())
     batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
-    for batch in progress(batches, f"scores of {scorer.name}", unit="batch"):
+    for batch in progress(batches, f"scores of {scorer.name}", unit="batch", hidden=hidden):
         for item, found in zip(batch, values_of(batch, scorer), strict=True):
             cache[(scorer.fingerprint, *item.key)] = found
 

@@ -1,28 +1,49 @@
-"""Scores of both images of every preference: `rewards.parquet`, which reward signals read."""
+"""Scores of both images of every preference, `rewards.parquet`, by any number of processes."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from finepref.core.device import Precision
 from finepref.core.errors import InputError
-from finepref.core.ownership import check_file
-from finepref.core.progress import say
-from finepref.core.provenance import sha256_bytes
+from finepref.core.locks import BUSY
+from finepref.core.progress import progress, say
+from finepref.core.provenance import hash_config
+from finepref.data.hashed import HashedStretch, Side, side_of
+from finepref.data.readstretches import Made, Readers, begin, joining, leave, readers, share, unit_name
 from finepref.evaluate.scored_items import Cache, Item, cache_of, is_together, release, score_items, scored_by
 from finepref.evaluate.scorers.scorer import Scorer
 from finepref.evaluate.scorers.scorer_rows import as_scorers
-from finepref.formats.preferences import ImageRef, Preference
+from finepref.formats.joinedparts import joined
+from finepref.formats.preferences import Preference, Preferences, Quarantined
 from finepref.formats.prompts import prompt_sha256
-from finepref.formats.rewards import Reward, is_rewards, iterate_rewards, join_rewards, own_rewards, write_rewards
+from finepref.formats.readparts import read_part, write_part
+from finepref.formats.rewards import Reward, RewardPart, iterate_rewards, join_rewards, sharing_rewards, write_rewards
 from finepref.formats.scores import read_scorers
-from finepref.formats.sources import named_inputs
+from finepref.formats.sources import named_inputs, stamp_of
+from finepref.formats.stretches import OpenedPairs, Stretch, named, open_stretches
+from finepref.formats.tables import Table, version_of
 
-BLOCK = 2048
+BLOCK = 2048  # pairs in memory that are scored at once
+
+
+@dataclass(frozen=True, slots=True)
+class PairUnit:
+    """Pairs that one process scores at once by one scorer: a stretch of tables, or some that are in memory."""
+
+    name: str
+    scorer: Scorer
+    pairs: Stretch | tuple[Preference, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        """Its name."""
+        return [self.name]
 
 
 def score_preferences(
@@ -38,105 +59,185 @@ def score_preferences(
 ) -> Path:
     """Score both images of every preference and write them as `rewards.parquet`.
 
+    Any number of processes may score one data set into one file at once: each takes a part of the data that no other
+    has, and reads that alone. What they made lies in `<out>.parts` until the file is written.
+
     Args:
-        preferences: the pairs, in a fixed order; images are read when they are scored, a block of pairs at a time.
+        preferences: the pairs; those of `read_preferences` are read part by part, when they are scored.
         scorers: the scorers, or their specs.
         out: the parquet file. What it holds already of equal fingerprint, image and prompt is kept, and what other
             scorers gave the same images.
         inputs: files to hash into the footer.
         precision: no (float32), bf16 or fp16, of scorers on a network.
         batch_size: images per call, >= 1.
-        shard: (index, count); shard i of c takes the pairs i, i+c, ... and writes `<out stem>-i-of-c.parquet`. The
-            shard that finds all others finished writes `out`.
+        shard: (index, count): of count shares of the data this one alone, where processes cannot see each other. The
+            one that finds all others made writes `out`.
         overwrite: score again what is there.
 
     Returns:
-        Path of the file written last.
+        `out`.
 
     Raises:
         InputError: no scorer, two of one name, no preference, or a shard outside 0..count-1.
     """
-    index, count = shard
     chosen = as_scorers(scorers, precision)
     for scorer in filter(is_together, chosen):
         what = f"{scorer.name} says how far a model's pictures of one prompt are apart, and nothing of one picture"
         raise InputError(what, where="scorer", remedy="name another for the pictures of pairs")
-    if not 0 <= index < count:
-        raise InputError(f"shard {index} of {count}", where="shard", remedy="count from 0: 0/4 to 3/4")
     out = Path(out)
-    target = out if count == 1 else shard_path(out, index, count)
-    check_file(out, is_rewards, inputs=named_inputs(inputs), what="rewards")
-    with own_rewards(target, inputs=()) as parts:
-        held = [] if overwrite else [path for path in (target, out, *sorted(parts.glob("*.parquet"))) if path.is_file()]
-        cache = cache_of(row for path in held for row in iterate_rewards(path))
-        carried = {scorer.name: 0.0 if overwrite else _seconds(target, scorer) for scorer in chosen}
-        written: list[Path] = []
-        for block in _blocks(pair for place, pair in enumerate(preferences) if place % count == index):
-            if not block and count == 1:
-                raise InputError("no preference to score", where=", ".join(map(str, inputs)) or "preferences")
-            part = parts / f"{len(written):06d}.parquet"
-            spent = {scorer.name: 0.0 if overwrite else _seconds(part, scorer) for scorer in chosen}
-            rows = _score_block(block, chosen, cache, batch_size, spent)
-            about = {s.name: scored_by(s, spent[s.name]) for s in chosen}
-            write_rewards(part, rows, about)
-            written.append(part)
-        failed, total = join_rewards(written, target, carried, shard=shard, inputs=inputs)
-    if failed:
-        say(f"{failed} of {total} scores are missing; their reasons are in {target}")
-    shards = [shard_path(out, index, count) for index in range(count)]
-    if count == 1 or not all(path.is_file() for path in shards):
-        return target
-    join_rewards(shards, out, {}, shard=(0, 1), inputs=inputs)
+    share((), shard)
+    with sharing_rewards(out, inputs=named_inputs(inputs)) as place:
+        hand = readers(place, "rewards")
+        if overwrite and shard[1] == 1 and not hand.is_alone():
+            raise InputError(BUSY[0], where=out, remedy=BUSY[1])
+        work = _work(hand, chosen, preferences, batch_size)
+        mine = share(work.units, shard)
+        if not work.units:
+            raise InputError("no preference to score", where=", ".join(map(str, inputs)) or "preferences")
+        again = {unit.name for unit in mine} if overwrite else set()
+        whole = hash_config({"units": [unit.name for unit in work.units]})
+        start = partial(work.begin, out, again, shared=shard[1] > 1)
+        with hand.at_work(begin=start, leave=lambda: leave(hand, whole)):
+            for scorer in chosen:  # one after the other: two may not fit on the device
+                todo = [unit for unit in mine if unit.scorer is scorer and not hand.is_made(unit)]
+                for _ in progress(hand.work(todo, work.make), f"scores of {scorer.name}", total=len(todo), unit="part"):
+                    pass
+                if len(chosen) > 1:
+                    release(scorer)
+            hand.news()
+            made = sum(map(hand.is_made, work.units))
+            if made < len(work.units):
+                say(f"{made} of {len(work.units)} parts are scored; who scores the last of them writes {out}")
+                return out
+            with joining(hand, whole) as is_first:
+                if is_first:
+                    work.join(out, inputs, {} if overwrite else work.spent_on(out))
     return out
 
 
-def shard_path(out: Path, index: int, count: int) -> Path:
-    """`rewards.parquet` -> `rewards-0-of-4.parquet`."""
-    return out.with_name(f"{out.stem}-{index}-of-{count}{out.suffix}")
+@dataclass(slots=True)
+class _Work:
+    """What this process does of a file of rewards. opened, question, quarantine: of `Preferences` that are read by it.
 
+    cache: what is scored already. carried: seconds by scorer that were spent on what is made again.
+    """
 
-def _seconds(path: Path, scorer: Scorer) -> float:
-    """Seconds that a file's scores of this very scorer took; 0 for another version or without a file."""
-    about = read_scorers(path).get(scorer.name) if path.is_file() else None
-    return about.device_seconds or 0.0 if about is not None and about.fingerprint == scorer.fingerprint else 0.0
+    hand: Readers
+    scorers: Sequence[Scorer]
+    batch_size: int
+    units: Sequence[PairUnit]
+    opened: OpenedPairs | None
+    question: str | None
+    quarantine: list[Quarantined] | None
+    cache: Cache = field(default_factory=dict)
+    carried: dict[str, float] = field(default_factory=dict)
 
+    def begin(self, out: Path, again: set[str], *, shared: bool) -> None:
+        """Know what is scored, and what others have made; images that are files are read again.
 
-def _blocks(pairs: Iterator[Preference]) -> Iterator[list[Preference]]:
-    """Lists of pairs; one that is empty where there is no pair."""
-    yield list(itertools.islice(pairs, BLOCK))
-    while block := list(itertools.islice(pairs, BLOCK)):
-        yield block
+        again: units that are made anew. shared: what processes left that are done may be the work of other shares.
+        """
+        names = {unit.name for unit in self.units}
 
+        def is_kept(name: str) -> bool:
+            if name not in names or name in again or not self._file(name).is_file():
+                return False
+            return self.opened is None or shared or not read_part(self.hand.parts.place, name).about.files
 
-def _score_block(
-    block: Sequence[Preference], scorers: Sequence[Scorer], cache: Cache, batch_size: int, spent: dict[str, float]
-) -> list[Reward]:
-    """Rewards of a block of pairs; the seconds that each scorer took are added to `spent`."""
-    sides = [
-        (pair.pair_id, side, _item(pair, image))
-        for pair in block
-        for side, image in enumerate((pair.image_0, pair.image_1))
-    ]
-    for scorer in scorers:
+        left = sorted(self.hand.parts.place.glob("*.rewards.parquet"))
+        if not again:
+            held = [path for path in (out, *left) if path.is_file()]
+            self.cache = cache_of(row for path in held for row in iterate_rewards(path))
+        lost = [path for path in left if self.hand.is_alone() and not is_kept(path.name.split(".")[0])]
+        self.carried = {} if again else _sums(map(self.spent_on, lost))
+        begin(self.hand, is_kept)
+
+    def make(self, unit: PairUnit) -> list[Made]:
+        """Score the pairs of a unit."""
+        scorer = unit.scorer
+        if not isinstance(unit.pairs, Stretch):
+            pairs = [(pair, (side_of(pair.image_0), side_of(pair.image_1))) for pair in unit.pairs]
+        elif self.opened is not None:
+            read = HashedStretch(self.opened, unit.pairs, strict=self.quarantine is None)
+            pairs = [(pair, both) for pair, _, both in read.sides()]
+            write_part(self.hand.parts.place, unit.name, read.part())
+        sides = [(pair.pair_id, number, _item(pair, side)) for pair, both in pairs for number, side in enumerate(both)]
         began = time.perf_counter()
-        score_items([item for *_, item in sides if isinstance(item, Item)], scorer, cache, batch_size=batch_size)
-        if len(scorers) > 1:
-            release(scorer)
-        spent[scorer.name] += time.perf_counter() - began
-    rows = []
-    for scorer, (pair_id, side, item) in itertools.product(scorers, sides):
-        if isinstance(item, Item):
-            value, image, prompt = cache[scorer.fingerprint, *item.key], *item.key
-        else:
-            value, image, prompt = (math.nan, item), "", ""
-        rows.append(Reward(pair_id, side, scorer.name, scorer.fingerprint, *value, image, prompt))
-    return rows
+        items = [item for *_, item in sides if isinstance(item, Item)]
+        score_items(items, scorer, self.cache, batch_size=self.batch_size, hidden=len(self.units) > len(self.scorers))
+        about = {scorer.name: scored_by(scorer, time.perf_counter() - began)}
+        write_rewards(self._file(unit.name), [self._reward(scorer, *side) for side in sides], about)
+        return [Made(unit.name)]
+
+    def _reward(self, scorer: Scorer, pair_id: str, number: int, item: Item | str) -> Reward:
+        key = item.key if isinstance(item, Item) else ("", "")
+        value = self.cache[scorer.fingerprint, *key] if isinstance(item, Item) else (math.nan, item)
+        return Reward(pair_id, number, scorer.name, scorer.fingerprint, *value, *key)
+
+    def _file(self, name: str) -> Path:
+        return self.hand.parts.place / f"{name}.rewards.parquet"
+
+    def spent_on(self, path: Path) -> dict[str, float]:
+        """Seconds that a file's scores of these very scorers took; without a file, none."""
+        known = read_scorers(path) if path.is_file() else {}
+        same = {each.name: known[each.name] for each in self.scorers if each.name in known}
+        prints = {each.name: each.fingerprint for each in self.scorers}
+        return {name: by.device_seconds or 0.0 for name, by in same.items() if by.fingerprint == prints[name]}
+
+    def join(self, out: Path, inputs: Sequence[str | Path], before: dict[str, float]) -> None:
+        """Write the file."""
+        parts = [RewardPart(self._file(unit.name), ids) for unit, ids in zip(self.units, self._ids(), strict=True)]
+        failed, total = join_rewards(parts, out, _sums((self.carried, before)), inputs=inputs)
+        if failed:
+            say(f"{failed} of {total} scores are missing; their reasons are in {out}")
+
+    def _ids(self) -> Sequence[list[str] | None]:
+        """The final ids of the pairs of every unit; None where they are in it."""
+        if self.opened is None:
+            return [None] * len(self.units)
+        first = [unit for unit in self.units if unit.scorer is self.scorers[0]]
+        parts = [read_part(self.hand.parts.place, unit.name) for unit in first]
+        whole = joined(parts, where=named(self.opened), question=self.question)
+        if self.quarantine is not None:
+            self.quarantine.extend(whole.faulty())
+        return whole.ids(parts) * len(self.scorers)
 
 
-def _item(pair: Preference, image: ImageRef) -> Item | str:
+def _work(hand: Readers, scorers: Sequence[Scorer], preferences: Iterable[Preference], batch_size: int) -> _Work:
+    """The work, in units that have the same names for everyone who scores the same pairs by the same scorers."""
+    opened, quarantine, question = None, None, None
+    if isinstance(preferences, Preferences) and not isinstance(preferences.data, Table):
+        opened = open_stretches(preferences.data, preferences.reading, images=preferences.images)
+        data = stamp_of(preferences.data, preferences.reading)
+        pairs: Sequence[Stretch | tuple[Preference, ...]] = opened.stretches()
+        quarantine, question = preferences.quarantine, preferences.reading.question
+    else:
+        listed = [*preferences]
+        data = hash_config({"pairs": [_version(pair) for pair in listed]})
+        pairs = [tuple(listed[at : at + BLOCK]) for at in range(0, len(listed), BLOCK)]
+    units = [
+        PairUnit(unit_name(hash_config({"data": data, "scorer": scorer.fingerprint}), number), scorer, each)
+        for scorer in scorers
+        for number, each in enumerate(pairs)
+    ]
+    return _Work(hand, scorers, batch_size, units, opened, question, quarantine)
+
+
+def _version(pair: Preference) -> list[str]:
+    """What changes with a pair in memory and with its images."""
+    images = (pair.image_0, pair.image_1)
+    files = [version_of(i.path) for i in images if i.data is None and i.path is not None and i.path.is_file()]
+    return [pair.pair_id, pair.prompt, *(side_of(image).key for image in images if image.data is not None), *files]
+
+
+def _item(pair: Preference, side: Side) -> Item | str:
     """The image as something to score, or why it cannot be read."""
-    try:
-        digest = sha256_bytes(image.read())
-    except InputError as error:
-        return error.what
-    return Item(digest, pair.prompt, prompt_sha256(pair.prompt), image.read)
+    return side.fault or Item(side.key, pair.prompt, prompt_sha256(pair.prompt), side.image.read)
+
+
+def _sums(seconds: Iterable[dict[str, float]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for each in seconds:
+        for name, value in each.items():
+            found[name] = found.get(name, 0.0) + value
+    return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from finepref.core.locks import collect
 from finepref.core.outfolders import own_folder
 from finepref.core.provenance import sha256_file
-from finepref.evaluate.sharing import Hand
+from finepref.data.sharing import Hand
 from finepref.formats import manifest
 from finepref.formats.folders import EVALUATION
 from finepref.formats.manifest import FolderRecord, ImageRow, Key

@@ -295,17 +295,16 @@ def read_pairs(folder: Path, *, square: Bucket) -> tuple[Pairs, NDArray[np.float
     return Pairs(*(_shared(table[name]) for name in names)), labels
 
 
-def pairs_of(rows: Sequence[CachedRow]) -> tuple[Pairs, NDArray[np.float64]]:
-    """Pairs and labels that no file holds yet."""
-    *columns, labels = zip(*rows, strict=True)
-    return Pairs(*columns), np.asarray(labels, dtype=np.float64)
+def pairs_of(rows: pa.Table) -> tuple[Pairs, NDArray[np.float64]]:
+    """Pairs and labels that no file holds yet; columns as the fields of `CachedRow`."""
+    *names, label = CachedRow._fields
+    return Pairs(*(_shared(rows[name]) for name in names)), rows[label].to_numpy()
 
 
-def write_pairs(folder: Path, rows: Sequence[CachedRow]) -> None:
-    """Write pairs.parquet; a label that is nan is null."""
-    *columns, labels = zip(*rows, strict=True)
-    arrays = [*(pa.array(column, pa.string()) for column in columns), pa.array(labels, pa.float64(), from_pandas=True)]
-    write_parquet(folder / PAIRS, pa.table(arrays, names=CachedRow._fields))
+def write_pairs(folder: Path, rows: pa.Table) -> None:
+    """Write pairs.parquet, columns as the fields of `CachedRow`; a label that is nan is null."""
+    labels = pa.array(rows["label"].to_numpy(), pa.float64(), from_pandas=True)
+    write_parquet(folder / PAIRS, rows.set_column(rows.column_names.index("label"), "label", labels))
 
 
 def _shared(column: pa.ChunkedArray) -> list[str]:

@@ -115,11 +115,13 @@ SAVED = FolderKind("checkpoint", "a checkpoint", CHECKPOINT)
 CACHE = FolderKind(
     "cache", "a cache",
     (
-        CACHE_RECORD, "images.parquet", "prompts.parquet", "pairs.parquet", QUARANTINE, "done-*-*.json",
-        "images/r*-*.parquet", "images/r*-*.safetensors", "prompts/r*-*.parquet", "prompts/r*-*.safetensors",
+        CACHE_RECORD, "images.parquet", "prompts.parquet", "pairs.parquet", QUARANTINE, "done-*-*.json", "read/*.jsonl",
+        "read/*.parquet", "images/r*-*.parquet", "images/r*-*.safetensors", "prompts/r*-*.parquet",
+        "prompts/r*-*.safetensors",
     ),
     lambda folder: bool(read_cache(folder)),
 )  # fmt: skip
+READ = FolderKind("read parts", "what was read of a data set", ("read/*.jsonl", "read/*.parquet"))
 REFERENCE, TRAJECTORIES = (
     FolderKind(
         name, f"a {name} cache", (record, "draws-*.parquet", "draws-*.safetensors"),

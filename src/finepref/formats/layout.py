@@ -53,7 +53,7 @@ def flat(table: Table, dialect: Dialect, named: Mapping[str, str], *, number: in
 
     first = next((line for line in read(None) if not line.fault), None)
     columns = tuple(dialect.roles) if first is None else tuple(first.cells)
-    return replace(table, columns=columns, lines=read, read_batches=None, nameless=())
+    return replace(table, columns=columns, lines=read, read_batches=None, nameless=(), apart=False)
 
 
 @dataclass(frozen=True, slots=True)

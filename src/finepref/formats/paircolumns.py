@@ -19,8 +19,9 @@ from finepref.core.progress import progress
 from finepref.core.text import fault_of_prompt
 from finepref.formats.dialects import PICTURES
 from finepref.formats.pairrows import PairRows, bad_name
-from finepref.formats.preferences import Preferences, open_rows
+from finepref.formats.preferences import Preferences
 from finepref.formats.repeated import once
+from finepref.formats.stretches import open_rows
 from finepref.formats.tables import Batch, are_missing
 from finepref.formats.textcolumn import TextColumn, distinct
 from finepref.formats.textfiles import Line

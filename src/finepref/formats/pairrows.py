@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -236,11 +236,11 @@ class PairRows:
         """Every line, with the number of its row among those of the file; images: whether pictures are read too."""
         wanted = {name for role, name in self.cast.items() if images or role not in PICTURES}
         wanted.update(self.hashed)
-        rows, last = 0, -1
+        rows, last = self.table.first, -1
         for line in self.table.lines([name for name in self.table.columns if name in wanted]):
             rows, last = rows + (line.at != last), line.at
             yield rows - 1, line
-        self.account.sources[str(self.table.path)] = rows
+        self.account.sources[str(self.table.path)] = rows - self.table.first
         self.account.notes.update(dict.fromkeys(self.table.notes))
 
     def pairs(self, lines: Iterator[tuple[int, Line]]) -> Iterator[Draft]:
@@ -277,9 +277,15 @@ class PairRows:
             return
         asked = self.met.asked
         asked.add(question)
-        if self.question is None and len(asked) > 1:
-            what = f"its votes answer several questions, such as {' and '.join(map(repr, sorted(asked)[:2]))}"
-            raise InputError(what, where=self.table.path, remedy="choose one with --question (data.question)")
+        if self.question is None:
+            refuse_several(asked, where=self.table.path)
+
+
+def refuse_several(asked: Collection[str], *, where: object) -> None:
+    """Refuse votes on several questions of which none was chosen."""
+    if len(asked) > 1:
+        what = f"its votes answer several questions, such as {' and '.join(map(repr, sorted(asked)[:2]))}"
+        raise InputError(what, where=where, remedy="choose one with --question (data.question)")
 
 
 def as_id(value: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,12 +21,11 @@ import pyarrow as pa
 from finepref.core.errors import InputError
 from finepref.core.files import FOOTER, atomic_file, parquet_meta, sealed_parquet
 from finepref.core.provenance import sha256_bytes, version_of
-from finepref.core.text import is_missing
 from finepref.formats.detection import find_dialect
-from finepref.formats.pairrows import Account, Draft, ImageRef, Met, PairRows, Preference, as_id, pair_rows
-from finepref.formats.rankedrows import ranked_pairs
+from finepref.formats.pairrows import Account, Draft, ImageRef, Preference
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.sources import Paths, tables
+from finepref.formats.stretches import Stretch, hashed_id, missing_key, open_stretches
 from finepref.formats.tables import Row, Table, memory_table
 
 __all__ = [
@@ -43,7 +43,6 @@ PAIRS = pa.schema(
 )  # fmt: skip
 ALWAYS = PAIRS.names[:8]  # columns that files of every version have
 SAID = ("image_0", "image_1", "tie", "none")  # what a label says, in words for reports; none: nobody voted
-OWN_ID = "pair_id"  # ours: never repeated
 _GROUP = 256
 
 
@@ -198,43 +197,27 @@ def said_of(label: float) -> str:
     return SAID[winner] if winner is not None else SAID[3] if math.isnan(label) else SAID[2]
 
 
-def open_rows(data: Paths | Table, reading: Reading, *, images: bool, account: Account) -> list[PairRows]:
-    """The tables of pairs, each in its dialect, to be gone through once together. images: whether pictures are read."""
-    found = tables(data, reading)
-    if reading.images is not None:
-        found = [replace(table, root=Path(reading.images).expanduser()) for table in found]
-    met = Met()
-    return [
-        pair_rows(table, reading, images=images, account=account, met=met, number=number)
-        for number, table in enumerate(found)
-    ]
-
-
 def _identified(
     data: Paths | Table, reading: Reading, *, images: bool, account: Account
 ) -> Iterator[tuple[int, str, Draft]]:
     """(number of the row over all files, pair id, draft); a row that could not be read has no id."""
-    opened = open_rows(data, reading, images=images, account=account)
-    own = _own_ids_unique(opened)
-    seen: dict[tuple[str, ...], int] = {}
+    opened = open_stretches(data, reading, images=images, account=account)
+    seen: Counter[tuple[str, ...]] = Counter()
     hashes: dict[Path, str] = {}
     before = 0
-    for source in opened:
-        lines = source.lines(images=images or not own)
-        for draft in ranked_pairs(source, lines) if source.dialect.kwise else source.pairs(lines):
+    for number, source in enumerate(opened.sources):
+        for _, row, draft in opened.read(Stretch(number), images=images):
             pair = draft.preference
             if pair is None:
                 pair_id = ""
-            elif own:
+            elif opened.own:
                 pair_id = str(draft.own_id)
             else:
                 keys = (_image_key(pair.image_0, hashes), _image_key(pair.image_1, hashes))
                 identity = (pair.prompt, *keys, draft.hashed_voter or "")
-                seen[identity] = seen.get(identity, 0) + 1
-                pair_id = sha256_bytes("\x1f".join([*identity, str(seen[identity])]).encode("utf-8", "surrogatepass"))[
-                    :32
-                ]
-            yield before + draft.row, pair_id, draft
+                seen[identity] += 1
+                pair_id = hashed_id(*identity, seen[identity])
+            yield before + row, pair_id, draft
         before += account.sources[str(source.table.path)]
 
 
@@ -243,43 +226,13 @@ def _image_key(image: ImageRef, hashes: dict[Path, str]) -> str:
     if image.data is not None:
         return sha256_bytes(image.data)
     if image.path is None:
-        return f"uid:{image.uid}"
+        return missing_key(image)
     if image.path not in hashes:
         try:
             hashes[image.path] = sha256_bytes(image.read())
         except InputError:
-            hashes[image.path] = f"missing:{image.path.name}"
+            hashes[image.path] = missing_key(image)
     return hashes[image.path]
-
-
-def _own_ids_unique(sources: list[PairRows]) -> bool:
-    """Whether every table has its dialect's own id column, without gaps, and no id comes twice in the data set.
-
-    Raises:
-        InputError: an id of the house format comes twice.
-    """
-    seen: set[str] = set()
-    for source in sources:
-        column = source.cast.get("pair_id")
-        if column is None:
-            return False
-        for line in source.table.lines([column]):
-            value = line.cells.get(column)
-            if line.fault:
-                continue
-            if is_missing(value):
-                return False
-            own = as_id(value)
-            if own in seen:
-                if column != OWN_ID:
-                    return False
-                what, remedy = (
-                    f"{column} {own!r} is repeated",
-                    "make the ids unique, or drop the repeated rows",
-                )
-                raise InputError(what, where=source.table.place(line.at), remedy=remedy)
-            seen.add(own)
-    return True
 
 
 def _name(data: Paths | Table) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,8 +16,8 @@ import pyarrow.compute as pc
 
 from finepref.core.errors import InputError, nearest
 from finepref.core.files import write_parquet
-from finepref.core.outfolders import MARKER, FolderKind, own_files, own_folder, remove_files
-from finepref.core.ownership import has_footer, own_file
+from finepref.core.outfolders import FolderKind, own_folder, remove_marked
+from finepref.core.ownership import check_file, has_footer, own_file
 from finepref.core.provenance import provenance
 from finepref.formats import records
 from finepref.formats.scores import VERSION, ScoredBy, footer, read_scorers
@@ -66,22 +67,21 @@ def is_rewards(path: Path) -> bool:
 
 
 @contextmanager
-def own_rewards(path: Path, *, inputs: Iterable[str | Path]) -> Iterator[Path]:
-    """Hold the places of a file of rewards and of its parts; yields the folder of the parts, which goes at the end.
+def sharing_rewards(path: Path, *, inputs: Iterable[str | Path]) -> Iterator[Path]:
+    """Be one of the processes that make a file of rewards; yields the folder of what they leave, which goes at the end.
 
-    Where the work ends early the parts stay, to go on from.
+    Where the work ends early that stays, to go on from.
     """
-    with own_file(path, is_rewards, inputs=inputs, what="rewards") as place:
-        parts = place.with_name(f"{place.name}.parts")
-        with own_folder(parts, PARTS):
-            yield parts
-            remove_files(parts, [*own_files(parts, PARTS.own), MARKER])
+    place = check_file(path, is_rewards, inputs=inputs, what="rewards")
+    parts = place.with_name(f"{place.name}.parts")
+    with own_folder(parts, PARTS, part=uuid.uuid4().hex[:12]):
+        yield parts
+    remove_marked(parts)
 
 
 PARTS = FolderKind(
-    "parts of rewards", "a folder of parts of rewards", ("[0-9]*.parquet",),
-    lambda folder: all(is_rewards(file) for file in folder.iterdir()),
-)  # fmt: skip
+    "parts of rewards", "a folder of parts of rewards", ("[0-9]*.parquet", "read/*.parquet", "read/*.jsonl")
+)
 
 
 def write_rewards(
@@ -97,35 +97,40 @@ def iterate_rewards(path: Path) -> Iterator[Reward]:
     return records.iterate_rows(path, Reward, COLUMNS)
 
 
+@dataclass(frozen=True, slots=True)
+class RewardPart:
+    """A part of the rewards of one scorer: its file, and the ids of its pairs where those in it are not final."""
+
+    path: Path
+    pair_ids: Sequence[str] | None = None
+
+    def table(self) -> pa.Table:
+        """Its rows: the pairs, and of each both sides."""
+        found = records.read_columns(self.path, COLUMNS)
+        if self.pair_ids is None:
+            return found
+        ids = pa.array([pair_id for pair_id in self.pair_ids for _ in range(2)], pa.string())
+        return found.set_column(0, COLUMNS.field("pair_id"), ids)
+
+
 def join_rewards(
-    paths: Sequence[Path],
-    out: Path,
-    carried: Mapping[str, float],
-    *,
-    shard: tuple[int, int],
-    inputs: Sequence[str | Path],
+    parts: Sequence[RewardPart], out: Path, carried: Mapping[str, float], *, inputs: Iterable[str | Path]
 ) -> tuple[int, int]:
-    """Write the rows of these files as one, seconds summed; returns how many rows have no number, of how many.
+    """Write these parts as one file, seconds summed; returns how many rows have no number, of how many.
 
     What `out` held of other scorers and of the same images stays. carried: seconds by scorer that were spent on `out`
     before.
-
-    Raises:
-        InputError: the files were scored by different scorers.
     """
-    first, *others = known = [read_scorers(path) for path in paths]
-    versions = {name: about.fingerprint for name, about in first.items()}
-    if any({name: about.fingerprint for name, about in other.items()} != versions for other in others):
-        raise InputError("the shards were scored by different scorers", where=out, remedy="score them again")
-    total = {}
-    for name, about in first.items():
-        seconds = sum(scorers[name].device_seconds or 0.0 for scorers in known)
-        total[name] = replace(about, device_seconds=seconds + carried.get(name, 0.0))
-    table = pa.concat_tables([records.read_columns(path, COLUMNS) for path in paths])
-    beside = _of_others(out, table, {*total})
-    also = {name: about for name, about in read_scorers(out).items() if name not in total} if len(beside) else {}
-    meta = {"version": VERSION, "scorers": footer(also | total), "shard": list(shard), **provenance(inputs=inputs)}
-    write_parquet(out, pa.concat_tables([beside, table]), meta)
+    total: dict[str, ScoredBy] = {}
+    for name, about in (item for part in parts for item in read_scorers(part.path).items()):
+        before = total[name].device_seconds if name in total else carried.get(name)
+        total[name] = replace(about, device_seconds=(before or 0.0) + (about.device_seconds or 0.0))
+    table = pa.concat_tables([part.table() for part in parts])
+    with own_file(out, is_rewards, inputs=inputs, what="rewards"):
+        beside = _of_others(out, table, {*total})
+        also = {name: about for name, about in read_scorers(out).items() if name not in total} if len(beside) else {}
+        meta = {"version": VERSION, "scorers": footer(also | total), **provenance(inputs=inputs)}
+        write_parquet(out, pa.concat_tables([beside, table]), meta)
     return int(np.isnan(table["value"].to_numpy()).sum()), len(table)
 
 

@@ -6,13 +6,14 @@ import functools
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-
-import pyarrow.parquet as pq
+from typing import Any
 
 from finepref.core.errors import InputError, check_word
+from finepref.core.files import reading as reading_file
+from finepref.core.known import ends_sha256
 from finepref.core.progress import say
 from finepref.core.provenance import hash_config, sha256_file
 from finepref.core.regular import read_regular
@@ -21,7 +22,7 @@ from finepref.formats.answers import VOTES
 from finepref.formats.collection import is_study
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.studyvotes import study_table
-from finepref.formats.tables import SUFFIXES, Table, file_table, suffix_of, version_of
+from finepref.formats.tables import SUFFIXES, Table, file_table, row_count, suffix_of, version_of
 from finepref.formats.textfiles import Line
 
 Paths = str | Path | Sequence[str | Path]
@@ -98,24 +99,30 @@ def count_rows(paths: Paths, reading: Reading = AS_IT_IS) -> int | None:
     """Rows of all tables behind the given names, without reading images; None where a hub data set is among them."""
     if any(_on_hub(name) for name in _listed(paths)):
         return None
-    found = ((table, suffix_of(table.path) == ".parquet") for table in tables(paths, reading))
-    return sum(
-        pq.read_metadata(t.path).num_rows if whole else sum(1 for _ in t.lines(t.columns[:1])) for t, whole in found
-    )
+    return sum(row_count(table) for table in tables(paths, reading))
 
 
 def _refuse_repeated(files: Sequence[Path]) -> None:
     """Refuse a file that is named twice, or whose content is there under another name."""
-    seen: dict[tuple[int, str], Path] = {}
-    sizes = [file.stat().st_size for file in files]
-    for file, size in zip(files, sizes, strict=True):
-        if sizes.count(size) == 1:
-            continue
-        key = (size, sha256_file(file))
-        if key in seen:
-            what = "it is named twice" if seen[key].samefile(file) else f"its content is that of {seen[key]}"
-            raise InputError(f"{what}, so its rows would count twice", where=file, remedy="name one of the two")
-        seen[key] = file
+    groups = [files]
+    for mark in (lambda file: file.stat().st_size, _ends, sha256_file):  # each reads more, of those that agree so far
+        groups = [group for held in groups if len(held) > 1 for group in _alike(held, mark)]
+    for first, other, *_ in (group for group in groups if len(group) > 1):
+        what = "it is named twice" if first.samefile(other) else f"its content is that of {first}"
+        raise InputError(f"{what}, so its rows would count twice", where=other, remedy="name one of the two")
+
+
+def _ends(file: Path) -> str:
+    with reading_file(file, "a readable file"):
+        return ends_sha256(file)
+
+
+def _alike(files: Sequence[Path], mark: Callable[[Path], Any]) -> list[list[Path]]:
+    """The files in groups of equal marks."""
+    groups: dict[Any, list[Path]] = {}
+    for file in files:
+        groups.setdefault(mark(file), []).append(file)
+    return [*groups.values()]
 
 
 def _listed(paths: Paths) -> list[str | Path]:
@@ -152,7 +159,7 @@ def _hub_table(name: str, wanted: str | None) -> Table:
         chosen = rows if wanted is None else rows.select_columns(list(wanted))
         yield from (Line(at, dict(row)) for at, row in enumerate(chosen))
 
-    return Table(Path(name), columns, Path(name), version, read)  # no such folder: its rows name no file here
+    return Table(Path(name), columns, Path(name), version, read, apart=False)  # its rows name no file here
 
 
 def _twin_folders(path: Path) -> Table:

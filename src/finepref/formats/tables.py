@@ -64,7 +64,8 @@ class Table:
     lines: every row in order, with only the given columns where the rest can be skipped, faults included. unit: what
     `Line.at` counts. read_batches: the same as Arrow columns. nameless: columns of bytes, lists or records. version:
     changes with the table (place, size and time of its files; on the hub the commit), not with images that it names.
-    notes: sentences on how it was read.
+    notes: sentences on how it was read. first: number of its first row, of a part of a table. apart: whether parts
+    of it can be read.
     """
 
     path: Path
@@ -76,6 +77,8 @@ class Table:
     read_batches: Callable[[Sequence[str]], Iterator[Batch]] | None = None
     nameless: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    first: int = 0
+    apart: bool = True
 
     def place(self, at: int) -> str:
         """File and row or line, for messages."""
@@ -181,14 +184,35 @@ def _as_in_a_file(value: Any) -> Any:
     return encoded(value)
 
 
-def _parquet_lines(path: Path, wanted: Sequence[str] | None) -> Iterator[Line]:
+def row_count(table: Table) -> int:
+    """Rows of a table, without reading images."""
+    if suffix_of(table.path) == ".parquet":
+        return int(pq.read_metadata(table.path).num_rows)
+    return sum(1 for _ in table.lines(table.columns[:1]))
+
+
+def row_groups(path: Path) -> list[int]:
+    """Rows of each part of a parquet file that is read without the others."""
+    meta = pq.read_metadata(path)
+    return [meta.row_group(number).num_rows for number in range(meta.num_row_groups)]
+
+
+def parquet_rows(path: Path, within: range) -> Callable[[Sequence[str] | None], Iterator[Line]]:
+    """`Table.lines` of some rows of a parquet file; only their row groups are read."""
+    return lambda wanted: _parquet_lines(path, wanted, within)
+
+
+def _parquet_lines(path: Path, wanted: Sequence[str] | None, within: range | None = None) -> Iterator[Line]:
     names = None if wanted is None else list(wanted)
     with reading(path, PARQUET), pq.ParquetFile(path, pre_buffer=False) as file:
         schema = pa.schema([field.with_type(_without_nanoseconds(field.type)) for field in file.schema_arrow])
-        batches = file.iter_batches(_ROWS_WITH_IMAGES, columns=names)
+        ends = [0, *itertools.accumulate(row_groups(path))]
+        within = range(ends[-1]) if within is None else within
+        groups = [n for n, (a, b) in enumerate(itertools.pairwise(ends)) if a < within.stop and b > within.start]
+        batches = file.iter_batches(_ROWS_WITH_IMAGES, row_groups=groups, columns=names)
         whole = (batch.cast(pa.schema(map(schema.field, batch.schema.names)), safe=False) for batch in batches)
         rows = (row for batch in whole for row in batch.to_pylist())
-        yield from (Line(at, row) for at, row in enumerate(rows))
+        yield from (Line(at, row) for at, row in enumerate(rows, ends[min(groups, default=0)]) if at in within)
 
 
 def _without_nanoseconds(kind: pa.DataType) -> pa.DataType:

@@ -109,8 +109,6 @@ def make_cache(
         folder,
         reading=config.data.reading(),
         settings=_cache_settings(config),
-        rank=world.rank,
-        world=world.size,
         recheck=recheck,
         overwrite=overwrite,
     )
@@ -144,7 +142,7 @@ def open_latents(config: RunConfig, out: Path, *, world: World) -> Latents:
 
 
 def _cache_settings(config: RunConfig) -> CacheSettings:
-    section = config.cache.model_dump(include={"posterior", "dtype", "shard_size", "batch_size", "offload"})
+    section = config.cache.model_dump(include={"posterior", "dtype", "shard_size", "batch_size"})
     return CacheSettings(flips=config.data.flip, **section)
 
 
