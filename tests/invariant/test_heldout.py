@@ -17,7 +17,7 @@ import own_pairs
 from finepref.core import rng
 from finepref.core.errors import ConfigError, InputError
 from finepref.data.latents import LatentCache
-from finepref.formats.cache import Pairs
+from finepref.formats.cachetables import Pairs
 from finepref.formats.heldout import HeldOutMetrics, read_agreement, read_heldout, read_start
 from finepref.formats.metrics import HELDOUT
 from finepref.models.load import load_adapter

@@ -253,7 +253,7 @@ def test_kto_has_one_anchor_a_step(world: Path, labels: str, tmp_path: Path) -> 
 
 def test_kto_keeps_both_labels_of_an_image(world: Path, tmp_path: Path) -> None:
     """An image that won one pair and lost another counts once as each, whatever the order of the pairs."""
-    from finepref.formats.cache import CachedPair
+    from finepref.formats.cachetables import CachedPair
     from finepref.train.data import image_table
 
     held = {"p": CachedPair("c", "x", "y", "8x8"), "q": CachedPair("c", "z", "x", "8x8")}

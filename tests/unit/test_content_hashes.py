@@ -30,6 +30,7 @@ from finepref.core.provenance import sha256_folder
 from finepref.core.text import visible
 from finepref.data.shards import ShardSet, read_index, write_shard
 from finepref.formats.frozenfolder import DRAWS, draws_table
+from finepref.formats.hashcolumns import numbered
 from finepref.models import lora
 from finepref.models.source import load_vae, locate
 from finepref.models.start import find_start
@@ -157,7 +158,7 @@ def test_a_shard_is_hashed_once_at_its_first_use(tmp_path: Path, home: Path, rea
     read_bytes.clear()
 
     def opened() -> ShardSet:
-        return ShardSet(tmp_path, index["shard"].to_pylist(), index["row"].to_pylist())
+        return ShardSet(tmp_path, *numbered(index["shard"].to_pylist()), index["row"].to_numpy())
 
     first = opened()
     assert read_bytes == []

@@ -22,6 +22,7 @@ from finepref.arena.engines import rate
 from finepref.arena.ratings import load_ratings, save_ratings
 from finepref.core.errors import InputError
 from finepref.core.files import write_json
+from finepref.core.provenance import sha256_bytes
 from finepref.data.latents import LatentCache
 from finepref.data.shards import write_shard
 from finepref.evaluate.published_counts import read_counts
@@ -30,7 +31,7 @@ from finepref.evaluate.scorers.ksort_data import load_benchmark
 from finepref.evaluate.scorers.tokenizer import bert_text, clip_text
 from finepref.evaluate.scorers.weights import read_state, weights_id
 from finepref.formats import cache as stored
-from finepref.formats import comparison, frozenfolder, metrics, rewards, scores, signals
+from finepref.formats import cachetables, comparison, frozenfolder, metrics, rewards, scores, signals
 from finepref.formats.manifest import read_manifest
 from finepref.formats.prompts import read_prompts
 from finepref.formats.run import RunIdentity, read_run, write_run
@@ -173,28 +174,30 @@ def prompts(suffix: str) -> Callable[[Path], Made]:
 
 
 def latent_cache(name: str) -> Callable[[Path], Made]:
+    first, second, prompt = (sha256_bytes(each) for each in (b"first", b"second", b"prompt"))
+
     def make(folder: Path) -> Made:
         shaping = stored.Shaping(
             fingerprint={"vae": "v"}, resolution=8, crop=stored.CROP, dtype="float16", flips=False, posterior="mode"
         )
         size = {"bucket": "8x8", "original_height": 8, "original_width": 8, "crop_top": 0, "crop_left": 0}
-        images = stored.IMAGES.table([{"image_sha256": sha, "flip": False, **size} for sha in ("i0", "i1")])
-        texts = stored.PROMPTS.table([stored.prompt_row("p", 3)])
+        images = stored.IMAGES.table([{"image_sha256": sha, "flip": False, **size} for sha in (first, second)])
+        texts = stored.PROMPTS.table([stored.prompt_row(prompt, 3)])
         tensors = ({"mean": torch.ones(2, 4, 2, 2)}, {"prompt_embeds": torch.ones(1, 3, 2)})
         for kind, index, held in zip(stored.KINDS, (images, texts), tensors, strict=True):
             (folder / kind.name).mkdir(parents=True)
             write_shard(folder / kind.name, "r0-00000", held, index)
             named = index.append_column(stored.SHARD, pa.array(["r0-00000"] * len(index)))
-            stored.write_items(folder, kind, named)
-        row = stored.CachedRow("a", "p", "i0", "i1", "8x8", 1.0)
-        stored.write_pairs(folder, pa.Table.from_pylist([row._asdict()]))
+            cachetables.write_items(folder, kind, named)
+        row = cachetables.CachedRow("a", prompt, first, second, "8x8", 1.0)
+        cachetables.write_pairs(folder, pa.Table.from_pylist([row._asdict()]))
         stored.write_cache(folder, stored.CacheRecord(shaping=shaping, complete=True))
 
         def read(_: Path) -> Any:
             held = LatentCache(folder)
             held.require(shaping)
-            found = [pair for pair in held.pairs.values() if pair.image_0 == "i0"]
-            return held.identity(), held.latents(["i0", "i1"]) if found else None, held.prompts(["p"])
+            found = [pair for pair in held.pairs.values() if pair.image_0 == first]
+            return held.identity(), held.latents([first, second]) if found else None, held.prompts([prompt])
 
         return folder / name, read
 

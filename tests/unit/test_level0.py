@@ -112,6 +112,10 @@ def test_hashes(tmp_path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert provenance.sha256_file(tmp_path / "abc").startswith("ba7816bf8f01cfea")
     assert provenance.hash_config({"a": 1, "b": 2}) == provenance.hash_config({"b": 2, "a": 1})
+    for count in (0, 1, 5, 40_000):  # an iterator is the list of what it gives
+        held = {"b": [[f"p{n}", n % 2] for n in range(count)], "a": 1, "c": [f"é{n}" for n in range(count)]}
+        streamed = {**held, "b": iter(held["b"]), "c": iter(held["c"])}
+        assert provenance.hash_config(streamed) == provenance.hash_config(held)
     record = provenance.provenance(inputs=[tmp_path / "abc"], seed=0)
     assert record["seed"] == 0
     assert next(iter(record["inputs"].values())).startswith("ba7816bf8f01cfea")

@@ -6,6 +6,7 @@ of them can tell is asked of torch's module of that kind, such as `torch.cuda`.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import platform
@@ -94,10 +95,13 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def free_memory() -> None:
-    """Give back what was held for networks that nothing refers to any more, before others are loaded."""
+    """Give back what was held for networks and tables that nothing refers to any more, before others are loaded."""
     import torch
 
     gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc, which else keeps it
+    if trim is not None:
+        trim(0)
     emptied = getattr(_module(torch.device(default_device())), "empty_cache", None)
     if emptied is not None:
         emptied()

@@ -270,6 +270,12 @@ def sealed_parquet(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     seal(path)
 
 
+def parquet_rows(path: str | Path) -> int:
+    """Rows of a parquet file; a missing or broken file is an `InputError`."""
+    with reading(path, PARQUET):
+        return int(pq.read_metadata(path).num_rows)
+
+
 def parquet_columns(path: str | Path) -> list[str]:
     """Names of the columns of a parquet file; a missing or broken file is an `InputError`."""
     return list(_parquet_schema(path).names)
@@ -277,16 +283,32 @@ def parquet_columns(path: str | Path) -> list[str]:
 
 def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table:
     """Read a parquet file; a missing or broken one, or a missing column, is an `InputError`."""
-    present = parquet_columns(path)
-    missing = [name for name in columns or () if name not in present]
-    if missing:
-        remedy = f"it has {cut(', '.join(sorted(present)))}"
-        raise InputError(f"column {missing[0]!r} is missing", where=path, remedy=remedy)
+    _refuse_missing(path, columns)
     with reading(path, PARQUET):
         refuse_damaged(path, remedy=REWRITE)
         table = pq.read_table(Path(path), columns=columns)
         table.validate(full=True)  # text that is not utf-8 is found here, not where it is used
         return table
+
+
+def iterate_parquet(path: str | Path, columns: list[str], rows: int) -> Iterator[pa.Table]:
+    """`read_parquet` of at most so many rows at a time; what is not asked for yet is not in memory."""
+    _refuse_missing(path, columns)
+    with reading(path, PARQUET):
+        refuse_damaged(path, remedy=REWRITE)
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+            for batch in file.iter_batches(rows, columns=columns, use_threads=False):
+                batch.validate(full=True)
+                yield pa.Table.from_batches([batch])
+    pa.default_memory_pool().release_unused()  # else Arrow holds it for what it reads next
+
+
+def _refuse_missing(path: str | Path, columns: list[str] | None) -> None:
+    present = parquet_columns(path)
+    missing = [name for name in columns or () if name not in present]
+    if missing:
+        remedy = f"it has {cut(', '.join(sorted(present)))}"
+        raise InputError(f"column {missing[0]!r} is missing", where=path, remedy=remedy)
 
 
 def parquet_meta(path: str | Path) -> dict[str, Any]:

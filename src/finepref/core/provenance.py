@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import itertools
 import json
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,38 @@ def sha256_folder(path: str | Path, suffixes: Iterable[str] = (".safetensors", "
 
 
 def hash_config(config: Mapping[str, Any]) -> str:
-    """Hex SHA-256 of a config as sorted JSON: equal for equal settings in any order."""
-    return sha256_bytes(json.dumps(config, sort_keys=True, default=str).encode())
+    """Hex SHA-256 of a config as sorted JSON: equal for equal settings in any order.
+
+    An iterator among its values is hashed as the list of what it gives, of which only a piece is held at once.
+    """
+    digest = hashlib.sha256()
+    for piece in _json_of(config):
+        digest.update(piece.encode())
+    return digest.hexdigest()
+
+
+def _json_of(config: Mapping[str, Any]) -> Iterator[str]:
+    if not any(isinstance(value, Iterator) for value in config.values()):
+        yield _json(config)
+        return
+    before = "{"
+    for key in sorted(config):
+        yield f"{before}{_json(key)}: "
+        yield from _json_list(config[key]) if isinstance(config[key], Iterator) else [_json(config[key])]
+        before = ", "
+    yield "}"
+
+
+def _json_list(values: Iterator[Any]) -> Iterator[str]:
+    before = "["
+    while piece := [*itertools.islice(values, 1 << 14)]:
+        yield before + _json(piece)[1:-1]
+        before = ", "
+    yield "[]" if before == "[" else "]"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def version_of(library: str) -> str | None:

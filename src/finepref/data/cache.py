@@ -41,6 +41,7 @@ from finepref.data.readstretches import (
 )
 from finepref.data.shards import footers, shard_names
 from finepref.formats import cache as stored
+from finepref.formats.cachetables import read_items, write_items, write_pairs
 from finepref.formats.folders import CACHE
 from finepref.formats.joinedparts import images_of, joined, usable_images
 from finepref.formats.quarantine import QUARANTINE, write_quarantine
@@ -219,7 +220,7 @@ def _is_whole(folder: Path, square: Bucket) -> bool:
     """Whether every shard that the tables name is there and whole."""
     if not all((folder / name).exists() for name in stored.OWN):
         return False
-    named = {kind.name: {*stored.read_items(folder, kind, square=square).shard} for kind in stored.KINDS}
+    named = {kind.name: {*read_items(folder, kind, square=square).shards} for kind in stored.KINDS}
     return all(shards <= {*shard_names(folder / name)} for name, shards in named.items())
 
 
@@ -235,8 +236,8 @@ def _merge(work: _Work, made: stored.CacheRecord, reading: Reading) -> CacheSumm
         raise InputError("a shard was lost while it was made", where=folder, remedy="run the command again")
     square = build.encoder.buckets[0]
     indexes = [(kind, shard_index(folder, kind, square=square)) for kind in stored.KINDS]
-    images, prompts = (stored.write_items(folder, kind, index) for kind, index in indexes)
-    stored.write_pairs(folder, whole.pairs)
+    images, prompts = (write_items(folder, kind, index) for kind, index in indexes)
+    write_pairs(folder, whole.pairs)
     counts = stored.CacheCounts(pairs=len(whole.pairs), images=images, prompts=prompts, quarantined=len(whole.left_out))
     seconds = stored.encoding_seconds(found for kind in stored.KINDS for found in footers(folder / kind.name))
     record = replace(made, complete=True, files=whole.files, summary=counts, device_seconds=seconds)

@@ -19,7 +19,8 @@ from finepref.core.files import reading
 from finepref.core.images import ImageSize
 from finepref.core.provenance import sha256_bytes
 from finepref.data.shards import ShardSet
-from finepref.formats.cache import IMAGES, KINDS, Pairs, Shaping, read_cache, read_items, read_pairs
+from finepref.formats.cache import IMAGES, KINDS, Shaping, read_cache
+from finepref.formats.cachetables import Pairs, read_items, read_pairs
 
 MASK = "prompt_mask"
 _VARIABLE = frozenset({"prompt_embeds", MASK})
@@ -80,16 +81,21 @@ class LatentCache:
             raise InputError("the cache is not finished", where=self.folder, remedy="run `finepref cache` again")
         square = self.record.shaping.square
         self._only = str(square)
-        self.pairs, self.labels = read_pairs(self.folder, square=square)
-        held = {kind.name: read_items(self.folder, kind, square=square) for kind in KINDS}
-        self._image, self._prompt = held.values()
+        self._image, self._prompt = held = [read_items(self.folder, kind, square=square) for kind in KINDS]
+        self.pairs, self.labels = read_pairs(
+            self.folder, square=square, images=self._image.hashes, prompts=self._prompt.hashes
+        )
+        assert self._image.crops is not None
+        self._crops = self._image.crops
         remedy = "make it again with `finepref cache --overwrite`"
         with reading(self.folder / f"{IMAGES.name}.parquet", "a table with buckets such as 640x512", remedy=remedy):
-            self._buckets = {name: bucket_of(name) for name in {bucket for _, bucket, _ in self._image.row}}
+            self._buckets = {name: bucket_of(name) for name in self._crops.buckets}
         latents = ["mean", *(["std"] if self.record.shaping.posterior == "mean_std" else [])]
         self._images, self._prompts = (
-            ShardSet(self.folder / kind.name, items.shard, items.place, needs=latents if kind is IMAGES else [])
-            for kind, items in zip(KINDS, held.values(), strict=True)
+            ShardSet(
+                self.folder / kind.name, items.shards, items.shard, items.place, needs=latents if kind is IMAGES else []
+            )
+            for kind, items in zip(KINDS, held, strict=True)
         )
 
     def check(self) -> int:
@@ -110,11 +116,11 @@ class LatentCache:
 
     def identity(self) -> str:
         """Hash of what it holds: everything that shaped its numbers, and its pairs."""
-        return self.record.shaping.identity(self.pairs)
+        return self.record.shaping.identity(self.pairs.sha256())
 
     def calls(self) -> dict[str, int | None]:
         """Images and prompts that the encoders were called for to make it."""
-        return {"vae": len(self._image.row), "text": len(self._prompt.row)}
+        return {"vae": len(self._image.hashes), "text": len(self._prompt.hashes)}
 
     def device_seconds(self) -> float | None:
         """What encoding its images and prompts took, on all processes; None where an older version made it."""
@@ -133,16 +139,16 @@ class LatentCache:
             InputError: an image (or its mirror) that the cache does not hold.
         """
         mirrored, shape = [False] * len(images) if flips is None else [bool(f) for f in flips], bucket or self._only
-        try:
-            held = [self._image.row[sha, shape, flip] for sha, flip in zip(images, mirrored, strict=True)]
-        except KeyError as error:
-            sha, _, flip = error.args[0]
-            what = f"no {'mirrored ' if flip else ''}image {sha[:12]}"
-            raise InputError(what, where=self.folder, remedy="make the cache again, with flips if wanted") from None
-        rows = np.array(held, dtype=np.int64)
+        rows = np.array(
+            [self._image.find(sha, shape, flip=flip) for sha, flip in zip(images, mirrored, strict=True)], np.int64
+        )
+        if (rows < 0).any():
+            at = int(np.argmin(rows))
+            what = f"no {'mirrored ' if mirrored[at] else ''}image {images[at][:12]}"
+            raise InputError(what, where=self.folder, remedy="make the cache again, with flips if wanted")
         tensors = self._images.gather(rows)
         std = tensors.get("std")
-        crops, shown = self._image.sizes[rows].tolist(), self._buckets[shape]
+        crops, shown = self._crops.sizes[self._crops.size[rows]].tolist(), self._buckets[shape]
         sizes = [ImageSize(height, width, top, left, shown) for height, width, top, left in crops]
         return tensors["mean"].float(), None if std is None else std.float(), sizes
 
@@ -152,10 +158,9 @@ class LatentCache:
         Raises:
             InputError: a prompt that the cache does not hold.
         """
-        try:
-            rows = np.array([self._prompt.row[sha] for sha in prompts], dtype=np.int64)
-        except KeyError as error:
-            what = f"no prompt {str(error.args[0])[:12]}"
-            raise InputError(what, where=self.folder, remedy="make the cache again") from None
+        rows = np.array([self._prompt.find(sha) for sha in prompts], dtype=np.int64)
+        if (rows < 0).any():
+            what = f"no prompt {prompts[int(np.argmin(rows))][:12]}"
+            raise InputError(what, where=self.folder, remedy="make the cache again")
         tensors = self._prompts.gather(rows, pad=_VARIABLE)
         return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}

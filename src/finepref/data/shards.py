@@ -92,19 +92,24 @@ def footers(folder: Path) -> list[tuple[Path, dict[bytes, bytes]]]:
 class ShardSet:
     """All shards of a folder behind one gather; that each is there and whole is checked first.
 
-    needs: names of tensors that every shard must have.
+    names: of the shards. shard, rows: [N] of every item, which of them and where in it. needs: names of tensors that
+    every shard must have.
 
     Raises:
         InputError: one is missing or cut short, has not all its rows, or holds other tensors.
     """
 
-    def __init__(self, folder: Path, shards: Sequence[str], rows: Sequence[int], *, needs: Sequence[str] = ()) -> None:
-        self._folder = folder
-        self._names = sorted(set(shards))
-        place = {name: i for i, name in enumerate(self._names)}
-        self._shard = np.fromiter((place[s] for s in shards), dtype=np.int64, count=len(shards))
-        self._row = np.asarray(rows, dtype=np.int64)
-        lowest, highest = np.zeros((2, len(place)), dtype=np.int64)
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        shard: NDArray[np.integer[Any]],
+        rows: NDArray[np.integer[Any]],
+        *,
+        needs: Sequence[str] = (),
+    ) -> None:
+        self._folder, self._names, self._shard, self._row = folder, names, shard, rows
+        lowest, highest = np.zeros((2, len(names)), dtype=rows.dtype)  # of another type this would be slow
         np.minimum.at(lowest, self._shard, self._row)
         np.maximum.at(highest, self._shard, self._row)
         kinds: list[dict[str, Any]] = []
@@ -148,7 +153,7 @@ class ShardSet:
         out: dict[str, Tensor] = {}
         for number in np.unique(shards).tolist():
             here = np.flatnonzero(shards == number)
-            rows, place = torch.from_numpy(self._row[items[here]]), torch.from_numpy(here)
+            rows, place = torch.from_numpy(self._row[items[here]].astype(np.int64)), torch.from_numpy(here)
             for name, tensor in self._tensors(number).items():
                 part = tensor[rows]
                 if name not in out:

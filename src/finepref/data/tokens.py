@@ -16,7 +16,7 @@ from torch import Tensor
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.images import ImageSize
 from finepref.data.latents import EMPTY_PROMPT, Latents
-from finepref.formats.cache import Pairs
+from finepref.formats.cachetables import Pairs
 from finepref.formats.preferences import Preferences
 from finepref.formats.prompts import prompt_sha256
 from finepref.formats.reading import Reading

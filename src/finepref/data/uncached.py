@@ -20,7 +20,8 @@ from finepref.core.progress import progress, say
 from finepref.core.provenance import sha256_bytes
 from finepref.data.hashed import HashedStretch
 from finepref.data.latents import EMPTY_PROMPT
-from finepref.formats.cache import Shaping, pairs_of
+from finepref.formats.cache import Shaping
+from finepref.formats.cachetables import pairs_of
 from finepref.formats.joinedparts import joined
 from finepref.formats.preferences import ImageRef
 from finepref.formats.prompts import prompt_sha256
@@ -94,7 +95,7 @@ class OnlineLatents:
 
     def identity(self) -> str:
         """Hash of what shapes the numbers, and of the pairs; not that of any cache, whose numbers are rounded."""
-        return self.shaping.identity(self.pairs)
+        return self.shaping.identity(self.pairs.sha256())
 
     def calls(self) -> dict[str, int | None]:
         """Not counted: it depends on which batches share an image."""

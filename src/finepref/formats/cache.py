@@ -5,24 +5,20 @@ A cache is known by what shaped its numbers; images and prompts are known by the
 
 from __future__ import annotations
 
-import itertools
 import math
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from finepref.core.buckets import Bucket
 from finepref.core.errors import InputError
-from finepref.core.files import parquet_columns, reading, write_parquet, write_sealed
+from finepref.core.files import reading, write_sealed
 from finepref.core.images import ImageSize
-from finepref.core.provenance import hash_config, provenance, sha256_bytes
-from finepref.formats.records import read_columns, read_record
+from finepref.core.provenance import hash_config, provenance
+from finepref.formats.records import read_record
 
 CACHE = "cache.json"
 VERSION = 1
@@ -73,12 +69,12 @@ class Shaping:
             remedy = "use another folder, or make it again with `finepref cache --overwrite`"
             raise InputError(f"the cache was made for another {what}", where=where, remedy=remedy)
 
-    def identity(self, pairs: Pairs) -> str:
-        """Hash of what decides a latent or an embedding, and of the pairs."""
+    def identity(self, pairs_sha256: str) -> str:
+        """Hash of what decides a latent or an embedding, and of the pairs, given by theirs."""
         said = asdict(self)
         if not self.buckets:  # a cache of the version before is the same one
             del said["buckets"]
-        return hash_config({**said, "pairs": pairs.sha256()})
+        return hash_config({**said, "pairs": pairs_sha256})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +128,13 @@ class Kind:
         return found.replace_schema_metadata({SECONDS: repr(seconds)})
 
 
-_SIZE = ("original_height", "original_width", "crop_top", "crop_left")
+SIZE = ("original_height", "original_width", "crop_top", "crop_left")
 IMAGES = Kind(
     "images",
     pa.schema(
         [
             *(("image_sha256", pa.string()), (FLIP, pa.bool_()), (BUCKET, pa.string()), ("row", pa.int64())),
-            *((name, pa.int32()) for name in _SIZE),
+            *((name, pa.int32()) for name in SIZE),
         ]
     ),
     ("image_sha256", BUCKET, FLIP),
@@ -155,69 +151,13 @@ OWN = (*(kind.name for kind in KINDS), *(f"{kind.name}.parquet" for kind in KIND
 
 def image_row(sha: str, size: ImageSize, *, flip: bool) -> dict[str, Any]:
     """A row of the index of images, but for its place in the shard."""
-    crop = {name: getattr(size, name) for name in _SIZE}
+    crop = {name: getattr(size, name) for name in SIZE}
     return {"image_sha256": sha, FLIP: flip, BUCKET: str(size.bucket), **crop}
 
 
 def prompt_row(sha: str, tokens: int) -> dict[str, Any]:
     """A row of the index of prompts, but for its place in the shard."""
     return {"prompt_sha256": sha, "tokens": tokens}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Items:
-    """images.parquet or prompts.parquet. row: identity -> line. shard, place: of every line. sizes: [N, 4], of images.
-
-    An identity is (content hash, bucket, flip) of an image, the content hash of a prompt.
-    """
-
-    row: Mapping[Any, int]
-    shard: Sequence[str]
-    place: Sequence[int]
-    sizes: NDArray[np.int32]
-
-
-class CachedPair(NamedTuple):
-    """Content hashes of a pair's prompt and images, and the bucket that both are trained in."""
-
-    prompt: str
-    image_0: str
-    image_1: str
-    bucket: str
-
-
-class Pairs(Mapping[str, CachedPair]):
-    """pair_id -> CachedPair, in file order."""
-
-    def __init__(self, ids: Sequence[str], *columns: Sequence[str]) -> None:
-        """Columns: as the fields of `CachedPair`."""
-        self._columns = columns
-        self._row = {pair: row for row, pair in enumerate(ids)}
-
-    def __getitem__(self, pair_id: str) -> CachedPair:
-        row = self._row[pair_id]
-        return CachedPair(*(column[row] for column in self._columns))
-
-    def sha256(self) -> str:
-        """Hash of ids and content hashes, in order; what the images are decides the bucket."""
-        return sha256_bytes("\n".join(itertools.chain(self._row, *self._columns[:3])).encode())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._row)
-
-    def __len__(self) -> int:
-        return len(self._row)
-
-
-class CachedRow(NamedTuple):
-    """A row of pairs.parquet. label: P(image_0 preferred) in {1, 0.5, 0}, nan where nobody voted."""
-
-    pair_id: str
-    prompt_sha256: str
-    image_0: str
-    image_1: str
-    bucket: str
-    label: float
 
 
 def is_complete(folder: Path) -> bool:
@@ -262,51 +202,3 @@ def as_seconds(text: bytes) -> float:
     if not 0 <= seconds < math.inf:
         raise ValueError(f"{seconds} seconds")
     return seconds
-
-
-def read_items(folder: Path, kind: Kind, *, square: Bucket) -> Items:
-    """Read images.parquet or prompts.parquet. square: the bucket of all images that older versions cached."""
-    schema = kind.schema.append(pa.field(SHARD, pa.string()))
-    table = read_columns(folder / f"{kind.name}.parquet", schema, before=kind.before(square))
-    hashes, *flips = _shared(table[kind.keys[0]]), *(table[key].to_pylist() for key in kind.keys[1:])
-    row = {key: number for number, key in enumerate(zip(hashes, *flips, strict=True) if flips else hashes)}
-    sizes = [table[name].to_numpy() for name in _SIZE if name in kind.schema.names]
-    return Items(row, table[SHARD].to_pylist(), table["row"].to_pylist(), np.stack(sizes or [[]], axis=-1))
-
-
-def write_items(folder: Path, kind: Kind, table: pa.Table) -> int:
-    """Write images.parquet or prompts.parquet from the indexes of all shards, an identity once; how many hashes."""
-    identities = list(zip(*(table[key].to_pylist() for key in kind.keys), strict=True))
-    first = {identity: row for row, identity in reversed(list(enumerate(identities)))}
-    write_parquet(folder / f"{kind.name}.parquet", table.take(pa.array(sorted(first.values()), pa.int64())))
-    return len({identity[0] for identity in identities})
-
-
-def read_pairs(folder: Path, *, square: Bucket) -> tuple[Pairs, NDArray[np.float64] | None]:
-    """Read pairs.parquet: the pairs, and their labels as in `CachedRow`; None in a cache that an older version made.
-
-    square: the bucket of all its pairs, if one made it that knew no others.
-    """
-    *names, label = CachedRow._fields
-    held = label in parquet_columns(folder / PAIRS)
-    columns = [*((name, pa.string()) for name in names), *([(label, pa.float64())] if held else [])]
-    table = read_columns(folder / PAIRS, pa.schema(columns), before={BUCKET: str(square)})
-    labels = table[label].to_numpy() if held else None
-    return Pairs(*(_shared(table[name]) for name in names)), labels
-
-
-def pairs_of(rows: pa.Table) -> tuple[Pairs, NDArray[np.float64]]:
-    """Pairs and labels that no file holds yet; columns as the fields of `CachedRow`."""
-    *names, label = CachedRow._fields
-    return Pairs(*(_shared(rows[name]) for name in names)), rows[label].to_numpy()
-
-
-def write_pairs(folder: Path, rows: pa.Table) -> None:
-    """Write pairs.parquet, columns as the fields of `CachedRow`; a label that is nan is null."""
-    labels = pa.array(rows["label"].to_numpy(), pa.float64(), from_pandas=True)
-    write_parquet(folder / PAIRS, rows.set_column(rows.column_names.index("label"), "label", labels))
-
-
-def _shared(column: pa.ChunkedArray) -> list[str]:
-    """A column of strings, sys.intern-ed: a hash that many pairs name is one object."""
-    return [sys.intern(text) for text in column.to_pylist()]

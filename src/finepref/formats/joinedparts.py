@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finepref.core.errors import InputError
-from finepref.formats.cache import CachedRow
+from finepref.formats.cachetables import CachedRow
 from finepref.formats.pairrows import Account, refuse_several
 from finepref.formats.preferences import Quarantined
 from finepref.formats.readparts import ROWS, ReadPart

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import pyarrow as pa
 
 from finepref.core.errors import InputError, cut, first_line
-from finepref.core.files import parquet_columns, parse_json, read_json, read_parquet, reading
+from finepref.core.files import iterate_parquet, parquet_columns, parse_json, read_json, read_parquet, reading
 from finepref.core.text import as_typed, inert
 
 Record = TypeVar("Record")
@@ -159,18 +159,33 @@ def read_columns(
     Raises:
         InputError: the file cannot be read, a column is missing or of another type, or a value is missing.
     """
+    pieces = [*iterate_columns(path, columns, optional=optional, before=before)]
+    return pa.concat_tables(pieces) if pieces else columns.empty_table()
+
+
+def iterate_columns(
+    path: str | Path,
+    columns: pa.Schema,
+    *,
+    optional: Sequence[str] = (),
+    before: Mapping[str, str] | None = None,
+    rows: int | None = None,
+) -> Iterator[pa.Table]:
+    """`read_columns`, some rows after the others. rows: how many at most; None: all at once."""
     lacking = {name: value for name, value in (before or {}).items() if name not in parquet_columns(path)}
-    table = read_parquet(path, [name for name in columns.names if name not in lacking])
-    for name, value in lacking.items():
-        table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
-    table = table.select(columns.names).replace_schema_metadata(None)
-    for column in columns:
-        with reading(path, f"a table whose {column.name!r} is {column.type}"):
-            table = table.set_column(columns.names.index(column.name), column, table[column.name].cast(column.type))
-        if table[column.name].null_count and not (column.name in optional or pa.types.is_floating(column.type)):
-            row = table[column.name].is_null().index(True).as_py()
-            raise InputError(f"row {row} has no {column.name!r}", where=path, remedy="write it again")
-    return table
+    named, start = [name for name in columns.names if name not in lacking], 0
+    for table in [read_parquet(path, named)] if rows is None else iterate_parquet(path, named, rows):
+        for name, value in lacking.items():
+            table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
+        table = table.select(columns.names).replace_schema_metadata(None)
+        for column in columns:
+            with reading(path, f"a table whose {column.name!r} is {column.type}"):
+                table = table.set_column(columns.names.index(column.name), column, table[column.name].cast(column.type))
+            if table[column.name].null_count and not (column.name in optional or pa.types.is_floating(column.type)):
+                row = start + table[column.name].is_null().index(True).as_py()
+                raise InputError(f"row {row} has no {column.name!r}", where=path, remedy="write it again")
+        yield table
+        start += table.num_rows
 
 
 def iterate_rows(path: str | Path, kind: type[Record], columns: pa.Schema) -> Iterator[Record]:

@@ -18,8 +18,9 @@ import pyarrow as pa
 from finepref.core import files
 from finepref.core.errors import InputError
 from finepref.core.ownership import has_footer, own_file
-from finepref.formats.records import as_record, read_columns
-from finepref.formats.textcolumn import as_arrow, picked
+from finepref.formats.hashcolumns import joined, packed, repeats, rows_of
+from finepref.formats.records import as_record, iterate_columns
+from finepref.formats.textcolumn import PIECE, as_arrow
 
 NO_LABEL = -1
 REMEDY = "write the signals again with `finepref signals`"
@@ -87,13 +88,14 @@ class Signals:
     def take(self, rows: npt.NDArray[Any]) -> Signals:
         """These rows, in this order."""
         arrays = {name: getattr(self, name)[rows] for name in TYPES}
-        return Signals(pair_id=picked(self.pair_id, rows), meta=self.meta, **arrays)
+        return Signals(pair_id=rows_of(self.pair_id, rows), meta=self.meta, **arrays)
 
 
 def from_columns(pair_id: Sequence[str], columns: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> Signals:
     """The record of these columns [n], by name; one that is not given is `UNSET` (the winner is always given)."""
     held = {name: columns[name] if name in columns else np.full(len(pair_id), UNSET[name]) for name in TYPES}
-    return Signals(pair_id=pair_id, meta=meta, **{name: held[name].astype(kind) for name, kind in TYPES.items()})
+    arrays = {name: held[name].astype(kind, copy=False) for name, kind in TYPES.items()}
+    return Signals(pair_id=pair_id, meta=meta, **arrays)
 
 
 def write_signals(path: str | Path, signals: Signals, *, provenance: Mapping[str, Any]) -> None:
@@ -122,14 +124,18 @@ def read_signals(path: str | Path) -> Signals:
         InputError: missing file or column, a pair twice, a winner or label that is none, a margin that is not finite on
             the winner's side, a weight that is negative or not finite.
     """
-    table = read_columns(path, COLUMNS, optional=LABELS)
-    pair_id = table["pair_id"].to_pylist()
-    columns = {name: table[name].fill_null(NO_LABEL) if name in LABELS else table[name] for name in TYPES}
-    arrays = {name: column.to_numpy() for name, column in columns.items()}
+    ids, arrays = [], {name: np.empty(files.parquet_rows(path), kind) for name, kind in TYPES.items()}
+    at = 0
+    for table in iterate_columns(path, COLUMNS, optional=LABELS, rows=PIECE):
+        here = slice(at, at := at + len(table))
+        ids.append(packed(table["pair_id"].chunks))
+        for name, values in arrays.items():
+            values[here] = table[name].fill_null(NO_LABEL) if name in LABELS else table[name]
+    pair_id = joined(ids)
     margin = np.where(arrays["winner"] == 0, arrays["margin_0"], arrays["margin_1"])
     labels = np.concatenate([arrays["label_0"], arrays["label_1"]])
     faults = {
-        "a pair id occurs twice": len(set(pair_id)) != len(pair_id),
+        "a pair id occurs twice": repeats(pair_id),
         "a winner is neither 0 nor 1": not np.isin(arrays["winner"], (0, 1)).all(),
         "a label is none of 0, 1 and null": not np.isin(labels, (NO_LABEL, 0, 1)).all(),
         "a winner's margin is not finite": not np.isfinite(margin).all(),

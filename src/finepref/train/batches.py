@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -58,14 +59,14 @@ class DrawnFrom(Protocol[Batch]):
 
 
 @lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, count: int) -> list[int]:
-    return rng.numpy_generator(seed, "order", epoch).permutation(count).tolist()
+def _permutation(seed: int, epoch: int, count: int) -> npt.NDArray[np.int32]:
+    return rng.numpy_generator(seed, "order", epoch).permutation(count).astype(np.int32)
 
 
 def pair_order(seed: int, *, count: int, step: int, per_step: int) -> list[Draw]:
     """The draws of optimiser step `step` (from 0): every epoch is one seeded permutation of all `count` rows."""
     positions = range(step * per_step, (step + 1) * per_step)
-    return [Draw(_permutation(seed, k // count, count)[k % count], k // count) for k in positions]
+    return [Draw(int(_permutation(seed, k // count, count)[k % count]), k // count) for k in positions]
 
 
 def image_order(seed: int, *, desirable: np.ndarray, ratio: float, step: int, per_step: int) -> list[Draw]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,13 +11,15 @@ import numpy.typing as npt
 
 from finepref.core.errors import InputError
 from finepref.core.progress import say
-from finepref.core.provenance import hash_config, sha256_bytes
+from finepref.core.provenance import hash_config
 from finepref.data.latents import Latents
-from finepref.formats.cache import Pairs
-from finepref.formats.preferences import read_pair_ids, winner_of
+from finepref.formats.cachetables import Pairs
+from finepref.formats.hashcolumns import Hashes, Rows, chosen, places, rows_of, taken, text_of
+from finepref.formats.preferences import read_pair_ids
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.run import RunSignals
-from finepref.formats.signals import NO_LABEL, Signals, read_signals
+from finepref.formats.signals import NO_LABEL, Signals, from_columns, read_signals
+from finepref.formats.textcolumn import PIECE
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,17 +31,17 @@ class PairTable:
     bucket: of both images.
     """
 
-    pair_id: tuple[str, ...]
-    prompt: tuple[str, ...]
-    winner: tuple[str, ...]
-    loser: tuple[str, ...]
-    bucket: tuple[str, ...]
+    pair_id: Sequence[str]
+    prompt: Sequence[str]
+    winner: Sequence[str]
+    loser: Sequence[str]
+    bucket: Sequence[str]
     margin: Floats
     weight: Floats
     about: RunSignals
 
     @property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> Sequence[str]:
         """What a row of it is named by."""
         return self.pair_id
 
@@ -87,18 +90,25 @@ def pair_table(
         known = read_signals(signals)
         about = about_signals(known)
     else:
-        known, about = _from_votes(*votes_of(cache, votes, reading), without=without)
-    row = {pair: i for i, pair in enumerate(known.pair_id)}
-    kept = [(pair, row[pair]) for pair in pairs if pair in row and pair not in without]
-    if not kept:
+        named, labels = votes_of(cache, votes, reading)
+        known, about, decided = _from_votes(named, labels, without=without)
+    if signals is None and named is pairs.ids:
+        place = np.full(len(pairs), -1, np.int32)
+        place[decided] = np.arange(len(decided))
+    else:
+        place = places(pairs.ids, known.pair_id)
+    if without:
+        place[[row for row, pair in enumerate(pairs) if pair in without]] = -1
+    kept = np.flatnonzero(place >= 0).astype(np.int32)
+    if not len(kept):
         what = f"none of the {len(pairs) - len(without)} cached pairs is in the signal"
         remedy = "make signals and cache from the same votes"
         raise InputError(what, where=signals or ", ".join(votes) or "the cache", remedy=remedy)
     missing = len(pairs) - len(without) - len(kept)
     if missing:
         say(f"{missing} of {len(pairs) - len(without)} cached pairs have no signal (ties or no score) and are left out")
-    used = known.take(np.array([place for _, place in kept]))
-    return _pair_table(pairs, used, replace(about, pairs=len(kept), left_out=missing), scale=scale, swap=swap)
+    used = known.take(place[kept])
+    return _pair_table(pairs, kept, used, replace(about, pairs=len(kept), left_out=missing), scale=scale, swap=swap)
 
 
 def voted_table(
@@ -109,25 +119,26 @@ def voted_table(
     Raises:
         InputError: not one of them was decided.
     """
-    known, about = _from_votes(named, labels, without=frozenset(named) - ids)
-    if not known.pair_id:
+    here = np.array([pair in ids for pair in named], dtype=bool)
+    known, about, _ = _from_votes([pair for pair, held in zip(named, here, strict=True) if held], labels[here])
+    if not len(known):
         what = f"nobody decided one of the {len(ids)} held-out pairs"
         raise InputError(what, where="validation", remedy="hold out more pairs")
-    return _pair_table(pairs, known, replace(about, pairs=len(known)), scale=1.0, swap=swap)
+    rows = places(known.pair_id, pairs.ids)
+    return _pair_table(pairs, rows, known, replace(about, pairs=len(known)), scale=1.0, swap=swap)
 
 
-def _pair_table(pairs: Pairs, used: Signals, about: RunSignals, *, scale: float, swap: bool) -> PairTable:
-    """The pairs that a signal speaks of, in its order; scale, swap: as of `pair_table`."""
+def _pair_table(pairs: Pairs, rows: Rows, used: Signals, about: RunSignals, *, scale: float, swap: bool) -> PairTable:
+    """The pairs of these rows, of which the signal speaks in this order; scale, swap: as of `pair_table`."""
     if swap:
         used = replace(used, winner=1 - used.winner)
-    held = [pairs[pair] for pair in used.pair_id]
-    sides = [(pair.image_0, pair.image_1) for pair in held]
+    prompt, *sides, bucket = pairs.columns
     return PairTable(
-        pair_id=tuple(used.pair_id),
-        prompt=tuple(pair.prompt for pair in held),
-        winner=tuple(side[w] for side, w in zip(sides, used.winner, strict=True)),
-        loser=tuple(side[1 - w] for side, w in zip(sides, used.winner, strict=True)),
-        bucket=tuple(pair.bucket for pair in held),
+        pair_id=taken(pairs.ids, rows),
+        prompt=taken(prompt, rows),
+        winner=chosen(sides, used.winner, rows),
+        loser=chosen(sides[::-1], used.winner, rows),
+        bucket=taken(bucket, rows),
         margin=(scale * used.margin).astype(np.float32),
         weight=used.weight,
         about=about,
@@ -147,7 +158,7 @@ def image_table(cache: Latents, *, signals: str, without: frozenset[str] = froze
     known = read_signals(signals)
     row = {pair: i for i, pair in enumerate(known.pair_id)}
     found: dict[tuple[str, str, int], str] = {}
-    for pair, held in cache.pairs.items():
+    for pair, held in cache.pairs.rows():
         if pair not in row or pair in without:
             continue
         for image, labels in ((held.image_0, known.label_0), (held.image_1, known.label_1)):
@@ -175,19 +186,23 @@ def about_signals(known: Signals) -> RunSignals:
     """What run.json says of a signal file; its hash is that of the columns, not of the footer."""
     margins, labels = (np.stack([known.margin_0, known.margin_1]), np.stack([known.label_0, known.label_1], axis=1))
     columns = (known.winner.astype(np.int64), margins, known.weight, labels)
-    content = b"".join([*map(str.encode, known.pair_id), *(values.tobytes() for values in columns)])
+    digest = hashlib.sha256()
+    for piece in text_of(known.pair_id):
+        digest.update(piece.encode())
+    for values in columns:
+        digest.update(values.tobytes())
     return RunSignals(
         kind="+".join(known.kinds),
-        sha256=sha256_bytes(content),
+        sha256=digest.hexdigest(),
         rewards=tuple(sorted(known.rewards)),
         device_seconds=known.device_seconds,
     )
 
 
-def votes_of(cache: Latents, votes: Sequence[str], reading: Reading) -> tuple[list[str], npt.NDArray[np.float64]]:
+def votes_of(cache: Latents, votes: Sequence[str], reading: Reading) -> tuple[Sequence[str], npt.NDArray[np.float64]]:
     """Ids and labels of all pairs, from the cache where it holds them."""
     if cache.labels is not None:
-        return list(cache.pairs), cache.labels
+        return cache.pairs.ids, cache.labels
     if not votes:
         raise InputError("there is neither a signal file nor a vote file", where="data.paths", remedy="name the votes")
     return read_pair_ids(*votes, reading=reading)
@@ -195,21 +210,29 @@ def votes_of(cache: Latents, votes: Sequence[str], reading: Reading) -> tuple[li
 
 def _from_votes(
     ids: Sequence[str], labels: npt.NDArray[np.float64], *, without: frozenset[str] = frozenset()
-) -> tuple[Signals, RunSignals]:
-    decided = [
-        (pair, winner)
-        for pair, label in zip(ids, labels, strict=True)
-        if pair not in without and (winner := winner_of(label)) is not None
-    ]
-    none, zeros = np.full(len(decided), NO_LABEL, np.int8), np.zeros(len(decided), np.float32)
-    known = Signals(
-        pair_id=tuple(pair for pair, _ in decided),
-        winner=np.array([winner for _, winner in decided], dtype=np.int8),
-        margin_0=zeros,
-        margin_1=zeros,
-        weight=np.ones(len(decided), np.float32),
-        label_0=none,
-        label_1=none,
-        meta={"kinds": ["binary"]},
+) -> tuple[Signals, RunSignals, Rows]:
+    """The votes that decided as a signal, margin 0 and weight 1, and which they are."""
+    decided = np.flatnonzero((labels > 0.5) | (labels < 0.5)).astype(np.int32)
+    if without:
+        decided = np.array([row for row in decided.tolist() if ids[row] not in without], np.int32)
+    known = from_columns(
+        rows_of(ids, decided), {"winner": (labels[decided] < 0.5).astype(np.int8)}, {"kinds": ["binary"]}
     )
-    return known, RunSignals(kind="binary", sha256=hash_config({"decided": decided}), device_seconds=0.0)
+    return known, RunSignals(kind="binary", sha256=_decided_sha256(known), device_seconds=0.0), decided
+
+
+def _decided_sha256(known: Signals) -> str:
+    """Hash of the configuration {decided: [[id, winner], ...]}; where ids are hashes its text is put together here."""
+    if not isinstance(known.pair_id, Hashes):
+        return hash_config({"decided": zip(known.pair_id, known.winner.tolist(), strict=True)})
+    digest, digits = hashlib.sha256(b'{"decided": ['), 2 * known.pair_id.data.shape[1]
+    line = np.frombuffer(b'["' + b"0" * digits + b'", 0], ', np.uint8)
+    for start in range(0, len(known), PIECE):
+        ids = known.pair_id.data[start : start + PIECE].tobytes().hex().encode()
+        lines = np.tile(line, (len(ids) // digits, 1))
+        lines[:, 2 : 2 + digits] = np.frombuffer(ids, np.uint8).reshape(-1, digits)
+        lines[:, 5 + digits] += known.winner[start : start + PIECE].astype(np.uint8)
+        text = lines.tobytes()
+        digest.update(text if start + PIECE < len(known) else text[:-2])
+    digest.update(b"]}")
+    return digest.hexdigest()

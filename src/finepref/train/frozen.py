@@ -30,6 +30,7 @@ from finepref.data.shards import STORAGE, ShardSet, read_index, write_shard
 from finepref.formats.cache import SHARD as NAME
 from finepref.formats.folders import REFERENCE, TRAJECTORIES
 from finepref.formats.frozenfolder import DRAWS, FrozenRecord, draws_table, places, read_frozen, write_frozen
+from finepref.formats.hashcolumns import numbered
 from finepref.objectives.core import mean_square
 from finepref.train.batches import Draw, of_one_bucket
 from finepref.train.placement import place
@@ -120,7 +121,8 @@ def open_frozen(folder: str | Path, content: Content, *, identity: str, draws: i
         raise InputError(f"draws from {missing[0] * SHARD} on are not in it", where=folder, remedy=FILL)
     lines, shards, rows = places(index)
     names = [f"{content.tensor}_{side}" for side in "wl"]
-    return FrozenCache(folder, lines, ShardSet(folder, shards, rows, needs=names), spent, content)
+    held = ShardSet(folder, *numbered(shards), np.asarray(rows, np.int64), needs=names)
+    return FrozenCache(folder, lines, held, spent, content)
 
 
 def fill_frozen(run: Run, folder: Path, content: Content, *, identity: str, overwrite: bool) -> FillSummary:

@@ -116,7 +116,8 @@ def prepare(config: RunConfig, *, cache: Latents, base: BaseRecord) -> Prepared:
     check_signal(method, table, where=config.signal.file)
     held = cache.identity()
     known: dict[str, str] = {}
-    if isinstance(table, PairTable):
+    cached = config.train.reference_cache is not None or config.train.trajectory_cache is not None
+    if cached and isinstance(table, PairTable):
         known["trajectories"] = trajectory_identity(config, method, base=base, cache=held, table=table)
         known["reference"] = reference_identity(config, base=base, cache=held, table=table)
         if method.inversion is not None:
@@ -152,8 +153,8 @@ def reference_identity(config: RunConfig, *, base: BaseRecord, cache: str, table
         **({} if config.model.variant is None else {"variant": config.model.variant}),  # the base's hash is of all
         "resolution": config.data.resolution,
         "cache": cache,
-        "pairs": table.pair_id,
-        "winners": table.winner,
+        "pairs": iter(table.pair_id),
+        "winners": iter(table.winner),
         "seed": config.train.seed,
         "flip": config.data.flip,
         "prompt_dropout": config.data.prompt_dropout,

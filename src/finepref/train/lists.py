@@ -65,7 +65,7 @@ def list_table(cache: Latents, *, signals: str, size: int, without: frozenset[st
     """
     known = read_signals(signals)
     row = {pair: i for i, pair in enumerate(known.pair_id)}
-    kept = [(pair, held) for pair, held in cache.pairs.items() if pair in row and pair not in without]
+    kept = [(pair, held) for pair, held in cache.pairs.rows() if pair in row and pair not in without]
     if not kept:
         raise InputError(
             "none of the cached pairs is in the signal", where=signals, remedy="make both of the same votes"

@@ -10,6 +10,7 @@ from typing import Literal, NoReturn
 
 import torch
 
+from finepref.core.device import free_memory
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import write_text
 from finepref.core.known import forget
@@ -90,6 +91,7 @@ def train_run(
         if verify and isinstance(latents, LatentCache):
             compared += latents.check()
         prepared = prepare(config, cache=latents, base=base)
+        free_memory()  # of reading the tables, before the networks are loaded
         if verify:
             say(f"{out}: {compared} files of the run, its checkpoints and its cache are as they were written")
         if not overwrite and _finished(out, prepared, resume=resume):

@@ -24,7 +24,7 @@ from finepref.data.latents import Latents
 from finepref.diffusion.forward import noised
 from finepref.diffusion.path import Path as NoisePath
 from finepref.evaluate.stats import bootstrap_means, cluster_codes, win_rate
-from finepref.formats.cache import CachedPair, Pairs
+from finepref.formats.cachetables import CachedPair, Pairs
 from finepref.formats.heldout import Agreement, Floats, HeldOutBucket, HeldOutMetrics
 from finepref.formats.preferences import read_pair_ids, winner_of
 from finepref.objectives.core import mean_square, wide
@@ -135,7 +135,7 @@ def held_out_ids(config: RunConfig, pairs: Pairs) -> frozenset[str]:
         return _of_files(pairs, read_pair_ids(*files, reading=config.data.reading())[0], where=", ".join(files))
     if not share:
         return frozenset()
-    count = Counter(pair.prompt for pair in pairs.values())
+    count = Counter(pair.prompt for _, pair in pairs.rows())
     if len(count) < 2:
         what = "all pairs have one prompt, and pairs are held out by prompt"
         raise ConfigError(what, where="data.validation_share", remedy="0, or name validation.pairs")
@@ -146,7 +146,7 @@ def held_out_ids(config: RunConfig, pairs: Pairs) -> frozenset[str]:
             break
         held += count[prompt]
         prompts.add(prompt)
-    return frozenset(each for each, pair in pairs.items() if pair.prompt in prompts)
+    return frozenset(each for each, pair in pairs.rows() if pair.prompt in prompts)
 
 
 def _of_files(pairs: Pairs, named: Sequence[str], *, where: str) -> frozenset[str]:
@@ -154,9 +154,9 @@ def _of_files(pairs: Pairs, named: Sequence[str], *, where: str) -> frozenset[st
     shown = {_content(pairs[each]) for each in named if each in pairs}
     if not shown:
         raise InputError("not one of its pairs could be used", where=where, remedy="see `finepref data validate`")
-    found = frozenset(each for each, pair in pairs.items() if _content(pair) in shown)
+    found = frozenset(each for each, pair in pairs.rows() if _content(pair) in shown)
     prompts = {pairs[each].prompt for each in found}
-    both = {pair.prompt for each, pair in pairs.items() if each not in found} & prompts
+    both = {pair.prompt for each, pair in pairs.rows() if each not in found} & prompts
     if both:
         say(f"{len(both)} of {len(prompts)} held-out prompts are trained on too, with other pictures")
     return found
