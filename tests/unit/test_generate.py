@@ -126,6 +126,22 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert manifest.read_bytes() == (tmp_path / "whole" / LINES).read_bytes()
 
 
+def test_shares_make_the_whole(tmp_path: Path) -> None:
+    """Each share makes its own units and no other; one that is outside is refused before anything is written."""
+    generate({"a": source(FakePipeline())}, PROMPTS, [0, 1], tmp_path / "whole", batch_size=1)
+    made = []
+    for index in (2, 0, 1):
+        pipeline = FakePipeline()
+        generate({"a": source(pipeline)}, PROMPTS, [0, 1], tmp_path / "shares", batch_size=1, shard=(index, 3))
+        made.append(len(pipeline.calls))
+    assert made == [2, 2, 2]
+    assert pixels(tmp_path / "shares", "a").keys() == pixels(tmp_path / "whole", "a").keys()
+    assert (tmp_path / "shares" / LINES).read_text() == (tmp_path / "whole" / LINES).read_text()
+    with pytest.raises(InputError, match="shard 3 of 3; count from 0"):
+        generate({"a": source(FakePipeline())}, PROMPTS, [0], tmp_path / "other", shard=(3, 3))
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_finished_folder_loads_no_model(tmp_path: Path) -> None:
     generate({"a": source(FakePipeline())}, PROMPTS, [0], tmp_path)
 

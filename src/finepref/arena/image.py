@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from finepref.arena.blocks import image_blocks
+from finepref.arena.blocks import image_blocks, slices
 from finepref.arena.counts import is_weighted, parts
 from finepref.arena.normal import Floats, Ints, inverse_mills, truncated_mean
 from finepref.arena.ratings import Ratings, align
@@ -24,6 +24,7 @@ DAMPING = 0.7
 TOLERANCE = 7e-4  # largest change of a posterior mean, in c
 FINE = 1e-8  # where more than the model is known of an image
 MAX_SWEEPS = 100
+SWEPT = 1 << 16  # votes whose sites are worked out together
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def duels(votes: Votes, prior_mean: Floats) -> tuple[Duels, npt.NDArray[np.int64
 
 def block(votes: Votes, members: npt.NDArray[np.int64], prior_mean: Floats) -> tuple[Votes, Floats]:
     """Some votes with image codes of their own without holes, and what is expected of those images."""
-    part = votes.take(members)
+    part = votes if len(members) == len(votes) else votes.take(members)
     dense = part.with_dense_images()
     mean = np.zeros(dense.image_count if len(dense) else 0)
     for old, new in zip(part.images, dense.images, strict=True):
@@ -133,17 +134,29 @@ def infer(fight: Duels, rho: float, *, start: Sites | None = None, tolerance: fl
     n, k = len(fight.winner), len(fight.prior_mean)
     base, several = 2.0 / rho, _copies(fight)
     precision, shift = (
-        (np.zeros(2 * n), np.zeros(2 * n)) if start is None else (start.precision.ravel(), start.shift.ravel())
+        (np.zeros(2 * n), np.zeros(2 * n)) if start is None else (start.precision.flatten(), start.shift.flatten())
     )
+    copies = None if several is None else several.reshape(2, n)
+
+    def move(rows: slice, total: Floats, pull: Floats) -> None:
+        """Move the sites of some votes, [2, rows], towards what their cavities say."""
+        image = index.reshape(2, n)[:, rows].ravel()
+        some = None if copies is None else copies[:, rows].ravel()
+        held = [sites.reshape(2, n)[:, rows] for sites in (precision, shift)]
+        old = [sites.ravel() for sites in held]
+        v = 1.0 / (total[image] - _left_out(old[0], some))
+        m = pull[image]
+        m -= _left_out(old[1], some)
+        m *= v
+        new = _sites(m, v, len(image) // 2, rho)
+        for place, before, site in zip(held, old, new, strict=True):
+            place[:] = (before + DAMPING * (site - before)).reshape(place.shape)
+
     mean, total = _posterior(index, k, base, fight.prior_mean, precision, shift, several)
     for _ in range(MAX_SWEEPS):
-        v = 1.0 / (total[index] - _left_out(precision, several))
-        m = (mean * total)[index]
-        m -= _left_out(shift, several)
-        m *= v
-        site_precision, site_shift = _sites(m, v, n, rho)
-        precision = precision + DAMPING * (site_precision - precision)
-        shift = shift + DAMPING * (site_shift - shift)
+        pull = mean * total
+        for rows in slices(n, SWEPT):
+            move(rows, total, pull)
         before = mean
         mean, total = _posterior(index, k, base, fight.prior_mean, precision, shift, several)
         if n == 0 or float(np.max(np.abs(mean - before))) < tolerance:
@@ -273,10 +286,13 @@ def _both(votes: Votes, prior_mean: Floats, c: float, rho: float, tolerance: flo
     fight, rows = duels(votes, prior_mean)
     fit = infer(fight, rho, tolerance=tolerance)
     m, v = _without_own(pair, fight, fit, rows)
-    left, right = c * expected_difference(m, v, rho), c * expected_difference(m[::-1], v[::-1], rho)
-    own = c * (fit.mean[pair[0]] - fit.mean[pair[1]])
-    left = np.where(votes.outcome > 0, own, left)
-    right = np.where(votes.outcome < 0, -own, right)
+    mean = fit.mean
+    del fight, fit, rows  # a third of the memory
+    left, right = np.empty(len(votes)), np.empty(len(votes))
+    for some in slices(len(votes), SWEPT):
+        own, outcome = c * (mean[pair[0, some]] - mean[pair[1, some]]), votes.outcome[some]
+        left[some] = np.where(outcome > 0, own, c * expected_difference(m[:, some], v[:, some], rho))
+        right[some] = np.where(outcome < 0, -own, c * expected_difference(m[::-1, some], v[::-1, some], rho))
     left[same] = right[same] = 0.0
     return left, right
 
@@ -290,5 +306,6 @@ def _without_own(pair: Ints, fight: Duels, fit: ImageFit, rows: npt.NDArray[np.i
     for side, held in ((0, left_won), (1, ~left_won)):
         for values, sites in ((precision, fit.sites.precision), (shift, fit.sites.shift)):
             np.subtract.at(values[side], rows, count * np.where(held, sites[0], sites[1]))
-    variance = 1.0 / precision
-    return shift * variance, variance
+    np.divide(1.0, precision, out=precision)
+    shift *= precision
+    return shift, precision

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from finepref.cli.asked import share_of
 from finepref.core.errors import InputError
 
 
@@ -48,6 +49,7 @@ def command(
     offload: Annotated[bool, typer.Option(help="Only the network at work on the GPU: less memory, slower.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call; does not change the noise.")] = 8,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first prompts of each set.")] = None,
+    shard: Annotated[str, typer.Option(help="INDEX/COUNT: this share of each model's images alone.")] = "0/1",
     overwrite: Annotated[bool, typer.Option(help="Replace images that were made in another way.")] = False,
 ) -> None:
     """Generate images of every model at equal prompts, seeds and initial noise."""
@@ -65,7 +67,13 @@ def command(
     }  # fmt: skip
     settings: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     extras = _extras(controlnet, control_images, control_scale, refiner, refiner_start)
-    extras |= {"precision": precision, "quantize": quantize, "offload": offload, "negative": negative}
+    extras |= {
+        "shard": share_of(shard),
+        "precision": precision,
+        "quantize": quantize,
+        "offload": offload,
+        "negative": negative,
+    }
     named = parse_models(model)
     check_loading(named, precision, quantize, offload=offload)  # before a model is loaded to be known
     files = [name.partition("=")[2] or name for name in prompts or ()]

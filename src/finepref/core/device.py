@@ -6,8 +6,6 @@ of them can tell is asked of torch's module of that kind, such as `torch.cuda`.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import platform
 import sys
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from finepref.core.errors import InputError
+from finepref.core.memory import give_back
 
 if TYPE_CHECKING:
     import torch
@@ -98,10 +97,7 @@ def free_memory() -> None:
     """Give back what was held for networks and tables that nothing refers to any more, before others are loaded."""
     import torch
 
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc, which else keeps it
-    if trim is not None:
-        trim(0)
+    give_back()
     emptied = getattr(_module(torch.device(default_device())), "empty_cache", None)
     if emptied is not None:
         emptied()

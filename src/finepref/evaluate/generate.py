@@ -18,6 +18,7 @@ from finepref.core.outfolders import check_folder
 from finepref.core.progress import progress, say
 from finepref.core.provenance import provenance, sha256_bytes
 from finepref.data.prompt_sets import load_prompt_set
+from finepref.data.readstretches import share
 from finepref.evaluate.named_models import NamedModel, as_source
 from finepref.evaluate.sampling import SCHEDULERS, Control, Noise, Refiner, Sampler, Sampling, prepare, scheduler_class
 from finepref.evaluate.units import Images, ImageUnit, keep, lost_images, maker, recording, units_of
@@ -51,6 +52,7 @@ def generate(
     offload: bool = False,
     batch_size: int = 8,
     protocol: str | None = None,
+    shard: tuple[int, int] = (0, 1),
     overwrite: bool = False,
 ) -> Manifest:
     """Generate every model x prompt x seed that is not there yet, and list it in `out/manifest.jsonl`.
@@ -66,6 +68,7 @@ def generate(
         batch_size: images per pipeline call, >= 1; does not change the noise. The first call in a folder makes it the
             unit that processes share out: any number may work on one folder at once, and each takes what nobody has.
         protocol: name of the protocol these settings come from, for the record.
+        shard: (index, count): of count shares of each model's images this one alone.
         overwrite: generate again what is there with other settings, instead of refusing.
 
     Returns:
@@ -92,7 +95,8 @@ def generate(
     _check(sources, prompt_set, seeds, batch_size)
     if scheduler is not None and scheduler not in SCHEDULERS:
         scheduler_class(scheduler)
-    made = _Made(sources, prompt_set, sampling, tuple(seeds), batch_size, protocol or "", overwrite)
+    share((), shard)
+    made = _Made(sources, prompt_set, sampling, tuple(seeds), batch_size, protocol or "", shard, overwrite)
     with maker(out) as hand:
         with recording(hand) as record:
             record = made.merged(record, hand)  # refused before anything is loaded or written
@@ -114,16 +118,18 @@ class _Made:
     seeds: tuple[int, ...]
     batch_size: int
     protocol: str
+    shard: tuple[int, int]
     overwrite: bool
 
     def slot(self, name: str) -> str:
         """A model's images of the prompts, by name."""
         return f"{name}/{self.prompts.name}"
 
-    def units(self, name: str, record: FolderRecord) -> list[ImageUnit]:
-        """The units of a model."""
+    def units(self, name: str, record: FolderRecord) -> Sequence[ImageUnit]:
+        """The units of a model that are to be made here."""
         block = record.blocks[self.slot(name)]
-        return units_of(name, self.prompts.name, rows=len(self.prompts), seeds=self.seeds, block=block)
+        units = units_of(name, self.prompts.name, rows=len(self.prompts), seeds=self.seeds, block=block)
+        return share(units, self.shard)
 
     def merged(self, record: FolderRecord, hand: Images) -> FolderRecord:
         """The folder's record with these models."""
@@ -138,7 +144,7 @@ def _fill(hand: Images, made: _Made, name: str, record: FolderRecord, *, offload
     units = made.units(name, record)
     lost = lost_images(hand, units)
     if not lost and all(map(hand.is_made, units)):
-        say(f"{name}: all {len(made.prompts) * len(made.seeds)} images are there")
+        say(f"{name}: all {sum(len(unit.rows) for unit in units)} images are there")
         return
     started = time.perf_counter()
     _run(hand, made, name, lost, offload=offload)

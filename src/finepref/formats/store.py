@@ -15,6 +15,7 @@ import pyarrow as pa
 
 IN_MEMORY = 20_000_000  # rows
 BUCKETS = 256
+PIECE = 1 << 15  # names that are hashed at once
 ENTRY = np.dtype([("row", np.int64), ("hash", np.uint64)])
 PIECE = 1 << 22  # rows put into buckets together
 Hashes = npt.NDArray[np.uint64]
@@ -143,8 +144,10 @@ def hash_names(names: pa.Array) -> Hashes:
     out = np.empty(n, dtype=np.uint64)
     words = -(-lengths // _WORD)
     for count in np.unique(words):
-        rows = np.flatnonzero(words == count)
-        out[rows] = _hash_equal(data, starts[rows], lengths[rows], int(count))
+        found = np.flatnonzero(words == count)
+        for at in range(0, len(found), PIECE):  # what is worked out takes 20 times the memory of the names
+            rows = found[at : at + PIECE]
+            out[rows] = _hash_equal(data, starts[rows], lengths[rows], int(count))
     return out
 
 

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finepref.core.text import cell_text
+
 PIECE = 1 << 16  # rows
 
 
@@ -58,6 +60,31 @@ def picked(values: Sequence[Any], rows: npt.NDArray[Any]) -> TextColumn:
     return TextColumn(as_arrow(values).take(pa.array(rows)))
 
 
+def plain_codes(*columns: Sequence[Any]) -> list[npt.NDArray[np.int32]] | None:
+    """Codes from 0 on, by first appearance, of columns that share one space of names, none of them missing.
+
+    None where two texts may be one name: not trimmed, or with letters that have several spellings.
+    """
+    codes, names = _coded(*columns)
+    is_trimmed = pc.all(pc.equal(pc.utf8_trim_whitespace(names), names)).as_py()
+    return codes if is_trimmed and pc.all(pc.string_is_ascii(names)).as_py() else None
+
+
+def _coded(*columns: Sequence[Any]) -> tuple[list[npt.NDArray[np.int32]], pa.Array]:
+    """Codes from 0 on of columns that share one space of texts, none of them missing, and the texts."""
+    chunks = [chunk for column in columns for chunk in _strings(column).chunks]
+    encoded = pa.chunked_array(chunks, pa.string()).dictionary_encode()  # all chunks have the texts of all
+    names = encoded.chunk(0).dictionary if encoded.num_chunks else pa.array([], pa.string())
+    codes = np.concatenate([np.zeros(0, np.int32), *(chunk.indices.to_numpy() for chunk in encoded.chunks)])
+    return np.split(codes.astype(np.int32), np.cumsum([len(column) for column in columns])[:-1]), names
+
+
+def words_of(numbers: npt.NDArray[np.float64]) -> pa.Array:
+    """Numbers as text, each different one written once."""
+    encoded = pa.array(numbers).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(encoded.indices, pa.array(map(cell_text, encoded.dictionary.to_pylist())))
+
+
 def distinct(values: Sequence[Any]) -> int:
     """How many different texts there are."""
     return int(pc.count_distinct(_strings(values)).as_py())
@@ -65,11 +92,8 @@ def distinct(values: Sequence[Any]) -> int:
 
 def codes_of(*columns: Sequence[Any]) -> tuple[list[npt.NDArray[np.int64]], int]:
     """Codes from 0 on of columns that share one space of texts, none of them missing, and how many texts there are."""
-    joined = pa.chunked_array([chunk for column in columns for chunk in _strings(column).chunks], pa.string())
-    encoded = joined.combine_chunks().dictionary_encode()
-    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
-    codes = encoded.indices.to_numpy().astype(np.int64)
-    return np.split(codes, np.cumsum([len(column) for column in columns])[:-1]), len(encoded.dictionary)
+    codes, names = _coded(*columns)
+    return [each.astype(np.int64) for each in codes], len(names)
 
 
 def content_of(values: Sequence[Any]) -> Iterator[bytes]:

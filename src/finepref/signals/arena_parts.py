@@ -15,9 +15,10 @@ from finepref.arena.posterior import posterior
 from finepref.arena.ratings import BETA, LEVEL, Ratings
 from finepref.arena.rho import estimate_rho
 from finepref.core.errors import InputError
+from finepref.core.memory import give_back
 from finepref.formats.ratings import RatingSettings
 from finepref.formats.rewards import Rewards
-from finepref.formats.textcolumn import are_there, picked
+from finepref.formats.textcolumn import are_there, as_arrow, picked, plain_codes, words_of
 from finepref.formats.votes import Votes
 from finepref.signals.parts import TIE, Floats, Part, SignalVotes
 
@@ -114,22 +115,27 @@ def named_votes(votes: SignalVotes, kind: str, *, images: bool, wanted: bool) ->
     if not len(rows):
         raise InputError("the votes name no models", where=f"kind {kind}", remedy="use kind binary or uniform")
 
-    sides: list[Any] = [None, None]
+    sides, codes = None, None
     if images or wanted:
         if not all(are_there(values)[rows].all() for values in (votes.image_0, votes.image_1)):
             remedy = "use kind truncated" + (" or selection" if images else ", or give rho")
             raise InputError("the votes do not name their images", where=f"kind {kind}", remedy=remedy)
-        sides = [picked(votes.image_0, rows).arrow, picked(votes.image_1, rows).arrow]
+        whole = len(rows) == len(named)
+        sides = [values if whole else picked(values, rows) for values in (votes.image_0, votes.image_1)]
+        codes = plain_codes(*sides)
+        give_back()  # the names
+    left, right = (None, None) if sides is None or codes is not None else (as_arrow(side) for side in sides)
     found = Votes.from_columns(
         left=picked(votes.model_0, rows).arrow,
         right=picked(votes.model_1, rows).arrow,
-        outcome=np.where(np.isnan(votes.label), TIE, votes.label)[rows],
-        left_image=sides[0],
-        right_image=sides[1],
+        outcome=words_of(np.where(np.isnan(votes.label), TIE, votes.label)[rows]),
+        left_image=left,
+        right_image=right,
         prompt=None if votes.prompt is None else picked(votes.prompt, rows).arrow,
         weight=None if votes.count is None else np.where(unvoted, 1.0, votes.count)[rows],
     )
-    return found, rows
+    give_back()  # what reading the columns took
+    return found if codes is None else replace(found, left_image=codes[0], right_image=codes[1]), rows
 
 
 def sides_of(rewards: Sequence[Rewards], rows: Rows) -> dict[str, tuple[Floats, Floats]]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from finepref.arena.ratings import Ratings, load_ratings
 from finepref.core.errors import InputError, nearest
+from finepref.core.memory import give_back
 from finepref.core.options import Options, read_options
 from finepref.core.progress import progress
 from finepref.formats.paircolumns import columns_of
@@ -128,6 +129,7 @@ def vote_table(prefs: Iterable[Preference], *, named_images: bool) -> SignalVote
     """What kinds of signal look at. named_images: read the images where the data do not name them otherwise."""
     held = prefs if isinstance(prefs, Preferences) else list(prefs)
     quick = columns_of(held) if isinstance(held, Preferences) else None
+    give_back()  # of reading
     if quick is not None and not (named_images and (None in quick.image_0 or None in quick.image_1)):
         return parts.table_of(quick)
     for images in (False, True):
