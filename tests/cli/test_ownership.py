@@ -381,10 +381,10 @@ def test_what_was_killed_can_be_run_again(place: Place, tmp_path: Path) -> None:
 
 def test_two_writers(place: Place, tmp_path: Path) -> None:
     """The second is refused in one sentence, also as a command; a lock of a dead process holds nobody off."""
-    for name in ("arena", "cache", "train", "pair"):
+    for name in ("arena", "train", "pair"):
         out = tmp_path / name
         out.mkdir()
-        with locked(out / LOCK if name != "cache" else out / f"{LOCK}-0", place=out):
+        with locked(out / LOCK, place=out):
             code, said = call(*place.words(name, out))
         assert code == 2
         assert "another finepref is writing here" in said

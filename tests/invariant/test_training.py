@@ -253,15 +253,16 @@ def test_kto_has_one_anchor_a_step(world: Path, labels: str, tmp_path: Path) -> 
 
 def test_kto_keeps_both_labels_of_an_image(world: Path, tmp_path: Path) -> None:
     """An image that won one pair and lost another counts once as each, whatever the order of the pairs."""
-    from finepref.formats.cachetables import CachedPair
+    from finepref.formats.cachetables import Pairs
     from finepref.train.data import image_table
 
-    held = {"p": CachedPair("c", "x", "y", "8x8"), "q": CachedPair("c", "z", "x", "8x8")}
+    held = {"p": ("c", "x", "y", "8x8"), "q": ("c", "z", "x", "8x8")}
     file = tmp_path / "kto.parquet"
     columns = {"pair_id": ["p", "q"], "winner": np.int8([0, 0]), "label_0": np.int8([1, 1]), "label_1": np.int8([0, 0])}
     columns |= {name: np.float32([0, 0]) for name in ("margin_0", "margin_1", "weight")}
     write_parquet(file, pa.table(columns))
-    for pairs in (held, dict(reversed(held.items()))):
+    for order in (["p", "q"], ["q", "p"]):
+        pairs = Pairs(order, *zip(*(held[each] for each in order), strict=True))
         table = image_table(SimpleNamespace(pairs=pairs), signals=str(file))
         found = dict(zip(table.image_id, zip(table.image, table.desirable, strict=True), strict=True))
         assert found == {"x:c:1": ("x", True), "x:c:0": ("x", False), "y:c": ("y", False), "z:c": ("z", True)}

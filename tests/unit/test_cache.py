@@ -499,6 +499,41 @@ def test_what_a_killed_process_read_is_not_read_again(tmp_path: Path, monkeypatc
     assert reads == [0, 2]
 
 
+def test_a_refused_data_set_leaves_a_finished_cache_as_it_was(tmp_path: Path) -> None:
+    """Also what was left out of the one that it holds."""
+    data, out = pairs_file(tmp_path / "pairs.parquet", SIDES, broken=[1]), tmp_path / "cache"
+    cache_from(data, Plain(), out, settings=SMALL)
+    said = (out / "quarantine.jsonl").read_text()
+    bad = pairs_file(tmp_path / "bad.parquet", SIDES[:2], broken=[0, 1])
+    with pytest.raises(InputError, match="no pair is usable; the first: image_1: text, not a picture"):
+        cache_from(bad, Plain(), out, settings=SMALL)
+    assert (out / "quarantine.jsonl").read_text() == said
+    assert cache_from(data, Plain(), out, settings=SMALL).encoded_images == 0
+    assert len(LatentCache(out).pairs) == 5
+
+
+@pytest.mark.parametrize("at", ["write_items", "write_pairs", "write_quarantine"])
+def test_a_kill_between_two_tables_leaves_no_finished_cache(
+    at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tables are of two data sets then: neither a run nor the old data take it for whole."""
+    data, out = pairs_file(tmp_path / "pairs.parquet", SIDES[:3]), tmp_path / "cache"
+    cache_from(data, Plain(), out, settings=SMALL)
+    other = pairs_file(tmp_path / "other.parquet", SIDES[2:])
+
+    def killed(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"finepref.data.cache.{at}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cache_from(other, Plain(), out, settings=SMALL)
+    with pytest.raises(InputError, match="the cache is not finished"):
+        LatentCache(out)
+    assert cache_from(data, Plain(), out, settings=SMALL).pairs == 3
+    assert list(LatentCache(out).pairs) == ["p0", "p1", "p2"]
+
+
 def test_a_latent_that_is_not_finite_is_quarantined(tmp_path: Path) -> None:
     class Overflowing(Plain):
         def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

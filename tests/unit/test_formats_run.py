@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from finepref.core.errors import InputError
 from finepref.formats.metrics import (
+    TIMING,
     BucketMetrics,
     StepMetrics,
     StepTiming,
+    append_line,
     append_metrics,
-    append_timing,
     cut_after,
     read_metrics,
     read_timing,
@@ -72,7 +73,7 @@ def test_steps_are_read_as_they_were_written_and_cut(tmp_path: Path) -> None:
     skipped = replace(step, step=3, grad_norm=math.inf, skipped_pairs=("p1",))
     for record in (step, scaled, skipped):
         append_metrics(tmp_path, record)
-        append_timing(tmp_path, StepTiming(record.step, 0.1, 0.1 * record.step))
+        append_line(tmp_path / TIMING, asdict(StepTiming(record.step, 0.1, 0.1 * record.step)))
     *before, last = read_metrics(tmp_path)
     assert before == [step, scaled]
     assert math.isnan(last.grad_norm)

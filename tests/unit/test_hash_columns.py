@@ -32,8 +32,6 @@ def test_hashes_are_their_text(size: int, monkeypatch: pytest.MonkeyPatch) -> No
     order = sorted_rows(column)
     ordered = Hashes(column.data[order])
     assert [*ordered] == sorted(texts)
-    assert [ordered.find(text) for text in sorted(texts)] == [*range(50)]
-    assert [ordered.find(text) for text in ("", "x", "ff" * 99, digests(1, seed=1)[0][:size])] == [-1] * 4
 
 
 @pytest.mark.parametrize("other", ["p1", "A" * 32, "", "0" * 31, "0" * 34, None])

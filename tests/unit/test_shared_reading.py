@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from finepref.core.errors import InputError
-from finepref.data.inspect import inspect, inspect_together
+from finepref.data.inspect import DataReport, inspect, inspect_together
+from finepref.data.readstretches import readers
 from finepref.evaluate.scored_pairs import score_preferences
 from finepref.formats import stretches
 from finepref.formats.preferences import Preferences, Quarantined, read_pair_ids
@@ -156,3 +157,43 @@ def test_rewards_by_several_are_those_of_one(tmp_path: Path, own: bool, kind: st
     assert {path.name for path in tmp_path.iterdir()} == {"votes", "one.parquet", "three.parquet", "shares.parquet"}
     with pytest.raises(InputError, match="the prompt is"):
         score_preferences(Preferences(data=data), [Red()], tmp_path / "strict.parquet")
+
+
+def test_a_share_that_is_run_again_reads_its_pictures_again(tmp_path: Path) -> None:
+    """They may have been mended; those of the other share are not looked at again."""
+    data = votes(tmp_path / "votes", own=False, kind="jsonl")
+    parts, out = tmp_path / "parts", tmp_path / "rewards.parquet"
+    dropped: list[Quarantined] = []
+
+    def both(index: int) -> DataReport | None:
+        score_preferences(Preferences(data=data, quarantine=dropped), [Red()], out, shard=(index, 2))
+        return inspect_together(data, parts, full=True, shard=(index, 2))
+
+    assert both(0) is None
+    for path in data.glob("*.png"):
+        path.write_bytes(flat((200, 1, 1)))
+    assert both(0) is None
+    found = both(1)
+    assert found is not None
+    assert len(found.problems) == 1  # the prompt
+    assert {row["value"] for row in pq.read_table(out).to_pylist()} == {200.0}
+
+
+def test_a_share_without_rows_is_an_empty_report_and_rows_are_counted_over_all_files(tmp_path: Path) -> None:
+    data = votes(tmp_path / "votes", own=True)
+    whole = {(each.row, each.where) for each in inspect(data, full=True).problems}
+    shares = [inspect(data, full=True, shard=(index, 30)) for index in range(30)]
+    assert {(each.row, each.where) for share in shares for each in share.problems} == whole
+    assert shares[-1].pairs == 0
+    assert sum(share.pairs for share in shares) == ROWS - 1
+
+
+def test_a_share_is_scored_again_while_another_is_at_work(tmp_path: Path) -> None:
+    data, out = votes(tmp_path / "votes", own=True), tmp_path / "rewards.parquet"
+    score_preferences(Preferences(data=data, quarantine=[]), [Red()], out, shard=(0, 2))
+    (part, *_) = sorted((tmp_path / "rewards.parquet.parts" / "read").glob("*.rewards.parquet"))
+    before = part.stat().st_mtime_ns
+    other = readers(tmp_path / "rewards.parquet.parts", "rewards")
+    with other.at_work(begin=lambda: None, leave=lambda: None):
+        score_preferences(Preferences(data=data, quarantine=[]), [Red()], out, shard=(0, 2), overwrite=True)
+    assert part.stat().st_mtime_ns > before

@@ -67,13 +67,7 @@ def command(
     }  # fmt: skip
     settings: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     extras = _extras(controlnet, control_images, control_scale, refiner, refiner_start)
-    extras |= {
-        "shard": share_of(shard),
-        "precision": precision,
-        "quantize": quantize,
-        "offload": offload,
-        "negative": negative,
-    }
+    extras |= {"precision": precision, "quantize": quantize, "offload": offload, "negative": negative}
     named = parse_models(model)
     check_loading(named, precision, quantize, offload=offload)  # before a model is loaded to be known
     files = [name.partition("=")[2] or name for name in prompts or ()]
@@ -83,7 +77,7 @@ def command(
     numbers, chosen = _asked(fixed, protocol, settings, prompts or [])
     sets = [load_prompt_set(name).head(limit) for name in chosen]
     models = {name: as_source(path) for name, path in named.items()}
-    extras["negative"] = None if negative is None else as_source(negative)
+    extras |= {"negative": None if negative is None else as_source(negative), "shard": share_of(shard)}
     if fixed is not None:
         settings = fixed.sampling(family_of({name: source.pipeline for name, source in models.items()}))
     for prompt_set in sets:

@@ -126,8 +126,10 @@ def cache_from(
         made = replace(made, shaping=found.shaping)
         known = found.complete and found.stamp == made.stamp
         if known and not (recheck and found.files) and _is_whole(folder, encoder.buckets[0]):
-            if alone:  # of a process that was killed when all was joined
-                clear(hand)
+            if (folder / READ).is_dir():  # of a process that was killed when all was joined
+                with hand.writing():
+                    if hand.is_alone():
+                        clear(hand)
             return _summary(folder, found.summary, complete=launched_as()[1] == 0)
     if overwrite and not alone:
         raise InputError(BUSY[0], where=folder, remedy=BUSY[1])
@@ -228,12 +230,17 @@ def _merge(work: _Work, made: stored.CacheRecord, reading: Reading) -> CacheSumm
     """Write the tables from all parts."""
     folder, hand, build = work.build.folder, work.hand, work.build
     whole = joined(read_parts(folder, work.units), where=named(work.opened), question=reading.question)
-    write_quarantine(folder / QUARANTINE, whole.left_out)
-    if not len(whole.pairs):
-        raise InputError("no pair is usable", where=folder / QUARANTINE, remedy="the reasons are in that file")
+    before = stored.read_cache(folder)
+    if not len(whole.pairs) and before.complete:  # its list of rows left out stays
+        what = f"no pair is usable; the first: {whole.left_out[0].reason}"
+        raise InputError(what, where=named(work.opened), remedy="`finepref data validate` lists all")
     build.news()
     if not images_of(whole.pairs) <= build.held[stored.IMAGES.name]:
         raise InputError("a shard was lost while it was made", where=folder, remedy="run the command again")
+    stored.write_cache(folder, replace(before, complete=False, stamp=""))  # while its tables are of two data sets
+    write_quarantine(folder / QUARANTINE, whole.left_out)
+    if not len(whole.pairs):
+        raise InputError("no pair is usable", where=folder / QUARANTINE, remedy="the reasons are in that file")
     square = build.encoder.buckets[0]
     indexes = [(kind, shard_index(folder, kind, square=square)) for kind in stored.KINDS]
     images, prompts = (write_items(folder, kind, index) for kind, index in indexes)

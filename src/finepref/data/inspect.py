@@ -6,7 +6,7 @@ import itertools
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,7 +89,8 @@ def inspect(
     found = (each for part in parts for each in _look(part, full=full))
     for _ in progress(itertools.islice(found, limit), "read", total=limit, unit="pair"):
         pass
-    return report_of(opened, [part.part() for part in parts], reading)
+    counts = None if shard[1] == 1 else opened.row_counts()
+    return report_of(opened, [part.part() for part in parts], reading, counts=counts)
 
 
 def inspect_together(
@@ -123,10 +124,15 @@ def inspect_together(
             write_part(hand.parts.place, unit.name, part.part())
             return [Made(unit.name)]
 
-        def is_kept(name: str) -> bool:
-            return name in names and (shard[1] > 1 or not read_part(hand.parts.place, name).about.files)
+        def is_kept(name: str) -> bool:  # pictures may have changed; those of other shares are not looked at again
+            part = hand.parts.place / f"{name}.pairs.parquet"
+            return part.is_file() and name in names and not (name in own and read_part(part.parent, name).about.files)
 
-        with hand.at_work(begin=lambda: begin(hand, is_kept), leave=lambda: leave(hand, stamp)):
+        def start() -> None:
+            begin(hand, is_kept, again=[unit for unit in own if shard[1] > 1 and not is_kept(unit)])
+
+        own = {unit.name for unit in share(units, shard)}
+        with hand.at_work(begin=start, leave=lambda: leave(hand, stamp)):
             mine = [unit for unit in share(units, shard) if not hand.is_made(unit)]
             for _ in progress(hand.work(mine, make), "read", total=len(mine), unit="part"):
                 pass
@@ -147,9 +153,11 @@ def _look(part: HashedStretch, *, full: bool) -> Iterator[None]:
         yield
 
 
-def report_of(opened: OpenedPairs, parts: Sequence[ReadPart], reading: Reading) -> DataReport:
-    """What parts of a data set hold."""
-    whole = joined(parts, where=named(opened), question=reading.question)
+def report_of(
+    opened: OpenedPairs, parts: Sequence[ReadPart], reading: Reading, *, counts: Mapping[int, int] | None = None
+) -> DataReport:
+    """What parts of a data set hold. counts: rows of every table, where these are not all parts."""
+    whole = joined(parts, where=named(opened), question=reading.question, counts=counts)
     report = DataReport(format=opened.sources[0].dialect.name, problems=whole.left_out)
     _count_pairs(report, rows_of(whole.usable()))
     _count_images(report, images_in(whole.images))

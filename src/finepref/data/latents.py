@@ -5,6 +5,8 @@ Shapes: N images, C channels, h w latent size, L tokens, D width.
 
 from __future__ import annotations
 
+import bisect
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +22,7 @@ from finepref.core.images import ImageSize
 from finepref.core.provenance import sha256_bytes
 from finepref.data.shards import ShardSet
 from finepref.formats.cache import IMAGES, KINDS, Shaping, read_cache
-from finepref.formats.cachetables import Pairs, read_items, read_pairs
+from finepref.formats.cachetables import Items, Pairs, read_items, read_pairs
 
 MASK = "prompt_mask"
 _VARIABLE = frozenset({"prompt_embeds", MASK})
@@ -139,9 +141,7 @@ class LatentCache:
             InputError: an image (or its mirror) that the cache does not hold.
         """
         mirrored, shape = [False] * len(images) if flips is None else [bool(f) for f in flips], bucket or self._only
-        rows = np.array(
-            [self._image.find(sha, shape, flip=flip) for sha, flip in zip(images, mirrored, strict=True)], np.int64
-        )
+        rows = _lines(self._image, images, shape, mirrored)
         if (rows < 0).any():
             at = int(np.argmin(rows))
             what = f"no {'mirrored ' if mirrored[at] else ''}image {images[at][:12]}"
@@ -158,9 +158,26 @@ class LatentCache:
         Raises:
             InputError: a prompt that the cache does not hold.
         """
-        rows = np.array([self._prompt.find(sha) for sha in prompts], dtype=np.int64)
+        rows = _lines(self._prompt, prompts)
         if (rows < 0).any():
             what = f"no prompt {prompts[int(np.argmin(rows))][:12]}"
             raise InputError(what, where=self.folder, remedy="make the cache again")
         tensors = self._prompts.gather(rows, pad=_VARIABLE)
         return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def _lines(
+    items: Items, shas: Sequence[str], bucket: str = "", flips: Sequence[bool] | None = None
+) -> NDArray[np.int64]:
+    """[n] the lines of images (content hash, their bucket, whether mirrored) or of prompts; -1: it is not there."""
+    found, data, crops = np.full(len(shas), -1, np.int64), items.hashes.data, items.crops
+    for place, sha in enumerate(shas):
+        wanted = bytes.fromhex(sha) if re.fullmatch("([0-9a-f]{2})*", sha) else b""
+        row = bisect.bisect_left(range(len(data)), wanted, key=lambda line: data[line].tobytes())
+        while row < len(data) and data[row].tobytes() == wanted:
+            flip = flips is not None and flips[place]
+            if crops is None or (crops.buckets[crops.bucket[row]] == bucket and crops.flip[row] == flip):
+                found[place] = row
+                break
+            row += 1
+    return found

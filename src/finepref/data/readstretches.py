@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +77,11 @@ def share(items: Sequence[Item], shard: tuple[int, int]) -> Sequence[Item]:
     return items[index::count]
 
 
-def begin(hand: Readers, keep: Callable[[str], bool]) -> None:
-    """Know what others have made; where none is at work, what they left is kept by name, the rest goes."""
+def begin(hand: Readers, keep: Callable[[str], bool], *, again: Collection[str] = ()) -> None:
+    """Know what others have made; where none is at work, what they left is kept by name, the rest goes.
+
+    again: what this process makes anew, whoever else is at work.
+    """
     if hand.is_alone():
         kept = {row.unit: Made(row.unit) for row in hand.parts.rows() if keep(row.unit)}
         hand.parts.replace([*kept.values()])
@@ -87,6 +90,8 @@ def begin(hand: Readers, keep: Callable[[str], bool]) -> None:
                 path.unlink()
         remove_empty(hand.parts.place)
     hand.begin_with([])
+    for name in again:
+        hand.known.pop(name, None)
 
 
 def _joined(stamp: str) -> Made:

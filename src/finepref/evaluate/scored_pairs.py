@@ -96,7 +96,7 @@ def score_preferences(
             raise InputError("no preference to score", where=", ".join(map(str, inputs)) or "preferences")
         again = {unit.name for unit in mine} if overwrite else set()
         whole = hash_config({"units": [unit.name for unit in work.units]})
-        start = partial(work.begin, out, again, shared=shard[1] > 1)
+        start = partial(work.begin, out, again, {unit.name for unit in mine})
         with hand.at_work(begin=start, leave=lambda: leave(hand, whole)):
             for scorer in chosen:  # one after the other: two may not fit on the device
                 todo = [unit for unit in mine if unit.scorer is scorer and not hand.is_made(unit)]
@@ -132,17 +132,18 @@ class _Work:
     cache: Cache = field(default_factory=dict)
     carried: dict[str, float] = field(default_factory=dict)
 
-    def begin(self, out: Path, again: set[str], *, shared: bool) -> None:
-        """Know what is scored, and what others have made; images that are files are read again.
+    def begin(self, out: Path, again: set[str], own: set[str]) -> None:
+        """Know what is scored, and what others have made; images of the own share that are files are read again.
 
-        again: units that are made anew. shared: what processes left that are done may be the work of other shares.
+        again: units that are made anew. own: those of the own share.
         """
         names = {unit.name for unit in self.units}
 
         def is_kept(name: str) -> bool:
             if name not in names or name in again or not self._file(name).is_file():
                 return False
-            return self.opened is None or shared or not read_part(self.hand.parts.place, name).about.files
+            is_own = name in own and self.opened is not None
+            return not (is_own and read_part(self.hand.parts.place, name).about.files)
 
         left = sorted(self.hand.parts.place.glob("*.rewards.parquet"))
         if not again:
@@ -150,7 +151,8 @@ class _Work:
             self.cache = cache_of(row for path in held for row in iterate_rewards(path))
         lost = [path for path in left if self.hand.is_alone() and not is_kept(path.name.split(".")[0])]
         self.carried = {} if again else _sums(map(self.spent_on, lost))
-        begin(self.hand, is_kept)
+        is_share = len(own) < len(names)
+        begin(self.hand, is_kept, again=[name for name in own if is_share and not is_kept(name)])
 
     def make(self, unit: PairUnit) -> list[Made]:
         """Score the pairs of a unit."""

@@ -62,15 +62,6 @@ class Items:
     place: Rows
     crops: Crops | None = None
 
-    def find(self, sha: str, bucket: str = "", *, flip: bool = False) -> int:
-        """The line of an image (content hash, bucket, whether mirrored) or of a prompt; -1 where it is not there."""
-        row, crops = self.hashes.find(sha), self.crops
-        while 0 <= row < len(self.hashes) and self.hashes[row] == sha:
-            if crops is None or (crops.buckets[crops.bucket[row]] == bucket and crops.flip[row] == flip):
-                return row
-            row += 1
-        return -1
-
 
 class CachedPair(NamedTuple):
     """Content hashes of a pair's prompt and images, and the bucket that both are trained in."""

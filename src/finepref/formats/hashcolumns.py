@@ -30,16 +30,11 @@ class Column(Sequence[Any]):
         raw: Callable[[Any], Bytes] | None = None,
         texts: Callable[[Any], Sequence[str]] | None = None,
     ) -> None:
-        self._length, self.raw, self._texts = length, raw, texts
-
-    def at(self, rows: Any) -> Sequence[str]:
+        self._length, self.raw = length, raw
+        self.at: Callable[[Any], Sequence[str]] = texts or (lambda rows: [])
         """The texts of some rows: a slice, or an array of them."""
-        if self.raw is None:
-            assert self._texts is not None
-            return self._texts(rows)
-        found = self.raw(rows)
-        text, size = found.tobytes().hex(), 2 * found.shape[1]
-        return [text[start : start + size] for start in range(0, len(text), size)]
+        if raw is not None:
+            self.at = lambda rows: [line.tobytes().hex() for line in raw(rows)]
 
     def __len__(self) -> int:
         return self._length
@@ -56,7 +51,13 @@ class Column(Sequence[Any]):
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, self._length, PIECE):
-            yield from self.at(slice(start, start + PIECE))
+            rows = slice(start, start + PIECE)
+            if self.raw is None:
+                yield from self.at(rows)
+                continue
+            found = self.raw(rows)
+            text, size = found.tobytes().hex(), 2 * found.shape[1]
+            yield from (text[at : at + size] for at in range(0, len(text), size))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
@@ -77,18 +78,6 @@ class Hashes(Column):
         """[n] the first 8 bytes as numbers, of the order of the hashes."""
         return np.ascontiguousarray(self.data[:, :8]).view(">u8")[:, 0].astype(np.uint64)
 
-    def find(self, text: str) -> int:
-        """The first place of a hash in hashes that are sorted; -1 where it is not there."""
-        try:
-            wanted = bytes.fromhex(text)
-        except ValueError:
-            return -1
-        low, high = 0, len(self)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if self.data[middle].tobytes() < wanted else (low, middle)
-        return low if low < len(self) and self.data[low].tobytes() == wanted else -1
-
 
 def coded(words: Hashes | Sequence[str], codes: Rows) -> Column:
     """[n] texts of few words: words[codes]."""
@@ -99,33 +88,38 @@ def coded(words: Hashes | Sequence[str], codes: Rows) -> Column:
 
 def taken(column: Sequence[str], rows: Rows) -> Column:
     """The texts of these rows."""
-    of = _raw(column)
+    of, texts = _raw(column), _texts(column)
     if of is not None:
         return Column(len(rows), raw=lambda some: of(rows[some]))
-    return Column(len(rows), texts=lambda some: _at(column, rows[some]))
+    return Column(len(rows), texts=lambda some: texts(rows[some]))
 
 
 def chosen(columns: Sequence[Sequence[str]], side: Rows, rows: Rows) -> Column:
     """[n] the text of columns[side] in these rows, of two columns."""
-    raws = [of for column in columns if (of := _raw(column)) is not None]
-
-    def raw(some: Any) -> Bytes:
-        first, second = (each(rows[some]) for each in raws)
-        return np.where(side[some][:, None] == 0, first, second)
-
-    def texts(some: Any) -> list[str]:
-        both = [_at(column, rows[some]) for column in columns]
-        return [both[which][place] for place, which in enumerate(side[some].tolist())]
-
-    return Column(len(rows), raw=raw) if len(raws) == len(columns) else Column(len(rows), texts=texts)
+    (first, second), texts = map(_raw, columns), [_texts(column) for column in columns]
+    if first is not None and second is not None:
+        return Column(
+            len(rows), raw=lambda some: np.where(side[some][:, None] == 0, first(rows[some]), second(rows[some]))
+        )
+    return Column(
+        len(rows),
+        texts=lambda some: [
+            both[which] for which, *both in zip(side[some].tolist(), *(of(rows[some]) for of in texts), strict=True)
+        ],
+    )
 
 
 def _raw(column: Sequence[str]) -> Callable[[Any], Bytes] | None:
     return column.raw if isinstance(column, Column) else None
 
 
-def _at(column: Sequence[str], rows: Rows) -> Sequence[str]:
-    return column.at(rows) if isinstance(column, Column) else [column[row] for row in rows.tolist()]
+def _texts(column: Sequence[str]) -> Callable[[Rows], Sequence[str]]:
+    """Rows -> their texts."""
+    if isinstance(column, Column):
+        return column.at
+    if isinstance(column, TextColumn):
+        return lambda rows: column.arrow.take(pa.array(rows)).to_pylist()
+    return lambda rows: [column[row] for row in rows.tolist()]
 
 
 def text_of(column: Sequence[str], *, between: str = "") -> Iterator[str]:
@@ -248,7 +242,7 @@ def places(wanted: Sequence[str], among: Sequence[str]) -> Rows:
             return np.arange(len(wanted), dtype=np.int32)
         return finder(among, sorted_rows(among).astype(np.int32))(wanted)
     found = pc.index_in(_strings(wanted), value_set=_strings(among))
-    return np.asarray(found.fill_null(-1).to_numpy(), dtype=np.int32)
+    return np.array(found.fill_null(-1).to_numpy(), dtype=np.int32)  # its own, to be written to
 
 
 def finder(among: Hashes, order: Rows | None = None) -> Callable[[Hashes], Rows]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ from finepref.core.errors import InputError
 from finepref.formats.cachetables import CachedRow
 from finepref.formats.pairrows import Account, refuse_several
 from finepref.formats.preferences import Quarantined
-from finepref.formats.readparts import ROWS, ReadPart
+from finepref.formats.readparts import IMAGES, ROWS, ReadPart
 from finepref.formats.stretches import hashed_id
 
 
@@ -49,20 +49,22 @@ class Joined:
         return [[*itertools.islice(ids, count)] for count in counts]
 
 
-def joined(parts: Sequence[ReadPart], *, where: str, question: str | None = None) -> Joined:
-    """The parts of a whole data set, in order, as one.
+def joined(
+    parts: Sequence[ReadPart], *, where: str, question: str | None = None, counts: Mapping[int, int] | None = None
+) -> Joined:
+    """The parts of a data set, in order, as one. counts: rows of every table, where these are not all parts of it.
 
     Raises:
-        InputError: no row can be used, or the votes answer several questions and none was chosen.
+        InputError: no row of a whole data set can be used, or the votes answer several questions and none was chosen.
     """
-    rows = pa.concat_tables(_numbered(parts)) if parts else ROWS.empty_table()
-    if not pc.any(pc.equal(rows["fault"], "")).as_py():
+    rows = pa.concat_tables(_numbered(parts, counts or {})) if parts else ROWS.empty_table()
+    if counts is None and not pc.any(pc.equal(rows["fault"], "")).as_py():
         raise InputError("the data set has no usable preference", where=where, remedy="give one row")
     if question is None:
         refuse_several({asked for part in parts for asked in part.about.asked}, where=where)
-    if not parts[0].about.own:
+    if parts and not parts[0].about.own:
         rows = rows.set_column(rows.column_names.index("pair_id"), "pair_id", pa.array(_ids(rows), pa.string()))
-    images = _once(pa.concat_tables(part.images for part in parts))
+    images = _once(pa.concat_tables([IMAGES.empty_table(), *(part.images for part in parts)]))
     bad = images.filter(pc.not_equal(images["fault"], ""))
     touched = [pc.is_in(rows[side], bad["image_sha256"]) for side in ("image_0", "image_1")]
     read = pc.and_(pc.equal(rows["fault"], ""), pc.equal(rows["unread"], ""))
@@ -78,12 +80,13 @@ def joined(parts: Sequence[ReadPart], *, where: str, question: str | None = None
     )  # fmt: skip
 
 
-def _numbered(parts: Sequence[ReadPart]) -> Iterator[pa.Table]:
-    """The rows of each part, counted over all tables."""
-    counts: Counter[int] = Counter()
+def _numbered(parts: Sequence[ReadPart], counts: Mapping[int, int]) -> Iterator[pa.Table]:
+    """The rows of each part, counted over all tables. counts: rows of each, where they are known."""
+    read: Counter[int] = Counter()
     for part in parts:
-        counts[part.about.table] += part.about.rows
-    before = {table: sum(rows for other, rows in counts.items() if other < table) for table in counts}
+        read[part.about.table] += part.about.rows
+    held = {**read, **counts}
+    before = {table: sum(rows for other, rows in held.items() if other < table) for table in read}
     for part in parts:
         yield part.rows.set_column(0, ROWS.field("row"), pc.add(part.rows["row"], before[part.about.table]))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,6 @@ def append_metrics(folder: Path, record: StepMetrics) -> None:
     head = {"step": record.step, **record.means, "pairs": record.pairs, "by_t": by_t}
     scaled = {} if record.loss_scale is None else {"loss_scale": record.loss_scale, "overflow": record.overflow}
     append_line(folder / METRICS, {**head, "grad_norm": record.grad_norm, **skipped, "lr": record.lr, **scaled})
-
-
-def append_timing(folder: Path, record: StepTiming) -> None:
-    """Append a step to timing.jsonl."""
-    append_line(folder / TIMING, asdict(record))
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:

@@ -71,9 +71,13 @@ class OpenedPairs:
     account: Account
     onward: Mapping[int, Onward]
 
+    def row_counts(self) -> dict[int, int]:
+        """Rows of every table that can be cut, by its number."""
+        return {number: row_count(source.table) for number, source in enumerate(self.sources) if _is_apart(source)}
+
     def stretches(self) -> list[Stretch]:
         """The data in order; the same however many processes share it."""
-        counts = {number: row_count(source.table) for number, source in enumerate(self.sources) if _is_apart(source)}
+        counts = self.row_counts()
         size = min(MOST, max(LEAST, sum(counts.values()) // PARTS))
         found: list[Stretch] = []
         for number, source in enumerate(self.sources):

@@ -95,6 +95,20 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunDisk:
+    """Disk: bytes of the weights that a run leaves and of one checkpoint, and how many of those stay at its end."""
+
+    left_bytes: float
+    checkpoint_bytes: float
+    kept: int
+
+    @property
+    def total_bytes(self) -> float:
+        """What the folder takes at the end; while a checkpoint is written, that one more where older ones go."""
+        return self.left_bytes + self.kept * self.checkpoint_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageMemory:
     """GB of a stage that takes `batch` images at once: all its networks held together, and one at a time (offload)."""
 
@@ -131,6 +145,7 @@ class Plan:
     work: Work
     memory_gb: Mapping[str, float]
     cache: Cache
+    folder: RunDisk
     caching: StageMemory
     drawing: StageMemory
     processes: int
@@ -181,7 +196,6 @@ def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: i
     if config.model.quantize is not None:
         frozen -= counts.linear * ((2.0 if half else 4.0) - QUANTIZED[config.model.quantize])
     separate = needs_reference(config, method) and not lora
-    optimizer = {"adamw": 8.0 * counts.trained, "adafactor": 4.0 * counts.factored, "adamw8bit": 2.1 * counts.trained}
     reference = frozen if separate else 0.0
     if options.reference.moves:  # it has weights of its own, in full precision
         reference = 4.0 * (counts.trained if lora else counts.parameters)
@@ -190,7 +204,7 @@ def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: i
         "weights": frozen if lora else 4.0 * counts.parameters,
         "reference": reference,
         "gradients": 4.0 * counts.trained,
-        "optimiser": optimizer[options.optimizer],
+        "optimiser": _optimizer_bytes(config, counts),
         "moving average": 4.0 * counts.trained if options.ema_decay is not None else 0.0,
     }
     copies = 2.0 * counts.castable if half and not lora else 0.0  # autocast keeps half copies of trained weights
@@ -215,6 +229,27 @@ def memory_of(config: RunConfig, method: Method, counts: Counts, *, processes: i
         "encoders": 4.0 * (counts.vae_parameters + counts.text_parameters) if config.cache.online else 0.0,
         "batches": 2 * 4.0 * held * numbers,
     }
+
+
+def _optimizer_bytes(config: RunConfig, counts: Counts) -> float:
+    """Bytes of the optimiser's tensors."""
+    each = {"adamw": 8.0 * counts.trained, "adafactor": 4.0 * counts.factored, "adamw8bit": 2.1 * counts.trained}
+    return each[config.train.optimizer]
+
+
+def folder_of(config: RunConfig, counts: Counts) -> RunDisk:
+    """Disk that a run's folder takes: weights in float32, checkpoints as `train.checkpoint` writes them."""
+    options, lora = config.train, config.lora is not None
+    trained, average = 4.0 * counts.trained, options.ema_decay is not None
+    left = trained if lora else 4.0 * counts.parameters
+    beside = trained * (lora or average) + trained * (lora and average)  # trained and averaged, where `left` is not it
+    moving = 4.0 * (counts.trained if lora else counts.parameters) if options.reference.moves else 0.0
+    every = options.checkpoint_every or options.max_steps
+    return RunDisk(
+        left_bytes=left,
+        checkpoint_bytes=left + beside + moving + _optimizer_bytes(config, counts),
+        kept=min(options.checkpoints_keep, -(-options.max_steps // every)),
+    )
 
 
 def cache_of(config: RunConfig, counts: Counts, *, images: int, prompts: int, pairs: int) -> Cache:

@@ -10,7 +10,7 @@ from finepref.formats.sources import count_rows
 from finepref.models.family import family_of
 from finepref.plan.cards import Gpu
 from finepref.plan.fit import remedies
-from finepref.plan.needs import GB, GOOD, POOR, Counts, OnGpu, Plan, cache_of, memory_of, needed_gb, work_of
+from finepref.plan.needs import GB, GOOD, POOR, Counts, OnGpu, Plan, cache_of, folder_of, memory_of, needed_gb, work_of
 from finepref.plan.skeleton import config_source, count
 from finepref.plan.stage_memory import caching, drawing
 from finepref.train.config import RunConfig
@@ -68,6 +68,7 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
         work=work,
         memory_gb={name: value / GB for name, value in memory.items()},
         cache=cache_of(config, counts, images=images, prompts=prompts, pairs=pairs),
+        folder=folder_of(config, counts),
         caching=caching(config, counts),
         drawing=drawing(config, counts),
         processes=processes,

@@ -33,6 +33,11 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
         lines.append(f"          reference errors {_scaled(cache.reference_bytes, SIZES)}")
     if cache.trajectory_bytes:
         lines.append(f"          inversions by the reference {_scaled(cache.trajectory_bytes, SIZES)}")
+    folder = plan.folder
+    lines += [
+        f"          the run {_scaled(folder.total_bytes, SIZES)}: what it leaves, {_scaled(folder.left_bytes, SIZES)}, "
+        f"and {folder.kept} checkpoint{'s' * (folder.kept > 1)} of {_scaled(folder.checkpoint_bytes, SIZES)}"
+    ]
     lines += ["", f"Memory of one GPU (of {plan.processes}), estimate"]
     lines += [f"  {name:<16}{value:>9.2f} GB" for name, value in plan.memory_gb.items() if value > 0]
     lines += [

@@ -154,16 +154,16 @@ class PairSource:
 
     def order(self, *, step: int, per_step: int) -> list[Draw]:
         """The draws of an optimiser step."""
-        return pair_order(self.drawing.seed, count=len(self.table.pair_id), step=step, per_step=per_step)
+        return pair_order(self.drawing.seed, count=len(self.table.margin), step=step, per_step=per_step)
 
     def batch(self, drawn: Sequence[Draw]) -> PairBatch:
         """The pairs of some draws of one bucket."""
         table, drawing, condition = self.table, self.drawing, self.drawing.adapter.condition
-        rows, visits = [draw.index for draw in drawn], [draw.visit for draw in drawn]
-        ids, device = [table.pair_id[i] for i in rows], drawing.adapter.device
-        sides = {"w": [table.winner[i] for i in rows], "l": [table.loser[i] for i in rows]}
+        rows, visits = np.array([draw.index for draw in drawn]), [draw.visit for draw in drawn]
+        ids, device = table.pair_id.at(rows), drawing.adapter.device
+        sides = {"w": table.winner.at(rows), "l": table.loser.at(rows)}
         (x0_w, x0_l), (sizes_w, sizes_l) = drawing.latents(sides, ids=ids, visits=visits, bucket=table.bucket[rows[0]])
-        prompts = drawing.prompts([table.prompt[i] for i in rows], ids=ids, visits=visits)
+        prompts = drawing.prompts(table.prompt.at(rows), ids=ids, visits=visits)
         empty = drawing.cache.prompts([EMPTY_PROMPT] * len(rows)) if self.guidance else None
         return PairBatch(
             pair_id=tuple(ids),

@@ -14,7 +14,7 @@ from finepref.core.progress import say
 from finepref.core.provenance import hash_config
 from finepref.data.latents import Latents
 from finepref.formats.cachetables import Pairs
-from finepref.formats.hashcolumns import Hashes, Rows, chosen, places, rows_of, taken, text_of
+from finepref.formats.hashcolumns import Column, Hashes, Rows, chosen, places, rows_of, taken, text_of
 from finepref.formats.preferences import read_pair_ids
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.run import RunSignals
@@ -31,17 +31,17 @@ class PairTable:
     bucket: of both images.
     """
 
-    pair_id: Sequence[str]
-    prompt: Sequence[str]
-    winner: Sequence[str]
-    loser: Sequence[str]
+    pair_id: Column
+    prompt: Column
+    winner: Column
+    loser: Column
     bucket: Sequence[str]
     margin: Floats
     weight: Floats
     about: RunSignals
 
     @property
-    def ids(self) -> Sequence[str]:
+    def ids(self) -> Column:
         """What a row of it is named by."""
         return self.pair_id
 
@@ -138,7 +138,7 @@ def _pair_table(pairs: Pairs, rows: Rows, used: Signals, about: RunSignals, *, s
         prompt=taken(prompt, rows),
         winner=chosen(sides, used.winner, rows),
         loser=chosen(sides[::-1], used.winner, rows),
-        bucket=taken(bucket, rows),
+        bucket=tuple(taken(bucket, rows)),
         margin=(scale * used.margin).astype(np.float32),
         weight=used.weight,
         about=about,

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
 
@@ -17,7 +17,7 @@ from finepref.core.errors import CheckFailed
 from finepref.core.interrupt import Interrupted, at_safe_places
 from finepref.core.progress import progress, say
 from finepref.formats.heldout import read_start
-from finepref.formats.metrics import StepMetrics, StepTiming, append_metrics, append_timing, cut_after
+from finepref.formats.metrics import TIMING, StepMetrics, StepTiming, append_line, append_metrics, cut_after
 from finepref.train.batches import Draw, ImageSource, micro_batches, of_one_bucket
 from finepref.train.checkpoint import (
     CALLS,
@@ -67,7 +67,8 @@ def train(run: Run, state: State) -> State:
             if main:
                 append_metrics(run.out, record)
                 now = time.perf_counter()
-                append_timing(run.out, StepTiming(step=step + 1, seconds=now - began, since_start=now - started))
+                timing = StepTiming(step=step + 1, seconds=now - began, since_start=now - started)
+                append_line(run.out / TIMING, asdict(timing))
                 for tracker in run.trackers:
                     tracker.log(record.numbers(), step=step + 1)
                 bar.set_postfix_str(record.brief(), refresh=False)
