@@ -67,12 +67,11 @@ def command(
     }  # fmt: skip
     settings: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     extras = _extras(controlnet, control_images, control_scale, refiner, refiner_start)
-    extras |= {"precision": precision, "quantize": quantize, "offload": offload, "negative": negative}
+    extras |= {"precision": precision, "quantize": quantize, "offload": offload}
     named = parse_models(model)
     check_loading(named, precision, quantize, offload=offload)  # before a model is loaded to be known
-    files = [name.partition("=")[2] or name for name in prompts or ()]
-    read: list[Any] = [*named.values(), *files, *filter(None, [control_images, negative])]
-    check_folder(out, EVALUATION, inputs=read)
+    read: list[Any] = [*named.values(), *filter(None, [control_images, negative])]
+    check_folder(out, EVALUATION, inputs=[*read, *(name.partition("=")[2] or name for name in prompts or ())])
     fixed = None if protocol is None else load_protocol(protocol)
     numbers, chosen = _asked(fixed, protocol, settings, prompts or [])
     sets = [load_prompt_set(name).head(limit) for name in chosen]
