@@ -230,11 +230,6 @@ def sorted_rows(hashes: Hashes) -> Rows:
     return order
 
 
-def is_sorted(hashes: Hashes) -> bool:
-    """Whether they stand in their order."""
-    return bool((np.diff(sorted_rows(hashes)) == 1).all())
-
-
 def places(wanted: Sequence[str], among: Sequence[str]) -> Rows:
     """[n] the first place of each text among others; -1 where it is not there."""
     if isinstance(wanted, Hashes) and isinstance(among, Hashes) and wanted.data.shape[1] == among.data.shape[1]:

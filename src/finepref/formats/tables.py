@@ -193,7 +193,10 @@ def row_count(table: Table) -> int:
 
 def row_groups(path: Path) -> list[int]:
     """Rows of each part of a parquet file that is read without the others."""
-    meta = pq.read_metadata(path)
+    return _row_groups(pq.read_metadata(path))
+
+
+def _row_groups(meta: pq.FileMetaData) -> list[int]:
     return [meta.row_group(number).num_rows for number in range(meta.num_row_groups)]
 
 
@@ -206,7 +209,7 @@ def _parquet_lines(path: Path, wanted: Sequence[str] | None, within: range | Non
     names = None if wanted is None else list(wanted)
     with reading(path, PARQUET), pq.ParquetFile(path, pre_buffer=False) as file:
         schema = pa.schema([field.with_type(_without_nanoseconds(field.type)) for field in file.schema_arrow])
-        ends = [0, *itertools.accumulate(row_groups(path))]
+        ends = [0, *itertools.accumulate(_row_groups(file.metadata))]
         within = range(ends[-1]) if within is None else within
         groups = [n for n, (a, b) in enumerate(itertools.pairwise(ends)) if a < within.stop and b > within.start]
         batches = file.iter_batches(_ROWS_WITH_IMAGES, row_groups=groups, columns=names)
