@@ -1,7 +1,7 @@
 """Preferences as they are read for encoding: images and prompts by content hash, and what cannot be used.
 
-stretch of the data -> Stretched (pairs and their images, one after the other) -> ReadPart
-all parts -> joined -> pairs that can be used, in order; the rows left out, with why
+stretch of the data -> HashedStretch (pairs and their images, one after the other) -> ReadPart
+all parts -> formats.joinedparts
 """
 
 from __future__ import annotations

@@ -126,10 +126,11 @@ def inspect_together(
 
         def is_kept(name: str) -> bool:  # pictures may have changed; those of other shares are not looked at again
             part = hand.parts.place / f"{name}.pairs.parquet"
-            return part.is_file() and name in names and not (name in own and read_part(part.parent, name).about.files)
+            return part.is_file() and not (name in own and read_part(part.parent, name).about.files)
 
         def start() -> None:
-            begin(hand, is_kept, again=[unit for unit in own if shard[1] > 1 and not is_kept(unit)])
+            kept = {*filter(is_kept, names)}
+            begin(hand, kept.__contains__, again=own - kept if own < names else ())
 
         own = {unit.name for unit in share(units, shard)}
         with hand.at_work(begin=start, leave=lambda: leave(hand, stamp)):

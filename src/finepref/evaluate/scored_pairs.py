@@ -140,7 +140,7 @@ class _Work:
         names = {unit.name for unit in self.units}
 
         def is_kept(name: str) -> bool:
-            if name not in names or name in again or not self._file(name).is_file():
+            if name in again or not self._file(name).is_file():
                 return False
             is_own = name in own and self.opened is not None
             return not (is_own and read_part(self.hand.parts.place, name).about.files)
@@ -149,10 +149,10 @@ class _Work:
         if not again:
             held = [path for path in (out, *left) if path.is_file()]
             self.cache = cache_of(row for path in held for row in iterate_rewards(path))
-        lost = [path for path in left if self.hand.is_alone() and not is_kept(path.name.split(".")[0])]
+        kept = {*filter(is_kept, names)}
+        lost = [path for path in left if self.hand.is_alone() and path.name.split(".")[0] not in kept]
         self.carried = {} if again else _sums(map(self.spent_on, lost))
-        is_share = len(own) < len(names)
-        begin(self.hand, is_kept, again=[name for name in own if is_share and not is_kept(name)])
+        begin(self.hand, kept.__contains__, again=own - kept if own < names else ())
 
     def make(self, unit: PairUnit) -> list[Made]:
         """Score the pairs of a unit."""
@@ -217,9 +217,10 @@ def _work(hand: Readers, scorers: Sequence[Scorer], preferences: Iterable[Prefer
         listed = [*preferences]
         data = hash_config({"pairs": [_version(pair) for pair in listed]})
         pairs = [tuple(listed[at : at + BLOCK]) for at in range(0, len(listed), BLOCK)]
+    stamps = [hash_config({"data": data, "scorer": scorer.fingerprint}) for scorer in scorers]
     units = [
-        PairUnit(unit_name(hash_config({"data": data, "scorer": scorer.fingerprint}), number), scorer, each)
-        for scorer in scorers
+        PairUnit(unit_name(stamp, number), scorer, each)
+        for stamp, scorer in zip(stamps, scorers, strict=True)
         for number, each in enumerate(pairs)
     ]
     return _Work(hand, scorers, batch_size, units, opened, question, quarantine)
