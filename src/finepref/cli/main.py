@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import typer
 
-from finepref.cli.repeats import refuse_repeats
+from finepref.cli.typed import as_typed, refuse_repeats
 from finepref.core.errors import FineprefError, InputError
 from finepref.core.interrupt import Interrupted
 from finepref.core.progress import is_stage
@@ -113,14 +113,15 @@ def _prepare() -> None:
 def main() -> None:
     """Entry point: exit 0 done, 1 ran and failed a check, 2 bad input, 130 and 143 interrupted."""
     _prepare()
+    app, words = None, sys.argv[1:]
     try:
-        words = load_plugins(sys.argv[1:])
+        words = load_plugins(words)
         one = words[:1] if words[:1] and words[0] in COMMANDS else []
         app = build(one or COMMANDS, declare=bool(one))
         refuse_repeats(app, words)
         app(words)
     except FineprefError as error:
-        _stop(str(error), error.exit_code)
+        _stop(str(error) if app is None else as_typed(error, app, words), error.exit_code)
     except KeyboardInterrupt:
         _stop(STOPPED, 130, stopped=True)
     except SystemExit as error:
