@@ -1,4 +1,4 @@
-"""Options as they were typed: one of one value that is given twice is refused; one at fault is named as it stood there."""
+"""Options as typed: one of one value that is given twice is refused; one at fault is named as it stood there."""
 
 from __future__ import annotations
 

@@ -63,13 +63,13 @@ def check_licence(name: str | None, base: str) -> str:
     """
     found = BASES.get(base) if name is None else name
     if found is None:
-        raise InputError(f"the licence of {base} is not known here", where="licence", remedy="name it with --license")
+        raise InputError(f"the licence of {base} is not known here", where="license", remedy="name it with --license")
     if base in BASES and found != BASES[base]:
         say(f"licence {found}, though the card of {base} says {BASES[base]}")
     if found not in LICENCES:
         close = difflib.get_close_matches(found.lower(), sorted(LICENCES), n=1)
         remedy = f"did you mean {close[0]!r}?" if close else "see huggingface.co/docs/hub/repositories-licenses"
-        raise InputError(f"the hub knows no licence {found!r}", where="licence", remedy=remedy)
+        raise InputError(f"the hub knows no licence {found!r}", where="license", remedy=remedy)
     return found
 
 
