@@ -78,8 +78,11 @@ def cast(images: Mapping[str, NDArray[np.uint8]], prompts: Sequence[str], *, see
 
 def vote_table(images: Mapping[str, NDArray[np.uint8]], prompts: Sequence[str], *, seed: int, votes: int) -> pa.Table:
     """The votes of `cast` as a table in `pickapic.SCHEMA`; arguments as there."""
-    names = list(images)
-    ballots = cast(images, prompts, seed=seed, votes=votes)
+    return ballot_table(cast(images, prompts, seed=seed, votes=votes), list(images), prompts, seed=seed)
+
+
+def ballot_table(ballots: Ballots, names: Sequence[str], prompts: Sequence[str], *, seed: int) -> pa.Table:
+    """Votes as a table in `pickapic.SCHEMA`. names: of the makers, one image of each a prompt. seed: names images."""
     flat, left, right = ballots.images, ballots.left, ballots.right
     asked = [prompt for prompt in prompts for _ in names]
     data = [_png(image) for image in flat]
@@ -92,7 +95,7 @@ def vote_table(images: Mapping[str, NDArray[np.uint8]], prompts: Sequence[str], 
 
     return pickapic_table(
         share=ballots.share, caption=[asked[a] for a in left], user_id=1 + ballots.voter,
-        created_at=EPOCH + np.arange(votes) * np.timedelta64(37, "s"), per_prompt=per_prompt[left // len(names)],
+        created_at=EPOCH + np.arange(len(left)) * np.timedelta64(37, "s"), per_prompt=per_prompt[left // len(names)],
         uid=sides(lambda i: uid[i]), url=sides(lambda i: f"lab:{uid[i]}"), jpg=sides(lambda i: data[i]),
         model=sides(lambda i: names[i % len(names)]),
     )  # fmt: skip
