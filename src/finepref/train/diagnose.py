@@ -40,7 +40,7 @@ CHANCE = "where {:.1f} tell it from chance"
 USUAL = 0.7
 """Share of pairs that a good scorer orders as people did: a signal that may reach it is not called wrong."""
 ALIKE = 0.25
-"""Share of the diversity within a prompt that a run may lose."""
+"""Share of the diversity within a prompt that a run may lose: a choice, not measured."""
 FLAT = 0.05
 """Mean weight of a pair's gradient, sigmoid(-u), below which almost no pair teaches any more."""
 
