@@ -205,6 +205,15 @@ def test_refusals(finepref, tmp_path: Path, words: tuple[str, ...], said: str) -
     assert not (tmp_path / "out").exists()
 
 
+def test_a_judge_that_cannot_be_opened_is_found_before_anything_is_made(finepref, tmp_path: Path) -> None:
+    """The judges work at the end: hours of training may lie before."""
+    (tmp_path / "clip").mkdir()
+    words = ("align", "--base", "lab", "--data", str(mine(tmp_path / "mine")), "--out", str(tmp_path / "out"))
+    told = call(finepref, *words, "--judge", f"clip@{tmp_path / 'clip'}", code=2)
+    assert str(tmp_path / "clip") in told.stderr
+    assert not (tmp_path / "out" / "cache").exists()
+
+
 def test_a_card_that_is_not_in_this_machine(finepref, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finepref.align.alignment.default_device", lambda: "cpu")
     words = ("align", "--base", "lab", "--data", str(mine(tmp_path / "mine")), "--out", str(tmp_path / "out"))

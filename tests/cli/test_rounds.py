@@ -146,6 +146,17 @@ def test_what_cannot_be(
     assert not (tmp_path / "rounds" / "rounds.json").exists()
 
 
+@pytest.mark.parametrize("option", ["--judge", "--scorer"])
+def test_a_scorer_that_cannot_be_opened(
+    tmp_path: Path, finepref: Run, stages: list[tuple[str, ...]], option: str
+) -> None:
+    (tmp_path / "clip").mkdir()
+    code, _, err = finepref(*WORDS, option, f"clip@{tmp_path / 'clip'}", "--out", tmp_path / "rounds")
+    assert code == 2
+    assert str(tmp_path / "clip") in err
+    assert not stages
+
+
 def test_prompts_that_are_not_there(tmp_path: Path, finepref: Run, stages: list[tuple[str, ...]]) -> None:
     words = ["nowhere.txt" if word == "lab-eval" else word for word in WORDS]
     code, _, err = finepref(*words, "--also", "early=lab", "--by", "lab", "--out", tmp_path / "rounds")

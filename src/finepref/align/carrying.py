@@ -11,9 +11,11 @@ from finepref.align.stages import LAYER, PROMPTS
 from finepref.align.timed import Stage, run_stage
 from finepref.core.errors import InputError
 from finepref.core.files import write_json
+from finepref.core.memory import give_back
 from finepref.core.progress import say
 from finepref.data.latents import LatentCache
 from finepref.data.tokens import prompt_texts
+from finepref.evaluate.scorers.scorer_rows import make, parse
 from finepref.formats.alignmentrecord import ALIGNED, AlignmentRecord, read_alignment, write_alignment
 from finepref.formats.cache import CACHE
 from finepref.formats.comparison import COMPARISON
@@ -57,9 +59,12 @@ def run_alignment(planned: Alignment, record: AlignmentRecord) -> None:
     Where the run left the base as it was, there is nothing to compare, and no pictures are made.
 
     Raises:
+        InputError: a judge that cannot be opened, before anything is made.
         FineprefError: a stage failed; its own message is on stderr.
     """
     out, every = planned.asked.out, [*planned.before, *planned.after]
+    if not all(tuple(words) in record.done for words in planned.after):
+        open_judges([name for name in planned.asked.judges if name not in planned.choice.scorers])
     write_alignment(out, record)
     for number, words in enumerate(every, start=1):
         place = f"{number}/{len(every)}"
@@ -74,6 +79,22 @@ def run_alignment(planned: Alignment, record: AlignmentRecord) -> None:
         run_stage(Stage(words[0], (tuple(words),)), workers=1, number=place)
         record = replace(record, done=(*record.done, tuple(words)))
         write_alignment(out, record)
+
+
+def open_judges(named: Sequence[str]) -> None:
+    """Open scorers that only the last stages need, so that one that cannot be had is refused before hours of training.
+
+    Those that have no files of their own are left alone.
+
+    Raises:
+        InputError: of the first that cannot be opened.
+    """
+    for spec in named:
+        chosen = parse(spec)
+        if chosen.path is not None or chosen.kind.weights is not None:
+            say(f"opening {spec}, which is needed at the end")
+            make(spec, device="cpu")
+    give_back()
 
 
 def _is_there(words: Sequence[str], planned: Alignment) -> bool:

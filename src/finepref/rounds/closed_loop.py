@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finepref.align.alignment import Alignment, base_layer, plan_alignment
+from finepref.align.carrying import open_judges
 from finepref.align.stages import comparing_stages
 from finepref.align.timed import Stage, Timing, run_stage
 from finepref.collect.founding import StudyOptions, found_study
@@ -97,6 +98,8 @@ def play(asked: RoundsRequest) -> RoundsRecord | str:
         other = [name for name, value in asked.identity().items() if record.asked.get(name) != value]
         what = f"it holds rounds with another {', '.join(other)}"
         raise InputError(what, where=asked.out, remedy="ask for the same, or name another folder")
+    if not record.rounds:
+        open_judges((*asked.judges, *asked.scorers))
     if not there:
         write_rounds(asked.out, record)
     while not (ended := why_ended(record.rounds, most=asked.rounds)):
