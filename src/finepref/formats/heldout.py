@@ -33,7 +33,7 @@ WORDS = {
     "heldout/fit": "Held-out pairs: -log sigmoid of the pair logit",
     "heldout/length": "Length of predictions over that of the start",
 }
-REMEDY = "resume the run, which mends it, or train again"
+REMEDY = "put the file back, or train again; a run that is not finished mends it with --resume"
 SIDES = ("error_w", "error_l", "power_w", "power_l")
 COLUMNS = pa.schema([("pair_id", pa.string()), ("draw", pa.int32()), *((name, pa.float32()) for name in SIDES)])
 Floats = npt.NDArray[np.float64]
