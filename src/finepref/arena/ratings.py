@@ -15,7 +15,9 @@ from scipy.special import ndtr, stdtrit
 from finepref.arena.link import Link, get_link
 from finepref.arena.normal import SQRT_2, Floats, log_density, quantile
 from finepref.core.errors import InputError
+from finepref.core.notebook import records_html
 from finepref.formats.ratings import (
+    SHOWN,
     AgreementRecord,
     RatedModel,
     RatingSettings,
@@ -25,6 +27,7 @@ from finepref.formats.ratings import (
     read_ratings,
     write_ratings,
 )  # fmt: skip
+from finepref.formats.records import to_pandas
 
 MU0 = 25.0
 SIGMA0 = 25.0 / 3.0
@@ -176,6 +179,13 @@ class Ratings:
             surely = better[self.mu[better] - self.mu[code] > reach[better, code]]
             tier[code] = 1 + int(tier[surely].max(initial=0))
         return tier
+
+    def to_pandas(self) -> Any:
+        """The models, best first, as a pandas data frame."""
+        return to_pandas(self.table())
+
+    def _repr_html_(self) -> str:
+        return records_html(self.table(), SHOWN)
 
     def order(self) -> npt.NDArray[np.int64]:
         """[M] model codes from best to worst mu; equal mu by name."""

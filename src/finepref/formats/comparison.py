@@ -10,6 +10,7 @@ from typing import Any
 
 from finepref.core.errors import InputError
 from finepref.core.files import write_json
+from finepref.core.notebook import records_html
 from finepref.core.ownership import own_file
 from finepref.formats.records import read_record, to_pandas
 
@@ -103,6 +104,10 @@ class GroupRow:
     win_high: float
 
 
+SHOWN = ("metric", "model", "against", "n", "win_rate", "win_low", "win_high", "mean_difference", "sign_holm")
+"""Fields of a pair that a notebook shows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """All models against the baseline and against each other, by metric and prompt set.
@@ -125,6 +130,9 @@ class Comparison:
     def to_pandas(self) -> Any:
         """The pairs as a pandas data frame."""
         return to_pandas(self.pairs)
+
+    def _repr_html_(self) -> str:
+        return records_html(self.pairs, SHOWN)
 
     @property
     def in_order(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from finepref.core.errors import InputError, cut
 from finepref.core.files import reading, write_json, write_text
+from finepref.core.notebook import records_html
 from finepref.formats import records
 from finepref.formats.pairrows import ImageRef
 from finepref.formats.writerparts import Parts, line_of
@@ -113,6 +114,9 @@ class Manifest:
     def to_pandas(self) -> Any:
         """The images as a pandas data frame."""
         return records.to_pandas(self.rows)
+
+    def _repr_html_(self) -> str:
+        return records_html(self.rows, ("model", "prompt_set", "prompt", "seed", "path"))
 
 
 def read_manifest(folder: str | Path) -> Manifest:

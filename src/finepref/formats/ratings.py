@@ -88,6 +88,10 @@ class RatedModel:
     both_bad: float | None = None
 
 
+SHOWN = ("name", "mu", "low", "high", "rank_low", "rank_high", "tier", "votes")
+"""Fields of a model that a notebook shows."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRows:
     """A file that votes were read from, and how many rows it has."""

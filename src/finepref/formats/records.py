@@ -229,8 +229,17 @@ def to_pandas(rows: Iterable[Any]) -> Any:
     Raises:
         InputError: pandas is not installed.
     """
+    return frame([asdict(row) for row in rows])
+
+
+def frame(data: Any) -> Any:
+    """What pandas makes a data frame of.
+
+    Raises:
+        InputError: pandas is not installed.
+    """
     try:
         import pandas
     except ImportError:
         raise InputError("pandas is not installed", where="to_pandas", remedy="pip install pandas") from None
-    return pandas.DataFrame([asdict(row) for row in rows])
+    return pandas.DataFrame(data)

@@ -10,6 +10,7 @@ from typing import Any
 
 from finepref.core.errors import InputError, cut
 from finepref.core.files import parquet_meta, write_parquet
+from finepref.core.notebook import records_html
 from finepref.core.ownership import has_footer, own_file
 from finepref.core.provenance import provenance
 from finepref.formats import records
@@ -90,6 +91,9 @@ class Scores:
     def to_pandas(self) -> Any:
         """The scores as a pandas data frame."""
         return records.to_pandas(self.rows)
+
+    def _repr_html_(self) -> str:
+        return records_html(self.rows, ("scorer", "model", "prompt_set", "prompt_index", "seed", "value"))
 
 
 COLUMNS = records.schema(Score)

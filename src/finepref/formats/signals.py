@@ -17,9 +17,10 @@ import pyarrow as pa
 
 from finepref.core import files
 from finepref.core.errors import InputError
+from finepref.core.notebook import MOST, table_html
 from finepref.core.ownership import has_footer, own_file
 from finepref.formats.hashcolumns import joined, packed, repeats, rows_of
-from finepref.formats.records import as_record, iterate_columns
+from finepref.formats.records import as_record, frame, iterate_columns
 from finepref.formats.textcolumn import PIECE, as_arrow
 
 NO_LABEL = -1
@@ -84,6 +85,16 @@ class Signals:
             elif kind and name == "scorers":
                 found |= {each["scorer"]: each["device_seconds"] for each in value}
         return found
+
+    def to_pandas(self) -> Any:
+        """The pairs as a pandas data frame."""
+        return frame({name: getattr(self, name) for name in COLUMNS.names})
+
+    def _repr_html_(self) -> str:
+        names = ("pair_id", "winner", "margin", "weight")
+        shown = self.take(np.arange(min(len(self), MOST)))
+        rows = zip(*(np.asarray(getattr(shown, name)).tolist() for name in names), strict=True)
+        return table_html(names, rows, total=len(self))
 
     def take(self, rows: npt.NDArray[Any]) -> Signals:
         """These rows, in this order."""
