@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import studentized_range
 
 from coded_votes import coded
 from finepref import Votes, rate
@@ -175,18 +177,21 @@ def test_order_matters_to_the_online_engine() -> None:
 
 
 def test_votes_still_needed() -> None:
-    """Exactly those that bring the standard error down to D / 1.96; none when it is there already."""
+    """Exactly those that bring the standard error down to D / z, all pairs tested together; none when it is there."""
     votes, _ = simulate(8, 1500)
     ratings = rate(votes)
-    order = ratings.order()
+    order, z = ratings.order(), ratings.clear
+    normal = replace(ratings, settings=replace(ratings.settings, clusters=None)).clear
+    assert normal == pytest.approx(studentized_range.ppf(0.95, len(ratings.models), np.inf) / math.sqrt(2), rel=1e-4)
+    assert z >= normal > 2.5
     for first, second in pairwise(order):
         n = votes_to_separate(ratings, first, second)
         d, sd = float(ratings.mu[first] - ratings.mu[second]), float(ratings.difference_sd()[first, second])
         if n == 0:
-            assert d >= 1.959 * sd
+            assert d >= 0.999999 * z * sd
         else:
             after = 1.0 / math.sqrt(1.0 / sd**2 + n * float(information(ratings, np.array(d))))
-            assert after == pytest.approx(d / 1.959964, rel=1e-6)
+            assert after == pytest.approx(d / z, rel=1e-6)
     together = votes_to_separate(ratings, order[:-1], order[1:])
     assert together.tolist() == [float(votes_to_separate(ratings, a, b)) for a, b in pairwise(order)]
     assert votes_to_separate(ratings, 0, 0) == math.inf

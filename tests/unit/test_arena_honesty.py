@@ -457,6 +457,11 @@ def test_tiers() -> None:
             if tier[i] == tier[j]:
                 assert abs(ratings.mu[i] - ratings.mu[j]) <= reach[i, j]
     assert tier.max() > 2
+    best, worst = ratings.rank_interval()
+    assert ((tier == 1) == (best == 1)).all()  # who may be the best can be told apart from no other such
+    assert (best[worst < 5] <= worst[worst < 5]).all()
+    for i in range(5):
+        assert worst[i] == 5 - (ratings.mu[i] - ratings.mu > reach[i]).sum()
     split = 0
     for seed in range(60):
         rng = numpy_generator(seed, "equal")

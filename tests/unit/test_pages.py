@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from finepref.arena.engines import rate
 from finepref.arena.ratings import load_ratings
 from finepref.arena.settings import RatingOptions
 from finepref.arena.whole import ArenaRequest, run_arena
 from finepref.core.rng import numpy_generator
+from finepref.formats.votes import Votes
 from finepref.report import charts, report
 from finepref.report.arena_page import write_page
+from finepref.report.standings import standings
 from finepref.report.wording import number, shorten
 
 EVIL = "<script>alert('x')</script>\" onload=\"y & <b>"
@@ -171,3 +174,25 @@ def test_numbers_and_ticks() -> None:
     assert charts.nice_ticks(-7.3, 11.0, 5) == pytest.approx([-5, 0, 5, 10])
     assert charts.nice_ticks(3.0, 3.0) == [3.0]
     assert shorten("a" * 50, 11) == "aaaaaa…aaaa"
+
+
+@pytest.mark.parametrize(
+    ("strengths", "said"),
+    [
+        ((3.0, 0.0, -1.0), "m0 is ahead of all others (95 %, all pairs tested together)."),
+        ((2.0, 1.8, -2.0), "are ahead of all others; between them the votes cannot tell; "),
+        ((0.0, 0.0, 0.0, 0.0), "leads, but 4 models may be the best: "),
+    ],
+)
+def test_the_first_sentence_says_what_is_known(strengths: tuple[float, ...], said: str) -> None:
+    """Votes of which every model wins as often as its strength says, all pairs equally often."""
+    rows = [
+        (f"m{i}", f"m{j}", "left" if k < round(60 / (1 + math.exp(strengths[j] - strengths[i]))) + (i < j) else "right")
+        for i in range(len(strengths)) for j in range(i) for k in range(60)
+    ]  # fmt: skip
+    left, right, outcome = zip(*rows, strict=True)
+    ratings = rate(Votes.from_columns(left=left, right=right, outcome=outcome))
+    lead = standings(ratings).lead
+    assert said in lead
+    first = [row.name for row in ratings.table() if row.tier == 1]
+    assert sum(name in lead for name in first) == min(3, len(first))

@@ -10,8 +10,8 @@ from scipy.stats import kendalltau
 
 from finepref.arena.counts import is_weighted
 from finepref.arena.engines import rate
-from finepref.arena.normal import Floats, quantile
-from finepref.arena.ratings import LEVEL, Ratings
+from finepref.arena.normal import Floats
+from finepref.arena.ratings import Ratings
 from finepref.core.rng import numpy_generator
 from finepref.formats.votes import Votes
 
@@ -93,7 +93,7 @@ def information(ratings: Ratings, difference: Floats) -> Floats:
 
 
 def votes_to_separate(ratings: Ratings, first: npt.ArrayLike, second: npt.ArrayLike) -> Floats:
-    """Further votes between two models until their difference, if it is what it seems, is clear (95 %).
+    """Further votes between two models until their difference, if it is what it seems, is clear (`Ratings.clear`).
 
     n = ((z/D)^2 - 1/var(D)) / information(D), at least 0; infinite for equal ratings.
 
@@ -106,6 +106,6 @@ def votes_to_separate(ratings: Ratings, first: npt.ArrayLike, second: npt.ArrayL
     first, second = np.asarray(first, dtype=np.int64), np.asarray(second, dtype=np.int64)
     d, variance = ratings.mu[first] - ratings.mu[second], ratings.difference_variance(first, second)
     with np.errstate(divide="ignore"):
-        needed, known = (quantile(0.5 + 0.5 * LEVEL) / d) ** 2, 1.0 / variance
+        needed, known = (ratings.clear / d) ** 2, 1.0 / variance
     further = (np.where(d == 0, 0.0, needed) - known) / information(ratings, d)
     return np.where(d == 0, np.inf, np.maximum(0.0, further))

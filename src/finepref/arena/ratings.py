@@ -151,33 +151,39 @@ class Ratings:
         """Votes between two models, the sum of their weights; those of a model against itself are not among them."""
         return float(self.games.sum() / 2)
 
+    @property
+    def clear(self) -> float:
+        """How many standard deviations of mu_i - mu_j tell two models apart, all pairs tested together at 5 %.
+
+        q / sqrt(2), q the 95 % point of the range of M independent standard normals: at most 5 of 100 boards of equal
+        models are split (Tukey and Kramer). 1.96 for two models.
+        """
+        return self._reach(range_quantile(LEVEL, max(2, len(self.models))) / SQRT_2)
+
+    def surely_better(self) -> npt.NDArray[np.bool_]:
+        """[M, M] whether the row's model is better than the column's, all pairs tested together."""
+        if not self.has_intervals:
+            return np.zeros((len(self.models), len(self.models)), dtype=bool)
+        return np.asarray(np.subtract.outer(self.mu, self.mu) > self.clear * self.difference_sd())
+
     def rank_interval(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """[M] best and [M] worst rank that the votes allow: 1 + models surely better, M - models surely worse.
 
-        Without intervals every rank is possible.
+        All of them hold together in 95 of 100 boards (Mogstad et al. 2024, with Tukey's differences). Without intervals
+        every rank is possible.
         """
-        if not self.has_intervals:
-            return np.ones(len(self.models), dtype=np.int64), np.full(len(self.models), len(self.models))
-        reach = self._reach(quantile(0.5 + 0.5 * LEVEL)) * self.difference_sd()
-        lead = np.subtract.outer(self.mu, self.mu)
-        best = 1 + np.sum(lead < -reach, axis=1)
-        worst = len(self.models) - np.sum(lead > reach, axis=1)
-        return best, worst
+        surely = self.surely_better()
+        return 1 + surely.sum(axis=0), len(self.models) - surely.sum(axis=1)
 
     def tiers(self) -> npt.NDArray[np.int64]:
-        """[M] tiers, from 1: one below the lowest tier of the models that are surely better, all pairs tested together.
+        """[M] tiers, from 1: one below the lowest tier of the models that are surely better.
 
-        So no two models of a tier can be told apart. Surely: mu_i - mu_j > q/sqrt(2) sd, q the 95 % point of the range
-        of M independent standard normals: at most 5 of 100 boards of equal models are split (Tukey and Kramer).
+        So no two models of a tier can be told apart.
         """
-        tier = np.ones(len(self.models), dtype=np.int64)
-        if not self.has_intervals or len(tier) < 2:
-            return tier
-        reach, order = self._reach(range_quantile(LEVEL, len(tier)) / SQRT_2) * self.difference_sd(), self.order()
+        tier, surely, order = np.ones(len(self.models), dtype=np.int64), self.surely_better(), self.order()
         for place, code in enumerate(order[1:], start=1):
             better = order[:place]
-            surely = better[self.mu[better] - self.mu[code] > reach[better, code]]
-            tier[code] = 1 + int(tier[surely].max(initial=0))
+            tier[code] = 1 + int(tier[better[surely[better, code]]].max(initial=0))
         return tier
 
     def to_pandas(self) -> Any:

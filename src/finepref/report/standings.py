@@ -17,6 +17,8 @@ from finepref.report.kit import Bars, Estimate, TextTable, bars, table
 from finepref.report.wording import number, percent, shorten, span, weight, whole
 
 IN_CHART, IN_TABLE, IN_MATRIX, SIDE_BY_SIDE = 60, 25, 18, 8
+NAMED = 3  # models that the first sentence names
+MANY = 1e6  # votes beyond which their number says nothing
 
 Floats = NDArray[np.float64]
 
@@ -94,17 +96,30 @@ def _leaderboard(ratings: Ratings, models: Sequence[RatedModel]) -> TextTable:
 def _further(votes: float) -> str:
     if votes == 0:
         return "clear"
-    return whole(votes) if votes < 1e6 else "over 1 million"
+    return whole(votes) if votes < MANY else "over 1 million"
 
 
 def _lead(ratings: Ratings, votes: float) -> str:
     """The result in a sentence or two."""
-    order, (best, _) = ratings.order(), ratings.rank_interval()
-    first = [ratings.models[k] for k in order if best[k] == 1]
+    order, surely = ratings.order(), ratings.surely_better()
     start = f"{len(order)} models, {weight(votes)} votes. "
     if not ratings.has_intervals:
         return f"{start}{ratings.models[order[0]]} comes first, but nothing can be said of how sure that is."
+    first = [k for k in order if not surely[:, k].any()]
+    others = [k for k in order if surely[:, k].any()]
+    names = [ratings.models[k] for k in first]
     if len(first) == 1:
-        return f"{start}{first[0]} is ahead of all others beyond doubt (95 %)."
-    names = ", ".join(first[:3]) + (f" and {len(first) - 3} more" if len(first) > 3 else "")
-    return f"{start}{ratings.models[order[0]]} leads, but {len(first)} models may be the best: {names}."
+        return f"{start}{names[0]} is ahead of all others (95 %, all pairs tested together)."
+    if others and len(first) <= NAMED and surely[np.ix_(first, others)].all():
+        together = f"{', '.join(names[:-1])} and {names[-1]}"
+        return f"{start}{together} are ahead of all others; between them the votes cannot tell{_more(ratings, first)}."
+    listed = ", ".join(names[:NAMED]) + (f" and {len(first) - NAMED} more" if len(first) > NAMED else "")
+    return f"{start}{names[0]} leads, but {len(first)} models may be the best: {listed}."
+
+
+def _more(ratings: Ratings, first: Sequence[int]) -> str:
+    """How many votes would tell two models apart, if that is known."""
+    if len(first) != 2 or ratings.settings.tau:  # under a random walk nothing ever settles
+        return ""
+    votes = float(votes_to_separate(ratings, *first))
+    return f"; {whole(votes)} more would" if votes < MANY else ""
