@@ -1,13 +1,13 @@
-# make demo | make test | make check        each creates .venv when it is missing
+# make demo | make test | make check | make site        each creates .venv when it is missing
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test check format mutants clean
+.PHONY: demo test check site format mutants clean
 
 .venv/installed: pyproject.toml constraints/ci.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints/ci.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,docs]" -c constraints/ci.txt
 	touch .venv/installed
 
 demo: .venv/installed
@@ -19,6 +19,9 @@ test: .venv/installed
 check: .venv/installed
 	scripts/check
 
+site: .venv/installed
+	scripts/site
+
 format: .venv/installed
 	$(BIN)/ruff format src tests benchmarks scripts examples
 	$(BIN)/ruff check --fix src tests benchmarks scripts examples
@@ -27,4 +30,4 @@ mutants: .venv/installed
 	$(BIN)/python scripts/mutants
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site

@@ -24,7 +24,7 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, name, content=text))
     wanted = {path.relative_to(ROOT).as_posix() for path in RESULTS.glob("*.*")}
     for page in files.documentation_pages():
-        targets = (_outside(page.src_uri, link) for link in LINK.findall(page.content_string))
+        targets = (_leads_to(page.src_uri, link) for link in LINK.findall(page.content_string))
         wanted |= {target for target in targets if target}
     for name in sorted(wanted):
         files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
@@ -32,18 +32,19 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links that lead out of docs/ lead to the same file in the site."""
+    """Links that lead in or out of docs/ lead to the same file in the site."""
     here = posixpath.dirname(page.file.src_uri)
 
     def inside(link: re.Match[str]) -> str:
-        target = _outside(page.file.src_uri, link[1])
-        return posixpath.relpath(target, here or ".") if target else link[1]
+        target = _leads_to(page.file.src_uri, link[1])
+        return posixpath.relpath(target.removeprefix("docs/"), here or ".") if target else link[1]
 
     return LINK.sub(inside, markdown)
 
 
-def _outside(page: str, link: str) -> str | None:
-    """The file of the repository that a link of a page in docs/ leads to, if it is outside of docs/ and there."""
-    target = posixpath.normpath(posixpath.join("docs", posixpath.dirname(page), link))
-    outside = not target.startswith(("docs/", "..")) and (ROOT / target).is_file()
-    return target if outside else None
+def _leads_to(page: str, link: str) -> str | None:
+    """The file of the repository that a link of a page leads to, where one of the two is in docs/ and the other not."""
+    place = page if page.startswith("benchmarks/") else f"docs/{page}"
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(place), link))
+    across = place.startswith("docs/") != target.startswith("docs/") and not target.startswith("..")
+    return target if across and (ROOT / target).is_file() else None

@@ -84,10 +84,15 @@ def prepare(folder: Path) -> None:
 
 def write_yaml(block: Block, folder: Path) -> None:
     """A block whose first line names a file, as that file."""
-    name = block.text.splitlines()[0].removeprefix("# ")
+    name = named(block)
     assert name.endswith(".yaml"), block.place
     assert isinstance(yaml.safe_load(block.text), dict), block.place
     (folder / name).write_text(block.text, encoding="utf-8")
+
+
+def named(block: Block) -> str:
+    """The file that the first line of a block names, if it names one."""
+    return block.text.splitlines()[0].removeprefix("# ")
 
 
 def smaller(words: list[str]) -> list[str]:
@@ -105,6 +110,8 @@ def run_block(block: Block, names: dict[str, object]) -> None:
 
     if block.language == "yaml":
         write_yaml(block, Path())
+    elif block.language == "python" and named(block).endswith(".py"):
+        Path(named(block)).write_text(block.text, encoding="utf-8")
     elif block.language == "python":
         exec(compile(block.text, block.place, "exec", dont_inherit=True), names)
     elif block.language == "sh":
@@ -124,6 +131,7 @@ def run_pages(folder: Path) -> None:
     failed = {}
     for page in PAGES:
         prepare(folder)
+        os.environ.pop("FINEPREF_PLUGINS", None)  # of the page before
         names: dict[str, object] = {"__name__": "__main__"}
         for block in blocks(page):
             try:
