@@ -139,7 +139,7 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[list[str]]:
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         inner = _models(field.annotation)
         shown = "" if isinstance(default, BaseModel) else "needed" if field.is_required() else code(_text(default))
-        yield [code(f"{prefix}.{name}"), code(_type(field.annotation)), shown, field.description or ""]
+        yield [code(f"{prefix}.{name}".lstrip(".")), code(_type(field.annotation)), shown, field.description or ""]
         for each in inner:
             yield from _rows(each, f"{prefix}.{name}")
 
@@ -189,7 +189,7 @@ FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "`run.json`": ("run", ("RunRecord",)),
     "`metrics.jsonl`, `timing.jsonl`": ("metrics", ("StepMetrics", "StepTiming")),
     "`heldout.jsonl`, `heldout.parquet`": ("heldout", ("HeldOutMetrics", "COLUMNS", "Agreement")),
-    "`manifest.jsonl`, `manifest.json`": ("manifest", ("ImageRow", "FolderRecord")),
+    "`manifest.jsonl`, `manifest.json`": ("manifest", ("ImageRow", "FolderRecord", "SampledWith")),
     "`maps.json`": ("controlmaps", ("MapsRecord",)),
     "`scores.parquet`": ("scores", ("Score", "ScoredBy", "PartScore")),
     "`comparison.json`": ("comparison", ("Comparison",)),
