@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from finepref.cli.asked import with_reading
+from finepref.cli.asked import with_reading, words_of
 from finepref.cli.config import Overrides
+from finepref.cli.ending import beside, ends
 from finepref.formats.reading import AS_IT_IS, Reading
 
 
@@ -48,11 +49,12 @@ def command(
     from finepref.core.outfolders import check_folder, own_folder
     from finepref.core.progress import say
     from finepref.formats.folders import ALIGNMENT
+    from finepref.formats.run import read_run
     from finepref.formats.sources import named_inputs, stamp_of
     from finepref.plan.printed import describe
 
     given: dict[str, Any] = {
-        "reading": reading, "words": _words(reading), "card": card, "method": method, "signal": signal or (),
+        "reading": reading, "words": words_of(reading), "card": card, "method": method, "signal": signal or (),
         "scorers": scorer, "judges": judge or (), "prompts": prompts, "overrides": overrides or (),
         "seed": seed,
     }  # fmt: skip
@@ -72,15 +74,6 @@ def command(
         for why in planned.why:
             say(why)
         run_alignment(planned, record)
-    print("\n".join(outcome(planned, base)))
-
-
-def _words(reading: Reading) -> list[str]:
-    """How the data are read, as the words of a command."""
-    found = [] if reading.format == "auto" else ["--format", reading.format]
-    found += [word for key, value in reading.columns.items() for word in ("--column", f"{key}={value}")]
-    found += [word for key, value in reading.outcomes.items() for word in ("--outcome", f"{key}={value}")]
-    for name in ("encoding", "split", "question", "images"):
-        value = getattr(reading, name)
-        found += [] if value is None else [f"--{name}", str(value)]
-    return found
+    run = planned.asked.run
+    changed = read_run(run).kept != 0
+    ends("\n".join(outcome(planned, base)), *([("publish", run, "--to", beside(run, "published"))] if changed else []))

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from finepref.cli.ending import ends
 from finepref.core.errors import InputError
 
 
@@ -45,7 +46,7 @@ def command(
         return
     for line in comparison_lines(found):
         print(line)
-    print(path)
+    ends(path, ("report", folder))
 
 
 def _counts(path: Path, out: Path | None, level: float, as_json: bool) -> None:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from finepref.cli.asked import share_of
+from finepref.cli.ending import ends
+from finepref.cli.following import scorer_of
 from finepref.core.errors import InputError
 
 
@@ -81,7 +83,8 @@ def command(
         settings = fixed.sampling(family_of({name: source.pipeline for name, source in models.items()}))
     for prompt_set in sets:
         generate(models, prompt_set, numbers, out, batch_size=batch_size, overwrite=overwrite, **settings, **extras)
-    print(out / LINES)
+    by = ("--protocol", protocol) if protocol else ("--scorer", scorer_of(chosen))
+    ends(out / LINES, ("score", out, *by))
 
 
 def _asked(

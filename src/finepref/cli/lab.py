@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from finepref.cli.ending import beside, ends
+
 command = typer.Typer(help="The embedded world, whose true quality is known.", no_args_is_help=True)
 
 
@@ -41,7 +43,7 @@ def votes(
             say(f"{out} is there already (--overwrite makes it again)")
         else:
             make_votes(out, seed=seed, votes=count, prompts=chosen)
-    print(out)
+    ends(out, ("data", "inspect", out), ("arena", out))
 
 
 @command.command("voters")
@@ -77,7 +79,9 @@ def model(
     """Write the lab's model as a plain diffusers pipeline folder."""
     from finepref.lab.model import materialise
 
-    print(materialise(out, variant))
+    written = materialise(out, variant)
+    pictures = beside(Path(written), "eval")
+    ends(written, ("generate", "--model", f"{variant}={written}", "--prompts", "lab-eval", "--out", pictures))
 
 
 @command.command("study")

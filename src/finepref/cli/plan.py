@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from finepref.cli.config import Layers, Overrides
+from finepref.core.tables import folded_text
 
 
 def command(
@@ -43,4 +44,7 @@ def command(
             raise ConfigError(f"{word!r} is not NAME=PRICE", where="--price", remedy="for example H200=3.5") from None
         prices[gpus_of([name])[0].name] = rate
     plan = plan_run(load_config(config, overrides or ()), gpus=chosen, processes=processes)
-    print(json.dumps(dataclasses.asdict(plan)) if as_json else describe(plan, prices=prices))
+    if as_json:
+        print(json.dumps(dataclasses.asdict(plan)))
+    else:
+        print(folded_text(describe(plan, prices=prices), indent="    "))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from finepref.cli.config import Overrides
+from finepref.cli.ending import beside, ends
 
 
 def command(
@@ -43,7 +44,7 @@ def command(
     from finepref.cli.answerers import check_by
     from finepref.core.outfolders import own_folder
     from finepref.formats.folders import LOOP
-    from finepref.rounds.closed_loop import PEOPLE, RoundsRequest, model_of, play
+    from finepref.rounds.closed_loop import PEOPLE, RoundsRequest, Waiting, model_of, play
 
     if by != PEOPLE:
         check_by(by)
@@ -58,8 +59,11 @@ def command(
     )  # fmt: skip
     with own_folder(out, LOOP):
         found = play(asked)
-    if isinstance(found, str):
-        print(found)
+    if isinstance(found, Waiting):
+        ends(found.what, ("collect", found.study))
         return
     print(f"ended: {found.ended}")
-    print(f"result: {model_of(asked, found.best)}" + ("" if found.best else " (the base: no round was better)"))
+    result = model_of(asked, found.best)
+    following = [("publish", result, "--to", beside(Path(result), "published"))] if found.best else []
+    said = "" if found.best else " (the base: no round was better)"
+    ends(f"result: {result}{said}", ("report", out, "--out", out / "report.html"), *following)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finepref.cli.ending import ends
 from finepref.core.errors import CheckFailed, InputError, nearest
 
 if TYPE_CHECKING:
@@ -15,13 +16,23 @@ if TYPE_CHECKING:
 
     from finepref.evaluate.scorers.ksort_data import Instance
 
-command = typer.Typer(no_args_is_help=True, help="Scorers of images: list, convert official weights, verify, rank.")
+command = typer.Typer(invoke_without_command=True, help="Scorers of images; without a command, their list.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@command.callback()
+def every_scorer(context: typer.Context, as_json: AsJson = False) -> None:
+    if context.invoked_subcommand is None:
+        list_scorers(as_json)
+    elif as_json:
+        remedy = f"write it after {context.invoked_subcommand}, where that knows it"
+        raise InputError("it is of the list", where="--json", remedy=remedy)
 
 
 @command.command("list")
-def list_scorers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_scorers(as_json: AsJson = False) -> None:
     """Print every scorer's name and what it is."""
-    from finepref.core.progress import aligned
+    from finepref.core.tables import table_lines
     from finepref.evaluate.scorers.scorer_rows import SCORERS
 
     if as_json:
@@ -30,7 +41,8 @@ def list_scorers(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
         fields = ("name", "about", "preprocess", "family")
         print(json.dumps([{field: getattr(kind, field) for field in fields} for kind in SCORERS.values()], indent=2))
         return
-    print("\n".join(aligned([(kind.name, kind.preprocess, kind.about) for kind in SCORERS.values()])))
+    rows = [(kind.name, kind.preprocess, kind.about) for kind in SCORERS.values()]
+    print("\n".join(table_lines(("scorer", "pictures", "what it is"), rows, bare=True)))
 
 
 @command.command("convert")
@@ -47,7 +59,8 @@ def convert_file(
     done = convert(file, out=out, scorer=scorer, vocabulary=vocabulary, overwrite=overwrite)
     dropped = f", left out {len(done.dropped)}" if done.dropped else ""
     print(f"{done.scorer}: {done.tensors} tensors, {done.parameters:,} parameters{dropped} -> {done.folder}")
-    print(f"use it as {done.scorer}@{done.folder}")
+    spec = f"{done.scorer}@{done.folder}"
+    ends(f"use it as {spec}", ("scorers", "verify", spec))
 
 
 @command.command("verify")
