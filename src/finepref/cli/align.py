@@ -42,7 +42,10 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Look at the data, choose the signal and the recipe, train, and say what came of it."""
+    """Go from pairs to a better model and a report.
+
+    Looks at the data, chooses the signal and the recipe, trains, and says what came of it.
+    """
     from finepref.align.alignment import plan_alignment
     from finepref.align.carrying import begun, run_alignment
     from finepref.align.outcome import outcome

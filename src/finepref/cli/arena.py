@@ -75,7 +75,10 @@ def command(
     gaps: Annotated[bool, Option("--gaps/--no-gaps", help="Write gaps.parquet: one row a vote.")] = True,
     as_json: Annotated[bool, Option("--json", help="Print the ratings as JSON.")] = False,
 ) -> None:
-    """Rate models from votes: ratings.json, leaderboard.csv, gaps.parquet and arena.html."""
+    """Rate models from votes.
+
+    Writes ratings.json, leaderboard.csv, gaps.parquet and arena.html.
+    """
     given = dict(locals())
     from finepref.arena.whole import PAGE, ArenaRequest, run_arena
     from finepref.formats.votebatch import EVERY

@@ -33,7 +33,9 @@ def command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
 ) -> None:
-    """Encode every image and prompt of a run's data; resumes where it stopped. torchrun shares the work out.
+    """Encode every image and prompt of a run's data.
+
+    Resumes where it stopped. torchrun shares the work out.
 
     Images that are files are read again each time, to see whether they changed; only new content is encoded.
     """

@@ -78,7 +78,10 @@ def command(
     sets: SetsOption = None,
     people: PeopleOption = None,
 ) -> None:
-    """Serve a page on which people compare pictures; every answer is on disk before the page goes on."""
+    """Serve a page on which people compare pictures.
+
+    Every answer is on disk before the page goes on.
+    """
     from finepref.formats.collection import is_study
 
     ways = {"--export": export, "--backup": backup, "--forget": forget, "--by": by}

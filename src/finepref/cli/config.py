@@ -29,7 +29,10 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Options, notes and commands as JSON.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="The JSON schema of a config file.")] = False,
 ) -> None:
-    """Every option with its description, value and origin, and the commands of the run; the defaults without -c."""
+    """Every option of a run, its value and its origin.
+
+    And the commands of the run; the defaults without -c.
+    """
     from finepref.formats.layers import stack
     from finepref.plan.methods import commands
     from finepref.train.config import parse_config, resolve

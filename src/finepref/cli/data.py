@@ -40,7 +40,10 @@ def inspect_command(
     parts: Parts = None,
     as_json: AsJson = False,
 ) -> None:
-    """Counts, ties, models, voters and image sizes; images are opened but not decoded."""
+    """Counts, ties, models, voters and image sizes.
+
+    Images are opened but not decoded.
+    """
     following = ("data", "validate", *data, *words_of(reading))
     _report(data, reading, limit, shard, parts, as_json, full=False, following=lambda report: following)
 
@@ -55,7 +58,10 @@ def validate_command(
     parts: Parts = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decode every image; list what is unusable; exit 1 if anything is."""
+    """Decode every image and list what is unusable.
+
+    Exit 1 if anything is.
+    """
     from finepref.align.choice import is_named
     from finepref.core.errors import CheckFailed
 
@@ -83,7 +89,10 @@ def convert_command(
     reading: Reading = AS_IT_IS,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
-    """Write the house format: one parquet with pair_id, prompt, both images' bytes, label, models, voter."""
+    """Write the house format.
+
+    One parquet with pair_id, prompt, both images' bytes, label, models, voter.
+    """
     from finepref.data.convert import convert
 
     written, left_out = convert(data, out, reading=reading, overwrite=overwrite)
@@ -99,7 +108,10 @@ def pair_command(
     min_gap: Annotated[float, typer.Option(min=0.0, help="Leave out pairs whose scores differ by less.")] = 0.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files.")] = False,
 ) -> None:
-    """Make a preference set from generated images and their scores; no human votes are needed."""
+    """Make a preference set from images and their scores.
+
+    No human votes are needed.
+    """
     from finepref.data.pairing import pair_from_scores
 
     counts = pair_from_scores(folder, out, scorer=scorer, choose=choose, min_gap=min_gap, overwrite=overwrite)

@@ -10,7 +10,10 @@ import typer
 
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Show what is installed and which devices are seen; exit 1 if something is broken."""
+    """What is installed, which devices are seen, what to do.
+
+    Exit 1 if something is broken.
+    """
     from finepref.core.errors import CheckFailed
     from finepref.core.tables import folded_text, table_lines
     from finepref.plan.environment import EXTRAS, examine

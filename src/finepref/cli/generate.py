@@ -54,7 +54,10 @@ def command(
     shard: Annotated[str, typer.Option(help="INDEX/COUNT: this share of each model's images alone.")] = "0/1",
     overwrite: Annotated[bool, typer.Option(help="Replace images that were made in another way.")] = False,
 ) -> None:
-    """Generate images of every model at equal prompts, seeds and initial noise."""
+    """Generate images of every model at equal prompts and seeds.
+
+    And from equal initial noise.
+    """
     from finepref.core.outfolders import check_folder
     from finepref.data.prompt_sets import load_prompt_set
     from finepref.evaluate.generate import check_loading, generate

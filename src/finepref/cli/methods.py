@@ -15,7 +15,10 @@ def command(
     name: Annotated[str | None, typer.Argument(help="One method in full; all of them in short without it.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
-    """List the methods: signal, trajectory, objective, guard, what each needs and where it comes from."""
+    """List the methods and the rows of every axis.
+
+    Signal, trajectory, objective, guard, what each needs and where it comes from.
+    """
     import json as json_module
 
     from finepref.core.tables import folded
@@ -49,23 +52,31 @@ def command(
             options = described["options"].items()
             lines += [f"    {option} [{text['default']}]  {text['description']}" for option, text in options]
             print("\n".join(part for line in lines for part in folded(line, indent="    ")))
-    more = "Its deviations, recipe, configs and golden files: finepref methods NAME. Everything: --json."
+    more = "All it needs, its deviations, recipe, configs and golden files: finepref methods NAME. Everything: --json."
     print("\n".join(["", *folded(f"Train one with -c lab/NAME. {more}")]))
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The methods as lines; on a terminal, which has no room for a column of each axis, a method is a chain of them."""
+    """The methods as lines. A terminal without room for all columns shows a method as a chain of its axes, and leaves
+    what it needs of the reference to `finepref methods NAME`.
+    """
     from finepref.core.tables import table_lines, width
 
-    if not width():
+    if not 0 < width() < WIDE:
         return table_lines(("method", "signal", "trajectory", "objective", "guard", "needs", "source"), rows)
     chains = [
-        (name, " ".join([signal, trajectory, objective, *([] if guard == "-" else [guard])]), needs, source)
+        (
+            name,
+            " ".join([signal, trajectory, objective, *([] if guard == "-" else [guard])]),
+            needs.partition("reference")[0].rstrip(", "),
+            source,
+        )
         for name, signal, trajectory, objective, guard, needs, source in rows
     ]
     return table_lines(("method", "signal, trajectory, objective, guard", "needs", "source"), chains)
 
 
+WIDE = 160  # characters of a terminal in which the columns of all methods have room
 AXES = ("dialect", "signal", "gap", "trajectory", "objective", "guard")
 
 

@@ -42,7 +42,10 @@ def command(
     reading: Reading = AS_IT_IS,
     skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out.")] = False,
 ) -> None:
-    """Ask next: the votes that would tell most about an order that is not certain yet, best first."""
+    """The votes to ask for next, best first.
+
+    Those that would tell most about an order that is not certain yet.
+    """
     named = columns(command, locals())
     from finepref.arena.nextvotes import NextRequest, run_next
     from finepref.core.progress import say

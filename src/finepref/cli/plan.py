@@ -27,7 +27,10 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON.")] = False,
 ) -> None:
-    """Parameters, work, memory, disk and time of a run, and which option makes it fit. Reads configs, no weights."""
+    """Work, memory, disk and time of a run, and how it fits.
+
+    And its parameters. Reads configs, no weights.
+    """
     from finepref.core.errors import ConfigError
     from finepref.plan.cards import USUAL, gpus_of
     from finepref.plan.plan import plan_run

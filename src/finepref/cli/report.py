@@ -22,7 +22,10 @@ def command(
     ] = None,
     megabytes: Annotated[float, typer.Option(min=0.1, help="Room for pictures in the page.")] = 8.0,
 ) -> None:
-    """Write the report: summary, win rates, images side by side, training, arena, provenance."""
+    """Write the report, one page.
+
+    Summary, win rates, images side by side, training, arena, provenance.
+    """
     from finepref.formats.run import is_finished
     from finepref.report import report
 

@@ -40,7 +40,10 @@ def command(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first prompts of each set.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of pictures, sets, simulated people and training.")] = 0,
 ) -> None:
-    """Play rounds: pictures, votes, ratings, signals, training, judging; until there is no gain."""
+    """Learn from votes on own pictures, round after round.
+
+    Pictures, votes, ratings, signals, training, judging; until there is no gain.
+    """
     from finepref.cli.answerers import check_by
     from finepref.core.outfolders import own_folder
     from finepref.formats.folders import LOOP

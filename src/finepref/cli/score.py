@@ -27,7 +27,10 @@ def command(
     reading: Reading = AS_IT_IS,
     overwrite: Annotated[bool, typer.Option(help="Score again what has a score.")] = False,
 ) -> None:
-    """Score images: DIR/scores.parquet of an evaluation folder, or the rewards of a preference data set."""
+    """Score images.
+
+    DIR/scores.parquet of an evaluation folder, or the rewards of a preference data set.
+    """
     from finepref.formats.manifest import LINES, read_rows
     from finepref.formats.preferences import Preferences, Quarantined
 

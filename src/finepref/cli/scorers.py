@@ -53,7 +53,10 @@ def convert_file(
     vocabulary: Annotated[Path | None, typer.Option(help="Tokenizer files to copy in (for use without hub).")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the folder.")] = False,
 ) -> None:
-    """Convert an official weights file to a safetensors folder with provenance; use it as NAME@FOLDER."""
+    """Convert official weights to a safetensors folder.
+
+    With provenance; use it as NAME@FOLDER.
+    """
     from finepref.evaluate.scorers.conversion import convert
 
     done = convert(file, out=out, scorer=scorer, vocabulary=vocabulary, overwrite=overwrite)
@@ -72,7 +75,10 @@ def verify_scorer(
     prompts: Annotated[Path | None, typer.Option(help="HPSv2's benchmark prompts (hpsv2.1).")] = None,
     device: Annotated[str | None, typer.Option(help="torch device; default: the accelerator, else cpu.")] = None,
 ) -> None:
-    """Compare a scorer that has its real weights with published or reference numbers; exit 1 where they differ."""
+    """Compare a scorer with published or reference numbers.
+
+    A scorer that has its real weights; exit 1 where they differ.
+    """
     from finepref.evaluate.scorers.verify import verify
 
     given = {"expected": expected, "images": images, "prompts": prompts}
@@ -96,7 +102,10 @@ def ksort_eval(
     limit: Annotated[int, typer.Option(min=1, help="Largest number of comparisons.")] = 150,
     seed: Annotated[int, typer.Option(help="Seed of the order in which images are shown.")] = 0,
 ) -> None:
-    """Place a model on the K-Sort leaderboard with a judge (K-Sort Eval). Run again to resume."""
+    """Place a model on the K-Sort leaderboard with a judge.
+
+    K-Sort Eval. Run again to resume.
+    """
     import json
 
     from finepref.core.outfolders import own_folder

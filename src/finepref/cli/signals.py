@@ -46,7 +46,10 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write again what is finished.")] = False,
     **own: Any,
 ) -> None:
-    """Write signals.parquet: winner, margins, weight and labels of every decided vote, keyed by pair_id."""
+    """What votes, arena or rewards say of every pair.
+
+    Writes signals.parquet: winner, margins, weight and labels of every decided vote, keyed by pair_id.
+    """
     from finepref.arena.ratings import load_ratings
     from finepref.core.progress import say
     from finepref.core.provenance import provenance

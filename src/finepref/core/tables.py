@@ -149,7 +149,7 @@ def _paragraphs(rows: Sequence[Sequence[str]], most: int) -> list[str]:
     names, *body = rows
     found: list[str] = []
     for row in body:
-        found += folded(row[0], most=most)
-        told = [f"    {name}: {word}" for name, word in zip(names[1:], row[1:], strict=True) if word]
-        found += [part for line in told for part in folded(line, indent="    ", most=most)]
+        told = [f"{name}: {word}" for name, word in zip(names, row, strict=True) if word]
+        lines = [*told[:1], *(f"    {line}" for line in told[1:])]
+        found += [part for line in lines for part in folded(line, indent="    ", most=most)]
     return found
