@@ -35,7 +35,7 @@ SIDEWAYS: dict[str, set[str]] = {
     "lab": {"core", "formats", "arena", "signals", "diffusion", "objectives", "models", "evaluate"},
 }
 THIRD_PARTIES: dict[str, set[str]] = {
-    "core": {"numpy", "pyarrow", "pydantic", "tqdm", "torch", "PIL"},
+    "core": {"numpy", "pyarrow", "pydantic", "tqdm", "rich", "torch", "PIL"},
     "arena": {"numpy", "scipy", "pyarrow", "numba"},
     "signals": {"numpy", "scipy", "pyarrow", "pydantic"},
     "diffusion": {"torch", "jaxtyping", "pydantic", "diffusers"},

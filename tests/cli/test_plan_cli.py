@@ -42,6 +42,16 @@ def test_plan_prints_every_part(finepref, folder: Path) -> None:
     assert "cost" in out
 
 
+def test_plan_at_80_columns(look, finepref, folder: Path) -> None:
+    """No line is wider, and every word of the piped plan is there."""
+    words = ("plan", "-c", folder / "run.yaml", "--gpu", "h200", "--gpu", "16GB", "--price", "H200=3.5")
+    piped = finepref(*words)[1]
+    code, text = look(*words)
+    assert code == 0
+    assert max(map(len, text.splitlines())) <= 80 < max(map(len, piped.splitlines()))
+    assert text.split() == piped.split()
+
+
 def test_plan_as_json(finepref, folder: Path) -> None:
     """Every number, with the overrides applied; hours follow the work."""
     records = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,7 +101,7 @@ def plan_alignment(
     shaped = 0 if get(choice.method).listed else _not_square(report, out / "cache")
     held = {
         "model": {"base": base},
-        "data": {"paths": list(data), **_read_as(reading), **({"buckets": True} if shaped else {})},
+        "data": {"paths": list(data), **reading.section(), **({"buckets": True} if shaped else {})},
         "cache": {"folder": str(out / "cache")},
         "signal": {"file": str(out / "signals.parquet") if choice.kinds else None},
         "train": {"seed": seed, "mixed_precision": "no" if gpu is None else "bf16" if gpu.bf16 else "fp16"},
@@ -225,13 +224,6 @@ def _not_square(report: DataReport, cache: Path) -> int:
     if (cache / CACHE).is_file() and not read_cache(cache).shaping.buckets:
         return 0
     return sum(count for size, count in report.sizes.items() if len({*size.split(" x ")}) == 2)
-
-
-def _read_as(reading: Reading) -> dict[str, Any]:
-    """How the data are read, as keys of the section `data`."""
-    said = {name: getattr(reading, name) for name in ("format", "columns", "outcomes", "encoding", "split", "question")}
-    said["images"] = None if reading.images is None else os.fspath(reading.images)
-    return {name: value for name, value in said.items() if value not in (None, {}, "auto")}
 
 
 def _reasons(

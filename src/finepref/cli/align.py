@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from finepref.cli.asked import with_reading
+from finepref.cli.asked import with_reading, words_of
 from finepref.cli.config import Overrides
+from finepref.cli.ending import beside, ends
 from finepref.formats.reading import AS_IT_IS, Reading
 
 
@@ -41,18 +42,22 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Look at the data, choose the signal and the recipe, train, and say what came of it."""
+    """Go from pairs to a better model and a report.
+
+    Looks at the data, chooses the signal and the recipe, trains, and says what came of it.
+    """
     from finepref.align.alignment import plan_alignment
     from finepref.align.carrying import begun, run_alignment
     from finepref.align.outcome import outcome
     from finepref.core.outfolders import check_folder, own_folder
     from finepref.core.progress import say
     from finepref.formats.folders import ALIGNMENT
+    from finepref.formats.run import read_run
     from finepref.formats.sources import named_inputs, stamp_of
     from finepref.plan.printed import describe
 
     given: dict[str, Any] = {
-        "reading": reading, "words": _words(reading), "card": card, "method": method, "signal": signal or (),
+        "reading": reading, "words": words_of(reading), "card": card, "method": method, "signal": signal or (),
         "scorers": scorer, "judges": judge or (), "prompts": prompts, "overrides": overrides or (),
         "seed": seed,
     }  # fmt: skip
@@ -72,15 +77,6 @@ def command(
         for why in planned.why:
             say(why)
         run_alignment(planned, record)
-    print("\n".join(outcome(planned, base)))
-
-
-def _words(reading: Reading) -> list[str]:
-    """How the data are read, as the words of a command."""
-    found = [] if reading.format == "auto" else ["--format", reading.format]
-    found += [word for key, value in reading.columns.items() for word in ("--column", f"{key}={value}")]
-    found += [word for key, value in reading.outcomes.items() for word in ("--outcome", f"{key}={value}")]
-    for name in ("encoding", "split", "question", "images"):
-        value = getattr(reading, name)
-        found += [] if value is None else [f"--{name}", str(value)]
-    return found
+    run = planned.asked.run
+    changed = read_run(run).kept != 0
+    ends("\n".join(outcome(planned, base)), *([("publish", run, "--to", beside(run, "published"))] if changed else []))

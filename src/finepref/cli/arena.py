@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from finepref.arena.settings import DEFAULTS, RatingOptions
-from finepref.cli.asked import with_reading
+from finepref.cli.asked import with_reading, words_of
+from finepref.cli.ending import Words, ends
 from finepref.formats.reading import AS_IT_IS, Reading
 
 if TYPE_CHECKING:
+    from finepref.arena.whole import ArenaRequest
     from finepref.formats.questions import QuestionsRecord
     from finepref.formats.ratings import RatingsRecord
 
@@ -23,6 +25,7 @@ Column = Annotated[str | None, Option(metavar="COLUMN", show_default=False, rich
 TIES = "batch: fit, half, drop; online: fit (as the preset does), draw, skip, half."
 BOARD = "arenapo-pickapic, arenapo-hpdv3, a ratings.json or a csv (model, mu)."
 SIDE = "batch: test whether the side that a model is shown on decides votes, or fit a side term."
+LONGEST = 36  # characters of a model's name in the table
 RHO = "Share of the noise that is the images' own; estimated if absent."
 
 
@@ -72,9 +75,12 @@ def command(
     gaps: Annotated[bool, Option("--gaps/--no-gaps", help="Write gaps.parquet: one row a vote.")] = True,
     as_json: Annotated[bool, Option("--json", help="Print the ratings as JSON.")] = False,
 ) -> None:
-    """Rate models from votes: ratings.json, leaderboard.csv, gaps.parquet and arena.html."""
+    """Rate models from votes.
+
+    Writes ratings.json, leaderboard.csv, gaps.parquet and arena.html.
+    """
     given = dict(locals())
-    from finepref.arena.whole import ArenaRequest, run_arena
+    from finepref.arena.whole import PAGE, ArenaRequest, run_arena
     from finepref.formats.votebatch import EVERY
     from finepref.report.arena_page import write_page
 
@@ -84,59 +90,75 @@ def command(
         rho=rho, normalise=normalise, validate=validate, compare_board=compare_board, skip_bad_rows=skip_bad_rows,
         overwrite=overwrite, gaps=gaps, drop_voter=tuple(drop_voter or ()), merge=tuple(merge or ()),
     )  # fmt: skip
-    if reading.question == EVERY:
+    every = reading.question == EVERY
+    if every:
         from finepref.arena.side_by_side import run_arenas
         from finepref.report.questions_page import write_index
 
         record = run_arenas(votes, out, options, page=write_page, index=write_index)
         _print_boards(out, record, as_json=as_json)
-        return
-    run_arena(votes, out, options, page=write_page)
-    _print(out, as_json=as_json)
+    else:
+        run_arena(votes, out, options, page=write_page)
+        _print(out, as_json=as_json)
+    if not as_json:
+        ends(f"{'all boards' if every else 'page'}: {out / PAGE}", *_following(votes, out, options, every=every))
 
 
-def _leaderboard(record: RatingsRecord) -> str:
+def _following(votes: list[Path], out: Path, options: ArenaRequest, *, every: bool) -> list[Words]:
+    """Margins for training, where the votes are of pictures that have these ratings; and what to ask next."""
+    from finepref.formats.preferences import has_pictures
+
+    if every:
+        return [("report", out)]
+    read = [*votes, *words_of(options.reading)]
+    rated_as_named = not (options.merge or options.drop_voter or options.skip_bad_rows)
+    signals = ("signals", *read, "--kind", "truncated", "--arena", out, "--out", "signals.parquet")
+    found: list[Words] = [signals] if rated_as_named and has_pictures(votes, options.reading) else []
+    return [*found, ("next", *read, *(["--skip-bad-rows"] if options.skip_bad_rows else []), "--out", "next.csv")]
+
+
+def _leaderboard(record: RatingsRecord) -> list[str]:
     """A table of ranks, models, mu with interval and votes."""
-    width = min(36, max(len("model"), *(len(row.name) for row in record.models)))
-    head = f"{'rank':>4}  {'model':<{width}}  {'mu':>7}  {'95% interval':>15}  {'ranks':>7}  {'tier':>4}  {'votes':>8}"
-    lines = [head]
+    from finepref.core.tables import table_lines
+
+    rows = []
     for rank, row in enumerate(record.models, start=1):
-        name = row.name if len(row.name) <= width else row.name[: width - 1] + "…"
+        name = row.name if len(row.name) <= LONGEST else row.name[: LONGEST - 1] + "…"
         none = "the anchor" if row.name == record.settings.anchor else "none"
         interval = none if row.low is None or row.high is None else f"{row.low:.2f} - {row.high:.2f}"
         ranks, votes = f"{row.rank_low}-{row.rank_high}", row.wins + row.losses + row.ties
-        lines.append(
-            f"{rank:>4}  {name:<{width}}  {row.mu:7.2f}  {interval:>15}  {ranks:>7}  {row.tier:>4}  {votes:>8g}"
-        )
-    return "\n".join(lines)
+        rows.append((str(rank), name, f"{row.mu:.2f}", interval, ranks, str(row.tier), f"{votes:g}"))
+    names = ("rank", "model", "mu", "95% interval", "ranks", "tier", "votes")
+    return table_lines(names, rows, right=(0, 2, 3, 4, 5, 6))
 
 
-def _counted(record: RatingsRecord) -> str:
+def _counted(record: RatingsRecord) -> list[str]:
     """Where the votes went, and how far voters agree."""
     lines, count = [], record.votes
     if count is not None and count.used < count.read:
         out = "".join(f"; {rows:,} left out: {reason}" for reason, rows in count.left_out.items())
         own = f", {count.self:,} of a model against itself" if count.self else ""
-        lines.append(f"votes: {count.read:,} read, {count.used:,} used{own}{out}\n")
+        lines.append(f"votes: {count.read:,} read, {count.used:,} used{own}{out}")
     agreed = record.agreement
     if agreed is not None:
         span = "" if agreed.interval is None else f" ({agreed.interval[0]:.2f} to {agreed.interval[1]:.2f})"
         many = f"{agreed.comparisons:,} comparisons (same {agreed.unit}) judged more than once"
-        lines.append(f"agreement of voters: Krippendorff's alpha {agreed.alpha:.2f}{span}, {many}\n")
-    return "".join(lines)
+        lines.append(f"agreement of voters: Krippendorff's alpha {agreed.alpha:.2f}{span}, {many}")
+    return lines
 
 
 def _print(out: Path, *, as_json: bool) -> None:
-    """Print the arena in this folder: ratings.json as it is, or the table, the warnings and where the page is."""
-    from finepref.arena.whole import PAGE
+    """Print the arena in this folder: ratings.json as it is, or the table and the warnings."""
+    from finepref.core.tables import folded_text
     from finepref.formats.ratings import RATINGS, read_ratings
 
     if as_json:
         sys.stdout.write((out / RATINGS).read_text(encoding="utf-8"))
         return
     record = read_ratings(out)
-    notes = "".join(f"note: {warning}\n" for warning in record.warnings)
-    sys.stdout.write(f"{_leaderboard(record)}\n{_counted(record)}{notes}page: {out / PAGE}\n")
+    print("\n".join(_leaderboard(record)))
+    for line in [*_counted(record), *(f"note: {warning}" for warning in record.warnings)]:
+        print(folded_text(line, indent="  "))
 
 
 def _print_boards(out: Path, record: QuestionsRecord, *, as_json: bool) -> None:
@@ -144,6 +166,7 @@ def _print_boards(out: Path, record: QuestionsRecord, *, as_json: bool) -> None:
     import json
 
     from finepref.arena.whole import PAGE
+    from finepref.core.tables import folded_text
     from finepref.core.text import visible
     from finepref.formats.ratings import RATINGS
 
@@ -153,8 +176,8 @@ def _print_boards(out: Path, record: QuestionsRecord, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(held, ensure_ascii=False) + "\n")
         return
     for each in record.boards:
-        sys.stdout.write(f"{visible(each.question)}\n")
+        print(folded_text(visible(each.question)))
         _print(out / each.folder, as_json=False)
+        print(f"page: {out / each.folder / PAGE}")
     for refused in record.refused:
-        sys.stdout.write(f"{visible(refused.question)}: no board, because {visible(refused.reason)}\n")
-    sys.stdout.write(f"all boards: {out / PAGE}\n")
+        print(folded_text(f"{visible(refused.question)}: no board, because {visible(refused.reason)}", indent="  "))

@@ -73,6 +73,17 @@ def _reading(
     )  # fmt: skip
 
 
+def words_of(reading: Reading) -> list[str]:
+    """How the data are read, as the words of a command."""
+    found = [] if reading.format == "auto" else ["--format", reading.format]
+    found += [word for key, value in reading.columns.items() for word in ("--column", f"{key}={value}")]
+    found += [word for key, value in reading.outcomes.items() for word in ("--outcome", f"{key}={value}")]
+    for name in ("encoding", "split", "question", "images"):
+        value = getattr(reading, name)
+        found += [] if value is None else [f"--{name}", str(value)]
+    return found
+
+
 def with_reading(*, images: bool = True) -> Callable[[Command], Command]:
     """The options of how tables are read, in the place of a command's parameter `reading`, which gets what they say.
 

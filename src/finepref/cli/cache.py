@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from finepref.cli.config import Layers, Overrides
+from finepref.cli.ending import ends
 
 
 def command(
@@ -32,7 +33,9 @@ def command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
 ) -> None:
-    """Encode every image and prompt of a run's data; resumes where it stopped. torchrun shares the work out.
+    """Encode every image and prompt of a run's data.
+
+    Resumes where it stopped. torchrun shares the work out.
 
     Images that are files are read again each time, to see whether they changed; only new content is encoded.
     """
@@ -73,8 +76,13 @@ def command(
                     f"{filled.folder}: {content.name} of {filled.draws} draws ({filled.computed} computed now: "
                     f"{filled.images} reference images, {filled.device_seconds:.1f} device seconds)"
                 )
-    if summary.complete:
-        print(json.dumps(record) if as_json else "\n".join(lines))
+    if summary.complete and as_json:
+        print(json.dumps(record))
+    elif summary.complete:
+        words = [*(overrides or ()), *(["cache.offload=true"] if offload else [])]
+        words += [f"cache.folder={out}"] if out is not None else []
+        layers = [word for layer in config for word in ("-c", layer)]
+        ends("\n".join(lines), ("train", *layers, *words, "--out", Path("runs") / Path(config[-1]).stem))
     else:
         encoded = f"{summary.encoded_images} images and {summary.encoded_prompts} prompts encoded"
         say(f"this process is done: {encoded}; another speaks for all")

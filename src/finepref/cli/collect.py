@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from finepref.cli.ending import ends
 from finepref.core.errors import InputError, cut
 
 HERE, PORT, PEOPLE = "127.0.0.1", 8080, 12
@@ -76,7 +78,10 @@ def command(
     sets: SetsOption = None,
     people: PeopleOption = None,
 ) -> None:
-    """Serve a page on which people compare pictures; every answer is on disk before the page goes on."""
+    """Serve a page on which people compare pictures.
+
+    Every answer is on disk before the page goes on.
+    """
     from finepref.formats.collection import is_study
 
     ways = {"--export": export, "--backup": backup, "--forget": forget, "--by": by}
@@ -222,7 +227,7 @@ def _serve(
         if opened.local is not None:
             print(f"vote: {place}/")
         print(f"owner: {place}{opened.owner}", flush=True)
-        say(f"every answer is kept in {folder}; Ctrl-C ends, `finepref collect {folder}` goes on")
+        say(f"every answer is kept in {folder}; Ctrl-C ends, `finepref collect {shlex.quote(str(folder))}` goes on")
         serve(opened, listening)
 
 
@@ -266,6 +271,7 @@ def _answer(
     from finepref.collect.choices import chooser_of
     from finepref.collect.desk import open_desk
     from finepref.formats.collection import read_study
+    from finepref.formats.votebatch import EVERY
 
     voters, turned = answerers_of(by, people=people, seed=seed)
     with _held_study(folder, sources, asked):
@@ -275,19 +281,24 @@ def _answer(
             done = answer_sets(desk, voters, sets=sets, turned=turned)
         finally:
             desk.connection.close()
-    print(f"{folder}: {done} sets have an answer")
+    questions = [] if len(about.questions) < 2 else ["--question", EVERY]
+    ends(f"{folder}: {done} sets have an answer", ("arena", folder, *questions))
 
 
 def _end(
     folder: Path, export: Path | None, backup: Path | None, forget: str | None, question: list[str], *, votes: bool
 ) -> None:
     from finepref.collect.keeping import checks_beside, copy_votes, export_votes, forget_voter
+    from finepref.formats.collection import read_study
+    from finepref.formats.votebatch import EVERY
 
     if len(question) > 1 or (question and export is None):
         raise InputError("one question, with --export", where="--question", remedy="leave it out")
     if export is not None:
         print(f"{export}: {export_votes(folder, export, question=question[0] if question else None)} votes")
-        print(f"{checks_beside(export)}: checks on voters")
+        several = not question and len(read_study(folder).questions) > 1
+        words = ["--question", EVERY] if several else []
+        ends(f"{checks_beside(export)}: checks on voters", ("arena", export, *words))
     elif backup is not None:
         copy_votes(folder, backup)
         print(backup)

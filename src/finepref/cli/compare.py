@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from finepref.cli.ending import ends
 from finepref.core.errors import InputError
 
 
@@ -27,7 +28,10 @@ def command(
     force: Annotated[bool, typer.Option(help="Compare scores whose fingerprints differ.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
 ) -> None:
-    """Compare models at equal prompts and seeds, or judge printed win rates."""
+    """Compare models at equal prompts and seeds.
+
+    Or judge printed win rates, with --from-counts.
+    """
     if from_counts is not None:
         if folder is not None or baseline is not None:
             raise InputError("it stands alone", where="--from-counts", remedy="leave out the folder and --baseline")
@@ -45,7 +49,7 @@ def command(
         return
     for line in comparison_lines(found):
         print(line)
-    print(path)
+    ends(path, ("report", folder))
 
 
 def _counts(path: Path, out: Path | None, level: float, as_json: bool) -> None:

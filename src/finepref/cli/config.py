@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finepref.cli.ending import command_lines
+from finepref.core.tables import folded_text
 from finepref.core.text import visible
 
 if TYPE_CHECKING:
@@ -27,7 +29,10 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Options, notes and commands as JSON.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="The JSON schema of a config file.")] = False,
 ) -> None:
-    """Every option with its description, value and origin, and the commands of the run; the defaults without -c."""
+    """Every option of a run, its value and its origin.
+
+    And the commands of the run; the defaults without -c.
+    """
     from finepref.formats.layers import stack
     from finepref.plan.methods import commands
     from finepref.train.config import parse_config, resolve
@@ -45,14 +50,19 @@ def command(
         content = {"layers": found.layers, "options": options, "notes": found.about.notes, "commands": lines}
         print(json.dumps(content, indent=2))
         return
-    print(f"# layers: {', '.join(found.layers) or 'none, these are the defaults'}")
+    print(folded_text(f"# layers: {', '.join(found.layers) or 'none, these are the defaults'}", indent="# "))
     for option in options:
         origin = option["from"] + (f": {option['source']}" if option["source"] else "")
-        print(visible(f"{option['key']} = {_text(option['value'])}  # {origin}"))
-        print(f"    {option['description']}")
-    for title, texts in (("Notes", found.about.notes), ("Commands", lines)):
-        if texts:
-            print("\n".join([f"\n{title}", *(f"    {visible(text)}" for text in texts)]))
+        print(folded_text(visible(f"{option['key']} = {_text(option['value'])}  # {origin}"), indent="        # "))
+        print(folded_text(f"    {option['description']}"))
+    if found.about.notes:
+        print("\nNotes")
+        for note in found.about.notes:
+            print(folded_text(f"    {visible(note)}"))
+    if lines:
+        print("\nCommands")
+        for line in lines:
+            print("\n".join(command_lines(line, start="    ")))
 
 
 def _tables() -> dict[str, Mapping[str, Any]]:

@@ -21,7 +21,10 @@ def command(
         str | None, typer.Option(help="depth: folder or hub id of a DPT or Depth Anything; Intel/dpt-hybrid-midas.")
     ] = None,
 ) -> None:
-    """Make a control map of every picture; in a plain folder the row is a picture's number, else its place by name."""
+    """Make a control map of every picture.
+
+    In a plain folder the row is a picture's number, else its place by name.
+    """
     from finepref.core.errors import InputError
     from finepref.evaluate.control_maps import Chosen, control_maps
 

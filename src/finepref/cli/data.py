@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finepref.cli.asked import share_of, with_reading
+from finepref.cli.asked import share_of, with_reading, words_of
+from finepref.cli.ending import Words, ends
 from finepref.core.device import launched_as
 from finepref.formats.reading import AS_IT_IS, Reading
 
@@ -38,8 +40,12 @@ def inspect_command(
     parts: Parts = None,
     as_json: AsJson = False,
 ) -> None:
-    """Counts, ties, models, voters and image sizes; images are opened but not decoded."""
-    _report(data, reading, limit, shard, parts, as_json, full=False)
+    """Counts, ties, models, voters and image sizes.
+
+    Images are opened but not decoded.
+    """
+    following = ("data", "validate", *data, *words_of(reading))
+    _report(data, reading, limit, shard, parts, as_json, full=False, following=lambda report: following)
 
 
 @command.command("validate")
@@ -52,10 +58,21 @@ def validate_command(
     parts: Parts = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decode every image; list what is unusable; exit 1 if anything is."""
+    """Decode every image and list what is unusable.
+
+    Exit 1 if anything is.
+    """
+    from finepref.align.choice import is_named
     from finepref.core.errors import CheckFailed
 
-    report = _report(data, reading, limit, shard, parts, as_json, full=True)
+    def following(report: DataReport) -> Words | None:
+        if report.problems:
+            return None
+        if is_named(report):
+            return ("arena", *data, *words_of(replace(reading, images=None)))
+        return ("signals", *data, *words_of(reading), "--kind", "binary", "--out", "signals.parquet")
+
+    report = _report(data, reading, limit, shard, parts, as_json, full=True, following=following)
     if report is not None and report.problems:
         raise CheckFailed(
             f"{len(report.problems)} pairs are unusable",
@@ -72,11 +89,14 @@ def convert_command(
     reading: Reading = AS_IT_IS,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
-    """Write the house format: one parquet with pair_id, prompt, both images' bytes, label, models, voter."""
+    """Write the house format.
+
+    One parquet with pair_id, prompt, both images' bytes, label, models, voter.
+    """
     from finepref.data.convert import convert
 
     written, left_out = convert(data, out, reading=reading, overwrite=overwrite)
-    print(f"{out}: {written} pairs, {left_out} left out")
+    ends(f"{out}: {written} pairs, {left_out} left out", ("data", "inspect", out))
 
 
 @command.command("pair")
@@ -88,17 +108,25 @@ def pair_command(
     min_gap: Annotated[float, typer.Option(min=0.0, help="Leave out pairs whose scores differ by less.")] = 0.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files.")] = False,
 ) -> None:
-    """Make a preference set from generated images and their scores; no human votes are needed."""
+    """Make a preference set from images and their scores.
+
+    No human votes are needed.
+    """
     from finepref.data.pairing import pair_from_scores
 
     counts = pair_from_scores(folder, out, scorer=scorer, choose=choose, min_gap=min_gap, overwrite=overwrite)
-    print(f"{out}: {counts['pairs']} pairs of {counts['prompts']} prompts, {counts['skipped']} images without a score")
+    pairs, rewards, signals = (out / f"{name}.parquet" for name in ("pairs", "rewards", "signals"))
+    ends(
+        f"{out}: {counts['pairs']} pairs of {counts['prompts']} prompts, {counts['skipped']} images without a score",
+        ("signals", pairs, "--kind", "smoothed", "--rewards", rewards, "--out", signals),
+    )
 
 
 def _report(
-    data: list[str], reading: Reading, limit: int | None, shard: str, parts: Path | None, as_json: bool, *, full: bool
-) -> DataReport | None:
-    """Print what the data hold; None where a share of them is still to be read."""
+    data: list[str], reading: Reading, limit: int | None, shard: str, parts: Path | None, as_json: bool, *, full: bool,
+    following: Callable[[DataReport], Words | None],
+) -> DataReport | None:  # fmt: skip
+    """Print what the data hold, and what may follow; None where a share of them is still to be read."""
     from finepref.core.errors import ConfigError
     from finepref.core.progress import say
     from finepref.data.inspect import inspect, inspect_together
@@ -119,12 +147,16 @@ def _report(
     lines = _text(report)
     if parts is None and mine[1] > 1:
         lines = f"share {shard} of the data alone; pairs that recur in another are not seen\n{lines}"
-    if launched_as()[1] == 0:
-        print(json.dumps(asdict(report)) if as_json else lines)
+    if launched_as()[1] == 0 and as_json:
+        print(json.dumps(asdict(report)))
+    elif launched_as()[1] == 0:
+        ends(lines, *filter(None, [following(report)]))
     return report
 
 
 def _text(report: DataReport) -> str:
+    from finepref.core.tables import folded, table_lines
+
     share = {name: f"{count} ({count / max(1, report.pairs):.1%})" for name, count in report.labels.items()}
     lines = [
         f"format {report.format}: {report.pairs} pairs, {report.prompts} prompts, {report.images} distinct images, "
@@ -136,19 +168,20 @@ def _text(report: DataReport) -> str:
     ]
     changed = [f"{what}: {n}" for what, n in report.conversions.items()]
     lines.append("image conversions: " + (", ".join(changed) or "none"))
+    table = list[str]()
     if report.models:
-        width = max(len(name) for name in report.models)
-        lines.append(f"{'model':{width}}  {'shown':>8} {'won':>8} {'tied':>8} {'lost':>8}")
-        for name, row in report.models.items():
-            lines.append(f"{name:{width}}  {row['shown']:8} {row['won']:8} {row['tied']:8} {row['lost']:8}")
-    lines += [f"read {file}: {rows} rows" for file, rows in report.sources.items()]
-    lines += [f"outcome {word!r} is {taken}" for word, taken in list(report.outcome_words.items())[:20]]
-    lines += [f"note: {note}" for note in report.notes]
-    lines.append(f"unusable pairs: {len(report.problems)}")
-    lines += [
+        names = ("shown", "won", "tied", "lost")
+        rows = [(model, *(str(row[name]) for name in names)) for model, row in report.models.items()]
+        table = table_lines(("model", *names), rows, right=(1, 2, 3, 4))
+    after = [f"read {file}: {rows} rows" for file, rows in report.sources.items()]
+    after += [f"outcome {word!r} is {taken}" for word, taken in list(report.outcome_words.items())[:20]]
+    after += [f"note: {note}" for note in report.notes]
+    after.append(f"unusable pairs: {len(report.problems)}")
+    after += [
         f"  {each.where or f'row {each.row}'}, pair {each.pair_id or '-'}: {each.reason}"
         for each in report.problems[:20]
     ]
     if len(report.problems) > 20:
-        lines.append(f"  and {len(report.problems) - 20} more (--json lists all)")
-    return "\n".join(lines)
+        after.append(f"  and {len(report.problems) - 20} more (--json lists all)")
+    above, below = ([part for text in texts for part in folded(text, indent="    ")] for texts in (lines, after))
+    return "\n".join([*above, *table, *below])

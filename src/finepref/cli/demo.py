@@ -18,7 +18,10 @@ def command(
         bool, typer.Option("--quick", help="A few steps only: to see the stages, not to judge them.")
     ] = False,
 ) -> None:
-    """Votes -> arena -> posterior -> training, beside DPO -> report: on a tiny world, in minutes, without network."""
+    """The whole journey on a tiny world, in minutes.
+
+    Votes -> arena -> posterior -> training, beside DPO -> report, without network.
+    """
     from finepref.study.demo import run_demo
 
     summary = run_demo(out, seed=seed, workers=workers, quick=quick)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from finepref.cli.ending import beside, ends
+
 
 def command(
     run: Annotated[Path, typer.Argument(help="Run folder, or RUN@STEP: its checkpoint after so many steps.")],
@@ -23,4 +25,5 @@ def command(
     """Write a run's trained part for another tool."""
     from finepref.models.export import export
 
-    print(export(run, base, out, format=format, half=half, negative=negative, overwrite=overwrite))
+    written = export(run, base, out, format=format, half=half, negative=negative, overwrite=overwrite)
+    ends(written, ("publish", run, "--to", beside(run, "published")))

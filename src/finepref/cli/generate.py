@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from finepref.cli.asked import share_of
+from finepref.cli.ending import ends
+from finepref.cli.following import scorer_of
 from finepref.core.errors import InputError
 
 
@@ -52,7 +54,10 @@ def command(
     shard: Annotated[str, typer.Option(help="INDEX/COUNT: this share of each model's images alone.")] = "0/1",
     overwrite: Annotated[bool, typer.Option(help="Replace images that were made in another way.")] = False,
 ) -> None:
-    """Generate images of every model at equal prompts, seeds and initial noise."""
+    """Generate images of every model at equal prompts and seeds.
+
+    And from equal initial noise.
+    """
     from finepref.core.outfolders import check_folder
     from finepref.data.prompt_sets import load_prompt_set
     from finepref.evaluate.generate import check_loading, generate
@@ -81,7 +86,8 @@ def command(
         settings = fixed.sampling(family_of({name: source.pipeline for name, source in models.items()}))
     for prompt_set in sets:
         generate(models, prompt_set, numbers, out, batch_size=batch_size, overwrite=overwrite, **settings, **extras)
-    print(out / LINES)
+    by = ("--protocol", protocol) if protocol else ("--scorer", scorer_of(chosen))
+    ends(out / LINES, ("score", out, *by))
 
 
 def _asked(

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from finepref.cli.ending import beside, ends
+
 command = typer.Typer(help="The embedded world, whose true quality is known.", no_args_is_help=True)
 
 
@@ -18,7 +20,10 @@ def votes(
     seed: Annotated[int, typer.Option(help="Decides images, pairs, voters and their noise.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make the votes again.")] = False,
 ) -> None:
-    """Make preference data: image makers of different strength, noisy voters, ties."""
+    """Make preference data.
+
+    Of image makers of different strength and noisy voters, with ties.
+    """
     from finepref.core.errors import InputError
     from finepref.core.files import parquet_meta
     from finepref.core.ownership import has_footer, own_file
@@ -41,7 +46,7 @@ def votes(
             say(f"{out} is there already (--overwrite makes it again)")
         else:
             make_votes(out, seed=seed, votes=count, prompts=chosen)
-    print(out)
+    ends(out, ("data", "inspect", out), ("arena", out))
 
 
 @command.command("voters")
@@ -55,7 +60,10 @@ def voters(
     pace: Annotated[float, typer.Option(min=0, help="Seconds between two sets of a person, on average.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Decides the people, and what they see.")] = 0,
 ) -> None:
-    """Let simulated people vote on a study of the lab's pictures, over HTTP as browsers do."""
+    """Let simulated people vote on a study.
+
+    On the lab's pictures, over HTTP as browsers do.
+    """
     from finepref.core.errors import InputError
     from finepref.core.progress import progress
     from finepref.lab.people import CARELESS, HONEST, ONE_SIDED, RANDOM
@@ -77,7 +85,9 @@ def model(
     """Write the lab's model as a plain diffusers pipeline folder."""
     from finepref.lab.model import materialise
 
-    print(materialise(out, variant))
+    written = materialise(out, variant)
+    pictures = beside(Path(written), "eval")
+    ends(written, ("generate", "--model", f"{variant}={written}", "--prompts", "lab-eval", "--out", pictures))
 
 
 @command.command("study")
@@ -100,7 +110,10 @@ def study(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the rows and start again.")] = False,
 ) -> None:
-    """Train every method at equal cost and compare true quality; what is finished is not run again."""
+    """Train every method at equal cost; compare true quality.
+
+    What is finished is not run again.
+    """
     import os
 
     from finepref.core.errors import CheckFailed, InputError

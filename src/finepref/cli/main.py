@@ -19,9 +19,8 @@ import typer
 from finepref.cli.typed import as_typed, refuse_repeats
 from finepref.core.errors import FineprefError, InputError
 from finepref.core.interrupt import Interrupted
-from finepref.core.progress import is_stage
+from finepref.core.progress import is_stage, say
 from finepref.core.rows import ENVIRONMENT, load_plugin, named_plugins, row_fault, table
-from finepref.core.text import visible
 
 # In the order of the journey. Every name is a module of this package (`-` is `_` there) that exposes `command`:
 # a function (one command) or a `typer.Typer` (a group of commands).
@@ -170,7 +169,7 @@ def _too_late() -> None:
 def _stop(sentence: str, code: int | str | None, *, stopped: bool = False) -> NoReturn:
     """End with a sentence. stopped: by a signal, of which the command that runs this one as a stage tells itself."""
     if not (stopped and is_stage()):
-        print(f"finepref: {visible(sentence)}", file=sys.stderr)
+        say(f"finepref: {sentence}")
     sys.exit(code)
 
 

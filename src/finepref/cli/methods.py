@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,10 +15,13 @@ def command(
     name: Annotated[str | None, typer.Argument(help="One method in full; all of them in short without it.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
-    """List the methods: signal, trajectory, objective, guard, what each needs and where it comes from."""
+    """List the methods and the rows of every axis.
+
+    Signal, trajectory, objective, guard, what each needs and where it comes from.
+    """
     import json as json_module
 
-    from finepref.core.progress import aligned, folded
+    from finepref.core.tables import folded
     from finepref.plan import methods
 
     chosen = methods.shipped() if name is None else (methods.get(name),)
@@ -32,7 +36,7 @@ def command(
             print("\n".join(folded(f"{key:<12} {_words(value)}", indent=" " * 13)))
         print(f"every value, its source and the commands of a run:\nfinepref config -c {chosen[0].configs[0]}")
         return
-    rows = [("method", "signal", "trajectory", "objective", "guard", "needs", "source")]
+    rows = []
     for method in chosen:
         needs = method.needs()
         wanted = [word for word in ("labels", "reward", "arena") if needs[word]]
@@ -40,7 +44,7 @@ def command(
         trajectory, objective, guard = (method.axes[axis]["name"] for axis in ("trajectory", "objective", "guard"))
         axes = ("+".join(method.about.signal) or "binary", trajectory, objective, guard.replace("none", "-"))
         rows.append((method.name, *axes, ", ".join(wanted), method.about.source))
-    print("\n".join([*aligned(rows), ""]))
+    print("\n".join([*_table(rows), ""]))
     for axis, entries in _axes().items():
         for entry, described in entries.items():
             where = ", ".join(filter(None, (described["source"], described.get("from"))))
@@ -48,10 +52,31 @@ def command(
             options = described["options"].items()
             lines += [f"    {option} [{text['default']}]  {text['description']}" for option, text in options]
             print("\n".join(part for line in lines for part in folded(line, indent="    ")))
-    more = "Its deviations, recipe, configs and golden files: finepref methods NAME. Everything: --json."
+    more = "All it needs, its deviations, recipe, configs and golden files: finepref methods NAME. Everything: --json."
     print("\n".join(["", *folded(f"Train one with -c lab/NAME. {more}")]))
 
 
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The methods as lines. A terminal without room for all columns shows a method as a chain of its axes, and leaves
+    what it needs of the reference to `finepref methods NAME`.
+    """
+    from finepref.core.tables import table_lines, width
+
+    if not 0 < width() < WIDE:
+        return table_lines(("method", "signal", "trajectory", "objective", "guard", "needs", "source"), rows)
+    chains = [
+        (
+            name,
+            " ".join([signal, trajectory, objective, *([] if guard == "-" else [guard])]),
+            needs.partition("reference")[0].rstrip(", "),
+            source,
+        )
+        for name, signal, trajectory, objective, guard, needs, source in rows
+    ]
+    return table_lines(("method", "signal, trajectory, objective, guard", "needs", "source"), chains)
+
+
+WIDE = 160  # characters of a terminal in which the columns of all methods have room
 AXES = ("dialect", "signal", "gap", "trajectory", "objective", "guard")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,9 @@ import typer
 
 from finepref.arena.settings import DEFAULTS
 from finepref.cli.arena import Column, columns
-from finepref.cli.asked import with_reading
+from finepref.cli.asked import with_reading, words_of
+from finepref.cli.ending import ends
+from finepref.core.tables import table_lines, width
 from finepref.formats.reading import AS_IT_IS, Reading
 
 ASKED = "File of an earlier `next` whose votes are not there yet; repeatable."
@@ -39,7 +42,10 @@ def command(
     reading: Reading = AS_IT_IS,
     skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out.")] = False,
 ) -> None:
-    """Ask next: the votes that would tell most about an order that is not certain yet, best first."""
+    """The votes to ask for next, best first.
+
+    Those that would tell most about an order that is not certain yet.
+    """
     named = columns(command, locals())
     from finepref.arena.nextvotes import NextRequest, run_next
     from finepref.core.progress import say
@@ -54,6 +60,19 @@ def command(
     with nullcontext() if out is None else own_proposals(out, inputs=[*named_inputs(votes), *options.asked]):
         found, said = run_next(votes, out, options)
     if out is None:
-        print(proposals_csv(found, options.kind), end="")
+        _show(proposals_csv(found, options.kind))
     for sentence in said:
         say(sentence)
+    if out is not None:
+        again = ("arena", *votes, *words_of(reading), *(["--skip-bad-rows"] if skip_bad_rows else []), "--overwrite")
+        ends(out, again, when="when their votes are in the files of votes")
+
+
+def _show(text: str) -> None:
+    """The csv as it is, or a table where a person looks."""
+    if not width():
+        print(text, end="")
+        return
+    names, *rows = csv.reader(text.splitlines())
+    numbers = {names.index(name) for name in ("rank", "gain", "votes")}
+    print("\n".join(table_lines(names, rows, right=numbers)))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from finepref.cli.config import Layers, Overrides
+from finepref.core.tables import folded_text
 
 
 def command(
@@ -26,7 +27,10 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON.")] = False,
 ) -> None:
-    """Parameters, work, memory, disk and time of a run, and which option makes it fit. Reads configs, no weights."""
+    """Work, memory, disk and time of a run, and how it fits.
+
+    And its parameters. Reads configs, no weights.
+    """
     from finepref.core.errors import ConfigError
     from finepref.plan.cards import USUAL, gpus_of
     from finepref.plan.plan import plan_run
@@ -43,4 +47,7 @@ def command(
             raise ConfigError(f"{word!r} is not NAME=PRICE", where="--price", remedy="for example H200=3.5") from None
         prices[gpus_of([name])[0].name] = rate
     plan = plan_run(load_config(config, overrides or ()), gpus=chosen, processes=processes)
-    print(json.dumps(dataclasses.asdict(plan)) if as_json else describe(plan, prices=prices))
+    if as_json:
+        print(json.dumps(dataclasses.asdict(plan)))
+    else:
+        print(folded_text(describe(plan, prices=prices), indent="    "))

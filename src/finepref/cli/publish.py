@@ -23,7 +23,10 @@ def command(
     half: Annotated[bool, typer.Option("--half", help="merged, single-file: all weights in float16.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was published into --to.")] = False,
 ) -> None:
-    """Weights in the chosen formats, a model card with results and limits, and pictures."""
+    """A run with a model card, in a folder or on the hub.
+
+    Weights in the chosen formats, a card with results and limits, and pictures.
+    """
     from finepref.align.publish import publish
 
     given = {"formats": format or (), "licence": license, "evaluation": evaluation, "private": private, "half": half}

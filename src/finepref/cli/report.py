@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from finepref.cli.ending import beside, ends
 
 
 def command(
@@ -19,7 +22,21 @@ def command(
     ] = None,
     megabytes: Annotated[float, typer.Option(min=0.1, help="Room for pictures in the page.")] = 8.0,
 ) -> None:
-    """Write the report: summary, win rates, images side by side, training, arena, provenance."""
+    """Write the report, one page.
+
+    Summary, win rates, images side by side, training, arena, provenance.
+    """
+    from finepref.formats.run import is_finished
     from finepref.report import report
 
-    print(report(folders, out, title=title, metric=metric, budget=int(megabytes * 1e6)))
+    page = report(folders, out, title=title, metric=metric, budget=int(megabytes * 1e6))
+    run = next((each for folder in folders for each in _below(folder) if is_finished(each)), None)
+    following = () if run is None else (("export", run, "--format", "diffusers", "--out", beside(run, "diffusers")),)
+    ends(page, *following)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """A folder and those in it, as deep as a report looks."""
+    yield folder
+    for pattern in ("*", "*/*"):
+        yield from sorted(folder.glob(pattern))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from finepref.cli.config import Overrides
+from finepref.cli.ending import beside, ends
 
 
 def command(
@@ -39,11 +40,14 @@ def command(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first prompts of each set.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of pictures, sets, simulated people and training.")] = 0,
 ) -> None:
-    """Play rounds: pictures, votes, ratings, signals, training, judging; until there is no gain."""
+    """Learn from votes on own pictures, round after round.
+
+    Pictures, votes, ratings, signals, training, judging; until there is no gain.
+    """
     from finepref.cli.answerers import check_by
     from finepref.core.outfolders import own_folder
     from finepref.formats.folders import LOOP
-    from finepref.rounds.closed_loop import PEOPLE, RoundsRequest, model_of, play
+    from finepref.rounds.closed_loop import PEOPLE, RoundsRequest, Waiting, model_of, play
 
     if by != PEOPLE:
         check_by(by)
@@ -58,8 +62,11 @@ def command(
     )  # fmt: skip
     with own_folder(out, LOOP):
         found = play(asked)
-    if isinstance(found, str):
-        print(found)
+    if isinstance(found, Waiting):
+        ends(found.what, ("collect", found.study))
         return
     print(f"ended: {found.ended}")
-    print(f"result: {model_of(asked, found.best)}" + ("" if found.best else " (the base: no round was better)"))
+    result = model_of(asked, found.best)
+    following = [("publish", result, "--to", beside(Path(result), "published"))] if found.best else []
+    said = "" if found.best else " (the base: no round was better)"
+    ends(f"result: {result}{said}", ("report", out, "--out", out / "report.html"), *following)

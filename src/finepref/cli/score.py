@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from finepref.cli.asked import share_of, with_reading
+from finepref.cli.asked import share_of, with_reading, words_of
+from finepref.cli.ending import ends
 from finepref.core.errors import InputError
 from finepref.formats.reading import AS_IT_IS, Reading
 
@@ -26,8 +27,11 @@ def command(
     reading: Reading = AS_IT_IS,
     overwrite: Annotated[bool, typer.Option(help="Score again what has a score.")] = False,
 ) -> None:
-    """Score images: DIR/scores.parquet of an evaluation folder, or the rewards of a preference data set."""
-    from finepref.formats.manifest import LINES
+    """Score images.
+
+    DIR/scores.parquet of an evaluation folder, or the rewards of a preference data set.
+    """
+    from finepref.formats.manifest import LINES, read_rows
     from finepref.formats.preferences import Preferences, Quarantined
 
     specs = _scorers(scorer or [], protocol)
@@ -40,7 +44,8 @@ def command(
             what = "an evaluation folder is scored alone and into itself"
             raise InputError(what, where=data[0], remedy="leave out --out, --shard, and how data are read")
         score(data[0], specs, **how)
-        print(data[0] / SCORES)
+        models = list(dict.fromkeys(row.model for row in read_rows(data[0])))
+        ends(data[0] / SCORES, ("compare", data[0], "--baseline", models[0]) if models[1:] else ("report", data[0]))
         return
     if out is None:
         what = "neither an evaluation folder nor a data set with a place for its rewards"
@@ -60,7 +65,8 @@ def command(
     )
     if dropped:
         say(f"{len(dropped)} rows were left out, first row {dropped[0].row}: {dropped[0].reason}")
-    print(written)
+    signals = ("--kind", "posterior", "--rewards", written, "--out", "signals.parquet")
+    ends(written, ("signals", *data, *words_of(reading), *signals))
 
 
 def _scorers(given: list[str], protocol: str | None) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finepref.cli.ending import ends
 from finepref.core.errors import CheckFailed, InputError, nearest
 
 if TYPE_CHECKING:
@@ -15,13 +16,23 @@ if TYPE_CHECKING:
 
     from finepref.evaluate.scorers.ksort_data import Instance
 
-command = typer.Typer(no_args_is_help=True, help="Scorers of images: list, convert official weights, verify, rank.")
+command = typer.Typer(invoke_without_command=True, help="Scorers of images; without a command, their list.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@command.callback()
+def every_scorer(context: typer.Context, as_json: AsJson = False) -> None:
+    if context.invoked_subcommand is None:
+        list_scorers(as_json)
+    elif as_json:
+        remedy = f"write it after {context.invoked_subcommand}, where that knows it"
+        raise InputError("it is of the list", where="--json", remedy=remedy)
 
 
 @command.command("list")
-def list_scorers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_scorers(as_json: AsJson = False) -> None:
     """Print every scorer's name and what it is."""
-    from finepref.core.progress import aligned
+    from finepref.core.tables import table_lines
     from finepref.evaluate.scorers.scorer_rows import SCORERS
 
     if as_json:
@@ -30,7 +41,8 @@ def list_scorers(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
         fields = ("name", "about", "preprocess", "family")
         print(json.dumps([{field: getattr(kind, field) for field in fields} for kind in SCORERS.values()], indent=2))
         return
-    print("\n".join(aligned([(kind.name, kind.preprocess, kind.about) for kind in SCORERS.values()])))
+    rows = [(kind.name, kind.preprocess, kind.about) for kind in SCORERS.values()]
+    print("\n".join(table_lines(("scorer", "pictures", "what it is"), rows, bare=True)))
 
 
 @command.command("convert")
@@ -41,13 +53,17 @@ def convert_file(
     vocabulary: Annotated[Path | None, typer.Option(help="Tokenizer files to copy in (for use without hub).")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the folder.")] = False,
 ) -> None:
-    """Convert an official weights file to a safetensors folder with provenance; use it as NAME@FOLDER."""
+    """Convert official weights to a safetensors folder.
+
+    With provenance; use it as NAME@FOLDER.
+    """
     from finepref.evaluate.scorers.conversion import convert
 
     done = convert(file, out=out, scorer=scorer, vocabulary=vocabulary, overwrite=overwrite)
     dropped = f", left out {len(done.dropped)}" if done.dropped else ""
     print(f"{done.scorer}: {done.tensors} tensors, {done.parameters:,} parameters{dropped} -> {done.folder}")
-    print(f"use it as {done.scorer}@{done.folder}")
+    spec = f"{done.scorer}@{done.folder}"
+    ends(f"use it as {spec}", ("scorers", "verify", spec))
 
 
 @command.command("verify")
@@ -59,7 +75,10 @@ def verify_scorer(
     prompts: Annotated[Path | None, typer.Option(help="HPSv2's benchmark prompts (hpsv2.1).")] = None,
     device: Annotated[str | None, typer.Option(help="torch device; default: the accelerator, else cpu.")] = None,
 ) -> None:
-    """Compare a scorer that has its real weights with published or reference numbers; exit 1 where they differ."""
+    """Compare a scorer with published or reference numbers.
+
+    A scorer that has its real weights; exit 1 where they differ.
+    """
     from finepref.evaluate.scorers.verify import verify
 
     given = {"expected": expected, "images": images, "prompts": prompts}
@@ -83,7 +102,10 @@ def ksort_eval(
     limit: Annotated[int, typer.Option(min=1, help="Largest number of comparisons.")] = 150,
     seed: Annotated[int, typer.Option(help="Seed of the order in which images are shown.")] = 0,
 ) -> None:
-    """Place a model on the K-Sort leaderboard with a judge (K-Sort Eval). Run again to resume."""
+    """Place a model on the K-Sort leaderboard with a judge.
+
+    K-Sort Eval. Run again to resume.
+    """
     import json
 
     from finepref.core.outfolders import own_folder

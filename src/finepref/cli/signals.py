@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finepref.cli.asked import with_reading
+from finepref.cli.ending import ends
+from finepref.cli.following import training
 from finepref.core.errors import InputError, check_word
 from finepref.formats.reading import AS_IT_IS, Reading
 
@@ -44,7 +46,10 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write again what is finished.")] = False,
     **own: Any,
 ) -> None:
-    """Write signals.parquet: winner, margins, weight and labels of every decided vote, keyed by pair_id."""
+    """What votes, arena or rewards say of every pair.
+
+    Writes signals.parquet: winner, margins, weight and labels of every decided vote, keyed by pair_id.
+    """
     from finepref.arena.ratings import load_ratings
     from finepref.core.progress import say
     from finepref.core.provenance import provenance
@@ -75,7 +80,7 @@ def command(
         record = provenance(inputs=provenance_inputs(votes, arena, rewards), config=settings)
         if not overwrite and is_of(out, record):
             say(f"{out} is finished")
-            print(out)
+            ends(out, training(kind, votes, reading, out))
             return
         faults: list[Quarantined] = []
         prefs = Preferences(data=votes, reading=reading, quarantine=faults)
@@ -90,7 +95,7 @@ def command(
         signals = signals if control is None else controlled(signals, control, seed=seed)
         write_signals(out, signals, provenance={**record, "votes_sha256": _hash(table)})
     _summarise(signals, faults)
-    print(out)
+    ends(out, training(kind, votes, reading, out))
 
 
 def _hash(table: Any) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from finepref.cli.config import Layers, Overrides
+from finepref.cli.ending import Words, beside, ends
+
+if TYPE_CHECKING:
+    from finepref.train.config import RunConfig
 
 AUTO: Literal["auto"] = "auto"
 
@@ -31,7 +35,6 @@ def command(
 
     Ctrl-C ends it after the step, with a checkpoint. Each checkpoint can be used as OUT@STEP.
     """
-    from finepref.core.progress import is_stage, say
     from finepref.train.config import load_config
     from finepref.train.run import train_run
 
@@ -40,10 +43,18 @@ def command(
     if either:
         words.remove(AUTO)
     config_ = load_config(config, words)
-    print(train_run(config_, out, resume=AUTO if either else resume, overwrite=overwrite, verify=verify))
-    if is_stage():
-        return
+    run = train_run(config_, out, resume=AUTO if either else resume, overwrite=overwrite, verify=verify)
+    ends(run, *_following(out, config_))
+
+
+def _following(out: Path, config: RunConfig) -> list[Words]:
+    """Pictures before and after, the report of the run, and its weights for other tools."""
     start = "start" if out.name != "start" else "base"
-    trained = f"--negative {out}" if config_.signal.swap else f"--model {out.name}={out}"
-    say(f"next: finepref generate --model {start}={out}@0 {trained} --prompts FILE --out DIR")
-    say(f"      finepref report {out};  finepref export {out} --format diffusers --out DIR")
+    trained = ("--negative", out) if config.signal.swap else ("--model", f"{out.name}={out}")
+    prompts = "lab-eval" if config.model.base == "lab" else "partiprompts"
+    models = ("--model", f"{start}={out}@0", *trained)
+    return [
+        ("generate", *models, "--prompts", prompts, "--out", beside(out, "eval")),
+        ("report", out),
+        ("export", out, "--format", "diffusers", "--out", beside(out, "diffusers")),
+    ]

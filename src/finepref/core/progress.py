@@ -1,17 +1,15 @@
-"""What the terminal shows: a bar on stderr that says what is happening, and tables that fit its width."""
+"""What the terminal shows of work: a bar on stderr that says how far it is, and lines beside it."""
 
 from __future__ import annotations
 
-import itertools
 import os
-import shutil
 import sys
-import textwrap
-from collections.abc import Iterable, Sequence, Sized
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from finepref.core.tables import folded, width
 from finepref.core.text import visible
 
 Item = TypeVar("Item")
@@ -52,60 +50,27 @@ def progress(
     )
 
 
+def beside(bar: tqdm[Item], words: Sequence[str]) -> None:
+    """Write words beside a bar, the first ones, as many as leave room to draw it."""
+    if bar.disable:
+        return
+    about, shown = bar.format_dict, list(words)
+    room = about["ncols"] or 0
+    while room and shown and len(_with(about, shown)) > room:
+        shown.pop()
+    bar.set_postfix_str(", ".join(shown), refresh=False)
+
+
+def _with(about: Mapping[str, Any], words: Sequence[str]) -> str:
+    """A bar of ten characters with these words beside it."""
+    return tqdm.format_meter(**{**about, "ncols": None, "postfix": ", ".join(words)})
+
+
 def say(text: str) -> None:
-    """One line of log on stderr; what cannot be seen in it becomes visible."""
-    tqdm.write(visible(text), file=sys.stderr)
+    """A line of log on stderr, folded to the width of a terminal; what cannot be seen in it becomes visible."""
+    say_lines(folded(visible(text), indent="  ", most=width(sys.stderr)))
 
 
-GAP, INDENT = "  ", "    "
-LEAST = 24  # characters in which a folded text can be read
-
-
-def width() -> int:
-    """Characters of a line of the terminal; 0 where nothing limits a line, as in a file or a pipe."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-
-
-def folded(text: str, *, indent: str = "", most: int | None = None) -> list[str]:
-    """A text as lines of at most `most` characters (the terminal's by default), from the second on indented."""
-    most = width() if most is None else most
-    if not most or len(text) <= most:
-        return [text]
-    start = text[: len(text) - len(text.lstrip())]
-    lines = textwrap.wrap(text, max(most, LEAST), subsequent_indent=start + indent, break_on_hyphens=False)
-    return lines or [""]
-
-
-def aligned(rows: Sequence[Sequence[str]], *, most: int | None = None) -> list[str]:
-    """Rows of words as lines of text with equal columns; what cannot be seen in them becomes visible.
-
-    Of rows longer than `most` characters (the terminal's by default) the last columns stand on lines of their own.
-    """
-    most = width() if most is None else most
-    rows = [[visible(word) for word in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    parts = _parts(widths, most) if most else [[*enumerate(widths)]]
-    return [
-        line for row in rows for number, part in enumerate(parts) for line in _lines(row, part, INDENT * bool(number))
-    ]
-
-
-def _parts(widths: Sequence[int], most: int) -> list[list[tuple[int, int]]]:
-    """The columns of each line of a row, with their widths; the last column may be folded."""
-    parts: list[list[tuple[int, int]]] = [[]]
-    room = most
-    for at, size in enumerate(widths):
-        if size > room and parts[-1] and not (at == len(widths) - 1 and room >= LEAST):
-            parts.append([])
-            room = most - len(INDENT)
-        parts[-1].append((at, min(size, room)))
-        room -= size + len(GAP)
-    return parts
-
-
-def _lines(row: Sequence[str], part: Sequence[tuple[int, int]], indent: str) -> list[str]:
-    cells = [(folded(row[at], most=size), size) for at, size in part]
-    return [
-        (indent + GAP.join(cell.ljust(size) for cell, (_, size) in zip(line, cells, strict=True))).rstrip()
-        for line in itertools.zip_longest(*(cell for cell, _ in cells), fillvalue="")
-    ]
+def say_lines(lines: Sequence[str]) -> None:
+    """Lines of log on stderr as they are, above the bars."""
+    tqdm.write("\n".join(lines), file=sys.stderr)

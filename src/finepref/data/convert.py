@@ -23,7 +23,7 @@ from finepref.formats.preferences import (
 )
 from finepref.formats.quarantine import is_quarantine, write_quarantine
 from finepref.formats.reading import AS_IT_IS, Reading
-from finepref.formats.sources import named_inputs, stamp_of
+from finepref.formats.sources import count_rows, named_inputs, stamp_of
 
 
 def convert(
@@ -54,7 +54,8 @@ def convert(
         if out.exists() and not overwrite and made_of(out) != made:  # its own result is written again
             raise InputError("the file is there already", where=out, remedy="use another name, or --overwrite")
         pairs = Preferences(data=paths, reading=reading, quarantine=left_out)
-        written = write_pairs(_with_images(progress(pairs, "convert", unit="pair"), left_out), out, made=made)
+        bar = progress(pairs, "convert", total=count_rows(paths, reading), unit="pair")
+        written = write_pairs(_with_images(bar, left_out), out, made=made)
         if left_out:
             write_quarantine(aside, left_out)
             say(f"{len(left_out)} pairs left out; see {aside}")

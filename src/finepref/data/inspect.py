@@ -22,7 +22,7 @@ from finepref.formats.preferences import SAID, Quarantined, said_of, winner_of
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.readparts import ReadImage, ReadPart, ReadRow, images_in, read_part, rows_of, write_part
 from finepref.formats.sources import named_inputs, stamp_of
-from finepref.formats.stretches import OpenedPairs, named, open_stretches
+from finepref.formats.stretches import OpenedPairs, named, open_stretches, total_rows
 
 RESULTS = dict(zip(SAID, (("won", "lost"), ("lost", "won"), ("tied", "tied")), strict=False))  # of the two models
 NONE = SAID[-1]
@@ -85,9 +85,10 @@ def inspect(
         InputError: the tables themselves cannot be read (missing column, unknown label, empty).
     """
     opened = open_stretches(paths, reading)
-    parts = [HashedStretch(opened, stretch) for stretch in share(opened.stretches(), shard)]
+    mine = share(opened.stretches(), shard)
+    parts = [HashedStretch(opened, stretch) for stretch in mine]
     found = (each for part in parts for each in _look(part, full=full))
-    for _ in progress(itertools.islice(found, limit), "read", total=limit, unit="pair"):
+    for _ in progress(itertools.islice(found, limit), "read", total=limit or total_rows(mine), unit="pair"):
         pass
     counts = None if shard[1] == 1 else opened.row_counts()
     return report_of(opened, [part.part() for part in parts], reading, counts=counts)

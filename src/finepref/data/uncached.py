@@ -26,7 +26,7 @@ from finepref.formats.joinedparts import joined
 from finepref.formats.preferences import ImageRef
 from finepref.formats.prompts import prompt_sha256
 from finepref.formats.reading import AS_IT_IS, Reading
-from finepref.formats.stretches import named, open_stretches
+from finepref.formats.stretches import named, open_stretches, total_rows
 from finepref.models.encoder import LatentEncoder
 
 Item = TypeVar("Item")
@@ -66,9 +66,10 @@ class OnlineLatents:
         self._texts: dict[str, str] = {EMPTY_PROMPT: ""}
         bad: set[str] = set()
         held, opened = 0, open_stretches(paths, reading)
-        parts = [HashedStretch(opened, stretch, buckets=encoder.buckets) for stretch in opened.stretches()]
+        stretches = opened.stretches()
+        parts = [HashedStretch(opened, stretch, buckets=encoder.buckets) for stretch in stretches]
         pairs = ((part, *found) for part in parts for found in part.read())
-        for part, prompt, bucket, images in progress(pairs, "read", unit="pair"):
+        for part, prompt, bucket, images in progress(pairs, "read", total=total_rows(stretches), unit="pair"):
             self._texts[prompt_sha256(prompt)] = prompt
             for sha in images.keys() - self._images.keys() - bad:
                 image, content = images[sha]

@@ -14,8 +14,8 @@ import numpy as np
 
 from finepref.core.errors import InputError, nearest
 from finepref.core.interval import Interval
-from finepref.core.progress import aligned
 from finepref.core.provenance import provenance
+from finepref.core.tables import table_lines
 from finepref.evaluate import stats
 from finepref.evaluate.sheets import Floats, Sheet, Sheets, read_sheets
 from finepref.formats.comparison import (
@@ -202,7 +202,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         for row in comparison.pairs
     ]  # fmt: skip
     notes = [f"- no interval: {why}" for why in dict.fromkeys(row.no_interval for row in comparison.pairs) if why]
-    return aligned([head, *rows]) + notes
+    return table_lines(head, rows) + notes
 
 
 def _limits(low: float | None, high: float | None, write: Callable[[float], str]) -> str:

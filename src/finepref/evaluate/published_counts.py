@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from finepref.core.errors import InputError
-from finepref.core.progress import aligned
+from finepref.core.tables import table_lines
 from finepref.evaluate import stats
 from finepref.formats.records import read_csv
 
@@ -70,7 +70,7 @@ def read_counts(path: str | Path, *, level: float = 0.95) -> list[CountRow]:
 
 
 def counts_lines(rows: Sequence[CountRow]) -> list[str]:
-    """The judged rows as aligned text."""
+    """The judged rows as a table."""
     head = ("comparison", "metric", "prompts", "n", "win rate", "interval", "p", "after Holm", "verdict")
     table = [
         (
@@ -79,7 +79,7 @@ def counts_lines(rows: Sequence[CountRow]) -> list[str]:
         )
         for row in rows
     ]  # fmt: skip
-    return aligned([head, *table])
+    return table_lines(head, table)
 
 
 def _small(p: float) -> str:

@@ -22,7 +22,7 @@ from finepref.core.errors import InputError
 from finepref.core.files import FOOTER, atomic_file, parquet_meta, sealed_parquet
 from finepref.core.provenance import sha256_bytes, version_of
 from finepref.formats.detection import find_dialect
-from finepref.formats.pairrows import Account, Draft, ImageRef, Preference
+from finepref.formats.pairrows import Account, Draft, ImageRef, Met, Preference, pair_rows
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.sources import Paths, tables
 from finepref.formats.stretches import Stretch, hashed_id, missing_key, open_stretches
@@ -64,6 +64,15 @@ def detect_format(path: Paths, reading: Reading = AS_IT_IS) -> str:
     """
     first = tables(path, reading)[0]
     return find_dialect(first.columns, reading, where=first.path).name
+
+
+def has_pictures(path: Paths, reading: Reading = AS_IT_IS) -> bool:
+    """Whether the first table behind `path` has the columns that training needs: a prompt and two pictures a row."""
+    try:
+        pair_rows(tables(path, reading)[0], reading, images=True, account=Account(), met=Met())
+    except InputError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -44,6 +45,11 @@ class Reading:
         """What decides which rows are read and how; format and columns always, the rest where it is said."""
         said = {name: value for name, value in asdict(self).items() if value}
         return {**said, "format": self.format, "columns": dict(self.columns)}
+
+    def section(self) -> dict[str, Any]:
+        """What is said, as keys of the section `data` of a run's config."""
+        said = {name: value for name, value in asdict(self).items() if value not in (None, {}, "auto")}
+        return {**said, "images": os.fspath(self.images)} if self.images is not None else said
 
 
 AS_IT_IS = Reading()

@@ -34,6 +34,12 @@ class Stretch:
     rows: int | None = None
 
 
+def total_rows(stretches: Sequence[Stretch]) -> int | None:
+    """Rows of them all; None where that is not known of one."""
+    counts = [each.rows for each in stretches if each.rows is not None]
+    return sum(counts) if len(counts) == len(stretches) else None
+
+
 class Found(NamedTuple):
     """A draft and where it is: number of the table, number of the row in it."""
 

@@ -135,9 +135,11 @@ def materialise(folder: str | Path, variant: str = "base") -> Path:
         raise InputError(f"unknown lab model {variant!r}", remedy=nearest(variant, VARIANTS))
     if _complete(folder, variant):
         return folder
+    from finepref.models.source import quiet
+
     check_folder(folder, MODEL)
     made = pipeline(variant)
-    with whole_folder(folder, MODEL, fingerprint=fingerprint(variant), wait=True) as place:
+    with whole_folder(folder, MODEL, fingerprint=fingerprint(variant), wait=True) as place, quiet():
         made.save_pretrained(place)
         files = {f.relative_to(place).as_posix(): sha256_file(f) for f in sorted(place.rglob("*")) if f.is_file()}
         write_json(place / "lab.json", {"variant": variant, "fingerprint": fingerprint(variant), "files": files})

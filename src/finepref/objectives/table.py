@@ -92,7 +92,7 @@ OBJECTIVES = RowTable("objective", ObjectiveRow, (
     ),
     ObjectiveRow(
         name="dspo_brier", function=dspo_brier, options=DspoLogitOptions,
-        source="DSPO SDXL code, branch C; ArenaPO RowTable 5 (reconstruction)",
+        source="DSPO SDXL code, branch C; ArenaPO Table 5 (reconstruction)",
         deviations="chosen by name, not by a batch mean",
     ),
     ObjectiveRow(

@@ -21,13 +21,18 @@ FLOORS = {
     "pyarrow": (16, 0),
 }
 EXTRAS = {
-    "datasets": "hub data sets by name (extra: datasets)",
-    "sentencepiece": "T5 tokenizers without tokenizer.json (extra: sentencepiece)",
-    "bitsandbytes": "8-bit AdamW (extra: bnb)",
-    "tensorboard": "the tensorboard tracker (extra: tensorboard)",
-    "wandb": "the wandb tracker (extra: wandb)",
-    "trackio": "the trackio tracker (extra: trackio)",
+    "datasets": ("datasets", "hub data sets by name"),
+    "sentencepiece": ("sentencepiece", "T5 tokenizers without tokenizer.json"),
+    "bitsandbytes": ("bnb", "8-bit AdamW, and LoRA on a 4-bit base"),
+    "torchao": ("quant", "LoRA on an 8-bit base"),
+    "fastapi": ("collect", "the page that collects votes"),
+    "uvicorn": ("collect", "the page that collects votes"),
+    "opencv-python-headless": ("control", "edges of pictures (control-maps --kind canny)"),
+    "tensorboard": ("tensorboard", "the tensorboard tracker"),
+    "wandb": ("wandb", "the wandb tracker"),
+    "trackio": ("trackio", "the trackio tracker"),
 }
+"""Package -> the extra that brings it, and what it is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +53,16 @@ def examine() -> tuple[dict[str, Any], list[Finding]]:
 
 
 def _floors() -> Finding:
-    old = []
+    old, wanted = list[str](), list[str]()
     for name, floor in FLOORS.items():
         version = version_of(name)
         numbers = tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in (version or "0").split(".")[:2])
         if numbers < floor:
-            old.append(f"{name} {version or 'is missing'}, at least {'.'.join(map(str, floor))} is needed")
+            least = ".".join(map(str, floor))
+            old.append(f"{name} {version or 'is missing'}, at least {least} is needed")
+            wanted.append(f"'{name}>={least}'")
     if old:
-        return Finding(False, "; ".join(old), "install finepref again")
+        return Finding(False, "; ".join(old), f"pip install --upgrade {' '.join(wanted)}")
     return Finding(True, "versions are at or above the tested floors")
 
 

@@ -47,6 +47,14 @@ from finepref.train.config import load_config
 PEOPLE = "people"
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What the rounds wait for: a sentence, and the study whose sets people are to answer."""
+
+    what: str
+    study: Path
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundsRequest:
     """What the rounds are asked for.
@@ -84,7 +92,7 @@ class RoundsRequest:
         return {name: str(getattr(self, name)) for name in names}
 
 
-def play(asked: RoundsRequest) -> RoundsRecord | str:
+def play(asked: RoundsRequest) -> RoundsRecord | Waiting:
     """Play rounds in a folder that the caller holds, until a rule ends them; or say what they wait for.
 
     Raises:
@@ -104,7 +112,7 @@ def play(asked: RoundsRequest) -> RoundsRecord | str:
         write_rounds(asked.out, record)
     while not (ended := why_ended(record.rounds, most=asked.rounds)):
         played = play_round(asked, record)
-        if isinstance(played, str):
+        if isinstance(played, Waiting):
             return played
         rounds = (*record.rounds, played)
         record = replace(record, rounds=rounds, best=best_of(rounds), ended="")
@@ -161,7 +169,7 @@ def standing(record: RoundsRecord) -> list[int]:
     return [0, *(played.number for played in record.rounds if played.kept)]
 
 
-def play_round(asked: RoundsRequest, record: RoundsRecord) -> PlayedRound | str:
+def play_round(asked: RoundsRequest, record: RoundsRecord) -> PlayedRound | Waiting:
     """The next round, or what it waits for."""
     number = len(record.rounds) + 1
     folder, timings = folder_of(asked, number), list[Timing]()
@@ -177,8 +185,8 @@ def play_round(asked: RoundsRequest, record: RoundsRecord) -> PlayedRound | str:
     answered = count_answered(study)
     if answered < asked.sets:
         if asked.by == PEOPLE:
-            how = f"`finepref collect {study}` shows them; call `finepref rounds` again when they are answered"
-            return f"round {number} waits for votes: {answered} of {asked.sets} sets have an answer; {how}"
+            said = f"round {number} waits for votes: {answered} of {asked.sets} sets have an answer"
+            return Waiting(f"{said}; call `finepref rounds` again when they are answered", study)
         drawn = ["--people", str(asked.people), "--seed", str(asked.seed + number)]
         stage("collect", str(study), "--by", asked.by, "--sets", str(asked.sets), *drawn)
         answered = count_answered(study)

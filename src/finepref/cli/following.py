@@ -1,0 +1,44 @@
+"""What may follow a stage: the method that a signal is for, and the scorer that knows some prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from finepref.cli.ending import Words
+from finepref.formats.reading import Reading
+
+
+def training(kinds: Sequence[str], votes: Sequence[Path], reading: Reading, signals: Path) -> Words:
+    """The training on a signal: of the lab's model where the votes are the lab's, else of SD1.5, the smallest base."""
+    method = method_of(kinds)
+    layers = ("-c", f"lab/{method}") if all(map(_of_the_lab, votes)) else ("-c", "sd15", "-c", method)
+    data = {"paths": [str(path) for path in votes], **reading.section()}
+    words = [f"data.{name}={json.dumps(value, ensure_ascii=False)}" for name, value in data.items()]
+    return ("train", *layers, *words, f"signal.file={signals}", "--out", Path("runs") / method)
+
+
+def method_of(kinds: Sequence[str]) -> str:
+    """The shipped method whose signal is of these kinds; where there is none, that of ratings, or of votes alone."""
+    from finepref.formats.layers import about_method, shipped_names
+    from finepref.signals.kinds import SIGNALS
+
+    names = shipped_names("method")
+    if len(kinds) == 1 and kinds[0] in names:
+        return kinds[0]
+    rated = any("ratings" in SIGNALS[kind].needs for kind in kinds)
+    return next((name for name in names if {*about_method(name).signal} == {*kinds}), "arenapo" if rated else "dpo")
+
+
+def scorer_of(prompts: Sequence[str]) -> str:
+    """A scorer of pictures of these prompt sets."""
+    return "lab-true" if {*prompts} <= {"lab-eval", "lab-train"} else "pickscore"
+
+
+def _of_the_lab(votes: Path) -> bool:
+    """Whether `finepref lab votes` wrote a file."""
+    from finepref.core.files import parquet_meta
+    from finepref.lab.world import VOTES
+
+    return votes.suffix == ".parquet" and votes.is_file() and parquet_meta(votes).get("what") == VOTES
