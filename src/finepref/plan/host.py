@@ -16,12 +16,11 @@ from finepref.models.family import family_of, text_parts
 from finepref.models.header import part_header
 from finepref.models.quantized import BYTES as QUANTIZED
 from finepref.models.source import Source, part_class, vae_class
-from finepref.plan.needs import GB, PYTHON_GB, Counts, HostMemory, StageMemory
+from finepref.plan.needs import GB, START_GB, Counts, HostMemory, StageMemory, space_gb
 from finepref.plan.skeleton import vae_place
 from finepref.train.config import RunConfig
 from finepref.train.method import Method, needs_reference
 
-START_GB = 0.6  # imports and reading, measured without a GPU (benchmarks/plan_memory.py); CUDA's own is not measured
 PAIR_BYTES = 150  # of a run's tables, measured (docs/scale.md)
 WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 HALF = {"bf16": "BF16", "fp16": "F16"}
@@ -79,9 +78,9 @@ def base_files(source: Source, counts: Counts, *, family: str, vae: str | None) 
 
 
 def training_host(
-    config: RunConfig, method: Method, counts: Counts, files: Mapping[str, PartFile], *, pairs: int, parts_gb: float
+    config: RunConfig, method: Method, counts: Counts, files: Mapping[str, PartFile], *, pairs: int, cpu_gb: float
 ) -> HostMemory:
-    """The start of a run, its cache being there. parts_gb: of one process on a device.
+    """The start of a run, its cache being there. cpu_gb: what it needs on a CPU.
 
     A frozen base under autocast stays as it is saved; other weights are float32. Sharded (fsdp2), networks and
     reference are whole on the host first.
@@ -92,7 +91,7 @@ def training_host(
     own = denoiser.own("F32", counts.parameters)
     if config.model.quantize is not None:
         own = wide - counts.linear * (4.0 - QUANTIZED[config.model.quantize])
-    elif half is not None and lora is not None and not lora.dora and denoiser.types < set(HALF.values()):
+    elif half is not None and lora is not None and denoiser.types < set(HALF.values()):
         own = wide - 4.0 * counts.castable
     if options.distributed == "fsdp2" and needs_reference(config, method) and lora is None:
         own += wide
@@ -102,7 +101,7 @@ def training_host(
         own += files["vae"].own("F32", counts.vae_parameters + counts.decoder_parameters)
         own += files["texts"].own("F32", counts.text_parameters)
     own += PAIR_BYTES * pairs + (4.0 * counts.trained if lora is not None else 0.0)
-    return HostMemory(own_gb=START_GB + own / GB, files_gb=read.size / GB, cpu_gb=parts_gb + PYTHON_GB)
+    return HostMemory(own_gb=START_GB["train"] + own / GB, files_gb=read.size / GB, cpu_gb=cpu_gb)
 
 
 def caching_host(config: RunConfig, counts: Counts, files: Mapping[str, PartFile], stage: StageMemory) -> HostMemory:
@@ -114,7 +113,10 @@ def caching_host(config: RunConfig, counts: Counts, files: Mapping[str, PartFile
         (texts.own(wanted, counts.text_parameters), texts.size),
     )
     own, size = max(steps, key=sum)
-    return _host(own, size, stage)
+    held = (2.0 if wanted != "F32" else 4.0) * counts.text_parameters / GB
+    weights = 4.0 * (counts.vae_parameters + counts.decoder_parameters) / GB
+    apart = max(held, stage.together_gb - held - weights)  # prompts come after the pictures
+    return _host("cache", own, size, weights + apart + space_gb(weights))
 
 
 def drawing_host(config: RunConfig, counts: Counts, files: Mapping[str, PartFile], stage: StageMemory) -> HostMemory:
@@ -127,13 +129,14 @@ def drawing_host(config: RunConfig, counts: Counts, files: Mapping[str, PartFile
         own += files["denoiser"].own(wanted, counts.parameters)
     else:
         own += WIDTH[wanted] * (counts.parameters - counts.linear) + QUANTIZED[config.model.quantize] * counts.linear
-    return _host(own, sum(each.size for each in files.values()), stage)
+    return _host("generate", own, sum(each.size for each in files.values()), stage.together_gb)
 
 
 def scoring_host(parameters: int, stage: StageMemory) -> HostMemory:
     """Scoring: the published files are float32, and so are the weights."""
-    return _host(0.0, 4.0 * parameters, stage)
+    return _host("score", 0.0, 4.0 * parameters, stage.together_gb)
 
 
-def _host(own: float, size: float, stage: StageMemory) -> HostMemory:
-    return HostMemory(own_gb=START_GB + own / GB, files_gb=size / GB, cpu_gb=stage.together_gb + PYTHON_GB)
+def _host(stage: str, own: float, size: float, parts_gb: float) -> HostMemory:
+    start = START_GB[stage]
+    return HostMemory(own_gb=start + own / GB, files_gb=size / GB, cpu_gb=start + parts_gb)

@@ -25,7 +25,9 @@ BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 GOOD, POOR = 0.5, 0.25
 MANY = 1000  # pictures, by which drawing and scoring are planned
 RESERVED_GB, FRAGMENTS = 1.5, 0.05  # CUDA context and libraries; share of the memory lost between blocks
-PYTHON_GB = 1.3  # on a CPU: what imports and reading take, measured (benchmarks/plan_memory.py)
+# What a process takes beside its networks, and on a CPU what the kernels work in: measured, benchmarks/plan_memory.py.
+START_GB: Mapping[str, float] = {"train": 0.64, "cache": 0.59, "generate": 0.58, "score": 0.45}
+SPACE, SPACE_GB = 0.2, 0.68  # share of the weights, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,6 +307,13 @@ def cache_of(config: RunConfig, counts: Counts, sizes: DataSizes) -> Cache:
 
 
 def needed_gb(memory: Mapping[str, float], gpu: Gpu) -> float:
-    """Memory that a GPU must have: the parts, what fragments take, and what CUDA itself takes; on a CPU, Python."""
+    """Memory that a GPU must have: the parts, what fragments and CUDA take; on a CPU what the process takes."""
     parts = sum(memory.values()) / GB
-    return parts + PYTHON_GB if gpu.is_cpu else parts / (1 - FRAGMENTS) + RESERVED_GB
+    if gpu.is_cpu:
+        return START_GB["train"] + parts + space_gb(memory.get("weights", 0.0) / GB)
+    return parts / (1 - FRAGMENTS) + RESERVED_GB
+
+
+def space_gb(weights_gb: float) -> float:
+    """What the kernels of a CPU work in, beside weights and activations."""
+    return min(SPACE_GB, SPACE * weights_gb)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from finepref.diffusion.path import Path
 from finepref.models.family import family_of
-from finepref.plan.cards import Gpu
+from finepref.plan.cards import CPU, Gpu, gpu_of
 from finepref.plan.data_sizes import data_sizes
 from finepref.plan.fit import remedies
 from finepref.plan.host import base_files, caching_host, drawing_host, scoring_host, training_host
@@ -61,6 +61,7 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
     memory = memory_of(config, method, counts, processes=processes)
     encoding, drawn, scored = caching(config, counts), drawing(config, counts), scoring()
     files = base_files(source, counts, family=model.family, vae=model.vae)
+    on_cpu = needed_gb(memory, gpu_of(CPU))
     stages = {
         "cache": (work.cache_flop, config.cache.mixed_precision != "no"),
         "generate": (MANY * drawing_flop(counts), config.train.mixed_precision != "no"),
@@ -97,9 +98,7 @@ def plan_run(config: RunConfig, *, gpus: Sequence[Gpu], processes: int) -> Plan:
         drawing=drawn,
         scoring=scored.memory(),
         host={
-            "train": training_host(
-                config, method, counts, files, pairs=sizes.pairs, parts_gb=sum(memory.values()) / GB
-            ),
+            "train": training_host(config, method, counts, files, pairs=sizes.pairs, cpu_gb=on_cpu),
             "cache": caching_host(config, counts, files, encoding),
             "generate": drawing_host(config, counts, files, drawn),
             "score": scoring_host(scored.parameters, scored.memory()),

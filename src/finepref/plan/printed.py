@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finepref.plan.needs import FRAGMENTS, GOOD, MANY, POOR, PYTHON_GB, RESERVED_GB, OnGpu, Plan, StageMemory
+from finepref.plan.needs import FRAGMENTS, GOOD, MANY, POOR, RESERVED_GB, OnGpu, Plan, StageMemory
 from finepref.plan.scoring import SCORER
 from finepref.plan.stage_memory import STEPS
 
 SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 KNOWN = {
-    "cache": "as the cache of the run holds them",
+    "cache": "counted: as the cache of the run holds them",
     "data": "counted in the data, by its own names of images; images that are equal are kept once",
     "draws": "guessed: the data is not here, and every draw is taken for another pair",
 }
@@ -31,9 +31,9 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
         f"({_scaled(counts.forward_flop, FLOPS)} each)",
         f"          {work.draws:,} draws: {_scaled(work.run_flop, FLOPS)}; the latent cache before it: "
         f"{_scaled(work.cache_flop, FLOPS)}{most}",
-        f"Disk      latent cache {_scaled(cache.total_bytes, SIZES)}{most}: {cache.images:,}{guess} images of "
-        f"{_scaled(cache.image_bytes, SIZES)}, {cache.prompts:,}{guess} prompts of "
-        f"{_scaled(cache.prompt_bytes, SIZES)}",
+        f"Disk      latent cache {_scaled(cache.total_bytes, SIZES)}{most}:",
+        f"          {cache.images:,}{guess} images of {_scaled(cache.image_bytes, SIZES)}, "
+        f"{cache.prompts:,}{guess} prompts of {_scaled(cache.prompt_bytes, SIZES)}",
         f"          {KNOWN[cache.by]}",
     ]
     if cache.several:
@@ -65,7 +65,7 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
         f"Time, estimate: {GOOD:.0%} to {POOR:.0%} of the data sheet's peak rate. Needed: the parts,",
         f"{RESERVED_GB:g} GB of CUDA's own and {FRAGMENTS:.0%} lost between blocks.",
         *(
-            [f"On a CPU: the parts, and {PYTHON_GB:g} GB of Python's."]
+            ["On a CPU: the parts, and what Python and the kernels take."]
             if any(card.is_cpu for card in plan.cards)
             else []
         ),
@@ -94,11 +94,13 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
 def _host(plan: Plan) -> list[str]:
     """What the host holds, by stage."""
     several, cpu = plan.processes > 1, any(card.is_cpu for card in plan.cards)
-    guess = "" if plan.files else " (guessed: float32, until the weights are here)"
+    guesses = ["the weights are not here, and are guessed to be saved in float32"] * (not plan.files)
+    guesses += ["how many pairs there are is guessed"] * plan.cache.guessed
     heads = ["a process", "weight files", "together", *([f"{plan.processes} processes"] if several else [])]
     lines = [
-        "Memory of the host at the start, estimate without what CUDA takes (not measured); files are mapped, and the",
-        f"processes of a machine share them{guess}",
+        "Memory of the host at the start, estimate without CUDA's own, which is not measured; weight files are mapped,",
+        "so that the processes of a machine share them",
+        *([f"  {'; '.join(guesses)}"] if guesses else []),
         f"  {'':<10}" + "".join(f"{head:>15}" for head in [*heads, *(["on a CPU"] if cpu else [])]),
     ]
     for name, found in plan.host.items():
