@@ -27,7 +27,7 @@ LEVELS: tuple[frozenset[str], ...] = (
 SIDEWAYS: dict[str, set[str]] = {
     "signals": {"arena"},
     "train": {"data", "evaluate"},  # the statistics of held-out pairs
-    "plan": {"train", "data"},
+    "plan": {"train", "data", "evaluate"},  # what a scorer costs
     "evaluate": {"data"},
     "study": {"lab", "align"},
     "rounds": {"align"},

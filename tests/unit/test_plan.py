@@ -23,6 +23,7 @@ from finepref.formats import layers
 from finepref.models.kernels import Checkpointing
 from finepref.models.lora import LoraSettings
 from finepref.plan.cards import GPUS, Gpu, gpus_of
+from finepref.plan.data_sizes import DataSizes
 from finepref.plan.fit import changed, remedies
 from finepref.plan.needs import Counts, Work, cache_of, mean_calls, memory_of, needed_gb, work_of
 from finepref.plan.plan import plan_run
@@ -226,12 +227,12 @@ def test_memory_of_validation_images() -> None:
 def test_the_cache_on_disk() -> None:
     """SD1.5: 32 kB a latent in float16, twice with mean and std, twice again with mirrors; 118 kB a prompt."""
     counts = Counts(**{**_fields(made_up()), "latent": (4, 64, 64), "condition": 77 * 768})
-    once = cache_of(config(cache={"posterior": "mode"}), counts, images=10, prompts=3, pairs=5)
+    once = cache_of(config(cache={"posterior": "mode"}), counts, DataSizes(10, 3, 5, "data"))
     assert (once.image_bytes, once.prompt_bytes) == (32_768, 118_272)
     assert once.total_bytes == 10 * 32_768 + 3 * 118_272
-    assert cache_of(config(data={"flip": True}), counts, images=1, prompts=0, pairs=1).image_bytes == 4 * 32_768
+    assert cache_of(config(data={"flip": True}), counts, DataSizes(1, 0, 1, "data")).image_bytes == 4 * 32_768
     train = {"reference_cache": "errors", "max_steps": 2000, "pairs_per_step": 2048}
-    errors = cache_of(config(train=train), counts, images=1, prompts=1, pairs=4_096_000)
+    errors = cache_of(config(train=train), counts, DataSizes(1, 1, 4_096_000, "data"))
     assert errors.reference_bytes / 1e6 == pytest.approx(33, rel=0.01)
 
 

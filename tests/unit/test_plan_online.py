@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finepref.diffusion.path import scaled_linear
+from finepref.plan.data_sizes import DataSizes
 from finepref.plan.needs import Counts, cache_of, memory_of, work_of
 from finepref.train.config import RunConfig, parse_config
 from finepref.train.method import make_method
@@ -38,5 +39,5 @@ def test_online_encoding_is_work_and_memory_instead_of_disk(objective: str, more
     assert (before.cache_flop, after.cache_flop) == (10 * 20 + 4 * 1, 0)
     held = [memory_of(run, method, COUNTS) for run in (kept, online)]
     assert sum(held[1].values()) - sum(held[0].values()) == 4 * (3 + 5)
-    disk = [cache_of(run, COUNTS, **rows, pairs=5).total_bytes for run in (kept, online)]
+    disk = [cache_of(run, COUNTS, DataSizes(10, 4, 5, "data")).total_bytes for run in (kept, online)]
     assert disk == [10 * 2 * 2 * 4 * 8 * 8 + 4 * 2 * 7, 0]

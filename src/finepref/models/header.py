@@ -82,6 +82,12 @@ def part_header(folder: Path, cls: Any, variant: str | None = None) -> Header:
     return Header(folder, shapes, types, metadata)
 
 
+def saved_type(folder: Path, cls: Any, variant: str | None = None) -> str | None:
+    """The type that a part's weights are saved in, as F32 or BF16; None where they are in several."""
+    types = {kind for name, kind in part_header(folder, cls, variant).types.items() if not name.endswith(_WHOLE)}
+    return types.pop() if len(types) == 1 else None
+
+
 def plain_name(name: str, cls: Any) -> str:
     """The name that a class of weights knows a tensor by, for one of the other names under which it finds it."""
     if cls.__module__.startswith("transformers."):

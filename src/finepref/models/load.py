@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any, Unpack
 
@@ -92,7 +92,8 @@ def load_adapter(
     dtype = compute_dtype(mixed_precision)
     check_quantization(quantize, device)
     below = None if quantize is None else (quantize, torch.float32)
-    policy, start = _load_network(source, kind, init_from, below)
+    as_saved = dtype is not None and lora is not None and not lora.dora  # whose magnitudes are norms of the weights
+    policy, start = _load_network(source, kind, init_from, below, as_saved=as_saved)
     if from_base and lora is not None:
         _check_on_base(init_from, start, kind, source)
     texts = None
@@ -112,10 +113,14 @@ def load_adapter(
     copied = _load_network(source, kind, None, below)[0] if from_base and lora is None else policy
     for network in {policy, copied} if channels_last else ():
         use_channels_last(network, family=kind.name, part=kind.part)
-    frozen = freeze_copy(copied) if reference and lora is None else None
+    moved = None if sharded or place.type == "cpu" else place
+    frozen = freeze_copy(copied, moved=moved is not None) if reference and lora is None else None
     unchanged = [None if moving else frozen] if lora is None else [*networks.values()]
     if dtype is not None:
-        _in_half(filter(None, unchanged), filter(None, (*networks.values(), frozen)), place, dtype, policy, frozen)
+        for network in filter(None, unchanged):
+            store_half(network, dtype, moved)
+        for network in filter(None, (*networks.values(), frozen)):
+            autocast_forward(network, place, dtype, widened=network in (policy, frozen))
     for network in filter(None, () if sharded else (*networks.values(), frozen)):
         network.to(place)
     for network in filter(None, (policy, frozen) if compile else ()):
@@ -134,16 +139,6 @@ def load_adapter(
         micro_conditioning=micro,
         vae=vae,
     )
-
-
-def _in_half(
-    stored: Iterable[Any], called: Iterable[Any], place: torch.device, dtype: torch.dtype, *widened: Any
-) -> None:
-    """Keep the weights of some networks in half precision, and compute in it in all that are called."""
-    for network in stored:
-        store_half(network, dtype)
-    for network in called:
-        autocast_forward(network, place, dtype, widened=network in widened)
 
 
 def _check_on_base(name: str | FilePath | None, start: FilePath | None, kind: Family, source: Source) -> None:
@@ -249,10 +244,10 @@ def load_pipeline(
     vae = load_vae(source, settings.get("vae"))
     dtype = compute_dtype(precision, where="precision") or torch.float32
     check_quantization(quantize, device, where="quantize")
-    below = None if quantize is None else (quantize, dtype)
+    below = (quantize, dtype)
     network, adapter = _load_network(source, kind, settings.get("init_from") if untrained else run, below)
     with quiet():
-        held = {kind.part: network if below else network.to(dtype), "vae": vae.to(dtype), **tokenizers}
+        held = {kind.part: network if quantize else network.to(dtype), "vae": vae.to(dtype), **tokenizers}
     pipe = assemble(source, held, torch_dtype=dtype)
     if adapter is not None:
         names = text_parts(kind, source) if kind.embed is not None else []
@@ -265,17 +260,24 @@ def load_pipeline(
 
 
 def _load_network(
-    source: Source, kind: Family, start: str | FilePath | None, quantized: tuple[str, torch.dtype] | None
+    source: Source,
+    kind: Family,
+    start: str | FilePath | None,
+    quantized: tuple[str | None, torch.dtype] | None,
+    *,
+    as_saved: bool = False,
 ) -> tuple[Any, FilePath | None]:
     """(network with the full weights of `start`, LoRA file still to be put on it or None).
 
-    quantized: the kind, and the type that weights are taken back to at each call; None for float32 weights.
+    quantized: the kind, and the type that weights are taken back to at each call or, without a kind, have; None for
+    float32 weights. as_saved: see `load_module`.
 
     A LoRA run lies on the full weights that it started from; one that started from a LoRA went on with that LoRA.
     """
     found = None if start is None else find_start(start, kind.part, source)
     below = found if found is None or found.lora is None else full_start(found.name, kind.part, source)
-    how: Any = {} if quantized is None else dict(zip(("quantize", "dtype"), quantized, strict=True))
+    how: Any = {"as_saved": as_saved}
+    how |= {} if quantized is None else dict(zip(("quantize", "dtype"), quantized, strict=True))
     if below is None or below.weights is None:
         network = load_part(source, kind.part, **how)
     else:

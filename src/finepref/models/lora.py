@@ -23,7 +23,7 @@ from finepref.core.known import refuse_damaged
 from finepref.core.options import Options, told
 from finepref.core.seal import seal
 from finepref.models.header import read_header
-from finepref.models.lora_file import KEPT, LoraFile, check_fields, put
+from finepref.models.lora_file import KEPT, LoraFile, check_fields, put, widen_adapters
 from finepref.models.lora_layouts import METADATA, TEXT, loose, published_text
 from finepref.models.source import quiet
 
@@ -75,6 +75,7 @@ def attach(
         what = f"no module of the network is called {', '.join(targets)}"
         remedy = f"the family's own are {', '.join(default_targets)}"
         raise ConfigError(what, where="lora.targets", remedy=remedy) from error
+    widen_adapters(network)
     for name, parameter in network.named_parameters():
         if f"lora_A.{POLICY}" in name:
             draw = torch.randn(parameter.shape, generator=rng.torch_generator(seed, "lora", before + name))
@@ -89,6 +90,7 @@ def attach_copy(network: Any) -> None:
     weights = get_peft_model_state_dict(network, adapter_name=POLICY)
     with quiet():  # of a second adapter, which is meant
         network.add_adapter(network.peft_config[POLICY], adapter_name=REFERENCE)
+    widen_adapters(network)
     set_peft_model_state_dict(network, {k: v.clone() for k, v in weights.items()}, adapter_name=REFERENCE)
     _train_policy(network)
 
@@ -131,7 +133,7 @@ def check_asked(network: Any, held: LoraFile, settings: LoraSettings) -> None:
 def attach_from(network: Any, held: LoraFile) -> None:
     """Start from a LoRA: the trained adapter and its frozen `reference` copy both hold the file's weights."""
     for adapter in (REFERENCE, POLICY):
-        put(network, held, adapter)
+        put(network, held, adapter, wide=True)
     _train_policy(network)
 
 

@@ -101,8 +101,8 @@ def read_lora(file: Path, networks: Mapping[str, nn.Module], pipeline: Any) -> d
     return held
 
 
-def put(network: Any, held: LoraFile, adapter: str) -> None:
-    """Attach a LoRA file to a network as the adapter of that name.
+def put(network: Any, held: LoraFile, adapter: str, *, wide: bool = False) -> None:
+    """Attach a LoRA file to a network as the adapter of that name. wide: in float32, whatever the network is in.
 
     Raises:
         InputError: its metadata and its tensors contradict each other, or it does not fit.
@@ -127,8 +127,17 @@ def put(network: Any, held: LoraFile, adapter: str) -> None:
         if layer.lora_alpha[adapter] != alpha:
             what = f"{name} has alpha {alpha}, and by the file's metadata {layer.lora_alpha[adapter]}"
             raise InputError(what, where=held.file, remedy="save it again with diffusers")
+    if wide:
+        widen_adapters(network)
     if device.type != "meta":
         set_peft_model_state_dict(network, weights, adapter_name=adapter)
+
+
+def widen_adapters(network: Any) -> None:
+    """Adapters have the type of the layers that they lie on; trained, they are in float32."""
+    for name, parameter in network.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
 
 
 def fuse(network: Any, held: LoraFile) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -33,12 +34,16 @@ def cast_layers(network: nn.Module) -> list[nn.Module]:
     return [layer for name, layer in network.named_modules() if isinstance(layer, CAST) and "lora_" not in name]
 
 
-def store_half(network: nn.Module, dtype: torch.dtype) -> None:
-    """Store a frozen network's linear and convolution weights in `dtype`, as autocast would cast them at each call."""
+def store_half(network: nn.Module, dtype: torch.dtype, place: torch.device | None = None) -> None:
+    """Store a frozen network's linear and convolution weights in `dtype`, as autocast would cast them at each call.
+
+    place: where they go, one by one, so that there is no second copy where they were; None leaves them there.
+    """
     for layer in cast_layers(network):
-        for parameter in layer.parameters(recurse=False):
+        for name, parameter in [*layer.named_parameters(recurse=False)]:
             if is_plain(parameter):  # a quantised weight is taken back to that type at each call
-                parameter.data = parameter.data.to(dtype)
+                half = parameter.detach().to(place, dtype)
+                setattr(layer, name, nn.Parameter(half, requires_grad=parameter.requires_grad))
 
 
 def autocast_forward(module: nn.Module, device: torch.device, dtype: torch.dtype, *, widened: bool = False) -> None:
@@ -71,9 +76,18 @@ def to_half(name: str, tensor: torch.Tensor) -> torch.Tensor:
     return made
 
 
-def freeze_copy(module: nn.Module) -> nn.Module:
-    """A frozen copy of the policy."""
-    return copy.deepcopy(module).eval().requires_grad_(False)
+def widen(network: nn.Module, *, but: Collection[nn.Module] = ()) -> None:
+    """Store floating-point weights in float32, those of some layers left out."""
+    for layer in network.modules():
+        for parameter in () if layer in but else layer.parameters(recurse=False):
+            if parameter.is_floating_point() and is_plain(parameter):
+                parameter.data = parameter.data.float()
+
+
+def freeze_copy(module: nn.Module, *, moved: bool = False) -> nn.Module:
+    """A frozen copy of the policy. moved: both go to a device afterwards, and so may have one memory until then."""
+    shared = {id(p): nn.Parameter(p.detach()) for p in module.parameters()} if moved else {}
+    return copy.deepcopy(module, shared).eval().requires_grad_(False)
 
 
 def follow_mode(copied: nn.Module, on: bool) -> None:

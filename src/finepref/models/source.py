@@ -18,11 +18,13 @@ from finepref.core.files import read_object, reading
 from finepref.core.outfolders import refuse_changed
 from finepref.core.rows import BASES
 from finepref.models.classes import check_folder, load_class
-from finepref.models.header import COUNTED, DAMAGED, part_header
+from finepref.models.header import COUNTED, DAMAGED, part_header, saved_type
+from finepref.models.precision import cast_layers, widen
 from finepref.models.quantized import config_of, is_plain
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
+HALVES = {"F16": torch.float16, "BF16": torch.bfloat16}
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -247,10 +249,14 @@ def load_module(
     dtype: torch.dtype = torch.float32,
     variant: str | None = None,
     quantize: str | None = None,
+    as_saved: bool = False,
 ) -> Any:
     """`cls.from_pretrained` of a folder, safetensors only, each tensor of which is used.
 
+    Weights of the file's own type stay where the system reads them from (mmap): processes of a machine share them.
+
     variant: of the weight files, as `fp16` in `model.fp16.safetensors`. quantize: int8 or nf4, see `models.quantized`.
+    as_saved: what autocast casts at each call stays in half where the file has all of it so; the rest is float32.
 
     Raises:
         InputError: no weights, weights that the file does not hold, tensors in it that the network does not have, one
@@ -258,8 +264,9 @@ def load_module(
     """
     check_folder(folder, cls)
     library = cls.__module__.partition(".")[0]
-    ours: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False}
-    typed = ours if library == "transformers" else {"torch_dtype": dtype}
+    half = HALVES.get(saved_type(folder, cls, variant) or "") if as_saved and quantize is None else None
+    ours: dict[str, Any] = {"dtype": half or dtype, "trust_remote_code": False}
+    typed = ours if library == "transformers" else {"torch_dtype": half or dtype}
     of = "" if variant is None else f" of variant {variant}"
     remedy = f"the folder needs config.json and a .safetensors file{of}"
     options = {"output_loading_info": True, "use_safetensors": True, "variant": variant}
@@ -280,6 +287,8 @@ def load_module(
         if names:
             remedy = f"fetch it again, or use a file of this architecture ({cls.__name__})"
             raise InputError(f"{len(names)} {what}, the first is {names[0]!r}", where=folder, remedy=remedy)
+    if half is not None:
+        widen(module, but=cast_layers(module))
     return module.eval().requires_grad_(False)
 
 
@@ -293,10 +302,9 @@ def _not_finite(module: torch.nn.Module) -> list[str]:
     return [name for name, value in doubted if not bool(value.isfinite().all())]
 
 
-def load_part(source: Source, part: str, *, dtype: torch.dtype = torch.float32, quantize: str | None = None) -> Any:
-    """A network of the pipeline (`unet`, `vae`, `text_encoder`...), in evaluation mode, without gradients."""
-    options: dict[str, Any] = {"dtype": dtype, "variant": source.variant, "quantize": quantize}
-    return load_module(part_class(source, part), source.folder / part, **options)
+def load_part(source: Source, part: str, **how: Any) -> Any:
+    """A network of the pipeline (`unet`, `vae`, ...), in evaluation mode, without gradients; `how` of `load_module`."""
+    return load_module(part_class(source, part), source.folder / part, variant=source.variant, **how)
 
 
 def part_class(source: Source, part: str) -> Any:

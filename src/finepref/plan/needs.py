@@ -12,6 +12,7 @@ from finepref.diffusion.path import Path
 from finepref.diffusion.programme import mean_calls
 from finepref.models.quantized import BYTES as QUANTIZED
 from finepref.plan.cards import Gpu
+from finepref.plan.data_sizes import By, DataSizes
 from finepref.train.config import RunConfig
 from finepref.train.method import Method, images_of_draw, inverts, needs_reference
 
@@ -22,8 +23,11 @@ BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 # Share of the peak that a run keeps busy. Published: 28 % (SD2 training, 8 A100, MosaicML), 9-31 % (the official loops
 # by their own hours), 52-58 % (SDXL and FLUX forwards, compiled).
 GOOD, POOR = 0.5, 0.25
+MANY = 1000  # pictures, by which drawing and scoring are planned
 RESERVED_GB, FRAGMENTS = 1.5, 0.05  # CUDA context and libraries; share of the memory lost between blocks
-PYTHON_GB = 1.3  # on a CPU: what imports and reading take, measured (benchmarks/plan_memory.py)
+# What a process takes beside its networks, and on a CPU what the kernels work in: measured, benchmarks/plan_memory.py.
+START_GB: Mapping[str, float] = {"train": 0.64, "cache": 0.59, "generate": 0.58, "score": 0.45}
+SPACE, SPACE_GB = 0.2, 0.68  # share of the weights, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,7 @@ class Counts:
     training_bytes, forward_bytes: most bytes alive at once beyond weights and gradients, with and without gradient.
     vae_*, text_*: encoding one image and one prompt. largest_text: parameters of the largest text encoder.
     encoder_bytes: most bytes alive at once beyond weights while an image is encoded in float32. decoder_parameters,
-    decoder_bytes: what else a pipeline needs to draw one image, weights and most bytes alive at once.
+    decoder_bytes, decoder_flop: what else a pipeline needs to draw one image: weights, most bytes alive at once, work.
     """
 
     parameters: int
@@ -59,6 +63,7 @@ class Counts:
     text_flop: float
     largest_text: int = 0
     encoder_bytes: float = 0.0
+    decoder_flop: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +86,7 @@ class Work:
 class Cache:
     """Disk: bytes of an image and a prompt, rows at most, bytes in all; of the reference's errors and inversions.
 
+    by: how many there are is known: by the cache, by the data, or guessed by the draws.
     several: images have several shapes, and the bytes are those of a square.
     """
 
@@ -91,7 +97,13 @@ class Cache:
     total_bytes: float
     reference_bytes: float
     trajectory_bytes: float
+    by: By
     several: bool = False
+
+    @property
+    def guessed(self) -> bool:
+        """Whether neither data nor cache is here, so that every draw was taken for another pair."""
+        return self.by == "draws"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +130,22 @@ class StageMemory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostMemory:
+    """GB of a stage's start on a GPU machine: of each process, and of the weight files that it reads; all, on a CPU."""
+
+    own_gb: float
+    files_gb: float
+    cpu_gb: float
+
+    def machine_gb(self, processes: int) -> float:
+        """Of so many processes on one machine, which has the files once."""
+        return processes * self.own_gb + self.files_gb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OnGpu:
     """Estimates for one GPU. hours: GPU hours at `GOOD` and `POOR` share of the peak; days: shared by all processes;
-    None where only its size is known.
+    None where only its size is known. stages: GPU hours of the others, in the same way (`stage_work`).
 
     fits: as configured. remedies: what makes it fit, the mildest of each kind; empty where it fits or nothing does.
     """
@@ -132,12 +157,14 @@ class OnGpu:
     remedies: tuple[str, ...]
     hours: tuple[float, float] | None
     days: tuple[float, float] | None
+    stages: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything `finepref plan` prints. caching, drawing: the stages before and after. cards: what is known of each of
-    `gpus`, in their order.
+    """Everything `finepref plan` prints. caching, drawing, scoring: the stages before and after. host: by stage. files:
+    whether the weight files of the base are here, else their types are guessed. cards: what is known of each of `gpus`,
+    in their order.
     """
 
     family: str
@@ -148,6 +175,9 @@ class Plan:
     folder: RunDisk
     caching: StageMemory
     drawing: StageMemory
+    scoring: StageMemory
+    host: Mapping[str, HostMemory]
+    files: bool
     processes: int
     gpus: tuple[OnGpu, ...]
     cards: tuple[Gpu, ...]
@@ -252,10 +282,9 @@ def folder_of(config: RunConfig, counts: Counts) -> RunDisk:
     )
 
 
-def cache_of(config: RunConfig, counts: Counts, *, images: int, prompts: int, pairs: int) -> Cache:
+def cache_of(config: RunConfig, counts: Counts, sizes: DataSizes) -> Cache:
     """Disk that the latent cache takes, and the reference's errors and inversions where they are wanted."""
-    if config.cache.online:
-        images = prompts = 0
+    images, prompts = (0, 0) if config.cache.online else (sizes.images, sizes.prompts)
     size = BYTES[config.cache.dtype]
     channels, height, width = counts.latent
     latent = size * channels * height * width
@@ -263,20 +292,28 @@ def cache_of(config: RunConfig, counts: Counts, *, images: int, prompts: int, pa
     image *= 2 if config.data.flip else 1
     prompt = size * counts.condition
     draws = config.train.max_steps * config.train.pairs_per_step
-    visits = -(-draws // max(1, pairs))
+    visits = -(-draws // max(1, sizes.pairs))
     return Cache(
         image_bytes=image,
         prompt_bytes=prompt,
         images=images,
         prompts=prompts,
         total_bytes=image * images + prompt * prompts,
-        reference_bytes=8.0 * visits * pairs if config.train.reference_cache is not None else 0.0,
+        reference_bytes=8.0 * visits * sizes.pairs if config.train.reference_cache is not None else 0.0,
         trajectory_bytes=2.0 * latent * draws if config.train.trajectory_cache is not None else 0.0,
+        by=sizes.by,
         several=config.data.buckets,
     )
 
 
 def needed_gb(memory: Mapping[str, float], gpu: Gpu) -> float:
-    """Memory that a GPU must have: the parts, what fragments take, and what CUDA itself takes; on a CPU, Python."""
+    """Memory that a GPU must have: the parts, what fragments and CUDA take; on a CPU what the process takes."""
     parts = sum(memory.values()) / GB
-    return parts + PYTHON_GB if gpu.is_cpu else parts / (1 - FRAGMENTS) + RESERVED_GB
+    if gpu.is_cpu:
+        return START_GB["train"] + parts + space_gb(memory.get("weights", 0.0) / GB)
+    return parts / (1 - FRAGMENTS) + RESERVED_GB
+
+
+def space_gb(weights_gb: float) -> float:
+    """What the kernels of a CPU work in, beside weights and activations."""
+    return min(SPACE_GB, SPACE * weights_gb)

@@ -89,7 +89,7 @@ def count(
     """
     source = config_source(base)
     kind = family_of(source, family)
-    check_parts(source, kind, _vae_place(source, vae))
+    check_parts(source, kind, vae_place(source, vae))
     dtype = compute_dtype(mixed_precision)
     with quiet():
         network = _network(source, kind, lora, gradient_checkpointing)
@@ -286,7 +286,7 @@ def _with_fake_tensors(network: nn.Module, frozen_dtype: torch.dtype | None) -> 
                     held[key] = torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
-def _vae_place(source: Source, override: str | None) -> FilePath:
+def vae_place(source: Source, override: str | None) -> FilePath:
     """Where the VAE's config.json lies; of a hub name nothing but configs is fetched."""
     here = override is None or is_file(override)
     return vae_folder(source, override if here else _config_folder(str(override)))
@@ -294,7 +294,7 @@ def _vae_place(source: Source, override: str | None) -> FilePath:
 
 def _vae(source: Source, kind: Family, override: str | None, resolution: int) -> tuple[tuple[int, ...], dict[str, Any]]:
     """(latent shape, what encoding one image and decoding one latent cost)."""
-    folder = _vae_place(source, override)
+    folder = vae_place(source, override)
     config, cls = read_object(folder / "config.json"), vae_class(source, folder)
     with reading(folder / "config.json", f"a config of {cls.__name__}"):
         vae = cls.from_config(config).eval()
@@ -302,7 +302,7 @@ def _vae(source: Source, kind: Family, override: str | None, resolution: int) ->
     with torch.no_grad(), Peak([*weights, pixels]) as encoding, Flops() as work:
         mean, _ = kind.moments(vae, pixels)
     latent = kind.decodable(mean)
-    with torch.no_grad(), Peak([*weights, latent]) as peak:
+    with torch.no_grad(), Peak([*weights, latent]) as peak, Flops() as drawn:
         vae.decode(latent, return_dict=False)
     encoder = sum(p.numel() for name, p in vae.named_parameters() if not name.startswith(("decoder", "post_quant")))
     return tuple(mean.shape[1:]), {
@@ -311,6 +311,7 @@ def _vae(source: Source, kind: Family, override: str | None, resolution: int) ->
         "encoder_bytes": float(encoding.highest),
         "decoder_parameters": sum(p.numel() for p in vae.parameters()) - encoder,
         "decoder_bytes": float(peak.highest),
+        "decoder_flop": float(drawn.total),
     }
 
 

@@ -15,6 +15,8 @@ from finepref.train.config import RunConfig
 
 PICTURES = 8
 """Images that `finepref generate` draws at once."""
+STEPS = 50
+"""Its sampling steps, where nothing else is said."""
 
 
 def caching(config: RunConfig, counts: Counts, *, batch: int | None = None) -> StageMemory:
@@ -44,6 +46,11 @@ def drawing(config: RunConfig, counts: Counts, *, batch: int = PICTURES) -> Stag
     held = denoiser + decoder + texts + max(calling, working)
     apart = max(denoiser + calling, decoder + working, size * counts.largest_text)
     return StageMemory(batch=batch, together_gb=held / GB, apart_gb=apart / GB)
+
+
+def drawing_flop(counts: Counts) -> float:
+    """Operations of one picture: its steps with guidance, its prompt and the empty one, its decoding."""
+    return 2 * STEPS * counts.forward_flop + 2 * counts.text_flop + counts.decoder_flop
 
 
 def fitting(stage: Callable[[int], StageMemory], most: int, gpu: Gpu) -> tuple[int, bool]:
