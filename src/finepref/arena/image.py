@@ -119,16 +119,14 @@ def duels(votes: Votes, prior_mean: Floats) -> tuple[Duels, npt.NDArray[np.int64
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is expected of images before their votes, in c: of_image [K], or else of_model [M], of all of a model's.
-
-    tolerance: how exact the inference from it is.
-    """
+    """What is expected of images before their votes, in c: of_image [K], or else of_model [M], of all of a model's."""
 
     of_model: Floats
     of_image: Floats | None = None
 
     @property
     def tolerance(self) -> float:
+        """How exact the inference from it is, in c."""
         return TOLERANCE if self.of_image is None else FINE
 
 
