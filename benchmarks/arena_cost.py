@@ -4,7 +4,8 @@
 
 Each run is a process of its own: read the file, rate, estimate rho, infer images, write the folder with its page. The
 votes look like Pick-a-Pic's: prompts of 10 images with 14 votes each, 13 models, voters, ties. --in-memory sets how
-many votes may stay in memory; beyond it codes live in files.
+many votes may stay in memory; beyond it codes live in files. own MB: the peak without the pages of mapped files, which
+the system takes back when it needs them.
 """
 
 from __future__ import annotations
@@ -31,14 +32,22 @@ IMAGES, VOTES, MODELS = 10, 14, 13
 BLOCK = 20_000  # prompts written at one time
 
 CHILD = """
-import json, resource, sys, time
+import json, resource, sys, threading, time
+from pathlib import Path
 from finepref.arena.whole import ArenaRequest, run_arena
 from finepref.formats.store import IN_MEMORY
+own = [0]
+def watch():
+    while True:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        own[0] = max(own[0], *(int(line.split()[1]) for line in lines if line.startswith("RssAnon")))
+        time.sleep(0.05)
+threading.Thread(target=watch, daemon=True).start()
 started = time.perf_counter()
 run_arena([sys.argv[1]], sys.argv[2], ArenaRequest(), in_memory=int(sys.argv[3]) or IN_MEMORY)
 used = resource.getrusage(resource.RUSAGE_SELF)
 cpu, wall = used.ru_utime + used.ru_stime, time.perf_counter() - started
-print(json.dumps({"cpu": cpu, "wall": wall, "peak_mb": used.ru_maxrss / 1024}))
+print(json.dumps({"cpu": cpu, "wall": wall, "peak_mb": used.ru_maxrss / 1024, "own_mb": own[0] / 1024}))
 """
 
 
@@ -87,7 +96,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rows = []
-    print("| votes | CPU s | CPU microseconds per vote | wall s | peak MB | file MB |\n|---|---|---|---|---|---|")
+    print("| votes | CPU s | CPU microseconds per vote | wall s | peak MB | own MB | file MB |\n" + "|---" * 7 + "|")
     for n in map(int, options.votes.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "votes.parquet"
@@ -100,7 +109,7 @@ def main() -> int:
         per_vote = 1e6 * row["cpu"] / exact
         print(
             f"| {exact:,} | {row['cpu']:.1f} | {per_vote:.2f} | {row['wall']:.1f} | {row['peak_mb']:.0f} "
-            f"| {size:.0f} |",
+            f"| {row['own_mb']:.0f} | {size:.0f} |",
             flush=True,
         )
     if options.out is not None:

@@ -1,9 +1,10 @@
 """`finepref arena` on very many votes beside a plain scanner, DuckDB and polars on the same files.
 
-    python benchmarks/arena_scale.py --votes 100000000 --work DIR [--gaps] [--out FILE.json]
+    python benchmarks/arena_scale.py --votes 100000000 --work DIR [--gaps] [--online] [--peers] [--out FILE.json]
 
 CPU seconds and peak memory of whole processes, one after the other, one thread each. Votes between 15 models with ties,
 parquet in parts of ten million, names as dictionaries. --gaps: with gaps.parquet too, against the time of writing it.
+--online: the online engine too. Votes with images: arena_cost.py.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--votes", type=float, default=1e8)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--gaps", action="store_true")
+    parser.add_argument("--online", action="store_true")
     parser.add_argument("--peers", action="store_true", help="DuckDB and polars too")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
@@ -135,6 +137,9 @@ def main() -> None:
     found = {}
     shutil.rmtree(arena, ignore_errors=True)
     found["ratings, board and page"] = measured(*finepref, "--no-gaps")
+    if asked.online:
+        shutil.rmtree(arena)
+        found["online, without gaps.parquet"] = measured(*finepref, "--no-gaps", "--engine", "online")
     for name, code in scripts.items():
         found[name] = measured(python, "-c", textwrap.dedent(code), *parts)
     if asked.gaps:

@@ -300,7 +300,7 @@ def test_counts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     votes = coded(rng.integers(0, 6, 500), rng.integers(0, 6, 500), rng.integers(-1, 2, 500), models=list("ABCDEF"))
     dense = count(votes)
     monkeypatch.setattr(module, "DENSE_UP_TO", 0)
-    monkeypatch.setattr(module, "CHUNK", 64)
+    monkeypatch.setattr(blocks_module.slices, "__defaults__", (64,))
     for what in ("wins", "ties", "games"):
         assert count(votes).matrix(what).tolist() == dense.matrix(what).tolist()
     assert dense.total == int((votes.left != votes.right).sum())

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finepref import Votes
-from finepref.arena import whole
+from finepref.arena import engines, whole
 from finepref.arena.orders import MOST_VOTES, order_sensitivity
 from finepref.arena.settings import RatingOptions
 from finepref.arena.whole import ArenaRequest, run_arena
@@ -65,6 +65,42 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "PARQUET_ROWS", 700)
     monkeypatch.setattr(repeated, "MANY", 60)
     monkeypatch.setattr(repeated, "FEWEST", 64)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("asked", [
+    {}, {"passes": 2}, {"preset": "appendix_a"}, {"ties": "half", "passes": 3}, {"skip_bad_rows": True},
+    {"merge": ("flux=sdxl",)},
+])  # fmt: skip
+def test_online_votes_are_read_again_and_not_held(
+    tmp_path: Path, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The online engine takes the votes from the file: bit for bit what it makes of votes in memory."""
+    seen: list[int] = []
+
+    def read(*given: Any, **told: Any) -> Any:
+        table = read_as(*given, **told)
+        seen.append(len(table.votes))
+        return table
+
+    monkeypatch.setattr(whole, "read_as", read)
+    monkeypatch.setattr(engines, "CHUNK", 611)
+    held = columns()
+    if "skip_bad_rows" in asked:
+        held["left"][[5, 1234, 2999]] = ""
+    of_arena = {name: asked[name] for name in ("skip_bad_rows", "merge") if name in asked}
+    rating = {name: value for name, value in asked.items() if name not in of_arena}
+    found, expected = both(tmp_path, held, rating=RatingOptions(engine="online", **rating), **of_arena)
+    assert rated(found) == rated(expected)
+    assert seen[0] <= 4 * 4 * 4
+    assert seen[1] > 2900
+
+
+@pytest.mark.usefixtures("small")
+def test_a_shuffled_order_needs_the_votes(tmp_path: Path) -> None:
+    """It is that of the rows, whether they have names or not."""
+    found, expected = both(tmp_path, columns(), rating=RatingOptions(engine="online", order="shuffled", seed=3))
+    assert rated(found) == rated(expected)
 
 
 @pytest.mark.usefixtures("small")
@@ -129,7 +165,9 @@ def test_text_and_several_files(tmp_path: Path) -> None:
 
 def test_what_needs_every_vote_reads_every_vote(tmp_path: Path) -> None:
     path = write(tmp_path / "votes.parquet", columns(300))
-    for number, rating in enumerate((RatingOptions(engine="online"), RatingOptions(interval="bootstrap"))):
+    for number, rating in enumerate(
+        (RatingOptions(engine="online", order="shuffled"), RatingOptions(interval="bootstrap"))
+    ):
         run_arena([path], tmp_path / str(number), ArenaRequest(rating=rating))
         assert pq.read_metadata(tmp_path / str(number) / "gaps.parquet").num_rows == 300
 

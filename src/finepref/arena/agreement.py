@@ -9,6 +9,8 @@ References:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +24,7 @@ from finepref.formats.votes import Votes
 
 REPLICATES = 1000
 MOST_VOTES = 20_000_000  # beyond them only every k-th comparison is looked at
+TOGETHER = 1 << 20  # votes whose comparisons are looked at together
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -39,25 +42,25 @@ def agreement(votes: Votes, *, seed: int = 0) -> AgreementRecord | None:
     Returns:
         None where no comparison has two votes, or every answer is the same.
     """
-    unit, kept, what = _comparisons(votes)
-    if len(kept) == 0:
+    patterns, times = _patterns(votes)
+    judged = int(times.sum())
+    if judged == 0:
         return None
-    answers = _answers(votes, unit, kept)
-    judged = answers[answers.sum(axis=1) >= 2]
-    if len(judged) == 0:
-        return None
-    patterns, times = np.unique(judged, axis=0, return_counts=True)
     value = float(alpha(patterns, times.astype(np.float64)))
     if not np.isfinite(value):
         return None
     interval = None
-    if len(judged) > 1:
-        drawn = numpy_generator(seed, "agreement").multinomial(len(judged), times / times.sum(), size=REPLICATES)
+    if judged > 1:
+        drawn = numpy_generator(seed, "agreement").multinomial(judged, times / times.sum(), size=REPLICATES)
         found = alpha(patterns, drawn.astype(np.float64))
         low, high = np.nanquantile(found, (0.5 - 0.5 * LEVEL, 0.5 + 0.5 * LEVEL))
         interval = (float(low), float(high)) if low < high else None
     return AgreementRecord(
-        alpha=value, interval=interval, unit=what, comparisons=len(judged), judgements=float(judged.sum())
+        alpha=value,
+        interval=interval,
+        unit=_unit(votes),
+        comparisons=judged,
+        judgements=float(times @ patterns.sum(axis=1)),
     )
 
 
@@ -80,15 +83,41 @@ def alpha(answers: Floats, times: Floats) -> npt.NDArray[np.float64]:
         return np.asarray(np.where(expected > 0, 1.0 - (times @ differ) / expected, np.nan))
 
 
-def _comparisons(votes: Votes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], str]:
-    """(comparison of each vote that is looked at, the numbers of these votes, what a comparison is)."""
-    first, second, what = votes.left, votes.right, "models"
-    if votes.left_image is not None and votes.right_image is not None:
-        first, second, what = votes.left_image, votes.right_image, "images"
-    elif votes.prompt is not None:
-        what = "prompt and models"
-    groups = {"prompt": votes.prompt if what == "prompt and models" else None, "question": votes.question}
-    every, keys, kept = -(-len(votes) // MOST_VOTES), [], []
+def _unit(votes: Votes) -> str:
+    """What a comparison is."""
+    return "images" if votes.has_images else "models" if votes.prompt is None else "prompt and models"
+
+
+def _patterns(votes: Votes) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """([P, 3] the different answers to comparisons that were judged twice or more, [P] to how many comparisons).
+
+    Of many votes a part of the comparisons is looked at after the other.
+    """
+    patterns, times = np.zeros((0, 3)), np.zeros(0, dtype=np.int64)
+    every, passes = -(-len(votes) // MOST_VOTES), -(-min(len(votes), MOST_VOTES) // TOGETHER)
+    whole = not is_weighted(votes) or all(_are_whole(votes, rows) for rows in slices(len(votes)))
+    for turn in range(passes):
+        unit, kept = _comparisons(votes, every, turn, passes)
+        if not len(kept):
+            continue
+        answers = _answers(votes, unit, kept, whole=whole)
+        judged = answers[answers.sum(axis=1) >= 2]
+        held = np.concatenate([patterns, judged])
+        many = np.append(times, np.ones(len(judged), dtype=np.int64))
+        patterns, which = np.unique(held, axis=0, return_inverse=True)
+        times = np.zeros(len(patterns), dtype=np.int64)
+        np.add.at(times, which, many)
+    return patterns, times
+
+
+def _comparisons(
+    votes: Votes, every: int, turn: int, passes: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(comparison of each vote that is looked at, the numbers of these votes), of one pass of several."""
+    unit = _unit(votes)
+    first, second = votes.images if unit == "images" else (votes.left, votes.right)
+    groups = {"prompt": votes.prompt if unit == "prompt and models" else None, "question": votes.question}
+    keys, kept = [], []
     reach = 1 + max(int(first.max()), int(second.max()))
     for rows in slices(len(votes)):
         a, b = first[rows].astype(np.int64), second[rows].astype(np.int64)
@@ -98,14 +127,24 @@ def _comparisons(votes: Votes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.in
                 good &= codes[rows] >= 0
                 key = key.astype(np.uint64) * _MIX + codes[rows].astype(np.uint64)
         key = key.astype(np.uint64)
-        good &= (key * _MIX >> np.uint64(32)) % np.uint64(every) == 0
+        if every * passes > 1:
+            drawn = key * _MIX >> np.uint64(32)
+            good &= drawn % np.uint64(every * passes) == every * turn
         keys.append(key[good])
         kept.append(rows.start + np.flatnonzero(good))
-    return np.unique(np.concatenate(keys), return_inverse=True)[1], np.concatenate(kept), what
+    return np.unique(np.concatenate(keys), return_inverse=True)[1], np.concatenate(kept)
 
 
-def _answers(votes: Votes, unit: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> Floats:
-    """[U, 3] answers to every comparison: the one on the left in its first vote, the other one, neither."""
+def _are_whole(votes: Votes, rows: slice) -> bool:
+    """Whether each of these rows is whole votes for each answer."""
+    return all(np.array_equal(part, np.rint(part)) for part in parts(votes, rows))
+
+
+def _answers(votes: Votes, unit: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], *, whole: bool) -> Floats:
+    """[U, 3] answers to every comparison: the one on the left in its first vote, the other one, neither.
+
+    whole: whether rows are as many answers as they are votes; else a row is one answer.
+    """
     units = int(unit.max()) + 1
     if votes.voter is not None:
         voter = votes.voter[rows].astype(np.int64)
@@ -113,13 +152,13 @@ def _answers(votes: Votes, unit: npt.NDArray[np.int64], rows: npt.NDArray[np.int
         key = unit * (int(voter.max()) + 2) + voter
         once[np.unique(np.where(once, -1 - np.arange(len(key)), key), return_index=True)[1]] = True
         unit, rows = unit[once], rows[once]
-    picked = votes.take(rows)
+    picked = replace(votes, prompt=None, voter=None, game=None, both_bad=None, time=None, question=None).take(rows)
     shown = picked.left if picked.left_image is None else picked.left_image
     first = np.full(units, -1, dtype=np.int64)
     first[unit[::-1]] = shown[::-1]  # the first vote is written last
     same = first[unit] == shown
     won, lost, tied = parts(picked)
-    if is_weighted(picked) and not all(np.array_equal(part, np.rint(part)) for part in (won, lost, tied)):
+    if not whole:
         won, lost, tied = (np.equal(picked.outcome, said).astype(np.float64) for said in (1, -1, 0))
     columns = np.where(same, won, lost), np.where(same, lost, won), tied
     return np.stack([np.bincount(unit, column, units) for column in columns], axis=1)

@@ -15,7 +15,6 @@ from finepref.arena.normal import Floats
 from finepref.formats.votes import Votes
 
 DENSE_UP_TO = 1500  # models; above it pairs are found by sorting instead of an M x M table
-CHUNK = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +148,7 @@ def count_sides(votes: Votes) -> PairCounts:
         cells = _dense(votes, m)
         keys = np.arange(m * m)
     else:
-        found, sums = zip(*(_sorted(votes, m, rows) for rows in slices(len(votes), CHUNK)), strict=True)
+        found, sums = zip(*(_sorted(votes, m, rows) for rows in slices(len(votes))), strict=True)
         keys, at = np.unique(np.concatenate(found), return_inverse=True)
         cells = np.stack([np.bincount(at, row, len(keys)) for row in np.concatenate(sums, axis=1)])
     met = (keys // m != keys % m) & (cells.sum(axis=0) > 0)
@@ -160,7 +159,7 @@ def count_sides(votes: Votes) -> PairCounts:
 def _dense(votes: Votes, m: int) -> Floats:
     """[3, M * M] right won, tie, left won; the left model times M plus the right one."""
     plain, cells = votes.repeats is None and not is_weighted(votes), np.zeros(3 * m * m)
-    for rows in slices(len(votes), CHUNK):
+    for rows in slices(len(votes)):
         key = votes.left[rows].astype(np.int64)
         key *= m
         key += votes.right[rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from finepref.core.errors import InputError, check_word
 from finepref.core.rng import numpy_generator
 from finepref.formats.ratings import RatingSettings, SideRecord, VoteCount
 from finepref.formats.votefiles import VoteTable, votes_in
-from finepref.formats.votes import Votes
+from finepref.formats.votes import Rows, Votes
 
 CHUNK = 1 << 20  # votes that are Python numbers at one time
+Turns = Callable[[], Iterable[Rows]]
 IDLE = {"batch": ("preset", "order", "passes"), "online": ("link", "prior", "interval", "cluster", "side")}
 """Options without effect."""
 THIN = 0.1  # share of the mean votes of a model below which it does not help to fix the level
@@ -92,8 +94,12 @@ def has_sides(table: VoteTable) -> bool:
     return not SIDED.isdisjoint(table.layout.columns)
 
 
-def rate_by(votes: Votes, options: RatingOptions, *, sides: bool = True) -> Ratings:
-    """Rate the models of these votes; see `rate`. sides: whether left and right are the sides that voters saw."""
+def rate_by(votes: Votes, options: RatingOptions, *, sides: bool = True, turns: Turns | None = None) -> Ratings:
+    """Rate the models of these votes; see `rate`.
+
+    sides: whether left and right are the sides that voters saw. turns: where equal votes are one row, tells each time
+    it is called which row every vote is, in the order in which the votes are taken.
+    """
     check_word(options.engine, IDLE, "engine")
     for name in IDLE[options.engine]:
         if getattr(options, name) != getattr(DEFAULTS, name):
@@ -104,7 +110,7 @@ def rate_by(votes: Votes, options: RatingOptions, *, sides: bool = True) -> Rati
     if options.anchor is not None:
         check_word(options.anchor, votes.models, "anchor")
     if options.engine == "online":
-        return _online(votes, options)
+        return _online(votes, options, turns)
     try:
         return _batch(votes, options, sides=sides)
     except np.linalg.LinAlgError:  # weights so far apart that no number holds their sums
@@ -178,7 +184,7 @@ def fit_counts(by_side: PairCounts, models: tuple[str, ...], options: RatingOpti
     return batch.BatchModel(used, link, found, C * sd)
 
 
-def _online(votes: Votes, options: RatingOptions) -> Ratings:
+def _online(votes: Votes, options: RatingOptions, turns: Turns | None) -> Ratings:
     chosen, order = online.get_preset(options.preset), options.order
     ties = chosen.ties if options.ties == DEFAULTS.ties else options.ties
     check_word(ties, online.TIES, "treatment of ties")
@@ -198,8 +204,7 @@ def _online(votes: Votes, options: RatingOptions) -> Ratings:
         told = ("The votes were taken in the order of their times.",)
     mu, sigma = online.start(len(votes.models))
     for _ in range(options.passes):
-        for begin in range(0, n, CHUNK):
-            rows: Any = slice(begin, begin + CHUNK) if permutation is None else permutation[begin : begin + CHUNK]
+        for rows in _held(n, permutation) if turns is None else in_chunks(turns(), CHUNK):
             if games is not None:
                 turn = np.arange(n)[rows].tolist()
                 mu, sigma = run_games(games, turn, mu, sigma, tau=chosen.tau, draw_margin=chosen.draw_margin)
@@ -215,6 +220,24 @@ def _online(votes: Votes, options: RatingOptions) -> Ratings:
         level=LEVEL, anchor=options.anchor,
     )  # fmt: skip
     return _ratings(votes, counts, settings, told, engine="online", mu=mu, sigma=sigma, covariance=None)
+
+
+def _held(n: int, permutation: npt.NDArray[np.int64] | None) -> Iterator[Any]:
+    """Rows of n votes that are in memory, some at a time."""
+    for rows in slices(n, CHUNK):
+        yield rows if permutation is None else permutation[rows]
+
+
+def in_chunks(parts: Iterable[Rows], size: int) -> Iterator[Rows]:
+    """The same numbers, `size` at a time but for the last."""
+    held = np.zeros(0, dtype=np.int64)
+    for part in parts:
+        held = np.concatenate([held, part])
+        for rows in slices(len(held) // size * size, size):
+            yield held[rows]
+        held = held[len(held) // size * size :]
+    if len(held):
+        yield held
 
 
 def _by_time(votes: Votes, games: bool) -> npt.NDArray[np.int64]:

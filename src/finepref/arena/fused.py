@@ -111,7 +111,7 @@ def _of_images(votes: Votes, sides: ScoresBySide, name: str) -> Floats:
     return np.asarray(mean)
 
 
-def _within_models(score: Floats, model: npt.NDArray[np.int64], models: int, name: str) -> tuple[Floats, int]:
+def _within_models(score: Floats, model: npt.NDArray[np.int32], models: int, name: str) -> tuple[Floats, int]:
     """([K] scores minus the mean of their model's images in sd of the difference, 0 where none; how many have none)."""
     known = np.flatnonzero(np.isfinite(score))
     number = np.bincount(model[known], minlength=models)

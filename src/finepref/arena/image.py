@@ -8,7 +8,7 @@ at once, damped. A row that stands for n votes has n equal sites.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -57,29 +57,32 @@ class ImageFit:
     sites: Sites
 
 
-def image_models(votes: Votes) -> npt.NDArray[np.int64]:
+def image_models(votes: Votes) -> npt.NDArray[np.int32]:
     """[K] model of every image.
 
     Raises:
         InputError: votes without images, or an image that is listed under two models.
     """
     left, right = votes.images
-    model = np.zeros(votes.image_count, dtype=np.int64)
-    model[left] = votes.left
-    model[right] = votes.right
-    for image, side, name in ((left, votes.left, "left"), (right, votes.right, "right")):
-        wrong = np.flatnonzero(model[image] != side)
-        if len(wrong):
-            at = int(wrong[0])
-            raise InputError(
-                f"the {name} image is listed under two models, {votes.models[model[image[at]]]!r} and "
-                f"{votes.models[side[at]]!r}", where=f"vote {at}", remedy="give every image a name of its own",
-            )  # fmt: skip
+    model = np.zeros(votes.image_count, dtype=np.int32)
+    sides = (left, votes.left, "left"), (right, votes.right, "right")
+    for image, side, _ in sides:
+        for rows in slices(len(votes)):
+            model[image[rows]] = side[rows]
+    for image, side, name in sides:
+        for rows in slices(len(votes)):
+            wrong = np.flatnonzero(model[image[rows]] != side[rows])
+            if len(wrong):
+                at = rows.start + int(wrong[0])
+                raise InputError(
+                    f"the {name} image is listed under two models, {votes.models[model[image[at]]]!r} and "
+                    f"{votes.models[side[at]]!r}", where=f"vote {at}", remedy="give every image a name of its own",
+                )  # fmt: skip
     return model
 
 
-def model_means(votes: Votes, ratings: Ratings) -> Floats:
-    """[K] what is expected of every image from its model's rating alone, in c, around the mean model.
+def model_leads(votes: Votes, ratings: Ratings) -> Floats:
+    """[M] what is expected of the images of every model from its rating alone, in c, around the mean model.
 
     Raises:
         InputError: something else is given for ratings.
@@ -88,7 +91,12 @@ def model_means(votes: Votes, ratings: Ratings) -> Floats:
         what = f"a {type(ratings).__name__} is given for ratings"
         raise InputError(what, where="ratings", remedy="give what `rate` returned")
     mu = ratings.mu[align(ratings, votes.models)]
-    return np.asarray(((mu - mu.mean()) / ratings.c)[image_models(votes)])
+    return np.asarray((mu - mu.mean()) / ratings.c)
+
+
+def model_means(votes: Votes, ratings: Ratings) -> Floats:
+    """[K] what is expected of every image from its model's rating alone, in c."""
+    return np.asarray(model_leads(votes, ratings)[image_models(votes)])
 
 
 def duels(votes: Votes, prior_mean: Floats) -> tuple[Duels, npt.NDArray[np.int64]]:
@@ -109,13 +117,37 @@ def duels(votes: Votes, prior_mean: Floats) -> tuple[Duels, npt.NDArray[np.int64
     return Duels(np.where(won, a, b), np.where(won, b, a), prior_mean, count), rows
 
 
-def block(votes: Votes, members: npt.NDArray[np.int64], prior_mean: Floats) -> tuple[Votes, Floats]:
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is expected of images before their votes, in c: of_image [K], or else of_model [M], of all of a model's."""
+
+    of_model: Floats
+    of_image: Floats | None = None
+
+    @property
+    def tolerance(self) -> float:
+        """How exact the inference from it is, in c."""
+        return TOLERANCE if self.of_image is None else FINE
+
+
+def expected(votes: Votes, ratings: Ratings, prior_mean: Floats | None = None) -> Expected:
+    """The prior means [K] that are given; else those of the models' ratings.
+
+    Raises:
+        InputError: votes without images, or an image that is listed under two models.
+    """
+    image_models(votes)
+    return Expected(model_leads(votes, ratings), prior_mean)
+
+
+def block(votes: Votes, members: npt.NDArray[np.integer], prior: Expected) -> tuple[Votes, Floats]:
     """Some votes with image codes of their own without holes, and what is expected of those images."""
-    part = votes if len(members) == len(votes) else votes.take(members)
+    bare = replace(votes, prompt=None, voter=None, game=None, both_bad=None, time=None, question=None, games=None)
+    part = bare if len(members) == len(votes) else bare.take(members)
     dense = part.with_dense_images()
     mean = np.zeros(dense.image_count if len(dense) else 0)
-    for old, new in zip(part.images, dense.images, strict=True):
-        mean[new] = prior_mean[old]
+    for old, new, model in zip(part.images, dense.images, (part.left, part.right), strict=True):
+        mean[new] = prior.of_model[model] if prior.of_image is None else prior.of_image[old]
     return dense, mean
 
 
@@ -237,17 +269,17 @@ def image_gaps(
 ) -> Floats:
     """[n] posterior mean of the winner's image minus the loser's, in rating units; nan for ties.
 
-    Runs over blocks of connected images, so memory holds one block. rho: in (0, 0.95], or 1: a vote tells of its own
-    two images alone, and every gap is that of a truncated normal. prior_mean: [K] of every image, in c; None: its
-    model's rating. out: [n] array to fill (of a file, say).
+    Runs over blocks of whole connected groups of images, so memory holds one block. rho: in (0, 0.95], or 1: a vote
+    tells of its own two images alone, and every gap is that of a truncated normal. prior_mean: [K] of every image, in
+    c; None: its model's rating. out: [n] array to fill (of a file, say).
     """
     values = np.empty(len(votes)) if out is None else out
-    expected, tolerance = _prior(votes, ratings, prior_mean)
+    prior = expected(votes, ratings, prior_mean)
     for members in image_blocks(votes):
-        part, mean = block(votes, members, expected)
+        part, mean = block(votes, members, prior)
         left, right = part.images
         if rho < 1.0:
-            mean = infer(duels(part, mean)[0], rho, tolerance=tolerance).mean
+            mean = infer(duels(part, mean)[0], rho, tolerance=prior.tolerance).mean
             gap = part.outcome * (mean[left] - mean[right])
         else:
             gap = np.where(left == right, 0.0, truncated_mean(part.outcome * (mean[left] - mean[right])))
@@ -265,16 +297,11 @@ def image_gaps_both(
     in their place. A tie has no vote of its own to turn round.
     """
     left, right = np.empty(len(votes)), np.empty(len(votes))
-    expected, tolerance = _prior(votes, ratings, prior_mean)
+    prior = expected(votes, ratings, prior_mean)
     for members in image_blocks(votes):
-        found = _both(*block(votes, members, expected), ratings.c, rho, tolerance)
+        found = _both(*block(votes, members, prior), ratings.c, rho, prior.tolerance)
         left[members], right[members] = found
     return left, right
-
-
-def _prior(votes: Votes, ratings: Ratings, given: Floats | None) -> tuple[Floats, float]:
-    """([K] prior means, how exact the inference from them is)."""
-    return (model_means(votes, ratings), TOLERANCE) if given is None else (given, FINE)
 
 
 def _both(votes: Votes, prior_mean: Floats, c: float, rho: float, tolerance: float) -> tuple[Floats, Floats]:

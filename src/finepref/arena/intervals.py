@@ -20,7 +20,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 from finepref.arena.batch import BatchModel, Fit, centred, inverse_with_gauge
 from finepref.arena.blocks import slices
 from finepref.arena.clusters import NO_INTERVAL, IntervalPlan, few_clusters
-from finepref.arena.counts import CHUNK, DENSE_UP_TO, PairCounts, count_sides, is_weighted, parts
+from finepref.arena.counts import DENSE_UP_TO, PairCounts, count_sides, is_weighted, parts
 from finepref.arena.link import Link
 from finepref.arena.normal import Floats, Ints
 from finepref.arena.resample import bootstrap
@@ -202,7 +202,7 @@ def _together(votes: Votes, codes: Ints, model: BatchModel, ties: str, every: in
         key = ((said + 1) * m + left) * m + right
         return table[0].ravel()[key], table[1].ravel()[key]
 
-    for rows in slices(len(votes), CHUNK):
+    for rows in slices(len(votes)):
         left, right = votes.left[rows].astype(np.int64), votes.right[rows].astype(np.int64)
         if plain:
             in_d, in_m = of(left, right, votes.outcome[rows].astype(np.int64))

@@ -10,7 +10,7 @@ from scipy.special import log_ndtr, ndtr
 
 from finepref.arena.blocks import image_blocks
 from finepref.arena.fused import FusedPrior, ScoresBySide, fused_prior
-from finepref.arena.image import FINE, block, cavities, duels, evidence, infer
+from finepref.arena.image import FINE, Expected, block, cavities, duels, evidence, infer
 from finepref.arena.normal import Floats, inverse_mills
 from finepref.arena.ratings import Ratings
 from finepref.arena.rho import check_rho, estimate_rho
@@ -63,8 +63,9 @@ def posterior(
     check_rho(used)
     difference, probability = np.empty(len(votes)), np.empty(len(votes))
     told = total = 0.0
+    expected = Expected(np.zeros(len(votes.models)), prior.mean)
     for members in image_blocks(votes):
-        part, mean = block(votes, members, prior.mean)
+        part, mean = block(votes, members, expected)
         found, sure, loglik, count = _of_block(part, mean, used)
         difference[members], probability[members] = ratings.c * found, sure
         told, total = told + loglik, total + count

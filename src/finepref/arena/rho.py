@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.special import log_ndtr
 
 from finepref.arena.blocks import clusters, slices
-from finepref.arena.image import Sites, block, cavities, duels, evidence, infer, model_means
+from finepref.arena.image import Sites, block, cavities, duels, evidence, expected, infer
 from finepref.arena.normal import Floats
 from finepref.arena.ratings import Ratings
 from finepref.core.errors import InputError
@@ -65,8 +65,8 @@ def estimate_rho(votes: Votes, ratings: Ratings, *, prior_mean: Floats | None = 
     Raises:
         InputError: votes without image names.
     """
-    expected = model_means(votes, ratings) if prior_mean is None else prior_mean
-    fight, rows = duels(*block(votes, _sample(votes, seed), expected))
+    prior = expected(votes, ratings, prior_mean)
+    fight, rows = duels(*block(votes, _sample(votes, seed), prior))
     weight = 1.0 if fight.count is None else fight.count
     if len(rows) == 0:
         return RhoCurve(GRID, (0.0,) * len(GRID), 1.0, False, 0)

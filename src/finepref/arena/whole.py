@@ -19,6 +19,7 @@ from finepref.arena.validate import validate
 from finepref.arena.votegaps import KindOfGap, Places, gap_chunks, kinds_of_gap, mean_gaps
 from finepref.core.errors import InputError, check_word
 from finepref.core.locks import temporary
+from finepref.core.memory import give_back
 from finepref.core.outfolders import check_folder, settle, whole_folder
 from finepref.core.progress import say
 from finepref.core.provenance import fingerprint_of, fingerprinted
@@ -103,11 +104,16 @@ def run_arena(
     ):
         read = read_as(
             votes, options.reading, skip_bad_rows=options.skip_bad_rows, spill=scratch, in_memory=in_memory,
-            on_rows=_tell(), repeated=_only_counts(options),
+            on_rows=_tell(), repeated=_may_repeat(options),
         )  # fmt: skip
+        give_back()  # what reading took
         _say_what_was_read(read)
         say(f"{read.votes.total:,} votes on {len(read.votes.models):,} models ({read.layout.schema})")
-        table, ratings = _rated(read, options)
+
+        def again() -> Places:
+            return places(votes, options.reading, read, skip_bad_rows=options.skip_bad_rows)
+
+        table, ratings = _rated(read, options, again)
         kinds, curve, warnings = kinds_of_gap(table, ratings, scratch, rho=options.rho, seed=seed)
         ratings = replace(ratings, warnings=ratings.warnings + warnings)
         validation = None
@@ -116,8 +122,7 @@ def run_arena(
         found = examine(table, ratings, kinds, curve=curve, validation=validation, board=board, seed=seed)
         _write(folder, found, made)
         if options.gaps:
-            second = places(votes, options.reading, read, skip_bad_rows=options.skip_bad_rows)
-            _write_gaps(folder, found, kinds, made, normalise=options.normalise, places=second)
+            _write_gaps(folder, found, kinds, made, normalise=options.normalise, places=again())
         if page is not None:
             page(folder / PAGE, found, made)
         save_ratings(folder / RATINGS, ratings, provenance=made, outcome_words=table.outcome_words)
@@ -138,15 +143,19 @@ def _say_what_was_read(table: VoteTable) -> None:
         say(f"note: and {len(table.notes) - SHOWN} more such notes")
 
 
-def _rated(table: VoteTable, options: ArenaRequest) -> tuple[VoteTable, Ratings]:
-    """The votes without dropped voters and with models renamed, and their ratings with what became of every row."""
+def _rated(table: VoteTable, options: ArenaRequest, again: Callable[[], Places]) -> tuple[VoteTable, Ratings]:
+    """The votes without dropped voters and with models renamed, and their ratings with what became of every row.
+
+    again: reads the files again, where equal votes are one row.
+    """
     left_out = dict(table.left_out)
     renames = read_merges(options.merge, table.votes.models)
     table = replace(table, votes=merged(table.votes, renames)) if renames else table
     if options.drop_voter:
         table, dropped = without_voters(table, options.drop_voter)
         left_out |= {f"by voter {voter!r} (--drop-voter)": rows for voter, rows in dropped.items()}
-    ratings = rate_by(table.votes, options.rating, sides=has_sides(table))
+    turns = None if table.votes.repeats is None else lambda: (at for _, at in again())
+    ratings = rate_by(table.votes, options.rating, sides=has_sides(table), turns=turns)
     found = ratings.counted
     assert found is not None
     counted = replace(found, read=found.read + sum(left_out.values()), left_out=left_out, sources=table.sources)
@@ -166,10 +175,12 @@ def _tell() -> Callable[[int], None]:
     return on_rows
 
 
-def _only_counts(options: ArenaRequest) -> bool:
-    """Whether it is enough to know how often each vote was cast."""
+def _may_repeat(options: ArenaRequest) -> bool:
+    """Whether equal votes may be one row: it is enough to know how often each was cast, or to read them again."""
     rating = options.rating
-    return rating.engine == "batch" and rating.interval in ("auto", "laplace") and options.validate is None
+    in_turn = rating.engine == "online" and rating.order == "given"
+    counts = rating.engine == "batch" and rating.interval in ("auto", "laplace")
+    return (in_turn or counts) and options.validate is None
 
 
 def _write(out: Path, found: Findings, made: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-IN_MEMORY = 20_000_000  # rows
+IN_MEMORY = 2_000_000  # rows
 BUCKETS = 256
 PIECE = 1 << 15  # names that are hashed at once
 ENTRY = np.dtype([("row", np.int64), ("hash", np.uint64)])
@@ -79,7 +79,11 @@ class Store:
     def column(self, name: str) -> Any:
         """The whole column: an array, memory-mapped if it is on disk; "id" as a chunked Arrow array."""
         if not self.on_disk:
-            return pa.chunked_array(self.chunks[name]) if name == "id" else np.concatenate(self.chunks[name])
+            if name == "id":
+                return pa.chunked_array(self.chunks[name])
+            if len(self.chunks[name]) > 1:
+                self.chunks[name] = [np.concatenate(self.chunks[name])]
+            return self.chunks[name][0]
         if name == "id":
             self._names.close()
             return pa.ipc.open_stream(pa.memory_map(str(self.folder / "id.arrow"))).read_all().column(0)

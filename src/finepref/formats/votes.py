@@ -127,14 +127,17 @@ class Votes:
         """The same votes with image codes that leave no holes."""
         if not self.has_images or len(self) == 0:
             return self
-        (left, right), count = self.images, self.image_count
+        left, right = self.images
+        least = min(int(codes.min()) for codes in (left, right))
+        count = self.image_count - least
         if count <= 4 * len(self):
+            if least:
+                left, right = left - least, right - least
             used = np.zeros(count, dtype=bool)
             used[left] = used[right] = True
-            if used.all():
-                return self
-            new = np.cumsum(used) - 1
-            left, right = new[left], new[right]
+            if not used.all():
+                new = np.cumsum(used) - 1
+                left, right = new[left], new[right]
         else:
             codes = np.unique(np.concatenate([left, right]), return_inverse=True)[1]
             left, right = codes[: len(self)], codes[len(self) :]
