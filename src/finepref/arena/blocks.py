@@ -12,7 +12,7 @@ from finepref.arena.normal import Ints
 from finepref.formats.votes import Votes
 
 ROWS = 1 << 19  # rows looked at together
-VOTES_PER_BLOCK = 1 << 18  # votes whose images are inferred together
+VOTES_PER_BLOCK = 1 << 19  # votes whose images are inferred together
 
 
 def slices(n: int, size: int = ROWS) -> Iterator[slice]:
@@ -58,7 +58,7 @@ def clusters(votes: Votes) -> Callable[[slice], Ints]:
 def image_blocks(votes: Votes) -> Iterator[npt.NDArray[np.integer]]:
     """Row numbers, in order, of blocks of votes that share no image with another block.
 
-    A block is whole connected groups of images of about 262,000 votes together, or one larger group. Needs 4 bytes a
+    A block is whole connected groups of images of about 524,000 votes together, or one larger group. Needs 4 bytes a
     vote, and 12 an image until the first block.
     """
     n = len(votes)

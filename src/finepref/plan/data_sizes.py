@@ -43,8 +43,8 @@ def data_sizes(config: RunConfig) -> DataSizes:
     """
     folder = cache_folder(config)
     if config.cache.folder is not None and is_complete(folder):
-        held = read_cache(folder).summary
-        return DataSizes(held.images, held.prompts, held.pairs, "cache")
+        known = read_cache(folder).summary
+        return DataSizes(known.images, known.prompts, known.pairs, "cache")
     paths, reading = config.data.paths, config.data.reading()
     if not paths or count_rows(paths, reading) is None:
         draws = config.train.max_steps * config.train.pairs_per_step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -39,7 +40,7 @@ def scoring() -> Scoring:
     """What the scorer costs."""
     row = SCORERS[SCORER]
     with FakeTensorMode(), torch.no_grad():
-        network = FAMILIES[str(row.family)].network(row, None).eval()
+        network: Any = FAMILIES[str(row.family)].network(row, None).eval()
         side, _ = clip.takes(network)
         pixels = torch.zeros(1, 3, side, side)
         with Peak([*network.parameters(), *network.buffers(), pixels]) as peak, Flops() as work:
