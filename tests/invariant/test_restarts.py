@@ -6,16 +6,16 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from finepref.core.provenance import sha256_folder
 from finepref.train.processes import LOST
+from torchrun import FINEPREF, environment, launched, torchrun
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 SCRIPT = """
 import os, signal, sys
 import torch
@@ -34,16 +34,9 @@ except CheckFailed as error:
 """
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
 def test_an_attempt_knows_nothing_of_the_one_before(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    command = [*TORCHRUN, "--max-restarts", "3", str(tmp_path / "script.py")]
-    ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600, check=False)
-    assert ran.returncode == 0, ran.stderr
-    told = ran.stdout.splitlines()
+    told = launched(tmp_path / "script.py", restarts=3).stdout.splitlines()
     assert {line for line in told if "rank" in line} == {"attempt 2, rank 0, sum 2", "attempt 2, rank 1, sum 2"}
     assert any("lost another one" in line and "--resume auto" in line for line in told)
 
@@ -60,10 +53,9 @@ def test_what_backends_say_of_a_lost_process() -> None:
 
 def killed_once(out: Path, words: list[str], chance: random.Random) -> str:
     """What a run of two processes says, one of which is killed at a random step."""
-    command = [*TORCHRUN, "--max-restarts", "3", "-m", "finepref", "train", *words, "--out", str(out)]
-    with subprocess.Popen(
-        [*command, "--resume", "auto"], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as child:
+    command = torchrun(*FINEPREF, "train", *words, "--out", out, "--resume", "auto", restarts=3)
+    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, env=environment(), **piped) as child:
         step, metrics = chance.randint(1, 90), out / "metrics.jsonl"
         while child.poll() is None and not (metrics.is_file() and len(metrics.read_bytes().splitlines()) >= step):
             time.sleep(0.02)
@@ -77,8 +69,7 @@ def killed_once(out: Path, words: list[str], chance: random.Random) -> str:
 @pytest.mark.parametrize("attempt", range(int(os.environ.get("FINEPREF_RESTARTS", "1"))))
 def test_a_killed_process_changes_nothing(tmp_path: Path, world: Path, attempt: int) -> None:
     words = ["-c", str(world / "run.yaml"), "train.max_steps=120", "train.checkpoint_every=9"]
-    whole = [*TORCHRUN, "-m", "finepref", "train", *words, "--out", str(tmp_path / "whole")]
-    subprocess.run(whole, env=environment(), capture_output=True, timeout=900, check=True)
+    launched(*FINEPREF, "train", *words, "--out", tmp_path / "whole")
     killed_once(tmp_path / "killed", words, random.Random(attempt))
     digests = {sha256_folder(tmp_path / name / "unet") for name in ("whole", "killed")}
     assert len(digests) == 1
