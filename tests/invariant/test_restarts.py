@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from finepref.core.provenance import sha256_folder
+from finepref.formats.run import read_run
 from finepref.train.processes import LOST
 from torchrun import FINEPREF, environment, launched, torchrun
 
+WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 SCRIPT = """
 import os, signal, sys
 import torch
@@ -27,6 +33,7 @@ try:
         if attempt < 2 and world.rank == attempt:
             os.kill(os.getpid(), signal.SIGKILL)
         total = world.sum(torch.ones(1))
+        world.barrier()
         print(f"attempt {attempt}, rank {world.rank}, sum {int(total)}", flush=True)
 except CheckFailed as error:
     print(f"attempt {attempt}: {error}", flush=True)
@@ -39,6 +46,22 @@ def test_an_attempt_knows_nothing_of_the_one_before(tmp_path: Path) -> None:
     told = launched(tmp_path / "script.py", restarts=3).stdout.splitlines()
     assert {line for line in told if "rank" in line} == {"attempt 2, rank 0, sum 2", "attempt 2, rank 1, sum 2"}
     assert any("lost another one" in line and "--resume auto" in line for line in told)
+
+
+def test_two_machines_meet_at_a_rendezvous(tmp_path: Path) -> None:
+    """Two launchers, as on two machines, one of whose processes is killed: both start theirs again."""
+    (tmp_path / "script.py").write_text(SCRIPT.replace("attempt < 2", "attempt < 1"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{free.getsockname()[1]}", "--rdzv_id", "a"]
+    words = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1", *meet]
+    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    command = [*words, "--max-restarts", "3", str(tmp_path / "script.py")]
+    machines = [subprocess.Popen(command, env=environment(), **piped) for _ in range(2)]
+    said = [machine.communicate(timeout=600)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    told = [line for text in said for line in text.splitlines() if "rank" in line and "sum" in line]
+    assert {line.partition(",")[2] for line in told} == {" rank 0, sum 2", " rank 1, sum 2"}
 
 
 def test_what_backends_say_of_a_lost_process() -> None:
@@ -75,3 +98,28 @@ def test_a_killed_process_changes_nothing(tmp_path: Path, world: Path, attempt: 
     assert len(digests) == 1
     metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "killed")]
     assert metrics[0] == metrics[1]
+
+
+def test_two_killed_go_on_as_one_and_as_three(tmp_path: Path, world: Path) -> None:
+    """A run of two processes, both killed: with another number of them it ends where it would have, up to rounding."""
+    words = ["-c", world / "run.yaml", "train.max_steps=30", "train.checkpoint_every=2", "train.micro_batch=2"]
+    words += ["objective.beta=2", "train.adam_epsilon=1e-2", "train.learning_rate=1e-2", "train.max_grad_norm=null"]
+    run = tmp_path / "killed"
+    command = torchrun(*FINEPREF, "train", *words, "--out", run)
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL) as child:
+        while child.poll() is None and not (run / "checkpoints" / "step-000004").is_dir():
+            time.sleep(0.02)
+        found = subprocess.run(["pgrep", "-P", str(child.pid)], capture_output=True, text=True, check=True)
+        for process in found.stdout.split():
+            os.kill(int(process), signal.SIGKILL)
+    assert not (run / "run.json").exists()
+    shutil.copytree(run, tmp_path / "one")
+    shutil.copytree(run, tmp_path / "three")
+    for name, processes in (("one", 1), ("three", 3), ("whole", 1)):
+        launched(*FINEPREF, "train", *words, "--out", tmp_path / name, "--resume", "auto", processes=processes)
+    weights = {name: load_file(tmp_path / name / WEIGHTS) for name in ("one", "three", "whole")}
+    start = load_file(world / "model" / WEIGHTS)
+    assert max(float((value - start[key]).abs().max()) for key, value in weights["whole"].items()) > 1e-3
+    for name in ("one", "three"):
+        assert max(float((value - weights["whole"][key]).abs().max()) for key, value in weights[name].items()) < 1e-5
+        assert read_run(tmp_path / name).steps == 30

@@ -14,6 +14,7 @@ from datetime import timedelta
 import pytest
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
+from finepref.core.interrupt import at_safe_places
 from finepref.train import meeting
 from finepref.train.meeting import Meeting
 
@@ -64,13 +65,17 @@ def _killed(port: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_one_that_was_killed_is_not_waited_for(stores: list[TCPStore]) -> None:
-    """It cannot say that it ended, but it shows no sign of life."""
+def test_one_that_was_killed_is_not_waited_for(stores: list[TCPStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot say that it ended, but it shows no sign of life; one waits less where one is to end oneself."""
     child = multiprocessing.get_context("fork").Process(target=_killed, args=(stores[0].port,))
     child.start()
     child.join(60)
     with Meeting(stores[0], 0, 2, PATIENCE).attended() as place:
         began = time.monotonic()
-        with pytest.raises(DistError, match="process 1 showed no sign of life"):
+        with pytest.raises(DistError, match=r"process 1 showed no sign of life for 1\.5 seconds"):
             place.wait()
         assert time.monotonic() - began > PATIENCE
+        monkeypatch.setattr(meeting, "ENDING", 0.5)
+        with at_safe_places("it ends"), pytest.raises(DistError, match=r"for 0\.5 seconds"):
+            signal.raise_signal(signal.SIGTERM)
+            place.wait()

@@ -14,9 +14,13 @@ from dataclasses import dataclass
 
 from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 
+from finepref.core.interrupt import is_asked_to_end
+
 BEAT = 5.0
 """Seconds between two signs of life of a process."""
-LEFT = b"left"
+ENDING = 4 * BEAT
+"""Seconds without one that a process waits which is to end itself: torchrun kills 30 s after its signal."""
+LEFT = "left"
 """What stands for the signs of life of a process that ended early."""
 
 
@@ -36,7 +40,8 @@ class Meeting:
     @contextmanager
     def attended(self) -> Iterator[Meeting]:
         """Show signs of life inside; say so where it is left by an error. Enter it before the first `wait`."""
-        own, ended = self.store.clone(), threading.Event()  # a store serves one thread at a time
+        own: Store = self.store.clone()  # type: ignore[attr-defined]  # a store serves one thread at a time
+        ended = threading.Event()
         own.set(_life(self.rank), "0")
         own.set(_place(self.rank), "0")
 
@@ -52,6 +57,7 @@ class Meeting:
             yield self
         except BaseException:
             ended.set()
+            thread.join(BEAT)  # else its next sign could come later
             with suppress(DistError):
                 self.store.set(_life(self.rank), LEFT)
             raise
@@ -81,16 +87,17 @@ class Meeting:
     def _look(self, seen: dict[int, tuple[bytes, float]]) -> None:
         """Look for signs of life of those that are missing. seen: the last of each, and when it was first seen."""
         ranks, now = range(self.size), time.monotonic()
+        patience = min(self.patience, ENDING) if is_asked_to_end() else self.patience
         places, lives = (self.store.multi_get([name(rank) for rank in ranks]) for name in (_place, _life))
         for rank in ranks:
             if int(places[rank]) >= self.met:
                 continue
-            if lives[rank] == LEFT:
+            if lives[rank] == LEFT.encode():
                 raise DistError(f"process {rank} ended")
             if rank not in seen or seen[rank][0] != lives[rank]:
                 seen[rank] = lives[rank], now
-            elif now - seen[rank][1] > self.patience:
-                raise DistError(f"process {rank} showed no sign of life for {self.patience / 60:g} minutes")
+            elif now - seen[rank][1] > patience:
+                raise DistError(f"process {rank} showed no sign of life for {patience:g} seconds")
 
 
 def _life(rank: int) -> str:

@@ -92,7 +92,7 @@ class State:
 
     def nbytes(self) -> int:
         """Bytes of the tensors that a checkpoint holds."""
-        held = [parameter for _, parameter in self.named]
+        held: list[Tensor] = [parameter for _, parameter in self.named]
         held += [value for tensors in self.beside().values() for value in tensors.values()]
         states = (value for entries in self.optimizer.state.values() for value in entries.values())
         return sum(value.nbytes for value in [*held, *states] if isinstance(value, Tensor))
