@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 
@@ -22,6 +24,35 @@ ENDING = 4 * BEAT
 """Seconds without one that a process waits which is to end itself: torchrun kills 30 s after its signal."""
 LEFT = "left"
 """What stands for the signs of life of a process that ended early."""
+
+
+def meet(store: Store, rank: int, size: int, wait: timedelta) -> str:
+    """A name for this attempt that only its processes know.
+
+    torchrun keeps its store over restarts, with all that the ended processes wrote (pytorch/pytorch#135712), and each
+    machine counts its restarts by itself. So the first process answers the call of each other one, which is new.
+
+    Raises:
+        DistError: not all came in time.
+    """
+    own, until = uuid.uuid4().hex, time.monotonic() + wait.total_seconds()
+    if rank:
+        store.set(f"call/{rank}", own)
+        store.wait([f"answer/{own}"], wait)
+        name = store.get(f"answer/{own}").decode()
+        store.add(f"heard/{name}", 1)
+        return name
+    answered: dict[int, bytes] = {}
+    while store.add(f"heard/{own}", 0) < size - 1:
+        for other in range(1, size):
+            call = store.get(f"call/{other}") if store.check([f"call/{other}"]) else None
+            if call is not None and call != answered.get(other):
+                store.set(f"answer/{call.decode()}", own)
+                answered[other] = call
+        if time.monotonic() > until:
+            raise DistError(f"{size} processes were started, and not all of them came")
+        time.sleep(0.05)
+    return own
 
 
 @dataclass(slots=True)

@@ -26,12 +26,12 @@ from finepref.core.errors import CheckFailed, ConfigError, InputError, first_lin
 from finepref.core.progress import say
 from finepref.models.denoiser import Denoiser
 from finepref.train.config import RunConfig
-from finepref.train.meeting import Meeting
+from finepref.train.meeting import Meeting, meet
 from finepref.train.method import Method, draws_per_step, inverts
 
 LOST = re.compile(r"gloo|[Cc]onnection (closed|reset|refused)|[Tt]imed out|watchdog", re.I)
 """How a backend says that another process is gone."""
-MEET = (
+WHERE = (
     "start them with torchrun; or, for srun, export MASTER_PORT=29500 and "
     'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
 )
@@ -134,21 +134,20 @@ def join_world(timeout_minutes: float) -> Iterator[World]:
 
 @contextmanager
 def _joined(world: World, wait: timedelta) -> Iterator[Meeting]:
-    """Meet the others of this attempt. torchrun keeps its store over restarts, with the addresses of those who ended:
-    each attempt that is begun has a space of its own in it (pytorch/pytorch#135712).
+    """Meet the others of this attempt, in a space of its own in the launcher's store.
+
+    Raises:
+        InputError: nothing says where they meet.
     """
     if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
-        raise InputError(f"{world.size} processes, and nothing says where they meet", where=missing[0], remedy=MEET)
+        raise InputError(f"{world.size} processes, and nothing says where they meet", where=missing[0], remedy=WHERE)
     store, rank, size = next(iter(rendezvous("env://", world.rank, world.size, timeout=wait)))
-    begun = store.add("finepref/begun", 0)
-    attempt = f"finepref/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-{begun}"
-    backend, own = dist.Backend.default_device_backend_map[world.device.type], PrefixStore(attempt, store)
+    own = PrefixStore(meet(PrefixStore("finepref", store), rank, size, wait), store)
+    backend = dist.Backend.default_device_backend_map[world.device.type]
     dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=wait)
     try:
         with Meeting(PrefixStore("meeting", own), rank, size, wait.total_seconds()).attended() as meeting:
             dist.barrier()
-            if world.main:
-                store.add("finepref/begun", 1)
             yield meeting
     finally:
         dist.destroy_process_group()
