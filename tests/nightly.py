@@ -24,6 +24,10 @@ LONG = (
     "tests/invariant/test_fsdp.py::test_a_sharded",
     "tests/invariant/test_fsdp.py::test_the_",
     "tests/invariant/test_restarts.py::test_a_killed_process_changes_nothing",  # test_an_attempt_knows_nothing
+    "tests/cli/test_launchers.py::test_srun_starts_a_run_of_two",  # test_which_process_it_is
+    "tests/invariant/test_restarts.py::test_what_is_shared_out_goes_on",  # test_many_writers, test_shared_reading
+    "tests/invariant/test_restarts.py::test_two_killed_go_on_as_one_and_as_three",
+    "tests/invariant/test_restarts.py::test_two_machines_meet_at_a_rendezvous",
     "tests/invariant/test_going_on.py::test_two_one_and_two_processes",  # test_training: two processes, and resumed
     "tests/invariant/test_heldout.py::test_two_processes_say_the_same",
     *(

@@ -26,6 +26,7 @@ from finepref.models.export import export
 from finepref.models.load import open_pipeline
 from finepref.train.config import load_config
 from finepref.train.run import train_run
+from torchrun import FINEPREF, launched
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 STEADY = ["train.lr_scheduler=constant_with_warmup", "train.checkpoint_every=2", "train.checkpoints_keep=9"]
@@ -302,16 +303,12 @@ def test_two_one_and_two_processes(world: Path, tmp_path: Path) -> None:
     """2 steps on two processes, 2 on one, 2 on two: the run of one process, to 1e-6."""
     words = ["objective.beta=2", "train.adam_epsilon=1e-2", "train.learning_rate=1e-2", "train.max_grad_norm=null"]
     one = train(world, tmp_path / "one", 6, *words)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "finepref"]
-    launch += ["train", "-c", str(world / "run.yaml"), "--out", str(tmp_path / "run"), "--resume", "auto", *STEADY]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    again = [*FINEPREF, "train", "-c", world / "run.yaml", "--out", tmp_path / "run", "--resume", "auto", *STEADY]
     for steps in (2, 4, 6):
         if steps == 4:
             train(world, tmp_path / "run", steps, *words, resume=True)
             continue
-        asked = [*launch, *words, f"train.max_steps={steps}"]
-        done = subprocess.run(asked, capture_output=True, text=True, env=environment, timeout=600)
-        assert done.returncode == 0, done.stderr[-2000:]
+        launched(*again, *words, f"train.max_steps={steps}")
     start, ours, whole = (load_file(run / WEIGHTS) for run in (world / "model", tmp_path / "run", one))
     assert max((whole[name] - start[name]).abs().max() for name in start) > 1e-3
     assert max((whole[name] - ours[name]).abs().max() for name in start) < 1e-5

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from finepref.train.callbacks import Callback, Progress
 from finepref.train.config import load_config
 from finepref.train.run import train_run
 from finepref.train.unseen import held_out_ids, hold_out, voters_agree
+from torchrun import FINEPREF, launched
 
 HELD = ("data.validation_share=0.4", "validation.every=2", "validation.draws=4")
 STEPS = ("train.max_steps=4", "train.lr_scheduler=constant", "train.learning_rate=1e-3", "train.checkpoints_keep=9")
@@ -131,10 +130,7 @@ def test_resumed_and_in_other_batches(world: Path, tmp_path: Path) -> None:
 def test_two_processes_say_the_same(world: Path, tmp_path: Path) -> None:
     config = load_config(world / "run.yaml", [*STEPS, *HELD, "train.micro_batch=2"])
     (tmp_path / "run.yaml").write_text(config.to_yaml())
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "finepref", "train", "-c", "run.yaml", "--out", "two"]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    launched(*FINEPREF, "train", "-c", tmp_path / "run.yaml", "--out", tmp_path / "two")
     one = train(world, tmp_path / "one", "train.micro_batch=2")
     for ours, theirs in zip(read_heldout(tmp_path / "two"), read_heldout(one), strict=True):
         assert ours.lead.value == pytest.approx(theirs.lead.value, abs=1e-6)

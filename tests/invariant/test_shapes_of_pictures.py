@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +32,7 @@ from finepref.train.opened import about_base, open_latents
 from finepref.train.processes import World
 from finepref.train.run import fill_run, make_run, train_run
 from finepref.train.state import Run
+from torchrun import FINEPREF, launched
 
 BUCKETS = "data.buckets=true"
 INVERTED = ("trajectory={name: ddim_inversion, network: reference}",)
@@ -120,11 +119,8 @@ def test_inversions_of_all_shapes(world: Path, tmp_path: Path) -> None:
 def test_two_processes_equal_one(world: Path, tmp_path: Path) -> None:
     """Whose shares of a step have other shapes."""
     one = train(world, tmp_path / "one", BUCKETS, "train.max_steps=3", *STEADY)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "finepref"]
-    command += ["train", "-c", str(world / "run.yaml"), "--out", str(tmp_path / "two"), BUCKETS, "train.max_steps=3"]
-    command += [f"cache.folder={tmp_path / 'cache'}", *STEADY]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert result.returncode == 0, result.stderr[-2000:]
+    words = [BUCKETS, "train.max_steps=3", f"cache.folder={tmp_path / 'cache'}", *STEADY]
+    launched(*FINEPREF, "train", "-c", world / "run.yaml", "--out", tmp_path / "two", *words)
     two = load_file(tmp_path / "two" / "unet" / "diffusion_pytorch_model.safetensors")
     assert apart(one, two) < 1e-6
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +33,7 @@ from finepref.train.processes import World, check_sharding
 from finepref.train.run import train_run
 from finepref.train.trainer import Trainer
 from tiny import perturb, picture
+from torchrun import FINEPREF, launched
 
 FAMILIES = ("sd15", "sdxl")
 PARTS = {"sd15": ("text_encoder",), "sdxl": ("text_encoder", "text_encoder_2")}
@@ -392,9 +390,8 @@ def test_a_refused_resume_changes_nothing(worlds, tmp_path: Path) -> None:
 def test_two_processes_are_one(worlds, tmp_path: Path) -> None:
     world = worlds("sdxl")
     one = weights(train(world, tmp_path / "one", "train.micro_batch=2"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "finepref"]
-    words = ["train", "-c", str(world / "run.yaml"), "--out", str(tmp_path / "two"), *STEPS, "train.micro_batch=2"]
-    subprocess.run([*command, *words], check=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    words = ["train", "-c", world / "run.yaml", "--out", tmp_path / "two", *STEPS, "train.micro_batch=2"]
+    launched(*FINEPREF, *words)
     assert farthest(weights(tmp_path / "two"), one) < 1e-5
 
 

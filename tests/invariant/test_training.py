@@ -5,11 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import multiprocessing
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +21,7 @@ from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import write_parquet
 from finepref.train.config import load_config
 from finepref.train.run import train_run
+from torchrun import FINEPREF, launched
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 
@@ -97,16 +95,8 @@ def test_accumulation_equals_the_big_batch(world: Path, uninterrupted: Path, tmp
     assert metrics(other)[1]["grad_norm"] == pytest.approx(metrics(uninterrupted)[1]["grad_norm"], rel=1e-3)
 
 
-def _launch(world: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "finepref"]
-    command += ["train", "-c", str(world / "run.yaml"), "--out", str(out), *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-
-
 def _two_processes(world: Path, out: Path, *words: str) -> Path:
-    result = _launch(world, out, *words)
-    assert result.returncode == 0, result.stderr[-2000:]
+    launched(*FINEPREF, "train", "-c", world / "run.yaml", "--out", out, *words)
     return out
 
 
@@ -287,8 +277,8 @@ def test_a_signal_without_effect_is_refused(world: Path, tmp_path: Path) -> None
 
 
 def test_too_many_processes_are_refused(world: Path, tmp_path: Path) -> None:
-    result = _launch(world, tmp_path / "run", "train.pairs_per_step=1")
-    assert result.returncode != 0
+    words = ["train", "-c", world / "run.yaml", "--out", tmp_path / "run", "train.pairs_per_step=1"]
+    result = launched(*FINEPREF, *words, code=1)
     assert "2 processes cannot share 1 draws a step" in result.stderr
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from finepref.core.errors import ConfigError, InputError
 from finepref.train.config import load_config
 from finepref.train.frozen import ERRORS, NOISE, open_frozen
 from finepref.train.run import fill_run, train_run
+from torchrun import launched
 
 INVERSION = "trajectory={name: renoise, network: reference}"
 SHARED = "trajectory={name: renoise, network: reference, share: 4}"
@@ -129,9 +128,7 @@ def test_two_processes_deal_out_the_shards(world: Path, tmp_path: Path) -> None:
         f"found = fill_run(load_config({str(world / 'run.yaml')!r}, {words!r}), frozen.NOISE)\n"
         f"open({str(tmp_path)!r} + '/computed-' + os.environ['RANK'], 'w').write(str(found.computed))\n"
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(launch, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    launched(script)
     assert [(tmp_path / f"computed-{rank}").read_text() for rank in (0, 1)] == ["24", "24"]
     alone = tmp_path / "one"
     fill_run(config(world, INVERSION, f"train.trajectory_cache={alone}"), NOISE)

@@ -40,7 +40,7 @@ from finepref.formats.votes import Votes
 from finepref.models import lora
 from finepref.models.source import locate, part_class
 from finepref.report.inputs import read_samples
-from finepref.train.checkpoint import Counters, load_checkpoint, save_checkpoint
+from finepref.train.checkpoint import Counters, load_checkpoint, take_checkpoint
 from finepref.train.config import load_config
 from finepref.train.frozen import ERRORS, open_frozen
 from run_record import run_record
@@ -227,7 +227,7 @@ def checkpoint(name: str) -> Callable[[Path], Made]:
         held = {"named": named, "optimizer": optimizer, "scaler": torch.amp.GradScaler("cpu")}
         held |= {"beside": {"average": average}}
         known = RunIdentity(settings={}, base={}, cache="", signal="")
-        save_checkpoint(folder, counters, known, **held, leave=lambda *_: False, keep=2)
+        take_checkpoint(folder, counters, known, **held, leaving=lambda _: lambda _: False, keep=2)()
 
         def read(path: Path) -> Any:
             return load_checkpoint(path.parent, **held)

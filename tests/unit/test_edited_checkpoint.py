@@ -14,7 +14,7 @@ from torch import Tensor
 
 from finepref.core.errors import InputError
 from finepref.formats.run import RunIdentity
-from finepref.train.checkpoint import Counters, check_checkpoint, load_checkpoint, save_checkpoint
+from finepref.train.checkpoint import Counters, check_checkpoint, load_checkpoint, take_checkpoint
 from finepref.train.optim import make_optimizer
 from finepref.train.train_section import TrainSection
 
@@ -32,7 +32,7 @@ def saved(folder: Path, optimizer: str = "adamw") -> tuple[Path, dict[str, Any]]
     held = {"named": named, "optimizer": made, "scaler": torch.amp.GradScaler("cpu"), "beside": {"average": average}}
     known = RunIdentity(settings={}, base={}, cache="", signal="")
     counters = Counters(step=3, skipped=0, calls={"policy": 3})
-    save_checkpoint(folder, counters, known, **held, leave=lambda *_: False, keep=2)
+    take_checkpoint(folder, counters, known, **held, leaving=lambda _: lambda _: False, keep=2)()
     place = folder / "checkpoints" / "step-000003"
     (place / "finepref.json").unlink()
     return place, held

@@ -17,6 +17,7 @@ from typing import NoReturn
 import typer
 
 from finepref.cli.typed import as_typed, refuse_repeats
+from finepref.core.device import launched_as
 from finepref.core.errors import FineprefError, InputError
 from finepref.core.interrupt import Interrupted
 from finepref.core.progress import is_stage, say
@@ -29,7 +30,8 @@ COMMANDS: tuple[str, ...] = (
     *("report", "export", "publish", "rounds"),
     *("control-maps", "scorers", "methods", "config", "plan", "lab", "demo", "doctor"),
 )
-
+SHARED = ("train", "cache", "generate", "score", "data", "doctor")
+"""What several processes of a launcher may be; each of the others would do all the work."""
 
 PLUGIN = "--plugin FILE.py|module, on every command: rows of your own, such as an objective (docs/own_rows.md)."
 
@@ -116,6 +118,7 @@ def main() -> None:
     try:
         words = load_plugins(words)
         one = words[:1] if words[:1] and words[0] in COMMANDS else []
+        _refuse_several(one)
         app = build(one or COMMANDS, declare=bool(one))
         refuse_repeats(app, words)
         app(words)
@@ -140,6 +143,18 @@ def main() -> None:
         if not isinstance(error, OSError) or error.filename is None:
             raise
         _stop(f"{error.filename2 or error.filename}: {error.strerror}; name another file or folder", 2)
+
+
+def _refuse_several(command: list[str]) -> None:
+    """Refuse to do the same work in every process that torchrun or srun started.
+
+    Raises:
+        InputError: several were started for a command that is one process.
+    """
+    size = launched_as()[0]
+    if size > 1 and command and command[0] not in SHARED:
+        what = f"it is the work of one process, and a launcher started {size}"
+        raise InputError(what, where=command[0], remedy="call it without torchrun, or as srun --ntasks=1")
 
 
 STOPPED = (

@@ -31,41 +31,65 @@ def default_device() -> str:
 
 
 def launched_as() -> tuple[int, int, int]:
-    """How many processes the launcher (torchrun, accelerate) started, which this is, and which on its machine."""
-    names = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
-    size, rank, local = (int(os.environ.get(name, alone)) for name, alone in names)
-    return size, rank, local
+    """How many processes the launcher (torchrun, accelerate, srun) started, which this is, and which on its machine."""
+    size, rank, local = (_launchers_number(name) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"))
+    return size or 1, rank or 0, local or 0
+
+
+_SRUN = {"WORLD_SIZE": "SLURM_STEP_NUM_TASKS", "RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID"}
+"""How srun calls what torchrun sets. SLURM_NTASKS is also set in a batch script, which runs once."""
+
+
+def _launchers_number(name: str) -> int | None:
+    """What a launcher sets; None without one. torchrun goes before srun, which may have started it."""
+    said = os.environ.get(name, os.environ.get(_SRUN[name]))
+    return None if said is None else int(said)
 
 
 def work_device() -> str:
-    """`default_device`; where several processes of a machine share the work (LOCAL_RANK), this one's, made current.
+    """`default_device`; where a launcher started several processes on a machine, this one's, made current.
+
+    Raises:
+        InputError: there are more processes than devices.
+    """
+    kind, number = default_device(), _launchers_number("LOCAL_RANK")
+    if number is None or kind in ("cpu", "mps"):
+        return kind
+    use_device(found := _numbered(kind, number))
+    return str(found)
+
+
+def _numbered(kind: str, number: int) -> torch.device:
+    """The device of the process of this number on its machine.
 
     Raises:
         InputError: there are more processes than devices.
     """
     import torch
 
-    kind, (_, _, rank) = default_device(), launched_as()
-    if "LOCAL_RANK" not in os.environ or kind in ("cpu", "mps"):
-        return kind
     count = torch.accelerator.device_count()
-    if rank >= count:
-        what = f"process {rank} of this machine has no {kind} device of its own: there are {count}"
-        raise InputError(what, where="LOCAL_RANK", remedy=f"start {count} processes (--nproc_per_node {count})")
-    use_device(torch.device(kind, rank))
-    return f"{kind}:{rank}"
+    if number >= count:
+        what = f"process {number} of this machine has no {kind} device of its own: there are {count}"
+        remedy = f"start {count} processes (--nproc_per_node {count}), or let each see all (srun --gpus-per-node)"
+        raise InputError(what, where="LOCAL_RANK", remedy=remedy)
+    return torch.device(kind, number)
 
 
 def own_device(number: int) -> torch.device:
     """Where the process of this number on its machine trains: its accelerator, where that has float64, else the CPU.
 
     Levels, their tables and the statistics of a step are float64; mps has none, and some xpu have none.
+
+    Raises:
+        InputError: there are more processes than devices.
     """
     import torch
 
     kind = default_device()
-    wide = kind not in ("cpu", "mps") and getattr(_properties(torch.device(kind, number)), "has_fp64", True)
-    return torch.device(kind, number) if wide else torch.device("cpu")
+    if kind in ("cpu", "mps"):
+        return torch.device("cpu")
+    found = _numbered(kind, number)
+    return found if getattr(_properties(found), "has_fp64", True) else torch.device("cpu")
 
 
 def use_device(device: torch.device) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from finepref.core.progress import say
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_came: list[int] = []  # while work that ends at a safe place has not got there
 
 
 class Interrupted(KeyboardInterrupt):
@@ -18,6 +19,11 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, text: str, number: int) -> None:
         super().__init__(text)
         self.exit_code = 128 + number
+
+
+def is_asked_to_end() -> bool:
+    """Whether a signal has come to work that ends at its next safe place."""
+    return bool(_came)
 
 
 @contextmanager
@@ -33,19 +39,19 @@ def at_safe_places(ends: str) -> Iterator[Callable[[], int]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
-    came: list[int] = []
     before = {number: signal.getsignal(number) for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
 
     def note(number: int, frame: object) -> None:
         signal.signal(number, before[signal.Signals(number)])
-        if not came:  # a launcher passes Ctrl-C on and sends SIGTERM after it
+        if not _came:  # a launcher passes Ctrl-C on and sends SIGTERM after it
             say(f"{ends}; {'Ctrl-C' if number == signal.SIGINT else 'the signal'} again stops at once")
-        came.append(number)
+        _came.append(number)
 
     for number in before:
         signal.signal(number, note)
     try:
-        yield lambda: came[0] if came else 0
+        yield lambda: _came[0] if _came else 0
     finally:
+        _came.clear()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,7 +6,7 @@ Shapes: N images, C channels, h w latent size.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, Protocol
@@ -132,23 +132,27 @@ class Denoiser:
         if self.frozen is not None:
             follow_mode(self.frozen, on)
 
-    def save(self, folder: FilePath, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Write `unet/` or `transformer/`, or the LoRA file, where diffusers expects them; whole or not at all.
+    def saving(self, weights: Mapping[str, Tensor] | None = None) -> Callable[[FilePath], None]:
+        """What writes `unet/` or `transformer/`, or the LoRA file, where diffusers expects them; whole or not at all.
 
-        weights: the whole trained parameters by name, where the policy holds only shards of them.
+        weights: the whole trained parameters by name, where the policy holds only shards of them, or is trained on
+            before they are written.
         """
-        folder, part = FilePath(folder), self.kind.part
+        part = self.kind.part
         if self.lora:
             networks = {part: self.network, **({} if self.texts is None else self.texts.encoders)}
-            low_rank.save(pipeline_class(self.source), networks, folder, weights)
-            return
+            return low_rank.saving(pipeline_class(self.source), networks, weights)
         network = self.network
         if weights is not None:
             network = empty_part(self.source, part, self.network.config)
             buffers = {name: value for name, value in self.network.state_dict().items() if name not in weights}
             network.load_state_dict({**buffers, **weights}, assign=True)
-        with atomic_folder(folder / part, own=WEIGHTS) as place:
-            network.save_pretrained(str(place), safe_serialization=True)
+
+        def write(folder: FilePath) -> None:
+            with atomic_folder(folder / part, own=WEIGHTS) as place:
+                network.save_pretrained(str(place), safe_serialization=True)
+
+        return write
 
     def pipeline(self) -> Any:
         """A diffusers pipeline around the current policy; the other parts are read once, at the first call."""

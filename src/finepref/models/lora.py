@@ -8,7 +8,7 @@ starts from; without such a start the reference is the network with its adapters
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -182,13 +182,10 @@ def state(
     return {k: v.detach().cpu().contiguous() for k, v in weights.items()}, metadata
 
 
-def save(
-    pipeline_class: Any,
-    networks: Mapping[str, Any],
-    folder: Path,
-    weights: Mapping[str, torch.Tensor] | None = None,
-) -> None:
-    """Write `pytorch_lora_weights.safetensors` with rank and alpha in its metadata (without it the scale is lost).
+def saving(
+    pipeline_class: Any, networks: Mapping[str, Any], weights: Mapping[str, torch.Tensor] | None = None
+) -> Callable[[Path], None]:
+    """What writes `pytorch_lora_weights.safetensors`, with rank and alpha in its metadata (else the scale is lost).
 
     Args:
         networks: by the names of their parts; the modules of text encoders get the names that published files have.
@@ -201,9 +198,13 @@ def save(
         if part.startswith(TEXT):
             tensors, metadata = published_text(tensors), loose(metadata)
         layers |= {f"{part}_lora_layers": tensors, f"{part}_{METADATA}": metadata}
-    with atomic_file(folder / FILE) as temporary:
-        pipeline_class.save_lora_weights(str(folder), weight_name=temporary.name, **layers)
-        seal(temporary)
+
+    def write(folder: Path) -> None:
+        with atomic_file(folder / FILE) as temporary:
+            pipeline_class.save_lora_weights(str(folder), weight_name=temporary.name, **layers)
+            seal(temporary)
+
+    return write
 
 
 def parts(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from finepref.core.device import accelerators
+from finepref.core.device import accelerators, launched_as
 from finepref.core.provenance import version_of, versions
 
 FLOORS = {
@@ -98,7 +98,7 @@ def _devices() -> tuple[list[str], Finding]:
 
 
 def _launcher() -> Finding:
-    rank, size = os.environ.get("RANK", "?"), os.environ.get("WORLD_SIZE")
-    if size is not None:
+    size, rank, _ = launched_as()
+    if size > 1:
         return Finding(True, f"process {rank} of {size}, as the launcher set it")
     return Finding(True, "one process (start more with `torchrun --nproc_per_node N -m finepref train -c run.yaml`)")

@@ -43,7 +43,7 @@ class Callback:
         """
 
     def on_checkpoint(self, state: Progress, folder: Path) -> None:
-        """After a checkpoint was written into this folder."""
+        """After the checkpoint of `state.step` was written into this folder; the run may be further by then."""
 
     def on_samples(self, state: Progress, folder: Path) -> None:
         """After the pictures of the validation prompts were written into this folder."""

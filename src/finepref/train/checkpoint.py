@@ -127,7 +127,7 @@ def check_checkpoint(folder: Path) -> int:
     return compared
 
 
-def save_checkpoint(
+def take_checkpoint(
     run: Path,
     counters: Counters,
     identity: RunIdentity,
@@ -136,40 +136,49 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     beside: Mapping[str, Mapping[str, Tensor]],
-    leave: Callable[[Path, Mapping[str, Tensor]], bool],
+    leaving: Callable[[Mapping[str, Tensor]], Callable[[Path], bool]],
     keep: int,
     spared: int | None = None,
-    write: bool = True,
-) -> None:
-    """Write a checkpoint and remove the oldest beyond `keep`. A kill at any moment leaves the previous ones whole.
+    main: bool = True,
+    copy: bool = False,
+) -> Callable[[], None] | None:
+    """Take what a checkpoint holds; returns what writes it and removes the oldest beyond `keep`.
+
+    A kill at any moment leaves the previous ones whole.
 
     Args:
         beside: the average of the parameters and the moving reference, where the run has them, by their files' names.
-        leave: writes what a run of so many steps leaves, from the average or else the parameters, into a folder;
-            returns whether the tensors stand there by the names they have here.
+        leaving: of the average or else the parameters, what writes what a run of so many steps leaves into a folder,
+            and tells whether the tensors stand there by the names they have here.
         spared: a step whose checkpoint stays.
-        write: False for processes that only give their shards to the one that writes.
+        main: False for processes that only give their shards to the one that writes; they get None.
+        copy: whether the tensors may change before they are written.
     """
     tensors, numbers = _split_state(optimizer)
     files: dict[str, Mapping[str, Tensor]] = {"trainable": dict(named), "optimizer": tensors, **beside}
-    held = {file: whole_tensors(values, keep=write) for file, values in files.items()}
-    if not write:
-        return
-    with atomic_folder(checkpoint_path(run, counters.step), own=CHECKPOINT) as folder:
-        usable = "average" if "average" in beside else "trainable"
-        if leave(folder, held[usable]):
-            del held[usable]
-        for file, values in held.items():
-            save_file(values, folder / f"{file}.safetensors")
-        moved = {key.partition(".")[0] for key in (*tensors, *numbers)}
-        unmoved = [number for number in range(len(named)) if str(number) not in moved]
-        state = {**asdict(counters), "decides": asdict(identity), "optimizer": numbers, "unmoved": unmoved}
-        write_json(folder / "state.json", state | ({"scaler": _of_scaler(scaler)} if scaler.is_enabled() else {}))
-        mark(folder, SAVED, hashed=own_files(folder, CHECKPOINT))
-    for old in checkpoints(run)[:-keep]:
-        if spared is not None and old == checkpoint_path(run, spared):
-            continue
-        remove_files(old.parent, [f"{old.name}/{file}" for file in own_files(old, CHECKPOINT)])
+    held = {file: whole_tensors(values, keep=main, copy=copy) for file, values in files.items()}
+    if not main:
+        return None
+    usable = "average" if "average" in beside else "trainable"
+    leave = leaving(held[usable])
+    moved = {key.partition(".")[0] for key in (*tensors, *numbers)}
+    unmoved = [number for number in range(len(named)) if str(number) not in moved]
+    state = {**asdict(counters), "decides": asdict(identity), "optimizer": numbers, "unmoved": unmoved}
+    state |= {"scaler": _of_scaler(scaler)} if scaler.is_enabled() else {}
+
+    def write() -> None:
+        with atomic_folder(checkpoint_path(run, counters.step), own=CHECKPOINT) as folder:
+            if leave(folder):
+                del held[usable]
+            for file, values in held.items():
+                save_file(values, folder / f"{file}.safetensors")
+            write_json(folder / "state.json", state)
+            mark(folder, SAVED, hashed=own_files(folder, CHECKPOINT))
+        for old in checkpoints(run)[:-keep]:
+            if spared is None or old != checkpoint_path(run, spared):
+                remove_files(old.parent, [f"{old.name}/{file}" for file in own_files(old, CHECKPOINT)])
+
+    return write
 
 
 def load_checkpoint(
@@ -182,7 +191,7 @@ def load_checkpoint(
 ) -> Counters:
     """Load a checkpoint of this run into the parameters, the optimiser and the loss scaler, in place.
 
-    beside: as in `save_checkpoint`.
+    beside: as in `take_checkpoint`.
 
     Raises:
         InputError: it is damaged or was edited: names, shapes, types or values are not those that a step left.

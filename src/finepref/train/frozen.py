@@ -182,8 +182,8 @@ def _fill(run: Run, folder: Path, content: Content, *, identity: str) -> FillSum
                 f"{content.tensor}_{side}": value.to("cpu", dtype) for side, value in zip("wl", found, strict=True)
             }
             write_shard(folder, shard_name(number), stored, index)
+    world.barrier()  # before a sum, which would not wait long
     images = int(world.sum(torch.tensor([sum(calls.values())], device=world.device)))
-    world.barrier()
     computed = sum(min(SHARD, draws - number * SHARD) for number in missing)
     return FillSummary(folder=str(folder), draws=draws, computed=computed, images=images, device_seconds=record())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,26 +19,32 @@ if TYPE_CHECKING:
     from finepref.train.state import Run, State
 
 
-def leave(
-    run: Run, state: State, folder: Path, weights: Mapping[str, Tensor] | None, *, kept: int | None = None
-) -> bool:
-    """Write what a run leaves after `state.step` steps into a folder; run.json, which says that it is whole, last.
+def leaving(
+    run: Run, state: State, weights: Mapping[str, Tensor] | None, *, kept: int | None = None
+) -> Callable[[Path], bool]:
+    """What writes what a run leaves after `state.step` steps: run.json, which says that it is whole, last.
 
     Args:
-        weights: the whole trained parameters by name, on the CPU; None for those of the network as they are.
+        weights: the whole trained parameters by name, on the CPU; None for those of the network when it is written.
         kept: the step that they are of, where held-out pairs chose it.
 
     Returns:
-        Whether the trained part holds them by the same names, as full weights do and a LoRA does not.
+        A function of the folder, which tells whether the trained part holds them by the same names, as full weights do
+        and a LoRA does not.
     """
-    run.adapter.save(folder, weights)
-    write_text(folder / "config.yaml", run.config.to_yaml())
-    write_run(folder, run_record(run, state, kept=kept))
-    return not run.adapter.lora
+    save, record = run.adapter.saving(weights), run_record(run, state, kept=kept)
+
+    def write(folder: Path) -> bool:
+        save(folder)
+        write_text(folder / "config.yaml", run.config.to_yaml())
+        write_run(folder, record)
+        return not run.adapter.lora
+
+    return write
 
 
 def run_record(run: Run, state: State, *, kept: int | None = None) -> RunRecord:
-    """The record of a run after `state.step` steps; kept: as in `leave`."""
+    """The record of a run after `state.step` steps; kept: as in `leaving`."""
     config, about, device = run.config, run.source.table.about, run.world.device
     seconds = {
         "training": run.world.size * sum(line.seconds for line in read_timing(run.out)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -19,15 +20,16 @@ from finepref.core.progress import beside, progress, say
 from finepref.formats.heldout import read_start
 from finepref.formats.metrics import TIMING, StepMetrics, StepTiming, append_line, append_metrics, cut_after
 from finepref.train.batches import Draw, ImageSource, micro_batches, of_one_bucket
+from finepref.train.callbacks import Progress
 from finepref.train.checkpoint import (
     CALLS,
     Counters,
     checkpoint_path,
     load_checkpoint,
     newest_whole,
-    save_checkpoint,
+    take_checkpoint,
 )
-from finepref.train.left import leave
+from finepref.train.left import leaving
 from finepref.train.levels import level_weights
 from finepref.train.lists import ListSource, list_loss
 from finepref.train.log import Tally
@@ -40,6 +42,10 @@ from finepref.train.state import Run, State, progress_of
 from finepref.train.step import Calls, Output, pair_loss
 from finepref.train.stopping import is_over, sound_step
 from finepref.train.unpaired import image_losses
+from finepref.train.writing import Writing, writing
+
+COPIED = 1 << 30
+"""Bytes of a run on the CPU that are copied to be written beside it; what is larger is written from where it lies."""
 
 
 def train(run: Run, state: State) -> State:
@@ -50,10 +56,19 @@ def train(run: Run, state: State) -> State:
     Raises:
         CheckFailed: more than `train.max_skipped` steps had gradients that were not finite, or all of them.
     """
-    options, main = run.config.train, run.world.main
     run.adapter.train_mode(True)
     if _due(run, state):
         look(run, state)
+    with writing() as writer:
+        came, over = _steps(run, state, writer)
+        _checkpoint(run, state, writer, last=True)
+    _check_end(run, state, came=came, over=over)
+    return state
+
+
+def _steps(run: Run, state: State, writer: Writing) -> tuple[int, bool]:
+    """The steps that are left; which signal came, 0 for none, and whether held-out pairs ended the run."""
+    options, main = run.config.train, run.world.main
     over = is_over(run)
     steps = range(state.step, state.step if over else options.max_steps)
     started = time.perf_counter()
@@ -72,24 +87,24 @@ def train(run: Run, state: State) -> State:
                 for tracker in run.trackers:
                     tracker.log(record.numbers(), step=step + 1)
                 beside(bar, record.brief())
+            if writer.running is not None:
+                writer.end(wait=False)
             stopped = bool(run.callbacks) and _asked_to_stop(run, state, record)
             came = signalled() if run.world.size == 1 else run.world.highest(signalled())
             save = bool(options.checkpoint_every) and state.step % options.checkpoint_every == 0
             if save and not (stopped or came) and state.step < options.max_steps:
-                _checkpoint(run, state)
+                _checkpoint(run, state, writer)
             if _due(run, state) and not (came and state.step < options.max_steps):
                 look(run, state)
                 over = is_over(run)
                 goes_on = not (save or over) and state.step < options.max_steps
                 if goes_on and sound_step(run, now=state.step) == state.step:
-                    _checkpoint(run, state)
+                    _checkpoint(run, state, writer)
             if record.skipped_pairs is not None and state.skipped > options.max_skipped:
                 raise _skipped(run, state, f"the last pairs were {', '.join(record.skipped_pairs[:8])}")
             if stopped or came or over:
                 break
-    _checkpoint(run, state)
-    _check_end(run, state, came=came, over=over)
-    return state
+    return came, over
 
 
 def _due(run: Run, state: State) -> bool:
@@ -293,9 +308,13 @@ def _asked_to_stop(run: Run, state: State, record: StepMetrics) -> bool:
     return bool(run.world.sum(torch.tensor(float(True in answers), device=run.world.device)))
 
 
-def _checkpoint(run: Run, state: State) -> None:
+def _checkpoint(run: Run, state: State, writer: Writing, *, last: bool = False) -> None:
+    """Write a checkpoint: beside the run where that takes no more memory than writing does, or little."""
+    writer.end()
+    spared = sound_step(run, now=state.step)
+    goes_on = not last and (run.world.device.type != "cpu" or state.nbytes() <= COPIED)
     if run.world.main or run.sharded:
-        save_checkpoint(
+        write = take_checkpoint(
             run.out,
             Counters(step=state.step, skipped=state.skipped, calls=dict(state.calls), overflows=state.overflows),
             run.identity,
@@ -303,11 +322,22 @@ def _checkpoint(run: Run, state: State) -> None:
             optimizer=state.optimizer,
             scaler=state.scaler,
             beside=state.beside(),
-            leave=lambda folder, weights: leave(run, state, folder, weights),
+            leaving=lambda weights: leaving(run, state, weights),
             keep=run.config.train.checkpoints_keep,
-            spared=sound_step(run, now=state.step),
-            write=run.world.main,
+            spared=spared,
+            main=run.world.main,
+            copy=goes_on,
         )
-    for callback in run.callbacks if run.world.main else ():
-        callback.on_checkpoint(progress_of(run, state), checkpoint_path(run.out, state.step))
+        if write is not None:
+            then = functools.partial(_tell, run, progress_of(run, state))
+            if goes_on:
+                writer.begin(write, then)
+            else:
+                write()
+                then()
     run.world.barrier()
+
+
+def _tell(run: Run, progress: Progress) -> None:
+    for callback in run.callbacks:
+        callback.on_checkpoint(progress, checkpoint_path(run.out, progress.step))

@@ -1,4 +1,4 @@
-"""The processes of a run: started by torchrun or `accelerate launch` (both set the same environment), or one alone.
+"""The processes of a run: started by torchrun, `accelerate launch` or srun, or one alone.
 
 FSDP2: policy, gradients, optimiser state and frozen reference in shards over them, as DTensors. Every process must then
 make the same network calls in the same order, because each call gathers blocks from all. Checkpoints and what a run
@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -22,24 +22,33 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from finepref.core.device import default_device, launched_as, own_device, use_device
-from finepref.core.errors import CheckFailed, ConfigError, first_line
+from finepref.core.errors import CheckFailed, ConfigError, InputError, first_line
 from finepref.core.progress import say
 from finepref.models.denoiser import Denoiser
 from finepref.train.config import RunConfig
+from finepref.train.meeting import Meeting, meet
 from finepref.train.method import Method, draws_per_step, inverts
 
 LOST = re.compile(r"gloo|[Cc]onnection (closed|reset|refused)|[Tt]imed out|watchdog", re.I)
 """How a backend says that another process is gone."""
+WHERE = (
+    "start them with torchrun; or, for srun, export MASTER_PORT=29500 and "
+    'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
+)
 UNITS = ("TransformerBlock", "ResnetBlock2D")  # endings of the class names of what is gathered at once
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """rank of size processes, and the device of this one."""
+    """rank of size processes, and the device of this one.
+
+    meeting: where they wait for each other; None for one process, and where the caller joined them.
+    """
 
     rank: int
     size: int
     device: torch.device
+    meeting: Meeting | None = None
 
     @property
     def main(self) -> bool:
@@ -47,8 +56,10 @@ class World:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait for all processes."""
-        if self.size > 1:
+        """Wait for all processes, however long one of them works."""
+        if self.meeting is not None:
+            self.meeting.wait()
+        elif self.size > 1:
             dist.barrier()
 
     def sum(self, values: Tensor) -> Tensor:
@@ -98,20 +109,20 @@ def join_world(timeout_minutes: float) -> Iterator[World]:
     """Join the processes that the launcher started; leave them at the end.
 
     Args:
-        timeout_minutes: how long one waits for the others.
+        timeout_minutes: how long one waits for another that shows no sign of life.
 
     Raises:
-        CheckFailed: another process ended, or did not answer in time.
+        CheckFailed: another process ended, or did not answer in time. InputError: nothing says where they meet.
     """
     world, wait = launched(), timedelta(minutes=timeout_minutes)
     use_device(world.device)
     if world.main and world.device.type != default_device():
         say(f"{default_device()} has no float64 here, which training needs: this runs on the CPU")
-    started = world.size > 1 and not dist.is_initialized()
     try:
-        if started:
-            _join(world, wait)
-        yield world
+        with ExitStack() as joined:
+            if world.size > 1 and not dist.is_initialized():
+                world = replace(world, meeting=joined.enter_context(_joined(world, wait)))
+            yield world
     except (RuntimeError, DistError) as error:  # gloo says it with a RuntimeError
         if world.size == 1 or not (isinstance(error, DistError) or LOST.search(str(error))):
             raise
@@ -119,23 +130,27 @@ def join_world(timeout_minutes: float) -> Iterator[World]:
         remedy = "see what that one said; --resume auto goes on from the last checkpoint"
         told = re.sub(r"^\[\S*\] ", "", first_line(error)).split(". This is", 1)[0]  # without gloo's own file and line
         raise CheckFailed(f"{what} ({told})", remedy=remedy) from None
-    finally:
-        if started and dist.is_initialized():
-            dist.destroy_process_group()
 
 
-def _join(world: World, wait: timedelta) -> None:
-    """Meet the others of this attempt. torchrun keeps its store over restarts, with the addresses of those who ended:
-    each attempt that is begun has a space of its own in it (pytorch/pytorch#135712).
+@contextmanager
+def _joined(world: World, wait: timedelta) -> Iterator[Meeting]:
+    """Meet the others of this attempt, in a space of its own in the launcher's store.
+
+    Raises:
+        InputError: nothing says where they meet.
     """
-    store, rank, size = next(iter(rendezvous("env://", timeout=wait)))
-    begun = store.add("finepref/begun", 0)
-    attempt = f"finepref/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-{begun}"
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise InputError(f"{world.size} processes, and nothing says where they meet", where=missing[0], remedy=WHERE)
+    store, rank, size = next(iter(rendezvous("env://", world.rank, world.size, timeout=wait)))
+    own = PrefixStore(meet(PrefixStore("finepref", store), rank, size, wait), store)
     backend = dist.Backend.default_device_backend_map[world.device.type]
-    dist.init_process_group(backend, store=PrefixStore(attempt, store), rank=rank, world_size=size, timeout=wait)
-    dist.barrier()
-    if world.main:
-        store.add("finepref/begun", 1)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=wait)
+    try:
+        with Meeting(PrefixStore("meeting", own), rank, size, wait.total_seconds()).attended() as meeting:
+            dist.barrier()
+            yield meeting
+    finally:
+        dist.destroy_process_group()
 
 
 def check_sharding(config: RunConfig, method: Method, world: World) -> None:
@@ -204,11 +219,14 @@ def as_sharded(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(on_device, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def whole_tensors(values: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """Whole tensors by name, on the CPU; all processes take part, those with `keep` false get nothing."""
+def whole_tensors(values: Mapping[str, Tensor], *, keep: bool, copy: bool = False) -> dict[str, Tensor]:
+    """Whole tensors by name, on the CPU; all processes take part, those with `keep` false get nothing.
+
+    copy: also of what lies on the CPU, so that it can change.
+    """
     held = {}
     for name, value in values.items():
         gathered = whole(value)
         if keep:
-            held[name] = gathered.cpu().contiguous()
+            held[name] = gathered.to("cpu", copy=copy).contiguous()
     return held

@@ -32,7 +32,7 @@ from finepref.train.data import ImageTable
 from finepref.train.diagnose import diagnose
 from finepref.train.frozen import ERRORS, NOISE, Content, FillSummary, FrozenCache, fill_frozen, open_frozen
 from finepref.train.identity import Prepared, changed, differences, prepare, settings, written_settings
-from finepref.train.left import leave
+from finepref.train.left import leaving
 from finepref.train.lists import ListSource, ListTable
 from finepref.train.log import make_trackers
 from finepref.train.loop import begin, train
@@ -345,5 +345,5 @@ def _finish(run: Run, state: State) -> None:
     weights = whole_tensors(dict(state.named), keep=run.world.main) if run.sharded else None
     if run.world.main:
         mark(run.out, RUN_FOLDER, hashed=())  # a kill leaves no hashes of what was there before
-        leave(run, state, run.out, weights, kept=kept)
+        leaving(run, state, weights, kept=kept)(run.out)
         mark(run.out, RUN_FOLDER, fingerprint=run.identity.sha256(), hashed=own_files(run.out, LEFT))

@@ -90,6 +90,13 @@ class State:
         held = {"average": self.average, "reference": self.reference}
         return {name: tensors for name, tensors in held.items() if tensors is not None}
 
+    def nbytes(self) -> int:
+        """Bytes of the tensors that a checkpoint holds."""
+        held: list[Tensor] = [parameter for _, parameter in self.named]
+        held += [value for tensors in self.beside().values() for value in tensors.values()]
+        states = (value for entries in self.optimizer.state.values() for value in entries.values())
+        return sum(value.nbytes for value in [*held, *states] if isinstance(value, Tensor))
+
 
 def progress_of(run: Run, state: State) -> Progress:
     """A copy of where the run is, for callbacks."""

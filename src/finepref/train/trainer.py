@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finepref.core.device import launched_as
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.files import atomic_folder
 from finepref.core.outfolders import own_folder
@@ -130,7 +130,7 @@ class Trainer:
             ConfigError: several processes, each of which would write them.
         """
         held = [each for each in (self._model, self._prefs, self._signals) if each is not None]
-        if held and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if held and launched_as()[0] > 1:
             raise ConfigError("several processes share files only", where=PLACE, remedy="name files and folders")
         with own_folder(self.out, RUN) if held else nullcontext():
             self._write_held()
