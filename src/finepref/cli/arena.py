@@ -119,7 +119,7 @@ def _following(votes: list[Path], out: Path, options: ArenaRequest, *, every: bo
 
 def _leaderboard(record: RatingsRecord) -> list[str]:
     """A table of ranks, models, mu with interval and votes."""
-    from finepref.core.tables import table_lines
+    from finepref.core.terminal import table_lines
 
     rows = []
     for rank, row in enumerate(record.models, start=1):
@@ -149,7 +149,7 @@ def _counted(record: RatingsRecord) -> list[str]:
 
 def _print(out: Path, *, as_json: bool) -> None:
     """Print the arena in this folder: ratings.json as it is, or the table and the warnings."""
-    from finepref.core.tables import folded_text
+    from finepref.core.terminal import folded_text
     from finepref.formats.ratings import RATINGS, read_ratings
 
     if as_json:
@@ -166,7 +166,7 @@ def _print_boards(out: Path, record: QuestionsRecord, *, as_json: bool) -> None:
     import json
 
     from finepref.arena.whole import PAGE
-    from finepref.core.tables import folded_text
+    from finepref.core.terminal import folded_text
     from finepref.core.text import visible
     from finepref.formats.ratings import RATINGS
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finepref.cli.ending import command_lines
-from finepref.core.tables import folded_text
+from finepref.core.terminal import folded_text
 from finepref.core.text import visible
 
 if TYPE_CHECKING:

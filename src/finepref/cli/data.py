@@ -155,7 +155,7 @@ def _report(
 
 
 def _text(report: DataReport) -> str:
-    from finepref.core.tables import folded, table_lines
+    from finepref.core.terminal import folded, table_lines
 
     share = {name: f"{count} ({count / max(1, report.pairs):.1%})" for name, count in report.labels.items()}
     lines = [

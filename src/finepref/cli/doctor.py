@@ -15,7 +15,7 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = 
     Exit 1 if something is broken.
     """
     from finepref.core.errors import CheckFailed
-    from finepref.core.tables import folded_text, table_lines
+    from finepref.core.terminal import folded_text, table_lines
     from finepref.plan.environment import EXTRAS, examine
 
     facts, findings = examine()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from finepref.core.progress import is_stage, say_lines
 from finepref.core.rows import named_plugins
-from finepref.core.tables import width
+from finepref.core.terminal import width
 from finepref.core.text import visible
 
 Words = Sequence[object]

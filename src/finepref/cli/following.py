@@ -31,9 +31,11 @@ def method_of(kinds: Sequence[str]) -> str:
     return next((name for name in names if {*about_method(name).signal} == {*kinds}), "arenapo" if rated else "dpo")
 
 
-def scorer_of(prompts: Sequence[str]) -> str:
-    """A scorer of pictures of these prompt sets."""
-    return "lab-true" if {*prompts} <= {"lab-eval", "lab-train"} else "pickscore"
+def judged_by(protocol: str | None, prompts: Sequence[str]) -> Words:
+    """How pictures of these prompt sets may be scored: as their protocol says, else by a scorer that knows them."""
+    if protocol is not None:
+        return ("--protocol", protocol)
+    return ("--scorer", "lab-true" if {*prompts} <= {"lab-eval", "lab-train"} else "pickscore")
 
 
 def _of_the_lab(votes: Path) -> bool:

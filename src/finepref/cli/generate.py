@@ -9,7 +9,7 @@ import typer
 
 from finepref.cli.asked import share_of
 from finepref.cli.ending import ends
-from finepref.cli.following import scorer_of
+from finepref.cli.following import judged_by
 from finepref.core.errors import InputError
 
 
@@ -86,8 +86,7 @@ def command(
         settings = fixed.sampling(family_of({name: source.pipeline for name, source in models.items()}))
     for prompt_set in sets:
         generate(models, prompt_set, numbers, out, batch_size=batch_size, overwrite=overwrite, **settings, **extras)
-    by = ("--protocol", protocol) if protocol else ("--scorer", scorer_of(chosen))
-    ends(out / LINES, ("score", out, *by))
+    ends(out / LINES, ("score", out, *judged_by(protocol, chosen)))
 
 
 def _asked(

@@ -21,7 +21,7 @@ def command(
     """
     import json as json_module
 
-    from finepref.core.tables import folded
+    from finepref.core.terminal import folded
     from finepref.plan import methods
 
     chosen = methods.shipped() if name is None else (methods.get(name),)
@@ -60,7 +60,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     """The methods as lines. A terminal without room for all columns shows a method as a chain of its axes, and leaves
     what it needs of the reference to `finepref methods NAME`.
     """
-    from finepref.core.tables import table_lines, width
+    from finepref.core.terminal import table_lines, width
 
     if not 0 < width() < WIDE:
         return table_lines(("method", "signal", "trajectory", "objective", "guard", "needs", "source"), rows)

@@ -14,7 +14,7 @@ from finepref.arena.settings import DEFAULTS
 from finepref.cli.arena import Column, columns
 from finepref.cli.asked import with_reading, words_of
 from finepref.cli.ending import ends
-from finepref.core.tables import table_lines, width
+from finepref.core.terminal import table_lines, width
 from finepref.formats.reading import AS_IT_IS, Reading
 
 ASKED = "File of an earlier `next` whose votes are not there yet; repeatable."

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from finepref.cli.config import Layers, Overrides
-from finepref.core.tables import folded_text
+from finepref.core.terminal import folded_text
 
 
 def command(

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
     from finepref.evaluate.scorers.ksort_data import Instance
 
-command = typer.Typer(invoke_without_command=True, help="Scorers of images; without a command, their list.")
+command = typer.Typer(invoke_without_command=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @command.callback()
 def every_scorer(context: typer.Context, as_json: AsJson = False) -> None:
+    """Scorers of images; without a command, their list."""
     if context.invoked_subcommand is None:
         list_scorers(as_json)
     elif as_json:
@@ -32,7 +33,7 @@ def every_scorer(context: typer.Context, as_json: AsJson = False) -> None:
 @command.command("list")
 def list_scorers(as_json: AsJson = False) -> None:
     """Print every scorer's name and what it is."""
-    from finepref.core.tables import table_lines
+    from finepref.core.terminal import table_lines
     from finepref.evaluate.scorers.scorer_rows import SCORERS
 
     if as_json:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence, Sized
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence, Sized
+from typing import TypeVar
 
 from tqdm import tqdm
 
-from finepref.core.tables import folded, width
+from finepref.core.terminal import folded, width
 from finepref.core.text import visible
 
 Item = TypeVar("Item")
@@ -50,20 +50,13 @@ def progress(
     )
 
 
-def beside(bar: tqdm[Item], words: Sequence[str]) -> None:
-    """Write words beside a bar, the first ones, as many as leave room to draw it."""
-    if bar.disable:
-        return
-    about, shown = bar.format_dict, list(words)
-    room = about["ncols"] or 0
-    while room and shown and len(_with(about, shown)) > room:
-        shown.pop()
-    bar.set_postfix_str(", ".join(shown), refresh=False)
-
-
-def _with(about: Mapping[str, Any], words: Sequence[str]) -> str:
-    """A bar of ten characters with these words beside it."""
-    return tqdm.format_meter(**{**about, "ncols": None, "postfix": ", ".join(words)})
+def room_beside(bar: tqdm[Item]) -> int | None:
+    """Characters of words beside a bar of ten characters, however long it takes; None where nothing limits them."""
+    about = bar.format_dict
+    if bar.disable or about["ncols"] is None:
+        return None
+    most = {"n": about["total"] or 0, "elapsed": 359_999, "rate": 0.01, "ncols": None, "postfix": ""}
+    return int(about["ncols"]) - len(tqdm.format_meter(**{**about, **most})) - len(", ")
 
 
 def say(text: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from finepref.core.errors import InputError, nearest
 from finepref.core.interval import Interval
 from finepref.core.provenance import provenance
-from finepref.core.tables import table_lines
+from finepref.core.terminal import table_lines
 from finepref.evaluate import stats
 from finepref.evaluate.sheets import Floats, Sheet, Sheets, read_sheets
 from finepref.formats.comparison import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from finepref.core.errors import InputError
-from finepref.core.tables import table_lines
+from finepref.core.terminal import table_lines
 from finepref.evaluate import stats
 from finepref.formats.records import read_csv
 

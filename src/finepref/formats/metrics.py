@@ -64,10 +64,15 @@ class StepMetrics:
         scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale}
         return {**self.means, "grad_norm": self.grad_norm, "lr": self.lr, **scale}
 
-    def brief(self) -> list[str]:
-        """What stands beside a bar: loss, share of pairs that are ranked as the signal does, and the pair logit."""
+    def brief(self, room: int | None = None) -> str:
+        """What stands beside a bar: loss, share of pairs that are ranked as the signal does, and the pair logit; of
+        them the first ones, as many as fit into `room` characters.
+        """
         names = {"loss": "loss", "implicit_accuracy": "accuracy", "u": "margin"}
-        return [f"{word} {self.means[name]:.3g}" for name, word in names.items() if name in self.means]
+        told = [f"{word} {self.means[name]:.3g}" for name, word in names.items() if name in self.means]
+        while room is not None and told and len(", ".join(told)) > room:
+            told.pop()
+        return ", ".join(told)
 
     def numbers(self) -> dict[str, float]:
         """Everything to draw: `totals`, and those of t-buckets as `NAME/t0`, ..."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from finepref.core.errors import CheckFailed
 from finepref.core.interrupt import Interrupted, at_safe_places
-from finepref.core.progress import beside, progress, say
+from finepref.core.progress import progress, room_beside, say
 from finepref.formats.heldout import read_start
 from finepref.formats.metrics import TIMING, StepMetrics, StepTiming, append_line, append_metrics, cut_after
 from finepref.train.batches import Draw, ImageSource, micro_batches, of_one_bucket
@@ -74,6 +74,7 @@ def _steps(run: Run, state: State, writer: Writing) -> tuple[int, bool]:
     started = time.perf_counter()
     came = 0
     bar = progress(steps, f"train {run.out.name}", unit="step", hidden=not main, done=state.step)
+    room = room_beside(bar)
     with at_safe_places("the run ends after this step, with a checkpoint") as signalled:
         for step in bar:
             began = time.perf_counter()
@@ -86,7 +87,7 @@ def _steps(run: Run, state: State, writer: Writing) -> tuple[int, bool]:
                 append_line(run.out / TIMING, asdict(timing))
                 for tracker in run.trackers:
                     tracker.log(record.numbers(), step=step + 1)
-                beside(bar, record.brief())
+                bar.set_postfix_str(record.brief(room), refresh=False)
             if writer.running is not None:
                 writer.end(wait=False)
             stopped = bool(run.callbacks) and _asked_to_stop(run, state, record)
