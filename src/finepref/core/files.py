@@ -123,10 +123,15 @@ def _take_over(old: Path, new: Path, own: Sequence[str]) -> None:
         if HELD.fullmatch(name.name) or matches(name.as_posix(), own) or os.path.lexists(new / name):
             continue
         (new / name.parent).mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(file, new / name, follow_symlinks=False)
-        except OSError:  # a file system without hard links
-            shutil.copy2(file, new / name, follow_symlinks=False)
+        link(file, new / name)
+
+
+def link(file: Path, place: Path) -> None:
+    """Give a file a second name, without reading it where the file system has hard links."""
+    try:
+        os.link(file, place, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(file, place, follow_symlinks=False)
 
 
 def write_text(path: str | Path, text: str) -> None:
