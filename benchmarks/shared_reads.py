@@ -3,8 +3,8 @@
     python benchmarks/shared_reads.py [--shards 4] [--rows 1800] [--work DIR] [--out FILE.json]
 
 Parquet files of pairs with two JPEGs of about 123 KB each, in row groups of 1,000 rows, as Pick-a-Pic has them (442 MB
-a file by default). Commands: cache (the lab's VAE), score (its reward), validate, convert. Bytes are those that the system's
-read calls returned to each process (`rchar`), less what the same process reads for a data set of one pair.
+a file by default). Commands: cache (the lab's VAE), score (its reward), validate, convert. Bytes are those that the
+system's read calls returned to each process (`rchar`), less what the same process reads for a data set of one pair.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from finepref.core.addresses import refuse_address
 from finepref.core.errors import FineprefError, InputError, cut, first_line
 from finepref.core.known import refuse_damaged
 from finepref.core.locks import HELD, temporary
@@ -41,9 +42,10 @@ def followed(path: str | Path) -> Path:
     """Where a path leads, so that a link is never replaced; what it leads to may be missing, if it is no link.
 
     Raises:
-        InputError: a link that leads nowhere: what would be made there was not asked for.
+        InputError: an address; a link that leads nowhere: what would be made there was not asked for.
     """
     path = Path(path)
+    refuse_address(path)
     for place in (path, *path.parents):
         if place.is_symlink() and not place.exists():
             remedy = "remove it, or name another file or folder"
