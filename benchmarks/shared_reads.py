@@ -3,8 +3,8 @@
     python benchmarks/shared_reads.py [--shards 4] [--rows 1800] [--work DIR] [--out FILE.json]
 
 Parquet files of pairs with two JPEGs of about 123 KB each, in row groups of 1,000 rows, as Pick-a-Pic has them (442 MB
-a file by default). Commands: cache (the lab's VAE), score (its reward), validate. Bytes are those that the system's
-read calls returned to each process (`rchar`), less what the same process reads for a data set of one pair.
+a file by default). Commands: cache (the lab's VAE), score (its reward), validate, convert. Bytes are those that the
+system's read calls returned to each process (`rchar`), less what the same process reads for a data set of one pair.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from PIL import Image
 from finepref.core.files import write_json
 from finepref.core.provenance import versions
 from finepref.core.rng import numpy_generator
+from finepref.data.convertedparts import convert_together
 from finepref.data.inspect import inspect_together
 from finepref.evaluate.scored_pairs import score_preferences
 from finepref.formats.preferences import Preferences
@@ -88,6 +89,11 @@ def validate(data: Path, out: Path) -> None:
     assert inspect_together(data, out, full=True) is not None
 
 
+def convert(data: Path, out: Path) -> None:
+    """`finepref data convert --parts`."""
+    assert convert_together(data, out) is not None
+
+
 def read_bytes() -> int:
     """Bytes that read calls returned to this process so far."""
     return int(Path("/proc/self/io").read_text().split("rchar:")[1].split()[0])
@@ -126,7 +132,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.work) as folder:
         work = Path(folder)
         size, small = make_shards(work / "data", asked.shards, asked.rows), make_shards(work / "small", 1, 1)
-        for command in (cache, score, validate):
+        for command in (cache, score, validate, convert):
             name = command.__name__
             ((loading, seconds),) = run(command, work / "small", work / f"{name}-small", 1)
             ((alone, alone_seconds),) = run(command, work / "data", work / f"{name}-1", 1)

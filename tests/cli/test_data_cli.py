@@ -65,6 +65,11 @@ def test_inspect_validate_convert(votes: Path, tmp_path: Path) -> None:
         ),
         (("inspect", "VOTES", "--column", "caption"), "--column: 'caption' is not FIELD=COLUMN"),
         (("convert", "VOTES", "--out", "VOTES"), "it is one of the inputs; name another file"),
+        (("convert", "VOTES"), "convert: one of --out and --parts is needed"),
+        (
+            ("convert", "VOTES", "--out", "x.parquet", "--shard", "0/2"),
+            "--out: a file is written by one process; name a folder with --parts",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(votes: Path, arguments: tuple[str, ...], sentence: str) -> None:

@@ -101,6 +101,7 @@ class Place:
             "study work": ("lab", "study", "--minutes", 0, "--out", r / "rows", "--work", out),
             "signals": ("signals", self.pairs, "--kind", "uniform", "--margin", 1, "--out", out),
             "convert": ("data", "convert", self.pairs, "--out", out),
+            "converted": ("data", "convert", self.pairs, "--parts", out),
             "score": ("score", self.pairs, "--scorer", "lab-true", "--out", out),
             "next": ("next", r / "votes.csv", "--out", out),
             "compare": ("compare", r / "eval", "--baseline", "base", "--resamples", 100, "--out", out),
@@ -116,7 +117,7 @@ class Place:
 SOME = 4  # places among a person's files that each command is tried at, about; 99 for all (707 tries)
 FOLDERS = (
     "arena", "cache", "reference", "train", "resume", "generate", "diffusers", "merged", "pair", "lab model", "scorer",
-    "ksort", "demo", "study", "study work",
+    "ksort", "demo", "study", "study work", "converted",
 )  # fmt: skip
 FILES = {
     "signals": (".parquet", ""), "convert": (".parquet", ""), "score": (".parquet",), "lab votes": (".parquet", ""),
@@ -125,7 +126,7 @@ FILES = {
 }  # fmt: skip
 OVERWRITES = {
     "arena", "cache", "reference", "train", "generate", "diffusers", "merged", "pair", "scorer", "study", "study work",
-    "signals", "convert", "score", "lab votes", "kohya",
+    "signals", "convert", "score", "lab votes", "kohya", "converted",
 }  # fmt: skip
 
 
@@ -227,8 +228,8 @@ def old_style(name: str, out: Path) -> None:
 
 WITHOUT = {"reference", "resume", "demo", "study", "study work", "study page", "ksort", "scorer", "lab votes"}
 """Tried in tests of their own, as they cost more than a moment."""
-UNKNOWN = {"diffusers", "merged"}
-"""The version before wrote nothing into these that only we write."""
+UNKNOWN = {"diffusers", "merged", "converted"}
+"""The version before wrote nothing into these that only we write, or did not write them."""
 
 
 @pytest.mark.parametrize("name", [name for name in (*FOLDERS, *FILES) if name not in WITHOUT])

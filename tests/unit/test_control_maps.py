@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tqdm import tqdm
 from transformers import DPTConfig, DPTForDepthEstimation
 
 import tiny
 from evaluation_folder import make_folder
 from finepref.core.errors import ConfigError, InputError
+from finepref.core.rng import numpy_generator
+from finepref.evaluate import control_maps as module
 from finepref.evaluate.control_maps import Chosen, control_maps
 from finepref.evaluate.sampling import Control, read_map
 from finepref.formats.controlmaps import read_maps
@@ -201,3 +209,59 @@ def test_what_cannot_be_a_map_is_one_sentence(
         control_maps(tmp_path / "in", tmp_path / "in", kind="depth", depth_model=str(network))
     with pytest.raises(ConfigError, match="opencv"):
         control_maps(tmp_path / "in", tmp_path / "out", kind="canny")
+
+
+def pictures(folder: Path, count: int = 12) -> Path:
+    for row in range(count):
+        picture(folder / f"{row}.png", seed=row)
+    return folder
+
+
+def same(out: Path, wanted: Path) -> None:
+    """A folder as another, and nothing beside it that several processes left."""
+    found, drawn = ({path.name: path.read_bytes() for path in each.glob("*.png")} for each in (out, wanted))
+    assert found == drawn != {}
+    assert read_maps(out).maps == read_maps(wanted).maps
+    assert not out.with_name(f"{out.name}.parts").exists()
+    assert not [*out.parent.rglob(".finepref-*")]
+
+
+def test_maps_share_by_share_are_those_of_one(network: Path, tmp_path: Path) -> None:
+    images, how = pictures(tmp_path / "in"), {"kind": "depth", "depth_model": str(network)}
+    control_maps(images, tmp_path / "one", **how)
+    assert control_maps(images, tmp_path / "shares", shard=(1, 2), **how) is None
+    assert not (tmp_path / "shares").exists()
+    picture(images / "0.png", seed=99)  # of no share that is made; what is kept was made of others
+    picture(images / "0.png", seed=0)
+    assert control_maps(images, tmp_path / "shares", shard=(0, 2), **how) is None
+    assert control_maps(images, tmp_path / "shares", shard=(1, 2), **how) is not None
+    same(tmp_path / "shares", tmp_path / "one")
+    with pytest.raises(InputError, match="count from 0"):
+        control_maps(images, tmp_path / "shares", shard=(2, 2), **how)
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_three_processes_draw_and_one_is_killed(tmp_path: Path, attempt: int) -> None:
+    pytest.importorskip("cv2")
+    images, out = pictures(tmp_path / "in"), tmp_path / "three"
+    control_maps(images, tmp_path / "one", kind="canny")
+    settings, draw = module.canny(module.LOW, module.HIGH)
+
+    def work(rank: int) -> None:
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": "3"}
+        tqdm.set_lock(threading.RLock())  # else forks share one, which who is killed may hold
+        module.canny = lambda *_: (settings, lambda image: (time.sleep(0.02), draw(image))[1])
+        control_maps(images, out, kind="canny")
+
+    fork = multiprocessing.get_context("fork")
+    hands = [fork.Process(target=work, args=(rank,)) for rank in range(3)]
+    for hand in hands:
+        hand.start()
+    time.sleep(float(numpy_generator(attempt, "many maps").uniform(0.03, 0.3)))
+    assert hands[1].pid is not None
+    os.kill(hands[1].pid, signal.SIGKILL)
+    for hand in hands:
+        hand.join()
+    assert [hands[0].exitcode, hands[2].exitcode] == [0, 0]
+    control_maps(images, out, kind="canny")  # what it left goes, who was killed last
+    same(out, tmp_path / "one")

@@ -387,7 +387,7 @@ def test_votes_of_the_hub_are_read_again_at_another_commit(
     words = ["signals", "owner/votes", "--kind", "uniform", "--out", str(out)]
     held = {"commit": ""}
     monkeypatch.setattr(
-        "finepref.formats.sources._hub_table", lambda name, split: replace(file_table(file), version=held["commit"])
+        "finepref.formats.sources.hub_table", lambda name, split: replace(file_table(file), version=held["commit"])
     )
     for commit, count, pairs in (("c1", 3, 3), ("c1", 5, 3), ("c2", 5, 5)):
         held["commit"] = commit

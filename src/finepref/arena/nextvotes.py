@@ -24,7 +24,7 @@ from finepref.formats.proposals import (
     write_proposals,
 )
 from finepref.formats.reading import AS_IT_IS, Reading
-from finepref.formats.sources import find_files
+from finepref.formats.sources import find_files, identities
 from finepref.formats.votefiles import VoteTable, read_as
 
 
@@ -71,7 +71,9 @@ def run_next(
         config = {name: value for name, value in asdict(options).items() if name not in ("asked", "reading")}
         config |= options.reading.config()
         inputs = [*find_files(votes, options.reading), *options.asked]
-        write_proposals(out, rows, options.kind, provenance=fingerprinted(inputs=inputs, config=config))
+        told = identities(votes, options.reading)
+        made = fingerprinted(inputs=inputs, config=config, identities=told)
+        write_proposals(out, rows, options.kind, provenance=made)
     return rows, _told(found, options.count)
 
 

@@ -27,7 +27,7 @@ from finepref.formats.questions import (
     write_questions,
 )  # fmt: skip
 from finepref.formats.ratings import RATINGS
-from finepref.formats.sources import find_files
+from finepref.formats.sources import find_files, identities
 from finepref.formats.votefiles import read_as
 
 Page = Callable[[Path, Findings, Mapping[str, Any]], None]
@@ -53,7 +53,7 @@ def run_arenas(
     files = find_files(votes, options.reading)
     check_folder(out, BOARDS, inputs=[*votes, *files])
     settle(out, BOARDS)
-    made = fingerprinted(inputs=files, config=options.config())
+    made = fingerprinted(inputs=files, config=options.config(), identities=identities(votes, options.reading))
     if (out / QUESTIONS).exists() and not options.overwrite:
         held = read_questions(out)
         if not held.is_of(made):

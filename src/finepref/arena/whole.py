@@ -29,7 +29,7 @@ from finepref.formats.quarantine import QUARANTINE, LeftOut, write_quarantine
 from finepref.formats.ratings import LEADERBOARD, RATINGS, read_ratings, write_leaderboard
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.revisited import places
-from finepref.formats.sources import find_files
+from finepref.formats.sources import find_files, identities
 from finepref.formats.store import IN_MEMORY
 from finepref.formats.validation import VALIDATION, write_validation
 from finepref.formats.votefiles import VoteTable, read_as
@@ -86,7 +86,7 @@ def run_arena(
     files = find_files(votes, options.reading)
     check_folder(out, ARENA, inputs=[*votes, *files])
     settle(out, ARENA)
-    made = fingerprinted(inputs=files, config=options.config())
+    made = fingerprinted(inputs=files, config=options.config(), identities=identities(votes, options.reading))
     if (out / RATINGS).exists() and not options.overwrite:
         if not read_ratings(out).is_of(made):
             remedy = "give another --out, or --overwrite to replace it"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from finepref.formats.ratings import RatingsRecord
 
 Column = Annotated[str | None, Option(metavar="COLUMN", show_default=False, rich_help_panel="Columns")]
+VOTES = "Vote files (csv, jsonl, parquet) or folders; addresses (s3://...); .duckdb, .sql."
 TIES = "batch: fit, half, drop; online: fit (as the preset does), draw, skip, half."
 BOARD = "arenapo-pickapic, arenapo-hpdv3, a ratings.json or a csv (model, mu)."
 SIDE = "batch: test whether the side that a model is shown on decides votes, or fit a side term."
@@ -37,7 +38,7 @@ def columns(command: Callable[..., None], given: Mapping[str, Any]) -> dict[str,
 
 @with_reading(images=False)
 def command(
-    votes: Annotated[list[Path], Argument(help="Vote files (csv, jsonl, parquet) or folders.", show_default=False)],
+    votes: Annotated[list[Path], Argument(help=VOTES, show_default=False)],
     out: Annotated[Path, Option(help="Folder to write.")] = Path("arena"),
     engine: Annotated[str, Option(help="batch (all votes at once) or online (vote by vote).")] = DEFAULTS.engine,
     preset: Annotated[str, Option(help="online: ksort or appendix_a.")] = DEFAULTS.preset,

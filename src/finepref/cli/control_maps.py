@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from finepref.cli.asked import share_of
+from finepref.core.device import launched_as
+
 
 def command(
     images: Annotated[Path, typer.Argument(help="Evaluation folder, or a folder of pictures.")],
@@ -20,12 +23,14 @@ def command(
     depth_model: Annotated[
         str | None, typer.Option(help="depth: folder or hub id of a DPT or Depth Anything; Intel/dpt-hybrid-midas.")
     ] = None,
+    shard: Annotated[str, typer.Option(help="INDEX/COUNT: this share of the pictures alone.")] = "0/1",
 ) -> None:
     """Make a control map of every picture.
 
     In a plain folder the row is a picture's number, else its place by name.
     """
     from finepref.core.errors import InputError
+    from finepref.core.progress import say
     from finepref.evaluate.control_maps import Chosen, control_maps
 
     given = {"low": low, "high": high, "depth_model": depth_model}
@@ -35,5 +40,9 @@ def command(
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"no effect on {kind} maps", where=option, remedy="leave it out")
     chosen = Chosen(model, prompts, seed)
-    record = control_maps(images, out, kind=kind, chosen=chosen, **settings)  # type: ignore[arg-type]
-    print(f"{out}: {len(record.maps)} {record.kind} maps")
+    share = share_of(shard)
+    record = control_maps(images, out, kind=kind, chosen=chosen, shard=share, **settings)  # type: ignore[arg-type]
+    if record is None:
+        say(f"share {shard} is made; who makes the last of them writes {out}")
+    elif launched_as()[1] == 0:
+        print(f"{out}: {len(record.maps)} {record.kind} maps")

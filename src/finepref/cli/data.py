@@ -85,18 +85,40 @@ def validate_command(
 @with_reading()
 def convert_command(
     data: Data,
-    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    out: Annotated[Path | None, typer.Option(help="Parquet file to write.")] = None,
+    parts: Annotated[
+        Path | None,
+        typer.Option(help="Instead of --out: folder of parquet files that any number of processes make, each a part."),
+    ] = None,
+    shard: Shard = "0/1",
     reading: Reading = AS_IT_IS,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file or folder.")] = False,
 ) -> None:
     """Write the house format.
 
-    One parquet with pair_id, prompt, both images' bytes, label, models, voter.
+    One parquet, or with --parts several, with pair_id, prompt, both images' bytes, label, models, voter.
     """
-    from finepref.data.convert import convert
+    from finepref.core.errors import ConfigError
+    from finepref.core.progress import say
 
-    written, left_out = convert(data, out, reading=reading, overwrite=overwrite)
-    ends(f"{out}: {written} pairs, {left_out} left out", ("data", "inspect", out))
+    mine = share_of(shard)
+    if (out is None) == (parts is None):
+        raise ConfigError("one of --out and --parts is needed", where="convert", remedy="name a file with --out")
+    found: tuple[int, int] | None
+    if out is not None:
+        from finepref.data.convert import convert
+
+        if launched_as()[0] > 1 or mine != (0, 1):
+            raise ConfigError("a file is written by one process", where="--out", remedy="name a folder with --parts")
+        found = convert(data, out, reading=reading, overwrite=overwrite)
+    elif parts is not None:
+        from finepref.data.convertedparts import convert_together
+
+        found = convert_together(data, parts, reading=reading, overwrite=overwrite, shard=mine)
+    if found is None:
+        say(f"share {shard} is converted; who converts the last of them writes {parts}")
+    elif launched_as()[1] == 0:
+        ends(f"{out or parts}: {found[0]} pairs, {found[1]} left out", ("data", "inspect", out or parts))
 
 
 @command.command("pair")

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import typer
 
+from finepref.cli.elsewhere import refuse_addresses
 from finepref.cli.typed import as_typed, refuse_repeats
 from finepref.core.device import launched_as
 from finepref.core.errors import FineprefError, InputError
@@ -121,6 +122,7 @@ def main() -> None:
         _refuse_several(one)
         app = build(one or COMMANDS, declare=bool(one))
         refuse_repeats(app, words)
+        refuse_addresses(app, words)
         app(words)
     except FineprefError as error:
         _stop(str(error) if app is None else as_typed(error, app, words), error.exit_code)

@@ -55,7 +55,7 @@ def command(
     from finepref.core.provenance import provenance
     from finepref.formats.preferences import Preferences
     from finepref.formats.signals import is_of, own_signals, write_signals
-    from finepref.formats.sources import named_inputs, versions
+    from finepref.formats.sources import identities, named_inputs, versions
     from finepref.signals.control import CONTROLS, controlled
     from finepref.signals.make import check_request, provenance_inputs, rewards_for, signals_of, vote_table
 
@@ -77,7 +77,8 @@ def command(
     settings = {"kinds": own, "scorer": named, **asked, "votes": versions(votes, reading), **reading.config()}
     inputs = [*named_inputs(votes), *filter(None, (arena, rewards))]
     with own_signals(out, inputs=inputs):
-        record = provenance(inputs=provenance_inputs(votes, arena, rewards), config=settings)
+        told = identities(votes, reading)
+        record = provenance(inputs=provenance_inputs(votes, arena, rewards), config=settings, identities=told)
         if not overwrite and is_of(out, record):
             say(f"{out} is finished")
             ends(out, training(kind, votes, reading, out))

@@ -38,10 +38,7 @@ def as_typed(error: FineprefError, app: typer.Typer, words: Sequence[str]) -> st
 
 def _typed(app: typer.Typer, words: Sequence[str]) -> tuple[Mapping[str, Any], Sequence[str]]:
     """The options of the command that is called, by each of their names, and the names that stand in the words."""
-    command: Any = typer.main.get_command(app)
-    left = list(words)
-    while left and hasattr(command, "commands") and left[0] in command.commands:
-        command = command.commands[left.pop(0)]
+    command, left = called(app, words)
     options = {
         name: option
         for option in getattr(command, "params", ())
@@ -50,3 +47,12 @@ def _typed(app: typer.Typer, words: Sequence[str]) -> tuple[Mapping[str, Any], S
     }
     given = left[: left.index("--")] if "--" in left else left
     return options, [name for word in given if (name := word.partition("=")[0]) in options]
+
+
+def called(app: typer.Typer, words: Sequence[str]) -> tuple[Any, list[str]]:
+    """The command that is called, and its own words."""
+    command: Any = typer.main.get_command(app)
+    left = list(words)
+    while left and hasattr(command, "commands") and left[0] in command.commands:
+        command = command.commands[left.pop(0)]
+    return command, left

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from finepref.core.addresses import refuse_address
 from finepref.core.errors import FineprefError, InputError, cut, first_line
 from finepref.core.known import refuse_damaged
 from finepref.core.locks import HELD, temporary
@@ -41,9 +42,10 @@ def followed(path: str | Path) -> Path:
     """Where a path leads, so that a link is never replaced; what it leads to may be missing, if it is no link.
 
     Raises:
-        InputError: a link that leads nowhere: what would be made there was not asked for.
+        InputError: an address; a link that leads nowhere: what would be made there was not asked for.
     """
     path = Path(path)
+    refuse_address(path)
     for place in (path, *path.parents):
         if place.is_symlink() and not place.exists():
             remedy = "remove it, or name another file or folder"
@@ -123,10 +125,15 @@ def _take_over(old: Path, new: Path, own: Sequence[str]) -> None:
         if HELD.fullmatch(name.name) or matches(name.as_posix(), own) or os.path.lexists(new / name):
             continue
         (new / name.parent).mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(file, new / name, follow_symlinks=False)
-        except OSError:  # a file system without hard links
-            shutil.copy2(file, new / name, follow_symlinks=False)
+        link(file, new / name)
+
+
+def link(file: Path, place: Path) -> None:
+    """Give a file a second name, without reading it where the file system has hard links."""
+    try:
+        os.link(file, place, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(file, place, follow_symlinks=False)
 
 
 def write_text(path: str | Path, text: str) -> None:

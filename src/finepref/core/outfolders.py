@@ -107,11 +107,19 @@ def own_folder(
 
 @contextmanager
 def whole_folder(
-    out: str | Path, kind: FolderKind, *, inputs: Inputs = (), fingerprint: str = "", wait: bool = False
+    out: str | Path,
+    kind: FolderKind,
+    *,
+    inputs: Inputs = (),
+    fingerprint: str = "",
+    wait: bool = False,
+    hashed: bool = True,
 ) -> Iterator[Path]:
     """Yield a temporary folder; on a clean exit its files become the result in `out`, and those of the older one go.
 
     The older result stands until then; what a person put beside it stays.
+
+    hashed: whether the hashes of all files are noted; not where each carries its own.
 
     Raises:
         InputError: see `own_folder`; a file that is not ours stands where one would be written.
@@ -126,7 +134,7 @@ def whole_folder(
             for path in paths:
                 fsync(path)
             _refuse_others(Path(out), {*files} - before)
-            mark(made, kind, fingerprint=fingerprint, files=files, hashed=files)
+            mark(made, kind, fingerprint=fingerprint, files=files, hashed=files if hashed else ())
             os.replace(made, place / MOVING)
             _settle(place)
 
@@ -187,6 +195,11 @@ def made_as(folder: Path) -> str:
     return str(_marker(folder).get("fingerprint", ""))
 
 
+def is_made_as(folder: Path, fingerprint: str) -> bool:
+    """Whether a folder of ours was made from this, and every file that was written at once is still there."""
+    return made_as(folder) == fingerprint and all((folder / name).is_file() for name in _listed(folder))
+
+
 def refuse_changed(path: Path, *, remedy: str, whole: bool = False) -> int:
     """Refuse a folder or a file of ours in which something is not as it was written; returns how many were compared.
 
@@ -227,7 +240,8 @@ def remove_files(folder: Path, names: Iterable[str]) -> None:
 
 
 def remove_marked(folder: Path) -> None:
-    """Remove a folder of ours that holds nothing, or nothing but its mark."""
+    """Remove a folder of ours that holds nothing but its mark and what killed processes left."""
+    collect(folder, deep=True)
     if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {MARKER}:
         (folder / MARKER).unlink(missing_ok=True)
         remove_empty(folder)

@@ -99,8 +99,11 @@ def provenance(
     inputs: Iterable[str | Path] = (),
     config: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    identities: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """A record to save beside a result: time (UTC), command, versions, seed, config hash, hash of every input file.
+
+    identities: of inputs that are no files of this disk, what tells their content from another.
 
     `plugins`, where there are some: modules that registered rows, with their rows and hashes, which count as config.
     """
@@ -110,6 +113,7 @@ def provenance(
         "versions": versions(),
         "inputs": {visible(str(p)): sha256_file(p) for p in inputs if Path(p).is_file()},
     }
+    record["inputs"] |= {visible(name): told for name, told in (identities or {}).items()}
     if seed is not None:
         record["seed"] = seed
     if loaded := plugins():
@@ -125,8 +129,10 @@ def fingerprint_of(record: Mapping[str, Any]) -> str:
     return str(record.get("fingerprint", ""))
 
 
-def fingerprinted(*, inputs: Iterable[str | Path], config: Mapping[str, Any]) -> dict[str, Any]:
+def fingerprinted(
+    *, inputs: Iterable[str | Path], config: Mapping[str, Any], identities: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """`provenance` with the fingerprint of all that matters to the result: settings and input hashes."""
-    record = provenance(inputs=inputs, config=config)
+    record = provenance(inputs=inputs, config=config, identities=identities)
     matters = record["config_hash"] + json.dumps(sorted(record["inputs"].values()))
     return {**record, "fingerprint": sha256_bytes(matters.encode())}

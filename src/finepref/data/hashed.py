@@ -29,6 +29,8 @@ class Side(NamedTuple):
     fault: str
 
 
+Looked = dict[str, tuple[str, str, str]]
+"""Content hash -> (why an image cannot be used or nothing, its size, what is changed in it), by who looks at it."""
 NO_SIDES = (Side(ImageRef(), "", b"", ""), Side(ImageRef(), "", b"", ""))
 
 
@@ -46,15 +48,15 @@ def side_of(image: ImageRef) -> Side:
 class HashedStretch:
     """A stretch of the data while it is read. buckets: that a pair is trained in one of.
 
-    images: content hash -> (why it cannot be used or nothing, its size, what is changed in it), by who looks at it.
-    files: whether any image is a file of its own. strict: a row with a fault is an error.
+    images: what is known of them. files: whether any image is a file of its own. strict: a row with a
+    fault is an error.
     """
 
     opened: OpenedPairs
     stretch: Stretch
     buckets: Sequence[Bucket] = ()
     strict: bool = False
-    images: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    images: Looked = field(default_factory=dict)
     files: bool = False
     _rows: list[ReadRow] = field(default_factory=list)
     _sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -63,6 +65,11 @@ class HashedStretch:
     @property
     def _path(self) -> str:
         return str(self.opened.sources[self.stretch.table].table.path)
+
+    @property
+    def last(self) -> ReadRow:
+        """What is kept of the row that was read last."""
+        return self._rows[-1]
 
     def sides(self) -> Iterator[tuple[Preference, str, tuple[Side, Side]]]:
         """Every pair that the rows say, its bucket, and its images, of which some may not be there."""

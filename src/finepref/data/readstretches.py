@@ -85,7 +85,7 @@ def begin(hand: Readers, keep: Callable[[str], bool], *, again: Collection[str] 
     if hand.is_alone():
         kept = {row.unit: Made(row.unit) for row in hand.parts.rows() if keep(row.unit)}
         hand.parts.replace([*kept.values()])
-        for path in hand.parts.place.glob("*.parquet"):
+        for path in _files(hand):
             if path.name.split(".")[0] not in kept:
                 path.unlink()
         remove_empty(hand.parts.place)
@@ -117,9 +117,14 @@ def leave(hand: Readers, stamp: str) -> None:
 
 def clear(hand: Readers) -> None:
     """Remove what was read."""
-    for path in sorted(hand.parts.place.glob("*.parquet")):
+    for path in _files(hand):
         path.unlink()
     hand.parts.replace([])
+
+
+def _files(hand: Readers) -> list[Path]:
+    """What was made, each file named after its piece of work."""
+    return sorted(path for path in hand.parts.place.glob("[0-9a-f]*.*") if path.suffix != ".jsonl")
 
 
 def read_parts(folder: Path, units: Sequence[ReadUnit]) -> list[ReadPart]:

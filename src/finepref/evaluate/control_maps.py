@@ -6,8 +6,9 @@ is what `generate --control-images` reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +17,18 @@ from numpy.typing import NDArray
 
 from finepref.core.device import work_device
 from finepref.core.errors import ConfigError, InputError, check_word, nearest
-from finepref.core.files import read_object, reading
+from finepref.core.files import link, read_object, reading
 from finepref.core.images import Unreadable, open_rgb
-from finepref.core.outfolders import check_folder, whole_folder
+from finepref.core.outfolders import check_folder, is_made_as, own_folder, remove_marked, whole_folder
 from finepref.core.progress import progress, say
-from finepref.core.provenance import fingerprint_of, fingerprinted, sha256_bytes, sha256_folder
+from finepref.core.provenance import fingerprinted, hash_config, sha256_bytes, sha256_folder
+from finepref.data.readstretches import Made, Readers, begin, joining, leave, readers, share, unit_name
 from finepref.formats.controlmaps import MAPS, ControlMap, MapsRecord, map_file, read_maps, write_maps
-from finepref.formats.folders import CONTROL_MAPS
+from finepref.formats.folders import CONTROL_MAPS, MAPS_PARTS
 from finepref.formats.manifest import LINES, ImageRow, read_rows
 from finepref.formats.pairrows import ImageRef
 from finepref.formats.sources import PICTURES
+from finepref.formats.tables import version_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 KINDS = ("canny", "depth")
 LOW, HIGH = 100, 200  # diffusers' ControlNet examples, on 0 to 255
 DEPTH_MODEL = "Intel/dpt-hybrid-midas"  # diffusers/controlnet-depth-sdxl-1.0, its example
+MOST, PARTS = 64, 64  # pictures of a piece of work, and how many pieces a small folder is cut into
 DEPTH_FILES = ("config.json", "preprocessor_config.json", "*.safetensors")
 
 Draw = Callable[["Image"], NDArray[np.uint8]]
@@ -56,39 +60,124 @@ def control_maps(
     low: int = LOW,
     high: int = HIGH,
     depth_model: str = DEPTH_MODEL,
-) -> MapsRecord:
-    """Write a map of every picture, `00012.png` of prompt row 12, and maps.json. Maps that are there already stay.
+    shard: tuple[int, int] = (0, 1),
+) -> MapsRecord | None:
+    """Write a map of every picture, `00012.png` of prompt row 12, and maps.json; those of unchanged pictures stay.
+
+    Any number of processes may make the maps of one folder at once: each takes pictures that no other has. What they
+    made lies in `<out>.parts` until all maps are there.
 
     Args:
         images: an evaluation folder, whose rows are those of its manifest; or a folder of pictures, whose rows are
             their numbers where every name is one (`12.jpg`), else their places in the order of names, from 0.
         kind: canny or depth. low, high: Canny's thresholds, 0 to 255. depth_model: folder or hub id.
+        shard: (index, count): of count shares of the pictures this one alone. The one that finds all others made
+            writes `out`.
+
+    Returns:
+        maps.json; None where a share is still to be made.
 
     Raises:
         InputError: an unknown kind, no pictures or one that cannot be read, several models, sets or seeds and none
-            chosen, a depth model that is not loaded. ConfigError: opencv is not installed.
+            chosen, a depth model that is not loaded, a shard outside 0..count-1. ConfigError: opencv is not installed.
     """
     check_word(kind, KINDS, "kind", where="kind")
+    share((), shard)
     found = _pictures(images, chosen)
-    check_folder(out, CONTROL_MAPS, inputs=[images, *([depth_model] if kind == "depth" else [])])
+    place = check_folder(out, CONTROL_MAPS, inputs=[images, *([depth_model] if kind == "depth" else [])])
     settings, draw = canny(low, high) if kind == "canny" else depth(depth_model)
-    hashes = {row: sha256_bytes(ref.read()) for row, ref in found.items()}
-    made = fingerprinted(inputs=(), config={"kind": kind, "settings": settings, "images": hashes})
-    if (out / MAPS).is_file():
-        record = read_maps(out)
-        whole = all((out / each.file).is_file() for each in record.maps)
-        if whole and fingerprint_of(record.provenance) == fingerprint_of(made):
-            say(f"{out}: these maps are there already")
-            return record
-    with whole_folder(out, CONTROL_MAPS, inputs=[images], fingerprint=fingerprint_of(made)) as folder:
-        maps = []
-        for row, ref in progress(found.items(), f"{kind} maps", unit="picture"):
-            _write(draw(_decoded(ref)), folder / map_file(row))
-            name = ref.path.relative_to(images).as_posix() if ref.path else ""
-            maps.append(ControlMap(row=row, file=map_file(row), image=name, image_sha256=hashes[row]))
-        record = MapsRecord(kind=kind, settings=settings, maps=tuple(maps), provenance=made)
-        write_maps(folder, record)
+    pictures = {row: version_of(ref.path) for row, ref in found.items() if ref.path is not None}
+    stamp = hash_config({"kind": kind, "settings": settings, "pictures": pictures})
+    parts = place.with_name(f"{place.name}.parts")
+    if is_made_as(place, stamp) and not parts.exists():
+        say(f"{out}: these maps are there already")
+        return read_maps(out)
+    with own_folder(parts, MAPS_PARTS, inputs=[images], part=uuid.uuid4().hex[:12]):
+        work = _Work(readers(parts, "maps"), images, found, draw, MapsRecord(kind=kind, settings=settings), stamp)
+        with work.hand.at_work(begin=work.begin, leave=lambda: leave(work.hand, stamp)):
+            there = is_made_as(place, stamp)  # by those that left before this one began
+            record = work.join(out, there=there) if there or work.is_made(shard) else None
+    remove_marked(parts)
     return record
+
+
+@dataclass(frozen=True, slots=True)
+class PicturesUnit:
+    """The rows of some pictures, as work."""
+
+    name: str
+    rows: tuple[int, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        """Its name."""
+        return [self.name]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What this process does of a folder of maps. about: what is said of all. stamp: hash of what decides them."""
+
+    hand: Readers
+    images: Path
+    found: Mapping[int, ImageRef]
+    draw: Draw
+    about: MapsRecord
+    stamp: str
+
+    def begin(self) -> None:
+        """Know what others made."""
+        names = {unit.name for unit in self.units}
+        begin(self.hand, lambda name: name in names and (self.hand.parts.place / f"{name}.json").is_file())
+
+    @property
+    def units(self) -> list[PicturesUnit]:
+        """All pictures in blocks, the same ones in every process."""
+        rows = [*self.found]
+        size = min(MOST, max(1, len(rows) // PARTS))
+        starts = range(0, len(rows), size)
+        return [PicturesUnit(unit_name(self.stamp, at), tuple(rows[at : at + size])) for at in starts]
+
+    def is_made(self, shard: tuple[int, int]) -> bool:
+        """Draw what no other process does of a share; whether all maps are drawn then."""
+        todo = [unit for unit in share(self.units, shard) if not self.hand.is_made(unit)]
+        work = self.hand.work(todo, self._draw)
+        for _ in progress(work, f"{self.about.kind} maps", total=len(todo), unit="part"):
+            pass
+        self.hand.news()
+        return all(map(self.hand.is_made, self.units))
+
+    def _draw(self, unit: PicturesUnit) -> list[Made]:
+        maps = []
+        self.hand.parts.place.mkdir(exist_ok=True)
+        for row in unit.rows:
+            ref = self.found[row]
+            content = ref.read()
+            _write(self.draw(_decoded(content, ref)), self._file(unit, row))
+            name = ref.path.relative_to(self.images).as_posix() if ref.path else ""
+            maps.append(ControlMap(row=row, file=map_file(row), image=name, image_sha256=sha256_bytes(content)))
+        write_maps(self.hand.parts.place / f"{unit.name}.json", replace(self.about, maps=tuple(maps)))
+        return [Made(unit.name)]
+
+    def _file(self, unit: PicturesUnit, row: int) -> Path:
+        return self.hand.parts.place / f"{unit.name}.{map_file(row)}"
+
+    def join(self, out: Path, *, there: bool) -> MapsRecord:
+        """Write the folder from all parts, where it is not there and no other process has."""
+        with joining(self.hand, self.stamp) as is_first:
+            if there or not is_first:
+                return read_maps(out)
+            lists = [read_maps(self.hand.parts.place, f"{unit.name}.json") for unit in self.units]
+            maps = tuple(each for listed in lists for each in listed.maps)
+            hashes = {each.row: each.image_sha256 for each in maps}
+            config = {"kind": self.about.kind, "settings": self.about.settings, "images": hashes}
+            record = replace(self.about, maps=maps, provenance=fingerprinted(inputs=(), config=config))
+            with whole_folder(out, CONTROL_MAPS, inputs=[self.images], fingerprint=self.stamp) as folder:
+                for unit in self.units:
+                    for row in unit.rows:
+                        link(self._file(unit, row), folder / map_file(row))
+                write_maps(folder / MAPS, record)
+        return record
 
 
 def canny(low: int, high: int) -> tuple[dict[str, Any], Draw]:
@@ -191,9 +280,9 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(shown[:6]) + (", ..." if len(shown) > 6 else "")
 
 
-def _decoded(ref: ImageRef) -> Image:
+def _decoded(content: bytes, ref: ImageRef) -> Image:
     try:
-        return open_rgb(ref.read())
+        return open_rgb(content)
     except Unreadable as error:
         raise InputError(f"not a readable image ({error})", where=ref.path, remedy="save it as PNG") from None
 
@@ -201,4 +290,4 @@ def _decoded(ref: ImageRef) -> Image:
 def _write(drawn: NDArray[np.uint8], path: Path) -> None:
     from PIL import Image
 
-    Image.fromarray(drawn).convert("RGB").save(path)
+    Image.fromarray(drawn).convert("RGB").save(path, "PNG")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ class MapsRecord:
 
     kind: str
     settings: Mapping[str, Any]
-    maps: tuple[ControlMap, ...]
-    provenance: Mapping[str, Any]
+    maps: tuple[ControlMap, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     version: int = VERSION
 
 
@@ -40,15 +40,15 @@ def map_file(row: int) -> str:
     return f"{row:05d}.png"
 
 
-def read_maps(folder: Path) -> MapsRecord:
-    """Read maps.json of a folder.
+def read_maps(folder: Path, name: str = MAPS) -> MapsRecord:
+    """Read maps.json of a folder, or a part of one.
 
     Raises:
         InputError: the file is missing, broken or no such record.
     """
-    return read_record(folder / MAPS, MapsRecord, version=VERSION, remedy="make the maps again")
+    return read_record(folder / name, MapsRecord, version=VERSION, remedy="make the maps again")
 
 
-def write_maps(folder: Path, record: MapsRecord) -> None:
-    """Write maps.json into a folder."""
-    write_json(folder / MAPS, asdict(record))
+def write_maps(path: Path, record: MapsRecord) -> None:
+    """Write maps.json, or a part of one."""
+    write_json(path, asdict(record))

@@ -130,12 +130,14 @@ REFERENCE, TRAJECTORIES = (
     for name, record in (("reference", "reference.json"), ("trajectory", "trajectories.json"))
 )  # fmt: skip
 CONTROL_MAPS = FolderKind("control maps", "control maps", ("[0-9]*.png", MAPS))
+MAPS_PARTS = FolderKind("parts of control maps", "parts of control maps", ("read/*.jsonl", "read/*.json", "read/*.png"))
 EVALUATION = FolderKind(
     "evaluation",
     "an evaluation",
     (LINES, RECORD, f"{PARTS}/*.jsonl", SCORES, f"{SCORE_PARTS}/*.jsonl", COMPARISON),
     _is_evaluation,
 )
+CONVERTED = FolderKind("converted", "a converted preference set", ("[0-9]*.parquet",))
 PAIRS = FolderKind("pairs", "pairs made from scores", ("pairs.parquet", "rewards.parquet"), _is_pairs)
 EXPORT = FolderKind("export", "an exported run")
 PUBLISHED = FolderKind("published", "a published run")

@@ -42,6 +42,10 @@ class Joined:
         rows = {*self.rows.filter(pc.not_equal(self.rows["fault"], ""))["row"].to_pylist()}
         return [each for each in self.left_out if each.row in rows]
 
+    def pair_ids(self) -> list[str]:
+        """The final ids of the pairs that can be used."""
+        return list(self.pairs["pair_id"].to_pylist())
+
     def ids(self, parts: Iterable[ReadPart]) -> list[list[str]]:
         """The final ids of the usable rows of each part."""
         ids = iter(self.usable()["pair_id"].to_pylist())
@@ -117,7 +121,7 @@ def _left_out(rows: pa.Table, bad: pa.Table) -> list[Quarantined]:
     for row in rows.to_pylist():
         sides = enumerate((row["image_0"], row["image_1"]))
         images = "; ".join(f"image_{side}: {reasons[sha]}" for side, sha in sides if sha in reasons)
-        reason = row["fault"] or row["unread"] or images
+        reason = row["fault"] or "; ".join(sorted(filter(None, (row["unread"], images))))
         found.append(Quarantined(row["row"], row["pair_id"], reason, row["place"]))
     return found
 

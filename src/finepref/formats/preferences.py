@@ -10,16 +10,18 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from finepref.core.errors import InputError
-from finepref.core.files import FOOTER, atomic_file, parquet_meta, sealed_parquet
+from finepref.core.files import FOOTER, PARQUET, atomic_file, link, parquet_meta, read_parquet, sealed_parquet
+from finepref.core.files import reading as reading_file
 from finepref.core.provenance import sha256_bytes, version_of
 from finepref.formats.detection import find_dialect
 from finepref.formats.pairrows import Account, Draft, ImageRef, Met, Preference, pair_rows
@@ -95,7 +97,7 @@ class Preferences:
 
     def __iter__(self) -> Iterator[Preference]:
         count = 0
-        for row, pair_id, draft in _identified(self.data, self.reading, images=self.images, account=self.account):
+        for row, pair_id, draft in identified(self.data, self.reading, images=self.images, account=self.account):
             if draft.problem or draft.preference is None:
                 if self.quarantine is None and draft.bad:
                     where = f"{draft.place} (pair {pair_id})" if pair_id else draft.place
@@ -157,7 +159,7 @@ def read_pair_ids(*paths: str | Path, reading: Reading = AS_IT_IS) -> tuple[list
     Returns:
         ids, and float64 labels: P(image_0 preferred) in [0, 1], nan where nobody voted.
     """
-    found = _identified(list(paths), reading, images=False, account=Account())
+    found = identified(list(paths), reading, images=False, account=Account())
     labels = [(pair_id, draft.preference.label) for _, pair_id, draft in found if draft.preference is not None]
     if not labels:
         raise InputError("the data set is empty", where=_name(list(paths)), remedy="give at least one row")
@@ -189,6 +191,25 @@ def write_pairs(pairs: Iterable[Preference], out: str | Path, *, made: str = "")
     return count
 
 
+def rename_pairs(file: Path, ids: Sequence[str], out: Path) -> None:
+    """Write a file of `write_pairs` with these ids; where they are its own, it gets a second name alone."""
+    if [*ids] == read_parquet(file, ["pair_id"])["pair_id"].to_pylist():
+        out.unlink(missing_ok=True)
+        link(file, out)
+        return
+    with (
+        reading_file(file, PARQUET),
+        pq.ParquetFile(file, pre_buffer=False) as held,
+        atomic_file(out) as temporary,
+        sealed_parquet(temporary, held.schema_arrow) as writer,
+    ):
+        rest = iter(ids)
+        for number in range(held.num_row_groups):
+            group = held.read_row_group(number)
+            named = pa.array(itertools.islice(rest, len(group)), pa.string())
+            writer.write_table(group.set_column(0, PAIRS.field("pair_id"), named))
+
+
 def _row(pair: Preference) -> Row:
     row = {name: getattr(pair, name) for name in PAIRS.names}
     row |= {"image_0": pair.image_0.read(), "image_1": pair.image_1.read()}
@@ -206,10 +227,10 @@ def said_of(label: float) -> str:
     return SAID[winner] if winner is not None else SAID[3] if math.isnan(label) else SAID[2]
 
 
-def _identified(
+def identified(
     data: Paths | Table, reading: Reading, *, images: bool, account: Account
 ) -> Iterator[tuple[int, str, Draft]]:
-    """(number of the row over all files, pair id, draft); a row that could not be read has no id."""
+    """Every row: its number over all files, its pair id ("" where it could not be read), what it says."""
     opened = open_stretches(data, reading, images=images, account=account)
     seen: Counter[tuple[str, ...]] = Counter()
     hashes: dict[Path, str] = {}

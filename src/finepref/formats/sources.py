@@ -1,16 +1,16 @@
-"""The tables behind files, folders, patterns and names of data sets on the hub."""
+"""The tables behind files, folders, patterns, addresses, queries and names of data sets on the hub."""
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from finepref.core.addresses import address_of
 from finepref.core.errors import InputError, check_word
 from finepref.core.files import reading as reading_file
 from finepref.core.known import ends_sha256
@@ -20,22 +20,25 @@ from finepref.core.regular import read_regular
 from finepref.core.text import visible
 from finepref.formats.answers import VOTES
 from finepref.formats.collection import is_study
+from finepref.formats.hubtable import hub_table, on_hub
+from finepref.formats.queries import is_query, query_table
 from finepref.formats.reading import AS_IT_IS, Reading
+from finepref.formats.stored import stored_files
 from finepref.formats.studyvotes import study_table
 from finepref.formats.tables import SUFFIXES, Table, file_table, row_count, suffix_of, version_of
 from finepref.formats.textfiles import Line
 
+Found = TypeVar("Found", bound=Path)
 Paths = str | Path | Sequence[str | Path]
 NAMED = ("metadata", "pairs", "preferences")  # names of the tables of a folder of images
 TEXT_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 _CAPTIONS = (".txt", ".caption")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w\[\]%:+-]+)?")
 _SPLIT = re.compile(r"(?:^|[/_.-])(train|test|validation|valid|val|dev|eval)(?=$|[/_.-])")
 
 
 def tables(paths: Paths | Table, reading: Reading = AS_IT_IS) -> list[Table]:
-    """Every table behind the given files, folders, patterns and hub names, in order, sorted inside a folder.
+    """Every table behind files, folders, patterns, addresses, queries and hub names, in order, sorted in a folder.
 
     A table as it is.
 
@@ -46,12 +49,18 @@ def tables(paths: Paths | Table, reading: Reading = AS_IT_IS) -> list[Table]:
         return [paths]
     behind = _behind(paths, reading)
     found = [each if isinstance(each, Table) else file_table(each, reading.encoding) for each in behind]
-    if reading.split is not None and not any(os.path.isdir(name) or _on_hub(name) for name in _listed(paths)):
+    if reading.split is not None and not any(os.path.isdir(name) or _is_away(name) for name in _listed(paths)):
         raise InputError("it has no effect on files that are named", where="--split", remedy="leave it out")
     if reading.encoding is not None and not any(suffix_of(table.path) in SUFFIXES[1:] for table in found):
         raise InputError("it has no effect on parquet", where="--encoding", remedy="leave it out")
     _refuse_repeated([table.path for table in found if table.path.is_file()])
+    away = [table.path for table in found if table.identify is not None]
+    if twice := next((path for path in away if away.count(path) > 1), None):
+        raise InputError(_TWICE.format("it is named twice"), where=twice, remedy="name it once")
     return found
+
+
+_TWICE = "{}, so its rows would count twice"
 
 
 def _behind(paths: Paths, reading: Reading) -> Iterator[Path | Table]:
@@ -60,8 +69,12 @@ def _behind(paths: Paths, reading: Reading) -> Iterator[Path | Table]:
         if not isinstance(name, str | Path):
             raise InputError(f"{name!r} is no name of a file or folder", where="data", remedy="give paths as text")
         path = Path(name).expanduser()
-        if _on_hub(name):
-            yield _hub_table(str(name), reading.split)
+        if (address := address_of(name)) is not None:
+            yield from _stored_tables(address, reading.split)
+        elif on_hub(name):
+            yield hub_table(str(name), reading.split)
+        elif is_query(path):
+            yield query_table(path)
         elif is_study(path):
             yield study_table(path)
         elif os.path.isdir(path) and (path / "w").is_dir() and (path / "l").is_dir():
@@ -71,8 +84,16 @@ def _behind(paths: Paths, reading: Reading) -> Iterator[Path | Table]:
 
 
 def find_files(paths: Paths, reading: Reading = AS_IT_IS) -> list[Path]:
-    """The files of all tables behind the given files, folders and patterns."""
-    return [file for name in _listed(paths) for file in _files(Path(name).expanduser(), reading.split)]
+    """The files of all tables behind the given files, folders and patterns; the others are `identities`."""
+    here = (Path(name).expanduser() for name in _listed(paths) if not _is_away(name))
+    return [file for path in here if not is_query(path) for file in _files(path, reading.split)]
+
+
+def identities(paths: Paths, reading: Reading = AS_IT_IS) -> dict[str, str]:
+    """What tells apart the content of the tables that are no files of this disk: by address, hub name, or query."""
+    named = [name for name in _listed(paths) if _is_away(name) or is_query(Path(name).expanduser())]
+    found = _behind(named, reading) if named else ()
+    return {str(each.path): each.identify() for each in found if isinstance(each, Table) and each.identify is not None}
 
 
 def named_inputs(paths: Paths) -> list[Path]:
@@ -87,7 +108,12 @@ def named_inputs(paths: Paths) -> list[Path]:
 
 def versions(paths: Paths, reading: Reading = AS_IT_IS) -> list[str]:
     """The version of every table behind the given names, in order: equal while they stay as they are. None is read."""
-    return [each.version if isinstance(each, Table) else version_of(each) for each in _behind(paths, reading)]
+    return [version_of(each) if isinstance(each, Path) else _version(each) for each in _behind(paths, reading)]
+
+
+def _version(table: Table) -> str:
+    """The version of a table; of a query, for which that takes a reading, what tells its rows from others."""
+    return table.version or (table.identify() if table.identify is not None else "")
 
 
 def stamp_of(paths: Paths, reading: Reading = AS_IT_IS) -> str:
@@ -96,8 +122,8 @@ def stamp_of(paths: Paths, reading: Reading = AS_IT_IS) -> str:
 
 
 def count_rows(paths: Paths, reading: Reading = AS_IT_IS) -> int | None:
-    """Rows of all tables behind the given names, without reading images; None where a hub data set is among them."""
-    if any(_on_hub(name) for name in _listed(paths)):
+    """Rows of all tables behind the given names, without reading images; None where one is not on this disk."""
+    if any(map(_is_away, _listed(paths))):
         return None
     return sum(row_count(table) for table in tables(paths, reading))
 
@@ -109,7 +135,7 @@ def _refuse_repeated(files: Sequence[Path]) -> None:
         groups = [group for held in groups if len(held) > 1 for group in _alike(held, mark)]
     for first, other, *_ in (group for group in groups if len(group) > 1):
         what = "it is named twice" if first.samefile(other) else f"its content is that of {first}"
-        raise InputError(f"{what}, so its rows would count twice", where=other, remedy="name one of the two")
+        raise InputError(_TWICE.format(what), where=other, remedy="name one of the two")
 
 
 def _ends(file: Path) -> str:
@@ -132,34 +158,19 @@ def _listed(paths: Paths) -> list[str | Path]:
     return names
 
 
-def _on_hub(name: str | Path) -> bool:
-    """Whether a name is a data set on the hub: `owner/name` or `owner/name:split`, and nothing here."""
-    return _HUB_NAME.fullmatch(str(name)) is not None and not os.path.exists(Path(name).expanduser())
+def _stored_tables(address: str, split: str | None) -> Iterator[Table]:
+    """The tables at an address, chosen as those of a folder here."""
+    files, unread = stored_files(address)
+    stored = {file.path: file for file in files}
+    if unread:
+        _tell(f"{address}: {_few(unread)} not read")
+    for file in _of_split(_named(stored, files[0].folder) or [*stored], files[0].folder, split):
+        yield stored[file].table()
 
 
-def _hub_table(name: str, wanted: str | None) -> Table:
-    """A data set on the hub, streamed by the `datasets` library; images stay encoded."""
-    if importlib.util.find_spec("datasets") is None:
-        remedy = "check the path; to read it from the hub, install finepref[datasets]"
-        raise InputError("no such file or folder", where=name, remedy=remedy)
-    import datasets
-    from huggingface_hub import HfApi
-
-    repository, _, split = name.partition(":")
-    split = wanted or split
-    try:
-        version = str(HfApi().dataset_info(repository).sha)
-        rows = datasets.load_dataset(repository, split=split or "train", revision=version, streaming=True).decode(False)
-        columns = tuple(rows.features or next(iter(rows)))
-    except Exception as error:  # both libraries and the http client under them raise many kinds
-        what = f"the hub does not hand it out ({' '.join(str(error).split()) or type(error).__name__})"
-        raise InputError(what, where=name, remedy="check name, split and network") from None
-
-    def read(wanted: Sequence[str] | None) -> Iterator[Line]:
-        chosen = rows if wanted is None else rows.select_columns(list(wanted))
-        yield from (Line(at, dict(row)) for at, row in enumerate(chosen))
-
-    return Table(Path(name), columns, Path(name), version, read, apart=False)  # its rows name no file here
+def _is_away(name: str | Path) -> bool:
+    """Whether what is named does not lie on this disk."""
+    return address_of(name) is not None or on_hub(name)
 
 
 def _twin_folders(path: Path) -> Table:
@@ -239,8 +250,7 @@ def _inside(folder: Path, split: str | None) -> list[Path]:
     below = sorted(p for p in folder.rglob("*") if p.is_file() and not _hidden(p.relative_to(folder)))
     tables = [p for p in below if suffix_of(p) in SUFFIXES]
     here = [p for p in tables if p.parent == folder]
-    named = ([p for p in here if _stem(p) == stem] for stem in NAMED)
-    found = next(filter(None, named), None) or [p for p in tables if suffix_of(p) == ".parquet"] or here or tables
+    found = _named(here, folder) or [p for p in tables if suffix_of(p) == ".parquet"] or here or tables
     if not found:
         raise InputError("the folder holds no table", where=folder, remedy=f"put a {', '.join(SUFFIXES)} file into it")
     _refuse_alike(found)
@@ -248,8 +258,19 @@ def _inside(folder: Path, split: str | None) -> list[Path]:
     found = _of_split(found, folder, split)
     unread = [str(p.relative_to(folder)) for p in below if p not in {*found} and p.suffix.lower() not in _CONTENT]
     if unread:
-        _tell(f"{folder}: {', '.join(unread[:3])}{f' and {len(unread) - 3} more' * (len(unread) > 3)} not read")
+        _tell(f"{folder}: {_few(unread)} not read")
     return found
+
+
+def _named(files: Iterable[Found], folder: Path) -> list[Found]:
+    """Of the tables of a folder those that have the first of the names which say that they are its tables."""
+    here = [file for file in files if file.parent == folder]
+    named = ([file for file in here if _stem(file) == stem] for stem in NAMED)
+    return next(filter(None, named), [])
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
 
 
 _CONTENT = (*PICTURES, *_CAPTIONS)
@@ -284,9 +305,9 @@ def _refuse_mixed(found: Sequence[Path], tables: Sequence[Path]) -> None:
         raise InputError(what, where=other.parent, remedy="name the files, or a pattern of them")
 
 
-def _of_split(files: Sequence[Path], folder: Path, wanted: str | None) -> list[Path]:
+def _of_split(files: Sequence[Found], folder: Path, wanted: str | None) -> list[Found]:
     """The files of one split; all where the names say no split."""
-    splits: dict[str, list[Path]] = {}
+    splits: dict[str, list[Found]] = {}
     for file in files:
         said = _SPLIT.findall(file.relative_to(folder).as_posix().lower())
         splits.setdefault(said[-1] if said else "", []).append(file)

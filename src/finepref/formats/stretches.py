@@ -18,7 +18,7 @@ from finepref.formats.pairrows import Account, Draft, ImageRef, Met, PairRows, a
 from finepref.formats.rankedrows import ranked_pairs
 from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.sources import Paths, tables
-from finepref.formats.tables import Table, parquet_rows, row_count, row_groups, suffix_of
+from finepref.formats.tables import Table, parquet_rows, row_count, row_groups
 from finepref.formats.textfiles import Line
 
 OWN_ID = "pair_id"  # ours: never repeated
@@ -90,8 +90,8 @@ class OpenedPairs:
             if number not in counts:
                 found.append(Stretch(number))
                 continue
-            parquet = suffix_of(source.table.path) == ".parquet"
-            least = row_groups(source.table.path) if parquet else [1] * counts[number]
+            parquet = source.table.parquet
+            least = row_groups(parquet) if parquet is not None else [1] * counts[number]
             first = held = 0
             for rows in least:
                 held += rows
@@ -112,8 +112,8 @@ class OpenedPairs:
 
     def _part(self, number: int, first: int, rows: int) -> Table:
         table = self.sources[number].table
-        if suffix_of(table.path) == ".parquet":
-            lines = parquet_rows(table.path, range(first, first + rows))
+        if table.parquet is not None:
+            lines = parquet_rows(table.parquet, range(first, first + rows))
         else:
             lines = lambda wanted: self.onward[number].take(first, rows, wanted)  # noqa: E731
         return replace(table, lines=lines, first=first, read_batches=None)

@@ -7,7 +7,7 @@ not, in any spelling of the ending.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,6 +55,23 @@ class Batch(NamedTuple):
     repeats: npt.NDArray[np.int64] | None = None
 
 
+class Parquet(NamedTuple):
+    """A parquet file: its name, and where pyarrow finds it. filesystem: where it lies; None: on this disk."""
+
+    path: Path
+    key: str = ""
+    filesystem: Any = None
+
+    def opened(self, **options: Any) -> pq.ParquetFile:
+        """The file. What lies elsewhere is fetched in large pieces ahead of time."""
+        ahead = self.filesystem is not None
+        return pq.ParquetFile(self.key or self.path, filesystem=self.filesystem, pre_buffer=ahead, **options)
+
+    def metadata(self) -> pq.FileMetaData:
+        """Its footer."""
+        return pq.read_metadata(self.key or self.path, filesystem=self.filesystem)
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A source of rows. columns: its names, over all of its rows.
@@ -65,7 +82,8 @@ class Table:
     `Line.at` counts. read_batches: the same as Arrow columns. nameless: columns of bytes, lists or records. version:
     changes with the table (place, size and time of its files; on the hub the commit), not with images that it names.
     notes: sentences on how it was read. first: number of its first row, of a part of a table. apart: whether parts
-    of it can be read.
+    of it can be read. parquet: the file, where it is one. identify: what tells its content from another, of what lies
+    at an address, on the hub, or comes from a query; None: its file's content does.
     """
 
     path: Path
@@ -79,6 +97,8 @@ class Table:
     notes: tuple[str, ...] = ()
     first: int = 0
     apart: bool = True
+    parquet: Parquet | None = None
+    identify: Callable[[], str] | None = None
 
     def place(self, at: int) -> str:
         """File and row or line, for messages."""
@@ -116,18 +136,14 @@ def file_table(path: Path, encoding: str | None = None) -> Table:
         InputError: it cannot be read, has a column twice, or has no rows.
     """
     kind = suffix_of(path)
-    unit, batched = "line", None
+    unit = "line"
     notes: tuple[str, ...] = ()
     nameless: list[str] = []
     if kind == ".parquet":
         with reading(path, PARQUET):
             refuse_damaged(path, remedy=REWRITE)
-            schema = pq.read_schema(path)
-        columns, text = list(schema.names), [field.name for field in schema if _is_text(field.type)]
-        nameless = [field.name for field in schema if not _nameable(field.type)]
-        unit, batched = "row", lambda wanted: _parquet_batches(path, wanted, text)
-        lines = lambda wanted: _parquet_lines(path, wanted)  # noqa: E731
-    elif kind in (".csv", ".tsv"):
+        return parquet_table(Parquet(path), root=path.parent, version=version_of(path))
+    if kind in (".csv", ".tsv"):
         mark = marks_of(path, encoding)
         columns = csv_header(path, encoding, mark)
         usual = "\t" if kind == ".tsv" else ","
@@ -147,7 +163,24 @@ def file_table(path: Path, encoding: str | None = None) -> Table:
             raise InputError(faulty.fault, where=f"{path}, {unit} {faulty.at}", remedy="write one JSON object a row")
         lines = lambda wanted: json_rows(path, encoding)  # noqa: E731
     _check_columns(columns, where=path)
-    return Table(path, tuple(columns), path.parent, version_of(path), lines, unit, batched, tuple(nameless), notes)
+    return Table(path, tuple(columns), path.parent, version_of(path), lines, unit, None, tuple(nameless), notes)
+
+
+def parquet_table(file: Parquet, *, root: Path, version: str) -> Table:
+    """The table of a parquet file. root, version: of `Table`."""
+    with reading(file.path, PARQUET), file.opened() as held:
+        schema = held.schema_arrow
+    _check_columns(schema.names, where=file.path)
+    text = [field.name for field in schema if _is_text(field.type)]
+    return Table(
+        file.path, tuple(schema.names), root, version, lambda wanted: _parquet_lines(file, wanted), "row",
+        lambda wanted: _parquet_batches(file, wanted, text), nameless_of(schema), parquet=file,
+    )  # fmt: skip
+
+
+def nameless_of(schema: pa.Schema) -> tuple[str, ...]:
+    """The columns of bytes, lists and records."""
+    return tuple(field.name for field in schema if not _nameable(field.type))
 
 
 def _check_columns(columns: Sequence[str], *, where: object) -> None:
@@ -186,36 +219,40 @@ def _as_in_a_file(value: Any) -> Any:
 
 def row_count(table: Table) -> int:
     """Rows of a table, without reading images."""
-    if suffix_of(table.path) == ".parquet":
-        return int(pq.read_metadata(table.path).num_rows)
+    if table.parquet is not None:
+        return int(table.parquet.metadata().num_rows)
     return sum(1 for _ in table.lines(table.columns[:1]))
 
 
-def row_groups(path: Path) -> list[int]:
+def row_groups(file: Parquet) -> list[int]:
     """Rows of each part of a parquet file that is read without the others."""
-    return _row_groups(pq.read_metadata(path))
+    return _row_groups(file.metadata())
 
 
 def _row_groups(meta: pq.FileMetaData) -> list[int]:
     return [meta.row_group(number).num_rows for number in range(meta.num_row_groups)]
 
 
-def parquet_rows(path: Path, within: range) -> Callable[[Sequence[str] | None], Iterator[Line]]:
+def parquet_rows(file: Parquet, within: range) -> Callable[[Sequence[str] | None], Iterator[Line]]:
     """`Table.lines` of some rows of a parquet file; only their row groups are read."""
-    return lambda wanted: _parquet_lines(path, wanted, within)
+    return lambda wanted: _parquet_lines(file, wanted, within)
 
 
-def _parquet_lines(path: Path, wanted: Sequence[str] | None, within: range | None = None) -> Iterator[Line]:
+def _parquet_lines(held: Parquet, wanted: Sequence[str] | None, within: range | None = None) -> Iterator[Line]:
     names = None if wanted is None else list(wanted)
-    with reading(path, PARQUET), pq.ParquetFile(path, pre_buffer=False) as file:
-        schema = pa.schema([field.with_type(_without_nanoseconds(field.type)) for field in file.schema_arrow])
+    with reading(held.path, PARQUET), held.opened() as file:
         ends = [0, *itertools.accumulate(_row_groups(file.metadata))]
         within = range(ends[-1]) if within is None else within
         groups = [n for n, (a, b) in enumerate(itertools.pairwise(ends)) if a < within.stop and b > within.start]
         batches = file.iter_batches(_ROWS_WITH_IMAGES, row_groups=groups, columns=names)
-        whole = (batch.cast(pa.schema(map(schema.field, batch.schema.names)), safe=False) for batch in batches)
-        rows = (row for batch in whole for row in batch.to_pylist())
+        rows = (row for batch in batches for row in rows_of_batch(batch))
         yield from (Line(at, row) for at, row in enumerate(rows, ends[min(groups, default=0)]) if at in within)
+
+
+def rows_of_batch(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows of an Arrow batch."""
+    kinds = [field.with_type(_without_nanoseconds(field.type)) for field in batch.schema]
+    return list(batch.cast(pa.schema(kinds), safe=False).to_pylist())
 
 
 def _without_nanoseconds(kind: pa.DataType) -> pa.DataType:
@@ -223,20 +260,24 @@ def _without_nanoseconds(kind: pa.DataType) -> pa.DataType:
     return pa.timestamp("us", kind.tz) if pa.types.is_timestamp(kind) and kind.unit == "ns" else kind
 
 
-def _parquet_batches(path: Path, wanted: Sequence[str], text: Sequence[str]) -> Iterator[Batch]:
+def _parquet_batches(held: Parquet, wanted: Sequence[str], text: Sequence[str]) -> Iterator[Batch]:
     """Batches of a parquet file; text: columns that become dictionaries, where the same words recur."""
-    with reading(path, PARQUET):
-        size = _sizes(pq.read_metadata(path))
+    with reading(held.path, PARQUET):
+        size = _sizes(held.metadata())
         coded = [name for name in text if name in wanted and size.get(name, 0.0) <= RECURS]
         total = sum(size[name] for name in wanted if name in size)
         rows = max(1, min(PARQUET_ROWS, int(PARQUET_BYTES / max(total, 1.0))))
-        options = {"read_dictionary": coded, "pre_buffer": False, "buffer_size": 1 << 20}  # buffers are kept to the end
-        with pq.ParquetFile(path, **options) as file:
-            start = 0
-            for columns in file.iter_batches(rows, columns=list(wanted), use_threads=False):
-                number = np.arange(columns.num_rows)
-                yield Batch(columns, start + number, number, columns.num_rows)
-                start += columns.num_rows
+        with held.opened(read_dictionary=coded, buffer_size=1 << 20) as file:  # buffers are kept to the end
+            yield from numbered(file.iter_batches(rows, columns=list(wanted), use_threads=False))
+
+
+def numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
+    """Batches of a table of which every row is there."""
+    start = 0
+    for columns in batches:
+        number = np.arange(columns.num_rows)
+        yield Batch(columns, start + number, number, columns.num_rows)
+        start += columns.num_rows
 
 
 def _sizes(meta: pq.FileMetaData) -> dict[str, float]:

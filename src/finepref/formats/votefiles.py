@@ -86,7 +86,8 @@ def read_votes(
     """Read votes from files and folders.
 
     Args:
-        paths: csv, tsv, jsonl, json and parquet files (text also .gz, .zst), folders of them, patterns, hub names.
+        paths: csv, tsv, jsonl, json and parquet files (text also .gz, .zst), folders of them, patterns, hub names;
+            parquet at an address (s3://...); a database of DuckDB with one table (.duckdb), a query for it (.sql).
         format: a name of `dialects.DIALECTS`, or auto.
         columns: role -> column, for what the dialect does not say by itself; roles: left, right, winner, left_image,
             right_image, prompt, voter, id, or group, model, rank (and image).
