@@ -26,9 +26,9 @@ HEAD = """# Results of benchmarks
 
 Written by `python benchmarks/results_index.py` from the files in `results` and the lines of `findings.yaml`.
 
-A result is one benchmark on one date, and stays as it was measured: a benchmark that is run again leaves a file of another
-date. A folder holds rows, one file a run or one line a seed; more runs add files or lines, and change none. Versions and
-the machine stand in the files.
+A result is one benchmark on one date, and stays as it was measured: run again, a benchmark leaves another file.
+A folder holds rows, one file a run or one line a seed; more runs add files or lines, and change none. Versions and the
+machine stand in the files.
 
 | date | result | what it says | command |
 |---|---|---|---|
@@ -46,7 +46,8 @@ class Result:
         """What a line may take numbers from."""
         if self.files[0].is_dir():
             return {"rows": [json.loads(path.read_text("utf-8")) for path in sorted(self.files[0].glob("*.json"))]}
-        return {"data": json.loads(path.read_text("utf-8")) for path in self.files if path.suffix == ".json"}
+        files = [path for path in self.files if path.suffix == ".json"]
+        return {"data": json.loads(files[0].read_text("utf-8"))} if files else {}
 
     def command(self) -> str:
         """The command as the page has it, or else the JSON file; empty where neither does."""

@@ -20,7 +20,7 @@ NAMES = re.compile(r"\bfloat32\b|\bR2\b|\bSD1\.5\b|AGIQA-3K|\d{4}-\d{2}-\d{2}-[a
 
 
 def test_the_index_is_that_of_the_results() -> None:
-    """`python benchmarks/results_index.py` was run after the last result, and every line stands for a result that is there."""
+    """Every result has its line, every line its result; the page was written after the last of them."""
     names = [result.name for result in index.results()]
     assert sorted(FINDINGS) == sorted(names)
     assert index.PAGE.read_text(encoding="utf-8") == index.page(), "run python benchmarks/results_index.py"

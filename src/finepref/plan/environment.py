@@ -15,7 +15,7 @@ from finepref.core.provenance import version_of, versions
 FLOORS = {
     "torch": (2, 6),
     "diffusers": (0, 38),
-    "transformers": (5, 0),
+    "transformers": (5, 6),
     "peft": (0, 18),
     "numpy": (2, 0),
     "pyarrow": (16, 0),
@@ -56,7 +56,7 @@ def _floors() -> Finding:
             old.append(f"{name} {version or 'is missing'}, at least {'.'.join(map(str, floor))} is needed")
     if old:
         return Finding(False, "; ".join(old), "install finepref again")
-    return Finding(True, "versions are at or above the tested floors")
+    return Finding(True, "versions are at or above the lowest that finepref asks for")
 
 
 def _probe_torchvision() -> Finding:
