@@ -18,7 +18,7 @@ FLOORS = {
     "transformers": (5, 6),
     "peft": (0, 18),
     "numpy": (2, 0),
-    "pyarrow": (16, 0),
+    "pyarrow": (17, 0),
 }
 EXTRAS = {
     "datasets": "hub data sets by name (extra: datasets)",
