@@ -59,5 +59,6 @@ LONG = (
     "tests/unit/test_plan.py::test_card_layers[12gb-sd3]",
     "tests/unit/test_plan.py::test_card_layers[24gb-flux]",
     "tests/cli/test_rounds.py::test_two_rounds_and_one_that_was_ended",  # test_people_are_waited_for_...
+    "tests/cli/test_installed.py::test_installed_in_an_empty_environment",  # tests/unit/test_package.py
     "tests/cli/test_lab_voters.py::test_what_was_acknowledged_is_there_after_kills",  # tests/unit/test_vote_site.py
 )

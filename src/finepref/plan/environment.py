@@ -15,10 +15,10 @@ from finepref.core.provenance import version_of, versions
 FLOORS = {
     "torch": (2, 6),
     "diffusers": (0, 38),
-    "transformers": (5, 0),
+    "transformers": (5, 6),
     "peft": (0, 18),
     "numpy": (2, 0),
-    "pyarrow": (16, 0),
+    "pyarrow": (17, 0),
 }
 EXTRAS = {
     "datasets": ("datasets", "hub data sets by name"),
@@ -63,7 +63,7 @@ def _floors() -> Finding:
             wanted.append(f"'{name}>={least}'")
     if old:
         return Finding(False, "; ".join(old), f"pip install --upgrade {' '.join(wanted)}")
-    return Finding(True, "versions are at or above the tested floors")
+    return Finding(True, "versions are at or above the lowest that finepref asks for")
 
 
 def _probe_torchvision() -> Finding:
