@@ -31,7 +31,7 @@ def command(
 ) -> None:
     """Every option of a run, its value and its origin.
 
-    And the commands of the run; the defaults without -c.
+    Names the commands of the run too. Without -c: the defaults.
     """
     from finepref.formats.layers import stack
     from finepref.plan.methods import commands

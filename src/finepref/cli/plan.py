@@ -29,7 +29,7 @@ def command(
 ) -> None:
     """Work, memory, disk and time of a run, and how it fits.
 
-    And its parameters. Reads configs, no weights.
+    Counts parameters too. Reads configs, no weights.
     """
     from finepref.core.errors import ConfigError
     from finepref.plan.cards import USUAL, gpus_of

@@ -28,6 +28,7 @@ EXTRAS = {
     "fastapi": ("collect", "the page that collects votes"),
     "uvicorn": ("collect", "the page that collects votes"),
     "opencv-python-headless": ("control", "edges of pictures (control-maps --kind canny)"),
+    "duckdb": ("duckdb", "votes in SQL"),
     "tensorboard": ("tensorboard", "the tensorboard tracker"),
     "wandb": ("wandb", "the wandb tracker"),
     "trackio": ("trackio", "the trackio tracker"),
