@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finepref.core.errors import InputError
-from finepref.core.files import FOOTER, PARQUET, atomic_file, link, parquet_meta, read_parquet, sealed_parquet
+from finepref.core.files import FOOTER, PARQUET, atomic_file, link, parquet_meta, sealed_parquet
 from finepref.core.files import reading as reading_file
 from finepref.core.provenance import sha256_bytes, version_of
 from finepref.formats.detection import find_dialect
@@ -193,7 +193,9 @@ def write_pairs(pairs: Iterable[Preference], out: str | Path, *, made: str = "")
 
 def rename_pairs(file: Path, ids: Sequence[str], out: Path) -> None:
     """Write a file of `write_pairs` with these ids; where they are its own, it gets a second name alone."""
-    if [*ids] == read_parquet(file, ["pair_id"])["pair_id"].to_pylist():
+    with reading_file(file, PARQUET):  # not its hash, which reads all of it: it was made a moment ago
+        held_ids = pq.read_table(file, columns=["pair_id"])["pair_id"].to_pylist()
+    if [*ids] == held_ids:
         out.unlink(missing_ok=True)
         link(file, out)
         return
