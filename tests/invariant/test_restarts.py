@@ -23,7 +23,9 @@ from finepref.core.provenance import sha256_folder
 from finepref.data.latents import LatentCache
 from finepref.formats.manifest import read_manifest
 from finepref.formats.run import read_run
+from finepref.train.config import load_config
 from finepref.train.processes import LOST
+from finepref.train.run import train_run
 from torchrun import FINEPREF, environment, launched, torchrun
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -144,10 +146,10 @@ def test_what_is_shared_out_goes_on(tmp_path: Path, world: Path, command: str) -
 
 def test_two_killed_go_on_as_one_and_as_three(tmp_path: Path, world: Path) -> None:
     """A run of two processes, both killed: with another number of them it ends where it would have, up to rounding."""
-    words = ["-c", world / "run.yaml", "train.max_steps=60", "train.checkpoint_every=2", "train.micro_batch=2"]
+    words = ["train.max_steps=40", "train.checkpoint_every=2", "train.micro_batch=2"]
     words += ["objective.beta=2", "train.adam_epsilon=1e-2", "train.learning_rate=1e-2", "train.max_grad_norm=null"]
     run = tmp_path / "killed"
-    command = torchrun(*FINEPREF, "train", *words, "--out", run)
+    command = torchrun(*FINEPREF, "train", "-c", world / "run.yaml", *words, "--out", run)
     with subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL) as child:
         while child.poll() is None and not done(run, 5):
             time.sleep(0.02)
@@ -157,11 +159,13 @@ def test_two_killed_go_on_as_one_and_as_three(tmp_path: Path, world: Path) -> No
     assert not (run / "run.json").exists()
     shutil.copytree(run, tmp_path / "one")
     shutil.copytree(run, tmp_path / "three")
-    for name, processes in (("one", 1), ("three", 3), ("whole", 1)):
-        launched(*FINEPREF, "train", *words, "--out", tmp_path / name, "--resume", "auto", processes=processes)
+    for name in ("one", "whole"):
+        train_run(load_config(world / "run.yaml", words), tmp_path / name, resume="auto")
+    again = ["train", "-c", world / "run.yaml", *words, "--out", tmp_path / "three", "--resume", "auto"]
+    launched(*FINEPREF, *again, processes=3)
     weights = {name: load_file(tmp_path / name / WEIGHTS) for name in ("one", "three", "whole")}
     start = load_file(world / "model" / WEIGHTS)
     assert max(float((value - start[key]).abs().max()) for key, value in weights["whole"].items()) > 1e-3
     for name in ("one", "three"):
         assert max(float((value - weights["whole"][key]).abs().max()) for key, value in weights[name].items()) < 1e-5
-        assert read_run(tmp_path / name).steps == 60
+        assert read_run(tmp_path / name).steps == 40

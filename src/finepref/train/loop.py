@@ -330,15 +330,16 @@ def _checkpoint(run: Run, state: State, writer: Writing, *, last: bool = False) 
             copy=goes_on,
         )
         if write is not None:
-            then = functools.partial(_tell, run, progress_of(run, state))
+            told = functools.partial(_tell, run, progress_of(run, state))
             if goes_on:
-                writer.begin(write, then)
+                writer.begin(write, told)
             else:
                 write()
-                then()
+                told()
     run.world.barrier()
 
 
-def _tell(run: Run, progress: Progress) -> None:
+def _tell(run: Run, then: Progress) -> None:
+    """Tell the callbacks of a checkpoint that is whole. then: where the run was when it was taken."""
     for callback in run.callbacks:
-        callback.on_checkpoint(progress, checkpoint_path(run.out, progress.step))
+        callback.on_checkpoint(then, checkpoint_path(run.out, then.step))
