@@ -14,7 +14,7 @@ from finepref.core.provenance import version_of, versions
 
 FLOORS = {
     "torch": (2, 6),
-    "diffusers": (0, 38),
+    "diffusers": (0, 42),
     "transformers": (5, 6),
     "peft": (0, 18),
     "numpy": (2, 0),
