@@ -27,7 +27,7 @@ class KtoOptions(Options):
     offset: Offset = told("batch", "Anchor z: batch mean clamped at 0, or the mean of both class means, unclamped.")
 
 
-def kto_sums(pred: ImagePrediction) -> Float[Tensor, 4]:
+def kto_sums(pred: ImagePrediction) -> Float[Tensor, "sums=4"]:
     """What the anchor is made of, float64: sum of g and number of the desirable images, then of the undesirable ones.
 
     Sums of several batches or processes add up to those of all their images.
@@ -38,7 +38,7 @@ def kto_sums(pred: ImagePrediction) -> Float[Tensor, 4]:
         return torch.stack([(gain * chosen).sum(), chosen.sum(), (gain * (1 - chosen)).sum(), (1 - chosen).sum()])
 
 
-def kto_anchor(sums: Float[Tensor, 4], *, offset: Offset) -> Float[Tensor, ""]:
+def kto_anchor(sums: Float[Tensor, "sums=4"], *, offset: Offset) -> Float[Tensor, ""]:
     """z, the reference point: the one quantity that depends on more than one image.
 
         batch: z = max(0, mean g)    class_balanced: z = (mean g over y=1 + mean g over y=0) / 2    g = L_ref - L

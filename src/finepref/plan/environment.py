@@ -17,7 +17,7 @@ FLOORS = {
     "diffusers": (0, 42),
     "transformers": (5, 6),
     "peft": (0, 18),
-    "numpy": (2, 0),
+    "numpy": (2, 1),
     "pyarrow": (17, 0),
 }
 EXTRAS = {
