@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Any, Unpack
 
@@ -96,9 +96,8 @@ def load_adapter(
     policy, start = _load_network(source, kind, init_from, below, as_saved=as_saved)
     if from_base and lora is not None:
         _check_on_base(init_from, start, kind, source)
-    texts = None
-    if lora is not None and lora.text_encoder:
-        texts = load_text_encoders(source, kind, check_tokenizers(source, kind))
+    read = lora is not None and lora.text_encoder
+    texts = load_text_encoders(source, kind, check_tokenizers(source, kind)) if read else None
     networks = {kind.part: policy, **({} if texts is None else texts.encoders)}
     held = {} if start is None else read_lora(start, networks, pipeline_class(source))
     if lora is None:
@@ -116,11 +115,7 @@ def load_adapter(
     moved = None if sharded or place.type == "cpu" else place
     frozen = freeze_copy(copied, moved=moved is not None) if reference and lora is None else None
     unchanged = [None if moving else frozen] if lora is None else [*networks.values()]
-    if dtype is not None:
-        for network in filter(None, unchanged):
-            store_half(network, dtype, moved)
-        for network in filter(None, (*networks.values(), frozen)):
-            autocast_forward(network, place, dtype, widened=network in (policy, frozen))
+    _in_half(unchanged, (*networks.values(), frozen), place, dtype, moved, policy, frozen)
     for network in filter(None, () if sharded else (*networks.values(), frozen)):
         network.to(place)
     for network in filter(None, (policy, frozen) if compile else ()):
@@ -139,6 +134,22 @@ def load_adapter(
         micro_conditioning=micro,
         vae=vae,
     )
+
+
+def _in_half(
+    stored: Iterable[Any], called: Iterable[Any], place: torch.device, dtype: torch.dtype | None,
+    moved: torch.device | None, *widened: Any,
+) -> None:  # fmt: skip
+    """Keep the weights of some networks in half precision, and compute in it in all that are called; None is none.
+
+    moved: where the weights that are kept go, one by one.
+    """
+    if dtype is None:
+        return
+    for network in filter(None, stored):
+        store_half(network, dtype, moved)
+    for network in filter(None, called):
+        autocast_forward(network, place, dtype, widened=network in widened)
 
 
 def _check_on_base(name: str | FilePath | None, start: FilePath | None, kind: Family, source: Source) -> None:
