@@ -33,7 +33,7 @@ def finished(folder: Path, kind: str, **changes: object) -> Path:
     adapter = load_adapter(base, lora=TRAINED[kind], reference=False)
     perturb(adapter)
     run = folder / "runs" / "mine"
-    adapter.save(run)
+    adapter.saving()(run)
     section = {"base": str(base)}
     lora = {"rank": 4} if kind == "lora" else None
     config = {"model": section, "data": {"paths": ["pickapic.parquet"]}, "lora": lora}

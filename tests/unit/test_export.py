@@ -33,7 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory):
             base = tiny.BUILDERS[name](folder / "base")
             adapter = load_adapter(base, lora=TRAINED[kind], reference=False)
             perturb(adapter)
-            adapter.save(folder / "run")
+            adapter.saving()(folder / "run")
             made[key] = base, folder / "run"
         return made[key]
 

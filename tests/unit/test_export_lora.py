@@ -64,7 +64,7 @@ def world(tmp_path_factory: pytest.TempPathFactory):
             for parameter in lora.state(adapter.network)[0].values():
                 parameter.add_(torch.randn(parameter.shape, generator=drawn), alpha=0.1)
             run.mkdir()
-            lora.save(pipeline_class(locate(base)), {adapter.kind.part: adapter.network}, run)
+            lora.saving(pipeline_class(locate(base)), {adapter.kind.part: adapter.network})(run)
             pictures[run] = picture(load_pipeline(base, run))
             assert (pictures[run] - picture(load_pipeline(base))).abs().max() > 1e-3
         return base, run, pictures[run]

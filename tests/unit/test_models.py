@@ -103,7 +103,7 @@ def test_saved_part_gives_the_same_image_in_plain_diffusers(base, tmp_path: Path
     perturb(adapter)
     adapter.train_mode(True)
     ours = picture(adapter.pipeline())
-    adapter.save(tmp_path)
+    adapter.saving()(tmp_path)
     source = locate(base(name))
     part = family_of(source).part
     pipeline_class = getattr(diffusers, source.index["_class_name"])
@@ -149,13 +149,13 @@ def test_init_from_moves_policy_and_reference(base, tmp_path: Path, name: str) -
         assert torch.equal(adapter.reference(x, t, cond), reference)
         assert not torch.equal(adapter.policy(x, t, cond), policy)
         run = tmp_path / f"{start}-{settings is None}"
-        adapter.save(run)
+        adapter.saving()(run)
         (run / "config.yaml").write_text(f"model: {{base: x, init_from: {tmp_path / start}}}\n")
         assert torch.equal(picture(load_pipeline(base(name), run)), picture(adapter.pipeline()))
 
 
 def test_lora_start_of_another_rank_is_refused(base, tmp_path: Path) -> None:
-    load_adapter(base("sd15"), lora=TRAINED["lora"], reference=False).save(tmp_path)
+    load_adapter(base("sd15"), lora=TRAINED["lora"], reference=False).saving()(tmp_path)
     with pytest.raises(ConfigError, match=r"lora\.rank: the run asks for 8, the LoRA of model\.init_from has 4"):
         load_adapter(base("sd15"), init_from=tmp_path, lora=LoraSettings(rank=8, alpha=16))
     with pytest.raises(ConfigError, match=r"lora\.alpha"):
@@ -362,7 +362,7 @@ def test_vae_override(base, tmp_path: Path) -> None:
     torch.testing.assert_close(changed.encode_images(pixels)[0], expected, rtol=1e-4, atol=1e-5)
     adapter = load_adapter(base("sd15"), reference=False, vae=str(tmp_path / "vae"))
     assert adapter.pipeline().vae.config.scaling_factor == 0.5
-    adapter.save(tmp_path / "run")
+    adapter.saving()(tmp_path / "run")
     (tmp_path / "run" / "config.yaml").write_text(f"model: {{base: x, vae: {tmp_path / 'vae'}}}\n")
     assert torch.equal(picture(load_pipeline(base("sd15"), tmp_path / "run")), picture(adapter.pipeline()))
 

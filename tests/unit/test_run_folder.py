@@ -47,7 +47,7 @@ def made(base: Path, out: Path, kind: str = "lora", **model: str) -> Path:
     """A finished run of these models, with weights that were moved, as `finepref train` leaves it."""
     adapter = load_adapter(base, lora=TRAINED[kind], reference=False, init_from=model.get("init_from"))
     tiny.perturb(adapter)
-    adapter.save(out)
+    adapter.saving()(out)
     settings = {"base": str(base), **model}
     (out / "config.yaml").write_text(yaml.safe_dump({"model": settings}))
     source = locate(base)

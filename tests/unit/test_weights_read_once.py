@@ -42,7 +42,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         save_file(wide, found["float32"] / file.relative_to(whole), metadata={"format": "pt"})
     adapter = load_adapter(whole, lora=LoraSettings(rank=2))
     tiny.perturb(adapter)
-    adapter.save(folder / "start")
+    adapter.saving()(folder / "start")
     return {**found, "start": folder / "start"}
 
 
