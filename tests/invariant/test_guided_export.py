@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> MakeRun:
         lora = TRAINED[kind] if isinstance(kind, str) else kind
         adapter = load_adapter(base, lora=lora, reference=False)
         perturb(adapter, scale)
-        adapter.save(tmp_path / name)
+        adapter.saving()(tmp_path / name)
         return tmp_path / name
 
     return make

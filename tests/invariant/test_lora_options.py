@@ -63,7 +63,7 @@ def test_exports(world: Path, tmp_path: Path, kind: str) -> None:
 
     adapter = load_adapter(world / "model", lora=LoraSettings(rank=4, alpha=6, **KINDS[kind]), reference=False)
     perturb(adapter)
-    adapter.save(tmp_path / "run")
+    adapter.saving()(tmp_path / "run")
     pipe = DiffusionPipeline.from_pretrained(world / "model")
     pipe.set_progress_bar_config(disable=True)
     base = picture(pipe)
@@ -85,7 +85,7 @@ def test_the_reference_drops_nothing(world: Path, tmp_path: Path) -> None:
     start = first.policy(x, t, cond)
     perturb(first)
     trained = first.policy(x, t, cond)
-    first.save(tmp_path / "run")
+    first.saving()(tmp_path / "run")
     second = load_adapter(world / "model", lora=settings, init_from=tmp_path / "run")
     for adapter, wanted in ((first, start), (second, trained)):
         perturb(adapter)
@@ -122,7 +122,7 @@ def test_dora_in_half_precision_is_refused(world: Path, tmp_path: Path) -> None:
 
 
 def test_another_kind_than_the_start_is_refused(world: Path, tmp_path: Path) -> None:
-    load_adapter(world / "model", lora=LoraSettings(rank=4, dora=True), reference=False).save(tmp_path / "run")
+    load_adapter(world / "model", lora=LoraSettings(rank=4, dora=True), reference=False).saving()(tmp_path / "run")
     message = "the run asks for False, the LoRA of model.init_from has True; set lora.dora to the file's value"
     with pytest.raises(ConfigError, match=message):
         load_adapter(world / "model", lora=LoraSettings(rank=4), init_from=tmp_path / "run")

@@ -70,7 +70,7 @@ def test_channels_last_computes_the_same_and_is_saved_plainly(base: Path, plain,
     torch.testing.assert_close(out, plain[0], rtol=0, atol=1e-5)
     assert norm == pytest.approx(plain[1], rel=1e-5)
     assert torch.equal(call(adapter, "reference")[0], out)
-    adapter.save(tmp_path)
+    adapter.saving()(tmp_path)
     saved = UNet2DConditionModel.from_pretrained(tmp_path / "unet").state_dict()
     original = UNet2DConditionModel.from_pretrained(base / "unet").state_dict()
     assert all(torch.equal(saved[name], value) for name, value in original.items())

@@ -53,7 +53,7 @@ def test_each_module_has_its_own_rank_and_alpha(base: Path, weights: made.Tensor
         torch.testing.assert_close(after, before + scale[module].view(before.shape), rtol=0, atol=2e-7)
     asked = LoraSettings(rank=2, alpha=1.0)
     low = load_adapter(base, init_from=file, reference=False, lora=asked)  # trained as it is
-    low.save(tmp_path / "run")
+    low.saving()(tmp_path / "run")
     again = load_adapter(base, init_from=tmp_path / "run", reference=False).network
     for module in modules:
         assert torch.equal(again.get_submodule(module).weight, network.get_submodule(module).weight)

@@ -49,7 +49,7 @@ def test_a_variant_is_read_as_diffusers_reads_it(half: Path, tmp_path: Path) -> 
 
     adapter = load_adapter(half, variant="fp16", reference=False)
     tiny.perturb(adapter)
-    adapter.save(tmp_path / "run")
+    adapter.saving()(tmp_path / "run")
     (tmp_path / "run" / "config.yaml").write_text(f"model:\n  base: {half}\n  variant: fp16\n")
     merged = export(tmp_path / "run", half, tmp_path / "merged", format="merged")
     oracle = DiffusionPipeline.from_pretrained(merged, torch_dtype=torch.float32)

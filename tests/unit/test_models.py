@@ -129,10 +129,10 @@ def test_init_from_moves_policy_and_reference(base, tmp_path: Path, name: str) -
     """A run that starts from a full run or from a LoRA: both networks start there, and the result reloads."""
     first = load_adapter(base(name), reference=False)
     perturb(first)
-    first.save(tmp_path / "full")
+    first.saving()(tmp_path / "full")
     low = load_adapter(base(name), lora=TRAINED["lora"], reference=False)
     perturb(low)
-    low.save(tmp_path / "lora")
+    low.saving()(tmp_path / "lora")
     x, t, cond = inputs(base(name), first)
     with torch.no_grad():
         expected = {"full": first.policy(x, t, cond), "lora": low.policy(x, t, cond)}
