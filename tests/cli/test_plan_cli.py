@@ -35,7 +35,7 @@ def test_plan_prints_every_part(finepref, folder: Path) -> None:
     assert code == 0, err
     assert "sd15, 0.79 M parameters" in out
     assert "80 draws" in out
-    assert "10 images of 1.024 kB, 5 prompts" in out
+    assert "10 images of 1.024 kB, 4 prompts" in out  # five rows, of which two say the same
     for part in ("weights", "reference", "gradients", "optimiser", "activations", "batches", "estimate", "H200"):
         assert part in out
     assert "A100" not in out

@@ -69,7 +69,8 @@ def test_memory_of_the_commands(finepref, folder: Path, monkeypatch: pytest.Monk
         asked = [sys.executable, "-m", "finepref", stage, *words]
         process = subprocess.Popen(asked, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
         _, status, used = os.wait4(process.pid, 0)
-        assert os.waitstatus_to_exitcode(status) == 0, stage
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0, stage
         peak = used.ru_maxrss * 1024 / 1e9
         for plan in (before, after):
             assert plan["host"][stage]["cpu_gb"] == pytest.approx(peak, rel=0.1), stage
