@@ -12,11 +12,14 @@ import subprocess
 import venv
 from pathlib import Path
 
+import pytest
+
 import package_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.timeout(3600)  # the registry is somewhere else
 def test_installed_in_an_empty_environment(tmp_path: Path) -> None:
     """Wheel and sdist install the same files; doctor and the demo run where the repository is not."""
     built = package_files.build(tmp_path / "built")
