@@ -63,6 +63,7 @@ def make(folder: Path, arch: str) -> None:
     from transformers import CLIPModel
 
     import tiny
+    import tiny_scorers
     from finepref.evaluate.scorers import clip
 
     rehearsal.make_base(folder, arch)
@@ -74,7 +75,7 @@ def make(folder: Path, arch: str) -> None:
     weights = {name: 0.02 * torch.randn(network.state_dict()[name].shape, generator=draws) for name in names}
     (folder / "scorer").mkdir()
     save_file(weights, folder / "scorer" / "model.safetensors", metadata={"format": "pt"})
-    tiny.clip_tokenizer().save_pretrained(str(folder / "scorer"))
+    tiny_scorers.clip_vocabulary(folder / "scorer")
     (folder / "prompts.txt").write_text("\n".join(tiny.WORDS[:8]) + "\n")
 
 

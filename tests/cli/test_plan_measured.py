@@ -52,7 +52,7 @@ def test_numbers_are_guessed_then_counted(finepref, folder: Path, monkeypatch: p
     assert code == 0, err
     assert "guessed" not in after
     assert "12 images" in after
-    assert "4 prompts" in after
+    assert "5 prompts" in after  # with the empty one
 
 
 def test_memory_of_the_commands(finepref, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_memory_of_the_commands(finepref, folder: Path, monkeypatch: pytest.Monk
         for plan in (before, after):
             assert plan["host"][stage]["cpu_gb"] == pytest.approx(peak, rel=0.1), stage
     kept = planned(*HERE)["cache"]
-    assert (kept["images"], kept["prompts"], kept["by"]) == (12, 4, "cache")
+    assert (kept["images"], kept["prompts"], kept["by"]) == (12, 5, "cache")
     assert {**kept, "by": "data"} == after["cache"]
     shards = sum(path.stat().st_size for path in (folder / "cache").rglob("*.safetensors"))
     assert shards == pytest.approx(kept["total_bytes"], rel=0.05)  # 16 latents and prompts of the lab have headers

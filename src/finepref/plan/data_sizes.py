@@ -26,7 +26,7 @@ By = Literal["cache", "data", "draws"]
 @dataclass(frozen=True, slots=True)
 class DataSizes:
     """by: how they are known: as the cache holds them; counted in the data, by its own names of images, where an image
-    without a name counts as one more; guessed, every draw another pair.
+    without a name counts as one more, and with the empty prompt; guessed, every draw another pair.
     """
 
     images: int
@@ -54,12 +54,12 @@ def data_sizes(config: RunConfig) -> DataSizes:
         return _by_rows(paths, reading)
     held = [chunk.cast(pa.string()) for each in (columns.image_0, columns.image_1) for chunk in each.arrow.chunks]
     images = pa.chunked_array(held, pa.string())
-    names, prompts = distinct(TextColumn(images.drop_null())), distinct(columns.prompt)
+    names, prompts = distinct(TextColumn(images.drop_null())), 1 + distinct(columns.prompt)
     return DataSizes(names + images.null_count, prompts, len(columns.label), "data")
 
 
 def _by_rows(paths: list[str], reading: Reading) -> DataSizes:
-    prompts, images, nameless, pairs = set[str](), set[str](), 0, 0
+    prompts, images, nameless, pairs = {""}, set[str](), 0, 0
     for source in open_rows(paths, reading, images=False, account=Account()):
         lines = source.lines(images=suffix_of(source.table.path) != ".parquet")  # where they are names of files
         for draft in ranked_pairs(source, lines) if source.dialect.kwise else source.pairs(lines):

@@ -129,7 +129,8 @@ def drawing_host(config: RunConfig, counts: Counts, files: Mapping[str, PartFile
         own += files["denoiser"].own(wanted, counts.parameters)
     else:
         own += WIDTH[wanted] * (counts.parameters - counts.linear) + QUANTIZED[config.model.quantize] * counts.linear
-    return _host("generate", own, sum(each.size for each in files.values()), stage.together_gb)
+    space = space_gb(WIDTH[wanted] * counts.parameters / GB) / 2  # no gradients
+    return _host("generate", own, sum(each.size for each in files.values()), stage.together_gb + space)
 
 
 def scoring_host(parameters: int, stage: StageMemory) -> HostMemory:

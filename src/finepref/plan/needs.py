@@ -26,7 +26,7 @@ GOOD, POOR = 0.5, 0.25
 MANY = 1000  # pictures, by which drawing and scoring are planned
 RESERVED_GB, FRAGMENTS = 1.5, 0.05  # CUDA context and libraries; share of the memory lost between blocks
 # What a process takes beside its networks, and on a CPU what the kernels work in: measured, benchmarks/plan_memory.py.
-START_GB: Mapping[str, float] = {"train": 0.64, "cache": 0.59, "generate": 0.58, "score": 0.45}
+START_GB: Mapping[str, float] = {"train": 0.6, "cache": 0.59, "generate": 0.53, "score": 0.45}
 SPACE, SPACE_GB = 0.2, 0.68  # share of the weights, at most
 
 
@@ -145,7 +145,7 @@ class HostMemory:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnGpu:
     """Estimates for one GPU. hours: GPU hours at `GOOD` and `POOR` share of the peak; days: shared by all processes;
-    None where only its size is known. stages: GPU hours of the others, in the same way (`stage_work`).
+    None where only its size is known. stages: GPU hours of the others, in the same way.
 
     fits: as configured. remedies: what makes it fit, the mildest of each kind; empty where it fits or nothing does.
     """
