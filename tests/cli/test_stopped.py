@@ -72,6 +72,7 @@ def test_a_file_name_with_an_escape_is_shown(
 def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "build", lambda *_, **__: lambda words: {}["a bug"])
     monkeypatch.setattr(main, "refuse_repeats", lambda *_: None)
+    monkeypatch.setattr(main, "refuse_addresses", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["finepref"])
     with pytest.raises(KeyError):
         main.main()

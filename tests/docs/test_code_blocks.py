@@ -62,8 +62,9 @@ def blocks(page: str) -> list[Block]:
 
 
 def commands(block: Block) -> Iterator[list[str]]:
-    """The words of every command of a block, without what starts several processes of it."""
-    for line in block.text.replace("\\\n", " ").replace("\n$ ", "\n").removeprefix("$ ").splitlines():
+    """The words of every command of a block, without what starts several processes of it and files that it writes."""
+    text = re.sub(r"^cat > \S+ <<(\w+)\n.*?^\1$", "", block.text, flags=re.DOTALL | re.MULTILINE)
+    for line in text.replace("\\\n", " ").replace("\n$ ", "\n").removeprefix("$ ").splitlines():
         words = shlex.split(line, comments=True)
         if words and words[0] in ("torchrun", "accelerate"):
             words = words[words.index("-m") + 1 :]

@@ -425,6 +425,6 @@ def test_a_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hub_name_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finepref.formats.sources.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("finepref.formats.hubtable.importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"owner/votes: no such file or folder; .* install finepref\[datasets\]"):
         tables("owner/votes")

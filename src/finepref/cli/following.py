@@ -41,6 +41,6 @@ def judged_by(protocol: str | None, prompts: Sequence[str]) -> Words:
 def _of_the_lab(votes: Path) -> bool:
     """Whether `finepref lab votes` wrote a file."""
     from finepref.core.files import parquet_meta
-    from finepref.lab.world import VOTES
+    from finepref.lab.crowd import VOTES
 
     return votes.suffix == ".parquet" and votes.is_file() and parquet_meta(votes).get("what") == VOTES

@@ -27,12 +27,20 @@ FOOTER = b"finepref"
 PARQUET = "a readable parquet file"
 REWRITE = "write it again with the stage that wrote it"
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
+_MASK = os.umask(0)
+os.umask(_MASK)
 
 
-def fsync(path: Path) -> None:
-    """See that what was written is on the disk."""
+def finish(path: Path) -> None:
+    """See that what was written is on the disk, and gives others the rights that a new file gives them.
+
+    safetensors leaves its files to their owner alone (as of 0.8), which would lock a team out of its own weights.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
+        found = os.fstat(handle)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and stat.S_IMODE(found.st_mode) == 0o600:
+            os.fchmod(handle, 0o666 & ~_MASK)
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -87,9 +95,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     place = followed(path)
     with temporary(place.parent) as made:
         yield made
-        fsync(made)
+        finish(made)
         _put(made, place)
-        fsync(place.parent)
+        finish(place.parent)
 
 
 @contextmanager
@@ -102,7 +110,7 @@ def atomic_folder(path: str | Path, *, own: Sequence[str] = ()) -> Iterator[Path
     with temporary(place.parent, folder=True) as made:
         yield made
         for entry in sorted(made.rglob("*")):
-            fsync(entry)
+            finish(entry)
         if place.exists():
             _take_over(place, made, own)
             with temporary(place.parent, folder=True) as old:
@@ -110,7 +118,7 @@ def atomic_folder(path: str | Path, *, own: Sequence[str] = ()) -> Iterator[Path
                 os.replace(made, place)
         else:
             os.replace(made, place)
-        fsync(place.parent)
+        finish(place.parent)
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from finepref.core.errors import FineprefError, InputError
-from finepref.core.files import followed, fsync, matches, write_json
+from finepref.core.files import finish, followed, matches, write_json
 from finepref.core.locks import BUSY, HELD, LOCK, collect, locked, remove, temporary
 from finepref.core.ownership import REMEDY, VERSION, Inputs, made, refuse_inputs, remove_empty, safely
 from finepref.core.provenance import sha256_file
@@ -132,7 +132,7 @@ def whole_folder(
             paths = [path for path in made.rglob("*") if path != made / MARKER and not path.is_dir()]
             files = sorted(path.relative_to(made).as_posix() for path in paths)
             for path in paths:
-                fsync(path)
+                finish(path)
             _refuse_others(Path(out), {*files} - before)
             mark(made, kind, fingerprint=fingerprint, files=files, hashed=files if hashed else ())
             os.replace(made, place / MOVING)

@@ -132,7 +132,7 @@ def make_votes(
     images = makers.make_images(pipelines, asked, seed=seed, makers=makers_used)
     table = vote_table(images, asked, seed=seed, votes=votes)
     meta = {
-        "what": world.VOTES,
+        "what": voters.VOTES,
         "seed": seed,
         "votes": votes,
         "prompts": len(asked),

@@ -11,6 +11,8 @@ from finepref.core import rng
 from finepref.lab.world import RMS_UNIT, TASTE, Judgement
 
 Floats = NDArray[np.float64]
+VOTES = "simulated votes on images of the lab world"
+"""What a file of their votes says that it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,6 @@ from finepref.core.errors import InputError, nearest
 Array = NDArray[np.float32]
 
 SIZE = 32
-VOTES = "simulated votes on images of the lab world"
-"""What a file of them says that it is."""
 RADII = tuple(range(6, 13))
 DULL = 0.35
 """Least vividness of a valid picture: 0 is grey of equal luminance, 1 is the named colour."""

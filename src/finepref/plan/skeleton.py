@@ -93,7 +93,7 @@ def count(
     dtype = compute_dtype(mixed_precision)
     with quiet():
         network = _network(source, kind, lora, gradient_checkpointing)
-        shapes = kind.shapes(network.config)
+        shapes, texts = _lengths(source, kind, kind.shapes(network.config))
         call: Callable[[Tensor, Tensor, Cond], Tensor] = functools.partial(kind.call, network)
         if lora is not None and lora.text_encoder:
             network, call = _with_texts(source, kind, lora, network)
@@ -102,7 +102,6 @@ def count(
             _with_fake_tensors(network, dtype if lora is not None else None)
             work = _training(network, call, kind, latent, shapes, dtype)
     trained = [p for p in network.parameters() if p.requires_grad]
-    texts = [_text(source, kind, encoder) for encoder in text_parts(kind, source)]
     counts = Counts(
         parameters=sum(p.numel() for p in network.parameters()),
         trained=sum(p.numel() for p in trained),
@@ -315,15 +314,25 @@ def _vae(source: Source, kind: Family, override: str | None, resolution: int) ->
     }
 
 
-def _text(source: Source, kind: Family, part: str) -> tuple[int, float]:
+def _lengths(source: Source, kind: Family, shapes: Shapes) -> tuple[Shapes, list[tuple[int, float]]]:
+    """The shapes of conditions, at the prompts' own length where it is that of CLIP, and each encoder's `_text`."""
+    texts, lengths = [], set[int]()
+    for part in text_parts(kind, source):
+        cls, file = part_class(source, part), source.folder / part / "config.json"
+        with torch.device("meta"), reading(file, f"a config of {cls.__name__}"):
+            encoder = cls(cls.config_class.from_dict(read_object(file)))
+        length = int(encoder.config.max_position_embeddings) if "CLIP" in cls.__name__ else None
+        texts.append(_text(encoder, length or int(kind.settings.get("tokens", 77))))
+        lengths.add(length or 0)
+    if len(lengths) == 1 and 0 not in lengths:  # every prompt is padded to what CLIP reads
+        shapes = {**shapes, "prompt_embeds": (*lengths, *shapes["prompt_embeds"][1:])}
+    return shapes, texts
+
+
+def _text(encoder: nn.Module, tokens: int) -> tuple[int, float]:
     """(parameters, operations of encoding one prompt: 2 x parameters x tokens, embeddings left out)."""
-    cls, file = part_class(source, part), source.folder / part / "config.json"
-    with torch.device("meta"), reading(file, f"a config of {cls.__name__}"):
-        encoder = cls(cls.config_class.from_dict(read_object(file)))
     parameters = sum(p.numel() for p in encoder.parameters())
     embedded = sum(p.numel() for m in encoder.modules() if isinstance(m, nn.Embedding) for p in m.parameters())
-    is_clip = "CLIP" in cls.__name__
-    tokens = 77 if is_clip else int(kind.settings.get("tokens", 77))
     return parameters, 2.0 * (parameters - embedded) * tokens
 
 
