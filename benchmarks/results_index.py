@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import yaml
@@ -45,7 +46,8 @@ class Result:
     def data(self) -> dict[str, Any]:
         """What a line may take numbers from."""
         if self.files[0].is_dir():
-            return {"rows": [json.loads(path.read_text("utf-8")) for path in sorted(self.files[0].glob("*.json"))]}
+            rows = [json.loads(path.read_text("utf-8")) for path in sorted(self.files[0].glob("*.json"))]
+            return {"rows": [{**row.get("job", {}), **row} for row in rows]}
         files = [path for path in self.files if path.suffix == ".json"]
         return {"data": json.loads(files[0].read_text("utf-8"))} if files else {}
 
@@ -76,11 +78,17 @@ def where(rows: Iterable[Mapping[str, Any]], **values: Any) -> list[Mapping[str,
     return [row for row in rows if all(row.get(key) == value for key, value in values.items())]
 
 
+def gain(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Mean of what true quality gained."""
+    return f"{mean(mean(row['after']) - mean(row['before']) for row in rows):+.2f}"
+
+
 def line_of(result: Result, finding: Mapping[str, Any]) -> str:
     """A row of the table."""
     words = Environment(undefined=StrictUndefined, autoescape=False)
     words.filters |= {
         "where": where,
+        "gain": gain,
         "percent": lambda value, digits=1: f"{100 * value:.{digits}f} %",
         "count_of": lambda value: f"{value:,.0f}",
         "scientific": lambda value: f"{value:.1e}".replace("e-0", "e-"),

@@ -52,7 +52,7 @@ class Job:
             "--guidance",
             "2",
             "--images",
-            "4",
+            "2",
             *scorers,
             f"train.max_steps={5 * STEPS // self.rounds}",
         )

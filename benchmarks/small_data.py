@@ -53,10 +53,12 @@ def jobs(seeds: Sequence[int]) -> Iterator[Job]:
 
 def ground(pairs: int, seed: int, work: Path) -> Path:
     """The votes of a seed, with their cache beside them."""
+    import pyarrow.parquet as pq
     import torch
+    from held_out_runs import pictures_of
 
     from finepref.lab import world
-    from finepref.lab.ballots import make_votes
+    from finepref.lab.ballots import vote_table
     from finepref.train.config import load_config
     from finepref.train.opened import make_cache
     from finepref.train.processes import World
@@ -66,7 +68,8 @@ def ground(pairs: int, seed: int, work: Path) -> Path:
     if not (folder / "done").is_file():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        make_votes(votes, seed=seed, votes=pairs, prompts=world.prompts("train"))
+        prompts = world.prompts("train")
+        pq.write_table(vote_table(pictures_of(seed, work), prompts, seed=seed, votes=pairs), votes)
         config = load_config("lab/dpo", [f"data.paths=[{votes}]", f"cache.folder={folder / 'cache'}"])
         make_cache(config, folder / "cache", world=World(0, 1, torch.device("cpu")))
         (folder / "done").touch()
