@@ -35,6 +35,7 @@ import torch
 from finepref.core.errors import CheckFailed
 from finepref.train.processes import join_world
 folder, deaths = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's, which may come before what was lost is said
 attempt = len([*folder.glob("death-*")])
 try:
     with join_world(2.0) as world:
