@@ -118,7 +118,8 @@ def measured(folder: Path, row: str, side: int) -> dict[str, Any]:
         "score": ["pictures", "--scorer", "pickscore@scorer"],
     }  # fmt: skip
     before = planned(folder, *given, "model.base=configs", "data.paths=[nobody/pairs]")
-    peak, after = command(folder, stage, *words[stage]), planned(folder, *given, *here)
+    after = planned(folder, *given, *here)  # a single file is unpacked by it
+    peak = command(folder, stage, *words[stage])
     found = {"run": row, "peak_gb": peak, "plan_gb": after["host"][stage]["cpu_gb"]}
     found |= {"before_gb": before["host"][stage]["cpu_gb"], "parts_gb": after["memory_gb"] if stage == "train" else {}}
     said = ", ".join(f"{found[key]:.2f} GB ({found[key] / peak - 1:+.1%})" for key in ("before_gb", "plan_gb"))
