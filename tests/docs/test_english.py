@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "tutorials").glob("*.md"))]
+FIRST = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "tutorials").glob("*.md"))]
+EXPLAINED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "explanation").glob("*.md"))
+UNREAD = ("docs/LOG.md", "docs/study.md")  # a diary; a page that is written by a command
+REFERENCE = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
+PAGES = [*FIRST, *EXPLAINED, *(page for page in REFERENCE if page not in UNREAD)]
 LONGEST, LINES = 30, 200
 WORDS = ("lab", "base", "reward", "signal", "margin", "gap", "guard", "held out")
 """The project's own words. Each is bold where it is defined, or its page links to one where it is."""
