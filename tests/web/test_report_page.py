@@ -107,6 +107,33 @@ def test_nothing_is_wider_than_the_window(page: chromium.Page, width: int) -> No
     assert page.run("document.body.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+def test_what_scrolls_says_so(page: chromium.Page, width: int) -> None:
+    page.size(width, 800)
+    page.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.run("new Promise(seen => requestAnimationFrame(() => requestAnimationFrame(() => seen(true))))")
+    told = "getComputedStyle(s, '::after').content.includes('scroll sideways')"
+    found = page.run(f"[...document.querySelectorAll('.scroll')].map(s => [s.scrollWidth > s.clientWidth + 1, {told}])")
+    assert all(scrolls == says for scrolls, says in found)
+    assert width > 360 or any(scrolls for scrolls, _ in found)
+
+
+def test_no_card_waits_for_its_pictures(page: chromium.Page) -> None:
+    """Paper and screenshots show what was never scrolled to."""
+    assert page.run("[...document.querySelectorAll('.card img')].filter(i => i.loading === 'lazy').length") == 0
+    page.run("document.querySelectorAll('.more').forEach(b => b.click())")
+    page.run("Promise.all([...document.querySelectorAll('.card img')].map(i => i.decode().then(() => true)))")
+    low = "[...document.querySelectorAll('.card img')].filter(i => i.clientHeight < 10).length"
+    assert page.run(low) == 0
+
+
+def test_every_metric_has_its_direction(page: chromium.Page) -> None:
+    heads = page.run("[...document.querySelectorAll('#wins h3')].map(h => h.textContent)")
+    heads += page.run("[...document.querySelectorAll('#scores th')].slice(1).map(h => h.textContent)")
+    assert heads
+    assert all("is better" in words for words in heads)
+
+
 def test_light_and_dark(page: chromium.Page, tmp_path: Path) -> None:
     def brightness() -> tuple[float, float]:
         page.screenshot(tmp_path / "shot.png")

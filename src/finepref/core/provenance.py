@@ -109,7 +109,7 @@ def provenance(
     """
     record: dict[str, Any] = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": visible(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "command": visible(" ".join([_program(), *sys.argv[1:]])),
         "versions": versions(),
         "inputs": {visible(str(p)): sha256_file(p) for p in inputs if Path(p).is_file()},
     }
@@ -136,3 +136,9 @@ def fingerprinted(
     record = provenance(inputs=inputs, config=config, identities=identities)
     matters = record["config_hash"] + json.dumps(sorted(record["inputs"].values()))
     return {**record, "fingerprint": sha256_bytes(matters.encode())}
+
+
+def _program() -> str:
+    """What was called: finepref, also as `python -m finepref`, or another script."""
+    file = Path(sys.argv[0])
+    return file.parent.name if file.name == "__main__.py" else file.name

@@ -25,12 +25,12 @@ from finepref.formats.run import home_of
 
 START = "heldout.parquet"
 WORDS = {
-    "heldout/accuracy": "Held-out pairs ranked as people did",
-    "heldout/lead": "Held-out pairs: lead of winners over losers",
+    "heldout/accuracy": "Held-out pairs ranked as people did (higher is better)",
+    "heldout/lead": "Held-out pairs: lead of winners over losers (higher is better)",
     "heldout/gain_w": "Held-out winners: gain over the start",
     "heldout/gain_l": "Held-out losers: gain over the start",
     "heldout/gain_far": "Held-out winners: gain at high noise",
-    "heldout/fit": "Held-out pairs: -log sigmoid of the pair logit",
+    "heldout/fit": "Held-out pairs: -log sigmoid of the pair logit (lower is better)",
     "heldout/length": "Length of predictions over that of the start",
 }
 REMEDY = "put the file back, or train again; a run that is not finished mends it with --resume"

@@ -18,7 +18,7 @@ from finepref.formats.records import as_record, json_lines
 METRICS, TIMING, HELDOUT = "metrics.jsonl", "timing.jsonl", "heldout.jsonl"
 NAMED = ("step", "pairs", "loss_scale", "overflow", "skipped_pairs")
 WORDS = {
-    "loss": "Loss",
+    "loss": "Loss (lower is better)",
     "implicit_accuracy": "Pairs that the model ranks as its signal does",
     "u": "Pair logit u (margin taken off)",
     "A_w": "Gain over the reference, winners (A_w)",

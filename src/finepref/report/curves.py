@@ -18,6 +18,7 @@ from finepref.report.wording import NONE, duration, whole
 from finepref.train.diagnose import RunFinding, diagnose
 
 POINTS = 80
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 FIRST = ("heldout/lead", "loss", "implicit_accuracy", "u")
 
 Series = list[tuple[str, list[float], list[float]]]
@@ -29,9 +30,10 @@ def curves(runs: Sequence[RunFolder]) -> list[tuple[str, Markup]]:
     drawn = []
     for name in [*(name for name in FIRST if name in kept), *(name for name in kept if name not in FIRST)]:
         series, power = readable([(run.name, *smoothed(*run.curves[name])) for run in runs if name in run.curves])
-        title = (WORDS | HELD_OUT).get(name, name.replace("_", " ").capitalize()) + (
-            f" (times 10^{power})" if power else ""
-        )
+        title = (WORDS | HELD_OUT).get(name, name.replace("_", " ").capitalize())
+        if power:
+            units = f"units of 10{str(-power).translate(RAISED)}"
+            title = f"{title[:-1]}, {units})" if title.endswith(")") else f"{title} ({units})"
         chart = line_chart(series, title=title, x_axis="step", y_axis=title if len(title) < 22 else "")
         drawn.append((title, chart))
     return drawn

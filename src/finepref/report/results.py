@@ -79,9 +79,12 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def named(comparison: Comparison, metric: str, models: Sequence[str]) -> Cell:
-    """A metric, with a mark where the training of one of these models used it."""
-    used = [m for m in comparison.metrics[metric].used_in_training if m in models]
-    return Cell(metric, badge="trained on" * bool(used), tip=f"training of {', '.join(used)} used this metric")
+    """A metric and its direction, with a mark where the training of one of these models used it."""
+    about = comparison.metrics[metric]
+    used = [m for m in about.used_in_training if m in models]
+    direction = "higher is better" if about.higher_is_better else "lower is better"
+    tip = f"training of {', '.join(used)} used this metric"
+    return Cell(metric, (direction,), badge="trained on" * bool(used), tip=tip)
 
 
 def _shown(comparison: Comparison) -> list[PairRow]:

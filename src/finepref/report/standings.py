@@ -64,7 +64,7 @@ def standings(ratings: Ratings) -> Standings:
     """What pages show of these ratings."""
     models = ratings.table()
     drawn = [Estimate(m.name, m.mu, m.low, m.high, colour=int(m.rank_low == 1)) for m in models[:IN_CHART]]
-    chart = bars(drawn, title="Ratings with 95 % intervals", axis="rating μ")
+    chart = bars(drawn, title="Ratings with 95 % intervals", axis="rating μ, higher is better")
     board, rest = _leaderboard(ratings, models).cut(IN_TABLE)
     order, votes = ratings.order()[:IN_MATRIX], ratings.votes
     return Standings(

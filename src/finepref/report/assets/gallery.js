@@ -112,7 +112,7 @@
 
     picture(item, model) {
       const source = item.images[model];
-      return source ? make("img", { src: source, alt: `${model}: ${item.prompt}`, loading: "lazy" })
+      return source ? make("img", { src: source, alt: `${model}: ${item.prompt}`, decoding: "async" })
         : make("div", { class: "gone" }, item.paths[model] ? "missing" : "not made");
     }
 
