@@ -116,7 +116,7 @@ def caching_host(config: RunConfig, counts: Counts, files: Mapping[str, PartFile
     held = (2.0 if wanted != "F32" else 4.0) * counts.text_parameters / GB
     weights = 4.0 * (counts.vae_parameters + counts.decoder_parameters) / GB
     apart = max(held, stage.together_gb - held - weights)  # prompts come after the pictures
-    return _host("cache", own, size, weights + apart + space_gb(weights))
+    return _host("cache", own, size, weights + apart + space_gb(weights + apart))
 
 
 def drawing_host(config: RunConfig, counts: Counts, files: Mapping[str, PartFile], stage: StageMemory) -> HostMemory:
