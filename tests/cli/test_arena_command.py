@@ -181,7 +181,18 @@ def test_next(finepref: Run, tmp_path: Path) -> None:
     sure.write_text("left,right,winner\n" + "a,b,left\n" * 200)
     code, shown, said = finepref("next", sure)
     assert (code, shown) == (0, "rank,left,right,gain,votes\n")
-    assert "the order of all models is certain" in said
+    assert "the votes tell all models apart" in said
+
+
+def test_next_asks_until_the_board_tells(finepref: Run, tmp_path: Path) -> None:
+    """Five votes one way are certain by the order's own rule, and the board does not tell the models apart by them."""
+    few = tmp_path / "few.csv"
+    few.write_text("left,right,winner,voter\n" + "a,b,left,anna\n" * 5)
+    code, shown, said = finepref("next", few, "--count", 3)
+    assert (code, len(shown.splitlines()) > 1, "nothing to ask" in said) == (0, True, False)
+    assert finepref("arena", few, "--out", tmp_path / "arena")[0] == 0
+    models = json.loads((tmp_path / "arena" / "ratings.json").read_text())["models"]
+    assert {model["tier"] for model in models} == {1}
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])

@@ -437,3 +437,21 @@ def test_a_proposal_is_quick(purpose: str) -> None:
     for k in range(30):
         assert panel.vote(k) is not None
     assert (time.process_time() - began) / 30 < 0.05
+
+
+def test_asks_until_the_board_tells() -> None:
+    """An order that is certain by its own rule goes on being asked until the board tells the two models apart."""
+    panel = Panel(about("pair", models=2, prompts=40), np.array([0.0, 3.0 * C]))
+    votes = []
+    for voter in itertools.count(1):
+        shown = panel.vote(voter)
+        if shown is None:
+            break
+        votes.append(panel.models(shown))
+    wins = panel.chooser.wins[0]
+    x, precision = fit_orders(wins, np.zeros(2), share=1.0)
+    covariance = np.linalg.inv(precision)
+    sd = np.sqrt(covariance[0, 0] + covariance[1, 1] - 2.0 * covariance[0, 1])
+    assert abs(x[0] - x[1]) / sd >= 1.959
+    assert abs(x[0] - x[1]) / sd < 2.6
+    assert len(votes) > 5

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
@@ -67,8 +68,9 @@ def next_pairs(
 
     The order of two models is certain when its chance to be wrong is at most 5 % / (M - 1): then the whole order of
     the M models, which is right if that of its M - 1 neighbours is, is right with 95 %. A pair whose order is certain
-    is not asked. Every other one is asked once before any is asked twice; but for that, the next one is always that
-    with the largest gain, after the covariance has shrunk as if the votes before it had been cast (the ratings stay).
+    is not asked. When all are, those are asked that a board still does not tell apart (`Ratings.clear`). Every other
+    pair is asked once before any is asked twice; but for that, the next one is always that with the largest gain,
+    after the covariance has shrunk as if the votes before it had been cast (the ratings stay).
     Every model stands about as often on the left as on the right; `seed` draws the rest.
 
     Args:
@@ -88,7 +90,11 @@ def next_pairs(
         raise InputError("the flat prior says nothing about models with few votes", remedy="use the normal prior")
     ratings = rate(votes, prior=prior, interval="laplace")
     rng = numpy_generator(seed, "next pairs")
-    plan = _Plan(ratings, rng.permutation(m * (m - 1) // 2))
+    drawn = rng.permutation(m * (m - 1) // 2)
+    plan = _Plan(ratings, drawn, quantile(1.0 - (1.0 - LEVEL) / (m - 1)))
+    if not plan.undecided().any():  # a board may still not tell them apart
+        board = rate(votes, prior=prior)
+        plan = _Plan(ratings if board.covariance is None else board, drawn, board.clear if board.has_intervals else inf)
     undecided, apart = plan.undecided(), 0
     if images is not None:
         apart = int(np.count_nonzero(undecided & ~images.meet[plan.i, plan.j]))
@@ -165,14 +171,14 @@ class _Plan:
     i, j: [P] codes, i < j. difference, informs: [P]. asked: [P] how often. allowed: [P]. drawn: [P] place among equals.
     """
 
-    def __init__(self, ratings: Ratings, drawn: npt.NDArray[np.int64]) -> None:
+    def __init__(self, ratings: Ratings, drawn: npt.NDArray[np.int64], certain: float) -> None:
         assert ratings.covariance is not None
         self.models = len(ratings.models)
         self.i, self.j = np.triu_indices(self.models, 1)
         self.difference = ratings.mu[self.i] - ratings.mu[self.j]
         self.informs = information(ratings, self.difference)
         self.covariance = _Covariance(ratings.covariance)
-        self.clear = (self.difference / quantile(1.0 - (1.0 - LEVEL) / (self.models - 1))) ** 2
+        self.clear = (self.difference / certain) ** 2
         self.asked = np.zeros(len(self.i), dtype=np.int64)
         self.allowed = np.ones(len(self.i), dtype=bool)
         self.drawn = drawn

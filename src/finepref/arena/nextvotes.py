@@ -82,7 +82,7 @@ def _told(found: NextPairs, wanted: int) -> tuple[str, ...]:
     if found.apart:
         said.append(f"{found.apart:,} pairs of models of uncertain order have no prompt in common and are not asked")
     if not found.undecided:
-        said.append("the order of all models is certain (95 %): there is nothing to ask")
+        said.append("the votes tell all models apart (95 %): there is nothing to ask")
     elif len(found.pairs) < wanted and found.apart < found.undecided:
         said.append(
             f"{len(found.pairs):,} of {wanted:,} pairs: after these votes the order of all models "

@@ -65,7 +65,7 @@ def command(
         say(sentence)
     if out is not None:
         again = ("arena", *votes, *words_of(reading), *(["--skip-bad-rows"] if skip_bad_rows else []), "--overwrite")
-        ends(out, again, when="when their votes are in the files of votes")
+        ends(out, *([again] if found else []), when="when their votes are in the files of votes" if found else "")
 
 
 def _show(text: str) -> None:

@@ -27,6 +27,7 @@ from finepref.collect.openorders import (
     pair_gains,
     pair_share,
     row_share,
+    told_from,
 )
 from finepref.collect.picture_gains import RHO, picture_gains, picture_precision
 from finepref.collect.said import comparisons
@@ -89,8 +90,8 @@ class InformedChoice:
     def choose(self, voter: int) -> tuple[int, ...] | None:
         """Ids of pictures in the order shown, which are out from now on.
 
-        None: every order is certain, or as exact as asked for; or the voter has seen all that tells of those that are
-        not. A study for training ends only when all is seen.
+        None: every order is certain and told apart on the board, or as exact as asked for; or the voter has seen all
+        that tells of those that are not. A study for training ends only when all is seen.
         """
         seen, tries = self._seen(voter), iter(range(TRIES))
         for models, gains, prompts in self._wishes(seen):
@@ -224,15 +225,18 @@ class InformedChoice:
 
     def _by_order(self, seen: _Seen, precision: Floats) -> Iterator[Wish]:
         told, everywhere = self.pair_share * informs(self.x), np.ones(self.has.shape[1], dtype=bool)
-        certain, enough = certain_from(len(self.has)), (self.about.error or 0.0) / C
-        for expected in (precision + laplacian(self.out_now * told), precision):
-            covariance = np.asarray(np.linalg.inv(expected), dtype=np.float64)
-            gains = pair_gains(self.x, covariance, told, certain=certain, enough=enough).sum(axis=0)
-            free = np.flatnonzero(np.triu(gains * (seen.many < self.common)))
-            order = free[np.argsort(-gains.ravel()[free] * (1.0 + EQUAL * self.chance.random(len(free))))]
-            for i, j in zip(*np.divmod(order, len(gains)), strict=True):
-                yield [int(i), int(j)], gains, everywhere
-            if len(free):
+        enough, m = (self.about.error or 0.0) / C, len(self.has)
+        for certain in (certain_from(m), told_from(m)):
+            for expected in (precision + laplacian(self.out_now * told), precision):
+                covariance = np.asarray(np.linalg.inv(expected), dtype=np.float64)
+                gains = pair_gains(self.x, covariance, told, certain=certain, enough=enough).sum(axis=0)
+                free = np.flatnonzero(np.triu(gains * (seen.many < self.common)))
+                order = free[np.argsort(-gains.ravel()[free] * (1.0 + EQUAL * self.chance.random(len(free))))]
+                for i, j in zip(*np.divmod(order, len(gains)), strict=True):
+                    yield [int(i), int(j)], gains, everywhere
+                if len(free):
+                    return
+            if gains.any():  # this voter saw all that tells of what is open
                 return
 
     def _by_picture(self, seen: _Seen) -> Iterator[Wish]:

@@ -10,13 +10,14 @@ that it takes. With H alone, most votes go to models that are equal for all that
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import log_ndtr
 
 from finepref.arena.nextpairs import explained
 from finepref.arena.normal import Floats, inverse_mills, quantile
-from finepref.arena.ratings import LEVEL, SIGMA0, C
+from finepref.arena.ratings import LEVEL, SIGMA0, C, range_quantile
 
 PRIOR = (C / SIGMA0) ** 2
 FINEST, LAST = 256, 8.0  # steps of u, and the last one, of the table of a(u)
@@ -41,6 +42,12 @@ def pair_share(mode: str, size: int) -> float:
 def certain_from(models: int) -> float:
     """u from which an order is certain: wrong with at most 5 %/(M - 1), so that all M models are in order with 95 %."""
     return quantile(1.0 - (1.0 - LEVEL) / max(models - 1, 1))
+
+
+@lru_cache
+def told_from(models: int) -> float:
+    """u from which a board tells two of M models apart, all pairs tested together (`Ratings.clear`); 1.96 for two."""
+    return float(range_quantile(LEVEL, max(2, models)) / math.sqrt(2.0))
 
 
 def _worth(u: Floats) -> Floats:
