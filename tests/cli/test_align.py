@@ -115,8 +115,11 @@ def test_a_look_changes_nothing(finepref, tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in lines[:4]] == ["data", "signal", "recipe", "card"]
     assert "at most 50 steps of 8 pairs at rate 3e-05, 20% of the pairs held out; under 50 pairs" in lines[2]
     assert "16 are no squares and keep their shape (data.buckets)" in lines[0]
-    commands = [line.split()[1] for line in lines[4:]]
+    commands = [line.split()[1] for line in lines[4:] if line.startswith("finepref ")]
     assert commands == ["cache", "train", "generate", "report"]
+    for cost in ("latent cache", "Memory of the host", "on a CPU"):
+        assert cost in shown.stdout
+    assert "without --dry-run" in shown.stderr
 
 
 @pytest.mark.slow
@@ -146,8 +149,8 @@ def test_from_pictures_and_a_table(finepref, tmp_path: Path) -> None:
     assert again.stdout == first.stdout
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     refused = {
-        "another seed": [*words, "--seed", "1"], "another method": [*words, "--method", "ipo"],
-        "another overrides": [*words, "train.weight_decay=0.5"],
+        "seed (0, not 1)": [*words, "--seed", "1"], "method (": [*words, "--method", "ipo"],
+        "overrides (": [*words, "train.weight_decay=0.5"],
     }  # fmt: skip
     for said, other in refused.items():
         assert said in call(finepref, *other, code=2).stderr

@@ -236,7 +236,7 @@ def _reasons(
     held = f"{share:.0%} of the pairs held out" if share else "the pairs of validation.pairs held out"
     card = "no GPU: float32 on the CPU" if gpu is None else f"{gpu.name}, {gpu.memory_gb:.0f} GB"
     return (
-        f"data: {pairs:,} decided pairs of {report.prompts:,} prompts, {report.images:,} pictures"
+        f"data: {pairs:,} decided pairs of {report.prompts:,} prompts, {report.images:,} pictures in its tables"
         + (f"; {report.repeated:,} pairs are there more than once" if report.repeated else "")
         + (f"; {shaped:,} are no squares and keep their shape (data.buckets)" if shaped else ""),
         f"signal: {signal}, trained by {choice.method}; {choice.why}",

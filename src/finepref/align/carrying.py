@@ -40,11 +40,15 @@ def begun(out: Path, asked: Mapping[str, str], data: str) -> AlignmentRecord:
     """
     if (out / ALIGNED).is_file():
         record = read_alignment(out)
-        other = [name for name, value in asked.items() if record.asked.get(name) != value]
+        other = [
+            f"{name} ({record.asked.get(name)}, not {value})"
+            for name, value in asked.items()
+            if record.asked.get(name) != value
+        ]
         if record.data != data and not other:
             other = ["state of its data (their files were written again since)"]
         if other:
-            what = f"it holds an alignment with another {', '.join(other)}"
+            what = f"it holds an alignment that was asked for otherwise: {', '.join(other)}"
             raise InputError(what, where=out, remedy="name a new --out, or ask for the same; nothing was changed")
         return record
     if (out / LAYER).is_file():

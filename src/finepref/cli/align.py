@@ -54,6 +54,8 @@ def command(
     from finepref.formats.folders import ALIGNMENT
     from finepref.formats.run import read_run
     from finepref.formats.sources import named_inputs, stamp_of
+    from finepref.plan.cards import gpus_of
+    from finepref.plan.plan import plan_run
     from finepref.plan.printed import describe
 
     given: dict[str, Any] = {
@@ -68,8 +70,8 @@ def command(
         with TemporaryDirectory() as place:
             planned = plan_alignment(base, data, out, place=Path(place), **given)
         print("\n".join([*planned.why, *(f"finepref {shlex.join(each)}" for each in planned.before + planned.after)]))
-        if planned.plan is not None:
-            print(describe(planned.plan, prices={}))
+        print(describe(planned.plan or plan_run(planned.config, gpus=gpus_of(["cpu"]), processes=1), prices={}))
+        say("nothing was done; without --dry-run the layer that they read is written, and they run one after the other")
         return
     with own_folder(out, ALIGNMENT, inputs=named_inputs(data)):
         record = begun(out, asked, stamp_of(data, reading))

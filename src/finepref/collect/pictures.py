@@ -65,7 +65,9 @@ def find_pictures(sources: Sequence[str], *, prompts: Path | None = None) -> lis
         named = None if os.path.exists(source) else _NAMED.fullmatch(source)
         folder = Path(named[2] if named else source).expanduser()
         if not os.path.isdir(folder):  # also for a name that none can have
-            raise InputError("no such folder", where=cut(str(folder)), remedy="give FOLDER or NAME=FOLDER")
+            raise InputError(
+                "no such folder", where=cut(str(folder)), remedy="name one that is there, as FOLDER or NAME=FOLDER"
+            )
         if (folder / LINES).is_file():
             found += _of_evaluation(folder, named[1] if named else None)
         else:

@@ -102,12 +102,16 @@ def export(
     below = full_start(run, part, source) if has_lora and not whole else None
     if below is not None:
         what = f"its LoRA lies on the weights of {below.name}, not on those of the base"
-        raise InputError(what, where=run, remedy="use --format merged")
+        raise InputError(what, where=run, remedy="use --format merged, or single-file for other programs")
     if format == "diffusers":
         return _diffusers(run, out, part, lora_file=has_lora, vae=vae, made=made)
     if format in LORA_FILES:
         if not has_lora:
-            raise InputError("the run trained all weights", where=run, remedy="use --format merged")
+            raise InputError(
+                "the run trained all weights",
+                where=run,
+                remedy="use --format merged, or single-file for other programs",
+            )
         return _lora_file(run, out, format, source=source, kind=kind, made=made)
     pipe = load_pipeline(base, run, family=family, **said)
     second = None if away is None else _second(pipe, base, away, family)

@@ -8,6 +8,7 @@ from finepref.plan.needs import FRAGMENTS, GOOD, MANY, POOR, RESERVED_GB, OnGpu,
 from finepref.plan.scoring import SCORER
 from finepref.plan.stage_memory import STEPS
 
+SHORT = 0.001  # hours and days; what is less is not told apart
 SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 KNOWN = {
     "cache": "counted: as the cache of the run holds them",
@@ -132,6 +133,8 @@ def _row(found: OnGpu, prices: Mapping[str, float]) -> list[str]:
 def _range(values: tuple[float, float] | None) -> str:
     if values is None:
         return "not known"
+    if max(values) < SHORT:
+        return f"under {SHORT:g}"
     return " - ".join(f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values)
 
 

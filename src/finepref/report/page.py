@@ -25,6 +25,7 @@ from finepref.report.paper_tables import published
 from finepref.report.rounds_card import rounds_cards
 from finepref.report.standings import Standings, standings
 from finepref.report.wording import NONE, duration, number, significant, whole
+from finepref.train.diagnose import RunFinding
 
 STRIP = 8
 
@@ -71,11 +72,12 @@ def _record(inputs: Inputs, *, title: str | None, metric: str | None, budget: in
     evaluations = [_evaluation(e, results.primary_metric(e, metric), share) for e in inputs.evaluations]
     boards = [standings(arena.ratings) for arena in inputs.arenas]
     runs = _in_model_order(inputs)
-    made = provenance()
+    told, made = curves.findings(runs, inputs.evaluations), provenance()
     return {
-        "title": title or _heading(inputs, evaluations, runs, boards), "evaluations": evaluations,
+        "title": title or _heading(inputs, evaluations, runs, boards, told), "evaluations": evaluations,
+        "told": [f"{run}: {found}" for run, found in told] if evaluations and not _any_compared(inputs) else [],
         "tiles": _tiles(inputs, runs, boards), "runs": curves.run_table(runs) if runs else None,
-        "findings": curves.findings(runs, inputs.evaluations),
+        "findings": told,
         "costs": costs(runs), "placed": placed(inputs.ksorts), "curves": curves.curves(runs),
         "strips": _strips(runs), "made": made, "rounds": rounds_cards(inputs.rounds),
         "best": [(study.name, shares) for study in inputs.studies if (shares := best_votes(study.folder))],
@@ -88,9 +90,12 @@ def _record(inputs: Inputs, *, title: str | None, metric: str | None, budget: in
 
 
 def _heading(
-    inputs: Inputs, evaluations: Sequence[Mapping[str, Any]], runs: Sequence[RunFolder], boards: Sequence[Standings]
-) -> str:
-    """What is compared, in a line."""
+    inputs: Inputs, evaluations: Sequence[Mapping[str, Any]], runs: Sequence[RunFolder], boards: Sequence[Standings],
+    told: Sequence[tuple[str, RunFinding]],
+) -> str:  # fmt: skip
+    """What is compared, or what a run whose pictures have no scores learned, in a line."""
+    if evaluations and told and not _any_compared(inputs):
+        return str(told[0][1].text.partition(":")[0])
     if evaluations:
         return str(evaluations[0]["headline"])
     if runs and all(run.record is not None and run.record.kept == 0 for run in runs):
@@ -100,6 +105,10 @@ def _heading(
     if boards:
         return f"{whole(len(boards[0].ratings.models))} models by {whole(boards[0].votes)} votes"
     return "Places on the K-Sort leaderboard" if inputs.ksorts else "Nothing was voted on yet"
+
+
+def _any_compared(inputs: Inputs) -> bool:
+    return any(each.comparison is not None for each in inputs.evaluations)
 
 
 def _evaluation(evaluation: EvaluationFolder, metric: str | None, budget: int) -> dict[str, Any]:
@@ -137,9 +146,9 @@ def _alone(evaluation: EvaluationFolder) -> dict[str, Any]:
 def _stage(evaluation: EvaluationFolder) -> list[str]:
     """What has not been done yet, and the command that does it."""
     if not evaluation.metrics:
-        return ["No scores yet: look and vote here. `finepref score` adds scores, and `finepref compare` win rates."]
+        return ["No scores yet: look and vote here. finepref score adds scores, and finepref compare win rates."]
     if evaluation.comparison is None:
-        return ["The images are scored, not compared yet: `finepref compare` adds win rates with intervals."]
+        return ["The images are scored, not compared yet: finepref compare adds win rates with intervals."]
     others = [model for model in evaluation.models if model not in evaluation.comparison.in_order]
     return [f"Not compared, because not scored then: {', '.join(others)}."] if others else []
 

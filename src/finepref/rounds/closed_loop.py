@@ -103,8 +103,13 @@ def play(asked: RoundsRequest) -> RoundsRecord | Waiting:
     there = (asked.out / ROUNDS).is_file()
     record = read_rounds(asked.out) if there else RoundsRecord(asked.identity())
     if record.asked != asked.identity():
-        other = [name for name, value in asked.identity().items() if record.asked.get(name) != value]
-        what = f"it holds rounds with another {', '.join(other)}"
+        wanted = asked.identity()
+        other = [
+            f"{name} ({record.asked.get(name)}, not {value})"
+            for name, value in wanted.items()
+            if record.asked.get(name) != value
+        ]
+        what = f"it holds rounds that were asked for otherwise: {', '.join(other)}"
         raise InputError(what, where=asked.out, remedy="ask for the same, or name another folder")
     if not record.rounds:
         open_judges((*asked.judges, *asked.scorers))

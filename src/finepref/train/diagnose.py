@@ -250,7 +250,7 @@ def saturated(steps: Sequence[StepMetrics]) -> RunFinding | None:
     if not last or fmean(last) >= FLAT:
         return None
     what = f"It is saturated: in the last tenth of the steps a pair's gradient has {fmean(last):.3f} of its full weight"
-    return RunFinding("saturated", what, "More steps will not help: take more pairs, or a smaller beta")
+    return RunFinding("saturated", what, "More steps will not help: take more pairs, or a smaller objective.beta")
 
 
 def overoptimised(compared: Comparison, model: str) -> RunFinding | None:

@@ -108,7 +108,7 @@ def train_run(
         _train(run, prepared, resume=bool(resume) and not overwrite)
     if world.main and is_finished(out):
         for finding in diagnose(out):
-            say(str(finding))
+            say(f"{out.name}: {finding}")
     return out
 
 
