@@ -84,7 +84,7 @@ def test_two_rounds_and_one_that_was_ended(
     assert len(stages) == done
     code, _, err = finepref(*WORDS, *early, "--by", "lab", "--rounds", "2", "--seed", "1", "--out", whole)
     assert code == 2
-    assert "another seed" in err
+    assert "asked for otherwise: seed (" in err
 
     real, left = closed_loop.run_stage, [7]
 
