@@ -587,3 +587,9 @@ def test_addresses_and_voters() -> None:
         with pytest.raises(InputError, match="--voters: no voter"):
             _names(none)
     _check_served({"--host": "::1", "--port": 0, "--voters": "a", "--admin-token": "Az09_-" * 3}, None, ending=[])
+
+
+@pytest.mark.parametrize("names", ["anna,anna", "anna,\u200b", ","])
+def test_names_are_checked_before_a_study_is_made(tmp_path: Path, names: str) -> None:
+    assert "--voters" in refused(*folders(tmp_path / "in"), "--out", tmp_path / "study", "--voters", names)
+    assert not (tmp_path / "study").exists()

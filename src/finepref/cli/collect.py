@@ -213,10 +213,12 @@ def _serve(
     from finepref.core.progress import say
 
     try:
-        from finepref.collect.serving import listen, open_study, serve
+        from finepref.collect.serving import checked_names, listen, open_study, serve
     except ModuleNotFoundError as error:
         what = f"the page needs {error.name}, which is not installed"
         raise InputError(what, where="collect", remedy="pip install 'finepref[collect]'") from None
+    if sources:
+        checked_names(_names(voters))  # before a study is made for them
     with _held_study(folder, sources, asked):
         host, port = where
         listening = listen(host, port)

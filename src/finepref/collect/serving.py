@@ -59,7 +59,7 @@ def open_study(folder: Path, *, voters: Sequence[str], host: str, owner: str | N
     if not voters and not others and host not in HERE:
         what = "others reach this address, and nobody is invited"
         raise InputError(what, where="--host", remedy="name voters with --voters, or leave --host out")
-    names = _checked_names(voters, there)
+    names = checked_names(voters, there)
 
     desk = open_desk(folder, lambda pictures: chooser_of(pictures, about), time.time)
     token, local = owner or secrets.token_urlsafe(16), None
@@ -74,8 +74,12 @@ def open_study(folder: Path, *, voters: Sequence[str], host: str, owner: str | N
     return Opened(desk, local, links, f"/admin/{token}")
 
 
-def _checked_names(voters: Sequence[str], there: Sequence[StudyVoter]) -> list[str]:
-    """The names of voters that are wanted; those that are there may be among them."""
+def checked_names(voters: Sequence[str], there: Sequence[StudyVoter] = ()) -> list[str]:
+    """The names of voters that are wanted; those that are there may be among them.
+
+    Raises:
+        InputError: too many, a name that stands twice, or one that cannot be seen.
+    """
     if len(voters) > MOST:
         raise InputError(f"{len(voters)} voters at once", where="--voters", remedy=f"invite {MOST} at most, then more")
     names = [_checked(name) for name in voters]
