@@ -150,7 +150,7 @@ def test_from_pictures_and_a_table(finepref, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     refused = {
         "seed (0, not 1)": [*words, "--seed", "1"], "method (": [*words, "--method", "ipo"],
-        "overrides (": [*words, "train.weight_decay=0.5"],
+        "overrides (train.max_steps=2": [*words, "train.weight_decay=0.5"],
     }  # fmt: skip
     for said, other in refused.items():
         assert said in call(finepref, *other, code=2).stderr

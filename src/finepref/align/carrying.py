@@ -41,7 +41,7 @@ def begun(out: Path, asked: Mapping[str, str], data: str) -> AlignmentRecord:
     if (out / ALIGNED).is_file():
         record = read_alignment(out)
         other = [
-            f"{name} ({record.asked.get(name)}, not {value})"
+            f"{name} ({_plain(record.asked.get(name))}, not {_plain(value)})"
             for name, value in asked.items()
             if record.asked.get(name) != value
         ]
@@ -55,6 +55,11 @@ def begun(out: Path, asked: Mapping[str, str], data: str) -> AlignmentRecord:
         what = f"it holds an alignment without {ALIGNED}, as an older version made it"
         raise InputError(what, where=out, remedy="name a new --out; nothing was changed")
     return AlignmentRecord(dict(asked), data)
+
+
+def _plain(value: str | None) -> str:
+    """An option's value as a person would write it."""
+    return (value or "").translate(str.maketrans("", "", "()[]'")).strip(", ") or "none"
 
 
 def run_alignment(planned: Alignment, record: AlignmentRecord) -> None:

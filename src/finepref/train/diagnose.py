@@ -174,7 +174,7 @@ def learned(looks: Sequence[HeldOutMetrics], swapped: bool, *, stopped: bool) ->
         rise = _rise(looks)
         if rise > RISING and not stopped:
             what = f"It is still learning: {how}; the last third of the looks added {rise:.0%} of the lead"
-            return RunFinding("learning", what, "Train longer")
+            return RunFinding("learning", what, "Train longer: a larger train.max_steps, into a new folder")
         what = "what voters turned down, as a negative network should" if swapped else "the preference of the voters"
         return RunFinding("learned", f"It learned {what}: {how}")
     most = fmean(line.accuracy.high for line in looks[1:])
