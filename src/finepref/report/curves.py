@@ -69,7 +69,8 @@ def smoothed(x: Sequence[float], y: Sequence[float], points: int = POINTS) -> tu
 def run_table(runs: Sequence[RunFolder]) -> TextTable:
     """What every run is and what it cost; of one that is not finished no more than its steps is known."""
     head = (
-        "Run", "Method", "Signal", "Steps", "Pairs", "Network calls", "Device time", "Device", "Peak memory", "Seed",
+        "Run", "Method", "Signal", "Steps", "Draws of pairs", "Network calls", "Device time", "Device", "Peak memory",
+        "Seed",
     )  # fmt: skip
     return table(head, map(_run_cells, runs), left=(0, 1, 2, 7), stack=True)
 
