@@ -54,11 +54,11 @@ from scipy.special import ndtr
 from finepref import rate, read_votes
 from finepref.arena.boards import load_board
 from finepref.arena.image import Duels, infer
+from finepref.arena.nextpairs import certain_from
 from finepref.arena.normal import inverse_mills
 from finepref.arena.ratings import BETA, MU0, SIGMA0, C
 from finepref.collect.informed_choice import InformedChoice
 from finepref.collect.openorders import (
-    certain_from,
     fit_orders,
     informs,
     laplacian,

@@ -149,13 +149,10 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
 
     def gains(pairs: int, trained: str, rate: float) -> np.ndarray:
         """[n, 2] of the last step and of what is kept."""
-        jobs = [row for row in rows if row["job"]["pairs"] == pairs and row["job"]["trained"] == trained]
-        base = [np.mean(row["quality"]["0"]) for row in jobs if row["job"]["rate"] == rate]
-        ends = [
-            [np.mean(row["quality"][str(row[step])]) for step in ("last", "kept")]
-            for row in jobs
-            if row["job"]["rate"] == rate
-        ]
+        key = ("pairs", pairs), ("trained", trained), ("rate", rate)
+        own = [row for row in rows if all(row["job"][name] == value for name, value in key)]
+        base = [np.mean(row["quality"]["0"]) for row in own]
+        ends = [[np.mean(row["quality"][str(row[step])]) for step in ("last", "kept")] for row in own]
         return np.array(ends).reshape(-1, 2) - np.array(base).reshape(-1, 1)
 
     cells = {(n, how, rate): gains(n, how, rate) for n in PLANS for how, rates in RATES.items() for rate in rates}

@@ -17,11 +17,12 @@ from scipy.stats import norm
 
 from finepref import Votes, rate
 from finepref.arena.image import Duels, infer
+from finepref.arena.nextpairs import certain_from
 from finepref.arena.ratings import MU0, C
 from finepref.collect.choices import chooser_of
 from finepref.collect.founding import StudyOptions, found_study
 from finepref.collect.informed_choice import InformedChoice
-from finepref.collect.openorders import certain_from, errors, fit_orders, informs, pair_gains, pair_share, row_share
+from finepref.collect.openorders import errors, fit_orders, informs, pair_gains, pair_share, row_share
 from finepref.collect.picture_gains import RHO, picture_gains, picture_precision
 from finepref.collect.plain_choice import FewestFirst
 from finepref.core.errors import InputError

@@ -13,6 +13,7 @@ from finepref.core.errors import InputError
 from finepref.core.files import write_json
 from finepref.core.memory import give_back
 from finepref.core.progress import say
+from finepref.core.text import asked_otherwise
 from finepref.data.latents import LatentCache
 from finepref.data.tokens import prompt_texts
 from finepref.evaluate.scorers.scorer_rows import make, parse
@@ -40,11 +41,7 @@ def begun(out: Path, asked: Mapping[str, str], data: str) -> AlignmentRecord:
     """
     if (out / ALIGNED).is_file():
         record = read_alignment(out)
-        other = [
-            f"{name} ({_plain(record.asked.get(name))}, not {_plain(value)})"
-            for name, value in asked.items()
-            if record.asked.get(name) != value
-        ]
+        other = asked_otherwise(record.asked, asked)
         if record.data != data and not other:
             other = ["state of its data (their files were written again since)"]
         if other:
@@ -55,11 +52,6 @@ def begun(out: Path, asked: Mapping[str, str], data: str) -> AlignmentRecord:
         what = f"it holds an alignment without {ALIGNED}, as an older version made it"
         raise InputError(what, where=out, remedy="name a new --out; nothing was changed")
     return AlignmentRecord(dict(asked), data)
-
-
-def _plain(value: str | None) -> str:
-    """An option's value as a person would write it."""
-    return (value or "").translate(str.maketrans("", "", "()[]'")).strip(", ") or "none"
 
 
 def run_alignment(planned: Alignment, record: AlignmentRecord) -> None:

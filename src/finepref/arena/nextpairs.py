@@ -91,7 +91,7 @@ def next_pairs(
     ratings = rate(votes, prior=prior, interval="laplace")
     rng = numpy_generator(seed, "next pairs")
     drawn = rng.permutation(m * (m - 1) // 2)
-    plan = _Plan(ratings, drawn, quantile(1.0 - (1.0 - LEVEL) / (m - 1)))
+    plan = _Plan(ratings, drawn, certain_from(m))
     if not plan.undecided().any():  # a board may still not tell them apart
         board = rate(votes, prior=prior)
         plan = _Plan(ratings if board.covariance is None else board, drawn, board.clear if board.has_intervals else inf)
@@ -129,6 +129,11 @@ def order_gain(informs: Floats, difference: Floats, variance: Floats) -> Floats:
 def explained(u: Floats) -> Floats:
     """w(u), the part of what is not known about a normal variable of mean u and variance 1 that its sign explains."""
     return np.asarray(np.exp(2.0 * log_density(u) - log_ndtr(u) - log_ndtr(-u)))
+
+
+def certain_from(models: int) -> float:
+    """u from which an order is certain: wrong with at most 5 %/(M - 1), so that all M models are in order with 95 %."""
+    return quantile(1.0 - (1.0 - LEVEL) / max(models - 1, 1))
 
 
 class _Covariance:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ class Ratings:
         q / sqrt(2), q the 95 % point of the range of M independent standard normals: at most 5 of 100 boards of equal
         models are split (Tukey and Kramer). 1.96 for two models.
         """
-        return self._reach(range_quantile(LEVEL, max(2, len(self.models))) / SQRT_2)
+        return self._reach(clear_from(len(self.models)))
 
     def surely_better(self) -> npt.NDArray[np.bool_]:
         """[M, M] whether the row's model is better than the column's, all pairs tested together."""
@@ -209,6 +210,12 @@ class Ratings:
         values = ([None if value != value else value for value in column.tolist()] for column in (*columns, bad))
         rows = list(zip(self.models, *values, strict=True))
         return tuple(RatedModel(**dict(zip(names, rows[k], strict=True))) for k in self.order())
+
+
+@lru_cache
+def clear_from(models: int) -> float:
+    """`Ratings.clear` of so many models, where votes are no clusters."""
+    return range_quantile(LEVEL, max(2, models)) / SQRT_2
 
 
 def range_quantile(p: float, m: int) -> float:

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from finepref.arena.nextpairs import certain_from
 from finepref.arena.normal import Floats
-from finepref.arena.ratings import C
+from finepref.arena.ratings import C, clear_from
 from finepref.collect.openorders import (
-    certain_from,
     errors,
     fit_orders,
     informs,
@@ -27,7 +27,6 @@ from finepref.collect.openorders import (
     pair_gains,
     pair_share,
     row_share,
-    told_from,
 )
 from finepref.collect.picture_gains import RHO, picture_gains, picture_precision
 from finepref.collect.said import comparisons
@@ -226,7 +225,7 @@ class InformedChoice:
     def _by_order(self, seen: _Seen, precision: Floats) -> Iterator[Wish]:
         told, everywhere = self.pair_share * informs(self.x), np.ones(self.has.shape[1], dtype=bool)
         enough, m = (self.about.error or 0.0) / C, len(self.has)
-        for certain in (certain_from(m), told_from(m)):
+        for certain in (certain_from(m), clear_from(m)):
             for expected in (precision + laplacian(self.out_now * told), precision):
                 covariance = np.asarray(np.linalg.inv(expected), dtype=np.float64)
                 gains = pair_gains(self.x, covariance, told, certain=certain, enough=enough).sum(axis=0)

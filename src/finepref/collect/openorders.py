@@ -10,14 +10,13 @@ that it takes. With H alone, most votes go to models that are equal for all that
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import numpy as np
 from scipy.special import log_ndtr
 
 from finepref.arena.nextpairs import explained
-from finepref.arena.normal import Floats, inverse_mills, quantile
-from finepref.arena.ratings import LEVEL, SIGMA0, C, range_quantile
+from finepref.arena.normal import Floats, inverse_mills
+from finepref.arena.ratings import SIGMA0, C
 
 PRIOR = (C / SIGMA0) ** 2
 FINEST, LAST = 256, 8.0  # steps of u, and the last one, of the table of a(u)
@@ -37,17 +36,6 @@ def row_share(mode: str, size: int) -> float:
 def pair_share(mode: str, size: int) -> float:
     """The same for every pair of a set that is not answered yet: of the best, only one in n/2 pairs is compared."""
     return row_share(mode, size) * (2.0 / size if mode == "best" else 1.0)
-
-
-def certain_from(models: int) -> float:
-    """u from which an order is certain: wrong with at most 5 %/(M - 1), so that all M models are in order with 95 %."""
-    return quantile(1.0 - (1.0 - LEVEL) / max(models - 1, 1))
-
-
-@lru_cache
-def told_from(models: int) -> float:
-    """u from which a board tells two of M models apart, all pairs tested together (`Ratings.clear`); 1.96 for two."""
-    return float(range_quantile(LEVEL, max(2, models)) / math.sqrt(2.0))
 
 
 def _worth(u: Floats) -> Floats:
@@ -103,8 +91,8 @@ def pair_gains(x: Floats, covariance: Floats, told: Floats, *, certain: float, e
 
     Args:
         x: [..., M]. covariance: [..., M, M]. told: [..., M, M] information that a vote holds. certain: see
-            `certain_from`. enough: standard error of a rating, from the mean model, that is asked for; pairs both of
-            whose models have it are not asked either.
+            `nextpairs.certain_from`. enough: standard error of a rating, from the mean model, that is asked for; pairs
+            both of whose models have it are not asked either.
     """
     own = np.diagonal(covariance, axis1=-2, axis2=-1)
     variance = own[..., :, None] + own[..., None, :] - 2.0 * covariance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 MISSING = frozenset(("", "nan", "null", "none", "n/a", "#n/a", "<na>"))  # how files spell that nothing is there
@@ -71,3 +72,16 @@ def inert(cell: object) -> object:
 def as_typed(cell: Any) -> Any:
     """What `inert` was given."""
     return cell[1:] if isinstance(cell, str) and cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
+
+
+def asked_otherwise(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What was asked for differently, each with both values as a person would write them."""
+    return [
+        f"{name} ({_as_written(before.get(name))}, not {_as_written(value)})"
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
+
+
+def _as_written(value: str | None) -> str:
+    return (value or "").translate(str.maketrans("", "", "()[]'")).strip(", ") or "none"

@@ -72,12 +72,13 @@ def _record(inputs: Inputs, *, title: str | None, metric: str | None, budget: in
     evaluations = [_evaluation(e, results.primary_metric(e, metric), share) for e in inputs.evaluations]
     boards = [standings(arena.ratings) for arena in inputs.arenas]
     runs = _in_model_order(inputs)
-    told, made = curves.findings(runs, inputs.evaluations), provenance()
+    found, made = curves.findings(runs, inputs.evaluations), provenance()
+    said = found if evaluations and all(each.comparison is None for each in inputs.evaluations) else []
     return {
-        "title": title or _heading(inputs, evaluations, runs, boards, told), "evaluations": evaluations,
-        "told": [f"{run}: {found}" for run, found in told] if evaluations and not _any_compared(inputs) else [],
+        "title": title or _heading(inputs, evaluations, runs, boards, said), "evaluations": evaluations,
+        "told": [f"{run}: {found}" for run, found in said],
         "tiles": _tiles(inputs, runs, boards), "runs": curves.run_table(runs) if runs else None,
-        "findings": told,
+        "findings": found,
         "costs": costs(runs), "placed": placed(inputs.ksorts), "curves": curves.curves(runs),
         "strips": _strips(runs), "made": made, "rounds": rounds_cards(inputs.rounds),
         "best": [(study.name, shares) for study in inputs.studies if (shares := best_votes(study.folder))],
@@ -85,17 +86,18 @@ def _record(inputs: Inputs, *, title: str | None, metric: str | None, budget: in
             {"name": arena.name, "standings": board, "gap_map": _gap_map(board)}
             for arena, board in zip(inputs.arenas, boards, strict=True)
         ],
-        "provenance": _provenance(inputs, made),
+        "provenance": _provenance(inputs),
+        "versions": table(("Library", "Version"), made["versions"].items(), left=(0, 1)),
     }  # fmt: skip
 
 
 def _heading(
     inputs: Inputs, evaluations: Sequence[Mapping[str, Any]], runs: Sequence[RunFolder], boards: Sequence[Standings],
-    told: Sequence[tuple[str, RunFinding]],
+    said: Sequence[tuple[str, RunFinding]],
 ) -> str:  # fmt: skip
-    """What is compared, or what a run whose pictures have no scores learned, in a line."""
-    if evaluations and told and not _any_compared(inputs):
-        return str(told[0][1].text.partition(":")[0])
+    """What is compared, in a line. said: what runs learned whose pictures nobody compared; the first stands for all."""
+    if said:
+        return str(said[0][1].text.partition(":")[0])
     if evaluations:
         return str(evaluations[0]["headline"])
     if runs and all(run.record is not None and run.record.kept == 0 for run in runs):
@@ -105,10 +107,6 @@ def _heading(
     if boards:
         return f"{whole(len(boards[0].ratings.models))} models by {whole(boards[0].votes)} votes"
     return "Places on the K-Sort leaderboard" if inputs.ksorts else "Nothing was voted on yet"
-
-
-def _any_compared(inputs: Inputs) -> bool:
-    return any(each.comparison is not None for each in inputs.evaluations)
 
 
 def _evaluation(evaluation: EvaluationFolder, metric: str | None, budget: int) -> dict[str, Any]:
@@ -196,8 +194,8 @@ def _gap_map(board: Standings) -> Any:
     )  # fmt: skip
 
 
-def _provenance(inputs: Inputs, made: Mapping[str, Any]) -> list[tuple[str, TextTable]]:
-    """Where every number comes from: models, scorers, files, versions."""
+def _provenance(inputs: Inputs) -> list[tuple[str, TextTable]]:
+    """Where every number comes from: models, scorers, files."""
     found = []
     for evaluation in inputs.evaluations:
         made_with = evaluation.manifest.about
@@ -219,7 +217,7 @@ def _provenance(inputs: Inputs, made: Mapping[str, Any]) -> list[tuple[str, Text
     if files:
         hashes = [(path, Cell(digest[:16], look="code")) for path, digest in files.items()]
         found.append(("Files", table(("File", "SHA-256"), hashes, left=(0, 1))))
-    return [*found, ("Versions", table(("Library", "Version"), made["versions"].items(), left=(0, 1)))]
+    return found
 
 
 def _sampling(settings: Mapping[str, Any] | None) -> str:

@@ -18,6 +18,7 @@ from finepref.collect.pictures import OF_SEED
 from finepref.core.errors import InputError, check_word
 from finepref.core.outfolders import own_folder
 from finepref.core.progress import say
+from finepref.core.text import asked_otherwise
 from finepref.data.prompt_sets import load_prompt_set
 from finepref.evaluate.named_models import parse_models
 from finepref.evaluate.scorers.scorer_rows import parse
@@ -103,12 +104,7 @@ def play(asked: RoundsRequest) -> RoundsRecord | Waiting:
     there = (asked.out / ROUNDS).is_file()
     record = read_rounds(asked.out) if there else RoundsRecord(asked.identity())
     if record.asked != asked.identity():
-        wanted = asked.identity()
-        other = [
-            f"{name} ({record.asked.get(name)}, not {value})"
-            for name, value in wanted.items()
-            if record.asked.get(name) != value
-        ]
+        other = asked_otherwise(record.asked, asked.identity())
         what = f"it holds rounds that were asked for otherwise: {', '.join(other)}"
         raise InputError(what, where=asked.out, remedy="ask for the same, or name another folder")
     if not record.rounds:
