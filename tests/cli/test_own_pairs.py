@@ -36,6 +36,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_from_folder_to_report(place: Path, finepref) -> None:
     """cache, signals, train, generate, report: exit code 0, and each leaves its files."""
+    code, _, err = finepref("data", "validate", place / "data")
+    assert code == 0
+    assert f"--data {place / 'data'} --out aligned --dry-run" in err.replace("\\\n    ", "")
     code, _, err = finepref("cache", "-c", place / "run.yaml")
     assert code == 0, err
     assert json.loads((place / "cache" / "cache.json").read_text())["summary"]["images"] == 24

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import finepref
 import own_pairs
 from finepref.core.errors import InputError
 from finepref.data.latents import LatentCache
@@ -80,8 +81,30 @@ def test_a_wrong_signal_is_named(
 
 def test_without_held_out_pairs(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = train(world, tmp_path / "run", "data.validation_share=0")
-    assert [each.kind for each in diagnose(run)] == ["unknown"]
+    assert [each.kind for each in diagnose(run)] == ["unknown", "untried"]
     assert "Set data.validation_share to 0.1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_few_pairs_are_said_in_run_report_and_card(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Pairs held out count too; an objective on single images counts two of them as a pair."""
+    config, words = load_config(world / "run.yaml", []), [f"objective={{name: {method}}}"]
+    count = len(LatentCache(str(config.cache.folder)).pairs)
+    if method == "kto":
+        made = finepref.make_signals(finepref.read_preferences(*config.data.paths), kind="kto")
+        write_signals(tmp_path / "kto.parquet", made, provenance={})
+        words.append(f"signal.file={tmp_path / 'kto.parquet'}")
+    capsys.readouterr()
+    run = train(world, tmp_path / "run", *words)
+    said = f"It had {count} pairs, and runs with fewer than 50 were never measured"
+    assert said in capsys.readouterr().err
+    page = report(run, tmp_path / "report.html")
+    for text in (page.read_text(), page.with_suffix(".md").read_text()):
+        assert said in text
+    monkeypatch.setattr("finepref.train.diagnose.FEWEST", count)
+    assert "untried" not in [each.kind for each in diagnose(run)]
 
 
 def test_the_error_far_out(world: Path, tmp_path: Path) -> None:

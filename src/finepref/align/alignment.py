@@ -33,10 +33,10 @@ from finepref.plan.needs import Plan
 from finepref.plan.plan import plan_run
 from finepref.plan.stage_memory import caching, stage_words
 from finepref.train.config import RunConfig, load_config
+from finepref.train.diagnose import FEWEST
 from finepref.train.method import check_data, make_method
 
 RECIPES = (50, 300, 3000, 100_000)
-FEWEST = RECIPES[0]
 OPTIONS = {
     "model.base": "--base", "data.paths": "--data", "cache.folder": "--out", "signal.file": "--signal",
     "train.seed": "--seed",

@@ -35,7 +35,10 @@ def _ranked(record: RunRecord, look: HeldOutMetrics) -> list[str]:
     rate = look.accuracy
     limits = "" if math.isnan(rate.low) else f" [95 %: {rate.low:.0%} to {rate.high:.0%}]"
     how = "against what people did" if record.swapped else "as people did"
-    return [f"at step {look.step} it ranked {rate.value:.0%}{limits} of {look.pairs} held-out pairs {how}; a coin: 50%"]
+    coin = "a coin: 50%"
+    if rate.low < 0.5 < rate.high:
+        coin += ", so that this share decides nothing; how far winners lead tells more"
+    return [f"at step {look.step} it ranked {rate.value:.0%}{limits} of {look.pairs} held-out pairs {how}; {coin}"]
 
 
 def _people(run: Path) -> list[str]:

@@ -70,7 +70,9 @@ def command(
         with TemporaryDirectory() as place:
             planned = plan_alignment(base, data, out, place=Path(place), **given)
         print("\n".join([*planned.why, *(f"finepref {shlex.join(each)}" for each in planned.before + planned.after)]))
-        print(describe(planned.plan or plan_run(planned.config, gpus=gpus_of(["cpu"]), processes=1), prices={}))
+        plan = planned.plan or plan_run(planned.config, gpus=gpus_of(["cpu"]), processes=1)
+        scored = any(not name.startswith("lab-") for name in (*planned.asked.judges, *planned.choice.scorers))
+        print(describe(plan, prices={}, scored=scored))
         say("nothing was done; without --dry-run the layer that they read is written, and they run one after the other")
         return
     with own_folder(out, ALIGNMENT, inputs=named_inputs(data)):

@@ -63,6 +63,7 @@ def validate_command(
     Exit 1 if anything is.
     """
     from finepref.align.choice import is_named
+    from finepref.cli.following import aligning
     from finepref.core.errors import CheckFailed
 
     def following(report: DataReport) -> Words | None:
@@ -70,7 +71,7 @@ def validate_command(
             return None
         if is_named(report):
             return ("arena", *data, *words_of(replace(reading, images=None)))
-        return ("signals", *data, *words_of(reading), "--kind", "binary", "--out", "signals.parquet")
+        return aligning(data, reading)
 
     report = _report(data, reading, limit, shard, parts, as_json, full=True, following=following)
     if report is not None and report.problems:

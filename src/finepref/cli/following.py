@@ -6,8 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from finepref.cli.asked import words_of
 from finepref.cli.ending import Words
 from finepref.formats.reading import Reading
+
+SMALLEST = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
 def training(kinds: Sequence[str], votes: Sequence[Path], reading: Reading, signals: Path) -> Words:
@@ -17,6 +20,12 @@ def training(kinds: Sequence[str], votes: Sequence[Path], reading: Reading, sign
     data = {"paths": [str(path) for path in votes], **reading.section()}
     words = [f"data.{name}={json.dumps(value, ensure_ascii=False)}" for name, value in data.items()]
     return ("train", *layers, *words, f"signal.file={signals}", "--out", Path("runs") / method)
+
+
+def aligning(data: Sequence[str], reading: Reading) -> Words:
+    """What one command would do with these pairs, for the smallest base; that is changed by who types it."""
+    named = [word for each in data for word in ("--data", each)]
+    return ("align", "--base", SMALLEST, *named, *words_of(reading), "--out", "aligned", "--dry-run")
 
 
 def method_of(kinds: Sequence[str]) -> str:

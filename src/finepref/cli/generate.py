@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from finepref.cli.asked import share_of
-from finepref.cli.ending import ends
+from finepref.cli.ending import beside, ends
 from finepref.cli.following import judged_by
 from finepref.core.errors import InputError
 
@@ -86,7 +86,8 @@ def command(
         settings = fixed.sampling(family_of({name: source.pipeline for name, source in models.items()}))
     for prompt_set in sets:
         generate(models, prompt_set, numbers, out, batch_size=batch_size, overwrite=overwrite, **settings, **extras)
-    ends(out / LINES, ("score", out, *judged_by(protocol, chosen)))
+    voting = [("collect", out, "--out", beside(out, "study"))] if len(models) > 1 and protocol is None else []
+    ends(out / LINES, ("score", out, *judged_by(protocol, chosen)), *voting)
 
 
 def _asked(

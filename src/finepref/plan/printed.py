@@ -19,8 +19,11 @@ STAGES = ("cache", "generate", "score")
 FLOPS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 
 
-def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
-    """The plan, part by part; prices: GPU name -> price of one GPU hour."""
+def describe(plan: Plan, *, prices: Mapping[str, float], scored: bool = True) -> str:
+    """The plan, part by part.
+
+    prices: GPU name -> price of one GPU hour. scored: whether a scorer of the hub is among what is run.
+    """
     counts, work, cache = plan.counts, plan.work, plan.cache
     most, guess = "" if cache.by == "cache" else " at most", " (guessed)" if cache.guessed else ""
     most += guess
@@ -59,7 +62,11 @@ def describe(plan: Plan, *, prices: Mapping[str, float]) -> str:
         "Memory of the other stages, estimate (in brackets with --offload); what text encoders compute is left out",
         f"  {'cache':<16}{_stage(plan.caching)} (cache.batch_size={plan.caching.batch})",
         f"  {'generate':<16}{_stage(plan.drawing)} (--batch-size {plan.drawing.batch}, in the precision of training)",
-        f"  {'score':<16}{plan.scoring.together_gb:>9.2f} GB (--batch-size {plan.scoring.batch}, {SCORER})",
+        *(
+            [f"  {'score':<16}{plan.scoring.together_gb:>9.2f} GB (--batch-size {plan.scoring.batch}, {SCORER})"]
+            if scored
+            else []
+        ),
         "",
         *_host(plan),
         "",

@@ -19,8 +19,10 @@ from finepref.core.interval import Interval
 from finepref.formats.comparison import Comparison, PairRow
 from finepref.formats.heldout import HeldOutMetrics, look_of, looks_of, read_signal_share, start_far
 from finepref.formats.metrics import HELDOUT, StepMetrics, read_metrics
-from finepref.formats.run import home_of, read_run
+from finepref.formats.run import RunRecord, home_of, read_run
 
+FEWEST = 50
+"""Pairs, held out or not, that a run was measured with, at least."""
 LEVEL = 0.99
 """Share of runs that learned nothing which are not called learned."""
 SEEN = 0.6
@@ -80,8 +82,8 @@ def diagnose(run: Path, compared: Comparison | None = None, *, model: str = "aft
         what = "it is gone, and by it the run chose the step that it kept"
         raise InputError(what, where=home / HELDOUT, remedy="put it back, or train again in another folder")
     found = judge(looks, steps, kept=record.kept, signal=signal, far=far, swapped=record.swapped)
-    more = None if compared is None else overoptimised(compared, model)
-    return found if more is None else (*found, more)
+    more = [untried(record, looks), None if compared is None else overoptimised(compared, model)]
+    return (*found, *(each for each in more if each is not None))
 
 
 def judge(
@@ -117,6 +119,17 @@ def judge(
         found += [learned(looks, swapped, stopped=left is not looks[-1]), displaced(left, far), inflated(left)]
     found += [misled(signal), overasked(steps), saturated(steps)]
     return tuple(each for each in found if each is not None)
+
+
+def untried(record: RunRecord, looks: Sequence[HeldOutMetrics]) -> RunFinding | None:
+    """Whether a run had fewer pairs than any that was measured; single images count as halves of pairs."""
+    signals = record.signals
+    trained = signals.pairs if signals.images is None else signals.images // 2
+    pairs = (trained or 0) + (looks[-1].pairs if looks else 0)
+    if trained is None or pairs >= FEWEST:
+        return None
+    what = f"It had {pairs} pairs, and runs with fewer than {FEWEST} were never measured: no finding here is sure"
+    return RunFinding("untried", what, "Take more pairs")
 
 
 def evidence(looks: Sequence[HeldOutMetrics]) -> float:
