@@ -10,7 +10,9 @@ from typing import Any
 MISSING = frozenset(("", "nan", "null", "none", "n/a", "#n/a", "<na>"))  # how files spell that nothing is there
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff"
 _HIDDEN = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_BIDI}]")
-_UNUSABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+UNUSABLE = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f"
+"""Ranges of characters that no prompt holds; beside them halves of characters, which utf-8 cannot hold."""
+_UNUSABLE = re.compile(f"[{UNUSABLE}\ud800-\udfff]")
 _IN_A_NAME = re.compile(f"[\x00-\x1f\x7f-\x9f\xad\u200b\u2060-\u2064\u2028\u2029\ud800-\udfff{_BIDI}]")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

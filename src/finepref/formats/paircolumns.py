@@ -16,13 +16,12 @@ import pyarrow as pa
 
 from finepref.core.errors import InputError
 from finepref.core.progress import progress
-from finepref.core.text import fault_of_prompt
 from finepref.formats.dialects import PICTURES
 from finepref.formats.pairrows import PairRows, bad_name
 from finepref.formats.preferences import Preferences
 from finepref.formats.repeated import once
 from finepref.formats.stretches import open_rows
-from finepref.formats.tables import Batch, are_missing
+from finepref.formats.tables import Batch, are_missing, are_no_prompts
 from finepref.formats.textcolumn import TextColumn, distinct
 from finepref.formats.textfiles import Line
 
@@ -151,7 +150,7 @@ def _prompts(source: PairRows, held: pa.RecordBatch) -> pa.Array:
     column = held.column(source.cast["prompt"])
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     prompts = encoded.dictionary
-    if encoded.null_count or not pa.types.is_string(prompts.type) or any(map(fault_of_prompt, prompts.to_pylist())):
+    if encoded.null_count or not pa.types.is_string(prompts.type) or are_no_prompts(prompts).true_count:
         raise _Alone
     return encoded
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from finepref.core.errors import InputError
 from finepref.core.files import PARQUET, REWRITE, reading
 from finepref.core.known import refuse_damaged
-from finepref.core.text import MISSING, cell_text, visible
+from finepref.core.text import MISSING, UNUSABLE, cell_text, visible
 from finepref.formats.textfiles import (
     PACKED,
     Line,
@@ -116,6 +116,11 @@ def are_missing(column: pa.Array) -> pa.Array:
     """[n] `core.text.is_missing` of an Arrow column of text."""
     words = pc.utf8_lower(pc.utf8_trim_whitespace(column))
     return pc.is_in(words, pa.array(sorted(MISSING), words.type)).fill_null(True)
+
+
+def are_no_prompts(column: pa.Array) -> pa.Array:
+    """[n] whether `core.text.fault_of_prompt` finds a fault in an Arrow column of text."""
+    return pc.or_(are_missing(column), pc.match_substring_regex(column, f"[{UNUSABLE}]").fill_null(True))
 
 
 def text_column(values: Any) -> pa.Array:
