@@ -6,7 +6,7 @@
 One JSON file a run in `benchmarks/results/align`; what is there is not run again. The folder holds PNG files and
 votes.csv. True quality is that of a picture of each of 60 prompts that no pair has, from equal noise, of what the run
 left and of the base. Kinds: plain; permuted (winners by a coin); wide (the pictures of half of the prompts on wider or
-higher canvases of their background); and a method each.
+higher canvases of their background); a method each; and fast, ten times the learning rate without early stop.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from row_files import missing, read_all, run_all
+
+if TYPE_CHECKING:
+    from finepref.formats.comparison import Comparison
 
 ROWS = Path(__file__).parent / "results" / "align"
 PAIRS, VOTERS, SEEDS = 300, 5, 20
@@ -40,6 +43,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "smpo": ("--method", "smpo", "--scorer", "lab-reward"),
     "kto": ("--method", "kto"),
     "shares": ("--signal", "shares"),
+    "fast": ("train.learning_rate=6e-4", "train.stop=null"),
 }
 CANVASES = ((32, 32), (32, 32), (48, 32), (32, 48))  # width, height
 NAMED = ("arenapo", "image")  # kinds whose table says which model made a picture
@@ -94,6 +98,7 @@ def run(job: tuple[str, int], work: Path) -> dict[str, Any]:
     import torch
     from held_out_runs import quality
 
+    from finepref.formats.comparison import COMPARISON, read_comparison
     from finepref.formats.heldout import look_of, read_heldout, start_far
     from finepref.formats.run import read_run
     from finepref.train.diagnose import diagnose, evidence
@@ -119,16 +124,26 @@ def run(job: tuple[str, int], work: Path) -> dict[str, Any]:
         raise RuntimeError(f"{kind}-{seed}: {told.stderr[-1000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     out = place / "out" / "run"
-    record, looks = read_run(out), read_heldout(out)
+    record, looks, drawn = read_run(out), read_heldout(out), place / "out" / "eval"
+    compared = read_comparison(drawn) if (drawn / COMPARISON).is_file() else None
     row = {
         "kind": kind, "seed": seed, "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "findings": [found.kind for found in diagnose(out)], "steps": record.steps, "kept": record.kept,
         "accuracy": look_of(looks, record.kept).accuracy.value, "method": record.method,
         "looks": [asdict(look) for look in looks], "start_far": start_far(out), "evidence": evidence(looks),
+        "diversity": None if compared is None else diversity(compared),
         "before": quality("lab", seed), "after": quality(str(out), seed),
     }  # fmt: skip
     shutil.rmtree(place)
     return row
+
+
+def diversity(compared: Comparison) -> dict[str, float | None]:
+    """Diversity within a prompt before, and what it became more, with the limits of a 95 % interval."""
+    (row,) = (each for each in compared.pairs_of(model="after") if each.metric == "lab-diversity")
+    before = next(each.mean for each in compared.models if (each.model, each.metric) == ("before", row.metric))
+    more = {"more": row.mean_difference, "low": row.difference_low, "high": row.difference_high}
+    return {"before": before, **more}
 
 
 def report(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -98,7 +98,8 @@
     draw() {
       this.shown = this.visible();
       const there = this.shown.slice(0, this.limit);
-      this.count.textContent = `${this.shown.length.toLocaleString("en")} of ${this.data.items.length.toLocaleString("en")} sets of images`;
+      const cut = this.shown.length > this.limit ? `; here are the first ${this.limit.toLocaleString("en")}` : "";
+      this.count.textContent = `${this.shown.length.toLocaleString("en")} of ${this.data.items.length.toLocaleString("en")} sets of images${cut}`;
       this.cards.replaceChildren(...there.map((item, place) => this.card(item, place)));
       this.more.hidden = this.shown.length <= this.limit;
     }
