@@ -409,11 +409,12 @@ def run(job: tuple[str, str, str, int], work: Path) -> dict[str, Any]:
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """Tables, and where ours is behind a peer beyond doubt."""
+    """Tables, and where ours is behind a peer beyond doubt; of two rows of a rule the one with more seeds counts."""
     lines, behind = [], []
     for name in WORLDS:
         for mode, size in SIZES.items():
-            own = {row["rule"]: row for row in rows if (row["world"], row["mode"]) == (name, mode)}
+            there = [row for row in rows if (row["world"], row["mode"]) == (name, mode)]
+            own = {row["rule"]: row for row in sorted(there, key=lambda row: row["seeds"])}
             if not own:
                 continue
             seeds = max(row["seeds"] for row in own.values())
