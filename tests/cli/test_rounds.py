@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from finepref.align.starter import Starter
 from finepref.align.timed import Stage, Timing
 from finepref.core.errors import InputError
 from finepref.formats.collection import read_study
@@ -43,7 +44,7 @@ def stages(monkeypatch: pytest.MonkeyPatch, finepref: Run) -> list[tuple[str, ..
     monkeypatch.setattr(stopping, "sound", lambda lines, far: list(lines))
     told: list[tuple[str, ...]] = []
 
-    def run_stage(stage: Stage, *, workers: int, number: str) -> Timing:
+    def run_stage(stage: Stage, starter: Starter, *, workers: int, number: str) -> Timing:
         for words in stage.commands:
             told.append(words)
             code, _, err = finepref(*words)
@@ -88,11 +89,11 @@ def test_two_rounds_and_one_that_was_ended(
 
     real, left = closed_loop.run_stage, [7]
 
-    def ends(stage: Stage, *, workers: int, number: str) -> Timing:
+    def ends(stage: Stage, starter: Starter, *, workers: int, number: str) -> Timing:
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        return real(stage, workers=workers, number=number)
+        return real(stage, starter, workers=workers, number=number)
 
     monkeypatch.setattr(closed_loop, "run_stage", ends)
     assert finepref(*WORDS, *early, "--by", "lab", "--rounds", "2", "--out", halves)[0] == 130

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from finepref.align.alignment import Alignment
 from finepref.align.stages import LAYER, PROMPTS
+from finepref.align.starter import Starter
 from finepref.align.timed import Stage, run_stage
 from finepref.core.errors import InputError
 from finepref.core.files import write_json
@@ -67,19 +68,20 @@ def run_alignment(planned: Alignment, record: AlignmentRecord) -> None:
     if not all(tuple(words) in record.done for words in planned.after):
         open_judges([name for name in planned.asked.judges if name not in planned.choice.scorers])
     write_alignment(out, record)
-    for number, words in enumerate(every, start=1):
-        place = f"{number}/{len(every)}"
-        if number > len(planned.before) and words[0] in COMPARING and read_run(planned.asked.run).kept == 0:
-            say(f"[{place}] {words[0]}: left out, since the run left the base as it was")
-            continue
-        if tuple(words) in record.done and _is_there(words, planned):
-            say(f"[{place}] {words[0]}: done before")
-            continue
-        if words[0] == "generate" and planned.asked.prompts is None:
-            _write_prompts(planned)
-        run_stage(Stage(words[0], (tuple(words),)), workers=1, number=place)
-        record = replace(record, done=(*record.done, tuple(words)))
-        write_alignment(out, record)
+    with Starter() as starter:
+        for number, words in enumerate(every, start=1):
+            place = f"{number}/{len(every)}"
+            if number > len(planned.before) and words[0] in COMPARING and read_run(planned.asked.run).kept == 0:
+                say(f"[{place}] {words[0]}: left out, since the run left the base as it was")
+                continue
+            if tuple(words) in record.done and _is_there(words, planned):
+                say(f"[{place}] {words[0]}: done before")
+                continue
+            if words[0] == "generate" and planned.asked.prompts is None:
+                _write_prompts(planned)
+            run_stage(Stage(words[0], (tuple(words),)), starter, workers=1, number=place)
+            record = replace(record, done=(*record.done, tuple(words)))
+            write_alignment(out, record)
 
 
 def open_judges(named: Sequence[str]) -> None:

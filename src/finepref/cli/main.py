@@ -98,7 +98,7 @@ def load_plugins(words: list[str]) -> list[str]:
     return [*rest, *left]
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """Quiet libraries, streams that can write every text, and an end on SIGTERM that puts away what is half-written."""
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):  # read when they are imported
         os.environ.setdefault(name, "error")
@@ -114,7 +114,7 @@ def _prepare() -> None:
 
 def main() -> None:
     """Entry point: exit 0 done, 1 ran and failed a check, 2 bad input, 130 and 143 interrupted."""
-    _prepare()
+    prepare()
     app, words = None, sys.argv[1:]
     try:
         words = load_plugins(words)

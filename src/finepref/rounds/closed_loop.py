@@ -12,6 +12,7 @@ from pathlib import Path
 from finepref.align.alignment import Alignment, base_layer, plan_alignment
 from finepref.align.carrying import open_judges
 from finepref.align.stages import comparing_stages
+from finepref.align.starter import Starter
 from finepref.align.timed import Stage, Timing, run_stage
 from finepref.collect.founding import StudyOptions, found_study
 from finepref.collect.pictures import OF_SEED
@@ -111,15 +112,16 @@ def play(asked: RoundsRequest) -> RoundsRecord | Waiting:
         open_judges((*asked.judges, *asked.scorers))
     if not there:
         write_rounds(asked.out, record)
-    while not (ended := why_ended(record.rounds, most=asked.rounds)):
-        played = play_round(asked, record)
-        if isinstance(played, Waiting):
-            return played
-        rounds = (*record.rounds, played)
-        record = replace(record, rounds=rounds, best=best_of(rounds), ended="")
-        write_rounds(asked.out, record)
-        for line in lines_of(played):
-            say(line)
+    with Starter() as starter:
+        while not (ended := why_ended(record.rounds, most=asked.rounds)):
+            played = play_round(asked, record, starter)
+            if isinstance(played, Waiting):
+                return played
+            rounds = (*record.rounds, played)
+            record = replace(record, rounds=rounds, best=best_of(rounds), ended="")
+            write_rounds(asked.out, record)
+            for line in lines_of(played):
+                say(line)
     record = replace(record, ended=ended)
     write_rounds(asked.out, record)
     return record
@@ -170,13 +172,13 @@ def standing(record: RoundsRecord) -> list[int]:
     return [0, *(played.number for played in record.rounds if played.kept)]
 
 
-def play_round(asked: RoundsRequest, record: RoundsRecord) -> PlayedRound | Waiting:
+def play_round(asked: RoundsRequest, record: RoundsRecord, starter: Starter) -> PlayedRound | Waiting:
     """The next round, or what it waits for."""
     number = len(record.rounds) + 1
     folder, timings = folder_of(asked, number), list[Timing]()
 
     def stage(*words: str) -> None:
-        timings.append(run_stage(Stage(words[0], (words,)), workers=1, number=f"round {number}"))
+        timings.append(run_stage(Stage(words[0], (words,)), starter, workers=1, number=f"round {number}"))
 
     stage(*_pictures(asked, record, number))
     study = folder / "study"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finepref.align.alignment import Alignment, plan_alignment
+from finepref.align.starter import Starter
 from finepref.align.timed import Stage, Timing, run_stage
 from finepref.core import provenance
 from finepref.core.files import write_json
@@ -32,14 +33,14 @@ def run_demo(out: Path, *, seed: int = 0, workers: int = 0, quick: bool = False)
         FineprefError: a stage failed.
     """
     side_by_side = workers or min(2, os.cpu_count() or 1)
-    with own_folder(out, DEMO):
-        timings = [run_stage(_votes(out, seed=seed, quick=quick), workers=1, number="1")]
+    with own_folder(out, DEMO), Starter() as starter:
+        timings = [run_stage(_votes(out, seed=seed, quick=quick), starter, workers=1, number="1")]
         planned = _planned(out, seed=seed, quick=quick)
         for why in planned.why:
             say(why)
         plan = _stages(out, planned, quick=quick)
         for number, stage in enumerate(plan, start=2):
-            timings.append(run_stage(stage, workers=side_by_side, number=f"{number}/{len(plan) + 1}"))
+            timings.append(run_stage(stage, starter, workers=side_by_side, number=f"{number}/{len(plan) + 1}"))
         summary = summarise(out, timings, seed=seed)
         write_json(out / "summary.json", summary)
     for timing in timings:
