@@ -142,7 +142,8 @@ def _live(desk: Desk, made: Sequence[Ratings | None]) -> dict[str, Any]:
     lines = [line_of(desk, seat) for seat in desk.seats.values()]
     return {
         "state": desk.state(), "boards": found, "voters": lines, "done": sum(line.done for line in lines),
-        "models": len(about.models), "prompts": len(about.prompts), "mode": about.mode,
+        "models": len(about.models), "prompts": len({*about.prompts} - {""}) + about.prompts.count(""),
+        "mode": about.mode,
     }  # fmt: skip
 
 

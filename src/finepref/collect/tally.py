@@ -16,6 +16,7 @@ from finepref.arena.agreement import agreement
 from finepref.arena.engines import rate
 from finepref.arena.ratings import Ratings
 from finepref.collect.said import comparisons
+from finepref.core.text import is_missing
 from finepref.formats.answers import Answer, PictureRow, ShownSet, as_json
 from finepref.formats.collection import CollectionRecord
 from finepref.formats.votes import Votes
@@ -30,6 +31,8 @@ class VoteTally:
 
     def __init__(self, about: CollectionRecord, pictures: Sequence[PictureRow]) -> None:
         self.about, self.pictures = about, pictures
+        first = {text: place for place, text in reversed([*enumerate(about.prompts)]) if not is_missing(text)}
+        self.prompts = [first.get(text, -1) for text in about.prompts]  # those of one text are one, -1: not named
         self.rows, self.answer, self.time, self.outcome = array("i"), array("q"), array("q"), array("b")
         self.stands, self.bad = bytearray(), bytearray()
         self.games = 0
@@ -83,7 +86,8 @@ class VoteTally:
         """The votes on a question, without those of some voters; models and prompts that have some."""
         held = dict(zip(NUMBERS, self._rows().T, strict=True))
         outcome, time = np.frombuffer(self.outcome, dtype=np.int8), np.frombuffer(self.time, dtype=np.int64)
-        model, prompt = np.array([(each.model, each.prompt) for each in self.pictures], dtype=np.int32).T
+        models, prompts = zip(*((each.model, self.prompts[each.prompt]) for each in self.pictures), strict=True)
+        model, prompt = np.array(models, dtype=np.int32), np.array(prompts, dtype=np.int32)
         rows = np.frombuffer(self.stands, dtype=np.bool_) & (held["question"] == question)
         if excluded:
             rows &= ~np.isin(held["voter"], list(excluded))
@@ -94,7 +98,7 @@ class VoteTally:
         return Votes(
             models=tuple(self.about.models[number] for number in names), outcome=outcome[at],
             left=made_by[: len(at)], right=made_by[len(at) :], left_image=image[: len(at)],
-            right_image=image[len(at) :], prompt=_dense(prompt[shown[: len(at)]])[0],
+            right_image=image[len(at) :], prompt=_named(prompt[shown[: len(at)]]),
             voter=_dense(held["voter"][at])[0],
             game=None if self.about.mode == "pair" else _dense(held["game"][at])[0],
             both_bad=bad if bad.any() else None, time=time[at],
@@ -106,6 +110,13 @@ class VoteTally:
         if len(votes) == 0 or len(votes.models) < 2:
             return None
         return replace(rate(votes), agreement=agreement(votes))
+
+
+def _named(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Codes by first appearance, -1 where nothing is named."""
+    found, known = np.full(len(codes), -1, dtype=np.int32), codes >= 0
+    found[known] = _dense(codes[known])[0]
+    return found
 
 
 def _dense(codes: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], list[int]]:
