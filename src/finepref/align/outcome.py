@@ -57,5 +57,8 @@ def _judged(compared: Comparison | None) -> list[str]:
         known = row.win_low is not None and row.win_high is not None
         limits = f" [95 %: {row.win_low:.0%} to {row.win_high:.0%}]" if known else ""
         trained = " (which it learned from)" if compared.trained(row) else ""
-        found.append(f"{row.metric}{trained}: the picture after is better in {row.win_rate:.0%}{limits} of {row.n}")
+        what = f"the picture after is better in {row.win_rate:.0%}{limits} of {row.n}"
+        if compared.metrics[row.metric].together:
+            what = f"it is higher after in {row.win_rate:.0%}{limits} of {row.prompts} prompts"
+        found.append(f"{row.metric}{trained}: {what}")
     return found

@@ -14,7 +14,7 @@ from finepref.evaluate.named_models import as_source
 from finepref.formats.folders import PUBLISHED
 from finepref.formats.manifest import LINES, read_manifest
 from finepref.formats.records import read_yaml
-from finepref.formats.run import at_step, home_of, is_finished, read_run
+from finepref.formats.run import at_step, home_of, is_finished, is_the_base, read_run
 from finepref.models import lora
 from finepref.models.export import FORMATS, export
 from finepref.report.model_card import check_licence, write_card
@@ -48,8 +48,7 @@ def publish(
     if repository is None and folder is None:
         raise InputError("nowhere to put it", where="publish", remedy="give --repo NAME, or --to FOLDER")
     record, config = read_run(place), read_yaml(place / "config.yaml", remedy="give a run that is whole")
-    step = home_of(place)[1]
-    if step == 0 or (step is None and record.kept == 0):
+    if is_the_base(place):
         what = "it left the base as it was, so there is no other model to publish"
         raise InputError(what, where=run, remedy="name another step, as RUN@STEP, or train on more pairs")
     has_lora = (place / lora.FILE).is_file()

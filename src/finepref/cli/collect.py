@@ -229,6 +229,8 @@ def _serve(
         if opened.local is not None:
             print(f"vote: {place}/")
         print(f"owner: {place}{opened.owner}", flush=True)
+        if host == HERE:
+            say("only this machine opens these links; --host 0.0.0.0 and --voters let others in")
         say(f"every answer is kept in {folder}; Ctrl-C ends, `finepref collect {shlex.quote(str(folder))}` goes on")
         serve(opened, listening)
 

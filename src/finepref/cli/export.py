@@ -23,7 +23,13 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Write a run's trained part for another tool."""
+    from finepref.core.progress import say
+    from finepref.formats.run import at_step, is_the_base
     from finepref.models.export import export
 
     written = export(run, base, out, format=format, half=half, negative=negative, overwrite=overwrite)
+    if is_the_base(Path(at_step(run))):
+        say(f"note: {run} left the base as it was, and {written} is that base")
+        ends(written)
+        return
     ends(written, ("publish", run, "--to", beside(run, "published")))

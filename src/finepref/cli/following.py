@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finepref.cli.asked import words_of
-from finepref.cli.ending import Words
+from finepref.cli.ending import Words, beside
 from finepref.formats.reading import Reading
 
 SMALLEST = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -40,11 +40,13 @@ def method_of(kinds: Sequence[str]) -> str:
     return next((name for name in names if {*about_method(name).signal} == {*kinds}), "arenapo" if rated else "dpo")
 
 
-def judged_by(protocol: str | None, prompts: Sequence[str]) -> Words:
-    """How pictures of these prompt sets may be scored: as their protocol says, else by a scorer that knows them."""
+def judging(out: Path, protocol: str | None, prompts: Sequence[str], *, models: int) -> list[Words]:
+    """How pictures may be judged: as their protocol says, else by a scorer that knows their prompts, or by people."""
     if protocol is not None:
-        return ("--protocol", protocol)
-    return ("--scorer", "lab-true" if {*prompts} <= {"lab-eval", "lab-train"} else "pickscore")
+        return [("score", out, "--protocol", protocol)]
+    scorer = "lab-true" if {*prompts} <= {"lab-eval", "lab-train"} else "pickscore"
+    people: list[Words] = [("collect", out, "--out", beside(out, "study"))] if models > 1 else []
+    return [("score", out, "--scorer", scorer), *people]
 
 
 def _of_the_lab(votes: Path) -> bool:

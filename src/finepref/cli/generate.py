@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from finepref.cli.asked import share_of
-from finepref.cli.ending import beside, ends
-from finepref.cli.following import judged_by
+from finepref.cli.ending import ends
+from finepref.cli.following import judging
 from finepref.core.errors import InputError
 
 
@@ -81,13 +81,23 @@ def command(
     numbers, chosen = _asked(fixed, protocol, settings, prompts or [])
     sets = [load_prompt_set(name).head(limit) for name in chosen]
     models = {name: as_source(path) for name, path in named.items()}
+    _tell_bases(named)
     extras |= {"negative": None if negative is None else as_source(negative), "shard": share_of(shard)}
     if fixed is not None:
         settings = fixed.sampling(family_of({name: source.pipeline for name, source in models.items()}))
     for prompt_set in sets:
         generate(models, prompt_set, numbers, out, batch_size=batch_size, overwrite=overwrite, **settings, **extras)
-    voting = [("collect", out, "--out", beside(out, "study"))] if len(models) > 1 and protocol is None else []
-    ends(out / LINES, ("score", out, *judged_by(protocol, chosen)), *voting)
+    ends(out / LINES, *judging(out, protocol, chosen, models=len(models)))
+
+
+def _tell_bases(named: dict[str, str]) -> None:
+    """Say which runs left their base as it was."""
+    from finepref.core.progress import say
+    from finepref.formats.run import is_the_base
+
+    for name, path in named.items():
+        if is_the_base(Path(path)):
+            say(f"note: {name} is the base, which {path} left as it was")
 
 
 def _asked(

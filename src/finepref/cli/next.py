@@ -13,7 +13,7 @@ import typer
 from finepref.arena.settings import DEFAULTS
 from finepref.cli.arena import Column, columns
 from finepref.cli.asked import with_reading, words_of
-from finepref.cli.ending import ends
+from finepref.cli.ending import beside, ends
 from finepref.core.terminal import table_lines, width
 from finepref.formats.reading import AS_IT_IS, Reading
 
@@ -64,7 +64,8 @@ def command(
     for sentence in said:
         say(sentence)
     if out is not None:
-        again = ("arena", *votes, *words_of(reading), *(["--skip-bad-rows"] if skip_bad_rows else []), "--overwrite")
+        bad = ["--skip-bad-rows"] if skip_bad_rows else []
+        again = ("arena", *votes, *words_of(reading), *bad, "--out", beside(out.with_suffix(""), "arena"))
         ends(out, *([again] if found else []), when="when their votes are in the files of votes" if found else "")
 
 

@@ -201,7 +201,11 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         )
         for row in comparison.pairs
     ]  # fmt: skip
-    notes = [f"- no interval: {why}" for why in dict.fromkeys(row.no_interval for row in comparison.pairs) if why]
+    better: dict[bool, list[str]] = {}
+    for name, metric in comparison.metrics.items():
+        better.setdefault(metric.higher_is_better, []).append(name)
+    notes = [f"- {'higher' if up else 'lower'} is better: {', '.join(names)}" for up, names in better.items()]
+    notes += [f"- no interval: {why}" for why in dict.fromkeys(row.no_interval for row in comparison.pairs) if why]
     return table_lines(head, rows) + notes
 
 

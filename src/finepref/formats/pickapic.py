@@ -56,6 +56,11 @@ def pickapic_table(
     return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
 
 
+def shown_images(table: pa.Table) -> int:
+    """How many images are in votes."""
+    return len({*table["image_0_uid"].to_pylist(), *table["image_1_uid"].to_pylist()})
+
+
 def tie_share(table: pa.Table) -> float:
     """Share of votes that are ties."""
     return float(np.mean(np.asarray(table["label_0"]) == 0.5))

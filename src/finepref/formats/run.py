@@ -130,6 +130,12 @@ def home_of(folder: Path) -> tuple[Path, int | None]:
     return (folder, None) if step is None else (folder.parent.parent, int(step[1]))
 
 
+def is_the_base(folder: Path) -> bool:
+    """Whether a finished run, or step 0 of one, left the base as it was."""
+    home, step = home_of(folder)
+    return is_finished(home) and (step == 0 or (step is None and read_run(home).kept == 0))
+
+
 def at_step(name: str | Path) -> str | Path:
     """`RUN@500` -> the folder of that run's checkpoint after 500 steps, which is a run folder too; others as they are.
 

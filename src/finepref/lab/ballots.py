@@ -19,7 +19,7 @@ from finepref.core import provenance, rng
 from finepref.core.errors import InputError
 from finepref.core.files import write_parquet
 from finepref.core.progress import say
-from finepref.formats.pickapic import pickapic_table, tie_share
+from finepref.formats.pickapic import pickapic_table, shown_images, tie_share
 from finepref.lab import crowd as voters
 from finepref.lab import makers, model, world
 
@@ -141,6 +141,6 @@ def make_votes(
         "versions": provenance.versions(),
     }
     write_parquet(out, table, meta)
-    images_made, ties = len(asked) * len(makers_used), tie_share(table)
-    say(f"{votes} votes on {images_made} images of {len(makers_used)} makers, {ties:.0%} ties")
+    shown, made, ties = shown_images(table), len(asked) * len(makers_used), tie_share(table)
+    say(f"{votes} votes on {shown} of {made} images of {len(makers_used)} makers, {ties:.0%} ties")
     return table

@@ -59,16 +59,9 @@ def describe(plan: Plan, *, prices: Mapping[str, float], scored: bool = True) ->
     lines += [
         f"  {'together':<16}{sum(plan.memory_gb.values()):>9.2f} GB",
         "",
-        "Memory of the other stages, estimate (in brackets with --offload); what text encoders compute is left out",
-        f"  {'cache':<16}{_stage(plan.caching)} (cache.batch_size={plan.caching.batch})",
-        f"  {'generate':<16}{_stage(plan.drawing)} (--batch-size {plan.drawing.batch}, in the precision of training)",
-        *(
-            [f"  {'score':<16}{plan.scoring.together_gb:>9.2f} GB (--batch-size {plan.scoring.batch}, {SCORER})"]
-            if scored
-            else []
-        ),
+        *_others(plan, scored=scored),
         "",
-        *_host(plan),
+        *_host(plan, scored=scored),
         "",
         f"Time, estimate: {GOOD:.0%} to {POOR:.0%} of the data sheet's peak rate. Needed: the parts,",
         f"{RESERVED_GB:g} GB of CUDA's own and {FRAGMENTS:.0%} lost between blocks.",
@@ -99,7 +92,20 @@ def describe(plan: Plan, *, prices: Mapping[str, float], scored: bool = True) ->
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _host(plan: Plan) -> list[str]:
+def _others(plan: Plan, *, scored: bool) -> list[str]:
+    """What the stages before and after training take of a GPU."""
+    draws = f"(--batch-size {plan.drawing.batch}, in the precision of training)"
+    lines = [
+        "Memory of the other stages, estimate (in brackets with --offload); what text encoders compute is left out",
+        f"  {'cache':<16}{_stage(plan.caching)} (cache.batch_size={plan.caching.batch})",
+        f"  {'generate':<16}{_stage(plan.drawing)} {draws}",
+    ]
+    if scored:
+        lines += [f"  {'score':<16}{plan.scoring.together_gb:>9.2f} GB (--batch-size {plan.scoring.batch}, {SCORER})"]
+    return lines
+
+
+def _host(plan: Plan, *, scored: bool) -> list[str]:
     """What the host holds, by stage."""
     several, cpu = plan.processes > 1, any(card.is_cpu for card in plan.cards)
     guesses = ["the weights are not here, and are guessed to be saved in float32"] * (not plan.files)
@@ -112,6 +118,8 @@ def _host(plan: Plan) -> list[str]:
         f"  {'':<10}" + "".join(f"{head:>15}" for head in [*heads, *(["on a CPU"] if cpu else [])]),
     ]
     for name, found in plan.host.items():
+        if name == "score" and not scored:
+            continue
         cells = [found.own_gb, found.files_gb, found.machine_gb(1)]
         cells += [found.machine_gb(plan.processes)] if several else []
         cells += [found.cpu_gb] if cpu else []

@@ -108,9 +108,12 @@ def bars(rows: Sequence[Estimate], *, title: str, axis: str) -> Bars:
     return _bars(rows, (low, high), [(t, tick_text(t, ticks)) for t in ticks], wording.number, title, axis)
 
 
-def share_bars(rows: Sequence[Estimate], *, title: str) -> Bars:
-    """Win rates on an axis around one half that is as wide as the rows need, in steps of ten points."""
-    reach = max(abs(end - 0.5) for row in rows for end in (row.low, row.high, row.value) if end is not None)
+def share_bars(rows: Sequence[Estimate], *, title: str, beside: Sequence[Estimate] = ()) -> Bars:
+    """Win rates on an axis around one half, in steps of ten points, as wide as the rows and those of charts beside it
+    need.
+    """
+    every = [end for row in (*rows, *beside) for end in (row.low, row.high, row.value)]
+    reach = max(abs(end - 0.5) for end in every if end is not None)
     steps = min(5, max(1, math.ceil(reach * 10 - 1e-9)))
     gap = {1: 1, 2: 1, 3: 1, 4: 2, 5: 5}[steps]
     ticks = [(0.5 + k / 10, wording.percent(0.5 + k / 10, 0)) for k in range(-steps, steps + 1) if k % gap == 0]

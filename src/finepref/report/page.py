@@ -98,10 +98,10 @@ def _heading(
     """What is compared, in a line. said: what runs learned whose pictures nobody compared; the first stands for all."""
     if said:
         return str(said[0][1].text.partition(":")[0])
-    if evaluations:
-        return str(evaluations[0]["headline"])
     if runs and all(run.record is not None and run.record.kept == 0 for run in runs):
         return "The model was left as it was" if len(runs) == 1 else "All runs left their model as it was"
+    if evaluations:
+        return str(evaluations[0]["headline"])
     if runs:
         return f"Training of {results.side_by_side([run.name for run in runs])}"
     if boards:

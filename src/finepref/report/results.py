@@ -95,8 +95,8 @@ def _shown(comparison: Comparison) -> list[PairRow]:
 
 
 def win_charts(comparison: Comparison, colours: Mapping[str, int]) -> list[tuple[Cell, str, Bars]]:
-    """(metric, prompt set, win rates of every pair as intervals)."""
-    found = []
+    """(metric, prompt set, win rates of every pair as intervals), all on one axis."""
+    charts = []
     for prompt_set, metric in itertools.product(comparison.prompt_sets, comparison.metrics):
         rows = [row for row in _shown(comparison) if (row.prompt_set, row.metric) == (prompt_set, metric)]
         if rows:
@@ -107,9 +107,12 @@ def win_charts(comparison: Comparison, colours: Mapping[str, int]) -> list[tuple
                 )
                 for row in rows
             ]  # fmt: skip
-            chart = share_bars(estimates, title=f"Win rates by {metric} on {prompt_set}")
-            found.append((named(comparison, metric, [row.model for row in rows]), prompt_set, chart))
-    return found
+            charts.append((named(comparison, metric, [row.model for row in rows]), metric, prompt_set, estimates))
+    every = [each for *_, estimates in charts for each in estimates]
+    return [
+        (name, prompt_set, share_bars(rows, title=f"Win rates by {metric} on {prompt_set}", beside=every))
+        for name, metric, prompt_set, rows in charts
+    ]
 
 
 def group_charts(comparison: Comparison, metric: str) -> list[tuple[str, Bars]]:
@@ -176,7 +179,7 @@ def _score_cells(comparison: Comparison, rows: Sequence[ModelRow], metric: str) 
         seeds = ", ".join(number(value, places) for value in row.seed_means.values())
         interval = span(row.mean_low, row.mean_high, lambda value: number(value, places))
         small = (interval, f"median {number(row.median, places)}, n {whole(row.n)}")
-        look = "score best" if row.mean == best and len(means) > 1 else "score"
+        look = "score best" if row.mean == best and len({*means}) > 1 else "score"
         return Cell(number(row.mean, places), small + ((f"seeds {seeds}",) if len(row.seed_means) > 1 else ()), look)
 
     return [cell(model) for model in comparison.in_order]

@@ -17,6 +17,7 @@ from finepref.core.progress import say
 from finepref.formats.comparison import read_comparison
 from finepref.formats.folders import DEMO
 from finepref.formats.reading import AS_IT_IS
+from finepref.formats.run import is_the_base
 
 SEEDS = "0,1,2"
 BEST, PLAIN = "posterior", "dpo"  # what `align` chooses for these votes, and what it is held against
@@ -110,6 +111,7 @@ def lines(out: Path, summary: dict[str, Any]) -> list[str]:
     for name, rate in summary["win_rate"].items():
         interval = f"[{rate['low']:.1%}, {rate['high']:.1%}]"
         text.append(f"  {name.replace('_vs_', ' vs '):<18} {rate['mean']:.1%}  {interval}  n = {rate['n']}")
+    text += [f"  {name} left the base as it was" for name in (BEST, PLAIN) if is_the_base(out / "runs" / name)]
     total, memory = summary["seconds"]["total"], summary["peak_memory_mb"]
     text += ["", f"{total:.0f} s, at most {memory} MB", f"report: {(out / 'report.html').resolve().as_uri()}"]
     return text

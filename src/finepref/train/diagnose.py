@@ -161,7 +161,7 @@ def _left_the_start(looks: Sequence[HeldOutMetrics]) -> RunFinding:
     strength, pairs = evidence(looks), looks[-1].pairs
     if not math.isfinite(strength):
         what = "It left the base as it was: the held-out pairs have one prompt, so that nothing speaks for a later step"
-        return RunFinding("start", what, "Hold out pairs of more prompts")
+        return RunFinding("start", what, "Hold out pairs of more prompts with a larger data.validation_share")
     if not speaks(looks):
         what = f"winners lead losers by {strength:.1f} standard errors at {pairs} held-out pairs"
         what = f"It left the base as it was: {what}, {CHANCE.format(asked(looks))}"
@@ -179,7 +179,7 @@ def learned(looks: Sequence[HeldOutMetrics], swapped: bool, *, stopped: bool) ->
     strength, last = evidence(looks), looks[-1]
     if not math.isfinite(strength):
         what = f"Too few pairs to tell whether it learned: the {last.pairs} held-out pairs have one prompt"
-        return RunFinding("few", what, "Hold out pairs of more prompts")
+        return RunFinding("few", what, "Hold out pairs of more prompts with a larger data.validation_share")
     seen = f"{last.pairs} held-out pairs of {last.prompts} prompts"
     lead = "losers lead winners" if swapped else "winners lead losers"
     how = f"{lead} by {strength:.1f} standard errors at {seen}, {CHANCE.format(asked(looks))}"

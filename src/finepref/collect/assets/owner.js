@@ -54,7 +54,8 @@
     } catch { return tell("The server does not answer: nothing was done. Try again."); }
     if (!answer.ok) return tell([said.error, said.remedy].filter((words) => words).join("; "));
     tell(said.link ? `The personal link, shown once: ${location.origin}${said.link}` : "Done.");
-    return refresh();
+    await refresh();
+    return true;
   }
 
   async function check() {
@@ -76,7 +77,8 @@
     if (what === "voter" && state === "renew" && !confirm(renewed)) return;
     if (what === "voter") post(`/api/owner/voters/${id}`, { state });
     if (what === "check") check();
-    if (what === "invite") post("/api/owner/voters", { name: document.getElementById("name").value });
+    const name = document.getElementById("name");
+    if (what === "invite") post("/api/owner/voters", { name: name.value }).then((done) => { if (done) name.value = ""; });
   });
   setInterval(refresh, EVERY);
 })();

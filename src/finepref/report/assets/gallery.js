@@ -107,7 +107,7 @@
     caption(item, model) {
       const words = make("figcaption", {}, make("span", { class: this.colour.get(model) }, make("i", { class: "swatch" }), model));
       const found = model === this.data.baseline ? null : this.difference(item, model);
-      if (found) words.append(make("span", { class: `delta ${found.better >= 0 ? "up" : "down"}` }, digits(found.raw, true)));
+      if (found) words.append(make("span", { class: `delta ${found.better > 0 ? "up" : found.better < 0 ? "down" : ""}` }, digits(found.raw, true)));
       return words;
     }
 
