@@ -80,8 +80,7 @@ def command(
     fixed = None if protocol is None else load_protocol(protocol)
     numbers, chosen = _asked(fixed, protocol, settings, prompts or [])
     sets = [load_prompt_set(name).head(limit) for name in chosen]
-    models = {name: as_source(path) for name, path in named.items()}
-    _tell_bases(named)
+    models = {name: as_source(path) for name, path in _with_bases_told(named).items()}
     extras |= {"negative": None if negative is None else as_source(negative), "shard": share_of(shard)}
     if fixed is not None:
         settings = fixed.sampling(family_of({name: source.pipeline for name, source in models.items()}))
@@ -90,14 +89,15 @@ def command(
     ends(out / LINES, *judging(out, protocol, chosen, models=len(models)))
 
 
-def _tell_bases(named: dict[str, str]) -> None:
-    """Say which runs left their base as it was."""
+def _with_bases_told(named: dict[str, str]) -> dict[str, str]:
+    """The models as they are, having said which runs left their base as it was."""
     from finepref.core.progress import say
     from finepref.formats.run import is_the_base
 
     for name, path in named.items():
         if is_the_base(Path(path)):
             say(f"note: {name} is the base, which {path} left as it was")
+    return named
 
 
 def _asked(
