@@ -346,7 +346,14 @@ def test_alpha_equals_the_package() -> None:
     )  # fmt: skip
     found = agreement(votes)
     assert found is not None
-    assert found.alpha == pytest.approx(krippendorff.alpha(said, level_of_measurement="nominal"), abs=1e-12)
+    both = np.concatenate([said, -said], axis=1)  # either picture of a comparison may be called the first
+    assert found.alpha == pytest.approx(krippendorff.alpha(both, level_of_measurement="nominal"), abs=1e-12)
+    turned, shuffled = rng.random(len(votes)) < 0.5, rng.permutation(len(votes))
+    other = coded(
+        1 * turned, 1 - turned, np.where(turned, -1, 1) * said[voter, unit].astype(int), models="ab", voter=voter,
+        left_image=2 * unit + turned, right_image=2 * unit + 1 - turned,
+    )  # fmt: skip
+    assert agreement(other) == agreement(votes.take(shuffled)) == found
 
 
 def test_agreement_looks_at_comparisons() -> None:
@@ -359,8 +366,8 @@ def test_agreement_looks_at_comparisons() -> None:
     found = agreement(Votes.from_columns(**rows))  # p: u and v say A; q: v says A, u and w say B
     assert found is not None
     assert (found.comparisons, found.judgements, found.unit) == (2, 5.0, "prompt and models")
-    # D_o = (0 + (9 - 1 - 4)/2)/5 = 0.4; D_e = (25 - 9 - 4)/(5 * 4) = 0.6
-    assert found.alpha == pytest.approx(1 - 0.4 / 0.6)
+    # both ways round: D_o = 2 (0 + (9 - 1 - 4)/2)/10 = 0.4; D_e = (100 - 25 - 25)/(10 * 9)
+    assert found.alpha == pytest.approx(1 - 0.4 * 9 / 5)
     lonely = Votes.from_columns(**{**rows, "prompt": list("abcdef")})
     assert agreement(lonely) is None
     assert agreement(Votes.from_columns(**{**rows, "voter": ["u"] * 6})) is None

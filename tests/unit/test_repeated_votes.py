@@ -55,7 +55,7 @@ def both(tmp_path: Path, held: dict[str, Any], **asked: Any) -> tuple[Path, Path
 
 def rated(folder: Path) -> dict[str, Any]:
     held = json.loads((folder / "ratings.json").read_text())
-    for name in ("provenance", "agreement", "counted", "votes"):  # agreement: its interval is drawn
+    for name in ("provenance", "counted", "votes"):
         held.pop(name, None)
     return held
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,10 @@ from finepref.core.rng import numpy_generator
 from finepref.data import convertedparts
 from finepref.data.convert import convert
 from finepref.data.convertedparts import convert_together
+from finepref.data.inspect import inspect_together
 from finepref.formats import stretches
 from finepref.formats.preferences import read_preferences
+from finepref.formats.reading import AS_IT_IS
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +93,46 @@ def test_a_result_stays_and_other_data_are_refused(tmp_path: Path) -> None:
     assert convert_together(data, out, overwrite=True) is not None
     assert 0 < len(rows(out)) < len(one[1])
     assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_shares_that_others_finished_stay(tmp_path: Path) -> None:
+    """Other words, tables that were written again, the same ones elsewhere, another command: refused, nothing goes."""
+    data, out = votes(tmp_path / "votes", own=True), tmp_path / "pairs"
+    assert convert_together(data, out, shard=(0, 2)) is None
+    made = {path: path.read_bytes() for path in (tmp_path / "pairs.parts" / "read").iterdir()}
+    assert made
+    shutil.copytree(data, tmp_path / "elsewhere")
+    voters = replace(AS_IT_IS, columns={"voter": "prompt"})
+    asked: list[Callable[[], object]] = [
+        lambda: convert_together(data, out, shard=(1, 2), reading=voters),
+        lambda: convert_together(tmp_path / "elsewhere", out, shard=(1, 2)),
+        lambda: inspect_together(data, tmp_path / "pairs.parts"),
+    ]
+    for ask in asked:
+        with pytest.raises(InputError, match=r"finished parts of other data.*; nothing was changed"):
+            ask()
+        assert {path: path.read_bytes() for path in (tmp_path / "pairs.parts" / "read").iterdir()} == made
+    state = (data / "a.parquet").stat()
+    os.utime(data / "a.parquet", ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    with pytest.raises(InputError, match="finished parts of other data"):
+        convert_together(data, out, shard=(1, 2))
+    os.utime(data / "a.parquet", ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert convert_together(data, out, shard=(1, 2)) is not None
+
+
+def test_of_two_with_other_words_the_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = votes(tmp_path / "votes", own=True), tmp_path / "pairs"
+    real, voters = convertedparts._Work.join, replace(AS_IT_IS, columns={"voter": "prompt"})
+
+    def late(self: Any, *given: Any, **named: Any) -> Any:
+        monkeypatch.setattr(convertedparts._Work, "join", real)
+        convert_together(data, out, reading=voters)  # another that ends first
+        return real(self, *given, **named)
+
+    monkeypatch.setattr(convertedparts._Work, "join", late)
+    with pytest.raises(InputError, match="it holds other pairs already"):
+        convert_together(data, out)
+    assert {row["voter"] for row in rows(out)} == {row["prompt"] for row in rows(out)}
 
 
 def test_a_share_that_is_run_again_reads_its_pictures_again(tmp_path: Path) -> None:

@@ -108,8 +108,8 @@ def test_a_report_by_several_is_that_of_one(tmp_path: Path, own: bool, kind: str
     assert found == [alone] * 3
     assert not (tmp_path / "parts" / "read").exists()
     assert inspect_together(data, tmp_path / "parts", full=True, shard=(1, 2)) is None
-    assert inspect_together(data, tmp_path / "parts", full=False, shard=(0, 2)) is None  # of another kind: goes
-    assert inspect_together(data, tmp_path / "parts", full=True, shard=(1, 2)) is None
+    with pytest.raises(InputError, match=r"it holds \d finished parts of other data.* or of other options"):
+        inspect_together(data, tmp_path / "parts", full=False, shard=(0, 2))
     assert inspect_together(data, tmp_path / "parts", full=True, shard=(0, 2)) == alone
     assert not (tmp_path / "parts" / "read").exists()
     shares = [inspect(data, full=True, shard=(index, 3)) for index in range(3)]
@@ -154,6 +154,14 @@ def test_rewards_by_several_are_those_of_one(tmp_path: Path, own: bool, kind: st
         assert not (tmp_path / "shares.parquet").exists()
         score("shares.parquet", shard=(index, 3))
     assert repr(pq.read_table(tmp_path / "shares.parquet").to_pylist()) == repr(one)
+    score("two.parquet", shard=(0, 2))
+    blue = Red()
+    blue.name, blue.fingerprint = "blue", "blue-1"
+    with pytest.raises(InputError, match="finished parts of other data"):
+        score_preferences(Preferences(data=data, quarantine=[]), [blue], tmp_path / "two.parquet", shard=(1, 2))
+    score("two.parquet", shard=(1, 2))
+    assert repr(pq.read_table(tmp_path / "two.parquet").to_pylist()) == repr(one)
+    (tmp_path / "two.parquet").unlink()
     assert {path.name for path in tmp_path.iterdir()} == {"votes", "one.parquet", "three.parquet", "shares.parquet"}
     with pytest.raises(InputError, match="the prompt is"):
         score_preferences(Preferences(data=data), [Red()], tmp_path / "strict.parquet")

@@ -3,6 +3,10 @@
 alpha = 1 - D_o/D_e for nominal answers (left, right, tie): D_o is how often two answers to one comparison differ, D_e
 how often two answers to any would. 1: always the same; 0: as by chance.
 
+Which of two pictures is called the first one is nobody's choice, but D_e depends on it. So every comparison is counted
+both ways round: alpha is that of twice as many comparisons, and no order of votes or sides changes it. Deviates from a
+table of answers whose sides mean something, as those of one question to all would.
+
 References:
     Krippendorff, Computing Krippendorff's Alpha-Reliability (2011).
 """
@@ -46,13 +50,14 @@ def agreement(votes: Votes, *, seed: int = 0) -> AgreementRecord | None:
     judged = int(times.sum())
     if judged == 0:
         return None
-    value = float(alpha(patterns, times.astype(np.float64)))
+    both = np.concatenate([patterns, patterns[:, [1, 0, 2]]])
+    value = float(alpha(both, np.tile(times.astype(np.float64), 2)))
     if not np.isfinite(value):
         return None
     interval = None
     if judged > 1:
         drawn = numpy_generator(seed, "agreement").multinomial(judged, times / times.sum(), size=REPLICATES)
-        found = alpha(patterns, drawn.astype(np.float64))
+        found = alpha(both, np.tile(drawn.astype(np.float64), 2))
         low, high = np.nanquantile(found, (0.5 - 0.5 * LEVEL, 0.5 + 0.5 * LEVEL))
         interval = (float(low), float(high)) if low < high else None
     return AgreementRecord(
@@ -101,6 +106,7 @@ def _patterns(votes: Votes) -> tuple[Floats, npt.NDArray[np.int64]]:
         if not len(kept):
             continue
         answers = _answers(votes, unit, kept, whole=whole)
+        answers[:, :2] = np.sort(answers[:, :2], axis=1)  # both ways round are counted
         judged = answers[answers.sum(axis=1) >= 2]
         held = np.concatenate([patterns, judged])
         many = np.append(times, np.ones(len(judged), dtype=np.int64))

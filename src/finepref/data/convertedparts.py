@@ -43,6 +43,8 @@ from finepref.formats.readparts import read_part, write_part
 from finepref.formats.sources import named_inputs, stamp_of
 from finepref.formats.stretches import OpenedPairs, hashed_id, named, open_stretches
 
+OTHERS = "it holds other pairs already", "use another name, or --overwrite"
+
 
 def convert_together(
     paths: str | Path | Sequence[str | Path],
@@ -74,7 +76,7 @@ def convert_together(
         if not parts.exists():
             return _counts(place, aside)
     elif not overwrite and made_as(place):
-        raise InputError("it holds other pairs already", where=out, remedy="use another name, or --overwrite")
+        raise InputError(OTHERS[0], where=out, remedy=OTHERS[1])
     with own_folder(parts, READ, inputs=inputs, part=uuid.uuid4().hex[:12]):
         hand, opened = readers(parts, "pairs"), open_stretches(paths, reading)
         if overwrite and shard[1] == 1 and not hand.is_alone():
@@ -87,7 +89,7 @@ def convert_together(
                 with joining(hand, stamp):
                     found: tuple[int, int] | None = _counts(place, aside)
             elif work.is_made(mine):
-                found = work.join(out, inputs, aside, question=reading.question)
+                found = work.join(out, inputs, aside, question=reading.question, overwrite=overwrite)
             else:
                 found = None
     remove_marked(parts)
@@ -135,7 +137,7 @@ class _Work:
                 return False
             return name not in own or not (again or read_part(self.hand.parts.place, name).about.files)
 
-        begin(self.hand, is_kept, again=own if again else ())
+        begin(self.hand, is_kept, again=own if again else (), only=None if again else [self.stamp])
 
     def is_made(self, mine: Sequence[ReadUnit]) -> bool:
         """Convert what no other process does of these; whether all of the data is converted then."""
@@ -165,7 +167,9 @@ class _Work:
     def _file(self, name: str) -> Path:
         return self.hand.parts.place / f"{name}.converted.parquet"
 
-    def join(self, out: Path, inputs: Sequence[Path], aside: Path, *, question: str | None) -> tuple[int, int]:
+    def join(
+        self, out: Path, inputs: Sequence[Path], aside: Path, *, question: str | None, overwrite: bool
+    ) -> tuple[int, int]:
         """Write the folder from all parts, and the list of the pairs left out."""
         whole = joined(read_parts(self.hand.folder, self.units), where=named(self.opened), question=question)
         if not len(whole.pairs):
@@ -179,6 +183,8 @@ class _Work:
         files = [file for file in map(self._file, names) if file.is_file()]
         with joining(self.hand, self.stamp) as is_first:
             if is_first:
+                if not overwrite and made_as(out) and not is_made_as(out, self.stamp):  # by another, meanwhile
+                    raise InputError(OTHERS[0], where=out, remedy=OTHERS[1])
                 made = whole_folder(out, CONVERTED, inputs=inputs, fingerprint=self.stamp, hashed=False)
                 with made as folder:
                     for number, file in enumerate(files):

@@ -131,7 +131,7 @@ def inspect_together(
 
         def start() -> None:
             kept = {*filter(is_kept, names)}
-            begin(hand, kept.__contains__, again=own - kept if own < names else ())
+            begin(hand, kept.__contains__, again=own - kept if own < names else (), only=[stamp])
 
         own = {unit.name for unit in share(units, shard)}
         with hand.at_work(begin=start, leave=lambda: leave(hand, stamp)):

@@ -16,6 +16,8 @@ from finepref.formats.stretches import OpenedPairs, Stretch, named
 from finepref.formats.writerparts import Parts
 
 READ = "read"
+STAMP = 12
+"""Characters of a stamp that the names of its pieces of work begin with."""
 Item = TypeVar("Item")
 
 
@@ -62,7 +64,7 @@ def read_units(opened: OpenedPairs, stamp: str) -> list[ReadUnit]:
 
 def unit_name(stamp: str, number: int) -> str:
     """The name of a piece of work. stamp: hash of what decides all of it."""
-    return f"{stamp[:12]}n{number:05d}"
+    return f"{stamp[:STAMP]}n{number:05d}"
 
 
 def share(items: Sequence[Item], shard: tuple[int, int]) -> Sequence[Item]:
@@ -77,12 +79,21 @@ def share(items: Sequence[Item], shard: tuple[int, int]) -> Sequence[Item]:
     return items[index::count]
 
 
-def begin(hand: Readers, keep: Callable[[str], bool], *, again: Collection[str] = ()) -> None:
+def begin(
+    hand: Readers, keep: Callable[[str], bool], *, again: Collection[str] = (), only: Collection[str] | None = None
+) -> None:
     """Know what others have made; where none is at work, what they left is kept by name, the rest goes.
 
-    again: what this process makes anew, whoever else is at work.
+    Args:
+        again: what this process makes anew, whoever else is at work.
+        only: stamps and names of this work, where parts of another one do not go: they may be hours of other processes.
+
+    Raises:
+        InputError: there are such parts; nothing was changed.
     """
     if hand.is_alone():
+        if only is not None:
+            _refuse_others(hand, {name[:STAMP] for name in only})
         kept = {row.unit: Made(row.unit) for row in hand.parts.rows() if keep(row.unit)}
         hand.parts.replace([*kept.values()])
         for path in _files(hand):
@@ -94,8 +105,16 @@ def begin(hand: Readers, keep: Callable[[str], bool], *, again: Collection[str] 
         hand.known.pop(name, None)
 
 
+def _refuse_others(hand: Readers, ours: Collection[str]) -> None:
+    others = [row.unit for row in hand.parts.rows() if row.unit[:STAMP] not in ours]
+    if others:
+        what = f"it holds {len(others)} finished parts of other data, of these under another path or as they were "
+        what += "before they were written again, or of other options"
+        raise InputError(what, where=hand.folder, remedy="ask for the same, or remove it; nothing was changed")
+
+
 def _joined(stamp: str) -> Made:
-    return Made(f"{stamp[:12]}joined")
+    return Made(f"{stamp[:STAMP]}joined")
 
 
 @contextmanager

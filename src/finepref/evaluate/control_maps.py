@@ -128,7 +128,8 @@ class _Work:
     def begin(self) -> None:
         """Know what others made."""
         names = {unit.name for unit in self.units}
-        begin(self.hand, lambda name: name in names and (self.hand.parts.place / f"{name}.json").is_file())
+        there = self.hand.parts.place
+        begin(self.hand, lambda name: name in names and (there / f"{name}.json").is_file(), only=[self.stamp])
 
     @property
     def units(self) -> list[PicturesUnit]:

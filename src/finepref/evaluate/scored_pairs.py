@@ -95,7 +95,7 @@ def score_preferences(
         if not work.units:
             raise InputError("no preference to score", where=", ".join(map(str, inputs)) or "preferences")
         again = {unit.name for unit in mine} if overwrite else set()
-        whole = hash_config({"units": [unit.name for unit in work.units]})
+        whole = work.stamp
         start = partial(work.begin, out, again, {unit.name for unit in mine})
         with hand.at_work(begin=start, leave=lambda: leave(hand, whole)):
             for scorer in chosen:  # one after the other: two may not fit on the device
@@ -132,6 +132,11 @@ class _Work:
     cache: Cache = field(default_factory=dict)
     carried: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def stamp(self) -> str:
+        """Names all of it."""
+        return hash_config({"units": [unit.name for unit in self.units]})
+
     def begin(self, out: Path, again: set[str], own: set[str]) -> None:
         """Know what is scored, and what others have made; images of the own share that are files are read again.
 
@@ -152,7 +157,8 @@ class _Work:
         kept = {*filter(is_kept, names)}
         lost = [path for path in left if self.hand.is_alone() and path.name.split(".")[0] not in kept]
         self.carried = {} if again else _sums(map(self.spent_on, lost))
-        begin(self.hand, kept.__contains__, again=own - kept if own < names else ())
+        anew = own - kept if own < names else ()
+        begin(self.hand, kept.__contains__, again=anew, only=None if again else [*names, self.stamp])
 
     def make(self, unit: PairUnit) -> list[Made]:
         """Score the pairs of a unit."""

@@ -132,10 +132,15 @@ class Dialect:
         ]
 
     def cast(self, named: Mapping[str, str], *, first: Names, present: Collection[str]) -> dict[str, str]:
-        """Role -> the best column that is there for it, each in one role only: the roles in `first` choose first."""
+        """Role -> the best column that is there for it, each in one role only: the roles in `first` choose first.
+
+        What a person names for a role plays it, whatever else it is.
+        """
         found: dict[str, str] = {}
         for role in (*(r for r in first if r in self.roles), *(r for r in self.roles if r not in first)):
-            fitting = (c for c in self.columns(role, named) if c in present and c not in found.values())
+            said = {named[name] for name in (role, *self.roles[role]) if name in named}
+            there = (c for c in self.columns(role, named) if c in present)
+            fitting = (c for c in there if c in said or c not in found.values())
             if (column := next(fitting, None)) is not None:
                 found[role] = column
         return found

@@ -279,10 +279,19 @@ def _parquet_batches(held: Parquet, wanted: Sequence[str], text: Sequence[str]) 
 def numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
     """Batches of a table of which every row is there."""
     start = 0
-    for columns in batches:
+    for columns in map(_without_views, batches):
         number = np.arange(columns.num_rows)
         yield Batch(columns, start + number, number, columns.num_rows)
         start += columns.num_rows
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same with plain text and bytes where columns are views, for which Arrow's functions do less."""
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    if not any(kind in plain for kind in batch.schema.types):
+        return batch
+    columns = [column.cast(plain.get(column.type, column.type)) for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _sizes(meta: pq.FileMetaData) -> dict[str, float]:
