@@ -17,6 +17,7 @@ import pytest
 from test_shared_reading import votes as pair_votes
 
 from finepref.arena.whole import ArenaRequest, run_arena
+from finepref.core import rereading
 from finepref.core.addresses import Address, address_of
 from finepref.core.errors import ConfigError, InputError
 from finepref.core.rng import numpy_generator
@@ -268,3 +269,46 @@ def test_where_a_disk_is_needed_an_address_is_refused(
 def test_from_python_nothing_is_written_to_an_address(local: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="s3://b/arena: it is an address"):
         run_arena([local], "s3://b/arena", ArenaRequest())
+
+
+def test_rows_that_change_between_readings_are_refused(local: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """One command reads rows several times; what draws them anew each time is no one set of votes."""
+    monkeypatch.setattr(rereading, "_read", {})
+    monkeypatch.setattr(rereading, "_watched", [])
+    draws = tmp_path / "draws.sql"
+    draws.write_text(f"SELECT * FROM '{local}' WHERE random() < 0.5")
+    read_votes(draws), read_votes(draws)  # from Python each call stands alone
+    rereading.watch()
+    with pytest.raises(InputError, match="its rows changed while they were read"):
+        run_arena([draws], tmp_path / "draws", ArenaRequest())
+    same = tmp_path / "same.sql"
+    same.write_text(f"SELECT * FROM '{local}' ORDER BY random()")
+    run_arena([same], tmp_path / "same", ArenaRequest())
+
+
+@pytest.mark.parametrize(
+    ("first", "fits"),
+    [
+        ("ATTACH '{db}' AS g; INSERT INTO g.log VALUES (1);", False),
+        ("ATTACH '{db}' AS g; CREATE TABLE g.t AS SELECT 1 AS x;", False),
+        ("ATTACH '{db}' AS g; UPDATE g.log SET x = 2;", False), ("COPY (SELECT 1) TO '{db}.csv';", False),
+        ("ATTACH '{db}' AS g (READ_ONLY); CREATE TABLE t AS SELECT 1 AS x; INSERT INTO t VALUES (2);", True),
+        ("ATTACH '{db}' AS g; CREATE TEMP TABLE t AS SELECT x FROM g.log;", True),
+        ("CREATE VIEW v AS SELECT 1; SET threads = 1;", True),
+    ],
+)  # fmt: skip
+def test_a_query_that_writes_is_refused_before_it_does(local: Path, tmp_path: Path, first: str, fits: bool) -> None:
+    with duckdb.connect(str(tmp_path / "log.duckdb")) as connection:
+        connection.execute("CREATE TABLE log AS SELECT 1 AS x")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    query = tmp_path / "q.sql"
+    query.write_text(f"{first.format(db=tmp_path / 'log.duckdb')} SELECT * FROM '{local}'")
+    if fits:
+        assert len(read_votes(query).votes) == len(read_votes(local).votes)
+    else:
+        with pytest.raises(InputError, match="its statements are run as often as a command reads the rows"):
+            read_votes(query)
+    query.unlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    with duckdb.connect(str(tmp_path / "log.duckdb"), read_only=True) as connection:
+        assert connection.execute("FROM log").fetchall() == [(1,)]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from finepref.core.errors import ConfigError, FineprefError, InputError, cut, first_line
+from finepref.core.rereading import is_as_before
 from finepref.formats.tables import ROWS, Batch, Table, nameless_of, numbered, rows_of_batch, suffix_of
 from finepref.formats.textfiles import Line
 
@@ -41,24 +45,52 @@ def query_table(path: Path) -> Table:
 
 
 def _batches(path: Path, wanted: Sequence[str]) -> Iterator[Batch]:
-    with _asked(path) as rows:
-        yield from numbered(rows.project(*map(_quoted, wanted)).to_arrow_reader(ROWS))
+    yield from numbered(_read(path, wanted, ROWS))
 
 
 def _lines(path: Path, wanted: Sequence[str] | None) -> Iterator[Line]:
-    with _asked(path) as rows:
-        chosen = rows if wanted is None else rows.project(*map(_quoted, wanted))
-        every = (row for batch in chosen.to_arrow_reader(_ROWS_WITH_IMAGES) for row in rows_of_batch(batch))
-        yield from (Line(at, row) for at, row in enumerate(every))
+    every = (row for batch in _read(path, wanted, _ROWS_WITH_IMAGES) for row in rows_of_batch(batch))
+    yield from (Line(at, row) for at, row in enumerate(every))
 
 
 _ROWS_WITH_IMAGES = 64
+_HASH, _ALIAS = "finepref hash of the row", "finepref_held"  # as no column is called
+
+
+def _read(path: Path, wanted: Sequence[str] | None, size: int) -> Iterator[pa.RecordBatch]:
+    """The rows, of which a whole reading must find what the one before it found.
+
+    Raises:
+        InputError: it did not; a query may draw rows, or its tables are written to.
+    """
+    count = total = 0
+    with _asked(path) as rows:
+        columns = "*" if wanted is None else ", ".join(map(_quoted, wanted))
+        held = rows.query(
+            _ALIAS, f"SELECT {columns}{', ' * bool(columns)}hash({_ALIAS}) AS {_quoted(_HASH)} FROM {_ALIAS}"
+        )
+        for batch in held.to_arrow_reader(size):
+            hashes = batch.column(_HASH).to_numpy()
+            count, total = count + len(hashes), total + _sum(hashes)
+            yield batch.select([name for name in batch.schema.names if name != _HASH])
+    _check(path, count, total)
+
+
+def _sum(hashes: npt.NDArray[np.uint64]) -> int:
+    return (int((hashes >> np.uint64(32)).sum()) << 32) + int((hashes & np.uint64(2**32 - 1)).sum())
+
+
+def _check(path: Path, count: int, total: int) -> None:
+    if not is_as_before(str(path.resolve()), (count, total)):
+        what = "its rows changed while they were read: a command reads them more than once"
+        raise InputError(what, where=path, remedy="write them to a parquet file with COPY in DuckDB, and name that")
 
 
 def _identity(path: Path) -> str:
     """What changes with the rows of a query, whatever their order."""
     with _asked(path) as rows:
-        ((count, total),) = rows.query("held", "SELECT count(*), sum(hash(held)) FROM held").fetchall()
+        ((count, total),) = rows.query(_ALIAS, f"SELECT count(*), sum(hash({_ALIAS})) FROM {_ALIAS}").fetchall()
+    _check(path, count, int(total or 0))
     return f"{count} rows, sum of their hashes {total}, by duckdb {_duckdb(path).__version__}"
 
 
@@ -96,10 +128,34 @@ def _last_rows(connection: Any, path: Path) -> Any:
     *first, last = connection.extract_statements(text) or [None]
     if last is None or last.type.name != "SELECT":
         raise InputError("its last statement is no SELECT", where=path, remedy="end it with the SELECT of the votes")
+    _refuse_writing(path, first)
     for statement in first:
         connection.execute(statement)
     connection.execute(f"CREATE TEMP VIEW finepref_rows AS {last.query}")  # whatever comments stand at its end
     return connection.sql("FROM finepref_rows")
+
+
+WRITING = ("INSERT", "UPDATE", "DELETE", "MERGE_INTO", "CREATE", "ALTER", "DROP")
+ELSEWHERE = ("COPY", "COPY_DATABASE", "EXPORT")
+
+
+def _refuse_writing(path: Path, statements: Sequence[Any]) -> None:
+    """Refuse what would change something that stays: a command runs the statements as often as it reads the rows.
+
+    Raises:
+        InputError: it writes files, or it writes and attaches a database other than for reading.
+    """
+    kinds = {each.type.name for each in statements}
+    texts = [each.query for each in statements]
+    lasting = [
+        text for each, text in zip(statements, texts, strict=True)
+        if each.type.name in WRITING and not re.match(r"\s*create\s+(or\s+replace\s+)?temp", text, re.I)
+    ]  # fmt: skip
+    written = any(each.type.name == "ATTACH" and not re.search("read_only", each.query, re.I) for each in statements)
+    if kinds & {*ELSEWHERE} or (written and lasting):
+        what = "it writes, and its statements are run as often as a command reads the rows"
+        remedy = "attach with (READ_ONLY), write CREATE TEMP TABLE, or leave out what writes"
+        raise InputError(what, where=path, remedy=remedy)
 
 
 def _quoted(name: str) -> str:
