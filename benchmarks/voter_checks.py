@@ -239,7 +239,7 @@ def main() -> int:
     parser.add_argument("--honest", type=int, default=2000, help="in mixed studies with the first kind of known sets")
     parser.add_argument("--simulations", type=int, default=2000)
     parser.add_argument("--lab-prompts", type=int, default=126)
-    parser.add_argument("--pictures", nargs="+", default=["lab", *BOARDS])
+    parser.add_argument("--pictures", nargs="*", default=["lab", *BOARDS])
     parser.add_argument("--gold", nargs="+", default=list(SCHEMES), choices=list(SCHEMES))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
