@@ -129,11 +129,12 @@ def test_rewards_of_a_preference_data_set(finepref, tmp_path: Path) -> None:
     assert [(row["pair_id"], row["side"]) for row in found] == [(p, s) for p in ("11", "12", "13") for s in (0, 1)]
     assert found[1]["value"] == found[2]["value"]  # one image of one prompt in two pairs
     assert found[4]["reason"].startswith("not a readable image")
-    for shard in ("1/2", "0/2"):
-        assert finepref("score", tmp_path / "pairs.parquet", "--scorer", "lab-true", "--out", tmp_path / "s.parquet",
-                        "--shard", shard)[0] == 0  # fmt: skip
+    words = ("score", tmp_path / "pairs.parquet", "--scorer", "lab-true", "--out", tmp_path / "s.parquet")
+    for shard, said in (("1/2", ""), ("0/2", f"{tmp_path / 's.parquet'}\n")):
+        code, printed, err = finepref(*words, "--shard", shard)
+        assert (code, printed, "next: " in err) == (0, said, bool(said))  # only of a file that is there
     assert len(pq.read_table(tmp_path / "s.parquet")) == 6
-    assert finepref("score", tmp_path / "pairs.parquet", "--scorer", "lab-true", "--out", out, "--shard", "2")[0] == 2
+    assert finepref("score", tmp_path / "pairs.parquet", "--scorer", "lab-true", "--out", out, "--shard", "٠/2")[0] == 2
 
 
 def test_printed_win_rates(finepref, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from finepref.arena import batch
 from finepref.arena.clusters import NO_INTERVAL, IntervalPlan, spread
 from finepref.arena.counts import PairCounts
+from finepref.core.errors import cut
 from finepref.formats.votes import Votes
 
 FEW = 30  # votes under which a model is called thinly rated
@@ -67,4 +68,4 @@ def of_voters(votes: Votes, chosen: IntervalPlan) -> tuple[str, ...]:
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    return ", ".join(map(cut, names[:MOST_NAMES])) + more

@@ -50,7 +50,7 @@ def share_of(shard: str) -> tuple[int, int]:
         InputError: it is of another form.
     """
     index, slash, count = shard.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal()):
+    if not (slash and shard.isascii() and index.isdecimal() and count.isdecimal()):
         raise InputError(f"'{shard}' is not INDEX/COUNT", where="--shard", remedy="write 0/4")
     return int(index), int(count)
 

@@ -65,8 +65,8 @@ def command(
     )
     if dropped:
         say(f"{len(dropped)} rows were left out, first row {dropped[0].row}: {dropped[0].reason}")
-    if written.with_name(f"{written.name}.parts").exists():  # others' shares are still to be scored
-        return
+    if not written.is_file() or written.with_name(f"{written.name}.parts").exists():
+        return  # others' shares are still to be scored
     signals = ("--kind", "posterior", "--rewards", written, "--out", "signals.parquet")
     ends(written, ("signals", *data, *words_of(reading), *signals))
 

@@ -77,7 +77,7 @@ def _behind(paths: Paths, reading: Reading) -> Iterator[Path | Table]:
             yield query_table(path)
         elif is_study(path):
             yield study_table(path)
-        elif os.path.isdir(path) and (path / "w").is_dir() and (path / "l").is_dir():
+        elif os.path.isdir(path / "w") and os.path.isdir(path / "l"):
             yield _twin_folders(path)
         else:
             yield from _files(path, reading.split)
