@@ -5,7 +5,7 @@
 
 One JSON file a run in `benchmarks/results/rounds`; what is there is not run again. five, one: simulated people vote on
 pictures of the current models, and of the model `early`; every round trains STEPS steps, the single one five times as
-many. hacked: nobody learns from votes alone, a reward that can be exploited counts too; when do the rounds end?
+many, without early stop, so that all pay the same. hacked: nobody learns from votes alone, a reward that can be exploited counts too; when do the rounds end?
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import numpy as np
 from row_files import missing, run_all
 
 ROWS = Path(__file__).parent / "results" / "rounds"
-SEEDS, VOTES, STEPS = range(10), 4200, 40
+SEEDS, VOTES, STEPS = range(10), 4200, 48
+PROMPTS = 126  # of those that are voted on, and of those that are judged
 SHARED = ("--held-out", "lab-eval", "--prompts", "lab-train", "--judge", "lab-true", "--by", "lab", "--steps", "10")
 
 
@@ -54,7 +55,11 @@ class Job:
             "--images",
             "2",
             *scorers,
+            "--limit",
+            str(PROMPTS),
             f"train.max_steps={5 * STEPS // self.rounds}",
+            "train.stop=null",
+            "data.validation_share=0",
         )
 
 
