@@ -5,7 +5,8 @@
 
 One JSON file a run in `benchmarks/results/rounds`; what is there is not run again. five, one: simulated people vote on
 pictures of the current models, and of the model `early`; every round trains STEPS steps, the single one five times as
-many, without early stop, so that all pay the same. hacked: nobody learns from votes alone, a reward that can be exploited counts too; when do the rounds end?
+many, without early stop, so that all pay the same. hacked: nobody learns from votes alone, a reward that can be
+exploited counts too; when do the rounds end?
 """
 
 from __future__ import annotations
