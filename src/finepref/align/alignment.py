@@ -139,7 +139,7 @@ def plan_alignment(
     return Alignment(
         asked=asked, choice=choice, config=config, plan=plan,
         before=[*signal_stages(asked, choice), *training_stages(asked)], after=judging_stages(asked),
-        why=_reasons(report, pairs, choice, recipe, gpu, own[len(overrides) :], shaped, config),
+        why=_reasons(report, pairs, choice, recipe, gpu, own[len(overrides) :], shaped, config, asked=asked),
     )  # fmt: skip
 
 
@@ -226,9 +226,20 @@ def _not_square(report: DataReport, cache: Path) -> int:
     return sum(count for size, count in report.sizes.items() if len({*size.split(" x ")}) == 2)
 
 
+NOBODY = "judged: by nobody; a scorer that --judge names compares the pictures before and after"
+FEW = 150
+"""Pairs up to which no run of docs/small-data.md left the base."""
+
+
+def _of_few(pairs: int) -> str:
+    if pairs < FEWEST:
+        return f"; under {FEWEST} pairs nothing was tried, and they are likely too few"
+    return f"; with {FEW} pairs or fewer every run that was tried left the base as it was" if pairs <= FEW else ""
+
+
 def _reasons(
     report: DataReport, pairs: int, choice: Choice, recipe: int, gpu: Gpu | None, own: Sequence[str], shaped: int,
-    config: RunConfig,
+    config: RunConfig, *, asked: Request,
 ) -> tuple[str, ...]:  # fmt: skip
     signal = " + ".join(choice.kinds) or "the votes"
     train, share = config.train, config.data.validation_share
@@ -240,7 +251,7 @@ def _reasons(
         + (f"; {report.repeated:,} pairs are there more than once" if report.repeated else "")
         + (f"; {shaped:,} are no squares and keep their shape (data.buckets)" if shaped else ""),
         f"signal: {signal}, trained by {choice.method}; {choice.why}",
-        f"recipe: pairs_{recipe}, the nearest one: at most {steps}, {held}"
-        + (f"; under {FEWEST} pairs nothing was tried, and they are likely too few" if pairs < FEWEST else ""),
+        f"recipe: pairs_{recipe}, the nearest one: at most {steps}, {held}" + _of_few(pairs),
         f"card: {card}" + (f"; to fit it: {' '.join(own)}" if own and gpu is not None else ""),
+        *(() if asked.judges else (NOBODY,)),
     )

@@ -49,6 +49,14 @@ def judging(out: Path, protocol: str | None, prompts: Sequence[str], *, models: 
     return [("score", out, "--scorer", scorer), *people]
 
 
+def exporting(run: Path) -> Words:
+    """How a run becomes a pipeline of its own; a network to guide away from is no pipeline."""
+    from finepref.formats.run import read_run
+
+    format = "diffusers" if read_run(run).swapped else "merged"
+    return ("export", run, "--format", format, "--out", beside(run, format))
+
+
 def _of_the_lab(votes: Path) -> bool:
     """Whether `finepref lab votes` wrote a file."""
     from finepref.core.files import parquet_meta

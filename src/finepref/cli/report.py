@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from finepref.cli.ending import beside, ends
+from finepref.cli.ending import ends
+from finepref.cli.following import exporting
 
 
 def command(
@@ -31,8 +32,7 @@ def command(
 
     page = report(folders, out, title=title, metric=metric, budget=int(megabytes * 1e6))
     run = next((each for folder in folders for each in _below(folder) if is_finished(each)), None)
-    following = () if run is None else (("export", run, "--format", "diffusers", "--out", beside(run, "diffusers")),)
-    ends(page, *following)
+    ends(page, *([] if run is None else [exporting(run)]))
 
 
 def _below(folder: Path) -> Iterator[Path]:

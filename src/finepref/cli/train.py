@@ -9,6 +9,7 @@ import typer
 
 from finepref.cli.config import Layers, Overrides
 from finepref.cli.ending import Words, beside, ends
+from finepref.cli.following import exporting
 
 if TYPE_CHECKING:
     from finepref.train.config import RunConfig
@@ -56,5 +57,5 @@ def _following(out: Path, config: RunConfig) -> list[Words]:
     return [
         ("generate", *models, "--prompts", prompts, "--out", beside(out, "eval")),
         ("report", out),
-        ("export", out, "--format", "diffusers", "--out", beside(out, "diffusers")),
+        exporting(out),
     ]

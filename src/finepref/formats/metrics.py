@@ -19,7 +19,7 @@ METRICS, TIMING, HELDOUT = "metrics.jsonl", "timing.jsonl", "heldout.jsonl"
 NAMED = ("step", "pairs", "loss_scale", "overflow", "skipped_pairs")
 WORDS = {
     "loss": "Loss (lower is better)",
-    "implicit_accuracy": "Pairs of the step that the model ranks as its signal does (share; higher is better)",
+    "implicit_accuracy": "Pairs of the step that the model ranks as its signal does (a coin: 0.5; higher is better)",
     "u": "Pair logit u (margin taken off)",
     "A_w": "Gain over the reference, winners (A_w)",
     "A_l": "Gain over the reference, losers (A_l)",

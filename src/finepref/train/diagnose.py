@@ -6,6 +6,7 @@ on the lab whose true quality is known (`benchmarks/held_out_runs.py`); on other
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -165,7 +166,11 @@ def _left_the_start(looks: Sequence[HeldOutMetrics]) -> RunFinding:
     if not speaks(looks):
         what = f"winners lead losers by {strength:.1f} standard errors at {pairs} held-out pairs"
         what = f"It left the base as it was: {what}, {CHANCE.format(asked(looks))}"
-        return RunFinding("start", what, f"{_more(looks)}, or see whether people agree on them")
+        return RunFinding(
+            "start",
+            what,
+            f"{_more(looks)}, or see whether people agree on them; train.stop=null keeps the last step, sure or not",
+        )
     what = "It left the base as it was: every later look found winners harmed at high noise"
     return RunFinding("start", what, "Divide the learning rate by 3")
 
@@ -199,11 +204,14 @@ def learned(looks: Sequence[HeldOutMetrics], swapped: bool, *, stopped: bool) ->
 
 
 def _more(looks: Sequence[HeldOutMetrics]) -> str:
-    """How many pairs would be enough if their lead stayed as it is: its standard errors grow as their root."""
-    strength = evidence(looks)
+    """How many pairs would be enough if their lead stayed as it is: its standard errors grow as their root, and what
+    tells it from chance falls with the prompts.
+    """
+    strength, prompts = evidence(looks), looks[-1].prompts
     if strength < FAINT:
         return "Take more pairs"
-    return f"Take more pairs: {math.ceil((asked(looks) / strength) ** 2)} times as many would do with such a lead"
+    times = next(n for n in itertools.count(2) if strength * math.sqrt(n) > special.stdtrit(n * prompts - 1, LEVEL))
+    return f"Take more pairs: {times} times as many, of as many more prompts, would do with such a lead"
 
 
 def _rise(looks: Sequence[HeldOutMetrics]) -> float:
