@@ -1,6 +1,6 @@
 """The notebooks of examples/ run from top to bottom, each in an empty folder, with the sizes of `QUICK`.
 
-`python THIS_FILE FOLDER` runs them all in one process. A cell is run as Jupyter does: `!finepref ...` is a command, and
+`python THIS_FILE FOLDER NAME...` runs those of these names in one process. A cell is run as Jupyter does: `!finepref ...` is a command, and
 the value of a last expression is shown. The cell with the tag `parameters` is followed by smaller sizes.
 """
 
@@ -68,10 +68,10 @@ def run_notebook(path: Path) -> None:
             names |= {name: value for name, value in QUICK.items() if name in names}
 
 
-def run_all(folder: Path) -> None:
-    """Run every notebook; failed.json says which failed."""
+def run_all(folder: Path, names: list[str]) -> None:
+    """Run notebooks; failed.json says which failed."""
     failed = {}
-    for path in NOTEBOOKS:
+    for path in (each for each in NOTEBOOKS if each.stem in names):
         place = folder / path.stem
         place.mkdir()
         os.chdir(place)
@@ -85,11 +85,13 @@ def run_all(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def failed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, str]:
+    chosen = [item for item in request.session.items if getattr(item, "originalname", "") == "test_it_runs"]
+    names = [item.callspec.params["path"].stem for item in chosen]  # type: ignore[attr-defined]
     folder = tmp_path_factory.mktemp("notebooks")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     done = subprocess.run(
-        [sys.executable, __file__, str(folder)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, __file__, str(folder), *names], env=environment, capture_output=True, text=True, check=False
     )
     assert (folder / "failed.json").is_file(), done.stderr[-4000:]
     found: dict[str, str] = json.loads((folder / "failed.json").read_text())
@@ -113,4 +115,4 @@ def test_there_are_four() -> None:
 
 
 if __name__ == "__main__":
-    run_all(Path(sys.argv[1]))
+    run_all(Path(sys.argv[1]), sys.argv[2:])

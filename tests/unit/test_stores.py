@@ -271,19 +271,17 @@ def test_from_python_nothing_is_written_to_an_address(local: Path, tmp_path: Pat
         run_arena([local], "s3://b/arena", ArenaRequest())
 
 
-def test_rows_that_change_between_readings_are_refused(local: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_rows_that_change_between_readings_are_refused(local: Path, tmp_path: Path) -> None:
     """One command reads rows several times; what draws them anew each time is no one set of votes."""
-    monkeypatch.setattr(rereading, "_read", {})
-    monkeypatch.setattr(rereading, "_watched", [])
     draws = tmp_path / "draws.sql"
     draws.write_text(f"SELECT * FROM '{local}' WHERE random() < 0.5")
     read_votes(draws), read_votes(draws)  # from Python each call stands alone
-    rereading.watch()
-    with pytest.raises(InputError, match="its rows changed while they were read"):
-        run_arena([draws], tmp_path / "draws", ArenaRequest())
-    same = tmp_path / "same.sql"
-    same.write_text(f"SELECT * FROM '{local}' ORDER BY random()")
-    run_arena([same], tmp_path / "same", ArenaRequest())
+    with rereading.one_command():
+        with pytest.raises(InputError, match="its rows changed while they were read"):
+            run_arena([draws], tmp_path / "draws", ArenaRequest())
+        same = tmp_path / "same.sql"
+        same.write_text(f"SELECT * FROM '{local}' ORDER BY random()")
+        run_arena([same], tmp_path / "same", ArenaRequest())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from finepref.core.device import launched_as
 from finepref.core.errors import FineprefError, InputError
 from finepref.core.interrupt import Interrupted
 from finepref.core.progress import is_stage, say
-from finepref.core.rereading import watch
+from finepref.core.rereading import one_command
 from finepref.core.rows import ENVIRONMENT, load_plugin, named_plugins, row_fault, table
 
 # In the order of the journey. Every name is a module of this package (`-` is `_` there) that exposes `command`:
@@ -116,7 +116,6 @@ def prepare() -> None:
 def main() -> None:
     """Entry point: exit 0 done, 1 ran and failed a check, 2 bad input, 130 and 143 interrupted."""
     prepare()
-    watch()
     app, words = None, sys.argv[1:]
     try:
         words = load_plugins(words)
@@ -125,7 +124,8 @@ def main() -> None:
         app = build(one or COMMANDS, declare=bool(one))
         refuse_repeats(app, words)
         refuse_addresses(app, words)
-        app(words)
+        with one_command():
+            app(words)
     except FineprefError as error:
         _stop(str(error) if app is None else as_typed(error, app, words), error.exit_code)
     except KeyboardInterrupt:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-_read: dict[str, object] = {}
-_watched: list[bool] = []
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_read: list[dict[str, object]] = []
 
 
-def watch() -> None:
-    """From now on a command runs, and what it reads again must be what it read."""
-    _read.clear()
-    _watched[:] = [True]
+@contextmanager
+def one_command() -> Iterator[None]:
+    """Inside, what is read again must be what was read."""
+    _read.append({})
+    try:
+        yield
+    finally:
+        _read.pop()
 
 
 def is_as_before(key: str, found: object) -> bool:
     """Whether a whole reading found what the first one of this command found; always outside a command."""
-    return not _watched or _read.setdefault(key, found) == found
+    return not _read or _read[-1].setdefault(key, found) == found
