@@ -1,7 +1,8 @@
 """The notebooks of examples/ run from top to bottom, each in an empty folder, with the sizes of `QUICK`.
 
-`python THIS_FILE FOLDER NAME...` runs those of these names in one process. A cell is run as Jupyter does: `!finepref ...` is a command, and
-the value of a last expression is shown. The cell with the tag `parameters` is followed by smaller sizes.
+`python THIS_FILE FOLDER NAME...` runs those of these names in one process. A cell is run as Jupyter does:
+`!finepref ...` is a command, and the value of a last expression is shown. The cell with the tag `parameters` is
+followed by smaller sizes.
 """
 
 from __future__ import annotations
