@@ -14,6 +14,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import results_index as index  # noqa: E402
 
+from finepref.train.diagnose import FEW  # noqa: E402
+
 FINDINGS = yaml.safe_load((ROOT / "benchmarks" / "findings.yaml").read_text(encoding="utf-8"))
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 NAMES = re.compile(r"\bfloat32\b|\bR2\b|\bSD1\.5\b|AGIQA-3K|\d{4}-\d{2}-\d{2}-[a-z-]+")
@@ -60,3 +62,10 @@ def test_findings_have_the_results_numbers() -> None:
         missing = [found for found in NUMBER.findall(said) if found.replace(",", "") not in numbers]
         assert not missing, (result.name, missing)
         assert finding.get("command") or result.command(), f"{result.name}: no command"
+
+
+def test_what_is_said_of_few_pairs_is_what_the_rows_say() -> None:
+    """`align` says that with so many pairs or fewer every run that was tried left the base as it was."""
+    rows = [json.loads(path.read_text()) for path in (ROOT / "benchmarks" / "results" / "small-data").glob("*.json")]
+    assert {row["kept"] for row in rows if row["job"]["pairs"] <= FEW} == {0}
+    assert min(row["job"]["pairs"] for row in rows if row["kept"]) > FEW

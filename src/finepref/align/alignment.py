@@ -33,7 +33,7 @@ from finepref.plan.needs import Plan
 from finepref.plan.plan import plan_run
 from finepref.plan.stage_memory import caching, stage_words
 from finepref.train.config import RunConfig, load_config
-from finepref.train.diagnose import FEWEST
+from finepref.train.diagnose import FEW, FEWEST
 from finepref.train.method import check_data, make_method
 
 RECIPES = (50, 300, 3000, 100_000)
@@ -227,8 +227,6 @@ def _not_square(report: DataReport, cache: Path) -> int:
 
 
 NOBODY = "judged: by nobody; a scorer that --judge names compares the pictures before and after"
-FEW = 150
-"""Pairs up to which no run of docs/small-data.md left the base."""
 
 
 def _of_few(pairs: int) -> str:

@@ -80,7 +80,7 @@ def command(
     fixed = None if protocol is None else load_protocol(protocol)
     numbers, chosen = _asked(fixed, protocol, settings, prompts or [])
     sets = [load_prompt_set(name).head(limit) for name in chosen]
-    models = {name: as_source(path) for name, path in _with_bases_told(named).items()}
+    models = _sources(named)
     extras |= {"negative": None if negative is None else as_source(negative), "shard": share_of(shard)}
     if fixed is not None:
         settings = fixed.sampling(family_of({name: source.pipeline for name, source in models.items()}))
@@ -89,15 +89,16 @@ def command(
     ends(out / LINES, *judging(out, protocol, chosen, models=len(models)))
 
 
-def _with_bases_told(named: dict[str, str]) -> dict[str, str]:
-    """The models as they are, having said which runs left their base as it was."""
+def _sources(named: dict[str, str]) -> dict[str, Any]:
+    """What pictures are made of; a run that left its base as it was is said to be that base."""
     from finepref.core.progress import say
+    from finepref.evaluate.named_models import as_source
     from finepref.formats.run import is_the_base
 
     for name, path in named.items():
         if is_the_base(Path(path)):
             say(f"note: {name} is the base, which {path} left as it was")
-    return named
+    return {name: as_source(path) for name, path in named.items()}
 
 
 def _asked(

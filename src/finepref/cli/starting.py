@@ -46,6 +46,7 @@ def serve() -> None:
             pid = os.fork()
             if not pid:
                 signal.signal(signal.SIGINT, before)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)  # this process's own would end the others
                 _carry(words, variables | {BAR: str(place)})
             running[pid] = place
         while running:
@@ -77,9 +78,9 @@ def _carry(words: Sequence[str], variables: Mapping[str, str]) -> NoReturn:
         os.dup2(nothing, stream)
     sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
     os.environ.update(variables)
-    threads = int(variables["OMP_NUM_THREADS"])
-    if threads != torch.get_num_threads():
-        torch.set_num_threads(threads)
+    threads = variables["OMP_NUM_THREADS"].partition(",")[0].strip()  # 4,2: four, and two below each
+    if threads.isdecimal() and int(threads) not in (0, torch.get_num_threads()):
+        torch.set_num_threads(int(threads))
     sys.argv = ["finepref", *words]
     main()
     sys.exit(0)

@@ -86,8 +86,8 @@ class VoteTally:
         """The votes on a question, without those of some voters; models and prompts that have some."""
         held = dict(zip(NUMBERS, self._rows().T, strict=True))
         outcome, time = np.frombuffer(self.outcome, dtype=np.int8), np.frombuffer(self.time, dtype=np.int64)
-        models, prompts = zip(*((each.model, self.prompts[each.prompt]) for each in self.pictures), strict=True)
-        model, prompt = np.array(models, dtype=np.int32), np.array(prompts, dtype=np.int32)
+        made = [(each.model, self.prompts[each.prompt]) for each in self.pictures]
+        model, prompt = np.array(made, dtype=np.int32).T
         rows = np.frombuffer(self.stands, dtype=np.bool_) & (held["question"] == question)
         if excluded:
             rows &= ~np.isin(held["voter"], list(excluded))

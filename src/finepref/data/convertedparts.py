@@ -24,6 +24,7 @@ from finepref.core.progress import progress
 from finepref.data.convert import check_list, fault_of, whole_pair, write_list
 from finepref.data.hashed import HashedStretch
 from finepref.data.readstretches import (
+    STAMP,
     Made,
     Readers,
     ReadUnit,
@@ -42,8 +43,6 @@ from finepref.formats.reading import AS_IT_IS, Reading
 from finepref.formats.readparts import read_part, write_part
 from finepref.formats.sources import named_inputs, stamp_of
 from finepref.formats.stretches import OpenedPairs, hashed_id, named, open_stretches
-
-OTHERS = "it holds other pairs already", "use another name, or --overwrite"
 
 
 def convert_together(
@@ -72,11 +71,10 @@ def convert_together(
     aside, place = check_list(out, inputs), check_folder(out, CONVERTED, inputs=inputs)
     share((), shard)
     parts = place.with_name(f"{place.name}.parts")
-    if not overwrite and is_made_as(place, stamp):
-        if not parts.exists():
+    if not overwrite:
+        _refuse_other_pairs(place, stamp, where=out)
+        if is_made_as(place, stamp) and not parts.exists():
             return _counts(place, aside)
-    elif not overwrite and made_as(place):
-        raise InputError(OTHERS[0], where=out, remedy=OTHERS[1])
     with own_folder(parts, READ, inputs=inputs, part=uuid.uuid4().hex[:12]):
         hand, opened = readers(parts, "pairs"), open_stretches(paths, reading)
         if overwrite and shard[1] == 1 and not hand.is_alone():
@@ -94,6 +92,11 @@ def convert_together(
                 found = None
     remove_marked(parts)
     return found
+
+
+def _refuse_other_pairs(folder: Path, stamp: str, *, where: Path) -> None:
+    if made_as(folder) and not is_made_as(folder, stamp):
+        raise InputError("it holds other pairs already", where=where, remedy="use another name, or --overwrite")
 
 
 def _counts(folder: Path, left_out: Path) -> tuple[int, int]:
@@ -183,8 +186,8 @@ class _Work:
         files = [file for file in map(self._file, names) if file.is_file()]
         with joining(self.hand, self.stamp) as is_first:
             if is_first:
-                if not overwrite and made_as(out) and not is_made_as(out, self.stamp):  # by another, meanwhile
-                    raise InputError(OTHERS[0], where=out, remedy=OTHERS[1])
+                if not overwrite:
+                    _refuse_other_pairs(out, self.stamp, where=out)  # of another, meanwhile
                 made = whole_folder(out, CONVERTED, inputs=inputs, fingerprint=self.stamp, hashed=False)
                 with made as folder:
                     for number, file in enumerate(files):
@@ -201,7 +204,7 @@ class _Work:
                 "a part was lost while it was made", where=self.hand.folder, remedy="run the command again"
             )
         return [
-            NamingUnit(f"{self.stamp[:12]}i{number:05d}", unit.name, tuple(ids[ends[number] : ends[number + 1]]))
+            NamingUnit(f"{self.stamp[:STAMP]}i{number:05d}", unit.name, tuple(ids[ends[number] : ends[number + 1]]))
             for number, unit in enumerate(self.units)
         ]
 

@@ -137,6 +137,8 @@ def _last_rows(connection: Any, path: Path) -> Any:
 
 WRITING = ("INSERT", "UPDATE", "DELETE", "MERGE_INTO", "CREATE", "ALTER", "DROP")
 ELSEWHERE = ("COPY", "COPY_DATABASE", "EXPORT")
+_TEMPORARY = re.compile(r"\s*create\s+(or\s+replace\s+)?temp", re.I)
+_FOR_READING = re.compile("read_only", re.I)
 
 
 def _refuse_writing(path: Path, statements: Sequence[Any]) -> None:
@@ -145,14 +147,9 @@ def _refuse_writing(path: Path, statements: Sequence[Any]) -> None:
     Raises:
         InputError: it writes files, or it writes and attaches a database other than for reading.
     """
-    kinds = {each.type.name for each in statements}
-    texts = [each.query for each in statements]
-    lasting = [
-        text for each, text in zip(statements, texts, strict=True)
-        if each.type.name in WRITING and not re.match(r"\s*create\s+(or\s+replace\s+)?temp", text, re.I)
-    ]  # fmt: skip
-    written = any(each.type.name == "ATTACH" and not re.search("read_only", each.query, re.I) for each in statements)
-    if kinds & {*ELSEWHERE} or (written and lasting):
+    lasting = [each for each in statements if each.type.name in WRITING and not _TEMPORARY.match(each.query)]
+    open_to = [each for each in statements if each.type.name == "ATTACH" and not _FOR_READING.search(each.query)]
+    if (lasting and open_to) or any(each.type.name in ELSEWHERE for each in statements):
         what = "it writes, and its statements are run as often as a command reads the rows"
         remedy = "attach with (READ_ONLY), write CREATE TEMP TABLE, or leave out what writes"
         raise InputError(what, where=path, remedy=remedy)

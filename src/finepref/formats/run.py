@@ -131,9 +131,9 @@ def home_of(folder: Path) -> tuple[Path, int | None]:
 
 
 def is_the_base(folder: Path) -> bool:
-    """Whether a finished run, or step 0 of one, left the base as it was."""
+    """Whether a finished run left the base as it was; step 0 of any run is the base."""
     home, step = home_of(folder)
-    return is_finished(home) and (step == 0 or (step is None and read_run(home).kept == 0))
+    return step == 0 or (step is None and is_finished(home) and read_run(home).kept == 0)
 
 
 def at_step(name: str | Path) -> str | Path:

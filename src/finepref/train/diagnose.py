@@ -24,6 +24,8 @@ from finepref.formats.run import RunRecord, home_of, read_run
 
 FEWEST = 50
 """Pairs, held out or not, that a run was measured with, at least."""
+FEW = 150
+"""Pairs up to which every run of docs/small-data.md left the base as it was."""
 LEVEL = 0.99
 """Share of runs that learned nothing which are not called learned."""
 SEEN = 0.6
@@ -146,7 +148,11 @@ def evidence(looks: Sequence[HeldOutMetrics]) -> float:
 
 def asked(looks: Sequence[HeldOutMetrics]) -> float:
     """The standard errors that tell a lead from chance: Student's quantile of G - 1 degrees of freedom, G prompts."""
-    return float(special.stdtrit(looks[-1].prompts - 1, LEVEL))
+    return _telling(looks[-1].prompts)
+
+
+def _telling(prompts: int) -> float:
+    return float(special.stdtrit(prompts - 1, LEVEL))
 
 
 def speaks(looks: Sequence[HeldOutMetrics]) -> bool:
@@ -210,7 +216,7 @@ def _more(looks: Sequence[HeldOutMetrics]) -> str:
     strength, prompts = evidence(looks), looks[-1].prompts
     if strength < FAINT:
         return "Take more pairs"
-    times = next(n for n in itertools.count(2) if strength * math.sqrt(n) > special.stdtrit(n * prompts - 1, LEVEL))
+    times = next(n for n in itertools.count(2) if strength * math.sqrt(n) > _telling(n * prompts))
     return f"Take more pairs: {times} times as many, of as many more prompts, would do with such a lead"
 
 
